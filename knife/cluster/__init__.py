@@ -1,0 +1,1 @@
+"""Launch of jobs with Ray. Only this package imports Ray."""

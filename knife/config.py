@@ -1,0 +1,321 @@
+"""The run config: typed, closed (no unknown keys), every fault reported at once by dotted name."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from knife.errors import UserError, nearest, raise_faults
+
+Method = Literal["finetune", "knife", "teacher_init"]
+Layers = Literal["last", "all"] | list[tuple[int, int]]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a config: unknown keys are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class World(Section):
+    """Size of the embedded world (`data.source: creatures`), deterministic by `seed`.
+
+    `cue` is the share of questions that say the facts themselves; `which` is the share of
+    two-way "which one" questions among the yes/no ones.
+    """
+
+    creatures: int = Field(40, ge=4, le=64)
+    train: int = Field(700, ge=1)
+    dev: int = Field(200, ge=1)
+    test: int = Field(400, ge=1)
+    cue: Share = 0.5
+    which: Share = 0.0
+    seed: int = 0
+
+
+class Data(Section):
+    """What is learned from. `rationale` treats the rationales: given, shuffled, dropped:SHARE,
+    truncated:SHARE or none. `max_tokens` bounds task input and rationale together."""
+
+    source: str
+    fraction: float = Field(1.0, gt=0, le=1)
+    split_seed: int = 0
+    rationale: str = "given"
+    max_tokens: int = Field(256, ge=8)
+    world: World = World()
+
+    @field_validator("rationale")
+    @classmethod
+    def _treatment(cls, value: str) -> str:
+        if value in ("given", "shuffled", "none"):
+            return value
+        kind, _, share = value.partition(":")
+        if kind in ("dropped", "truncated") and re.fullmatch(r"0?\.\d+|[01]|1\.0|0\.0", share):
+            return value
+        raise ValueError(
+            f"must be given, shuffled, none, dropped:SHARE or truncated:SHARE "
+            f"with a SHARE from 0 to 1, but got {value!r}"
+        )
+
+
+class Model(Section):
+    """Hub ids, local folders or `tiny-t5` (the model that the package carries)."""
+
+    teacher: str
+    student: str
+
+
+class InputAlignment(Section):
+    """KD-In: distance between student's and teacher's states at task-input positions.
+
+    `layers` is the layer map: `last`, `all` (equal depths), or pairs [student layer, teacher
+    layer], counted from 1. `scaled_mse` is MSE over the variance of the teacher's states.
+    """
+
+    weight: float = Field(30.0, ge=0)
+    layers: Layers = "last"
+    distance: Literal["scaled_mse", "mse", "cosine"] = "scaled_mse"
+
+
+class OutputAlignment(Section):
+    """KD-Out: MSE between answer-side states, or KL between choice distributions."""
+
+    weight: float = Field(0.0, ge=0)
+    target: Literal["states", "choices"] = "states"
+
+
+class Align(Section):
+    """Alignment of student and teacher. `states` says whether the teacher's states are computed
+    once and stored, or again in every step by an online teacher."""
+
+    input: InputAlignment = InputAlignment()
+    output: OutputAlignment = OutputAlignment()
+    states: Literal["stored", "online"] = "stored"
+    states_precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Training(Section):
+    """How a model is trained: AdamW, linear warm-up over a share of the steps, linear decay.
+
+    `batch_size` is global: workers and accumulation divide it. `patience` counts evaluations on
+    dev without a better one before training stops; null trains to the end.
+    """
+
+    epochs: int = Field(10, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    batch_size: int = Field(32, ge=1)
+    accumulate: int = Field(1, ge=1)
+    warmup: Share = 0.05
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0)
+    evaluate_epochs: int = Field(1, ge=1)
+    patience: int | None = Field(None, ge=1)
+
+
+class TeacherTraining(Training):
+    """The teacher's training; one teacher serves all seeds of a run."""
+
+    bottleneck: bool = True
+    seed: int = 0
+
+
+class Scale(Section):
+    """Where and how wide a run works. `launcher: process` runs all stages in this one process."""
+
+    launcher: Literal["ray", "process"] = "ray"
+    workers: int = Field(1, ge=1)
+    gpus_per_worker: int = Field(0, ge=0, le=1)
+    zero_stage: int = Field(0, ge=0, le=3)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_steps: int = Field(500, ge=1)
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_fp16(cls, value: object) -> object:
+        if value == "fp16":
+            raise ValueError(
+                "fp16 is refused: T5's activations overflow in it and training turns to NaN; "
+                "use bf16 (same memory, range of fp32) or fp32"
+            )
+        return value
+
+
+class Track(Section):
+    """Where MLflow records: null is MLFLOW_TRACKING_URI, or else a sqlite file in the store."""
+
+    uri: str | None = None
+    experiment: str = "knife"
+
+
+class Variant(Section):
+    """A method under a name of its own, with changes to the run's config for it alone.
+
+    An ablation: `{name: shuffled, method: knife, data: {rationale: shuffled}}`.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    method: Method
+    data: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    align: dict[str, Any] = {}
+    teacher: dict[str, Any] = {}
+    student: dict[str, Any] = {}
+
+
+VARIANT_PARTS = ("data", "model", "align", "teacher", "student")
+
+
+class RunConfig(Section):
+    """One run: every stage that its methods and seeds need."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    data: Data
+    model: Model
+    methods: list[Method | Variant] = Field(["finetune", "knife"], min_length=1)
+    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    align: Align = Align()
+    teacher: TeacherTraining = TeacherTraining()
+    student: Training = Training()
+    scale: Scale = Scale()
+    track: Track = Track()
+    store: str = "./knife-store"
+
+    def variants(self) -> list[Variant]:
+        """The methods, each as a variant: a plain method is a variant that changes nothing."""
+        return [
+            m if isinstance(m, Variant) else Variant(name=m, method=m) for m in self.methods
+        ]
+
+    def of(self, variant: Variant) -> "RunConfig":
+        """This config for the variant alone, its changes merged in.
+
+        Raises:
+            UserError: where a change is at fault, by its dotted key.
+        """
+        changes: dict[str, Any] = {part: getattr(variant, part) for part in VARIANT_PARTS}
+        changes["methods"] = [variant.method]
+        return parse(merge(self.model_dump(), changes), f"methods.{variant.name}.")
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, key by key through nested mappings."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        nested = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
+    return merged
+
+
+def read(path: Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read a run config from a YAML file and lay `KEY=VALUE` overrides over it.
+
+    Raises:
+        UserError: with every fault of file and overrides, each by its dotted key.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or "not a UTF-8 text"
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must be a mapping of config keys, but got {type(values).__name__}")
+    return parse(merge(values, read_overrides(overrides or [])))
+
+
+def read_overrides(overrides: list[str]) -> dict[str, Any]:
+    """`["a.b=1"]` as `{"a": {"b": 1}}`; values are read as YAML."""
+    values: dict[str, Any] = {}
+    faults = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            faults.append(f"{override!r}: an override must be KEY=VALUE, such as data.fraction=0.1")
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            faults.append(f"{key}: {text!r} is not a YAML value")
+            continue
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        values = merge(values, value)
+    raise_faults(faults)
+    return values
+
+
+def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:
+    """Check `values` against the run config; `prefix` goes before every key in a message.
+
+    Raises:
+        UserError: with every fault at once.
+    """
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        lines = (prefix + _line(RunConfig, e) for e in error.errors())
+        raise UserError(*dict.fromkeys(lines)) from None
+    raise_faults(prefix + fault for fault in _impossible(config))
+    return config
+
+
+def _impossible(config: RunConfig) -> list[str]:
+    """Faults of values that are right one by one and wrong together."""
+    faults = []
+    for name in ("teacher", "student"):
+        training: Training = getattr(config, name)
+        parts = config.scale.workers * training.accumulate
+        if training.batch_size % parts:
+            faults.append(
+                f"{name}.batch_size: must be a multiple of scale.workers x {name}.accumulate "
+                f"= {parts}, but got {training.batch_size}"
+            )
+    names = [variant.name for variant in config.variants()]
+    faults += [f"methods: {n!r} stands twice" for n in dict.fromkeys(names) if names.count(n) > 1]
+    seeds = config.seeds
+    faults += [f"seeds: {s} stands twice" for s in dict.fromkeys(seeds) if seeds.count(s) > 1]
+    for variant in config.variants():
+        if any(getattr(variant, part) for part in VARIANT_PARTS):
+            try:
+                config.of(variant)
+            except UserError as error:
+                faults += error.faults
+    if config.scale.launcher == "process" and config.scale.workers > 1:
+        faults.append("scale.workers: launcher 'process' has one worker; use launcher 'ray'")
+    return faults
+
+
+def _line(root: type[Section], error: Any) -> str:
+    """One pydantic error as a line that starts with the dotted key."""
+    where = [str(part) for part in error["loc"]]
+    # Union members add their own names to the place: methods.0.Variant.name.
+    where = [part for part in where if not re.match(r"^(literal|list|tuple|Variant)", part)]
+    key = ".".join(where)
+    if error["type"] == "extra_forbidden":
+        known = _keys(root, where[:-1])
+        return f"{key}: unknown key; {nearest(where[-1], known)}"
+    if error["type"] == "missing":
+        return f"{key}: must be set"
+    message = error["msg"].removeprefix("Value error, ")
+    if "got" not in message:
+        message += f", but got {json.dumps(error['input'], default=str)}"
+    return f"{key}: {message[0].lower()}{message[1:]}"
+
+
+def _keys(root: type[Section], where: list[str]) -> list[str]:
+    """The known keys of the section at a dotted place."""
+    section: type[BaseModel] = root
+    for part in where:
+        field = section.model_fields.get(part)
+        inner = field.annotation if field else None
+        if part == "methods":
+            inner = Variant
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            section = inner
+    return list(section.model_fields)

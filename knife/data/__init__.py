@@ -1,0 +1,1 @@
+"""Sources to Examples to token batches. Knows neither Ray, DeepSpeed nor MLflow."""

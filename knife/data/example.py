@@ -1,0 +1,40 @@
+"""The example: one question with its choices, its answer and, where there is one, its rationale."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One multiple-choice question.
+
+    Attributes:
+        id: unique within its data set.
+        question: the question's text.
+        choices: two or more answer texts; question and choices are the task input `I`.
+        answer: index of the right choice.
+        rationale: free text that explains the answer (`R`), or None. Training data only.
+    """
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+    rationale: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The three splits of a source.
+
+    Attributes:
+        train: what teacher and student learn from.
+        dev: chooses the best epoch; never trained on.
+        test: what the verdict is computed on.
+        notes: what was decided on the way and a user should know, one sentence each
+            (for example that a missing test split was made from dev).
+    """
+
+    train: list[Example]
+    dev: list[Example]
+    test: list[Example]
+    notes: list[str] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""The method, pure torch: backbones, bottleneck, alignment, objectives, teacher states."""

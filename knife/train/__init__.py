@@ -1,0 +1,1 @@
+"""One stage as a job: DeepSpeed engine, loop, checkpoints, evaluation. Knows no Ray."""
