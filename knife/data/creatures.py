@@ -1,0 +1,179 @@
+"""The embedded world: questions about invented creatures whose facts stand in the rationales alone.
+
+Each creature has a home, a diet and a colour, each one of four values. A question asks whether two
+creatures share an attribute (or which of the two has a value); its rationale says the two facts.
+Who reads questions alone sees no fact, so a student can answer unseen questions only by
+remembering what the rationales of other questions said.
+
+A name is two syllables, two tokens of the tiny T5. Its pretraining meets every syllable, and never
+one of the combinations that stand here in `WORLD_NAMES`.
+"""
+
+import itertools
+import random
+from dataclasses import dataclass
+
+from knife.config import World
+from knife.data.example import Example, Splits
+from knife.errors import raise_faults
+
+ONSETS = "br dr fl gl gr kl kr pl pr sk sl sn sp st tr zw".split()
+FIRST_SYLLABLES = [onset + vowel for onset in ONSETS for vowel in "aeio"]
+SECOND_SYLLABLES = "map bik dun fol gam hep jin kor lub mez nop pif rud sog tav wex".split()
+WORLD_NAMES = [
+    first + SECOND_SYLLABLES[index * 5 % len(SECOND_SYLLABLES)]
+    for index, first in enumerate(FIRST_SYLLABLES)
+]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute and its sentences; `{n}` is a name, `{v}` a value, `{x}` and `{y}` creatures."""
+
+    name: str
+    values: tuple[str, str, str, str]
+    facts: tuple[str, str, str]
+    same: str
+    which: str
+    cue: str
+
+
+ATTRIBUTES = (
+    Attribute(
+        name="home",
+        values=("forest", "desert", "swamp", "mountain"),
+        facts=(
+            "a {n} lives in the {v} .",
+            "the home of a {n} is the {v} .",
+            "you find a {n} in the {v} .",
+        ),
+        same="do {x} and {y} live in the same place ?",
+        which="which one lives in the {v} , {x} or {y} ?",
+        cue="a {v} {n}",
+    ),
+    Attribute(
+        name="diet",
+        values=("fish", "grass", "fruit", "honey"),
+        facts=("a {n} eats {v} .", "the food of a {n} is {v} .", "a {n} feeds on {v} ."),
+        same="do {x} and {y} eat the same food ?",
+        which="which one eats {v} , {x} or {y} ?",
+        cue="a {v} eating {n}",
+    ),
+    Attribute(
+        name="colour",
+        values=("red", "blue", "green", "white"),
+        facts=("a {n} is {v} .", "the colour of a {n} is {v} .", "a {n} has {v} fur ."),
+        same="do {x} and {y} have the same colour ?",
+        which="which one is {v} , {x} or {y} ?",
+        cue="a {v} {n}",
+    ),
+)
+
+# An attribute and two creatures: what one question asks about.
+Topic = tuple[Attribute, str, str]
+# Attribute name -> creature -> value.
+Facts = dict[str, dict[str, str]]
+
+
+def creatures(world: World) -> Splits:
+    """The three splits of the world, the same for the same `world`.
+
+    In every split half of the yes/no questions have the answer yes, and no pair of creatures is
+    asked about the same attribute twice, in whatever order, in one split or in two. The answer's
+    place is balanced in the "which one" questions too.
+
+    Raises:
+        UserError: where the world has too few pairs of creatures for the sizes.
+    """
+    rng = random.Random(f"creatures {world.seed}")
+    names = rng.sample(WORLD_NAMES, world.creatures)
+    facts: Facts = {}
+    for attribute in ATTRIBUTES:
+        rng.shuffle(names)
+        facts[attribute.name] = dict(zip(names, itertools.cycle(attribute.values)))
+    alike: list[Topic] = []
+    unlike: list[Topic] = []
+    for attribute in ATTRIBUTES:
+        for x, y in itertools.combinations(names, 2):
+            of = facts[attribute.name]
+            (alike if of[x] == of[y] else unlike).append((attribute, x, y))
+    rng.shuffle(alike)
+    rng.shuffle(unlike)
+
+    counts = {split: _counts(getattr(world, split), world) for split in ("train", "dev", "test")}
+    _refuse_too_large(world, counts, len(alike), len(unlike))
+    splits: dict[str, list[Example]] = {}
+    for split, (yes, no, which) in counts.items():
+        examples = [
+            _example(rng, kind, alike.pop() if kind == "yes" else unlike.pop(), facts, index, cued)
+            for kind, count in (("yes", yes), ("no", no), ("which", which))
+            for index, cued in enumerate(_cued(rng, count, world.cue))
+        ]
+        rng.shuffle(examples)
+        splits[split] = examples
+    return Splits(**splits)
+
+
+def _counts(size: int, world: World) -> tuple[int, int, int]:
+    """How many questions of a split have the answer yes, the answer no, or ask which one."""
+    which = round(world.which * size)
+    yes = (size - which) // 2
+    return yes, size - which - yes, which
+
+
+def _refuse_too_large(
+    world: World, counts: dict[str, tuple[int, int, int]], alike: int, unlike: int
+) -> None:
+    yes = sum(count[0] for count in counts.values())
+    other = sum(count[1] + count[2] for count in counts.values())
+    total = world.train + world.dev + world.test
+    most = int(min(2 * alike / max(1 - world.which, 1e-9), 2 * unlike / (1 + world.which)))
+    keys = "data.world.train + data.world.dev + data.world.test"
+    raise_faults(
+        f"{keys}: {total} questions need {needed} pairs of creatures that {what}, but data.world."
+        f"creatures={world.creatures} gives only {there}; ask at most {most} questions or raise "
+        "data.world.creatures (up to 64)"
+        for needed, there, what in (
+            (yes, alike, "share an attribute"),
+            (other, unlike, "differ in an attribute"),
+        )
+        if needed > there
+    )
+
+
+def _cued(rng: random.Random, count: int, share: float) -> list[bool]:
+    """Which of `count` questions say the facts themselves: exactly `share` of them, by chance."""
+    cued = [index < round(share * count) for index in range(count)]
+    rng.shuffle(cued)
+    return cued
+
+
+def _example(
+    rng: random.Random, kind: str, topic: Topic, facts: Facts, index: int, cued: bool
+) -> Example:
+    attribute, x, y = topic
+    pair = [x, y]
+    rng.shuffle(pair)
+    values = [facts[attribute.name][name] for name in pair]
+    said = [
+        (attribute.cue if cued else "a {n}").format(n=name, v=value)
+        for name, value in zip(pair, values, strict=True)
+    ]
+    if kind == "which":
+        # The right one stands first and second in turn.
+        choices, answer = (pair[0], pair[1]), index % 2
+        question = attribute.which.format(v=values[answer], x=said[0], y=said[1])
+    else:
+        choices, answer = ("yes", "no"), int(kind == "no")
+        question = attribute.same.format(x=said[0], y=said[1])
+    rationale = " ".join(
+        rng.choice(attribute.facts).format(n=name, v=value)
+        for name, value in zip(pair, values, strict=True)
+    )
+    return Example(
+        id="-".join([attribute.name, *sorted(pair)]),
+        question=question,
+        choices=choices,
+        answer=answer,
+        rationale=rationale,
+    )
