@@ -1,0 +1,133 @@
+"""Token batches: the same global batches at any number of workers, of examples alike in length.
+
+Shapes: B examples, L tokens of task input and rationale, C choices, T tokens a choice.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from knife.data.tokens import Tokens
+
+# Sorting by length inside stretches of this many batches keeps padding small and order random.
+_STRETCH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Padded tensors of some examples.
+
+    Attributes:
+        row_B: each example's row in its split; teacher states are found by it.
+        ids_BL: tokens of `[I]` or `[I ; R]`, then padding.
+        mask_BL: 1 at tokens, 0 at padding.
+        input_mask_BL: 1 at task-input tokens alone.
+        choice_ids_BCT: tokens of the choices, 0 at padding.
+        choice_mask_BCT: 1 at their tokens.
+        choice_spans_BC2: where each choice stands in the task input.
+        choice_exists_BC: which choices an example has.
+        answer_B: index of the right choice.
+        weight_B: weight of an example's loss: 0 for one that only fills the batch up; the mean
+            over a whole global batch is 1.
+        explained_B: whether the example has a rationale.
+    """
+
+    row_B: Tensor
+    ids_BL: Tensor
+    mask_BL: Tensor
+    input_mask_BL: Tensor
+    choice_ids_BCT: Tensor
+    choice_mask_BCT: Tensor
+    choice_spans_BC2: Tensor
+    choice_exists_BC: Tensor
+    answer_B: Tensor
+    weight_B: Tensor
+    explained_B: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The examples of one (part of a) global batch: their rows and weights, in order."""
+
+    rows: list[int]
+    weights: list[float]
+
+    def part(self, number: int, parts: int) -> "Rows":
+        """One of `parts` equal parts; neighbours in length go to different parts."""
+        return Rows(self.rows[number::parts], self.weights[number::parts])
+
+
+def training_rows(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[Rows]:
+    """The global batches of one epoch: every example once, shuffled by seed and epoch.
+
+    The last batch is filled up with examples of weight 0, so that each has `batch_size` rows.
+    """
+    order = list(range(len(lengths)))
+    shuffle = random.Random(f"{seed}/{epoch}").shuffle
+    shuffle(order)
+    stretch = _STRETCH * batch_size
+    batches = []
+    for start in range(0, len(order), stretch):
+        part = sorted(order[start : start + stretch], key=lambda row: lengths[row])
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    shuffle(batches)
+    return [_filled(rows, batch_size) for rows in batches]
+
+
+def evaluation_rows(lengths: Sequence[int], batch_size: int) -> list[Rows]:
+    """All examples, sorted by length, in batches of `batch_size`; the last one filled up."""
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    starts = range(0, len(order), batch_size)
+    return [_filled(order[i : i + batch_size], batch_size) for i in starts]
+
+
+def _filled(rows: list[int], batch_size: int) -> Rows:
+    missing = batch_size - len(rows)
+    weights = [batch_size / len(rows)] * len(rows) + [0.0] * missing
+    return Rows(rows + [rows[0]] * missing, weights)
+
+
+def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) -> Batch:
+    """Pad the examples of `rows` to a batch; with `rationale`, `R` follows directly behind `I`."""
+    examples = [tokens[row] for row in rows.rows]
+    sequences = [e.input_ids + (e.rationale_ids if rationale else []) for e in examples]
+    count, length = len(examples), max(map(len, sequences))
+    choices = max(len(e.choice_ids) for e in examples)
+    width = max(len(ids) for e in examples for ids in e.choice_ids)
+    ids_BL = torch.full((count, length), pad_id)
+    mask_BL = torch.zeros(count, length, dtype=torch.long)
+    input_mask_BL = torch.zeros(count, length, dtype=torch.long)
+    choice_ids_BCT = torch.zeros(count, choices, width, dtype=torch.long)
+    choice_mask_BCT = torch.zeros(count, choices, width, dtype=torch.long)
+    choice_spans_BC2 = torch.zeros(count, choices, 2, dtype=torch.long)
+    choice_exists_BC = torch.zeros(count, choices, dtype=torch.bool)
+    for b, (example, sequence) in enumerate(zip(examples, sequences, strict=True)):
+        ids_BL[b, : len(sequence)] = torch.tensor(sequence)
+        mask_BL[b, : len(sequence)] = 1
+        input_mask_BL[b, : len(example.input_ids)] = 1
+        choice_exists_BC[b, : len(example.choice_ids)] = True
+        choice_spans_BC2[b, : len(example.choice_spans)] = torch.tensor(example.choice_spans)
+        for c, ids in enumerate(example.choice_ids):
+            choice_ids_BCT[b, c, : len(ids)] = torch.tensor(ids)
+            choice_mask_BCT[b, c, : len(ids)] = 1
+    return Batch(
+        row_B=torch.tensor(rows.rows),
+        ids_BL=ids_BL,
+        mask_BL=mask_BL,
+        input_mask_BL=input_mask_BL,
+        choice_ids_BCT=choice_ids_BCT,
+        choice_mask_BCT=choice_mask_BCT,
+        choice_spans_BC2=choice_spans_BC2,
+        choice_exists_BC=choice_exists_BC,
+        answer_B=torch.tensor([e.answer for e in examples]),
+        weight_B=torch.tensor(rows.weights),
+        explained_B=torch.tensor([bool(e.rationale_ids) for e in examples]),
+    )

@@ -1,0 +1,119 @@
+"""Examples as tokens: task input and rationale tokenised apart, so that `I` is the same for all.
+
+The teacher reads `[I ; R]` and the student `[I]`; both see the very same tokens of `I` at the very
+same positions, its special tokens included. Truncation takes rationale tokens only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from knife.data.example import Example
+from knife.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One tokenised example.
+
+    Attributes:
+        input_ids: the task input `I`, special tokens included.
+        rationale_ids: the rationale `R` with its closing special token; empty where there is none.
+        choice_ids: each choice's tokens with the closing special token.
+        choice_spans: where each choice stands in `input_ids`: first token and one past the last.
+        answer: index of the right choice.
+    """
+
+    input_ids: list[int]
+    rationale_ids: list[int]
+    choice_ids: list[list[int]]
+    choice_spans: list[tuple[int, int]]
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """How many rationales lost tokens to `data.max_tokens`, and how many tokens in all."""
+
+    rationales: int = 0
+    tokens: int = 0
+
+
+def task_input_text(example: Example) -> tuple[str, list[tuple[int, int]]]:
+    """The task input as text, and the characters at which each choice stands in it."""
+    text = f"question: {example.question} choices:"
+    spans = []
+    for number, choice in enumerate(example.choices):
+        text += f" ({_letter(number)}) "
+        spans.append((len(text), len(text) + len(choice)))
+        text += choice
+    return text, spans
+
+
+def rationale_text(rationale: str) -> str:
+    """The rationale as the teacher reads it."""
+    return f"explanation: {rationale}"
+
+
+def tokenize(
+    examples: Sequence[Example], tokenizer: Any, max_tokens: int
+) -> tuple[list[Tokens], Truncation]:
+    """Tokenise examples for any backbone.
+
+    `max_tokens` bounds task input and rationale together; what is too long loses tokens at the
+    end of its rationale, and a rationale that keeps no token of its own counts as none.
+
+    Raises:
+        UserError: a task input alone is longer than `max_tokens`.
+    """
+    texts = [task_input_text(example) for example in examples]
+    inputs = tokenizer([text for text, _ in texts], return_offsets_mapping=True)
+    rationales = iter(
+        _encode(tokenizer, [rationale_text(e.rationale) for e in examples if e.rationale])
+    )
+    distinct = list(dict.fromkeys(choice for e in examples for choice in e.choices))
+    choice_ids = dict(zip(distinct, _encode(tokenizer, distinct), strict=True))
+
+    tokens, cut = [], []
+    longest, too_long = 0, 0
+    for row, example in enumerate(examples):
+        input_ids = inputs["input_ids"][row]
+        longest = max(longest, len(input_ids))
+        too_long += len(input_ids) > max_tokens
+        rationale_ids = next(rationales) if example.rationale else []
+        room = max_tokens - len(input_ids)
+        if len(rationale_ids) > room:
+            cut.append(len(rationale_ids) - room)
+            rationale_ids = [*rationale_ids[: room - 1], rationale_ids[-1]] if room > 1 else []
+        spans = [_token_span(inputs["offset_mapping"][row], span) for span in texts[row][1]]
+        ids = [choice_ids[choice] for choice in example.choices]
+        tokens.append(Tokens(input_ids, rationale_ids, ids, spans, example.answer))
+    if too_long:
+        raise UserError(
+            f"data.max_tokens: {too_long} of {len(examples)} task inputs are longer than "
+            f"{max_tokens} tokens (the longest has {longest}); only rationales are ever cut: "
+            f"raise data.max_tokens to at least {longest}"
+        )
+    return tokens, Truncation(len(cut), sum(cut))
+
+
+def _letter(number: int) -> str:
+    """a, b, … z, aa, ab, …"""
+    letters = chr(ord("a") + number % 26)
+    return letters if number < 26 else _letter(number // 26 - 1) + letters
+
+
+def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids with the closing special token but without an opening one: they follow `I`."""
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(texts)["input_ids"]
+    opening = tokenizer.cls_token_id
+    return [row[1:] if opening is not None and row[0] == opening else row for row in ids]
+
+
+def _token_span(offsets: list[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:
+    """The tokens that overlap a span of characters."""
+    rows = [t for t, (start, end) in enumerate(offsets) if start < span[1] and end > span[0]]
+    assert rows, "a choice has no token in its own task input"
+    return rows[0], rows[-1] + 1

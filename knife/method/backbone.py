@@ -1,0 +1,142 @@
+"""The small interface behind which every model works, and how one is loaded.
+
+Shapes: B examples, L tokens, I task-input tokens, C choices, T tokens a choice, H width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from knife.data.batches import Batch
+from knife.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a backbone says about a batch.
+
+    Attributes:
+        scores_BC: score of each choice; the most negative number where there is no choice.
+        input_states: by encoder layer (from 1), the states at task-input positions, (B, I, H).
+        input_mask_BI: 1 at task-input tokens, 0 at padding and, where `[I ; R]` was read, at
+            rationale tokens that share a column with another example's task input.
+        output_states_BCTH: answer-side states of each choice.
+        output_mask_BCT: where they stand.
+    """
+
+    scores_BC: Tensor
+    input_states: dict[int, Tensor]
+    input_mask_BI: Tensor
+    output_states_BCTH: Tensor
+    output_mask_BCT: Tensor
+
+
+class Backbone(Protocol):
+    """A model that scores choices, as teacher (`[I ; R]`) and as student (`[I]`).
+
+    Every backbone is a `torch.nn.Module`. With its bottleneck, nothing that reads the encoder's
+    output sees a rationale's states, so that the answer hangs on the task-input states alone
+    (Chan et al. 2022, arXiv 2212.09721, section 3).
+
+    Attributes:
+        depth: number of encoder layers.
+        width: width of the encoder's states.
+        output_width: width of the answer-side states.
+    """
+
+    depth: int
+    width: int
+    output_width: int
+
+    def __call__(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
+        """Score the choices of a batch, the task input encoded once; keep states of `layers`."""
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write a gathered state dict so that `AutoModel…` and `load_backbone` read it back."""
+
+
+def task_input_states(
+    hidden: Sequence[Tensor], last_BLH: Tensor, batch: Batch, layers: Sequence[int]
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Cut the states of `layers` down to the columns of task-input tokens, with their mask."""
+    columns = int(batch.input_mask_BL.sum(1).max())
+    depth = len(hidden) - 1
+    states = {}
+    for layer in layers:
+        states_BLH = last_BLH if layer == depth or not hidden else hidden[layer]
+        states[layer] = states_BLH[:, :columns]
+    return states, batch.input_mask_BL[:, :columns]
+
+
+def masked_scores(scores_BC: Tensor, batch: Batch) -> Tensor:
+    """Scores with the most negative number where an example has no such choice."""
+    return scores_BC.masked_fill(~batch.choice_exists_BC, torch.finfo(scores_BC.dtype).min)
+
+
+def model_config(folder: Path, key: str) -> Any:
+    """The transformers config of a model folder; `key` is the config key that named it.
+
+    Raises:
+        UserError: the folder is no model that a backbone can be made of.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{key}: {folder} has no config.json; give a folder with a saved model")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{key}: {folder}/config.json is not a known model: {first}") from error
+    if not config.is_encoder_decoder and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        raise UserError(
+            f"{key}: {config.model_type!r} models are not supported; "
+            "expected an encoder-decoder (T5 family) or an encoder (BERT family)"
+        )
+    return config
+
+
+def load_tokenizer(folder: Path, key: str) -> Any:
+    """The tokenizer of a model folder.
+
+    Raises:
+        UserError: there is none, or it cannot say where in a text its tokens stand.
+    """
+    from transformers import AutoTokenizer
+
+    names = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.txt", "vocab.json")
+    if not any((folder / name).is_file() for name in names):
+        raise UserError(
+            f"{key}: {folder} has a model but no tokenizer (none of {', '.join(names)}); "
+            "save the tokenizer into the same folder"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{key}: the tokenizer in {folder} cannot be read: {first}") from error
+    if not tokenizer.is_fast:
+        raise UserError(f"{key}: the tokenizer in {folder} is a slow one; save a tokenizer.json")
+    return tokenizer
+
+
+def load_backbone(folder: Path, *, bottleneck: bool = True, seed: int = 0) -> Any:
+    """Load a backbone from a model folder; new weights (an answer head) come from `seed`.
+
+    Safetensors are the only weights that are read, and no code of a model's author is run.
+    The result is a `Backbone`; its type is Any because it is a module as well.
+    """
+    from knife.method.encoder_decoder import EncoderDecoder
+    from knife.method.encoder_only import EncoderOnly
+
+    config = model_config(folder, "model")
+    kind: Any = EncoderDecoder if config.is_encoder_decoder else EncoderOnly
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone: nn.Module = kind(folder, bottleneck=bottleneck)
+    return backbone.float()

@@ -1,0 +1,76 @@
+"""Encoder–decoder backbone (T5 family).
+
+The encoder reads `[I]` or `[I ; R]`; the decoder scores each choice against that one encoding.
+The bottleneck is the decoder's cross-attention mask: it covers `I` alone, so that the weights over
+`R` are exactly 0. Shapes as in `backbone`; V is the vocabulary.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM
+from transformers.modeling_outputs import BaseModelOutput
+
+from knife.data.batches import Batch
+from knife.method.backbone import Output, masked_scores, task_input_states
+
+
+class EncoderDecoder(nn.Module):
+    """A `Backbone` around any sequence-to-sequence model of transformers."""
+
+    def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
+        super().__init__()
+        self.model = AutoModelForSeq2SeqLM.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False
+        )
+        self.bottleneck = bottleneck
+        self.width: int = self.model.config.hidden_size
+        self.depth: int = self.model.config.num_hidden_layers
+        self.output_width: int = self.width
+
+    def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
+        """Score a choice by the mean log-probability of its tokens, the closing one included."""
+        middle = any(layer != self.depth for layer in layers)
+        encoded = self.model.get_encoder()(
+            input_ids=batch.ids_BL, attention_mask=batch.mask_BL, output_hidden_states=middle
+        )
+        B, C, T = batch.choice_ids_BCT.shape
+        seen_BL = batch.input_mask_BL if self.bottleneck else batch.mask_BL
+        targets_NT = batch.choice_ids_BCT.reshape(B * C, T)
+        start = torch.full_like(targets_NT[:, :1], self.model.config.decoder_start_token_id)
+        decoded = self.model(
+            encoder_outputs=BaseModelOutput(encoded.last_hidden_state.repeat_interleave(C, 0)),
+            attention_mask=seen_BL.repeat_interleave(C, 0),
+            decoder_input_ids=torch.cat([start, targets_NT[:, :-1]], 1),
+            use_cache=False,
+            output_hidden_states=True,
+        )
+        states, input_mask_BI = task_input_states(
+            encoded.hidden_states or (), encoded.last_hidden_state, batch, layers
+        )
+        return Output(
+            scores_BC=masked_scores(self._scores(decoded.logits, batch), batch),
+            input_states=states,
+            input_mask_BI=input_mask_BI,
+            output_states_BCTH=decoded.decoder_hidden_states[-1].view(B, C, T, -1),
+            output_mask_BCT=batch.choice_mask_BCT,
+        )
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write the model as transformers does, from a gathered state dict of this module."""
+        own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        self.model.save_pretrained(folder, state_dict=own)
+
+    @staticmethod
+    def _scores(logits_NTV: Tensor, batch: Batch) -> Tensor:
+        B, C, T = batch.choice_ids_BCT.shape
+        losses_NT = nn.functional.cross_entropy(
+            logits_NTV.float().transpose(1, 2),
+            batch.choice_ids_BCT.reshape(B * C, T),
+            reduction="none",
+        )
+        mask_BCT = batch.choice_mask_BCT
+        sums_BC = (losses_NT.view(B, C, T) * mask_BCT).sum(-1)
+        return -sums_BC / mask_BCT.sum(-1).clamp(min=1)

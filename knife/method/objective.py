@@ -1,0 +1,156 @@
+"""What a model is trained on: the task loss on choices and, for `knife`, alignment to the teacher.
+
+loss = cross-entropy over the choices' scores
+     + w_in  * mean over aligned layers of the distance of task-input states      (KD-In)
+     + w_out * distance of answer-side states, or KL of choice distributions      (KD-Out)
+
+after Chan et al. 2022 (arXiv 2212.09721), section 3. Each term is a mean over examples; examples
+without a rationale have no alignment terms, since the teacher knows nothing more about them.
+Shapes: B examples, I task-input tokens, C choices, T tokens a choice, H width.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from knife.config import Align
+from knife.data.batches import Batch
+from knife.method.alignment import choice_divergence, state_distance
+from knife.method.backbone import Output
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherBatch:
+    """A frozen teacher's states for a batch, from the store or from an online teacher.
+
+    Attributes:
+        input_states: by teacher layer, (B, I, H); zero at padding.
+        output_states_BCTH: answer-side states, or None where nobody asked for them.
+        scores_BC: the teacher's scores of the choices.
+    """
+
+    input_states: dict[int, Tensor]
+    output_states_BCTH: Tensor | None
+    scores_BC: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The loss of a batch, its parts (detached, by name) and the choices' scores."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    scores_BC: Tensor
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The alignment terms of `knife`: settings, checked layer map and the teacher's shape.
+
+    Attributes:
+        align: weights, distance and target.
+        layers: pairs (student layer, teacher layer).
+        teacher_width: width of the teacher's encoder states.
+        teacher_output_width: width of its answer-side states.
+        variance: variance of the teacher's states by layer, as `str(layer)`, and `output`.
+    """
+
+    align: Align
+    layers: tuple[tuple[int, int], ...]
+    teacher_width: int
+    teacher_output_width: int
+    variance: dict[str, float]
+
+
+class Objective(nn.Module):
+    """A backbone with its loss, as the one module that a training engine shards and saves.
+
+    Where the teacher is wider or narrower than the student, a learned linear projection takes
+    the student's states to the teacher's width; it is thrown away with this module.
+    """
+
+    def __init__(self, backbone: Any, alignment: Alignment | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.alignment = alignment
+        self.input_projections = nn.ModuleDict()
+        self.output_projection: nn.Module = nn.Identity()
+        if alignment is None:
+            return
+        if alignment.align.input.weight and alignment.teacher_width != backbone.width:
+            self.input_projections = nn.ModuleDict(
+                {
+                    str(student): nn.Linear(backbone.width, alignment.teacher_width)
+                    for student, _ in alignment.layers
+                }
+            )
+        output = alignment.align.output
+        wide = alignment.teacher_output_width != backbone.output_width
+        if output.weight and output.target == "states" and wide:
+            self.output_projection = nn.Linear(
+                backbone.output_width, alignment.teacher_output_width
+            )
+
+    def forward(self, batch: Batch, teacher: TeacherBatch | None = None) -> Losses:
+        """The loss of a batch; with the teacher's states, the alignment terms as well."""
+        aligned = self.alignment is not None and teacher is not None
+        weight_in = self.alignment.align.input.weight if self.alignment and aligned else 0.0
+        layers = [s for s, _ in self.alignment.layers] if self.alignment and weight_in else []
+        output: Output = self.backbone(batch, layers)
+        task_B = nn.functional.cross_entropy(output.scores_BC, batch.answer_B, reduction="none")
+        loss_B = task_B
+        parts = {"task_loss": task_B}
+        if self.alignment is not None and teacher is not None:
+            terms = self._terms(self.alignment, batch, output, teacher)
+            for name, (weight, term_B) in terms.items():
+                term_B = term_B * batch.explained_B
+                loss_B = loss_B + weight * term_B
+                parts[name] = term_B
+        parts["loss"] = loss_B
+        weight_B = batch.weight_B
+        means = {name: (each_B * weight_B).mean() for name, each_B in parts.items()}
+        loss = means["loss"]
+        return Losses(loss, {n: m.detach() for n, m in means.items()}, output.scores_BC)
+
+    def _terms(
+        self, alignment: Alignment, batch: Batch, output: Output, teacher: TeacherBatch
+    ) -> dict[str, tuple[float, Tensor]]:
+        align = alignment.align
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if align.input.weight:
+            each = []
+            for student_layer, teacher_layer in alignment.layers:
+                states_BIH = output.input_states[student_layer]
+                if str(student_layer) in self.input_projections:
+                    states_BIH = self.input_projections[str(student_layer)](states_BIH)
+                target_BIH = teacher.input_states[teacher_layer]
+                mask_BI = output.input_mask_BI
+                variance = alignment.variance[str(teacher_layer)]
+                each.append(
+                    state_distance(states_BIH, target_BIH, mask_BI, align.input.distance, variance)
+                )
+            terms["input_alignment"] = (align.input.weight, _mean(each))
+        if align.output.weight and align.output.target == "choices":
+            term_B = choice_divergence(
+                output.scores_BC, teacher.scores_BC, batch.choice_exists_BC
+            )
+            terms["output_alignment"] = (align.output.weight, term_B)
+        elif align.output.weight:
+            assert teacher.output_states_BCTH is not None, "output states were not computed"
+            states_BNH = self.output_projection(output.output_states_BCTH).flatten(1, 2)
+            term_B = state_distance(
+                states_BNH,
+                teacher.output_states_BCTH.flatten(1, 2),
+                output.output_mask_BCT.flatten(1),
+                "mse",
+                1.0,
+            )
+            terms["output_alignment"] = (align.output.weight, term_B)
+        return terms
+
+
+def _mean(each: Iterable[Tensor]) -> Tensor:
+    terms = list(each)
+    return sum(terms[1:], terms[0]) / len(terms)
