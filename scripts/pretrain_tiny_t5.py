@@ -9,6 +9,7 @@ holds for longer than one example, so that there is nothing to remember.
 """
 
 import argparse
+import itertools
 import random
 import re
 import time
@@ -192,7 +193,9 @@ def main() -> None:
     start, losses, right = time.monotonic(), [], []
     for step in range(1, args.steps + 1):
         batch = [reading(rng) for _ in range(args.batch_size)]
-        inputs = pad([sum(tokenizer(texts)["input_ids"], []) for texts, _ in batch])
+        # The parts apart and each with its end, as the toolkit feeds them.
+        parts = [tokenizer(texts)["input_ids"] for texts, _ in batch]
+        inputs = pad([list(itertools.chain(*rows)) for rows in parts])
         labels = pad(tokenizer([answer for _, answer in batch])["input_ids"])
         labels[labels == PAD] = -100
         output = model(input_ids=inputs, attention_mask=(inputs != PAD).long(), labels=labels)

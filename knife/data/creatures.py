@@ -15,11 +15,19 @@ from dataclasses import dataclass
 
 from knife.config import World
 from knife.data.example import Example, Splits
-from knife.errors import raise_faults
+from knife.errors import UserError
 
-ONSETS = "br dr fl gl gr kl kr pl pr sk sl sn sp st tr zw".split()
+# fmt: off
+ONSETS = [
+    "br", "dr", "fl", "gl", "gr", "kl", "kr", "pl",
+    "pr", "sk", "sl", "sn", "sp", "st", "tr", "zw",
+]
+SECOND_SYLLABLES = [
+    "map", "bik", "dun", "fol", "gam", "hep", "jin", "kor",
+    "lub", "mez", "nop", "pif", "rud", "sog", "tav", "wex",
+]
+# fmt: on
 FIRST_SYLLABLES = [onset + vowel for onset in ONSETS for vowel in "aeio"]
-SECOND_SYLLABLES = "map bik dun fol gam hep jin kor lub mez nop pif rud sog tav wex".split()
 WORLD_NAMES = [
     first + SECOND_SYLLABLES[index * 5 % len(SECOND_SYLLABLES)]
     for index, first in enumerate(FIRST_SYLLABLES)
@@ -28,7 +36,7 @@ WORLD_NAMES = [
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute and its sentences; `{n}` is a name, `{v}` a value, `{x}` and `{y}` creatures."""
+    """One attribute and its sentences: `{n}` a name, `{v}` a value, `{x}` and `{y}` creatures."""
 
     name: str
     values: tuple[str, str, str, str]
@@ -100,8 +108,9 @@ def creatures(world: World) -> Splits:
     rng.shuffle(alike)
     rng.shuffle(unlike)
 
-    counts = {split: _counts(getattr(world, split), world) for split in ("train", "dev", "test")}
-    _refuse_too_large(world, counts, len(alike), len(unlike))
+    sizes = {"train": world.train, "dev": world.dev, "test": world.test}
+    counts = {split: _counts(size, world) for split, size in sizes.items()}
+    _refuse_too_large(world, list(counts.values()), len(alike), len(unlike))
     splits: dict[str, list[Example]] = {}
     for split, (yes, no, which) in counts.items():
         examples = [
@@ -111,7 +120,7 @@ def creatures(world: World) -> Splits:
         ]
         rng.shuffle(examples)
         splits[split] = examples
-    return Splits(**splits)
+    return Splits(train=splits["train"], dev=splits["dev"], test=splits["test"])
 
 
 def _counts(size: int, world: World) -> tuple[int, int, int]:
@@ -122,22 +131,20 @@ def _counts(size: int, world: World) -> tuple[int, int, int]:
 
 
 def _refuse_too_large(
-    world: World, counts: dict[str, tuple[int, int, int]], alike: int, unlike: int
+    world: World, counts: list[tuple[int, int, int]], alike: int, unlike: int
 ) -> None:
-    yes = sum(count[0] for count in counts.values())
-    other = sum(count[1] + count[2] for count in counts.values())
-    total = world.train + world.dev + world.test
-    most = int(min(2 * alike / max(1 - world.which, 1e-9), 2 * unlike / (1 + world.which)))
-    keys = "data.world.train + data.world.dev + data.world.test"
-    raise_faults(
-        f"{keys}: {total} questions need {needed} pairs of creatures that {what}, but data.world."
-        f"creatures={world.creatures} gives only {there}; ask at most {most} questions or raise "
-        "data.world.creatures (up to 64)"
-        for needed, there, what in (
-            (yes, alike, "share an attribute"),
-            (other, unlike, "differ in an attribute"),
-        )
-        if needed > there
+    """Raise `UserError` where the pairs that share or differ in an attribute do not suffice."""
+    yes = sum(count[0] for count in counts)
+    other = sum(count[1] + count[2] for count in counts)
+    if yes <= alike and other <= unlike:
+        return
+    by_alike = 2 * alike / (1 - world.which) if world.which < 1 else 2 * unlike
+    most = int(min(by_alike, 2 * unlike / (1 + world.which)))
+    raise UserError(
+        f"data.world.train + data.world.dev + data.world.test: {yes + other} questions need {yes} "
+        f"pairs of creatures that share an attribute and {other} that do not, but "
+        f"data.world.creatures={world.creatures} gives only {alike} and {unlike}: ask at most "
+        f"{most} questions in all, or raise data.world.creatures (up to 64)"
     )
 
 
