@@ -1,0 +1,22 @@
+"""The digest of examples: what a fingerprint holds in their place."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from knife.data.example import Example
+
+
+def digest(examples: Iterable[Example], rationales: bool) -> str:
+    """The first 16 hex digits of SHA-256 over the examples' content, in their order.
+
+    Without `rationales` it is that of the task inputs and answers alone, so that what never sees
+    a rationale keeps its fingerprint when only rationales change.
+    """
+    hashed = hashlib.sha256()
+    for example in examples:
+        content = [example.id, example.question, example.choices, example.answer]
+        if rationales:
+            content.append(example.rationale)
+        hashed.update(json.dumps(content).encode() + b"\n")
+    return hashed.hexdigest()[:16]

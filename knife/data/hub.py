@@ -1,0 +1,146 @@
+"""Hub sources: data sets of the Hugging Face hub, each row mapped to an example.
+
+The repositories hold Parquet files and no loading script, so no code of theirs ever runs. Fields
+and splits are those of their data set cards (`dataset_info` in README.md or dataset_infos.json):
+
+| source | repository, config | splits | rationale |
+|---|---|---|---|
+| strategyqa | ChilleD/StrategyQA | train 1,603, test 687 | `facts` |
+| openbookqa | allenai/openbookqa, additional | 4,957 / 500 / 500 | `fact1` |
+| cos_e | Salesforce/cos_e, v1.0 | 7,610 / 950, no test | `abstractive_explanation` |
+| ecqa | tasksource/ecqa | 7,598 / 1,090 / 2,194 | `taskB`, the free-flow explanation |
+| quarel | community-datasets/quarel | 1,941 / 278 / 552 | `logical_form_pretty` in words |
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from knife.data.example import Example, Splits
+from knife.data.hub_rows import Row, cos_e, ecqa, openbookqa, quarel, strategyqa
+from knife.data.jsonl import FOLDER_FORMAT
+from knife.errors import UserError
+
+SECONDS_TO_ANSWER = 5
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """Where a source lies on the hub, and how one of its rows becomes an example.
+
+    Attributes:
+        repository: the hub id.
+        config: the data set's config, or None where it has but one.
+        read: maps a row to an example; raises UserError where the row cannot be one.
+        note: what a user should know about the mapping, or "".
+    """
+
+    repository: str
+    config: str | None
+    read: Callable[[Row], Example]
+    note: str = ""
+
+
+SOURCES = {
+    "strategyqa": HubSource("ChilleD/StrategyQA", None, strategyqa),
+    "openbookqa": HubSource("allenai/openbookqa", "additional", openbookqa),
+    "cos_e": HubSource("Salesforce/cos_e", "v1.0", cos_e),
+    "ecqa": HubSource("tasksource/ecqa", None, ecqa),
+    "quarel": HubSource(
+        "community-datasets/quarel",
+        None,
+        quarel,
+        "quarel has no free-text rationales: its logical forms, said in words, stand for them",
+    ),
+}
+
+
+def load_hub(name: str) -> Splits:
+    """Load the hub source `name` from the hub, or from the local cache where that has it.
+
+    A split that the hub does not have, or whose answers it hides, comes back empty. Rows that
+    cannot be an example are left out. Both are said in the notes.
+
+    Raises:
+        UserError: where neither hub nor cache gives the data; says how to use a folder instead.
+    """
+    source = SOURCES[name]
+    tables = _download(name, source)
+    notes = [source.note] if source.note else []
+    ids: set[str] = set()
+    splits = {
+        split: _read_rows(f"{name} {split}", tables[hub_split], source.read, ids, notes)
+        if hub_split in tables
+        else []
+        for split, hub_split in (("train", "train"), ("dev", "validation"), ("test", "test"))
+    }
+    if not splits["train"]:
+        raise UserError(f"data.source: {name}: no usable training examples; {'; '.join(notes)}")
+    return Splits(**splits, notes=notes)
+
+
+def _download(name: str, source: HubSource) -> Mapping[str, Iterable[Row]]:
+    """The data set's rows by the hub's name of the split."""
+    import datasets
+    import huggingface_hub
+
+    offline = datasets.config.HF_HUB_OFFLINE
+    try:
+        # Out of reach, the library would retry for half a minute and more. Told that it is
+        # offline, it looks into its cache at once.
+        datasets.config.HF_HUB_OFFLINE = offline or not _answers(huggingface_hub.constants.ENDPOINT)
+        tables: Mapping[str, Iterable[Row]] = datasets.load_dataset(
+            source.repository, source.config
+        )
+    # Network, hub, cache and file format each have exceptions of their own, from four libraries.
+    except Exception as error:
+        raise UserError(
+            f"data.source: {name!r} could not be loaded from the hub ({source.repository}): "
+            f"{type(error).__name__}: {' '.join(str(error).split())}. Without the hub, use a "
+            f"folder of JSON Lines: data.source=/path/to/folder. {FOLDER_FORMAT}"
+        ) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
+    return tables
+
+
+def _answers(endpoint: str) -> bool:
+    """Whether the hub answers at all within seconds, asked with the hub's own client (which knows
+    proxies and certificates)."""
+    import huggingface_hub
+
+    try:
+        huggingface_hub.get_session().head(endpoint, timeout=SECONDS_TO_ANSWER)
+    # The client's library, and so its exceptions, differ between versions.
+    except Exception:
+        return False
+    return True
+
+
+def _read_rows(
+    where: str,
+    rows: Iterable[Row],
+    read: Callable[[Row], Example],
+    ids: set[str],
+    notes: list[str],
+) -> list[Example]:
+    """The examples of a split. Rows left out are counted in `notes`; `ids` are those of all splits
+    so far."""
+    examples = []
+    faults = []
+    for row in rows:
+        try:
+            example = read(row)
+        except UserError as error:
+            faults.append(error.faults[0])
+            continue
+        if example.id in ids:
+            faults.append(f"id: {example.id!r} stands twice")
+            continue
+        ids.add(example.id)
+        examples.append(example)
+    if faults and not examples:
+        notes.append(f"{where} is not used: its answers are hidden or broken ({faults[0]})")
+    elif faults:
+        total = len(faults) + len(examples)
+        notes.append(f"{where}: {len(faults)} of {total} rows are left out; the first: {faults[0]}")
+    return examples

@@ -1,0 +1,80 @@
+"""Treatments of rationales: what becomes of them before anything is trained (`data.rationale`)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from knife.data.example import Example
+from knife.data.subset import lot
+
+
+def treat(examples: Sequence[Example], treatment: str, seed: int) -> list[Example]:
+    """`examples` in the same order, with their rationales treated.
+
+    - `given`: as they are.
+    - `shuffled`: each example gets another's rationale, of another text where that can be.
+    - `dropped:SHARE`: that share of the rationales is gone; a larger share drops those of a
+      smaller one and more.
+    - `truncated:SHARE`: each rationale loses that share of its words, rounded down, from its end.
+    - `none`: all are gone.
+
+    An example without a rationale stays without. `treatment` is one that the run config accepts.
+    """
+    kind, _, share = treatment.partition(":")
+    if kind == "given":
+        return list(examples)
+    if kind == "none":
+        return [replace(example, rationale=None) for example in examples]
+    if kind == "shuffled":
+        return _shuffled(examples, seed)
+    if kind == "dropped":
+        return _dropped(examples, float(share), seed)
+    assert kind == "truncated", treatment
+    return [
+        replace(example, rationale=truncate(example.rationale, float(share)))
+        if example.rationale is not None
+        else example
+        for example in examples
+    ]
+
+
+def truncate(text: str, share: float) -> str | None:
+    """`text` without the last `share` of its words, rounded down; None where none is left."""
+    words = list(re.finditer(r"\S+", text))
+    # 0.29 * 100 is a little under 29.
+    kept = len(words) - int(share * len(words) + 1e-9)
+    if kept == len(words):
+        return text
+    return text[: words[kept - 1].end()] if kept else None
+
+
+def _dropped(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
+    ids = [example.id for example in examples if example.rationale is not None]
+    ids.sort(key=lambda identity: lot(seed, "dropped", identity))
+    dropped = set(ids[: round(share * len(ids))])
+    return [
+        replace(example, rationale=None) if example.id in dropped else example
+        for example in examples
+    ]
+
+
+def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
+    """Stand the examples in a ring in random order, those of equal text side by side, and turn
+    the rationales by the size of the largest group of equal texts: that takes every rationale out
+    of its group, or as many as can be where one text has more than half of the ring."""
+    groups: dict[str, list[tuple[str, Example]]] = {}
+    for example in examples:
+        if example.rationale is not None:
+            drawn = lot(seed, "shuffled", example.id)
+            groups.setdefault(example.rationale, []).append((drawn, example))
+    members = [sorted(group, key=lambda member: member[0]) for group in groups.values()]
+    members.sort(key=lambda group: group[0][0])
+    ring = [example for group in members for _, example in group]
+    turn = max(map(len, members), default=0)
+    new = {
+        example.id: ring[(place + turn) % len(ring)].rationale for place, example in enumerate(ring)
+    }
+    return [
+        replace(example, rationale=new[example.id]) if example.id in new else example
+        for example in examples
+    ]
