@@ -1,0 +1,192 @@
+"""Opening MLflow: one try of a few seconds, and a plain message where it fails."""
+
+import logging
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import filelock
+import sqlalchemy
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from knife.errors import UserError
+from knife.track.secrets import redact
+
+SECONDS = 5
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+DATABASES = tuple(PORTS)
+# Whatever MLflow, its database driver or the network raise.
+FAILURES = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ValueError)
+
+
+def connect(uri: str | None, store: Path, experiment: str) -> tuple[MlflowClient, str, str]:
+    """Open MLflow and find or create the experiment.
+
+    Args:
+        uri: a server, a SQLAlchemy database, or None: MLFLOW_TRACKING_URI, or else the file
+            `mlflow.db` in `store`.
+        store: the artifact store; `mlartifacts` in it takes the artifacts of a database whose
+            experiment is new (a server decides for itself).
+        experiment: its name.
+
+    Returns:
+        Client, its uri (with password, never to be shown), and the experiment's id.
+
+    Raises:
+        UserError: within seconds, where MLflow cannot be used as it is.
+    """
+    _quiet()
+    store = store.absolute()
+    uri, where = _resolve(uri, store)
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        # Two processes that open one new SQLite file break each other's migrations.
+        with filelock.FileLock(store / "mlflow.lock", timeout=60), _one_try():
+            _probe(uri)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            found = _experiment(client, experiment, _artifacts(uri, store))
+    except filelock.Timeout as error:
+        raise UserError(
+            f"{where}: another process has held {store / 'mlflow.lock'} for a minute; "
+            "end it, or wait until it has opened MLflow"
+        ) from error
+    except FAILURES as error:
+        raise UserError(
+            f"{where}: MLflow at {redact(uri)} cannot be used: {reason(error)}; {_advice(uri)}"
+        ) from error
+    if found is None:
+        raise UserError(
+            f"track.experiment: {experiment!r} was deleted in MLflow; restore it there "
+            "(mlflow experiments restore), or choose another name"
+        )
+    return client, uri, found
+
+
+def reason(error: BaseException) -> str:
+    """The root cause of an error in one line, without passwords."""
+    # A KeyError deep in MLflow says less than what MLflow made of it.
+    while (inner := error.__cause__ or error.__context__) and not isinstance(inner, KeyError):
+        error = inner
+    text = " ".join(str(error).split()) or type(error).__name__
+    return redact(text if len(text) <= 300 else text[:299] + "…")
+
+
+def _resolve(uri: str | None, store: Path) -> tuple[str, str]:
+    """The uri with an absolute SQLite path, and the setting that it comes from."""
+    where = "track.uri"
+    if uri is None:
+        uri, where = os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI"
+    if uri is None:
+        return _sqlite(store / "mlflow.db"), "store"
+    if uri.startswith("sqlite:///") and "?" not in uri:
+        uri = _sqlite(_sqlite_path(uri).absolute())
+    return uri, where
+
+
+def _sqlite(path: Path) -> str:
+    # SQLAlchemy decodes %xx and cuts at "?"; every other letter it takes as it stands.
+    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
+
+
+def _sqlite_path(uri: str) -> Path:
+    return Path(make_url(uri).database or "")
+
+
+def _probe(uri: str) -> None:
+    """Fail at once where MLflow would try again for a minute and a half, or say too much."""
+    if uri.startswith("file:") or "://" not in uri.replace("databricks", "://"):
+        raise ValueError("it is a folder, and MLflow has given up keeping runs in folders")
+    if uri.startswith("sqlite:"):
+        path = _sqlite_path(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = sqlite3.connect(path, timeout=SECONDS)
+        try:
+            # Takes the write lock and gives it back: found out now are a file that is no
+            # database, a read-only file, and one that somebody keeps locked.
+            file.execute("BEGIN IMMEDIATE")
+            file.execute("ROLLBACK")
+        finally:
+            file.close()
+    elif uri.startswith(DATABASES):
+        url = make_url(uri)
+        engine = sqlalchemy.create_engine(url)
+        if url.host:
+            port = url.port or PORTS[url.get_backend_name()]
+            socket.create_connection((url.host, port), timeout=SECONDS).close()
+        with engine.connect():
+            pass
+        engine.dispose()
+
+
+@contextmanager
+def _one_try() -> Iterator[None]:
+    """One request a call, of a few seconds, while MLflow is opened."""
+    names = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS),
+    }
+    saved = {name: os.environ[name] for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        os.environ.update(saved)
+
+
+def _experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str | None:
+    """The experiment's id, created where it is missing; None where it was deleted."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # One folder an experiment, and never MLflow's default, ./mlruns wherever one stands.
+        place = (artifacts / quote(name, safe=" ")).as_uri() if artifacts else None
+        try:
+            return str(client.create_experiment(name, artifact_location=place))
+        except MlflowException:
+            # Another process may have created it in between.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id) if found.lifecycle_stage == "active" else None
+
+
+def _artifacts(uri: str, store: Path) -> Path | None:
+    """Where a database without a server keeps artifacts: beside a SQLite file, or in the store."""
+    if uri.startswith("sqlite:"):
+        return _sqlite_path(uri).parent / "mlartifacts"
+    return store / "mlartifacts" if uri.startswith(DATABASES) else None
+
+
+def _advice(uri: str) -> str:
+    if uri.startswith("sqlite:"):
+        return "it must be a SQLite file (new, or MLflow's own) that can be written"
+    if uri.startswith(DATABASES):
+        return "start the database, correct the address, or install its Python driver"
+    if uri.startswith(("http:", "https:")):
+        return (
+            "start the server, correct the address or the credentials "
+            "(MLFLOW_TRACKING_USERNAME, …_PASSWORD), or leave track.uri null to record in the store"
+        )
+    return "it must be http(s)://HOST:PORT, sqlite:///FILE or the address of another database"
+
+
+class _Redact(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), None
+        return True
+
+
+def _quiet() -> None:
+    """Silence what we report ourselves, and keep passwords out of the rest."""
+    # A whole traceback for every failed statement, and a line for every retried request.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    for handler in logging.getLogger("mlflow").handlers:
+        if not any(isinstance(known, _Redact) for known in handler.filters):
+            handler.addFilter(_Redact())

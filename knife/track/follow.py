@@ -1,0 +1,98 @@
+"""The follower: reads the journals of stages while they work."""
+
+import logging
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from knife.track.journal import JOURNAL, Position, Row, read_rows
+from knife.track.run import TrackedRun
+
+log = logging.getLogger("knife.track")
+
+Stage = tuple[str, str]
+
+
+class Follower:
+    """A thread that reads the journals of the registered stages and hands on their new rows.
+
+    A stage is found by kind and key in `work/<kind>-<key>` of the store while it works, and in
+    `<kind>/<key>` when it is done.
+
+    Args:
+        store_root: the artifact store's root.
+        interval: seconds between two looks.
+    """
+
+    def __init__(self, store_root: Path, interval: float = 0.5) -> None:
+        self._root = store_root
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._runs: dict[Stage, TrackedRun | None] = {}
+        self._positions: dict[Stage, Position] = {}
+        self._newest: dict[Stage, Row] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="knife-follow", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def follow(self, kind: str, key: str, run: TrackedRun | None) -> None:
+        """Read the stage's journal from its beginning; its rows go to `run`, if there is one.
+
+        What the stage had written before, even if it was done long ago, is read too.
+        """
+        with self._lock:
+            self._runs[kind, key] = run
+            self._positions[kind, key] = Position()
+
+    def newest(self) -> dict[Stage, Row]:
+        """The newest row of each stage that has one, by kind and key."""
+        with self._lock:
+            return dict(self._newest)
+
+    def close(self) -> None:
+        """Read what is there a last time, and stop."""
+        self._stop.set()
+        self._thread.join()
+        self.poll()
+
+    def poll(self) -> None:
+        """Read all journals once, now."""
+        with self._lock:
+            for stage in self._runs:
+                try:
+                    self._read(stage)
+                except OSError as error:
+                    # A network file system that stutters; the next look reads on.
+                    log.debug("journal of %s: %s", stage, error)
+
+    def _read(self, stage: Stage) -> None:
+        kind, key = stage
+        done = self._root / kind / key / JOURNAL
+        # The stage may move from work to done between two tries, never back.
+        for path in (done, self._root / "work" / f"{kind}-{key}" / JOURNAL, done):
+            try:
+                rows, position = read_rows(path, self._positions[stage])
+            except FileNotFoundError:
+                continue
+            self._positions[stage] = position
+            if rows:
+                self._newest[stage] = rows[-1]
+                if run := self._runs[stage]:
+                    run.send(rows)
+            return
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.poll()

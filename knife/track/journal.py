@@ -1,0 +1,75 @@
+"""The journal: one JSON line a row, which a stage appends while it works."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "journal.jsonl"
+
+
+class Row(TypedDict):
+    """One row: `time` in Unix seconds, `metrics` by name."""
+
+    step: int
+    epoch: NotRequired[float]
+    time: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a journal has been read.
+
+    Attributes:
+        offset: bytes read.
+        last: the last line read, with its line end. Where the file no longer has it there, the
+            journal was cut back and written again, and reading starts from its beginning.
+    """
+
+    offset: int = 0
+    last: bytes = b""
+
+
+def read_rows(path: Path, position: Position) -> tuple[list[Row], Position]:
+    """The whole rows that `path` has after `position`, and the new position.
+
+    A last line that is still being written is left for the next call. A journal that was cut
+    back (a stage that goes on from its checkpoint) is read again from its beginning, so rows can
+    come twice: whoever takes them skips the steps that it has.
+
+    Raises:
+        OSError: where the file cannot be read; FileNotFoundError where there is none.
+    """
+    with path.open("rb") as file:
+        file.seek(position.offset - len(position.last))
+        if file.read(len(position.last)) != position.last:
+            position = Position()
+            file.seek(0)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    if not whole:
+        return [], position
+    lines = whole.splitlines(keepends=True)
+    rows = [row for line in lines if (row := _row(line, path)) is not None]
+    return rows, Position(position.offset + len(whole), lines[-1])
+
+
+def _row(line: bytes, path: Path) -> Row | None:
+    try:
+        row = json.loads(line)
+        whole: Row = {
+            "step": int(row["step"]),
+            "time": float(row["time"]),
+            "metrics": {name: float(value) for name, value in row["metrics"].items()},
+        }
+        if "epoch" in row:
+            whole["epoch"] = float(row["epoch"])
+        return whole
+    except (ValueError, TypeError, KeyError, AttributeError):
+        # A reader that stops here would hide all the rows that follow.
+        log.warning("%s: a line is no row of metrics and is left out: %.80r", path, line)
+        return None

@@ -1,0 +1,45 @@
+"""A config as MLflow's params and tags: flat, text, within its limits, without passwords."""
+
+import json
+from typing import Any
+
+from knife.track.secrets import redact, redact_values
+
+# mlflow.utils.validation; a longer value is refused by some servers and cut by others.
+KEY_LENGTH = 250
+PARAM_LENGTH = 6000
+TAG_LENGTH = 8000
+
+
+def to_params(config: dict[str, Any]) -> dict[str, str]:
+    """A nested config as dotted keys and texts: `{"a": {"b": [1, 2]}}` is `{"a.b": "[1, 2]"}`.
+
+    A list is one param, written as JSON. What is longer than MLflow takes is cut and ends in "…".
+    """
+    return {
+        key[:KEY_LENGTH]: _cut(_text(value), PARAM_LENGTH)
+        for key, value in _flat(redact_values(config))
+    }
+
+
+def to_tags(tags: dict[str, str]) -> dict[str, str]:
+    """Tags without passwords, cut to MLflow's limits."""
+    return {key[:KEY_LENGTH]: _cut(redact(str(value)), TAG_LENGTH) for key, value in tags.items()}
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
