@@ -80,9 +80,8 @@ def repeated_questions(splits: Splits) -> list[str]:
         known = set(inputs[first])
         count = sum(task_input in known for task_input in inputs[second])
         if count:
-            notes.append(
-                f"{count} of the {len(inputs[second])} {second} questions stand in {first}"
-            )
+            total = len(inputs[second])
+            notes.append(f"{count} of the {total} questions of {second} stand in {first} too")
     return notes
 
 

@@ -96,7 +96,7 @@ def _download(name: str, source: HubSource) -> Mapping[str, Iterable[Row]]:
         raise UserError(
             f"data.source: {name!r} could not be loaded from the hub ({source.repository}): "
             f"{type(error).__name__}: {' '.join(str(error).split())}. Without the hub, use a "
-            f"folder of JSON Lines: data.source=/path/to/folder. {FOLDER_FORMAT}"
+            f"folder of JSON Lines: data.source=/path/to/folder ({FOLDER_FORMAT})"
         ) from error
     finally:
         datasets.config.HF_HUB_OFFLINE = offline

@@ -14,7 +14,7 @@ FORMAT = (
     '"answer": text or index, "rationale": text or null}'
 )
 FOLDER_FORMAT = (
-    "A folder holds train.jsonl and, where there are, dev.jsonl and test.jsonl, with lines such "
+    "a folder holds train.jsonl and, where there are, dev.jsonl and test.jsonl, with lines such "
     f"as {FORMAT}"
 )
 SHOWN_FAULTS = 20

@@ -84,7 +84,7 @@ def _load(data: Data) -> Splits:
         return Splits(read_examples(path), [], [])
     raise UserError(
         f"data.source: {data.source!r} is neither a known source nor a file or folder; "
-        f"{nearest(data.source, KNOWN_SOURCES)}. {FOLDER_FORMAT}"
+        f"{nearest(data.source, KNOWN_SOURCES)} ({FOLDER_FORMAT})"
     )
 
 

@@ -1,0 +1,112 @@
+"""The data check counts what a user should know, and says when knife has nothing to learn from."""
+
+import json
+
+import pytest
+
+from knife.data.check import check, rationale_faults, repeated_questions
+from knife.data.example import Example, Splits
+
+TRAIN = [
+    Example("1", "Where do owls sleep?", ("a tree", "the sea"), 0, "Owls rest in A  TREE-top."),
+    Example("2", "What is ice?", ("water", "milk", "air"), 0, "It is watery when warm."),
+    Example("3", "What is fog made of?", ("air", "C++", "milk"), 1, "It is written in c."),
+    Example("4", "Who barks?", ("dogs", "cats"), 1, None),
+]
+YES_NO = [
+    Example("5", "Is ice cold?", ("yes", "no"), 0, "Yes, it is."),
+    Example("6", "Is fire cold?", ("no", "yes"), 0, "No, it burns."),
+    Example("7", "Is frost cold?", ("yes", "no"), 0, None),
+]
+
+
+def test_counts_of_a_split() -> None:
+    report = check(Splits(TRAIN, YES_NO, []))
+    train, dev, test = (report.splits[name] for name in ("train", "dev", "test"))
+    assert (train.examples, dev.examples, test.examples) == (4, 3, 0)
+    assert (train.fewest_choices, train.most_choices) == (2, 3)
+    assert (dev.fewest_choices, dev.most_choices) == (2, 2)
+    assert train.answers == {"answer index 0": 2, "answer index 1": 2}
+    assert dev.answers == {"answer 'yes'": 2, "answer 'no'": 1}
+    assert (train.rationales, dev.rationales, test.rationales) == (3, 2, 0)
+    assert train.question_words == pytest.approx((4 + 3 + 5 + 2) / 4)
+    assert train.rationale_words == pytest.approx((5 + 5 + 5) / 3)
+    assert (test.question_words, test.rationale_words) == (None, None)
+
+
+def test_leakage_is_of_whole_words_in_either_case() -> None:
+    # "a tree" is said; "water" only as a part of "watery"; "C++" but for its marks.
+    assert check(Splits(TRAIN, [], [])).splits["train"].leakage == pytest.approx(2 / 3)
+
+
+def test_leakage_says_nothing_where_choices_are_shared_or_rationales_missing() -> None:
+    report = check(Splits(YES_NO, TRAIN[3:], []))
+    assert [split.leakage for split in report.splits.values()] == [None, None, None]
+
+
+def test_repeated_questions_are_found_in_whatever_spelling() -> None:
+    again = Example("9", "what  is ICE?", ("air", "Water", "milk"), 1)
+    other_choices = Example("10", "What is ice?", ("air", "water"), 1)
+    splits = Splits(TRAIN, [again, other_choices], [again, TRAIN[3]])
+    assert repeated_questions(splits) == [
+        "1 of the 2 questions of dev stand in train too",
+        "2 of the 2 questions of test stand in train too",
+        "1 of the 2 questions of test stand in dev too",
+    ]
+    assert repeated_questions(Splits(TRAIN, YES_NO, [])) == []
+
+
+def test_report_as_dict_and_lines() -> None:
+    report = check(Splits(TRAIN, YES_NO, [YES_NO[0]], notes=["dev became test"]))
+    values = json.loads(json.dumps(report.to_dict()))
+    assert values["splits"]["train"]["rationales"] == 3
+    assert values["notes"] == ["dev became test", "1 of the 1 questions of test stand in dev too"]
+    assert report.lines()[:7] == [
+        "train: 4 examples",
+        "  choices: 2 to 3",
+        "  answers: answer index 0 50 %, answer index 1 50 %",
+        "  words in a question: 3.5",
+        "  rationales: 3 (75 %)",
+        "  words in a rationale: 5.0",
+        "  rationales that say the answer: 66.7 %",
+    ]
+    assert report.lines()[-2:] == [
+        "note: dev became test",
+        "note: 1 of the 1 questions of test stand in dev too",
+    ]
+
+
+def test_notes_are_not_said_twice() -> None:
+    splits = Splits(TRAIN, TRAIN, [])
+    noted = Splits(TRAIN, TRAIN, [], notes=repeated_questions(splits))
+    assert check(noted).notes == check(splits).notes
+
+
+def make(with_rationale: int, without: int) -> list[Example]:
+    return [
+        Example(str(n), "?", ("yes", "no"), 0, "because" if n < with_rationale else None)
+        for n in range(with_rationale + without)
+    ]
+
+
+@pytest.mark.parametrize(("with_rationale", "without"), [(10, 90), (1, 0), (1, 9), (100, 0)])
+def test_enough_rationales(with_rationale: int, without: int) -> None:
+    assert rationale_faults(make(with_rationale, without)) == []
+
+
+def test_too_few_rationales() -> None:
+    (fault,) = rationale_faults(make(9, 91))
+    assert fault.startswith(
+        "data: only 9 of 100 (9 %) training examples have a rationale, but the method knife needs "
+        "at least 10 %: "
+    )
+    (fault,) = rationale_faults(make(49, 51), share=0.5)
+    assert "49 of 100 (49 %)" in fault
+    assert "at least 50 %" in fault
+
+
+def test_no_rationale() -> None:
+    for examples in (make(0, 5), []):
+        (fault,) = rationale_faults(examples)
+        assert fault.startswith(f"data: none of {len(examples)} training examples have a rationale")
+        assert rationale_faults(examples, share=0)
