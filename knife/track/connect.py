@@ -101,7 +101,7 @@ def _sqlite_path(uri: str) -> Path:
 
 def _probe(uri: str) -> None:
     """Fail at once where MLflow would try again for a minute and a half, or say too much."""
-    if uri.startswith("file:") or "://" not in uri.replace("databricks", "://"):
+    if uri.startswith("file:") or not ("://" in uri or uri == "databricks"):
         raise ValueError("it is a folder, and MLflow has given up keeping runs in folders")
     if uri.startswith("sqlite:"):
         path = _sqlite_path(uri)
