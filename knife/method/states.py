@@ -130,55 +130,60 @@ class StoredStates:
 
     def __init__(self, folder: Path) -> None:
         self.summary = Summary.read(folder)
-        self._shards: list[Any] = []
-        self._places: dict[int, tuple[int, dict[str, tuple[int, int]]]] = {}
-        self._names = ("input", "output", "scores") if self.summary.outputs else ("input", "scores")
-        for number, path in enumerate(sorted(folder.glob("shard-*.safetensors"))):
-            shard = safe_open(path, framework="pt")
-            self._shards.append({name: shard.get_slice(name) for name in self._names})
-            ends = {name: shard.get_tensor(f"{name}_end").tolist() for name in self._names}
-            for position, row in enumerate(shard.get_tensor("rows").tolist()):
-                spans = {
-                    name: (end[position - 1] if position else 0, end[position])
-                    for name, end in ends.items()
-                }
-                self._places[row] = (number, spans)
+        names = ("input", "output", "scores") if self.summary.outputs else ("input", "scores")
+        files = [safe_open(p, framework="pt") for p in sorted(folder.glob("shard-*.safetensors"))]
+        # These tensors are views of the mapped files: only what is indexed is ever read.
+        self._shards = [{n: f.get_tensor(n) for n in names} for f in files]
+        rows = [file.get_tensor("rows") for file in files]
+        order = torch.cat(rows).argsort()
+        self._shard_N = torch.cat([torch.full_like(r, i) for i, r in enumerate(rows)])[order]
+        self._spans_N2: dict[str, Tensor] = {}
+        for name in names:
+            ends = [file.get_tensor(f"{name}_end") for file in files]
+            starts = [torch.cat([end.new_zeros(1), end[:-1]]) for end in ends]
+            self._spans_N2[name] = torch.stack([torch.cat(starts), torch.cat(ends)], 1)[order]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._shard_N)
 
-    def read(self, row: int, name: str) -> Tensor:
-        """One example's `input` (tokens, layers, width), `output` or `scores`."""
-        number, spans = self._places[row]
-        start, end = spans[name]
-        part: Tensor = self._shards[number][name][start:end]
-        return part
+    def read(self, rows: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """`input` (tokens, layers, width), `output` or `scores` of some examples.
+
+        Returns them one example behind the other, and how many each has.
+        """
+        starts, ends = self._spans_N2[name][rows].unbind(1)
+        counts = ends - starts
+        first = counts.cumsum(0) - counts
+        places = torch.arange(int(counts.sum())) + (starts - first).repeat_interleave(counts)
+        shards = self._shard_N[rows].repeat_interleave(counts)
+        some = self._shards[0][name]
+        flat = torch.empty(len(places), *some.shape[1:], dtype=some.dtype)
+        for number in shards.unique().tolist():
+            chosen = shards == number
+            flat[chosen] = self._shards[number][name][places[chosen]]
+        return flat, counts
 
     def batch(self, batch: Batch) -> TeacherBatch:
         """The states of a student's batch, padded as its task inputs are."""
-        rows = batch.row_B.tolist()
-        B, C, T = batch.choice_ids_BCT.shape
+        rows, device = batch.row_B.cpu(), batch.row_B.device
         columns = int(batch.input_mask_BL.sum(1).max())
-        device = batch.row_B.device
-        summary = self.summary
-        dtype = _DTYPE[summary.precision]
-        input_BILH = torch.zeros(B, columns, len(summary.layers), summary.width, dtype=dtype)
-        scores_BC = torch.full((B, C), torch.finfo(torch.float32).min)
+        flat, counts = self.read(rows, "input")
+        input_BILH = flat.new_zeros(len(rows), columns, *flat.shape[1:])
+        input_BILH[torch.arange(columns) < counts[:, None]] = flat
+        scores, _ = self.read(rows, "scores")
+        exists_BC = batch.choice_exists_BC.cpu()
+        scores_BC = torch.full(exists_BC.shape, torch.finfo(torch.float32).min)
+        scores_BC[exists_BC] = scores
         output_BCTH = None
-        for b, row in enumerate(rows):
-            states_ILH = self.read(row, "input")
-            input_BILH[b, : len(states_ILH)] = states_ILH
-            scores = self.read(row, "scores")
-            scores_BC[b, : len(scores)] = scores
-        if summary.outputs:
-            flat = torch.cat([self.read(row, "output") for row in rows])
-            mask_BCT = self._output_mask(batch, len(flat)).cpu()
-            output_BCTH = torch.zeros(*mask_BCT.shape, summary.output_width, dtype=dtype)
-            output_BCTH[mask_BCT.bool()] = flat
+        if self.summary.outputs:
+            flat, _ = self.read(rows, "output")
+            mask_BCT = self._output_mask(batch, len(flat)).cpu().bool()
+            output_BCTH = flat.new_zeros(*mask_BCT.shape, flat.shape[1])
+            output_BCTH[mask_BCT] = flat
             output_BCTH = output_BCTH.to(device)
         states = input_BILH.to(device).unbind(2)
         return TeacherBatch(
-            input_states=dict(zip(summary.layers, states, strict=True)),
+            input_states=dict(zip(self.summary.layers, states, strict=True)),
             output_states_BCTH=output_BCTH,
             scores_BC=scores_BC.to(device),
         )

@@ -1,0 +1,191 @@
+"""Launch of stages with Ray Train: one worker group for all stages of a run."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from knife.config import Scale
+from knife.errors import UserError
+from knife.train.checkpoint import write_json
+from knife.train.stages import Stage, run_stages
+
+# A report waits for the controller's next look at its workers: at Ray's 2 s, seconds a stage.
+_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+# A lost worker or host is worth a new start; an error of our own comes again every time.
+_MAX_FAILURES = 3
+
+
+class RayContext:
+    """The train context of a Ray Train worker; Ray has brought the process group up."""
+
+    def __init__(self) -> None:
+        import ray.train
+        import ray.train.torch
+
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.device = ray.train.torch.get_device()
+
+    def report(self, stage: str, metrics: dict[str, Any]) -> None:
+        """Tell Ray Train; a barrier over all workers."""
+        import ray.train
+
+        ray.train.report(metrics | {"stage": stage})
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every worker gets."""
+
+    stages: tuple[Stage, ...]
+    root: Path
+    scale: Scale
+    faults: Path
+
+
+def launch(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
+    """Make stages on Ray workers: on the cluster of RAY_ADDRESS, or else on this machine.
+
+    Workers or hosts that are lost are replaced, and the work goes on from the last checkpoint.
+
+    Raises:
+        UserError: more workers than the cluster can give, or a fault of the user's in a worker.
+        RuntimeError: a worker failed again and again; the message ends with its error.
+    """
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    if "RAY_ADDRESS" not in os.environ:
+        _refuse(scale, {"CPU": float(os.cpu_count() or 1), "GPU": float(_gpus())}, "this machine")
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        _init(scale)
+    try:
+        _refuse(scale, ray.cluster_resources(), "the cluster")
+        _fit(stages, root, scale)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _init(scale: Scale) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    environment = {"env_vars": dict(_ENVIRONMENT)}
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(runtime_env=environment, **quiet)
+    else:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            num_gpus=scale.workers * scale.gpus_per_worker,
+            runtime_env=environment,
+            **quiet,
+        )
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _refuse(scale: Scale, resources: dict[str, float], where: str) -> None:
+    """Refuse what would wait for ever."""
+    faults = []
+    if scale.workers > resources.get("CPU", 0):
+        faults.append(
+            f"scale.workers: {scale.workers} workers need a CPU each, but {where} has "
+            f"{resources.get('CPU', 0):.0f}; ask for fewer"
+        )
+    wanted = scale.workers * scale.gpus_per_worker
+    if wanted > resources.get("GPU", 0):
+        faults.append(
+            f"scale.gpus_per_worker: {scale.workers} workers need {wanted} GPUs, but {where} has "
+            f"{resources.get('GPU', 0):.0f}; ask for fewer workers or scale.gpus_per_worker=0"
+        )
+    if faults:
+        raise UserError(*faults)
+
+
+def _fit(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    name = f"ray-{uuid.uuid4().hex[:12]}"
+    faults = root / "work" / f"{name}.faults.json"
+    cpus = max(1, int(ray.cluster_resources()["CPU"]) // scale.workers)
+    if "RAY_ADDRESS" in os.environ:
+        cpus = 1
+    gpu = scale.gpus_per_worker > 0
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"work": _Work(tuple(stages), root, scale, faults)},
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=scale.workers, use_gpu=gpu, resources_per_worker=_resources(cpus, gpu)
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(root / "work"),
+            failure_config=FailureConfig(
+                max_failures=_MAX_FAILURES, controller_failure_limit=_MAX_FAILURES
+            ),
+            worker_runtime_env={"env_vars": _worker_environment(cpus, gpu)},
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise RuntimeError(_reason(error)) from error
+    finally:
+        shutil.rmtree(root / "work" / name, ignore_errors=True)
+    if faults.is_file():
+        lines = json.loads(faults.read_text())
+        faults.unlink()
+        raise UserError(*lines)
+
+
+def _resources(cpus: int, gpu: bool) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": 1} if gpu else {"CPU": cpus}
+
+
+def _worker_environment(cpus: int, gpu: bool) -> dict[str, str]:
+    environment = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
+    return environment if gpu else environment | {"DS_ACCELERATOR": "cpu"}
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """Runs in every worker. A user's fault is noted before it is raised: the workers that Ray
+    starts in the place of these find the note and end, and the launcher reads it."""
+    work: _Work = config["work"]
+    if work.faults.is_file():
+        return
+    try:
+        run_stages(work.stages, work.root, work.scale, RayContext())
+    except UserError as error:
+        write_json(work.faults, error.faults)
+        raise
+
+
+def _reason(error: BaseException) -> str:
+    """The first worker's error, without Ray's frames around it."""
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    if not failures:
+        return str(error)
+    rank, failure = min(failures.items())
+    cause = failure.__cause__ or failure
+    return f"worker {rank} failed: {str(cause).strip() or type(cause).__name__}"

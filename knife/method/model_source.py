@@ -1,0 +1,92 @@
+"""Where a model's files come from: the package, a local folder or the hub."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from knife.errors import UserError, nearest
+
+EMBEDDED = {"tiny-t5": Path(__file__).parents[1] / "assets" / "tiny_t5"}
+# Weights as safetensors, configs and tokenizers: nothing that could be run.
+_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model's files and what they are.
+
+    Attributes:
+        name: as the config gave it.
+        folder: where the files are on this machine.
+        revision: the hub's commit, or None for files that were local.
+        identity: equal for equal files: the hub's commit, or a digest of the folder.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    identity: str
+
+    def local(self) -> Path:
+        """The folder on the machine that asks, downloaded there first where it has to be."""
+        if self.folder.is_dir() or self.revision is None:
+            return self.folder
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=_FILES))
+
+
+def find_model(name: str, key: str) -> ModelSource:
+    """Resolve `tiny-t5`, a local folder or a hub id; `key` is the config key that named it.
+
+    Raises:
+        UserError: there is no such model, it has no safetensors, or the hub is out of reach.
+    """
+    folder = EMBEDDED.get(name, Path(name).expanduser())
+    if folder.is_dir():
+        return ModelSource(name, folder.resolve(), None, _digest(folder, key))
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UserError(
+            f"{key}: there is no folder {name!r} and it is no hub id (OWNER/NAME); "
+            f"{nearest(name, EMBEDDED)}"
+        )
+    return _download(name, key)
+
+
+def _download(name: str, key: str) -> ModelSource:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_FILES))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UserError(f"{key}: the hub has no public model {name!r}") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"{key}: {name!r} is not in the local hub cache and the hub is out of reach; "
+            f"copy the model's folder to this machine and give its path: {key}=/path/to/folder"
+        ) from error
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{key}: {name!r} has no safetensors weights, the only ones that are read")
+    # The cache names a snapshot's folder by its commit.
+    return ModelSource(name, folder, folder.name, f"{name}@{folder.name}")
+
+
+def _digest(folder: Path, key: str) -> str:
+    if (folder / "config.json").is_file() and not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{key}: {folder} has no *.safetensors weights, the only ones that are read; "
+            "save the model with save_pretrained"
+        )
+    files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            total.update(f"{path.name} ".encode())
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]

@@ -1,0 +1,82 @@
+"""What a stage knows of the place it runs in. `cluster` has one context for Ray Train."""
+
+import os
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Context(Protocol):
+    """One worker's place in a group of workers whose process group is up.
+
+    Attributes:
+        rank: number of this worker, from 0.
+        world_size: number of workers.
+        device: where this worker computes.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def report(self, stage: str, metrics: dict[str, Any]) -> None:
+        """Tell the launcher that a stage is done; all workers call it together."""
+
+
+class PlainContext:
+    """A single plain process as a group of its own: for a debugger, a test, or no Ray at all."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        self.reports: list[tuple[str, dict[str, Any]]] = []
+
+    def __enter__(self) -> "PlainContext":
+        # DeepSpeed asks the environment for these, whoever made the process group.
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        # A store in memory: no port is opened.
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        dist.destroy_process_group()
+
+    def report(self, stage: str, metrics: dict[str, Any]) -> None:
+        """Keep the report."""
+        self.reports.append((stage, metrics))
+
+
+def share(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def gather(value: Any) -> list[Any]:
+    """Every rank's value, in order of rank, on every rank."""
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum over all ranks."""
+    dist.all_reduce(values)
+    return values
+
+
+def wait() -> None:
+    """Until every rank has come here."""
+    dist.barrier()

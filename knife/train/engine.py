@@ -1,0 +1,79 @@
+"""The DeepSpeed engine: configuration, learning-rate schedule and gathered weights."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from knife.config import Scale, Training
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|deepspeed)\..*")
+
+import deepspeed  # noqa: E402  (reads the environment set above)
+import deepspeed.ops  # noqa: E402
+
+# It only serves inference, and building it takes 45 s and a compiler on every new machine.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+
+
+def schedule(warmup_steps: int, total_steps: int) -> Callable[[int], float]:
+    """Share of the learning rate by step: linear warm-up from 0, then linear decay to 0."""
+
+    def share(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+
+    return share
+
+
+def engine_config(training: Training, scale: Scale, workers: int) -> dict[str, Any]:
+    """The DeepSpeed configuration of a training."""
+    return {
+        "train_micro_batch_size_per_gpu": training.batch_size // (workers * training.accumulate),
+        "gradient_accumulation_steps": training.accumulate,
+        "gradient_clipping": training.clip,
+        "bf16": {"enabled": scale.precision == "bf16"},
+        "zero_optimization": {"stage": scale.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**62,
+    }
+
+
+def start_engine(
+    objective: nn.Module, training: Training, scale: Scale, workers: int, total_steps: int
+) -> Any:
+    """Wrap a module that was built plainly (never under `zero.Init`) into a DeepSpeed engine."""
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    # Torch's AdamW: DeepSpeed's own compile for a minute before the first step.
+    optimizer = torch.optim.AdamW(
+        parameters, lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    warmup_steps = round(training.warmup * total_steps)
+    engine, *_ = deepspeed.initialize(
+        model=objective,
+        optimizer=optimizer,
+        lr_scheduler=LambdaLR(optimizer, schedule(warmup_steps, total_steps)),
+        config=engine_config(training, scale, workers),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def gathered_state(module: nn.Module) -> dict[str, Tensor]:
+    """A module's weights, whole and on the CPU, tied ones once; all ranks call it together."""
+    state = {}
+    for name, parameter in module.named_parameters():
+        sharded = [parameter] if hasattr(parameter, "ds_id") else []
+        with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
+            state[name] = parameter.detach().cpu().clone()
+    return state

@@ -1,0 +1,35 @@
+"""The journal of a stage: one line a measured moment, the source of progress and tracking."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+NAME = "journal.jsonl"
+
+
+class Journal:
+    """Writes `{"step", "epoch", "time", "metrics"}` lines; `time` is in Unix seconds."""
+
+    def __init__(self, folder: Path, from_step: int = 0) -> None:
+        """Go on after `from_step`: lines of later steps are of a try that was cut off."""
+        path = folder / NAME
+        kept = []
+        if path.is_file():
+            for line in path.read_text().splitlines(keepends=True):
+                if line.endswith("\n") and json.loads(line)["step"] <= from_step:
+                    kept.append(line)
+            unfinished = path.with_suffix(".tmp")
+            unfinished.write_text("".join(kept) if from_step else "")
+            os.replace(unfinished, path)
+        self._file = path.open("a")
+
+    def add(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
+        """Add a line; it is on its way to readers when this returns."""
+        row = {"step": step, "epoch": round(epoch, 4), "time": time.time(), "metrics": metrics}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

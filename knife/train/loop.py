@@ -1,0 +1,198 @@
+"""The training loop, by hand over a DeepSpeed engine.
+
+Every global batch is the same at any number of workers, and a training that was cut off and goes
+on from a checkpoint takes the very steps it would have taken: order and dropout hang on seed and
+step alone.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from knife.config import Scale, Training
+from knife.data.batches import Batch, Rows, collate, training_rows
+from knife.data.tokens import Tokens
+from knife.method.objective import Objective, TeacherBatch
+from knife.train.checkpoint import Place, load_checkpoint, save_checkpoint, write_json
+from knife.train.context import Context, total, wait
+from knife.train.engine import gathered_state, start_engine
+from knife.train.evaluate import accuracy_and_loss, score_split
+from knife.train.journal import Journal
+
+LOG_STEPS = 10
+TRAINED = "trained.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one training trains on and with.
+
+    Attributes:
+        train, dev: tokenised splits.
+        pad_id: the tokenizer's padding token.
+        rationale: whether the model reads `[I ; R]` (a teacher) or `[I]`.
+        teacher: gives the teacher's states for the rows of a batch, or None.
+        save: writes a gathered state dict of the backbone into a folder.
+    """
+
+    train: Sequence[Tokens]
+    dev: Sequence[Tokens]
+    pad_id: int
+    rationale: bool
+    teacher: Callable[[Rows, Batch], TeacherBatch] | None
+    save: Callable[[Path, dict[str, torch.Tensor]], None]
+    training: Training
+    scale: Scale
+    seed: int
+
+
+class _Means:
+    """Means of the losses over ranks, accumulation and the steps since they were last asked."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def add(self, parts: dict[str, torch.Tensor]) -> None:
+        for name, value in parts.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.float()
+        self._count += 1
+
+    def take(self, context: Context) -> dict[str, float]:
+        names = sorted(self._sums)
+        sums = total(torch.stack([self._sums[n] for n in names])) / context.world_size
+        means = dict(zip(names, (sums / self._count).tolist(), strict=True))
+        self._sums, self._count = {}, 0
+        return means
+
+
+def train(objective: Objective, job: Job, work: Path, context: Context) -> None:
+    """Train to the end, or on from the last checkpoint, and leave the best model in `work/model`.
+
+    The best epoch is the one with the highest accuracy on dev, then the lowest loss.
+    """
+    if (work / TRAINED).is_file():
+        return
+    training, scale = job.training, job.scale
+    steps_per_epoch = math.ceil(len(job.train) / training.batch_size)
+    total_steps = steps_per_epoch * training.epochs
+    engine = start_engine(objective, training, scale, context.world_size, total_steps)
+    place = load_checkpoint(engine, work, context)
+    journal = Journal(work, place.step) if context.rank == 0 else None
+    lengths = [len(t.input_ids) + job.rationale * len(t.rationale_ids) for t in job.train]
+    means = _Means()
+    started, saved_step = time.monotonic() - place.seconds, place.step
+    logged_step, logged_at = place.step, time.monotonic()
+
+    def log(metrics: dict[str, float]) -> None:
+        if journal:
+            journal.add(place.step, place.step / steps_per_epoch, metrics)
+
+    while place.epoch < training.epochs and not _patience_is_out(place, training):
+        engine.train()
+        batches = training_rows(lengths, training.batch_size, job.seed, place.epoch)
+        while place.batch < len(batches):
+            for part in _parts(batches[place.batch], training.accumulate, context):
+                means.add(_micro_step(engine, job, part, place, context))
+            place.step, place.batch = place.step + 1, place.batch + 1
+            last = place.batch == len(batches)
+            due = place.step - saved_step >= scale.checkpoint_steps
+            # A line at each checkpoint: a training that goes on from it has lost no mean.
+            if last or due or place.step % LOG_STEPS == 0:
+                metrics = means.take(context)
+                if not math.isfinite(metrics["loss"]):
+                    raise FloatingPointError(f"the loss is {metrics['loss']} at step {place.step}")
+                examples = (place.step - logged_step) * training.batch_size
+                seconds = max(time.monotonic() - logged_at, 1e-9)
+                metrics["examples_per_second"] = examples / seconds
+                metrics["learning_rate"] = engine.get_lr()[0]
+                log(metrics)
+                logged_step, logged_at = place.step, time.monotonic()
+            if due and not last:
+                place.seconds = time.monotonic() - started
+                save_checkpoint(engine, work, place, context)
+                saved_step, logged_at = place.step, time.monotonic()
+        place.epoch, place.batch = place.epoch + 1, 0
+        if place.epoch % training.evaluate_epochs == 0 or place.epoch == training.epochs:
+            log(_evaluate(engine, job, work, place, context))
+        if place.step - saved_step >= scale.checkpoint_steps:
+            place.seconds = time.monotonic() - started
+            save_checkpoint(engine, work, place, context)
+            saved_step = place.step
+        logged_at = time.monotonic()
+    if journal:
+        journal.close()
+        _finish(work, place, time.monotonic() - started)
+    engine.destroy()
+    wait()
+
+
+def _parts(rows: Rows, accumulate: int, context: Context) -> list[Rows]:
+    """This rank's parts of a global batch, one for each accumulation step."""
+    parts = accumulate * context.world_size
+    return [rows.part(a * context.world_size + context.rank, parts) for a in range(accumulate)]
+
+
+def _micro_step(
+    engine: Any, job: Job, rows: Rows, place: Place, context: Context
+) -> dict[str, torch.Tensor]:
+    # Dropout hangs on the step, so that no state of a random generator has to be kept.
+    torch.manual_seed(hash((job.seed, place.step, context.rank)) % 2**62)
+    batch = collate(job.train, rows, job.pad_id, job.rationale).to(context.device)
+    teacher = job.teacher(rows, batch) if job.teacher else None
+    losses = engine(batch, teacher)
+    engine.backward(losses.loss)
+    engine.step()
+    parts: dict[str, torch.Tensor] = losses.parts
+    return parts
+
+
+def _evaluate(
+    engine: Any, job: Job, work: Path, place: Place, context: Context
+) -> dict[str, float]:
+    """Accuracy and loss on dev; a new best model is saved at once."""
+    engine.eval()
+    scores = score_split(engine, job.dev, job.pad_id, context, rationale=job.rationale)
+    accuracy, loss = accuracy_and_loss(scores, job.dev)
+    place.worse += 1
+    if (accuracy, -loss) > (place.best_accuracy, -place.best_loss):
+        place.best_accuracy, place.best_loss = accuracy, loss
+        place.best_step, place.worse = place.step, 0
+        state = gathered_state(engine.module.backbone)
+        if context.rank == 0:
+            folder = place.best_folder(work)
+            shutil.rmtree(folder, ignore_errors=True)
+            job.save(folder, state)
+        wait()
+    return {"dev_accuracy": accuracy, "dev_loss": loss}
+
+
+def _patience_is_out(place: Place, training: Training) -> bool:
+    return training.patience is not None and place.worse >= training.patience
+
+
+def _finish(work: Path, place: Place, seconds: float) -> None:
+    """Make the best model the result, then drop all that only the training needed."""
+    model = work / "model"
+    shutil.rmtree(model, ignore_errors=True)
+    shutil.copytree(place.best_folder(work), model)
+    write_json(
+        work / TRAINED,
+        {
+            "steps": place.step,
+            "epochs": place.epoch,
+            "best_step": place.best_step,
+            "dev_accuracy": place.best_accuracy,
+            "dev_loss": place.best_loss,
+            "seconds": round(seconds, 3),
+        },
+    )
+    shutil.rmtree(work / "checkpoints", ignore_errors=True)
+    for folder in work.glob("best-*"):
+        shutil.rmtree(folder)
