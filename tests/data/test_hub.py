@@ -1,0 +1,377 @@
+"""Hub sources: rows of the hub's field structure (content invented here), and loading for real.
+
+No test reaches the hub. Loading is tested with a small hub of our own on this machine, and with
+one that does not answer.
+"""
+
+import hashlib
+import http.server
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow  # type: ignore[import-untyped]
+import pyarrow.parquet  # type: ignore[import-untyped]
+import pytest
+
+from knife.data.example import Example
+from knife.data.hub import SOURCES
+from knife.data.hub_rows import cos_e, ecqa, logical_form_in_words, openbookqa, quarel, strategyqa
+from knife.errors import UserError
+
+STRATEGYQA: dict[str, Any] = {
+    "qid": "a1b2",
+    "term": "Snail",
+    "description": "a slow animal with a house",
+    "question": "Could a snail win a race with a horse?",
+    "answer": False,
+    "facts": "Snails creep.  Horses gallop.",
+}
+OPENBOOKQA: dict[str, Any] = {
+    "id": "7-980",
+    "question_stem": "A kettle whistles because of",
+    "choices": {"text": ["steam", "rain", "sand", "wool"], "label": ["A", "B", "C", "D"]},
+    "answerKey": "A",
+    "fact1": "steam makes a whistle sound",
+    "humanScore": 1.0,
+    "clarity": 1.8,
+    "turkIdAnonymized": "b356d338b7",
+}
+COS_E: dict[str, Any] = {
+    "id": "9c1d",
+    "question": "Where would a spoon sleep, if it slept?",
+    "choices": ["drawer", "river", "cloud"],
+    "answer": "drawer",
+    "abstractive_explanation": "spoons lie in a drawer\nall night",
+    "extractive_explanation": "spoon sleep",
+}
+ECQA: dict[str, Any] = {
+    "q_no": "e5f6",
+    "q_concept": "bread",
+    "q_text": "What turns dough into bread?",
+    "q_op1": "an oven",
+    "q_op2": "a fridge",
+    "q_op3": "a song",
+    "q_op4": "a letter",
+    "q_op5": "a boat",
+    "q_ans": "an oven",
+    "taskA_pos": "Ovens bake.",
+    "taskA_neg": "A fridge cools.\nA song is heard.",
+    "taskB": "Dough has to be baked, and an oven bakes.",
+}
+QUAREL: dict[str, Any] = {
+    "id": "QuaRel_V1_X_0001",
+    "answer_index": 1,
+    "logical_forms": [
+        "(infer (speed higher world1) (heatLoss higher world2) (heatLoss higher world1))"
+    ],
+    "logical_form_pretty": (
+        "qrel(speed, higher, world1) -> qrel(heatLoss, higher, world2) ; "
+        "qrel(heatLoss, higher, world1)"
+    ),
+    "world_literals": {"world1": ["the fast sled"], "world2": ["the slow sled"]},
+    "question": "Two sleds race.  Which one cools more? (A) the slow sled (B) the fast sled",
+}
+
+
+def test_strategyqa() -> None:
+    expected = Example(
+        "a1b2",
+        "Could a snail win a race with a horse?",
+        ("yes", "no"),
+        1,
+        "Snails creep. Horses gallop.",
+    )
+    assert strategyqa(STRATEGYQA) == expected
+    assert strategyqa({**STRATEGYQA, "facts": ["Snails creep.", "Horses gallop."]}) == expected
+    assert strategyqa({**STRATEGYQA, "answer": True}).answer == 0
+    assert strategyqa({**STRATEGYQA, "facts": None}).rationale is None
+
+
+def test_openbookqa() -> None:
+    assert openbookqa(OPENBOOKQA) == Example(
+        "7-980",
+        "A kettle whistles because of",
+        ("steam", "rain", "sand", "wool"),
+        0,
+        "steam makes a whistle sound",
+    )
+    assert openbookqa({**OPENBOOKQA, "answerKey": "D "}).answer == 3
+
+
+def test_cos_e() -> None:
+    assert cos_e(COS_E) == Example(
+        "9c1d",
+        "Where would a spoon sleep, if it slept?",
+        ("drawer", "river", "cloud"),
+        0,
+        "spoons lie in a drawer all night",
+    )
+
+
+def test_ecqa() -> None:
+    assert ecqa(ECQA) == Example(
+        "e5f6",
+        "What turns dough into bread?",
+        ("an oven", "a fridge", "a song", "a letter", "a boat"),
+        0,
+        "Dough has to be baked, and an oven bakes.",
+    )
+    assert ecqa({**ECQA, "q_ans": " a  boat"}).answer == 4
+
+
+def test_quarel() -> None:
+    assert quarel(QUAREL) == Example(
+        "QuaRel_V1_X_0001",
+        "Two sleds race. Which one cools more?",
+        ("the slow sled", "the fast sled"),
+        1,
+        "speed is higher for the fast sled, so heat loss is higher for the fast sled.",
+    )
+    joined = quarel({**QUAREL, "question": "Which? (A) the sled or (B) the (old) cart"})
+    assert (joined.question, joined.choices) == ("Which?", ("the sled", "the (old) cart"))
+
+
+@pytest.mark.parametrize(
+    ("form", "answer", "words"),
+    [
+        (
+            "qval(heat, low, world1), qval(heat, high, world2) -> "
+            "qrel(speed, lower, world1) ; qrel(speed, lower, world2)",
+            0,
+            "heat is low for ice and heat is high for world2, so speed is lower for ice.",
+        ),
+        ("qrel(heat, lower, world1) -> qrel(speed, lower, world1)", 0, None),
+        ("qrel(heat, lower, world1)", 0, None),
+        ("", 0, None),
+        ("qrel(a, lower, world1) -> qrel(b, lower, world1) ; qrel(b, lower, world2)", -1, None),
+    ],
+)
+def test_logical_forms(form: str, answer: int, words: str | None) -> None:
+    assert logical_form_in_words(form, {"world1": ["ice"]}, answer) == words
+
+
+@pytest.mark.parametrize(
+    ("read", "row", "message"),
+    [
+        (strategyqa, {**STRATEGYQA, "answer": None}, "a1b2: answer: must be one of the choices"),
+        (openbookqa, {**OPENBOOKQA, "answerKey": ""}, "7-980: answer: must be one of the choices"),
+        (openbookqa, {**OPENBOOKQA, "answerKey": None}, "7-980: answer: must be one of"),
+        (cos_e, {**COS_E, "answer": "spoon"}, '9c1d: answer: "spoon" is not among the choices'),
+        (cos_e, {**COS_E, "answer": None}, "9c1d: answer: must be one of the choices"),
+        (ecqa, {**ECQA, "q_op2": None}, "e5f6: choices: one is empty"),
+        (ecqa, {**ECQA, "q_op2": "a boat"}, "e5f6: choices: two are equal"),
+        (quarel, {**QUAREL, "answer_index": -1}, "QuaRel_V1_X_0001: answer: index must be from 0"),
+        (quarel, {**QUAREL, "question": "Which?"}, "QuaRel_V1_X_0001: choices: one is empty"),
+    ],
+)
+def test_a_row_that_cannot_be_an_example_says_why(read: Any, row: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read(row)
+    assert caught.value.faults[0].startswith(message)
+
+
+def repository(configs: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, bytes]:
+    """Files of a data set by path: a card that says where the splits lie, and Parquet."""
+    files = {}
+    card = ["---", "configs:"]
+    for config, splits in configs.items():
+        card += [f"- config_name: {config}", "  data_files:"]
+        for split, rows in splits.items():
+            card += [f"  - split: {split}", f"    path: {config}-{split}.parquet"]
+            buffer = io.BytesIO()
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+            files[f"{config}-{split}.parquet"] = buffer.getvalue()
+    return {**files, "README.md": "\n".join([*card, "---", ""]).encode()}
+
+
+HUB = {
+    "ChilleD/StrategyQA": repository(
+        {
+            "default": {
+                "train": [STRATEGYQA, {**STRATEGYQA, "qid": "c3", "answer": True}],
+                "test": [{**STRATEGYQA, "qid": "d4"}],
+            }
+        }
+    ),
+    "allenai/openbookqa": repository(
+        {
+            # The config that must not be the one that is read.
+            "main": {"train": [{"id": "1", "question_stem": "no fact"}]},
+            "additional": {
+                "train": [OPENBOOKQA],
+                "validation": [{**OPENBOOKQA, "id": "8"}],
+                "test": [{**OPENBOOKQA, "id": "9", "answerKey": ""}],
+            },
+        }
+    ),
+    "Salesforce/cos_e": repository(
+        {
+            "v1.0": {
+                "train": [COS_E, {**COS_E, "id": "x", "answer": "spoon"}, COS_E],
+                "validation": [{**COS_E, "id": "y"}],
+            },
+            "v1.11": {"train": [{**COS_E, "id": "other"}]},
+        }
+    ),
+    "tasksource/ecqa": repository({"default": {"train": [ECQA], "test": [{**ECQA, "q_no": "z"}]}}),
+    "community-datasets/quarel": repository({"default": {"train": [QUAREL]}}),
+}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub's interface as loading a data set takes."""
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def do_POST(self) -> None:
+        self.answer(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def answer(self, body: bytes = b"") -> None:
+        parts = self.path.partition("?")[0].removeprefix("/api").split("/")
+        files = HUB.get("/".join(parts[2:4]), {})
+        rest = parts[4:]
+        content: object = None
+        if rest[:1] == ["resolve"]:
+            content = files.get("/".join(rest[2:]))
+        elif files and (not rest or rest[0] == "revision"):
+            siblings = [{"rfilename": path} for path in files]
+            content = {"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": siblings}
+        elif files and rest[0] == "tree":
+            content = [entry(path, files) for path in files]
+        elif files and rest[0] == "paths-info":
+            asked = json.loads(body)["paths"]
+            content = [entry(path, files) for path in asked if path in files]
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(404 if content is None else 200)
+        if content is None:
+            self.send_header("X-Error-Code", "EntryNotFound" if files else "RepoNotFound")
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def entry(path: str, files: dict[str, bytes]) -> dict[str, Any]:
+    oid = hashlib.sha1(files[path]).hexdigest()
+    return {"type": "file", "path": path, "size": len(files[path]), "oid": oid}
+
+
+@contextmanager
+def serve() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+PROGRAM = """
+import dataclasses, json, sys
+from knife.data.hub import load_hub
+from knife.errors import UserError
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = dataclasses.asdict(load_hub(name))
+    except UserError as error:
+        found[name] = error.faults
+print(json.dumps(found))
+"""
+
+
+def load(endpoint: str, home: Path, *names: str) -> tuple[dict[str, Any], str]:
+    """What a fresh process gets from the hub at `endpoint`, and its stderr. (The hub's libraries
+    read their settings when they are imported.)"""
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *names],
+        env=plain | settings,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def ids(splits: dict[str, Any]) -> dict[str, list[str]]:
+    return {name: [e["id"] for e in splits[name]] for name in ("train", "dev", "test")}
+
+
+def test_loading_every_source_and_then_from_the_cache(tmp_path: Path) -> None:
+    with serve() as endpoint:
+        loaded, _ = load(endpoint, tmp_path, *SOURCES)
+    assert {name: ids(splits) for name, splits in loaded.items()} == {
+        "strategyqa": {"train": ["a1b2", "c3"], "dev": [], "test": ["d4"]},
+        "openbookqa": {"train": ["7-980"], "dev": ["8"], "test": []},
+        "cos_e": {"train": ["9c1d"], "dev": ["y"], "test": []},
+        "ecqa": {"train": ["e5f6"], "dev": [], "test": ["z"]},
+        "quarel": {"train": ["QuaRel_V1_X_0001"], "dev": [], "test": []},
+    }
+    assert loaded["openbookqa"]["train"][0]["rationale"] == "steam makes a whistle sound"
+    assert loaded["quarel"]["train"][0]["rationale"].startswith("speed is higher")
+    assert {name: splits["notes"] for name, splits in loaded.items()} == {
+        "strategyqa": [],
+        "openbookqa": [
+            "openbookqa test is not used: its answers are hidden or broken (9: answer: must be "
+            "one of the choices or its index, but got null)"
+        ],
+        "cos_e": [
+            'cos_e train: 2 of 3 rows are left out; the first: x: answer: "spoon" is not among '
+            'the choices ["drawer", "river", "cloud"]'
+        ],
+        "ecqa": [],
+        "quarel": [SOURCES["quarel"].note],
+    }
+    # The hub is gone now, the cache is not.
+    again, said = load(endpoint, tmp_path, *SOURCES)
+    assert again == loaded
+    assert "Retrying" not in said
+
+
+def test_a_hub_out_of_reach_is_one_message_at_once(tmp_path: Path) -> None:
+    with serve() as endpoint:
+        pass
+    loaded, said = load(endpoint, tmp_path, *SOURCES)
+    for name, source in SOURCES.items():
+        (fault,) = loaded[name]
+        start = f"data.source: {name!r} could not be loaded from the hub ({source.repository}): "
+        assert fault.startswith(start)
+        assert "data.source=/path/to/folder (a folder holds train.jsonl" in fault
+        assert "\n" not in fault
+    assert "Retrying" not in said
+
+
+def test_a_data_set_that_is_gone_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(HUB, "tasksource/ecqa")
+    with serve() as endpoint:
+        loaded, _ = load(endpoint, tmp_path, "ecqa")
+    (fault,) = loaded["ecqa"]
+    assert "data.source: 'ecqa' could not be loaded from the hub (tasksource/ecqa): " in fault
+    assert "DatasetNotFoundError" in fault
