@@ -95,7 +95,7 @@ def _download(name: str, source: HubSource) -> Mapping[str, Iterable[Row]]:
     except Exception as error:
         raise UserError(
             f"data.source: {name!r} could not be loaded from the hub ({source.repository}): "
-            f"{type(error).__name__}: {' '.join(str(error).split())}. Without the hub, use a "
+            f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}. Without the hub, use a "
             f"folder of JSON Lines: data.source=/path/to/folder ({FOLDER_FORMAT})"
         ) from error
     finally:

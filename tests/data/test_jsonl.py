@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knife.data.example import Example
@@ -186,6 +186,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_writing_is_the_inverse_of_reading(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

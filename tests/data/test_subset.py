@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from knife.data.example import Example
@@ -32,6 +32,7 @@ def subset_or_skip(examples: list[Example], fraction: float, seed: int) -> list[
         raise
 
 
+@settings(deadline=None)
 @given(answers=answer_lists, small=fractions, large=fractions, seed=seeds)
 def test_nested(answers: list[int], small: float, large: float, seed: int) -> None:
     examples = make(answers)
@@ -40,6 +41,7 @@ def test_nested(answers: list[int], small: float, large: float, seed: int) -> No
     assert subset(examples, large, seed)[: len(inner)] == inner
 
 
+@settings(deadline=None)
 @given(answers=answer_lists, fraction=fractions, seed=seeds)
 def test_stratified(answers: list[int], fraction: float, seed: int) -> None:
     examples = make(answers)
@@ -55,6 +57,7 @@ def test_stratified(answers: list[int], fraction: float, seed: int) -> None:
             assert off < 1 + 1e-9
 
 
+@settings(deadline=None)
 @given(answers=answer_lists, fraction=fractions, seed=seeds, order=st.randoms())
 def test_knows_no_file_order(
     answers: list[int], fraction: float, seed: int, order: random.Random
@@ -68,6 +71,7 @@ def test_knows_no_file_order(
     assert (set(kept), set(held)) == (set(moved_kept), set(moved_held))
 
 
+@settings(deadline=None)
 @given(answers=answer_lists, share=fractions, seed=seeds)
 def test_hold_out_parts_in_two(answers: list[int], share: float, seed: int) -> None:
     examples = make(answers)
@@ -110,6 +114,7 @@ def test_classes_are_answers_where_choices_are_shared_in_any_order() -> None:
     assert class_names(examples) == ["answer index 0"] * 3
 
 
+@settings(deadline=None)
 @given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=5), fraction=fractions, seed=seeds)
 def test_a_class_that_is_lost_is_a_fault_and_the_advice_works(
     counts: list[int], fraction: float, seed: int

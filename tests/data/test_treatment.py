@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knife.data.example import Example
@@ -28,6 +28,7 @@ def rationales(examples: list[Example]) -> list[str | None]:
 
 
 @pytest.mark.parametrize("treatment", TREATMENTS)
+@settings(deadline=None)
 @given(given_rationales=rationale_lists, seed=seeds)
 def test_nothing_else_changes(
     treatment: str, given_rationales: list[str | None], seed: int
@@ -44,6 +45,7 @@ def test_nothing_else_changes(
 
 
 @pytest.mark.parametrize("treatment", TREATMENTS)
+@settings(deadline=None)
 @given(given_rationales=rationale_lists, seed=seeds)
 def test_knows_no_file_order(treatment: str, given_rationales: list[str | None], seed: int) -> None:
     examples = make(given_rationales)
@@ -56,6 +58,7 @@ def test_given_and_none() -> None:
     assert rationales(treat(examples, "none", 0)) == [None, None, None]
 
 
+@settings(deadline=None)
 @given(given_rationales=rationale_lists, seed=seeds)
 def test_shuffled_moves_every_rationale_to_another_text_where_it_can(
     given_rationales: list[str | None], seed: int
@@ -81,6 +84,7 @@ def test_shuffled_leaves_no_example_its_own_and_differs_by_seed() -> None:
         assert all(a != b for a, b in zip(result, rationales(examples), strict=True))
 
 
+@settings(deadline=None)
 @given(given_rationales=rationale_lists, small=shares, large=shares, seed=seeds)
 def test_dropped_is_exact_and_nested(
     given_rationales: list[str | None], small: float, large: float, seed: int
@@ -122,6 +126,7 @@ def test_truncated_removes_words_from_the_end(text: str, share: float, left: str
     assert rationales(treat(make([text, None]), f"truncated:{share}", 0)) == [left, None]
 
 
+@settings(deadline=None)
 @given(text=st.text(), small=shares, large=shares)
 def test_truncated_is_nested(text: str, small: float, large: float) -> None:
     small, large = sorted((small, large))
