@@ -93,10 +93,11 @@ def _download(name: str, source: HubSource) -> Mapping[str, Iterable[Row]]:
         )
     # Network, hub, cache and file format each have exceptions of their own, from four libraries.
     except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(
             f"data.source: {name!r} could not be loaded from the hub ({source.repository}): "
-            f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}. Without the hub, use a "
-            f"folder of JSON Lines: data.source=/path/to/folder ({FOLDER_FORMAT})"
+            f"{type(error).__name__}: {reason}. Without the hub, use a folder of JSON Lines: "
+            f"data.source=/path/to/folder ({FOLDER_FORMAT})"
         ) from error
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
