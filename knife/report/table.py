@@ -16,12 +16,11 @@ def render(verdict: Verdict) -> Table:
     table = Table(box=box.SIMPLE_HEAD, caption=Text("\n".join(below)), caption_justify="left")
     table.caption_style = ""
     table.add_column("method", overflow="fold")
-    table.add_column("accuracy", justify="right", no_wrap=True)
+    table.add_column("accuracy", no_wrap=True)
     table.add_column(f"to {verdict.baseline} (95 %)", justify="right")
     table.add_column("p", justify="right", no_wrap=True)
-    width = max(len(_sd(method.sd)) for method in verdict.methods)
     for method in verdict.methods:
-        accuracy = _percent(method.accuracy) + _sd(method.sd).ljust(width)
+        accuracy = f"{_percent(method.accuracy):>5}{_sd(method.sd)}"
         table.add_row(method.method, accuracy, *_cells(method.difference))
     if verdict.ceiling:
         table.add_section()
@@ -30,7 +29,7 @@ def render(verdict: Verdict) -> Table:
             ("teacher, without", verdict.ceiling.without_rationale),
         ):
             if share is not None:
-                table.add_row(words, _percent(share) + " " * width, "", "")
+                table.add_row(words, f"{_percent(share):>5}", "", "")
     return table
 
 

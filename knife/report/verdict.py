@@ -168,8 +168,8 @@ def compare(differences_SN: NDArray[np.float64]) -> tuple[Difference, str]:
         note = "one seed: interval and p value cover the choice of examples alone, not the seed's."
     variance = over_examples + over_seeds
     if variance < 1e-24:
-        # Every example differs, all in one direction: the spread seen is none.
-        return Difference(points, points, points, 0.0, seeds), note
+        note = "all examples differ alike, so there is no spread to test against."
+        return Difference(points, None, None, None, seeds), note
     freedom = variance**2 / (over_examples**2 / (examples - 1) + over_seeds**2 / max(seeds - 1, 1))
     error = math.sqrt(variance)
     p = float(2 * stats.t.sf(abs(mean) / error, freedom))

@@ -1,4 +1,4 @@
-"""Opening MLflow: one try of a few seconds, and a plain message where it fails."""
+"""Opening MLflow: one try of some seconds, and a plain message where it fails."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from knife.errors import UserError
 from knife.track.secrets import redact
 
-SECONDS = 5
+SECONDS = 10
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 DATABASES = tuple(PORTS)
 # Whatever MLflow, its database driver or the network raise.

@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
-# scheme://user:password@host, also with a slash in the password, and ?password=… in a query.
-_USER = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#@:]+:[^\s@]*@)")
+# scheme://user:password@host up to the last @ (a password may hold any letter; rather too much
+# is taken out than too little), scheme://token@host, and ?password=… in a query.
+_USER = re.compile(r"(?<=://)(?:[^\s/?#@:]*:[^\s\"']*@|[^\s/?#]*@)")
 _QUERY = re.compile(
     r"(?i)([?&](?:password|passwd|pwd|token|secret|api_?key|sslpassword)=)[^&\s'\"]+"
 )

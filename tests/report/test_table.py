@@ -1,0 +1,91 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from knife.report.table import render, sentence
+from knife.report.verdict import Ceiling, Difference, MethodVerdict, Verdict
+
+BASE = MethodVerdict("finetune", 0.637, 0.031, 5, 400, None)
+
+
+def method(name: str, accuracy: float, difference: Difference | None) -> MethodVerdict:
+    return MethodVerdict(name, accuracy, 0.009, 5, 400, difference)
+
+
+def found(*methods: MethodVerdict, ceiling: Ceiling | None = None) -> Verdict:
+    return Verdict("finetune", (BASE, *methods), ceiling, ())
+
+
+def shown(verdict: Verdict) -> list[str]:
+    console = Console(width=80, file=io.StringIO())
+    console.print(render(verdict))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+KNIFE = method("knife", 0.949, Difference(31.2, 27.0, 35.4, 0.00004, 5))
+
+
+def test_sentence_of_a_clear_difference() -> None:
+    assert sentence(found(KNIFE)) == (
+        "knife is 31.2 points above finetune "
+        "(95 % interval 27.0 to 35.4, p < 0.001; 5 seeds, 400 test examples)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        (
+            Difference(-4.0, -6.5, -1.5, 0.004, 3),
+            "x is 4.0 points below finetune "
+            "(95 % interval 1.5 to 6.5, p = 0.004; 3 seeds, 400 test examples).",
+        ),
+        (
+            Difference(1.5, -2.0, 5.0, 0.314, 1),
+            "x is 1.5 points above finetune, which may be chance "
+            "(95 % interval -2.0 to 5.0, p = 0.31; 1 seed, 400 test examples).",
+        ),
+        (
+            Difference(0.0, 0.0, 0.0, 1.0, 3),
+            "x and finetune are right on equally many examples (3 seeds, 400 test examples).",
+        ),
+        (
+            Difference(50.0, None, None, None, 3),
+            "x is 50.0 points above finetune (3 seeds, 400 test examples).",
+        ),
+        (None, "x answers 90.0 % right (5 seeds, 400 test examples)."),
+    ],
+)
+def test_sentences(difference: Difference | None, words: str) -> None:
+    assert sentence(found(method("x", 0.9, difference))) == words
+
+
+def test_sentence_is_about_knife_or_else_the_best() -> None:
+    low = method("teacher_init", 0.65, Difference(1.0, -1.0, 3.0, 0.4, 5))
+    high = method("knife-best", 0.97, Difference(33.0, 30.0, 36.0, 0.0, 5))
+    assert sentence(found(low, high)).startswith("knife-best is 33.0")
+    assert sentence(found(low, high, KNIFE)).startswith("knife is 31.2")
+
+
+def test_table_fits_a_terminal() -> None:
+    other = method("a-rather-long-name-of-a-variant-somebody-chose", 0.6, KNIFE.difference)
+    verdict = found(KNIFE, other, ceiling=Ceiling(0.998, 0.474))
+    lines = shown(verdict)
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert "to finetune (95 %)" in text
+    (knife,) = [line for line in lines if line.split()[:1] == ["knife"] and "±" in line]
+    assert " ".join(knife.split()) == "knife 94.9 ± 0.9 +31.2 (+27.0 to +35.4) < 0.001"
+    (ceiling,) = [line for line in lines if "with rationale" in line]
+    assert ceiling.index("99.8") == knife.index("94.9"), "points stand below each other"
+    assert any("teacher, without" in line and "47.4" in line for line in lines)
+    assert " ".join(text.split()).endswith(sentence(verdict))
+
+
+def test_table_without_ceiling_or_spread() -> None:
+    alone = Verdict("finetune", (MethodVerdict("knife", 0.5, None, 1, 4, None),), None, ("Note.",))
+    lines = shown(alone)
+    assert not any("teacher" in line or "±" in line for line in lines)
+    assert lines[-1].strip() == "Note."

@@ -1,0 +1,148 @@
+"""Opening MLflow where it cannot be used: refused at once, with a plain message."""
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from knife.errors import UserError
+from knife.track import connect as connect_module
+from knife.track.tracker import Tracker
+
+
+@pytest.fixture(autouse=True)
+def _no_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(connect_module, "SECONDS", 1)
+
+
+def refused(uri: str | None, store: Path) -> str:
+    start = time.monotonic()
+    with pytest.raises(UserError) as raised:
+        Tracker(uri, store, "exp")
+    assert time.monotonic() - start < 5
+    (fault,) = raised.value.faults
+    return fault
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_no_server(tmp_path: Path) -> None:
+    port = free_port()
+    fault = refused(f"http://me:secret@127.0.0.1:{port}", tmp_path)
+    assert fault.startswith(f"track.uri: MLflow at http://***@127.0.0.1:{port} cannot be used: ")
+    assert "Connection refused" in fault
+    assert "start the server" in fault
+
+
+def test_a_server_that_never_answers(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        fault = refused(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path)
+    assert "timed out" in fault
+
+
+def test_the_environment_is_named_where_the_uri_comes_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    assert refused(None, tmp_path).startswith("MLFLOW_TRACKING_URI: MLflow at http://127.0.0.1:")
+
+
+def test_a_database_server_that_is_not_there(tmp_path: Path) -> None:
+    # Without the driver it is the driver that is missing; both are for the user to mend.
+    fault = refused(f"postgresql://me:secret@127.0.0.1:{free_port()}/mlflow", tmp_path)
+    assert "postgresql://***@127.0.0.1" in fault
+    assert "secret" not in fault
+    assert "install its Python driver" in fault
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "nowhere://host"])
+def test_what_mlflow_cannot_use(uri: str, tmp_path: Path) -> None:
+    fault = refused(uri, tmp_path)
+    assert fault.startswith(f"track.uri: MLflow at {uri} cannot be used: ")
+    assert "it must be http(s)://HOST:PORT, sqlite:///FILE" in fault
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("these are not the tables of MLflow, not even of SQLite")
+    fault = refused(None, tmp_path)
+    assert fault.startswith(f"store: MLflow at sqlite:///{tmp_path}/mlflow.db cannot be used: ")
+    assert "file is not a database" in fault
+
+
+def test_a_folder_in_place_of_the_database(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").mkdir()
+    assert "unable to open database file" in refused(None, tmp_path)
+
+
+def test_a_database_that_somebody_keeps_locked(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        assert "database is locked" in refused(None, tmp_path)
+
+
+def test_a_store_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in refused(None, tmp_path / "file" / "store")
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from knife.track.tracker import Tracker
+with Tracker(None, Path(sys.argv[1]), "my/exp") as tracker:
+    run = tracker.open_run("demo", "k", {"a": 1}, {})
+    run.text("note.txt", "here")
+print(tracker.experiment_id, run.run_id, tracker.unsent())
+"""
+
+
+def test_two_drivers_open_a_new_store_at_once_and_are_quiet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "a store, 100% #1"
+    environment = os.environ | {"PYTHONPATH": str(Path(connect_module.__file__).parents[2])}
+    drivers = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, str(store)],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [driver.communicate() for driver in drivers]
+    assert [error for _, error in said] == ["", ""]
+    # One experiment, one run, found or created by whoever came first.
+    assert said[0][0] == said[1][0]
+    assert said[0][0].startswith("1 ")
+    assert sorted(path.name for path in store.iterdir()) == [
+        "mlartifacts",
+        "mlflow.db",
+        "mlflow.lock",
+    ]
+    (note,) = (store / "mlartifacts").rglob("note.txt")
+    assert note.read_text() == "here"
+    assert not (tmp_path / "mlruns").exists()
+
+    # A relative uri is meant from the folder of the driver; a deleted experiment is refused.
+    monkeypatch.chdir(tmp_path)
+    uri = "sqlite:///a store, 100%25 #1/mlflow.db"
+    with Tracker(uri, tmp_path / "other", "my/exp") as tracker:
+        monkeypatch.chdir("/")
+        assert tracker.open_run("demo", "k", {}, {}).run_id == said[0][0].split()[1]
+        tracker.client.delete_experiment(tracker.experiment_id)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="'my/exp' was deleted in MLflow; restore it"):
+        Tracker(uri, tmp_path / "other", "my/exp")

@@ -1,0 +1,60 @@
+import json
+import time
+from pathlib import Path
+
+from knife.track.follow import Follower
+from knife.track.journal import Row
+
+
+def row(step: int) -> Row:
+    return {"step": step, "time": 1.0, "metrics": {"loss": 1.0}}
+
+
+def write(folder: Path, last: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps(row(step)) + "\n" for step in range(1, last + 1))
+    (folder / "journal.jsonl").write_text("".join(lines))
+
+
+def test_newest_row_of_each_stage(tmp_path: Path) -> None:
+    write(tmp_path / "work" / "teacher-a", 3)
+    write(tmp_path / "student" / "b", 7)
+    with Follower(tmp_path, interval=0.01) as follower:
+        assert follower.newest() == {}
+        for stage in (("teacher", "a"), ("student", "b"), ("states", "not there yet")):
+            follower.follow(*stage, run=None)
+        end = time.monotonic() + 10
+        while len(follower.newest()) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert follower.newest() == {("teacher", "a"): row(3), ("student", "b"): row(7)}
+        write(tmp_path / "work" / "teacher-a", 2)
+        follower.poll()
+        assert follower.newest()["teacher", "a"] == row(2)
+
+
+def test_close_reads_what_came_last_and_stops(tmp_path: Path) -> None:
+    follower = Follower(tmp_path, interval=60)
+    follower.follow("teacher", "a", None)
+    write(tmp_path / "work" / "teacher-a", 3)
+    start = time.monotonic()
+    follower.close()
+    assert time.monotonic() - start < 5
+    assert follower.newest() == {("teacher", "a"): row(3)}
+
+
+def test_a_journal_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "work" / "teacher-a" / "journal.jsonl").mkdir(parents=True)
+    write(tmp_path / "work" / "student-b", 1)
+    with Follower(tmp_path, interval=60) as follower:
+        follower.follow("teacher", "a", None)
+        follower.follow("student", "b", None)
+        follower.poll()
+        assert follower.newest() == {("student", "b"): row(1)}
+
+
+def test_waiting_costs_no_processor_time(tmp_path: Path) -> None:
+    with Follower(tmp_path, interval=0.1) as follower:
+        follower.follow("teacher", "a", None)
+        before = time.process_time()
+        time.sleep(1)
+        assert time.process_time() - before < 0.3
