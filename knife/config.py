@@ -186,9 +186,7 @@ class RunConfig(Section):
 
     def variants(self) -> list[Variant]:
         """The methods, each as a variant: a plain method is a variant that changes nothing."""
-        return [
-            m if isinstance(m, Variant) else Variant(name=m, method=m) for m in self.methods
-        ]
+        return [m if isinstance(m, Variant) else Variant(name=m, method=m) for m in self.methods]
 
     def of(self, variant: Variant) -> "RunConfig":
         """This config for the variant alone, its changes merged in.
@@ -225,7 +223,9 @@ def read(path: Path, overrides: list[str] | None = None) -> RunConfig:
         problem = getattr(error, "problem", None) or "not a UTF-8 text"
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: must be a mapping of config keys, but got {type(values).__name__}")
+        raise UserError(
+            f"{path}: must be a mapping of config keys, but got {type(values).__name__}"
+        )
     return parse(merge(values, read_overrides(overrides or [])))
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import knife
 from knife.config import RunConfig, Scale
@@ -17,10 +17,13 @@ from knife.report.verdict import Ceiling, Verdict, verdict
 from knife.store import Store, disk_faults
 from knife.train.checkpoint import write_json
 from knife.train.context import PlainContext
-from knife.train.stages import PREDICTIONS, EvaluateStage, Stage, run_stages
-from knife.track.follow import Follower
-from knife.track.run import TrackedRun
-from knife.track.tracker import Tracker
+from knife.train.predictions import PREDICTIONS
+from knife.train.stage import EvaluateStage, Stage
+
+# MLflow and DeepSpeed take seconds to import, and whoever asks what is missing needs neither.
+if TYPE_CHECKING:
+    from knife.track.follow import Follower
+    from knife.track.run import TrackedRun
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Result:
 
 
 # Called while stages are made: shows progress from the follower until the context ends.
-Display = Callable[[list[Stage], Plan, Follower], Any]
+Display = Callable[[list[Stage], Plan, "Follower"], Any]
 
 
 def missing_stages(plan: Plan, store: Store, *, repair: bool) -> tuple[list[Stage], list[str]]:
@@ -77,7 +80,7 @@ def missing_stages(plan: Plan, store: Store, *, repair: bool) -> tuple[list[Stag
     """
     have = {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)}
     checked: set[tuple[str, str]] = set()
-    notes = []
+    notes: list[str] = []
     while True:
         missing = needed(plan.stages, have)
         read = {place for stage in missing for place in inputs(stage)}
@@ -103,6 +106,9 @@ def run(config: RunConfig, display: Display) -> Result:
     Raises:
         UserError: where config, data, models, store or cluster are at fault.
     """
+    from knife.track.follow import Follower
+    from knife.track.tracker import Tracker
+
     plan = plan_run(config)
     store = Store(store_folder(config))
     with disk_faults(store.root):
@@ -133,6 +139,8 @@ def _make(stages: list[Stage], root: Path, scale: Scale) -> None:
 
         launch(stages, root, scale)
     else:
+        from knife.train.stages import run_stages
+
         with PlainContext() as context:
             run_stages(stages, root, scale, context)
 
@@ -159,7 +167,7 @@ def read_predictions(store: Store, stage: EvaluateStage) -> list[dict[str, Any]]
 
 def _accuracy(store: Store, stage: EvaluateStage) -> float:
     rows = read_predictions(store, stage)
-    return sum(row["right"] for row in rows) / len(rows)
+    return sum(bool(row["right"]) for row in rows) / len(rows)
 
 
 def _publish_data(store: Store, key: str, plan: Plan) -> None:
@@ -178,7 +186,7 @@ def _publish_data(store: Store, key: str, plan: Plan) -> None:
 
 
 @contextmanager
-def _status(run: TrackedRun) -> Iterator[None]:
+def _status(run: "TrackedRun") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
@@ -190,7 +198,7 @@ def _status(run: TrackedRun) -> Iterator[None]:
     run.finish("FINISHED")
 
 
-def _follow(plan: Plan, follower: Follower, parent: TrackedRun) -> None:
+def _follow(plan: Plan, follower: "Follower", parent: "TrackedRun") -> None:
     """Nested runs: the teacher's, and one for each method and seed."""
     if plan.teacher:
         teacher = plan.teacher
@@ -204,14 +212,14 @@ def _follow(plan: Plan, follower: Follower, parent: TrackedRun) -> None:
         student = member.student
         params = student.depends | {"method": member.method}
         name = f"{member.method} seed {member.seed}"
-        run = parent.child(name, f"{member.method}-{student.key}", params, _stage_tags(student, member.method))
+        run = parent.child(
+            name, f"{member.method}-{student.key}", params, _stage_tags(student, member.method)
+        )
         follower.follow("student", student.key, run)
         follower.follow("evaluate", member.evaluate.key, run)
 
 
-def _record(
-    plan: Plan, store: Store, found: Verdict, parent: TrackedRun, folder: Path
-) -> None:
+def _record(plan: Plan, store: Store, found: Verdict, parent: "TrackedRun", folder: Path) -> None:
     """Predictions, students and the verdict; MLflow has each of them once however often told."""
     values = found.to_dict()
     write_json(folder / "verdict.json", values)
@@ -239,7 +247,10 @@ def _stage_tags(stage: Stage, method: str) -> dict[str, str]:
 
 
 def _tags(plan: Plan) -> dict[str, str]:
-    tags = {f"knife.version.{name}": version(name) for name in ("torch", "transformers", "deepspeed", "ray")}
+    tags = {
+        f"knife.version.{name}": version(name)
+        for name in ("torch", "transformers", "deepspeed", "ray")
+    }
     tags |= {"knife.version": knife.__version__, "knife.fingerprint": plan.key}
     tags["knife.data"] = ",".join(plan.data)
     tags["knife.data.source"] = plan.config.data.source
@@ -248,8 +259,11 @@ def _tags(plan: Plan) -> dict[str, str]:
 
 def _git() -> dict[str, str]:
     """The commit of the folder that the run was started in, and whether it has changes."""
+
     def ask(*words: str) -> str:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", *words], capture_output=True, text=True, timeout=10, check=True
+        )
         return done.stdout.strip()
 
     try:

@@ -19,7 +19,7 @@ from knife.method.alignment import layer_map
 from knife.method.backbone import load_tokenizer, model_config
 from knife.method.model_source import ModelSource, find_model
 from knife.store import fingerprint
-from knife.train.stages import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
+from knife.train.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
 
 # Raised when a change of the code changes the numbers that a stage comes to.
 METHOD_VERSION = 1
@@ -133,7 +133,9 @@ def _add_variant(plan: Plan, variant: Variant) -> None:
     assert student is not None
     assert teacher is not None
     raise_faults(_pair_faults(config, variant, student, teacher))
-    data = fingerprint([digest(s, rationales=True) for s in (splits.train, splits.dev, splits.test)])
+    data = fingerprint(
+        [digest(s, rationales=True) for s in (splits.train, splits.dev, splits.test)]
+    )
     plan.data[data] = splits
     _check_tokens(plan, config, splits, student, teacher, teaches)
     shared: dict[str, Any] = {"data": data, "max_tokens": config.data.max_tokens}
@@ -159,7 +161,15 @@ def _add_variant(plan: Plan, variant: Variant) -> None:
         plan.stages.append(states_stage)
     for seed in config.seeds:
         stage = _student_stage(
-            config, variant, seed, student, splits, teacher_stage, states_stage, pairs, shared,
+            config,
+            variant,
+            seed,
+            student,
+            splits,
+            teacher_stage,
+            states_stage,
+            pairs,
+            shared,
             common,
         )
         evaluate = _evaluate_stage(stage, splits, f"test {stage.label}", False, shared)
@@ -202,10 +212,12 @@ def _treated(settings: str, teaches: bool) -> Splits:
     plain = data.model_copy(update={"fraction": 1.0, "rationale": "given"})
     whole = _loaded(plain.model_dump_json())
     train = subset(whole.train, data.fraction, data.split_seed)
-    parts = [treat(part, data.rationale, data.split_seed) for part in (train, whole.dev, whole.test)]
+    train, dev, test = (
+        treat(part, data.rationale, data.split_seed) for part in (train, whole.dev, whole.test)
+    )
     if teaches:
-        raise_faults(rationale_faults(parts[0]))
-    return Splits(*parts, notes=whole.notes)
+        raise_faults(rationale_faults(train))
+    return Splits(train, dev, test, whole.notes)
 
 
 def _pair_faults(
@@ -307,12 +319,14 @@ def _states_stage(
     shared: dict[str, Any],
 ) -> StatesStage:
     align = config.align
-    depends = {
+    layers = tuple(sorted({layer for _, layer in pairs}))
+    outputs = align.output.weight > 0 and align.output.target == "states"
+    depends: dict[str, Any] = {
         "stage": "states",
         "teacher": teacher.key,
         "train": digest(splits.train, rationales=True),
-        "layers": sorted({layer for _, layer in pairs}),
-        "outputs": align.output.weight > 0 and align.output.target == "states",
+        "layers": layers,
+        "outputs": outputs,
         "precision": align.states_precision,
         "stored": align.states == "stored",
     }
@@ -321,10 +335,10 @@ def _states_stage(
         depends=depends,
         label=_label(variant, own, "states"),
         teacher=teacher.key,
-        layers=tuple(depends["layers"]),
-        outputs=depends["outputs"],
+        layers=layers,
+        outputs=outputs,
         precision=align.states_precision,
-        stored=depends["stored"],
+        stored=align.states == "stored",
         **shared,
     )
 
@@ -399,9 +413,7 @@ def _evaluate_stage(
     )
 
 
-def _add_ceiling(
-    plan: Plan, teacher: TeacherStage, splits: Splits, shared: dict[str, Any]
-) -> None:
+def _add_ceiling(plan: Plan, teacher: TeacherStage, splits: Splits, shared: dict[str, Any]) -> None:
     """The teacher on the test split without rationales and, where test has some, with them."""
     plan.ceiling["without"] = _evaluate_stage(
         teacher, splits, "test teacher without rationales", False, shared

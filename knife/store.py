@@ -114,15 +114,14 @@ class Store:
         return final
 
     def damage(self, kind: str, key: str) -> list[str]:
-        """Files of a published artifact that are missing, cut or changed: empty when all is well."""
+        """Files of a published artifact that are missing, cut or changed; none when all is well."""
         folder = self.path(kind, key)
         manifest = json.loads((folder / _MANIFEST).read_text())
         damaged = []
         for name, expected in manifest["files"].items():
             path = folder / name
-            if not path.is_file() or path.stat().st_size != expected["bytes"]:
-                damaged.append(name)
-            elif _sha256(path) != expected["sha256"]:
+            whole = path.is_file() and path.stat().st_size == expected["bytes"]
+            if not whole or _sha256(path) != expected["sha256"]:
                 damaged.append(name)
         return damaged
 

@@ -12,7 +12,8 @@ from typing import Any
 from knife.config import Scale
 from knife.errors import UserError
 from knife.train.checkpoint import write_json
-from knife.train.stages import Stage, run_stages
+from knife.train.stage import Stage
+from knife.train.stages import run_stages
 
 # A report waits for the controller's next look at its workers: at Ray's 2 s, seconds a stage.
 _ENVIRONMENT = {

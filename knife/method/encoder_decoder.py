@@ -1,4 +1,4 @@
-"""Encoder–decoder backbone (T5 family).
+"""Encoder-decoder backbone (T5 family).
 
 The encoder reads `[I]` or `[I ; R]`; the decoder scores each choice against that one encoding.
 The bottleneck is the decoder's cross-attention mask: it covers `I` alone, so that the weights over

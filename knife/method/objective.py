@@ -133,9 +133,7 @@ class Objective(nn.Module):
                 )
             terms["input_alignment"] = (align.input.weight, _mean(each))
         if align.output.weight and align.output.target == "choices":
-            term_B = choice_divergence(
-                output.scores_BC, teacher.scores_BC, batch.choice_exists_BC
-            )
+            term_B = choice_divergence(output.scores_BC, teacher.scores_BC, batch.choice_exists_BC)
             terms["output_alignment"] = (align.output.weight, term_B)
         elif align.output.weight:
             assert teacher.output_states_BCTH is not None, "output states were not computed"

@@ -82,6 +82,11 @@ class Moments:
             sums = torch.stack([count, states_NH.sum(), states_NH.square().sum()])
             self.sums_L3[number] += sums
 
+    def merge(self, other: "Moments") -> None:
+        """Add what another has counted."""
+        self.tokens += other.tokens
+        self.sums_L3 += other.sums_L3
+
     def variance(self) -> dict[str, float]:
         """Variance of all elements by layer."""
         values = {}
@@ -131,7 +136,9 @@ class StoredStates:
     def __init__(self, folder: Path) -> None:
         self.summary = Summary.read(folder)
         names = ("input", "output", "scores") if self.summary.outputs else ("input", "scores")
-        files = [safe_open(p, framework="pt") for p in sorted(folder.glob("shard-*.safetensors"))]
+        files: list[Any] = [
+            safe_open(p, framework="pt") for p in sorted(folder.glob("shard-*.safetensors"))
+        ]
         # These tensors are views of the mapped files: only what is indexed is ever read.
         self._shards = [{n: f.get_tensor(n) for n in names} for f in files]
         rows = [file.get_tensor("rows") for file in files]
@@ -158,7 +165,7 @@ class StoredStates:
         shards = self._shard_N[rows].repeat_interleave(counts)
         some = self._shards[0][name]
         flat = torch.empty(len(places), *some.shape[1:], dtype=some.dtype)
-        for number in shards.unique().tolist():
+        for number in set(shards.tolist()):
             chosen = shards == number
             flat[chosen] = self._shards[number][name][places[chosen]]
         return flat, counts

@@ -1,8 +1,8 @@
 """Checkpoints of a training: DeepSpeed's shards, and beside them where the training was.
 
-    checkpoints/step-00000500/            DeepSpeed's files, one set a rank
-    checkpoints/step-00000500/place.json  written last: a checkpoint without it does not count
-    best-00000480/                        the best model so far, in transformers' format
+checkpoints/step-00000500/            DeepSpeed's files, one set a rank
+checkpoints/step-00000500/place.json  written last: a checkpoint without it does not count
+best-00000480/                        the best model so far, in transformers' format
 """
 
 import json
@@ -50,7 +50,10 @@ def save_checkpoint(engine: Any, work: Path, place: Place, context: Context) -> 
     engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
     wait()
     if context.rank == 0:
-        values = asdict(place) | {"world_size": context.world_size, "zero": engine.zero_optimization_stage()}
+        values = asdict(place) | {
+            "world_size": context.world_size,
+            "zero": engine.zero_optimization_stage(),
+        }
         write_json(folder / tag / _PLACE, values)
         for old in folder.iterdir():
             if old.name < tag:

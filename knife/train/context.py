@@ -41,7 +41,8 @@ class PlainContext:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         # A store in memory: no port is opened.
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
         return self
 
     def __exit__(

@@ -50,7 +50,9 @@ def probabilities(scores: Sequence[float]) -> list[float]:
     return [e / sum(exponentials) for e in exponentials]
 
 
-def accuracy_and_loss(scores: Sequence[Sequence[float]], tokens: Sequence[Tokens]) -> tuple[float, float]:
+def accuracy_and_loss(
+    scores: Sequence[Sequence[float]], tokens: Sequence[Tokens]
+) -> tuple[float, float]:
     """Share of examples whose right choice scores highest, and mean cross-entropy over choices."""
     right, loss = 0, 0.0
     for values, example in zip(scores, tokens, strict=True):

@@ -1,7 +1,6 @@
 """The journal of a stage: one line a measured moment, the source of progress and tracking."""
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -21,7 +20,7 @@ class Journal:
                     kept.append(line)
             unfinished = path.with_suffix(".tmp")
             unfinished.write_text("".join(kept) if from_step else "")
-            os.replace(unfinished, path)
+            unfinished.replace(path)
         self._file = path.open("a")
 
     def add(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
