@@ -1,24 +1,27 @@
 """A run from config to verdict: plan, make what the store lacks, track, conclude."""
 
-import json
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import knife
 from knife.config import RunConfig, Scale
 from knife.data.jsonl import write_examples
 from knife.plan import Plan, data_files, inputs, needed, plan_run, store_folder
+from knife.recording import (
+    accuracy,
+    follow,
+    nested_runs,
+    read_predictions,
+    record,
+    run_tags,
+)
 from knife.report.verdict import Ceiling, Verdict, verdict
 from knife.store import Store, disk_faults
 from knife.train.checkpoint import write_json
 from knife.train.context import PlainContext
-from knife.train.predictions import PREDICTIONS
-from knife.train.stage import EvaluateStage, Stage
+from knife.train.stage import Stage
 
 # MLflow and DeepSpeed take seconds to import, and whoever asks what is missing needs neither.
 if TYPE_CHECKING:
@@ -121,14 +124,16 @@ def run(config: RunConfig, display: Display) -> Result:
         resolved = config.model_dump(mode="json")
         write_json(folder / "config.json", resolved)
         with Tracker(config.track.uri, store.root, config.track.experiment) as tracker:
-            parent = tracker.open_run(config.name, plan.key, resolved, _tags(plan))
+            parent = tracker.open_run(config.name, plan.key, resolved, run_tags(plan))
             with _status(parent), Follower(store.root) as follower:
-                _follow(plan, follower, parent)
+                runs = nested_runs(plan, parent)
+                follow(plan, runs, follower)
                 if missing:
                     with display(missing, plan, follower):
                         _make(missing, store.root, config.scale)
                 found = conclude(plan, store)
-                _record(plan, store, found, parent, folder)
+                write_json(folder / "verdict.json", found.to_dict())
+                record(plan, store, found, parent, runs, folder)
         unsent = tracker.unsent()
     return Result(plan, missing, found, folder, (tracker.uri, parent.run_id), unsent)
 
@@ -153,21 +158,10 @@ def conclude(plan: Plan, store: Store) -> Verdict:
         rights.setdefault(member.method, {})[member.seed] = right
     ceiling = None
     if plan.ceiling:
-        accuracy = {name: _accuracy(store, stage) for name, stage in plan.ceiling.items()}
-        ceiling = Ceiling(accuracy.get("with"), accuracy["without"])
+        found = {name: accuracy(store, stage) for name, stage in plan.ceiling.items()}
+        ceiling = Ceiling(found.get("with"), found["without"])
     baseline = "finetune" if "finetune" in rights else next(iter(rights))
     return verdict(rights, baseline, ceiling)
-
-
-def read_predictions(store: Store, stage: EvaluateStage) -> list[dict[str, Any]]:
-    """The rows that an evaluation wrote, one an example."""
-    path = store.path(stage.kind, stage.key) / PREDICTIONS
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def _accuracy(store: Store, stage: EvaluateStage) -> float:
-    rows = read_predictions(store, stage)
-    return sum(bool(row["right"]) for row in rows) / len(rows)
 
 
 def _publish_data(store: Store, key: str, plan: Plan) -> None:
@@ -196,79 +190,3 @@ def _status(run: "TrackedRun") -> Iterator[None]:
         run.finish("FAILED")
         raise
     run.finish("FINISHED")
-
-
-def _follow(plan: Plan, follower: "Follower", parent: "TrackedRun") -> None:
-    """Nested runs: the teacher's, and one for each method and seed."""
-    if plan.teacher:
-        teacher = plan.teacher
-        depends = teacher.depends
-        run = parent.child("teacher", teacher.key, depends, _stage_tags(teacher, "teacher"))
-        follower.follow("teacher", teacher.key, run)
-    for stage in plan.stages:
-        if stage.kind in ("teacher", "states") and stage is not plan.teacher:
-            follower.follow(stage.kind, stage.key, None)
-    for member in plan.members:
-        student = member.student
-        params = student.depends | {"method": member.method}
-        name = f"{member.method} seed {member.seed}"
-        run = parent.child(
-            name, f"{member.method}-{student.key}", params, _stage_tags(student, member.method)
-        )
-        follower.follow("student", student.key, run)
-        follower.follow("evaluate", member.evaluate.key, run)
-
-
-def _record(plan: Plan, store: Store, found: Verdict, parent: "TrackedRun", folder: Path) -> None:
-    """Predictions, students and the verdict; MLflow has each of them once however often told."""
-    values = found.to_dict()
-    write_json(folder / "verdict.json", values)
-    parent.artifact(folder / "verdict.json")
-    summary = {f"test_accuracy.{m.method}": m.accuracy for m in found.methods}
-    parent.log_summary(summary)
-    for member in plan.members:
-        student = member.student
-        params = student.depends | {"method": member.method}
-        name = f"{member.method} seed {member.seed}"
-        run = parent.child(name, f"{member.method}-{student.key}", params, {})
-        run.artifact(store.path("evaluate", member.evaluate.key) / PREDICTIONS)
-        run.model(store.path("student", student.key) / "model", name)
-        run.finish("FINISHED")
-    if plan.teacher:
-        run = parent.child("teacher", plan.teacher.key, {}, {})
-        for name, stage in plan.ceiling.items():
-            accuracy = _accuracy(store, stage)
-            run.log_summary({f"test_accuracy_{name}_rationale": accuracy})
-        run.finish("FINISHED")
-
-
-def _stage_tags(stage: Stage, method: str) -> dict[str, str]:
-    return {"knife.method": method, "knife.fingerprint": stage.key, "knife.data": stage.data}
-
-
-def _tags(plan: Plan) -> dict[str, str]:
-    tags = {
-        f"knife.version.{name}": version(name)
-        for name in ("torch", "transformers", "deepspeed", "ray")
-    }
-    tags |= {"knife.version": knife.__version__, "knife.fingerprint": plan.key}
-    tags["knife.data"] = ",".join(plan.data)
-    tags["knife.data.source"] = plan.config.data.source
-    return tags | _git()
-
-
-def _git() -> dict[str, str]:
-    """The commit of the folder that the run was started in, and whether it has changes."""
-
-    def ask(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words], capture_output=True, text=True, timeout=10, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        tags = {"mlflow.source.git.commit": ask("rev-parse", "HEAD")}
-        tags["knife.git.changed"] = str(bool(ask("status", "--porcelain"))).lower()
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return tags

@@ -1,0 +1,153 @@
+"""What a plan reads before anything starts: data and models, each once, and their faults."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from knife.config import Data, RunConfig, Variant
+from knife.data.check import rationale_faults
+from knife.data.example import Splits
+from knife.data.source import load_source
+from knife.data.subset import subset
+from knife.data.tokens import tokenize
+from knife.data.treatment import treat
+from knife.errors import UserError, raise_faults
+from knife.method.backbone import load_tokenizer, model_config
+from knife.method.model_source import ModelSource, find_model
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that was found, with its transformers config and tokenizer."""
+
+    source: ModelSource
+    config: Any
+    tokenizer: Any
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a variant of a run works with.
+
+    Attributes:
+        splits: the fraction of train, dev and test, rationales treated.
+        student, teacher: the models; the teacher is None where the method has none.
+        notes: what was decided on the way, one sentence each.
+    """
+
+    splits: Splits
+    student: KnownModel
+    teacher: KnownModel | None
+    notes: list[str]
+
+
+class SourceReader:
+    """Reads data and models for the variants of one plan, each of them once."""
+
+    def __init__(self) -> None:
+        self._whole: dict[str, Splits] = {}
+        self._models: dict[str, KnownModel] = {}
+
+    def read(self, config: RunConfig, variant: Variant) -> Sources:
+        """What `variant`, whose config is `config`, works with.
+
+        Raises:
+            UserError: with all faults of the data and of the models.
+        """
+        teaches = variant.method != "finetune"
+        faults: list[str] = []
+        splits = student = teacher = None
+        try:
+            splits = self._splits(config.data, teaches)
+        except UserError as error:
+            faults += error.faults
+        try:
+            student = self._model(config.model.student, "model.student")
+        except UserError as error:
+            faults += error.faults
+        try:
+            teacher = self._model(config.model.teacher, "model.teacher") if teaches else None
+        except UserError as error:
+            faults += error.faults
+        raise_faults(dict.fromkeys(faults))
+        assert splits
+        assert student
+        raise_faults(_model_faults(config, variant, student, teacher))
+        notes = splits.notes + _token_notes(config.data.max_tokens, splits, student, teacher)
+        return Sources(splits, student, teacher, notes)
+
+    def _model(self, name: str, key: str) -> KnownModel:
+        if name not in self._models:
+            source = find_model(name, key)
+            config = model_config(source.folder, key)
+            self._models[name] = KnownModel(source, config, load_tokenizer(source.folder, key))
+        return self._models[name]
+
+    def _splits(self, data: Data, teaches: bool) -> Splits:
+        source = data.model_dump_json(exclude={"fraction", "rationale", "max_tokens"})
+        if source not in self._whole:
+            self._whole[source] = load_source(data)
+        whole = self._whole[source]
+        train, dev, test = (
+            treat(part, data.rationale, data.split_seed)
+            for part in (
+                subset(whole.train, data.fraction, data.split_seed),
+                whole.dev,
+                whole.test,
+            )
+        )
+        if teaches:
+            raise_faults(rationale_faults(train))
+        return Splits(train, dev, test, whole.notes)
+
+
+def _model_faults(
+    config: RunConfig, variant: Variant, student: KnownModel, teacher: KnownModel | None
+) -> list[str]:
+    """Faults of models that do not go with the settings or with each other."""
+    faults = []
+    for name, model in (("student", student), ("teacher", teacher)):
+        if model is None or model.config.is_encoder_decoder:
+            continue
+        longest = getattr(model.config, "max_position_embeddings", config.data.max_tokens)
+        if config.data.max_tokens > longest:
+            faults.append(
+                f"data.max_tokens: must be at most {longest}, the positions of model.{name}, "
+                f"but got {config.data.max_tokens}"
+            )
+    if teacher is None:
+        return faults
+    if variant.method == "teacher_init" and student.source.identity != teacher.source.identity:
+        faults.append(
+            "methods: teacher_init starts from the teacher's weights, so model.student must be "
+            f"the model of model.teacher, but got {student.source.name!r} and "
+            f"{teacher.source.name!r}"
+        )
+    if student.config.is_encoder_decoder != teacher.config.is_encoder_decoder:
+        faults.append(
+            "model: teacher and student must both be encoder-decoders or both be encoders, but "
+            f"got {teacher.config.model_type!r} and {student.config.model_type!r}"
+        )
+    return faults
+
+
+def _token_notes(
+    limit: int, splits: Splits, student: KnownModel, teacher: KnownModel | None
+) -> list[str]:
+    """Refuse task inputs that are too long and tokens that differ; say what is truncated."""
+    everything = [*splits.train, *splits.dev, *splits.test]
+    tokens, cut = tokenize(everything, student.tokenizer, limit)
+    if teacher is None:
+        return []
+    if student.source.identity != teacher.source.identity:
+        others, cut = tokenize(everything, teacher.tokenizer, limit)
+        if any(a.input_ids != b.input_ids for a, b in zip(tokens, others, strict=True)):
+            raise UserError(
+                "model: teacher and student cut task inputs into different tokens, so their "
+                "states cannot be aligned; give models with the same tokenizer"
+            )
+    if not cut.rationales:
+        return []
+    return [
+        f"{cut.rationales} rationales were cut to fit data.max_tokens={limit} "
+        f"({cut.tokens} tokens in all); task inputs are never cut"
+    ]

@@ -1,0 +1,114 @@
+"""What MLflow gets of a run: one parent, nested runs for the teacher and each method and seed."""
+
+import json
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import knife
+from knife.plan import Member, Plan
+from knife.report.verdict import Verdict
+from knife.store import Store
+from knife.track.follow import Follower
+from knife.track.run import TrackedRun
+from knife.train.predictions import PREDICTIONS
+from knife.train.stage import EvaluateStage, Stage
+
+_LIBRARIES = ("torch", "transformers", "deepspeed", "ray")
+
+
+def read_predictions(store: Store, stage: EvaluateStage) -> list[dict[str, Any]]:
+    """The rows that an evaluation wrote, one an example."""
+    path = store.path(stage.kind, stage.key) / PREDICTIONS
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def accuracy(store: Store, stage: EvaluateStage) -> float:
+    """Share of the test examples that an evaluation got right."""
+    rows = read_predictions(store, stage)
+    return sum(bool(row["right"]) for row in rows) / len(rows)
+
+
+def nested_runs(plan: Plan, parent: TrackedRun) -> dict[str, TrackedRun]:
+    """The nested runs by name: `teacher`, and `<method> seed <seed>`."""
+    runs = {}
+    if plan.teacher:
+        stage = plan.teacher
+        runs["teacher"] = parent.child("teacher", stage.key, stage.depends, _tags(stage, "teacher"))
+    for member in plan.members:
+        student = member.student
+        params = student.depends | {"method": member.method}
+        key = f"{member.method}-{student.key}"
+        tags = _tags(student, member.method)
+        runs[_name(member)] = parent.child(_name(member), key, params, tags)
+    return runs
+
+
+def follow(plan: Plan, runs: dict[str, TrackedRun], follower: Follower) -> None:
+    """Let the follower send each stage's journal to its nested run."""
+    for stage in plan.stages:
+        if stage.kind in ("teacher", "states"):
+            own = stage is plan.teacher
+            follower.follow(stage.kind, stage.key, runs["teacher"] if own else None)
+    for stage in plan.ceiling.values():
+        follower.follow("evaluate", stage.key, None)
+    for member in plan.members:
+        follower.follow("student", member.student.key, runs[_name(member)])
+        follower.follow("evaluate", member.evaluate.key, runs[_name(member)])
+
+
+def record(
+    plan: Plan,
+    store: Store,
+    verdict: Verdict,
+    parent: TrackedRun,
+    runs: dict[str, TrackedRun],
+    folder: Path,
+) -> None:
+    """Hand on the verdict, predictions and students; MLflow has each once however often told."""
+    parent.artifact(folder / "verdict.json")
+    parent.log_summary({f"test_accuracy.{m.method}": m.accuracy for m in verdict.methods})
+    for member in plan.members:
+        run = runs[_name(member)]
+        run.artifact(store.path("evaluate", member.evaluate.key) / PREDICTIONS)
+        run.model(store.path("student", member.student.key) / "model", _name(member))
+        run.finish("FINISHED")
+    if plan.teacher:
+        for name, stage in plan.ceiling.items():
+            value = accuracy(store, stage)
+            runs["teacher"].log_summary({f"test_accuracy_{name}_rationale": value})
+        runs["teacher"].finish("FINISHED")
+
+
+def run_tags(plan: Plan) -> dict[str, str]:
+    """Tags of the parent run: fingerprints, data, git, versions."""
+    tags = {f"knife.version.{name}": version(name) for name in _LIBRARIES}
+    tags |= {"knife.version": knife.__version__, "knife.fingerprint": plan.key}
+    tags["knife.data"] = ",".join(plan.data)
+    tags["knife.data.source"] = plan.config.data.source
+    return tags | _git()
+
+
+def _name(member: Member) -> str:
+    return f"{member.method} seed {member.seed}"
+
+
+def _tags(stage: Stage, method: str) -> dict[str, str]:
+    return {"knife.method": method, "knife.fingerprint": stage.key, "knife.data": stage.data}
+
+
+def _git() -> dict[str, str]:
+    """The commit of the folder that the run was started in, and whether it has changes."""
+
+    def ask(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        tags = {"mlflow.source.git.commit": ask("rev-parse", "HEAD")}
+        tags["knife.git.changed"] = str(bool(ask("status", "--porcelain"))).lower()
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return tags
