@@ -1,19 +1,24 @@
 """What MLflow gets of a run: one parent, nested runs for the teacher and each method and seed."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import knife
 from knife.plan import Member, Plan
 from knife.report.verdict import Verdict
 from knife.store import Store
-from knife.track.follow import Follower
-from knife.track.run import TrackedRun
 from knife.train.predictions import PREDICTIONS
 from knife.train.stage import EvaluateStage, Stage
+
+# MLflow takes seconds to import, and who only reads predictions needs none of it.
+if TYPE_CHECKING:
+    from knife.track.follow import Follower
+    from knife.track.run import TrackedRun
 
 _LIBRARIES = ("torch", "transformers", "deepspeed", "ray")
 
