@@ -32,6 +32,7 @@ class Follower:
         self._runs: dict[Stage, TrackedRun | None] = {}
         self._positions: dict[Stage, Position] = {}
         self._newest: dict[Stage, Row] = {}
+        self._metrics: dict[Stage, dict[str, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="knife-follow", daemon=True)
         self._thread.start()
@@ -57,9 +58,13 @@ class Follower:
             self._positions[kind, key] = Position()
 
     def newest(self) -> dict[Stage, Row]:
-        """The newest row of each stage that has one, by kind and key."""
+        """The newest row of each stage that has one, by kind and key, with the newest value of
+        every metric that the stage has ever given."""
         with self._lock:
-            return dict(self._newest)
+            return {
+                stage: {**row, "metrics": dict(self._metrics[stage])}
+                for stage, row in self._newest.items()
+            }
 
     def close(self) -> None:
         """Read what is there a last time, and stop."""
@@ -89,6 +94,9 @@ class Follower:
             self._positions[stage] = position
             if rows:
                 self._newest[stage] = rows[-1]
+                metrics = self._metrics.setdefault(stage, {})
+                for row in rows:
+                    metrics |= row["metrics"]
                 if run := self._runs[stage]:
                     run.send(rows)
             return

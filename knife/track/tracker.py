@@ -129,7 +129,7 @@ class Tracker:
         if failure and not self._warned:
             self._warned = True
             log.warning(
-                "MLflow at %s cannot be reached: %s. The work goes on; what is unsent is kept "
+                "MLflow at %s fails: %s. The work goes on; what is unsent is kept "
                 "and sent again later.",
                 self.uri,
                 self._failure,

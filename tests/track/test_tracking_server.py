@@ -84,12 +84,12 @@ def test_a_server_that_goes_away_and_comes_back(
         child.send(rows(1501, 1600))
         child.text("note.txt", "late")
         child.finish("FINISHED")
-        assert time.monotonic() - start < 0.1, "no caller waits for MLflow"
+        assert time.monotonic() - start < 0.5, "no caller waits for MLflow"
         assert not tracker.flush()
         assert tracker.unsent()[0].startswith("MLflow lacks 100 rows of metrics, artifact note.txt")
         assert "secret" not in str(tracker.unsent())
         server.start()
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while tracker.unsent() and time.monotonic() < end:
             time.sleep(0.05)
         assert tracker.close() == []
