@@ -3,25 +3,29 @@
 import json
 import os
 import shutil
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from knife.config import Scale
 from knife.errors import UserError
-from knife.train.checkpoint import write_json
+from knife.store import Store
 from knife.train.stage import Stage
-from knife.train.stages import run_stages
 
-# A report waits for the controller's next look at its workers: at Ray's 2 s, seconds a stage.
 _ENVIRONMENT = {
+    # A report waits for the controller's next look at its workers: at Ray's 2 s, seconds a stage.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A cluster that grows on demand, or is busy with another run, gives workers after minutes.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
 }
-# A lost worker or host is worth a new start; an error of our own comes again every time.
+# A lost worker or host is worth a new start; an error of our own comes again every time. So many
+# in a row without a finished stage end the run.
 _MAX_FAILURES = 3
 
 
@@ -73,7 +77,7 @@ def launch(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
         _init(scale)
     try:
         _refuse(scale, ray.cluster_resources(), "the cluster")
-        _fit(stages, root, scale)
+        _make(stages, root, scale)
     finally:
         if started:
             ray.shutdown()
@@ -83,15 +87,15 @@ def _init(scale: Scale) -> None:
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    environment = {"env_vars": dict(_ENVIRONMENT)}
     if "RAY_ADDRESS" in os.environ:
-        ray.init(runtime_env=environment, **quiet)
+        ray.init(runtime_env={"env_vars": dict(_ENVIRONMENT)}, **quiet)
     else:
+        # One process less: nobody takes this machine away with a notice.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         ray.init(
             address="local",
             include_dashboard=False,
             num_gpus=scale.workers * scale.gpus_per_worker,
-            runtime_env=environment,
             **quiet,
         )
 
@@ -118,6 +122,20 @@ def _refuse(scale: Scale, resources: dict[str, float], where: str) -> None:
         )
     if faults:
         raise UserError(*faults)
+
+
+def _make(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
+    """Start worker groups for as long as each gets stages done."""
+    store = Store(root)
+    left = len(stages)
+    while True:
+        try:
+            _fit(stages, root, scale)
+            return
+        except RuntimeError:
+            before, left = left, sum(not store.has(s.kind, s.key) for s in stages)
+            if left == before:
+                raise
 
 
 def _fit(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
@@ -149,7 +167,7 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
         ),
     )
     try:
-        trainer.fit()
+        _in_thread(trainer.fit)
     except TrainingFailedError as error:
         raise RuntimeError(_reason(error)) from error
     finally:
@@ -158,6 +176,24 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
         lines = json.loads(faults.read_text())
         faults.unlink()
         raise UserError(*lines)
+
+
+def _in_thread(work: Callable[[], object]) -> None:
+    """Call `work` and wait, in a way that Ctrl-C ends.
+
+    In the main thread Ray Train would take SIGINT for itself and end the process with status 0.
+    """
+    done: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            work()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=call, name="knife-fit", daemon=True).start()
+    done.result()
 
 
 def _resources(cpus: int, gpu: bool) -> dict[str, float]:
@@ -172,6 +208,10 @@ def _worker_environment(cpus: int, gpu: bool) -> dict[str, str]:
 def _worker(config: dict[str, Any]) -> None:
     """Runs in every worker. A user's fault is noted before it is raised: the workers that Ray
     starts in the place of these find the note and end, and the launcher reads it."""
+    # Imported here: the driver and Ray's own actors read this module and need none of it.
+    from knife.train.checkpoint import write_json
+    from knife.train.stages import run_stages
+
     work: _Work = config["work"]
     if work.faults.is_file():
         return

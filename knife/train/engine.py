@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,8 +18,16 @@ if not torch.cuda.is_available():
 os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|deepspeed)\..*")
 
+# DeepSpeed's autotuner, which nobody here uses, imports MLflow: seconds in every worker.
+_hides_mlflow = "mlflow" not in sys.modules
+if _hides_mlflow:
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
+
 import deepspeed  # noqa: E402  (reads the environment set above)
 import deepspeed.ops  # noqa: E402
+
+if _hides_mlflow:
+    del sys.modules["mlflow"]
 
 # It only serves inference, and building it takes 45 s and a compiler on every new machine.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
