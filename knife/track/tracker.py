@@ -17,8 +17,8 @@ from knife.track.secrets import redact, redact_values
 
 log = logging.getLogger("knife.track")
 
-# Seconds between tries while MLflow cannot be reached: the first, doubled up to the longest.
-FIRST_PAUSE = 1.0
+# Seconds between two sendings; doubled with each that fails, up to the longest.
+SHORTEST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 
 
@@ -163,15 +163,16 @@ class Tracker:
         return self.unsent()
 
     def _loop(self) -> None:
-        pause = FIRST_PAUSE
+        pause = SHORTEST_PAUSE
         while True:
             self._wake.wait()
             self._wake.clear()
             if self._stop.is_set():
                 return
             if self.flush():
-                pause = FIRST_PAUSE
+                pause = SHORTEST_PAUSE
             else:
-                self._stop.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 self._wake.set()
+            # What is told in the meantime goes in one batch.
+            self._stop.wait(pause)

@@ -58,3 +58,15 @@ def test_waiting_costs_no_processor_time(tmp_path: Path) -> None:
         before = time.process_time()
         time.sleep(1)
         assert time.process_time() - before < 0.3
+
+
+def test_newest_has_the_last_value_of_every_metric(tmp_path: Path) -> None:
+    folder = tmp_path / "work" / "student-a"
+    write(folder, 2)
+    with (folder / "journal.jsonl").open("a") as file:
+        file.write('{"step": 3, "time": 2.0, "metrics": {"dev_accuracy": 0.5}}\n')
+    with Follower(tmp_path, interval=60) as follower:
+        follower.follow("student", "a", None)
+        follower.poll()
+        newest = follower.newest()["student", "a"]
+    assert newest == {"step": 3, "time": 2.0, "metrics": {"loss": 1.0, "dev_accuracy": 0.5}}

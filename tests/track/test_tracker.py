@@ -246,7 +246,7 @@ def test_a_broken_store_is_told_once_and_everything_is_sent_later(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tracker_module, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(tracker_module, "SHORTEST_PAUSE", 0.05)
     run = open_run(tracker)
     run.send(rows(1, 3))
     assert tracker.flush()

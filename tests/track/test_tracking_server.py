@@ -65,7 +65,7 @@ def rows(first: int, last: int) -> list[Row]:
 def test_a_server_that_goes_away_and_comes_back(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracker_module, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(tracker_module, "SHORTEST_PAUSE", 0.1)
     folder = tmp_path / "student"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
