@@ -1,0 +1,63 @@
+"""Teacher states on disk: file size to the plain product, and memory of random reads.
+
+python bench/states.py [gigabytes]
+"""
+
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from workload import random_tokens
+
+import torch  # isort: skip  (after the threads are set)
+
+from knife.data.batches import Rows, collate
+from knife.method.states import StoredStates, Summary, write_shard
+
+TOKENS, LAYERS, WIDTH, BATCH = 64, [12], 768, 32
+
+
+def private_megabytes() -> float:
+    """Memory that is this process's own (RssAnon): mapped files are not in it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith("RssAnon"))
+    return int(kilobytes) / 1024
+
+
+def main() -> None:
+    gigabytes = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
+    row_bytes = TOKENS * len(LAYERS) * WIDTH * 4
+    count = int(gigabytes * 1e9 / row_bytes)
+    summary = Summary(LAYERS, WIDTH, WIDTH, False, "fp32", {"12": 1.0}, count * TOKENS, True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        summary.write(folder)
+        a_shard = 256 * 2**20 // row_bytes
+        for number, start in enumerate(range(0, count, a_shard)):
+            rows = range(start, min(start + a_shard, count))
+            states = torch.randn(TOKENS, len(LAYERS), WIDTH)
+            parts = [{"input": states + row, "scores": torch.zeros(2)} for row in rows]
+            write_shard(folder / f"shard-{number:05d}.safetensors", rows, parts, summary)
+            del parts
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        product = count * row_bytes
+        print(f"{count} examples: {size / 1e9:.3f} GB, {size / product:.4f} x the product")
+        tokens = random_tokens(BATCH, inputs=TOKENS, rationale=1, choices=2, choice=2)
+        batch = collate(tokens, Rows(list(range(BATCH)), [1.0] * BATCH), 0, False)
+        before = private_megabytes()
+        stored = StoredStates(folder)
+        order = list(range(count))
+        random.Random(0).shuffle(order)
+        peak, started = 0.0, time.perf_counter()
+        for start in range(0, count - BATCH, BATCH):
+            batch.row_B[:] = torch.tensor(order[start : start + BATCH])
+            stored.batch(batch)
+            peak = max(peak, private_megabytes() - before)
+        seconds = time.perf_counter() - started
+        print(f"all read in random order: {peak:.0f} MB of private memory, {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Cost of a training step: knife from stored states and with an online teacher, to finetune.
+
+python bench/steps.py [tiny] [20M] [60M]
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from workload import model_folder, random_tokens, time_in_turn
+
+import torch  # isort: skip  (after the threads are set)
+
+from knife.config import Align
+from knife.data.batches import Rows, collate, training_rows
+from knife.method.backbone import load_backbone
+from knife.method.objective import Alignment, Objective
+from knife.method.states import (
+    Moments,
+    OnlineTeacher,
+    StoredStates,
+    Summary,
+    example_states,
+    write_shard,
+)
+
+BATCH = 8
+EXAMPLES = 256
+
+
+def store_states(teacher: Any, tokens: Any, layers: list[int], folder: Path) -> StoredStates:
+    """The teacher's states of all examples, as the states stage writes them."""
+    moments, parts = Moments(layers), []
+    with torch.no_grad():
+        for start in range(0, len(tokens), 64):
+            rows = list(range(start, min(start + 64, len(tokens))))
+            batch = collate(tokens, Rows(rows, [1.0] * len(rows)), 0, True)
+            parts += example_states(teacher(batch, layers), layers, batch)
+    for part in parts:
+        moments.add(part["input"])
+    summary = Summary(
+        layers, teacher.width, teacher.output_width, False, "fp32", moments.variance(),
+        moments.tokens, True,
+    )  # fmt: skip
+    folder.mkdir()
+    write_shard(folder / "shard-00000.safetensors", range(len(parts)), parts, summary)
+    summary.write(folder)
+    return StoredStates(folder)
+
+
+def stepper(folder: Path, tokens: Any, alignment: Any, teacher: Any) -> Callable[[], None]:
+    """A function that takes one training step, batch after batch."""
+    objective = Objective(load_backbone(folder), alignment).train()
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-4)
+    batches = training_rows([64] * len(tokens), BATCH, 0, 0) * 100
+    state = {"step": 0}
+
+    def step() -> None:
+        rows = batches[state["step"]]
+        state["step"] += 1
+        batch = collate(tokens, rows, 0, False)
+        target = teacher(rows, batch) if teacher else None
+        optimizer.zero_grad()
+        objective(batch, target).loss.backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    sizes = sys.argv[1:] or ["tiny", "20M", "60M"]
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as name:
+            _measure(size, Path(name))
+
+
+def _measure(size: str, parent: Path) -> None:
+    folder = model_folder(size, parent)
+    tokens = random_tokens(EXAMPLES, inputs=64, rationale=64, choices=2, choice=3)
+    teacher = load_backbone(folder).eval()
+    depth = teacher.depth
+    ways = {"finetune": stepper(folder, tokens, None, None)}
+    for name, layers in (("last layer", [depth]), ("all layers", list(range(1, depth + 1)))):
+        stored = store_states(teacher, tokens, layers, parent / name.replace(" ", "-"))
+        pairs = tuple((layer, layer) for layer in layers)
+        width = teacher.width
+        alignment = Alignment(Align(), pairs, width, width, stored.summary.variance)
+        from_store = partial(_stored, stored)
+        ways[f"knife, stored states, {name}"] = stepper(folder, tokens, alignment, from_store)
+        online = partial(_online, OnlineTeacher(teacher, layers), tokens)
+        ways[f"knife, online teacher, {name}"] = stepper(folder, tokens, alignment, online)
+    medians = time_in_turn(ways, 40 if size == "tiny" else 8)
+    for name, seconds in medians.items():
+        ratio = seconds / medians["finetune"]
+        print(f"{size:5} {name:34} {1000 * seconds:8.1f} ms a step  {ratio:.3f} x finetune")
+
+
+def _stored(states: StoredStates, _: Rows, batch: Any) -> Any:
+    return states.batch(batch)
+
+
+def _online(teacher: OnlineTeacher, tokens: Any, rows: Rows, _: Any) -> Any:
+    return teacher.batch(collate(tokens, rows, 0, True))
+
+
+if __name__ == "__main__":
+    main()

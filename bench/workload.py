@@ -1,0 +1,75 @@
+"""What the benchmarks share: random T5 models, random examples, and timing in turn."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from knife.data.tokens import Tokens
+from knife.method.model_source import EMBEDDED
+
+transformers_logging.disable_progress_bar()
+
+SIZES = {
+    "20M": {"d_model": 256, "d_ff": 1024, "num_layers": 6, "num_heads": 8, "d_kv": 32},
+    "60M": {"d_model": 512, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "d_kv": 64},
+}
+
+
+def model_folder(size: str, parent: Path) -> Path:
+    """A T5 of that size with random weights, or the tiny one that the package carries."""
+    if size == "tiny":
+        return EMBEDDED["tiny-t5"]
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=32128, dropout_rate=0.0, decoder_start_token_id=0, **SIZES[size]
+    )
+    model = T5ForConditionalGeneration(config)
+    folder = parent / size
+    model.save_pretrained(folder)
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"# {size}: {count:.1f} M parameters")
+    return folder
+
+
+def random_tokens(
+    count: int, *, inputs: int, rationale: int, choices: int, choice: int, vocabulary: int = 130
+) -> list[Tokens]:
+    """Examples of random tokens, all of one length."""
+    generator = random.Random(0)
+
+    def ids(length: int) -> list[int]:
+        return [generator.randrange(3, vocabulary) for _ in range(length - 1)] + [1]
+
+    return [
+        Tokens(
+            input_ids=ids(inputs),
+            rationale_ids=ids(rationale),
+            choice_ids=[ids(choice) for _ in range(choices)],
+            choice_spans=[(0, 1)] * choices,
+            answer=generator.randrange(choices),
+        )
+        for _ in range(count)
+    ]
+
+
+def time_in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each way; one after the other in every round, so that a machine whose
+    speed drifts treats all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
