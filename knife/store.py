@@ -53,12 +53,16 @@ def disk_faults(root: Path) -> Iterator[None]:
 class Store:
     """A folder of artifacts. Several runs, on several hosts, may share one.
 
+    With `write` False it is only looked at, and nothing in it is made.
+
     Raises:
         UserError: on construction, when the folder cannot be made or written to.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, write: bool = True) -> None:
         self.root = Path(root).expanduser().resolve()
+        if not write:
+            return
         with disk_faults(self.root):
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             (self.root / "work").mkdir(exist_ok=True)

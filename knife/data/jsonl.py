@@ -2,7 +2,7 @@
 
 import codecs
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,37 @@ def read_examples(path: Path) -> list[Example]:
         UserError: with every fault of the file as `file:line: message`, up to `SHOWN_FAULTS` and
             the number of those left unsaid; or where the file cannot be read.
     """
+    return _read(path, parse_example)
+
+
+def read_questions(path: Path) -> tuple[list[Example], set[str]]:
+    """Read a JSON Lines file of which a model is to answer the questions.
+
+    As `read_examples`, but `answer` may be missing or null too.
+
+    Returns:
+        The examples, and the ids of those without an answer: their `answer` is 0 and means nothing.
+
+    Raises:
+        UserError: as `read_examples` does.
+    """
+    unanswered: set[str] = set()
+
+    def parse(record: object) -> tuple[Example | None, list[str]]:
+        if not isinstance(record, dict) or record.get("answer") is not None:
+            return parse_example(record)
+        example, faults = parse_example({**record, "answer": 0})
+        if example is not None:
+            unanswered.add(example.id)
+        return example, faults
+
+    return _read(path, parse), unanswered
+
+
+Parse = Callable[[object], tuple[Example | None, list[str]]]
+
+
+def _read(path: Path, parse: Parse) -> list[Example]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -50,7 +81,7 @@ def read_examples(path: Path) -> list[Example]:
             continue
         record, found = _decode(line)
         if not found:
-            example, found = parse_example(record)
+            example, found = parse(record)
             if example is not None:
                 examples.append(example)
         identity = _identity(record, []) if isinstance(record, dict) else ""

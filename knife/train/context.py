@@ -66,7 +66,9 @@ def share(value: Any) -> Any:
 
 
 def gather(value: Any) -> list[Any]:
-    """Every rank's value, in order of rank, on every rank."""
+    """Every rank's value, in order of rank, on every rank; a process without a group is alone."""
+    if not dist.is_initialized():
+        return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values

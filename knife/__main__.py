@@ -1,0 +1,5 @@
+"""`python -m knife` is `knife`."""
+
+from knife.cli import main
+
+main()

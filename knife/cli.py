@@ -1,0 +1,185 @@
+"""The commands, one function each: parse, call, print. No logic lives here."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import knife
+from knife.exits import exits, say
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Distil free-text rationales into small language models with the KNIFE method.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data before anything is trained on it.")
+app.add_typer(data_app, name="data")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Config keys to set, such as data.fraction=0.1",
+        show_default=False,
+    ),
+]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A known source (creatures, strategyqa, …), or a file or folder of JSON Lines"
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train teacher and students, evaluate them, and print the verdict."""
+    with exits("nothing is lost: the same command goes on from here"):
+        from knife.config import read
+        from knife.recipe_files import find_config
+
+        settings = read(find_config(config), overrides)
+        if dry_run:
+            from knife import dry_run as dry
+
+            found = dry.dry_run(settings)
+            _print(found.to_dict() if as_json else dry.render(found))
+            return
+
+        from knife.report.table import render
+        from knife.run_command import last_words, run_with_display
+
+        result = run_with_display(settings)
+        _print(result.to_dict() if as_json else render(result.verdict))
+        say(*last_words(result))
+
+
+@app.command()
+def predict(
+    student: Annotated[Path, typer.Argument(help="A student's folder: STORE/student/KEY")],
+    file: Annotated[Path, typer.Argument(help="JSON Lines; answer and rationale may be missing")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write here instead of to stdout.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a student answer the questions of a file: one JSON line an example."""
+    with exits():
+        from knife import predict as answers
+
+        found = answers.predict(student, file)
+        if output:
+            answers.write_rows(found.rows, output)
+        if as_json:
+            _print(found.to_dict())
+        elif not output:
+            print("\n".join(map(answers.line, found.rows)))
+        say(found.sentence())
+
+
+@data_app.command()
+def check(source: Source, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check data: every fault with its line, coverage and leakage of the rationales."""
+    with exits():
+        from knife.data.check import check as report_on
+        from knife.show import read_data, used_splits
+
+        report = report_on(used_splits(read_data(source, overrides or [])))
+        _print(report.to_dict() if as_json else "\n".join(report.lines()))
+
+
+@data_app.command()
+def show(
+    source: Source,
+    overrides: Overrides = None,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many examples.")] = 3,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Show the tokens of this model too.")
+    ] = None,
+) -> None:
+    """Show training examples as the model sees them."""
+    with exits():
+        from knife.show import read_data, shown, used_splits
+
+        settings = read_data(source, overrides or [])
+        print("\n".join(shown(used_splits(settings).train[:number], settings, model)))
+
+
+@app.command()
+def ls() -> None:
+    """List the ready recipes."""
+    from knife.recipe_files import recipes, summary
+
+    width = max(map(len, recipes()))
+    for name, path in recipes().items():
+        print(f"{name:<{width}}  {summary(path)}")
+
+
+@app.command()
+def cp(
+    name: Annotated[str, typer.Argument(help="A recipe's name (knife ls)")],
+    target: Annotated[Path | None, typer.Argument(help="A new file, or a folder")] = None,
+) -> None:
+    """Copy a recipe, to be edited."""
+    with exits():
+        from knife.recipe_files import copy_recipe
+
+        path = copy_recipe(name, target)
+        say(f"{path} is yours to edit; knife run {path} starts it")
+
+
+@app.command()
+def ui(
+    store: Annotated[Path, typer.Option(help="The store of a run.")] = Path("knife-store"),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Browse runs in the MLflow UI, on this machine alone (127.0.0.1)."""
+    with exits():
+        from knife.ui import serve
+
+        sys.exit(serve(store, port))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(knife.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hold the options that stand before a command."""
+
+
+def main() -> None:
+    """Start here: the console entry."""
+    app()
+
+
+def _print(found: Any) -> None:
+    """A result on stdout: a mapping as one JSON document, text as it is, a table as a table."""
+    if isinstance(found, dict):
+        found = json.dumps(found, ensure_ascii=False, indent=1)
+    if isinstance(found, str):
+        print(found)
+    else:
+        import rich
+
+        rich.print(found)

@@ -1,0 +1,114 @@
+"""What a run would do: its stages and what the store has of them. Writes nothing."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from knife.config import RunConfig
+from knife.pipeline import missing_stages
+from knife.plan import Plan, plan_run, store_folder
+from knife.steps import total_steps
+from knife.store import Store
+from knife.train.stage import Stage, StudentStage, TeacherStage
+
+STORED, TO_MAKE, NOT_NEEDED = "in the store", "to make", "not needed"
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage, what becomes of it, and the optimizer steps of a training."""
+
+    kind: str
+    label: str
+    key: str
+    state: str
+    steps: int | None
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What `knife run` would do with a config.
+
+    Attributes:
+        name: the run's name.
+        models: model by role, `teacher` and `student`.
+        splits: number of examples by split, for each of the run's data.
+        stages: all stages, in order.
+        store: the artifact store's folder.
+        notes: what a user should know, one sentence each.
+    """
+
+    name: str
+    models: dict[str, str]
+    splits: list[dict[str, int]]
+    stages: list[PlannedStage]
+    store: Path
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self) | {"store": str(self.store)}
+
+
+def dry_run(config: RunConfig) -> DryRun:
+    """Plan a run and look into its store.
+
+    Raises:
+        UserError: as the run would, where config, data or models are at fault.
+    """
+    plan = plan_run(config)
+    root = store_folder(config)
+    missing: list[Stage] = plan.stages
+    damaged: list[str] = []
+    have: set[str] = set()
+    if root.is_dir():
+        store = Store(root, write=False)
+        missing, damaged = missing_stages(plan, store, repair=False)
+        have = {stage.key for stage in plan.stages if store.has(stage.kind, stage.key)}
+    make = {stage.key for stage in missing}
+    stages = [_planned(stage, plan, make, have) for stage in plan.stages]
+    splits = [
+        {
+            "train": len(data.train),
+            "train with a rationale": sum(e.rationale is not None for e in data.train),
+            "dev": len(data.dev),
+            "test": len(data.test),
+        }
+        for data in plan.data.values()
+    ]
+    models = {"teacher": config.model.teacher, "student": config.model.student}
+    return DryRun(config.name, models, splits, stages, root, plan.notes + damaged)
+
+
+def _planned(stage: Stage, plan: Plan, make: set[str], have: set[str]) -> PlannedStage:
+    state = TO_MAKE if stage.key in make else STORED if stage.key in have else NOT_NEEDED
+    steps = None
+    if isinstance(stage, TeacherStage | StudentStage):
+        steps = total_steps(stage, plan.data[stage.data])
+    return PlannedStage(stage.kind, stage.label, stage.key, state, steps)
+
+
+def render(found: DryRun) -> Group:
+    """The stages as a table, and below it models, data, store and notes."""
+    make = [stage for stage in found.stages if stage.state == TO_MAKE]
+    steps = sum(stage.steps or 0 for stage in make)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("stage")
+    table.add_column("state")
+    table.add_column("steps", justify="right")
+    for stage in found.stages:
+        table.add_row(Text(stage.label), stage.state, f"{stage.steps:,}" if stage.steps else "")
+    below = [
+        f"{len(make)} of {len(found.stages)} stages to make, {steps:,} training steps in all",
+        *(f"{role}: {model}" for role, model in found.models.items()),
+        *(", ".join(f"{name} {n:,}" for name, n in sizes.items()) for sizes in found.splits),
+        f"store: {found.store}",
+        *(f"note: {note}" for note in found.notes),
+        "nothing was written; without --dry-run the work begins",
+    ]
+    return Group(table, Text("\n".join(below)))

@@ -1,0 +1,64 @@
+"""How a command ends: exit status and last words.
+
+0 done; 2 the user's input is at fault; 1 the work failed; 130 interrupted; 143 told to end.
+"""
+
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from knife.errors import UserError
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised in the main thread: what cleans up after Ctrl-C cleans up after it too."""
+
+
+@contextmanager
+def exits(interrupted: str = "") -> Iterator[None]:
+    """End the process with the status and the words that fit what happened inside.
+
+    `interrupted` is said when the user (or the system, by SIGTERM) ends the work early.
+    """
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except UserError as error:
+        say(*(f"error: {fault}" for fault in error.faults))
+        sys.exit(2)
+    except KeyboardInterrupt as error:
+        terminated = isinstance(error, Terminated)
+        say("", "terminated" if terminated else "interrupted", *filter(None, [interrupted]))
+        sys.exit(143 if terminated else 130)
+    except BrokenPipeError:
+        # Whoever read our output has gone (`knife ls | head -1`); typer ends quietly.
+        raise
+    except Exception as error:
+        message = str(error).strip() or "no message"
+        say(f"error: the work failed: {type(error).__name__}: {message}")
+        say(f"the whole traceback is in {_keep_traceback()}")
+        sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def say(*lines: str) -> None:
+    """Lines for people, on stderr: stdout is for results."""
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _keep_traceback() -> str:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="knife-error-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(traceback.format_exc())
+    return file.name

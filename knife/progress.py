@@ -1,0 +1,136 @@
+"""How far a run is: its stages one after the other, what each came to, and the time left."""
+
+import json
+import time
+from pathlib import Path
+
+from knife.plan import Plan, store_folder
+from knife.steps import total_steps
+from knife.track.journal import Row
+from knife.train.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
+
+
+class Progress:
+    """What is known of the stages that a start makes.
+
+    `look` takes in what is new; everything else only tells. A unit is what a stage counts by:
+    an optimizer step of a training, an example of the other kinds.
+
+    Attributes:
+        stages: those that are made, in order.
+        number: how many of them are done; the stage under way is the next one.
+        row: the newest row of the stage under way; None while it has none.
+        total: units of the stage under way.
+    """
+
+    def __init__(self, stages: list[Stage], plan: Plan) -> None:
+        self.stages = stages
+        self.number = 0
+        self.row: Row | None = None
+        self._root = store_folder(plan.config)
+        self._workers = plan.config.scale.workers
+        self._totals = [_total(stage, plan) for stage in stages]
+        self._first: Row | None = None
+        self._since = time.monotonic()
+        # Seconds and units of the stages that are done, by kind.
+        self._spent: dict[str, tuple[float, float]] = {}
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage under way; None when all are done."""
+        return self.stages[self.number] if self.number < len(self.stages) else None
+
+    @property
+    def total(self) -> int:
+        """Units of the stage under way; 0 when all are done."""
+        return self._totals[self.number] if self.number < len(self.stages) else 0
+
+    @property
+    def units(self) -> int:
+        """Units done of the stage under way."""
+        if self.row is None:
+            return 0
+        if _trains(self.stage):
+            return min(self.row["step"], self.total)
+        # One worker writes the journal; the others are about as far.
+        return min(int(self.row["metrics"].get("examples", 0)) * self._workers, self.total)
+
+    def look(self, newest: dict[tuple[str, str], Row]) -> list[Stage]:
+        """Take in the newest rows by stage; returns the stages done since the last look."""
+        done = []
+        while (stage := self.stage) and (self._folder(stage) / "manifest.json").is_file():
+            seconds, units = self._spent.get(stage.kind, (0.0, 0.0))
+            self._spent[stage.kind] = (seconds + self._seconds(stage), units + self.total)
+            self.number += 1
+            self.row = self._first = None
+            self._since = time.monotonic()
+            done.append(stage)
+        if stage:
+            self.row = newest.get((stage.kind, stage.key))
+            again = self.row and self._first and self.row["step"] < self._first["step"]
+            if self._first is None or again:
+                self._first = self.row
+        return done
+
+    def seconds_left(self) -> tuple[float | None, float | None]:
+        """Estimates for the stage under way and for all that is left; None where unknown."""
+        pace = self._pace()
+        of_stage = None if pace is None else (self.total - self.units) * pace
+        of_run = of_stage
+        for stage, total in list(zip(self.stages, self._totals, strict=True))[self.number + 1 :]:
+            later = self._mean_pace(stage.kind)
+            if later is None:
+                # A student before the first one is done: about as fast as what trains now.
+                # States and evaluations are short beside a training.
+                later = (pace if _trains(self.stage) else None) if _trains(stage) else 0.0
+            of_run = None if of_run is None or later is None else of_run + total * later
+        return of_stage, of_run
+
+    def result(self, stage: Stage) -> str:
+        """What a stage that is done came to, in a few words."""
+        folder = self._folder(stage)
+        if _trains(stage):
+            trained = json.loads((folder / "trained.json").read_text())
+            accuracy = f"dev {100 * trained['dev_accuracy']:.1f} %"
+            return f"{accuracy} (step {trained['best_step']} of {trained['steps']})"
+        if isinstance(stage, EvaluateStage):
+            row = json.loads((folder / "journal.jsonl").read_text().splitlines()[-1])
+            return f"test {100 * row['metrics']['test_accuracy']:.1f} %"
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        return f"{size / 2**20:.1f} MiB"
+
+    def _folder(self, stage: Stage) -> Path:
+        return self._root / stage.kind / stage.key
+
+    def _seconds(self, stage: Stage) -> float:
+        """How long a stage that is done took."""
+        if _trains(stage):
+            trained = json.loads((self._folder(stage) / "trained.json").read_text())
+            return float(trained["seconds"])
+        return time.monotonic() - self._since
+
+    def _pace(self) -> float | None:
+        """Seconds a unit of the stage under way; of its kind where it has only begun."""
+        if self.stage is None:
+            return 0.0
+        if self.row and self._first and _trains(self.stage):
+            steps = self.row["step"] - self._first["step"]
+            seconds = self.row["time"] - self._first["time"]
+            if steps and seconds > 1:
+                return seconds / steps
+        return self._mean_pace(self.stage.kind)
+
+    def _mean_pace(self, kind: str) -> float | None:
+        seconds, units = self._spent.get(kind, (0.0, 0.0))
+        return seconds / units if units else None
+
+
+def _trains(stage: Stage | None) -> bool:
+    return isinstance(stage, TeacherStage | StudentStage)
+
+
+def _total(stage: Stage, plan: Plan) -> int:
+    splits = plan.data[stage.data]
+    if isinstance(stage, TeacherStage | StudentStage):
+        return total_steps(stage, splits)
+    return len(splits.train if isinstance(stage, StatesStage) else splits.test)

@@ -1,0 +1,86 @@
+"""Data for people: read with the settings of a run, checked, and shown as the model sees them."""
+
+from typing import Any
+
+from knife.config import Data, merge, parse, read_overrides
+from knife.data.example import Example, Splits
+from knife.data.source import load_source
+from knife.data.subset import subset
+from knife.data.treatment import treat
+from knife.errors import UserError
+
+# More than any tokenizer makes of an example: nothing is cut.
+UNBOUNDED = 10**9
+
+
+def read_data(source: str, overrides: list[str]) -> Data:
+    """The data settings of `source` with `data.KEY=VALUE` overrides.
+
+    Raises:
+        UserError: with every fault of the overrides.
+    """
+    changes = read_overrides(overrides)
+    others = [key for key in changes if key != "data"]
+    if others:
+        raise UserError(*(f"{key}: only data.KEY=VALUE can be set here" for key in others))
+    # A whole run config, so that keys and messages are those of `knife run`.
+    values = {"name": "data", "model": {"teacher": "tiny-t5", "student": "tiny-t5"}}
+    return parse(merge(values | {"data": {"source": source}}, changes)).data
+
+
+def used_splits(data: Data) -> Splits:
+    """The splits as a run uses them: the fraction of train, rationales treated.
+
+    Raises:
+        UserError: with every fault of the source.
+    """
+    whole = load_source(data)
+    train, dev, test = (
+        treat(part, data.rationale, data.split_seed)
+        for part in (subset(whole.train, data.fraction, data.split_seed), whole.dev, whole.test)
+    )
+    return Splits(train, dev, test, whole.notes)
+
+
+def shown(examples: list[Example], data: Data, model: str | None) -> list[str]:
+    """Lines that show examples as the teacher reads them; with a model's name, as its tokens.
+
+    Raises:
+        UserError: the model has no tokenizer, or a task input is too long for `data.max_tokens`.
+    """
+    from knife.data.tokens import rationale_text, task_input_text
+
+    tokens = _tokens(examples, data, model) if model else [[] for _ in examples]
+    lines: list[str] = []
+    for example, parts in zip(examples, tokens, strict=True):
+        answer = example.choices[example.answer]
+        lines += [f"id:         {example.id}", f"task input: {task_input_text(example)[0]}"]
+        if example.rationale is not None:
+            lines.append(f"rationale:  {rationale_text(example.rationale)}")
+        lines += [f"answer:     {answer}", *parts, ""]
+    return lines
+
+
+def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
+    """By example: its tokens as task input, as rationale, and those that do not fit."""
+    from knife.data.tokens import tokenize
+    from knife.method.backbone import load_tokenizer
+    from knife.method.model_source import find_model
+
+    tokenizer: Any = load_tokenizer(find_model(model, "--model").folder, "--model")
+    kept, _ = tokenize(examples, tokenizer, data.max_tokens)
+    whole, _ = tokenize(examples, tokenizer, UNBOUNDED)
+    rows = []
+    for short, full in zip(kept, whole, strict=True):
+        # The closing token moves up to where the rationale was cut.
+        room = len(short.rationale_ids)
+        cut = full.rationale_ids[max(room - 1, 0) : -1] if room < len(full.rationale_ids) else []
+        parts = {"task input": short.input_ids, "rationale": short.rationale_ids, "cut": cut}
+        rows.append(
+            [
+                f"  {len(ids):>4} tokens, {name}: {' '.join(tokenizer.convert_ids_to_tokens(ids))}"
+                for name, ids in parts.items()
+                if ids
+            ]
+        )
+    return rows

@@ -1,0 +1,59 @@
+"""The MLflow UI on a store, for this machine alone."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from knife.errors import UserError
+from knife.exits import say
+
+HOST = "127.0.0.1"
+
+
+def serve(store: Path, port: int) -> int:
+    """Serve the UI until it ends or is interrupted; returns its exit status.
+
+    Raises:
+        UserError: the store has no MLflow database, or the port is taken.
+    """
+    database = store.expanduser().resolve() / "mlflow.db"
+    if not database.is_file():
+        raise UserError(
+            f"--store: {store} has no mlflow.db; give the store of a run (knife ui --store "
+            "FOLDER). A run whose track.uri is set is recorded there and not in its store"
+        )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise UserError(
+                f"--port: {port} on {HOST} cannot be used: {error.strerror}; give another port"
+            ) from error
+    say(f"MLflow UI of {store}: http://{HOST}:{port} (Ctrl-C ends it)")
+    address = str(database).replace("%", "%25").replace("?", "%3F")
+    command = [sys.executable, "-m", "mlflow", "ui"]
+    command += ["--backend-store-uri", f"sqlite:///{address}", "--host", HOST, "--port", str(port)]
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    # A session of its own, so that its children can be ended with it.
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        return server.wait()
+    finally:
+        _end(server)
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """End the server and every process that it started."""
+    for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(server.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            server.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            continue
