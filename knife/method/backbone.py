@@ -15,7 +15,7 @@ from knife.data.batches import Batch
 from knife.errors import UserError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Output:
     """What a backbone says about a batch.
 

@@ -21,7 +21,7 @@ from knife.method.alignment import choice_divergence, state_distance
 from knife.method.backbone import Output
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TeacherBatch:
     """A frozen teacher's states for a batch, from the store or from an online teacher.
 
@@ -36,9 +36,12 @@ class TeacherBatch:
     scores_BC: Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Losses:
-    """The loss of a batch, its parts (detached, by name) and the choices' scores."""
+    """The loss of a batch, its parts (detached, by name) and the choices' scores.
+
+    It has no slots: ZeRO-3 looks into a module's output by `vars`.
+    """
 
     loss: Tensor
     parts: dict[str, Tensor]
