@@ -138,8 +138,8 @@ class Scale(Section):
     def _no_fp16(cls, value: object) -> object:
         if value == "fp16":
             raise ValueError(
-                "fp16 is refused: T5's activations overflow in it and training turns to NaN; "
-                "use bf16 (same memory, range of fp32) or fp32"
+                "must be bf16 or fp32, but got fp16: in it T5's activations overflow and training "
+                "turns to NaN; bf16 takes the same memory and has the range of fp32"
             )
         return value
 

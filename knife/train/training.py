@@ -34,7 +34,7 @@ def train_teacher(stage: TeacherStage, place: Place) -> None:
         pad_id=train_split.pad_id,
         rationale=True,
         teacher=None,
-        save=_saver(backbone, folder, stage.bottleneck, stage.max_tokens),
+        save=_saver(backbone, folder, stage),
         training=stage.training,
         scale=place.scale,
         seed=stage.seed,
@@ -67,7 +67,7 @@ def train_student(stage: StudentStage, place: Place) -> None:
         pad_id=train_split.pad_id,
         rationale=False,
         teacher=teacher,
-        save=_saver(backbone, folder, True, stage.max_tokens),
+        save=_saver(backbone, folder, stage),
         training=stage.training,
         scale=place.scale,
         seed=stage.seed,
@@ -95,7 +95,7 @@ def _online(stage: StudentStage, place: Place, summary: Summary) -> TeacherSourc
 
 
 def _saver(
-    backbone: Any, folder: Path, bottleneck: bool, max_tokens: int
+    backbone: Any, folder: Path, stage: TeacherStage | StudentStage
 ) -> Callable[[Path, dict[str, Tensor]], None]:
     """Writes weights with all that is needed to use them: tokenizer and settings."""
     tokenizer = load_tokenizer(folder, "model")
@@ -103,7 +103,11 @@ def _saver(
     def save(model: Path, state: dict[str, Tensor]) -> None:
         backbone.save(model, state)
         tokenizer.save_pretrained(model)
-        settings = {"bottleneck": bottleneck, "max_tokens": max_tokens}
+        settings = {
+            "rationale": isinstance(stage, TeacherStage),
+            "bottleneck": stage.bottleneck if isinstance(stage, TeacherStage) else True,
+            "max_tokens": stage.max_tokens,
+        }
         write_json(model / MODEL_SETTINGS, settings)
 
     return save
