@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from knife.data.example import Example
-from knife.errors import UserError
+from knife.data.jsonl import cap
+from knife.errors import raise_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def tokenize(
     end of its rationale, and a rationale that keeps no token of its own counts as none.
 
     Raises:
-        UserError: a task input alone is longer than `max_tokens`.
+        UserError: task inputs alone are longer than `max_tokens`, or nothing is left of a choice.
     """
     texts = [task_input_text(example) for example in examples]
     inputs = tokenizer([text for text, _ in texts], return_offsets_mapping=True)
@@ -74,7 +75,7 @@ def tokenize(
     distinct = list(dict.fromkeys(choice for e in examples for choice in e.choices))
     choice_ids = dict(zip(distinct, _encode(tokenizer, distinct), strict=True))
 
-    tokens, cut = [], []
+    tokens, cut, faults = [], [], []
     longest, too_long = 0, 0
     for row, example in enumerate(examples):
         input_ids = inputs["input_ids"][row]
@@ -86,14 +87,22 @@ def tokenize(
             cut.append(len(rationale_ids) - room)
             rationale_ids = [*rationale_ids[: room - 1], rationale_ids[-1]] if room > 1 else []
         spans = [_token_span(inputs["offset_mapping"][row], span) for span in texts[row][1]]
+        faults += [
+            f"example {example.id!r}: the tokenizer makes no token of the choice {choice!r}; "
+            "give it characters that the model knows"
+            for choice, (start, end) in zip(example.choices, spans, strict=True)
+            if start == end
+        ]
         ids = [choice_ids[choice] for choice in example.choices]
         tokens.append(Tokens(input_ids, rationale_ids, ids, spans, example.answer))
+    faults = cap(faults)
     if too_long:
-        raise UserError(
+        faults.append(
             f"data.max_tokens: {too_long} of {len(examples)} task inputs are longer than "
             f"{max_tokens} tokens (the longest has {longest}); only rationales are ever cut: "
             f"raise data.max_tokens to at least {longest}"
         )
+    raise_faults(faults)
     return tokens, Truncation(len(cut), sum(cut))
 
 
@@ -113,7 +122,6 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def _token_span(offsets: list[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:
-    """The tokens that overlap a span of characters."""
+    """The tokens that overlap a span of characters; an empty span where there is none."""
     rows = [t for t, (start, end) in enumerate(offsets) if start < span[1] and end > span[0]]
-    assert rows, "a choice has no token in its own task input"
-    return rows[0], rows[-1] + 1
+    return (rows[0], rows[-1] + 1) if rows else (0, 0)

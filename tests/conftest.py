@@ -1,0 +1,29 @@
+"""What all tests share: one thread a process, and a tiny model of each family."""
+
+import os
+
+# Before torch is imported, here or in a process that a test starts: more threads than cores only
+# slow small models down, and sums in one order give the same digits everywhere.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from pathlib import Path
+
+import pytest
+from small import EXAMPLES, save_tiny_bert
+
+from knife.method.model_source import EMBEDDED
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random BERT with its tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    save_tiny_bert(folder, EXAMPLES)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["encoder-decoder", "encoder-only"])
+def model_folder(request: pytest.FixtureRequest, tiny_bert: Path) -> Path:
+    """Folder of a tiny model: every test that asks for it runs once for each family."""
+    return EMBEDDED["tiny-t5"] if request.param == "encoder-decoder" else tiny_bert

@@ -1,0 +1,316 @@
+"""What every backbone must do, whatever its family."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from small import EXAMPLES, batch_of, tokens_of
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForSeq2SeqLM, GPT2Config
+
+from knife.config import Align
+from knife.data.batches import Batch
+from knife.data.tokens import Tokens
+from knife.errors import UserError
+from knife.method.backbone import Output, load_backbone, load_tokenizer, model_config
+from knife.method.encoder_decoder import EncoderDecoder
+from knife.method.model_source import EMBEDDED, find_model
+from knife.method.objective import Alignment, Objective
+from knife.method.states import OnlineTeacher
+from knife.train.engine import gathered_state
+
+ROWS = list(range(len(EXAMPLES)))
+
+
+@pytest.fixture(scope="module")
+def tokens(model_folder: Path) -> list[Tokens]:
+    return tokens_of(model_folder, EXAMPLES)[0]
+
+
+@pytest.fixture(scope="module")
+def pad(model_folder: Path) -> int:
+    return tokens_of(model_folder, EXAMPLES[:1])[1]
+
+
+@pytest.fixture
+def backbone(model_folder: Path) -> Any:
+    return load_backbone(model_folder).eval()
+
+
+def encoder_of(backbone: Any) -> nn.Module:
+    encoder: nn.Module
+    if isinstance(backbone, EncoderDecoder):
+        encoder = backbone.model.get_encoder()
+    else:
+        encoder = backbone.encoder
+    return encoder
+
+
+def scores_and_gradient(backbone: Any, batch: Batch) -> tuple[Output, Tensor]:
+    """The output, and the gradient of all scores with respect to the encoder's last states."""
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        kept.append(output.last_hidden_state)
+
+    handle = encoder_of(backbone).register_forward_hook(keep)
+    output: Output = backbone(batch)
+    handle.remove()
+    assert len(kept) == 1, "the task input is encoded once"
+    (gradient_BLH,) = torch.autograd.grad(output.scores_BC[batch.choice_exists_BC].sum(), kept)
+    return output, gradient_BLH
+
+
+def test_scores_hang_on_no_rationale_state_with_the_bottleneck(
+    backbone: Any, tokens: list[Tokens], pad: int
+) -> None:
+    batch = batch_of(tokens, pad, rationale=True)
+    _, gradient_BLH = scores_and_gradient(backbone, batch)
+    rationale_BL = (batch.mask_BL - batch.input_mask_BL).bool()
+    assert rationale_BL.any()
+    assert (gradient_BLH[rationale_BL] == 0).all()
+    assert (gradient_BLH[batch.mask_BL == 0] == 0).all()
+    assert (gradient_BLH[batch.input_mask_BL.bool()] != 0).any(-1).all()
+
+
+def test_scores_hang_on_rationale_states_without_the_bottleneck(
+    model_folder: Path, tokens: list[Tokens], pad: int
+) -> None:
+    backbone = load_backbone(model_folder, bottleneck=False).eval()
+    batch = batch_of(tokens, pad, rationale=True)
+    _, gradient_BLH = scores_and_gradient(backbone, batch)
+    assert (gradient_BLH[batch.mask_BL.bool()] != 0).any(-1).all()
+    assert (gradient_BLH[batch.mask_BL == 0] == 0).all()
+
+
+def test_the_rationale_reaches_the_scores_through_task_input_states(
+    backbone: Any, tokens: list[Tokens], pad: int
+) -> None:
+    explained = [row for row in ROWS if tokens[row].rationale_ids]
+    with torch.no_grad():
+        teacher: Output = backbone(batch_of(tokens, pad, rationale=True, rows=explained))
+        student: Output = backbone(batch_of(tokens, pad, rationale=False, rows=explained))
+    exists = teacher.scores_BC > torch.finfo(torch.float32).min
+    moved = (teacher.scores_BC - student.scores_BC).abs()[exists]
+    assert float(moved.median()) > 1e-3
+    # An example without a rationale is the same for both.
+    plain = [row for row in ROWS if not tokens[row].rationale_ids]
+    assert plain
+    same = [backbone(batch_of(tokens, pad, rationale=r, rows=plain)) for r in (True, False)]
+    torch.testing.assert_close(same[0].scores_BC, same[1].scores_BC)
+
+
+@pytest.mark.parametrize("bottleneck", [True, False])
+def test_cross_attention_over_the_rationale_is_zero(bottleneck: bool) -> None:
+    backbone = load_backbone(EMBEDDED["tiny-t5"], bottleneck=bottleneck).eval()
+    backbone.model.set_attn_implementation("eager")
+    backbone.model.forward = partial(backbone.model.forward, output_attentions=True)
+    kept: list[Any] = []
+    backbone.model.register_forward_hook(lambda _m, _i, output: kept.append(output))
+    tokens, pad = tokens_of(EMBEDDED["tiny-t5"], EXAMPLES)
+    batch = batch_of(tokens, pad, rationale=True)
+    backbone(batch)
+    choices = batch.choice_exists_BC.shape[1]
+    rationale_BL = (batch.mask_BL - batch.input_mask_BL).bool().repeat_interleave(choices, 0)
+    input_BL = batch.input_mask_BL.bool().repeat_interleave(choices, 0)
+    assert len(kept[0].cross_attentions) == 2
+    for weights_BNTL in kept[0].cross_attentions:
+        over_rationale = weights_BNTL.permute(0, 3, 1, 2)[rationale_BL]
+        if bottleneck:
+            assert (over_rationale == 0).all()
+        else:
+            assert (over_rationale > 0).any()
+        assert (weights_BNTL.permute(0, 3, 1, 2)[input_BL] > 0).any()
+
+
+@pytest.mark.parametrize("rationale", [True, False])
+def test_an_example_alone_is_the_same_as_in_a_batch(
+    backbone: Any, tokens: list[Tokens], pad: int, rationale: bool
+) -> None:
+    """Neither padding nor the neighbours change anything: scores, states of I, output states."""
+    layers = list(range(1, backbone.depth + 1))
+    with torch.no_grad():
+        together: Output = backbone(batch_of(tokens, pad, rationale=rationale), layers)
+        for row in ROWS:
+            alone: Output = backbone(batch_of(tokens, pad, rationale=rationale, rows=[row]), layers)
+            choices = len(tokens[row].choice_ids)
+            torch.testing.assert_close(
+                together.scores_BC[row, :choices], alone.scores_BC[0], atol=1e-5, rtol=1e-5
+            )
+            assert (together.scores_BC[row, choices:] == torch.finfo(torch.float32).min).all()
+            own = together.input_mask_BI[row].bool()
+            assert int(own.sum()) == len(tokens[row].input_ids)
+            for layer in layers:
+                torch.testing.assert_close(
+                    together.input_states[layer][row][own],
+                    alone.input_states[layer][0],
+                    atol=2e-5,
+                    rtol=1e-5,
+                )
+            torch.testing.assert_close(
+                together.output_states_BCTH[row][together.output_mask_BCT[row].bool()],
+                alone.output_states_BCTH[0][alone.output_mask_BCT[0].bool()],
+                atol=2e-5,
+                rtol=1e-5,
+            )
+
+
+@pytest.mark.parametrize("rationale", [True, False])
+def test_one_encoding_for_all_choices_is_as_good_as_one_for_each(
+    backbone: Any, tokens: list[Tokens], pad: int, rationale: bool
+) -> None:
+    with torch.no_grad():
+        output: Output = backbone(batch_of(tokens, pad, rationale=rationale))
+        for row in ROWS:
+            for choice in range(len(tokens[row].choice_ids)):
+                naive = naive_score(backbone, tokens[row], choice, rationale)
+                assert float(output.scores_BC[row, choice]) == pytest.approx(naive, abs=2e-5)
+
+
+def naive_score(backbone: Any, example: Tokens, choice: int, rationale: bool) -> float:
+    """One choice scored by itself, the bottleneck by cutting the rationale's states off."""
+    sequence = example.input_ids + (example.rationale_ids if rationale else [])
+    own = len(example.input_ids)
+    if isinstance(backbone, EncoderDecoder):
+        states = encoder_of(backbone)(torch.tensor([sequence])).last_hidden_state[:, :own]
+        target = torch.tensor([example.choice_ids[choice]])
+        output = backbone.model(encoder_outputs=(states,), labels=target)
+        # Transformers' own loss: the mean negative log-probability of the target's tokens.
+        return -float(output.loss)
+    types = torch.tensor([[0] * own + [1] * (len(sequence) - own)])
+    states = backbone.encoder(torch.tensor([sequence]), token_type_ids=types).last_hidden_state
+    start, end = example.choice_spans[choice]
+    whole, part = states[0, :own].mean(0), states[0, start:end].mean(0)
+    answer = backbone.head(torch.cat([whole, part, whole * part]))
+    return float(backbone.score(answer))
+
+
+def test_states_are_those_of_the_task_input_in_the_chosen_layers(
+    backbone: Any, tokens: list[Tokens], pad: int
+) -> None:
+    batch = batch_of(tokens, pad, rationale=False)
+    columns = max(len(t.input_ids) for t in tokens)
+    layers = [1, backbone.depth]
+    output: Output = backbone(batch, layers)
+    assert list(output.input_states) == layers
+    for states_BIH in output.input_states.values():
+        assert states_BIH.shape == (len(tokens), columns, backbone.width)
+    assert torch.equal(output.input_mask_BI, batch.input_mask_BL)
+    assert output.output_states_BCTH.shape[-1] == backbone.output_width
+    assert output.output_mask_BCT.shape == output.output_states_BCTH.shape[:3]
+    # The same columns for the teacher, though its sequences are longer.
+    teacher: Output = backbone(batch_of(tokens, pad, rationale=True), layers)
+    assert teacher.input_states[1].shape == output.input_states[1].shape
+    # The last layer's states are what the encoder gives out; no layer is another.
+    encoded = encoder_of(backbone)(batch.ids_BL, batch.mask_BL).last_hidden_state
+    torch.testing.assert_close(output.input_states[backbone.depth], encoded)
+    assert not torch.allclose(output.input_states[1], output.input_states[backbone.depth])
+    assert backbone(batch).input_states == {}
+
+
+@pytest.fixture
+def trained(backbone: Any) -> Any:
+    """A backbone whose weights are no longer those of its folder."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return backbone
+
+
+def test_a_saved_model_gives_the_same_scores(
+    trained: Any, model_folder: Path, tokens: list[Tokens], pad: int, tmp_path: Path
+) -> None:
+    trained.save(tmp_path, gathered_state(trained))
+    load_tokenizer(model_folder, "model").save_pretrained(tmp_path)
+    batch = batch_of(tokens, pad, rationale=True)
+    again = load_backbone(tmp_path).eval()
+    with torch.no_grad():
+        assert torch.equal(again(batch).scores_BC, trained(batch).scores_BC)
+        before = load_backbone(model_folder).eval()(batch).scores_BC
+        assert not torch.allclose(before, trained(batch).scores_BC, atol=1e-3)
+        kind: Any = AutoModelForSeq2SeqLM if isinstance(trained, EncoderDecoder) else AutoModel
+        plain = kind.from_pretrained(tmp_path).eval()
+        encoder = plain.get_encoder() if isinstance(trained, EncoderDecoder) else plain
+        ids, mask = batch.ids_BL, batch.mask_BL
+        states = encoder(ids, mask).last_hidden_state
+        assert torch.equal(states, encoder_of(trained)(ids, mask).last_hidden_state)
+    assert tokens_of(tmp_path, EXAMPLES)[0] == tokens
+
+
+def test_nothing_of_the_teacher_is_in_the_students_weights(
+    model_folder: Path, backbone: Any, tmp_path: Path
+) -> None:
+    teacher = OnlineTeacher(load_backbone(model_folder), [backbone.depth])
+    width = backbone.width
+    layers = ((backbone.depth, backbone.depth),)
+    objective = Objective(backbone, Alignment(Align(), layers, width, width, {"2": 1.0}))
+    own = {f"backbone.{name}" for name in backbone.state_dict()}
+    assert set(objective.state_dict()) == own
+    assert {id(p) for p in objective.parameters()}.isdisjoint(
+        id(p) for p in teacher.backbone.parameters()
+    )
+    assert not any(p.requires_grad for p in teacher.backbone.parameters())
+    backbone.save(tmp_path, gathered_state(backbone))
+    source = next(model_folder.glob("*.safetensors"))
+    with (
+        safe_open(source, framework="pt") as before,
+        safe_open(tmp_path / "model.safetensors", framework="pt") as after,
+    ):
+        assert set(after.keys()) == set(before.keys())
+
+
+def test_new_weights_come_from_the_seed_and_leave_random_numbers_alone(tiny_bert: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    heads = [load_backbone(tiny_bert, seed=seed).score.weight for seed in (0, 0, 1)]
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_batches_move_to_a_device_whole(tiny_bert: Path) -> None:
+    tokens, pad = tokens_of(tiny_bert, EXAMPLES[:2])
+    batch = batch_of(tokens, pad, rationale=True).to(torch.device("meta"))
+    assert all(getattr(batch, name).device.type == "meta" for name in Batch.__slots__)
+
+
+def test_unfit_model_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^model.student: .* has no config.json"):
+        model_config(tmp_path, "model.student")
+    (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
+    with pytest.raises(UserError, match=r"^model.student: .* is not a known model"):
+        model_config(tmp_path, "model.student")
+    (tmp_path / "config.json").write_text("{broken")
+    with pytest.raises(UserError, match=r"^model.student: .* is not a known model"):
+        model_config(tmp_path, "model.student")
+    with pytest.raises(UserError, match=r"^model.student: .* has a model but no tokenizer"):
+        load_tokenizer(tmp_path, "model.student")
+    (tmp_path / "tokenizer.json").write_text("{broken")
+    with pytest.raises(UserError, match=r"^model.student: the tokenizer in .* cannot be read"):
+        load_tokenizer(tmp_path, "model.student")
+    GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=9).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"^model.student: 'gpt2' models are not supported"):
+        model_config(tmp_path, "model.student")
+    with pytest.raises(UserError, match=r"^model.student: .* no \*.safetensors weights"):
+        find_model(str(tmp_path), "model.student")
+    with pytest.raises(UserError, match=r"^model.teacher: there is no folder './nowhere'"):
+        find_model("./nowhere", "model.teacher")
+
+
+def test_a_models_identity_is_that_of_its_files(tmp_path: Path, tiny_bert: Path) -> None:
+    identity = find_model(str(tiny_bert), "model.student").identity
+    copy = shutil.copytree(tiny_bert, tmp_path / "copy")
+    assert find_model(str(copy), "model.student").identity == identity
+    # What no model is read from does not count; a tokenizer's file does.
+    (copy / "notes.md").write_text("x")
+    assert find_model(str(copy), "model.student").identity == identity
+    tokenizer = copy / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    assert find_model(str(copy), "model.student").identity != identity
+    assert find_model("tiny-t5", "model.student").local() == EMBEDDED["tiny-t5"]

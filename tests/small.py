@@ -1,0 +1,81 @@
+"""Small examples, tokens and models for tests."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from knife.config import World
+from knife.data.batches import Batch, Rows, collate
+from knife.data.creatures import creatures
+from knife.data.example import Example
+from knife.data.tokens import Tokens, task_input_text, tokenize
+from knife.method.backbone import load_tokenizer
+
+HOMES = ("forest", "desert", "swamp", "mountain")
+
+
+def _examples() -> list[Example]:
+    """Two, three and four choices, one and several tokens each, with and without rationale."""
+    world = creatures(World(train=24, dev=1, test=1, which=0.4))
+    some = [replace(e, rationale=None) if i % 5 == 4 else e for i, e in enumerate(world.train)]
+    long = "you find it in the swamp . the home of a drapif is the swamp . it is green ."
+    some.append(Example("home-of", "which one is the home of a drapif ?", HOMES, 2, long))
+    some.append(Example("food-of", "which food ?", ("fish", "blue fruit", "the honey"), 1, "fruit"))
+    return some
+
+
+EXAMPLES = _examples()
+
+
+def save_tiny_bert(folder: Path, examples: Sequence[Example], width: int = 32) -> None:
+    """A random BERT of two layers, and a WordPiece tokenizer of the examples' words."""
+    texts = [f"{task_input_text(e)[0]} explanation: {e.rationale}".lower() for e in examples]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = sorted(set("".join(texts)) - {" "})
+    # Every second word is whole, the others fall into letters.
+    words = sorted({word for text in texts for word in text.split() if word.isalpha()})[::2]
+    pieces = dict.fromkeys([*special, *letters, *(f"##{x}" for x in letters), *words])
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
+    names = {f"{name[1:-1].lower()}_token": name for name in special}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=256,
+        # Wide enough weights, so that differences in the states show in the scores.
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(folder)
+
+
+def tokens_of(
+    folder: Path, examples: Sequence[Example], max_tokens: int = 256
+) -> tuple[list[Tokens], int]:
+    """Examples as tokens of the folder's tokenizer, and its padding token."""
+    tokenizer: Any = load_tokenizer(folder, "model")
+    return tokenize(examples, tokenizer, max_tokens)[0], tokenizer.pad_token_id
+
+
+def batch_of(
+    tokens: Sequence[Tokens], pad_id: int, *, rationale: bool, rows: Sequence[int] | None = None
+) -> Batch:
+    """A batch of all tokens, or of some rows, with equal weights."""
+    rows = range(len(tokens)) if rows is None else rows
+    return collate(tokens, Rows(list(rows), [1.0] * len(rows)), pad_id, rationale)
