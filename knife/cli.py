@@ -80,9 +80,7 @@ def predict(
     with exits():
         from knife import predict as answers
 
-        found = answers.predict(student, file)
-        if output:
-            answers.write_rows(found.rows, output)
+        found = answers.predict(student, file, output)
         if as_json:
             _print(found.to_dict())
         elif not output:

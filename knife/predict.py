@@ -44,29 +44,32 @@ class Predictions:
         return f"accuracy {share:.1f} % ({self.right} of {self.answered} questions right)"
 
 
-def predict(student: Path, file: Path) -> Predictions:
+def predict(student: Path, file: Path, output: Path | None = None) -> Predictions:
     """Let a student answer the questions of a JSON Lines file; no answer or rationale is needed.
 
-    Raises:
-        UserError: `student` is no student's folder; or with all faults of the file.
-    """
-    folder = student_model(student)
-    examples, unanswered = read_questions(file)
+    With `output`, one JSON line an example is written there, whole or not at all.
 
+    Raises:
+        UserError: with all faults of the student's folder, the file and the output.
+    """
+    folder, examples, unanswered = _inputs(student, file, output)
+
+    # Imported when nothing is wrong with the inputs: torch takes seconds.
     from knife.data.tokens import tokenize
     from knife.method.backbone import load_tokenizer
     from knife.method.objective import Objective
     from knife.train.context import PlainContext
     from knife.train.evaluate import choose, probabilities, score_split
     from knife.train.place import load_published
+    from knife.train.quiet import quiet
 
+    quiet()
     tokenizer = load_tokenizer(folder, "STUDENT")
     # What a student reads is the question alone.
     questions = [replace(example, rationale=None) for example in examples]
     tokens, _ = tokenize(questions, tokenizer, UNBOUNDED)
-    limit = _settings(folder)["max_tokens"]
     lengths = [len(example.input_ids) for example in tokens]
-    raise_faults(cap(_too_long(file, examples, lengths, limit)))
+    raise_faults(cap(_too_long(file, examples, lengths, _settings(folder)["max_tokens"])))
     context = PlainContext()
     objective = Objective(load_published(folder)).to(context.device).eval()
     pad_id = tokenizer.pad_token_id or 0
@@ -83,7 +86,28 @@ def predict(student: Path, file: Path) -> Predictions:
                 "probabilities": [round(p, 6) for p in probabilities(values)],
             }
         )
+    if output:
+        _write(rows, output)
     return Predictions(rows, right, len(examples) - len(unanswered))
+
+
+def _inputs(student: Path, file: Path, output: Path | None) -> tuple[Path, list[Example], set[str]]:
+    """The student's model folder, the questions, and the ids of those without an answer."""
+    faults: list[str] = []
+    folder, examples, unanswered = student, list[Example](), set[str]()
+    try:
+        folder = student_model(student)
+    except UserError as error:
+        faults += error.faults
+    try:
+        examples, unanswered = read_questions(file)
+    except UserError as error:
+        faults += error.faults
+    if output and (output.is_dir() or not output.parent.is_dir()):
+        what = "is a folder" if output.is_dir() else "lies in a folder that is not there"
+        faults.append(f"--output: {output} {what}; give a file in a folder that is there")
+    raise_faults(faults)
+    return folder, examples, unanswered
 
 
 def student_model(student: Path) -> Path:
@@ -106,22 +130,6 @@ def student_model(student: Path) -> Path:
     )
 
 
-def write_rows(rows: list[dict[str, Any]], output: Path) -> None:
-    """Write one JSON line an example; the file is there whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    unfinished = output.with_name(f".{output.name}.tmp")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.writelines(line(row) + "\n" for row in rows)
-        unfinished.replace(output)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise UserError(f"--output: {output} cannot be written: {error.strerror}") from error
-
-
 def line(row: dict[str, Any]) -> str:
     """One row as JSON."""
     return json.dumps(row, ensure_ascii=False)
@@ -139,3 +147,14 @@ def _too_long(file: Path, examples: list[Example], lengths: list[int], limit: in
         for example, length in zip(examples, lengths, strict=True)
         if length > limit
     ]
+
+
+def _write(rows: list[dict[str, Any]], output: Path) -> None:
+    unfinished = output.with_name(f".{output.name}.tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.writelines(line(row) + "\n" for row in rows)
+        unfinished.replace(output)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise UserError(f"--output: {output} cannot be written: {error.strerror}") from error

@@ -1,7 +1,5 @@
 """The stages of a run, each made from what the store has and published into it."""
 
-import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from knife.store import Store, disk_faults
 from knife.train.context import Context, share, wait
 from knife.train.place import Place
 from knife.train.predictions import evaluate_model
+from knife.train.quiet import quiet
 from knife.train.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
 from knife.train.states import compute_states
 from knife.train.training import train_student, train_teacher
@@ -19,7 +18,7 @@ from knife.train.training import train_student, train_teacher
 
 def run_stages(stages: Sequence[Stage], root: Path, scale: Scale, context: Context) -> None:
     """Make every stage that the store lacks, in order; all workers call it together."""
-    _quiet()
+    quiet()
     with disk_faults(root):
         store = Store(root)
         for stage in stages:
@@ -58,13 +57,3 @@ def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
         wait()
     finally:
         lock.release()
-
-
-def _quiet() -> None:
-    """Libraries' bars and notes of no use in a worker; errors stay."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
