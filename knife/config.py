@@ -267,17 +267,8 @@ def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:
 
 def _impossible(config: RunConfig) -> list[str]:
     """Faults of values that are right one by one and wrong together."""
-    faults = []
-    for name in ("teacher", "student"):
-        training: Training = getattr(config, name)
-        parts = config.scale.workers * training.accumulate
-        if training.batch_size % parts:
-            faults.append(
-                f"{name}.batch_size: must be a multiple of scale.workers x {name}.accumulate "
-                f"= {parts}, but got {training.batch_size}"
-            )
     names = [variant.name for variant in config.variants()]
-    faults += [f"methods: {n!r} stands twice" for n in dict.fromkeys(names) if names.count(n) > 1]
+    faults = [f"methods: {n!r} stands twice" for n in dict.fromkeys(names) if names.count(n) > 1]
     seeds = config.seeds
     faults += [f"seeds: {s} stands twice" for s in dict.fromkeys(seeds) if seeds.count(s) > 1]
     for variant in config.variants():

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from knife.cluster.capacity import scale_faults
 from knife.config import RunConfig, Variant
 from knife.data.digest import digest
 from knife.data.example import Example, Splits
@@ -11,7 +12,7 @@ from knife.errors import UserError, raise_faults
 from knife.method.alignment import layer_map
 from knife.plan_sources import SourceReader
 from knife.plan_stages import StageMaker, data_key
-from knife.store import fingerprint
+from knife.store import fingerprint, store_faults
 from knife.train.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
 
 
@@ -54,10 +55,11 @@ def plan_run(config: RunConfig) -> Plan:
     """Read the data, look at the models and work out every stage.
 
     Raises:
-        UserError: with all faults of data, models and settings that can be found before a start.
+        UserError: with all faults of data, models, scale, store and settings that can be found
+            before a start.
     """
     plan = Plan(config)
-    faults: list[str] = []
+    faults = scale_faults(config) + store_faults(store_folder(config))
     reader = SourceReader()
     for variant in config.variants():
         try:

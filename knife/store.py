@@ -50,6 +50,16 @@ def disk_faults(root: Path) -> Iterator[None]:
         raise UserError(f"store: {root}: {reasons[error.errno]}") from error
 
 
+def store_faults(root: Path) -> list[str]:
+    """Why no store can be at `root`, as far as that is known without writing; empty: it can."""
+    there = next(path for path in (root, *root.parents) if path.exists())
+    if not there.is_dir():
+        return [f"store: {root}: {there} is a file; give another store"]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [f"store: {root}: {there} is not writable; give another store"]
+    return []
+
+
 class Store:
     """A folder of artifacts. Several runs, on several hosts, may share one.
 

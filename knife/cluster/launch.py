@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from knife.cluster.capacity import capacity_faults, machine
 from knife.config import Scale
-from knife.errors import UserError
+from knife.errors import UserError, raise_faults
 from knife.store import Store
 from knife.train.stage import Stage
 
@@ -69,14 +70,14 @@ def launch(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
     """
     os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
     if "RAY_ADDRESS" not in os.environ:
-        _refuse(scale, {"CPU": float(os.cpu_count() or 1), "GPU": float(_gpus())}, "this machine")
+        raise_faults(capacity_faults(scale, machine(), "this machine"))
     import ray
 
     started = not ray.is_initialized()
     if started:
         _init(scale)
     try:
-        _refuse(scale, ray.cluster_resources(), "the cluster")
+        raise_faults(capacity_faults(scale, ray.cluster_resources(), "the cluster"))
         _make(stages, root, scale)
     finally:
         if started:
@@ -98,30 +99,6 @@ def _init(scale: Scale) -> None:
             num_gpus=scale.workers * scale.gpus_per_worker,
             **quiet,
         )
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def _refuse(scale: Scale, resources: dict[str, float], where: str) -> None:
-    """Refuse what would wait for ever."""
-    faults = []
-    if scale.workers > resources.get("CPU", 0):
-        faults.append(
-            f"scale.workers: {scale.workers} workers need a CPU each, but {where} has "
-            f"{resources.get('CPU', 0):.0f}; ask for fewer"
-        )
-    wanted = scale.workers * scale.gpus_per_worker
-    if wanted > resources.get("GPU", 0):
-        faults.append(
-            f"scale.gpus_per_worker: {scale.workers} workers need {wanted} GPUs, but {where} has "
-            f"{resources.get('GPU', 0):.0f}; ask for fewer workers or scale.gpus_per_worker=0"
-        )
-    if faults:
-        raise UserError(*faults)
 
 
 def _make(stages: Sequence[Stage], root: Path, scale: Scale) -> None:

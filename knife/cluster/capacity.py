@@ -1,0 +1,48 @@
+"""Whether machine or cluster can give what a run asks for: what it cannot would be waited for."""
+
+import os
+
+from knife.config import RunConfig, Scale
+
+
+def scale_faults(config: RunConfig) -> list[str]:
+    """Faults of a run's scale that are known before anything starts.
+
+    The CPUs and GPUs of a cluster (RAY_ADDRESS) are known only when it is asked.
+    """
+    faults = []
+    for name, training in (("teacher", config.teacher), ("student", config.student)):
+        parts = config.scale.workers * training.accumulate
+        if training.batch_size % parts:
+            faults.append(
+                f"{name}.batch_size: must be a multiple of scale.workers x {name}.accumulate "
+                f"= {parts}, but got {training.batch_size}"
+            )
+    if config.scale.launcher == "ray" and "RAY_ADDRESS" not in os.environ:
+        faults += capacity_faults(config.scale, machine(), "this machine")
+    return faults
+
+
+def capacity_faults(scale: Scale, resources: dict[str, float], where: str) -> list[str]:
+    """Faults of a scale that `where` can never satisfy; `resources` are its CPU and GPU."""
+    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+    faults = []
+    if scale.workers > cpus:
+        faults.append(
+            f"scale.workers: {scale.workers} workers need a CPU each, but {where} has {cpus:.0f}; "
+            "ask for fewer"
+        )
+    wanted = scale.workers * scale.gpus_per_worker
+    if wanted > gpus:
+        faults.append(
+            f"scale.gpus_per_worker: {scale.workers} workers need {wanted} GPUs, but {where} has "
+            f"{gpus:.0f}; ask for fewer workers or scale.gpus_per_worker=0"
+        )
+    return faults
+
+
+def machine() -> dict[str, float]:
+    """What this machine has, as Ray counts it."""
+    import torch
+
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
