@@ -50,7 +50,8 @@ def compute_states(stage: StatesStage, place: Place) -> None:
         own = Moments(stage.layers)
         if kept.is_file():
             values = json.loads(kept.read_text())
-            own.tokens, own.sums_L3 = values["tokens"], torch.tensor(values["sums"]).double()
+            own.tokens = values["tokens"]
+            own.sums_L3 = torch.tensor(values["sums"], dtype=torch.float64)
         else:
             parts = list(_parts(backbone, split, shards[number], stage.layers, context))
             for part in parts:
