@@ -78,6 +78,9 @@ def train(objective: Objective, job: Job, work: Path, context: Context) -> None:
     The best epoch is the one with the highest accuracy on dev, then the lowest loss.
     """
     if (work / TRAINED).is_file():
+        wait()
+        if context.rank == 0:
+            _clean(work)
         return
     training, scale = job.training, job.scale
     steps_per_epoch = math.ceil(len(job.train) / training.batch_size)
@@ -178,7 +181,7 @@ def _patience_is_out(place: Place, training: Training) -> bool:
 
 
 def _finish(work: Path, place: Place, seconds: float) -> None:
-    """Make the best model the result, then drop all that only the training needed."""
+    """Make the best model the result; a training that has a `TRAINED` file is over."""
     model = work / "model"
     shutil.rmtree(model, ignore_errors=True)
     shutil.copytree(place.best_folder(work), model)
@@ -193,6 +196,11 @@ def _finish(work: Path, place: Place, seconds: float) -> None:
             "seconds": round(seconds, 3),
         },
     )
+    _clean(work)
+
+
+def _clean(work: Path) -> None:
+    """Drop all that only the training needed."""
     shutil.rmtree(work / "checkpoints", ignore_errors=True)
     for folder in work.glob("best-*"):
         shutil.rmtree(folder)
