@@ -44,9 +44,7 @@ def bare(folder: Path, tokens: list[Tokens], steps: int) -> float:
     return (time.perf_counter() - started) / (steps - LOG_STEPS)
 
 
-def ours(
-    folder: Path, tokens: list[Tokens], steps: int, stage: int, context: Context
-) -> float:
+def ours(folder: Path, tokens: list[Tokens], steps: int, stage: int, context: Context) -> float:
     """Seconds a step of the training loop, by its own journal."""
     objective = Objective(load_backbone(folder))
     with tempfile.TemporaryDirectory() as name:

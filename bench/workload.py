@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -30,9 +30,7 @@ def model_folder(size: str, parent: Path) -> Path:
     if size == "tiny":
         return EMBEDDED["tiny-t5"]
     torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=32128, dropout_rate=0.0, decoder_start_token_id=0, **SIZES[size]
-    )
+    config = T5Config(vocab_size=32128, dropout_rate=0.0, decoder_start_token_id=0, **SIZES[size])
     model = T5ForConditionalGeneration(config)
     folder = parent / size
     model.save_pretrained(folder)
@@ -62,7 +60,7 @@ def random_tokens(
     ]
 
 
-def time_in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def time_in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each way; one after the other in every round, so that a machine whose
     speed drifts treats all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}

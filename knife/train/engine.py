@@ -25,6 +25,10 @@ if _hides_mlflow:
 
 import deepspeed  # noqa: E402  (reads the environment set above)
 import deepspeed.ops  # noqa: E402
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine  # noqa: E402
+from deepspeed.runtime.fp16.loss_scaler import LossScaler  # noqa: E402
+from deepspeed.runtime.zero.config import ZeroStageEnum  # noqa: E402
+from deepspeed.utils.tensor_fragment import fragment_address  # noqa: E402
 
 if _hides_mlflow:
     del sys.modules["mlflow"]
@@ -32,6 +36,18 @@ if _hides_mlflow:
 # It only serves inference, and building it takes 45 s and a compiler on every new machine.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+
+
+class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
+    """Reads DeepSpeed's files as weights and a few of DeepSpeed's own values, never as code."""
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        """Load a file; anything in it but tensors, plain values and `_SAFE` is refused."""
+        with torch.serialization.safe_globals(_SAFE):
+            return torch.load(path, map_location=map_location, weights_only=True)
+
+
+_SAFE: list[Any] = [ZeroStageEnum, LossScaler, fragment_address]
 
 
 def schedule(warmup_steps: int, total_steps: int) -> Callable[[int], float]:
@@ -75,6 +91,7 @@ def start_engine(
         config=engine_config(training, scale, workers),
         dist_init_required=False,
     )
+    engine.checkpoint_engine = SafeCheckpointEngine(engine._config)
     return engine
 
 

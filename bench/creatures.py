@@ -1,0 +1,64 @@
+"""The method on the embedded world: learning rates chosen on dev, then the table on test.
+
+python bench/creatures.py choose   # a world and seeds that the table does not use
+python bench/creatures.py table    # `knife run creatures-full` without cues and with them
+
+Both keep their results in ./knife-store, so that a second start prints them at once.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+KNIFE = [sys.executable, "-m", "knife"]
+CUES = (0.0, 0.5)
+RATES = ("1e-3", "3e-3", "1e-2")
+
+
+def run(*words: str) -> dict[str, Any]:
+    """A run's JSON document; its progress goes to stderr."""
+    done = subprocess.run(
+        [*KNIFE, "run", *words, "--json"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def choose() -> None:
+    """Best learning rate of each method by dev accuracy, in a world of its own."""
+    for cue in CUES:
+        accuracies: dict[str, dict[str, float]] = {}
+        for rate in RATES:
+            found = run(
+                "demo", "name=choose", "seeds=[100]", "data.world.seed=1",
+                f"data.world.cue={cue}", f"student.learning_rate={rate}",
+            )  # fmt: skip
+            for student in found["students"]:
+                trained = json.loads((Path(student["folder"]) / "trained.json").read_text())
+                accuracies.setdefault(student["method"], {})[rate] = trained["dev_accuracy"]
+        for method, by_rate in accuracies.items():
+            words = ", ".join(f"{rate}: {100 * a:.1f}" for rate, a in by_rate.items())
+            print(f"cue {cue}  {method:9} dev accuracy by learning rate  {words}", flush=True)
+
+
+def table() -> None:
+    """Every method with its difference to finetune."""
+    for cue in CUES:
+        found = run("creatures-full", f"name=creatures-cue-{cue}", f"data.world.cue={cue}")
+        verdict = found["verdict"]
+        print(f"cue {cue}: {json.dumps(verdict['ceiling'])}")
+        for method in verdict["methods"]:
+            difference = method["difference"]
+            line = f"cue {cue}  {method['method']:24} {100 * method['accuracy']:5.1f}"
+            line += f" ± {100 * method['sd']:.1f}"
+            if difference:
+                low, high = difference["low"], difference["high"]
+                line += f"  {difference['points']:+5.1f} ({low:+.1f} to {high:+.1f})"
+                line += f"  p = {difference['p']:.2g}"
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    {"choose": choose, "table": table}[sys.argv[1]]()
