@@ -116,7 +116,7 @@ def run(config: RunConfig, display: Display) -> Result:
     store = Store(store_folder(config))
     with disk_faults(store.root):
         for key in plan.data:
-            _publish_data(store, key, plan)
+            publish_data(store, key, plan)
         missing, damaged = missing_stages(plan, store, repair=True)
         plan.notes += damaged
         folder = store.root / "runs" / f"{config.name}-{plan.key}"
@@ -164,7 +164,8 @@ def conclude(plan: Plan, store: Store) -> Verdict:
     return verdict(rights, baseline, ceiling)
 
 
-def _publish_data(store: Store, key: str, plan: Plan) -> None:
+def publish_data(store: Store, key: str, plan: Plan) -> None:
+    """Put the splits of a run into the store, where it lacks them or they are damaged."""
     with store.lock("data", key):
         if store.has("data", key) and not store.damage("data", key):
             return

@@ -30,24 +30,33 @@ def fingerprint(depends: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free space or give another store",
+    errno.EDQUOT: "the disk quota is used up; free space or give another store",
+    errno.EACCES: "it is not writable; give another store or change its permissions",
+    errno.EPERM: "it is not writable; give another store or change its permissions",
+    errno.EROFS: "it lies on a read-only file system; give another store",
+    errno.ENOTDIR: "a part of its path is a file; give another store",
+    errno.EEXIST: "there is a file of that name; give another store",
+}
+# What safetensors and torch.save say of a full disk: neither raises an OSError.
+_FULL = ("os error 28", "inline_container")
+
+
 @contextmanager
 def disk_faults(root: Path) -> Iterator[None]:
     """Turn a full or unwritable disk under `root` into a UserError."""
     try:
         yield
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full; free space or give another store",
-            errno.EDQUOT: "the disk quota is used up; free space or give another store",
-            errno.EACCES: "it is not writable; give another store or change its permissions",
-            errno.EPERM: "it is not writable; give another store or change its permissions",
-            errno.EROFS: "it lies on a read-only file system; give another store",
-            errno.ENOTDIR: "a part of its path is a file; give another store",
-            errno.EEXIST: "there is a file of that name; give another store",
-        }
-        if error.errno not in reasons:
+    except UserError:
+        raise
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if any(words in str(error) for words in _FULL):
+            code = errno.ENOSPC
+        if code not in _REASONS:
             raise
-        raise UserError(f"store: {root}: {reasons[error.errno]}") from error
+        raise UserError(f"store: {root}: {_REASONS[code]}") from error
 
 
 def store_faults(root: Path) -> list[str]:
@@ -118,6 +127,9 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         final.parent.mkdir(exist_ok=True)
+        if final.exists() and not self.has(kind, key):
+            # Somebody has removed the manifest: what is left is no artifact.
+            self.discard(kind, key)
         try:
             work.rename(final)
         except OSError as error:
@@ -130,9 +142,12 @@ class Store:
     def damage(self, kind: str, key: str) -> list[str]:
         """Files of a published artifact that are missing, cut or changed; none when all is well."""
         folder = self.path(kind, key)
-        manifest = json.loads((folder / _MANIFEST).read_text())
+        try:
+            files = json.loads((folder / _MANIFEST).read_text())["files"]
+        except (OSError, ValueError, KeyError):
+            return [_MANIFEST]
         damaged = []
-        for name, expected in manifest["files"].items():
+        for name, expected in files.items():
             path = folder / name
             whole = path.is_file() and path.stat().st_size == expected["bytes"]
             if not whole or _sha256(path) != expected["sha256"]:
@@ -142,7 +157,11 @@ class Store:
     def discard(self, kind: str, key: str) -> None:
         """Take an artifact out of the store; it is gone at once for everybody."""
         grave = self.root / "work" / f"discarded-{kind}-{key}-{os.getpid()}"
-        self.path(kind, key).rename(grave)
+        try:
+            self.path(kind, key).rename(grave)
+        except FileNotFoundError:
+            # Another run has seen the same damage.
+            return
         shutil.rmtree(grave)
 
 

@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import signal
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,13 +77,23 @@ def launch(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
 
     started = not ray.is_initialized()
     if started:
-        _init(scale)
+        with _own_sigterm():
+            _init(scale)
     try:
         raise_faults(capacity_faults(scale, ray.cluster_resources(), "the cluster"))
         _make(stages, root, scale)
     finally:
         if started:
             ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep our handler of SIGTERM: with Ray's, the process would crash and record nothing."""
+    ours = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ours)
 
 
 def _init(scale: Scale) -> None:
@@ -146,7 +158,13 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
     try:
         _in_thread(trainer.fit)
     except TrainingFailedError as error:
-        raise RuntimeError(_reason(error)) from error
+        rank, cause = _first_failure(error)
+        if isinstance(cause, UserError):
+            raise cause from error
+        words = str(cause).strip() or type(cause).__name__
+        raise RuntimeError(
+            f"worker {rank} failed: {words}" if rank is not None else words
+        ) from error
     finally:
         shutil.rmtree(root / "work" / name, ignore_errors=True)
     if faults.is_file():
@@ -195,15 +213,16 @@ def _worker(config: dict[str, Any]) -> None:
     try:
         run_stages(work.stages, work.root, work.scale, RayContext())
     except UserError as error:
-        write_json(work.faults, error.faults)
+        # On a full disk there is no note, and the new workers find the same fault.
+        with suppress(OSError):
+            write_json(work.faults, error.faults)
         raise
 
 
-def _reason(error: BaseException) -> str:
-    """The first worker's error, without Ray's frames around it."""
+def _first_failure(error: BaseException) -> tuple[int | None, BaseException]:
+    """Rank and error of the first worker that failed, out of Ray's wrapping."""
     failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
     if not failures:
-        return str(error)
+        return None, error
     rank, failure = min(failures.items())
-    cause = failure.__cause__ or failure
-    return f"worker {rank} failed: {str(cause).strip() or type(cause).__name__}"
+    return rank, getattr(failure, "_base_exc", failure)

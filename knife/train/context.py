@@ -1,5 +1,6 @@
 """What a stage knows of the place it runs in. `cluster` has one context for Ray Train."""
 
+import atexit
 import os
 from types import TracebackType
 from typing import Any, Protocol
@@ -39,10 +40,12 @@ class PlainContext:
     def __enter__(self) -> "PlainContext":
         # DeepSpeed asks the environment for these, whoever made the process group.
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-        backend = "nccl" if self.device.type == "cuda" else "gloo"
-        # A store in memory: no port is opened.
-        store = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+        if not dist.is_initialized():
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            # A store in memory: no port is opened.
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=store, rank=0, world_size=1)
+            atexit.register(dist.destroy_process_group)
         return self
 
     def __exit__(
@@ -51,7 +54,7 @@ class PlainContext:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        dist.destroy_process_group()
+        """Leave the process group: DeepSpeed keeps to the first one that it has seen."""
 
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
         """Keep the report."""

@@ -1,0 +1,32 @@
+"""A small run config for tests: seconds on one core."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from knife.config import RunConfig, merge, parse
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "data": {"source": "creatures", "world": {"train": 40, "dev": 20, "test": 20}},
+    "model": {"teacher": "tiny-t5", "student": "tiny-t5"},
+    "methods": ["knife"],
+    "seeds": [0],
+    "teacher": {"epochs": 2, "batch_size": 20, "learning_rate": 5e-4},
+    "student": {"epochs": 2, "batch_size": 20, "learning_rate": 3e-3},
+    "scale": {"launcher": "process"},
+}
+
+
+def small_config(store: Path, **changes: Any) -> RunConfig:
+    """`SMALL` with changes laid over it, on a store."""
+    return parse(merge(SMALL, changes | {"store": str(store)}))
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Poll until the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)
