@@ -90,10 +90,19 @@ def launch(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
     """Keep our handler of SIGTERM: with Ray's, the process would crash and record nothing."""
-    ours = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, ours)
+    ours, terminated = signal.getsignal(signal.SIGTERM), False
+    try:
+        yield
+    except SystemExit as error:
+        # Ray's handler, while Ray starts.
+        if error.code != signal.SIGTERM:
+            raise
+        terminated = True
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+    if terminated:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _init(scale: Scale) -> None:
