@@ -1,5 +1,6 @@
 """What a run would do: its stages and what the store has of them. Writes nothing."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def _planned(stage: Stage, plan: Plan, make: set[str], have: set[str]) -> Planne
 
 
 def render(found: DryRun) -> Group:
-    """The stages as a table, and below it models, data, store and notes."""
+    """The stages as a table (evaluations in one row), below it models, data, store and notes."""
     make = [stage for stage in found.stages if stage.state == TO_MAKE]
     steps = sum(stage.steps or 0 for stage in make)
     table = Table(box=box.SIMPLE_HEAD)
@@ -102,13 +103,21 @@ def render(found: DryRun) -> Group:
     table.add_column("state")
     table.add_column("steps", justify="right")
     for stage in found.stages:
-        table.add_row(Text(stage.label), stage.state, f"{stage.steps:,}" if stage.steps else "")
+        if stage.kind != "evaluate":
+            table.add_row(Text(stage.label), stage.state, f"{stage.steps:,}" if stage.steps else "")
+    evaluations = Counter(stage.state for stage in found.stages if stage.kind == "evaluate")
+    for state, count in evaluations.items():
+        table.add_row(f"{count} evaluations on test", state, "")
     below = [
         f"{len(make)} of {len(found.stages)} stages to make, {steps:,} training steps in all",
         *(f"{role}: {model}" for role, model in found.models.items()),
-        *(", ".join(f"{name} {n:,}" for name, n in sizes.items()) for sizes in found.splits),
+        *dict.fromkeys(map(_sizes, found.splits)),
         f"store: {found.store}",
         *(f"note: {note}" for note in found.notes),
         "nothing was written; without --dry-run the work begins",
     ]
     return Group(table, Text("\n".join(below)))
+
+
+def _sizes(splits: dict[str, int]) -> str:
+    return "examples: " + ", ".join(f"{name} {number:,}" for name, number in splits.items())

@@ -33,11 +33,20 @@ def serve(store: Path, port: int) -> int:
             raise UserError(
                 f"--port: {port} on {HOST} cannot be used: {error.strerror}; give another port"
             ) from error
-    say(f"MLflow UI of {store}: http://{HOST}:{port} (Ctrl-C ends it)")
+    say(f"MLflow UI of {store}: http://{HOST}:{port} (up in some seconds; Ctrl-C ends it)")
     address = str(database).replace("%", "%25").replace("?", "%3F")
     command = [sys.executable, "-m", "mlflow", "ui"]
-    command += ["--backend-store-uri", f"sqlite:///{address}", "--host", HOST, "--port", str(port)]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    command += ["--backend-store-uri", f"sqlite:///{address}"]
+    command += ["--registry-store-uri", f"sqlite:///{address}"]
+    command += ["--host", HOST, "--port", str(port)]
+    # One person looks: one worker, no background jobs, and errors alone in the terminal.
+    command += ["--workers", "1", "--uvicorn-opts", "--log-level error"]
+    environment = os.environ | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
     # A session of its own, so that its children can be ended with it.
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
