@@ -47,6 +47,10 @@ def save_checkpoint(engine: Any, work: Path, place: Place, context: Context) -> 
     """Save a checkpoint that `load_checkpoint` finds, then drop what only older ones needed."""
     folder = work / "checkpoints"
     tag = f"step-{place.step:08d}"
+    if context.rank == 0:
+        # What a try of another shape may have begun here.
+        shutil.rmtree(folder / tag, ignore_errors=True)
+    wait()
     engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
     wait()
     if context.rank == 0:

@@ -101,8 +101,10 @@ def train(objective: Objective, job: Job, work: Path, context: Context) -> None:
         engine.train()
         batches = training_rows(lengths, training.batch_size, job.seed, place.epoch)
         while place.batch < len(batches):
-            for part in _parts(batches[place.batch], training.accumulate, context):
-                means.add(_micro_step(engine, job, part, place, context))
+            for number, part in enumerate(_parts(batches[place.batch], training, context)):
+                # Dropout hangs on these, so that no state of a random generator is to be kept.
+                torch.manual_seed(hash((job.seed, place.step, context.rank, number)) % 2**62)
+                means.add(_micro_step(engine, job, part, context))
             place.step, place.batch = place.step + 1, place.batch + 1
             last = place.batch == len(batches)
             due = place.step - saved_step >= scale.checkpoint_steps
@@ -136,17 +138,13 @@ def train(objective: Objective, job: Job, work: Path, context: Context) -> None:
     wait()
 
 
-def _parts(rows: Rows, accumulate: int, context: Context) -> list[Rows]:
+def _parts(rows: Rows, training: Training, context: Context) -> list[Rows]:
     """This rank's parts of a global batch, one for each accumulation step."""
-    parts = accumulate * context.world_size
-    return [rows.part(a * context.world_size + context.rank, parts) for a in range(accumulate)]
+    parts = training.accumulate * context.world_size
+    return [rows.part(part, parts) for part in range(context.rank, parts, context.world_size)]
 
 
-def _micro_step(
-    engine: Any, job: Job, rows: Rows, place: Place, context: Context
-) -> dict[str, torch.Tensor]:
-    # Dropout hangs on the step, so that no state of a random generator has to be kept.
-    torch.manual_seed(hash((job.seed, place.step, context.rank)) % 2**62)
+def _micro_step(engine: Any, job: Job, rows: Rows, context: Context) -> dict[str, torch.Tensor]:
     batch = collate(job.train, rows, job.pad_id, job.rationale).to(context.device)
     teacher = job.teacher(rows, batch) if job.teacher else None
     losses = engine(batch, teacher)

@@ -1,0 +1,348 @@
+"""The training loop on one process: DeepSpeed's engine over gloo."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import EXAMPLES, tokens_of
+from small_run import small_config
+from torch import Tensor
+
+from knife.config import Align, Scale, Training
+from knife.data.batches import Batch, Rows, collate
+from knife.method.backbone import load_backbone, load_tokenizer
+from knife.method.model_source import EMBEDDED
+from knife.method.objective import Alignment, Objective, TeacherBatch
+from knife.method.states import OnlineTeacher
+from knife.pipeline import publish_data
+from knife.plan import plan_run
+from knife.store import Store
+from knife.train import loop
+from knife.train.context import PlainContext
+from knife.train.engine import schedule, start_engine
+from knife.train.evaluate import accuracy_and_loss, score_split
+from knife.train.loop import Job, train
+from knife.train.stages import run_stages
+
+# 26 examples in batches of 8: four steps an epoch, the last batch not full.
+TRAINING = Training(epochs=3, learning_rate=3e-3, batch_size=8, warmup=0.1)
+
+
+@pytest.fixture(autouse=True)
+def context() -> Iterator[PlainContext]:
+    with PlainContext() as context:
+        yield context
+
+
+class KilledError(Exception):
+    """What ends a training from within."""
+
+
+class Student:
+    """A knife student of a tiny model, whose teacher can be made to fail at a step."""
+
+    def __init__(self, folder: Path, training: Training = TRAINING, **scale: Any) -> None:
+        self.folder = folder
+        tokens, pad = tokens_of(folder, EXAMPLES)
+        teacher = load_backbone(folder, seed=7)
+        online = OnlineTeacher(teacher, [teacher.depth])
+        self.steps = 0
+        self.fail_at = -1
+        self.backbone: Any = None
+
+        def states(rows: Rows, _batch: Batch) -> TeacherBatch:
+            self.steps += 1
+            if self.steps == self.fail_at:
+                raise KilledError
+            return online.batch(collate(tokens, rows, pad, True))
+
+        self.job = Job(
+            train=tokens,
+            dev=tokens[:12],
+            pad_id=pad,
+            rationale=False,
+            teacher=states,
+            save=self.save,
+            training=training,
+            scale=Scale(**scale),
+            seed=0,
+        )
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        self.backbone.save(folder, state)
+        load_tokenizer(self.folder, "model").save_pretrained(folder)
+
+    def train(self, work: Path, context: PlainContext, fail_at: int = -1) -> list[dict[str, Any]]:
+        """Train (on), or fail in the step `fail_at` of this try; the rows of the journal."""
+        work.mkdir(exist_ok=True)
+        self.backbone = load_backbone(self.folder)
+        depth, width = self.backbone.depth, self.backbone.width
+        alignment = Alignment(Align(), ((depth, depth),), width, width, {str(depth): 1.0})
+        self.steps, self.fail_at = 0, fail_at
+        train(Objective(self.backbone, alignment), self.job, work, context)
+        return rows(work)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """A journal's rows without what hangs on the clock."""
+    found = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    for row in found:
+        del row["time"]
+        row["metrics"].pop("examples_per_second", None)
+    return found
+
+
+def weights(work: Path) -> dict[str, Tensor]:
+    return {
+        name: tensor
+        for path in sorted((work / "model").glob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    assert set(first) == set(second)
+    assert first
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+# The embedded world and the tiny T5, step by step. A change of either, or of METHOD_VERSION, is
+# a reason to write new numbers here; nothing else is.
+# Loss, task loss and input alignment of each step.
+PINNED = {
+    "teacher": [
+        [0.0124936, 0.0124936, 0],
+        [0.00837534, 0.00837534, 0],
+        [0.00421342, 0.00421342, 0],
+        [0.00207655, 0.00207655, 0],
+    ],
+    "finetune": [
+        [0.00609766, 0.00609766, 0],
+        [3.93221, 3.93221, 0],
+        [2.99757, 2.99757, 0],
+        [0.652312, 0.652312, 0],
+    ],
+    "knife": [
+        [2.03672, 0.00609766, 0.0676875],
+        [12.2637, 3.60429, 0.288648],
+        [9.88574, 2.91734, 0.23228],
+        [2.1839, 0.00639287, 0.0725836],
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def journals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """The journals of a small run's trainings, with a row a step."""
+    folder = tmp_path_factory.mktemp("pinned")
+    config = small_config(folder, methods=["finetune", "knife"])
+    plan = plan_run(config)
+    store = Store(folder)
+    for key in plan.data:
+        publish_data(store, key, plan)
+    with pytest.MonkeyPatch.context() as patch, PlainContext() as context:
+        patch.setattr(loop, "LOG_STEPS", 1)
+        run_stages(plan.stages, folder, config.scale, context)
+    assert plan.teacher is not None
+    stages = {"teacher": plan.teacher} | {m.method: m.student for m in plan.members}
+    return {name: rows(store.path(s.kind, s.key)) for name, s in stages.items()}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_the_first_losses_are_pinned(journals: dict[str, list[dict[str, Any]]], name: str) -> None:
+    metrics = [row["metrics"] for row in journals[name] if "loss" in row["metrics"]]
+    found = [[m["loss"], m["task_loss"], m.get("input_alignment", 0.0)] for m in metrics]
+    assert len(found) == 4
+    assert torch.tensor(found).flatten().tolist() == pytest.approx(
+        torch.tensor(PINNED[name]).flatten().tolist(), rel=1e-4
+    ), found
+
+
+def test_the_schedule_warms_up_and_decays_to_zero() -> None:
+    share = schedule(4, 10)
+    assert [round(share(step), 4) for step in range(12)] == [
+        *(0.25, 0.5, 0.75, 1.0),
+        *(1.0, 0.8333, 0.6667, 0.5, 0.3333, 0.1667),
+        *(0.0, 0.0),
+    ]
+    assert [schedule(0, 4)(step) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert [schedule(3, 3)(step) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_the_engine_follows_the_schedule(tiny_bert: Path) -> None:
+    training = Training(learning_rate=0.01, batch_size=8, warmup=0.5)
+    engine = start_engine(Objective(load_backbone(tiny_bert)), training, Scale(), 1, 4)
+    tokens, pad = tokens_of(tiny_bert, EXAMPLES)
+    used = []
+    for _ in range(4):
+        used.append(engine.optimizer.param_groups[0]["lr"])
+        engine.backward(engine(collate(tokens, Rows(list(range(8)), [1.0] * 8), pad, False)).loss)
+        engine.step()
+    assert used == pytest.approx([0.005, 0.01, 0.01, 0.005])
+    engine.destroy()
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_stop_and_resume_is_an_uninterrupted_training(
+    model_folder: Path, context: PlainContext, tmp_path: Path, zero_stage: int
+) -> None:
+    """Cut off twice, in the middle of epochs; BERT has dropout, T5 has none."""
+    student = Student(model_folder, checkpoint_steps=3, zero_stage=zero_stage)
+    whole = student.train(tmp_path / "whole", context)
+    for fail_at, kept in ((6, 3), (5, 6)):
+        with pytest.raises(KilledError):
+            student.train(tmp_path / "cut", context, fail_at)
+        checkpoints = tmp_path / "cut" / "checkpoints"
+        assert sorted(path.name for path in checkpoints.glob("step-*")) == [f"step-{kept:08d}"]
+    assert student.train(tmp_path / "cut", context) == whole
+    assert student.steps == 12 - 6
+    assert same_weights(tmp_path / "cut", tmp_path / "whole")
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert names == {"model", "journal.jsonl", "trained.json"}
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == names
+    # One more start finds the training done.
+    assert student.train(tmp_path / "cut", context) == whole
+    assert student.steps == 0
+
+
+def test_without_a_checkpoint_a_training_begins_again(
+    tiny_bert: Path, context: PlainContext, tmp_path: Path
+) -> None:
+    student = Student(tiny_bert)
+    whole = student.train(tmp_path / "whole", context)
+    with pytest.raises(KilledError):
+        student.train(tmp_path / "cut", context, fail_at=11)
+    assert student.train(tmp_path / "cut", context) == whole
+    assert student.steps == 12
+    assert same_weights(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_half_written_and_unfit_checkpoints_are_left_alone(
+    tiny_bert: Path, context: PlainContext, tmp_path: Path
+) -> None:
+    student = Student(tiny_bert, checkpoint_steps=3)
+    whole = student.train(tmp_path / "whole", context)
+    work = tmp_path / "cut"
+    with pytest.raises(KilledError):
+        student.train(work, context, fail_at=9)
+    # A newer one that was being written: there is no place.json yet.
+    newer = work / "checkpoints" / "step-00000009"
+    newer.mkdir()
+    (newer / "mp_rank_00_model_states.pt").write_bytes(b"half")
+    with pytest.raises(KilledError):
+        student.train(work, context, fail_at=2)
+    assert student.steps == 2
+    # Shards of two workers do not fit one: the training begins again.
+    place = work / "checkpoints" / "step-00000006" / "place.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"world_size": 2}))
+    assert student.train(work, context) == whole
+    assert student.steps == 12
+    assert same_weights(work, tmp_path / "whole")
+
+
+def test_accumulated_steps_are_steps(context: PlainContext, tmp_path: Path) -> None:
+    """The same losses and weights from halves of each batch (T5 has no dropout)."""
+    found = []
+    for accumulate in (1, 2, 4):
+        training = TRAINING.model_copy(
+            update={"accumulate": accumulate, "epochs": 1, "learning_rate": 5e-4}
+        )
+        student = Student(EMBEDDED["tiny-t5"], training)
+        work = tmp_path / str(accumulate)
+        found.append([row["metrics"] for row in student.train(work, context)])
+        assert student.steps == 4 * accumulate
+        for name, tensor in weights(work).items():
+            whole = weights(tmp_path / "1")[name]
+            assert float((tensor - whole).norm() / whole.norm()) < 1e-4
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            assert same == pytest.approx(one, rel=1e-4)
+
+
+def test_micro_steps_drop_other_units(tiny_bert: Path, context: PlainContext) -> None:
+    """Dropout differs between the micro steps of a step, and is the same in every try."""
+    student = Student(tiny_bert, TRAINING.model_copy(update={"accumulate": 2, "epochs": 1}))
+    seeds: list[list[int]] = []
+    for _ in range(2):
+        seeds.append([])
+        states = student.job.teacher
+        assert states is not None
+
+        def noting(rows: Rows, batch: Batch, states: Any = states) -> TeacherBatch:
+            seeds[-1].append(torch.initial_seed())
+            result: TeacherBatch = states(rows, batch)
+            return result
+
+        backbone = load_backbone(tiny_bert)
+        alignment = Alignment(Align(), ((2, 2),), 32, 32, {"2": 1.0})
+        job = replace(student.job, teacher=noting, save=lambda folder, _: folder.mkdir())
+        work = tiny_bert.parent / f"seeds-{len(seeds)}"
+        work.mkdir()
+        train(Objective(backbone, alignment), job, work, context)
+    assert len(set(seeds[0])) == len(seeds[0]) == 8
+    assert seeds[0] == seeds[1]
+
+
+def test_patience_ends_a_training(tiny_bert: Path, context: PlainContext, tmp_path: Path) -> None:
+    training = Training(epochs=30, learning_rate=0.05, batch_size=13, patience=2)
+    found = Student(tiny_bert, training).train(tmp_path, context)
+    scores = dev_scores(found)
+    best = [max(scores[: end + 1]) for end in range(len(scores))]
+    assert len(scores) < 30
+    # The first time that the last two are no better than what was there before them.
+    ends = [end for end in range(2, len(scores)) if best[end] == best[end - 2]]
+    assert ends == [len(scores) - 1]
+
+
+def test_evaluations_come_every_few_epochs_and_at_the_end(
+    tiny_bert: Path, context: PlainContext, tmp_path: Path
+) -> None:
+    training = TRAINING.model_copy(update={"epochs": 5, "evaluate_epochs": 2})
+    found = Student(tiny_bert, training).train(tmp_path, context)
+    assert [row["epoch"] for row in found if "dev_loss" in row["metrics"]] == [2, 4, 5]
+
+
+def test_the_model_is_that_of_the_best_epoch(
+    model_folder: Path, context: PlainContext, tmp_path: Path
+) -> None:
+    training = Training(epochs=6, learning_rate=0.02, batch_size=13)
+    student = Student(model_folder, training)
+    found = student.train(tmp_path, context)
+    scores = dev_scores(found)
+    best = scores.index(max(scores))
+    trained = json.loads((tmp_path / "trained.json").read_text())
+    steps = [row["step"] for row in found if "dev_loss" in row["metrics"]]
+    assert trained["best_step"] == steps[best]
+    assert (trained["dev_accuracy"], -trained["dev_loss"]) == scores[best]
+    assert trained["epochs"] == 6
+    assert trained["steps"] == 12
+    assert trained["seconds"] > 0
+    objective = Objective(load_backbone(tmp_path / "model")).eval()
+    dev = score_split(objective, student.job.dev, student.job.pad_id, context, rationale=False)
+    accuracy, loss = accuracy_and_loss(dev, student.job.dev)
+    assert accuracy == trained["dev_accuracy"]
+    assert loss == pytest.approx(trained["dev_loss"], rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_ends_a_training(
+    tiny_bert: Path, context: PlainContext, tmp_path: Path
+) -> None:
+    student = Student(tiny_bert, Training(epochs=3, learning_rate=1e30, batch_size=8))
+    with pytest.raises(FloatingPointError, match="the loss is nan at step"):
+        student.train(tmp_path, context)
+    assert not (tmp_path / "trained.json").exists()
+
+
+def dev_scores(found: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """Accuracy and negative loss on dev, in order: what the best epoch is chosen by."""
+    metrics = [row["metrics"] for row in found if "dev_loss" in row["metrics"]]
+    scores = [(m["dev_accuracy"], -m["dev_loss"]) for m in metrics]
+    assert all(math.isfinite(loss) for _, loss in scores)
+    return scores
