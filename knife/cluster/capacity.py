@@ -35,7 +35,7 @@ def capacity_faults(scale: Scale, resources: dict[str, float], where: str) -> li
     wanted = scale.workers * scale.gpus_per_worker
     if wanted > gpus:
         faults.append(
-            f"scale.gpus_per_worker: {scale.workers} x {scale.gpus_per_worker} GPUs are needed, but "
+            f"scale.gpus_per_worker: {scale.workers} x {scale.gpus_per_worker} GPUs are asked, but "
             f"{where} has {gpus:.0f}; ask for fewer workers or scale.gpus_per_worker=0"
         )
     return faults

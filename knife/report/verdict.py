@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -149,6 +148,9 @@ def compare(differences_SN: NDArray[np.float64]) -> tuple[Difference, str]:
         The difference, and a note on what it does not cover (empty where there is none). With
         one seed the test is over examples alone (the one-sample t test).
     """
+    # Takes a second to import, and whoever only plans a run needs none of it.
+    from scipy import stats
+
     seeds, examples = differences_SN.shape
     mean = float(differences_SN.mean())
     points = 100 * mean
