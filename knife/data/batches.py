@@ -3,6 +3,7 @@
 Shapes: B examples, L tokens of task input and rationale, C choices, T tokens a choice.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from knife.data.tokens import Tokens
 
-# Sorting by length inside stretches of this many batches keeps padding small and order random.
+# Bucketing by length inside stretches of this many batches keeps padding small, order random.
 _STRETCH = 50
 
 
@@ -68,18 +69,24 @@ class Rows:
 def training_rows(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[Rows]:
     """The global batches of one epoch: every example once, shuffled by seed and epoch.
 
-    The last batch is filled up with examples of weight 0, so that each has `batch_size` rows.
+    Lengths within a factor of two share batches, and where the factor begins is drawn anew for
+    every stretch of batches. Sorted more finely, questions of one kind would be alone in their
+    batches, and a student would unlearn one kind while it learns another. The last batch is
+    filled up with examples of weight 0, so that each has `batch_size` rows.
     """
     order = list(range(len(lengths)))
-    shuffle = random.Random(f"{seed}/{epoch}").shuffle
-    shuffle(order)
+    generator = random.Random(f"{seed}/{epoch}")
+    generator.shuffle(order)
     stretch = _STRETCH * batch_size
     batches = []
     for start in range(0, len(order), stretch):
-        part = sorted(order[start : start + stretch], key=lambda row: lengths[row])
+        offset = generator.random()
+        part = order[start : start + stretch]
+        part.sort(key=lambda row: math.floor(math.log2(max(1, lengths[row])) + offset))
         batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    shuffle(batches)
-    return [_filled(rows, batch_size) for rows in batches]
+    generator.shuffle(batches)
+    # Sorted within a batch, so that the parts of a batch are alike in length.
+    return [_filled(sorted(rows, key=lengths.__getitem__), batch_size) for rows in batches]
 
 
 def evaluation_rows(lengths: Sequence[int], batch_size: int) -> list[Rows]:
