@@ -1,0 +1,28 @@
+# make setup | demo | test | bench. Each makes .venv first where it is missing or out of date.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: setup demo test bench
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/knife run demo
+
+test: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: $(STAMP)
+	@echo "Each program in bench/ prints ratios that it measures in one run:"
+	@for program in bench/*.py; do echo "  $(BIN)/python $$program"; done
+	@echo "bench/README.md tells what they are and what was measured."
