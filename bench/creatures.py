@@ -1,7 +1,7 @@
 """The method on the embedded world: learning rates chosen on dev, then the table on test.
 
-python bench/creatures.py choose   # a world and seeds that the table does not use
-python bench/creatures.py table    # `knife run creatures-full` without cues and with them
+python bench/creatures.py choose [CUE …]   # a world and seeds that the table does not use
+python bench/creatures.py table [CUE …]    # `knife run creatures-full`; CUE: 0.0 and 0.5
 
 Both keep their results in ./knife-store, so that a second start prints them at once.
 """
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 KNIFE = [sys.executable, "-m", "knife"]
-CUES = (0.0, 0.5)
-RATES = ("1e-3", "3e-3", "1e-2")
+CUES = [float(cue) for cue in sys.argv[2:]] or [0.0, 0.5]
+FULL_BUDGET = ("student.epochs=20", "student.evaluate_epochs=5")
+RATES = ("2.5e-3", "5e-3", "1e-2")
 
 
 def run(*words: str) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def choose() -> None:
         for rate in RATES:
             found = run(
                 "demo", "name=choose", "seeds=[100]", "data.world.seed=1",
-                f"data.world.cue={cue}", f"student.learning_rate={rate}",
+                f"data.world.cue={cue}", f"student.learning_rate={rate}", *FULL_BUDGET,
             )  # fmt: skip
             for student in found["students"]:
                 trained = json.loads((Path(student["folder"]) / "trained.json").read_text())

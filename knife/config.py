@@ -28,8 +28,8 @@ class World(Section):
     two-way "which one" questions among the yes/no ones.
     """
 
-    creatures: int = Field(40, ge=4, le=64)
-    train: int = Field(700, ge=1)
+    creatures: int = Field(64, ge=4, le=64)
+    train: int = Field(2000, ge=1)
     dev: int = Field(200, ge=1)
     test: int = Field(400, ge=1)
     cue: Share = 0.5

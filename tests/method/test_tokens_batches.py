@@ -181,13 +181,24 @@ def test_batches_hang_on_seed_and_epoch_alone() -> None:
 
 
 def test_examples_of_a_batch_are_alike_in_length() -> None:
-    lengths = [row * 7 % 101 for row in range(1000)]
-    batches = training_rows(lengths, 10, 0, 0)
-    spread = [max(lengths[r] for r in b.rows) - min(lengths[r] for r in b.rows) for b in batches]
-    assert sum(spread) / len(spread) < 5
-    # Though batches themselves come in no order of length.
-    longest = [max(lengths[row] for row in batch.rows) for batch in batches]
-    assert longest != sorted(longest)
+    lengths = [8 + row * 7 % 505 for row in range(3200)]
+    batches = training_rows(lengths, 32, 0, 0)
+    padded = sum(max(lengths[r] for r in b.rows) * len(b.rows) for b in batches)
+    in_order = [lengths[i : i + 32] for i in range(0, len(lengths), 32)]
+    without = sum(max(part) * len(part) for part in in_order)
+    assert padded < 0.85 * without
+    factors = [max(lengths[r] for r in b.rows) / min(lengths[r] for r in b.rows) for b in batches]
+    assert sum(factor <= 2 for factor in factors) > 0.8 * len(factors)
+
+
+def test_lengths_that_are_near_share_batches() -> None:
+    """Two kinds of questions, one a little longer, are not trained on apart."""
+    lengths = [20, 24] * 320
+    mixed = 0
+    for epoch in range(50):
+        batches = training_rows(lengths, 32, 0, epoch)
+        mixed += sum(len({lengths[r] for r in b.rows}) == 2 for b in batches) / len(batches)
+    assert mixed / 50 > 0.6
 
 
 def test_missing_choices_are_marked(model_folder: Path) -> None:
