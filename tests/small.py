@@ -32,7 +32,9 @@ def _examples() -> list[Example]:
 EXAMPLES = _examples()
 
 
-def save_tiny_bert(folder: Path, examples: Sequence[Example], width: int = 32) -> None:
+def save_tiny_bert(
+    folder: Path, examples: Sequence[Example], *, width: int = 32, dropout: float = 0.1
+) -> None:
     """A random BERT of two layers, and a WordPiece tokenizer of the examples' words."""
     texts = [f"{task_input_text(e)[0]} explanation: {e.rationale}".lower() for e in examples]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -57,6 +59,8 @@ def save_tiny_bert(folder: Path, examples: Sequence[Example], width: int = 32) -
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=256,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
         # Wide enough weights, so that differences in the states show in the scores.
         initializer_range=0.2,
     )

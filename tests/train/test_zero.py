@@ -1,0 +1,177 @@
+"""Two workers under every ZeRO stage make the very run that one process makes."""
+
+import json
+import math
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import EXAMPLES, save_tiny_bert
+from small_run import small_config
+from torch import Tensor, distributed
+
+from knife.config import RunConfig
+from knife.pipeline import publish_data
+from knife.plan import plan_run
+from knife.store import Store
+from knife.train import loop
+from knife.train.context import PlainContext
+from knife.train.stages import run_stages
+
+# Imported by the engine in its own way first.
+import deepspeed  # isort: skip
+
+# 50 examples in batches of 20: the last batch of an epoch is half full.
+CHANGES: dict[str, Any] = {
+    "methods": ["knife"],
+    "data": {"world": {"train": 50, "dev": 10, "test": 10}},
+    # Adam makes much of the last digits of a small gradient: small steps keep that small.
+    "teacher": {"epochs": 1, "learning_rate": 1e-4},
+    "student": {"epochs": 1, "learning_rate": 1e-4},
+}
+SCALES: dict[str, dict[str, Any]] = {
+    "zero-0": {"zero_stage": 0},
+    "zero-1": {"zero_stage": 1},
+    "zero-2": {"zero_stage": 2},
+    "zero-3": {"zero_stage": 3},
+    "bert": {"zero_stage": 3},
+    "bf16": {"zero_stage": 2, "precision": "bf16"},
+}
+
+
+class Pair:
+    """The context of one of two workers on this machine."""
+
+    world_size = 2
+    device = torch.device("cpu")
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def report(self, stage: str, metrics: dict[str, Any]) -> None:
+        """Nobody listens."""
+
+
+def config(folder: Path, name: str) -> RunConfig:
+    """The run of a name; the store is a folder of that name."""
+    changes = dict(CHANGES)
+    if name.endswith("bert"):
+        bert = str(folder / "model")
+        changes["model"] = {"teacher": bert, "student": bert}
+    return small_config(folder / name, scale=SCALES.get(name, {}), **changes)
+
+
+def make(folder: Path, name: str, context: PlainContext | Pair) -> None:
+    """Make the run, with a journal row a step."""
+    run = config(folder, name)
+    plan = plan_run(run)
+    if context.rank == 0:
+        store = Store(folder / name)
+        for key in plan.data:
+            publish_data(store, key, plan)
+    distributed.barrier()
+    loop.LOG_STEPS = 1
+    run_stages(plan.stages, folder / name, run.scale, context)
+
+
+def work(rank: int, folder: Path) -> None:
+    """One of the two workers: all scales after each other."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    method = f"file://{folder / 'rendezvous'}"
+    distributed.init_process_group("gloo", init_method=method, rank=rank, world_size=2)
+    engines: list[list[Any]] = []
+    initialize = deepspeed.initialize
+
+    def noting(**settings: Any) -> Any:
+        engine, *others = initialize(**settings)
+        kind = f"{type(engine).__module__}.{type(engine).__name__}"
+        engines.append([kind, engine.zero_optimization_stage(), engine.bfloat16_enabled()])
+        return engine, *others
+
+    deepspeed.initialize = noting
+    for name in SCALES:
+        engines.clear()
+        make(folder, name, Pair(rank))
+        (folder / f"{name}-{rank}.json").write_text(json.dumps(engines))
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores of all runs: those of two workers by scale, and those of one process."""
+    folder = tmp_path_factory.mktemp("zero")
+    save_tiny_bert(folder / "model", EXAMPLES, dropout=0.0)
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=work, args=(rank, folder)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    with PlainContext() as context, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "LOG_STEPS", 1)
+        for name in ("alone", "alone-bert"):
+            make(folder, name, context)
+    for worker in workers:
+        worker.join(300)
+    for worker in workers:
+        worker.kill()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    return folder
+
+
+def trained(folder: Path, name: str) -> dict[str, Path]:
+    """The trained models' artifacts by method."""
+    plan = plan_run(config(folder, name))
+    assert plan.teacher is not None
+    stages = {"teacher": plan.teacher} | {m.method: m.student for m in plan.members}
+    return {method: folder / name / s.kind / s.key for method, s in stages.items()}
+
+
+def metrics(artifact: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (artifact / "journal.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r["metrics"].items() if "per_second" not in k} for r in rows]
+
+
+def weights(artifact: Path) -> dict[str, Tensor]:
+    paths = sorted((artifact / "model").glob("*.safetensors"))
+    assert paths
+    return {name: tensor for path in paths for name, tensor in load_file(path).items()}
+
+
+@pytest.mark.parametrize("name", ["zero-0", "zero-1", "zero-2", "zero-3", "bert"])
+def test_two_workers_have_the_losses_and_weights_of_one(folder: Path, name: str) -> None:
+    alone = trained(folder, "alone-bert" if name == "bert" else "alone")
+    for method, artifact in trained(folder, name).items():
+        # The keys are the same: nobody's result hangs on the scale.
+        assert artifact.name == alone[method].name
+        found, expected = metrics(artifact), metrics(alone[method])
+        assert len(found) == 3 + 1
+        for row, same in zip(found, expected, strict=True):
+            assert row == pytest.approx(same, rel=1e-4, abs=1e-5)
+        tensors = weights(alone[method])
+        assert set(weights(artifact)) == set(tensors)
+        for key, tensor in weights(artifact).items():
+            torch.testing.assert_close(tensor, tensors[key], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_the_engine_is_deepspeeds_under_the_stage_asked_for(folder: Path, name: str) -> None:
+    kind = "deepspeed.runtime.engine.DeepSpeedEngine"
+    scale = SCALES[name]
+    expected = [kind, scale["zero_stage"], scale.get("precision") == "bf16"]
+    for rank in range(2):
+        assert json.loads((folder / f"{name}-{rank}.json").read_text()) == [expected] * 2
+
+
+def test_bf16_trains_and_stays_finite(folder: Path) -> None:
+    exact = trained(folder, "zero-2")
+    for method, artifact in trained(folder, "bf16").items():
+        found = metrics(artifact)
+        assert all(math.isfinite(value) for row in found for value in row.values())
+        tensors = weights(artifact)
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+        before = metrics(exact[method])
+        assert found[0]["loss"] == pytest.approx(before[0]["loss"], rel=0.1)
+        assert found[0]["loss"] != before[0]["loss"]
