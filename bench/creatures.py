@@ -15,7 +15,7 @@ from typing import Any
 KNIFE = [sys.executable, "-m", "knife"]
 CUES = [float(cue) for cue in sys.argv[2:]] or [0.0, 0.5]
 FULL_BUDGET = ("student.epochs=20", "student.evaluate_epochs=5")
-RATES = ("2.5e-3", "5e-3", "1e-2")
+RATES = ("2.5e-3", "5e-3")
 
 
 def run(*words: str) -> dict[str, Any]:
