@@ -21,7 +21,7 @@ HOMES = ("forest", "desert", "swamp", "mountain")
 
 def _examples() -> list[Example]:
     """Two, three and four choices, one and several tokens each, with and without rationale."""
-    world = creatures(World(train=24, dev=1, test=1, which=0.4))
+    world = creatures(World(creatures=64, train=24, dev=1, test=1, which=0.4))
     some = [replace(e, rationale=None) if i % 5 == 4 else e for i, e in enumerate(world.train)]
     long = "you find it in the swamp . the home of a drapif is the swamp . it is green ."
     some.append(Example("home-of", "which one is the home of a drapif ?", HOMES, 2, long))

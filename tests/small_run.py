@@ -9,7 +9,7 @@ from knife.config import RunConfig, merge, parse
 
 SMALL: dict[str, Any] = {
     "name": "small",
-    "data": {"source": "creatures", "world": {"train": 40, "dev": 20, "test": 20}},
+    "data": {"source": "creatures", "world": {"creatures": 64, "train": 40, "dev": 20, "test": 20}},
     "model": {"teacher": "tiny-t5", "student": "tiny-t5"},
     "methods": ["knife"],
     "seeds": [0],
