@@ -168,7 +168,7 @@ def options(
 
 def main() -> None:
     """Start here: the console entry."""
-    app()
+    app(prog_name="knife")
 
 
 def _print(found: Any) -> None:

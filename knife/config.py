@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -184,6 +184,16 @@ class RunConfig(Section):
     track: Track = Track()
     store: str = "./knife-store"
 
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _known_methods(cls, value: object) -> object:
+        known = get_args(Method)
+        names = [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+        unknown = [f"{n!r} ({nearest(n, known)})" for n in names if n not in known]
+        if unknown:
+            raise ValueError(f"got no method's name: {', '.join(unknown)}")
+        return value
+
     def variants(self) -> list[Variant]:
         """The methods, each as a variant: a plain method is a variant that changes nothing."""
         return [m if isinstance(m, Variant) else Variant(name=m, method=m) for m in self.methods]
@@ -259,7 +269,12 @@ def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        lines = (prefix + _line(RunConfig, e) for e in error.errors())
+        # A variant is no method's name either: said of each fault in it, that would only confuse.
+        lines = (
+            prefix + _line(RunConfig, e)
+            for e in error.errors()
+            if not (e["type"] == "literal_error" and isinstance(e["input"], dict))
+        )
         raise UserError(*dict.fromkeys(lines)) from None
     raise_faults(prefix + fault for fault in _impossible(config))
     return config

@@ -29,16 +29,16 @@ def read_data(source: str, overrides: list[str]) -> Data:
 
 
 def used_splits(data: Data) -> Splits:
-    """The splits as a run uses them: the fraction of train, rationales treated.
+    """The splits as a run uses them (the fraction of train, rationales treated), in the order of
+    the source.
 
     Raises:
         UserError: with every fault of the source.
     """
     whole = load_source(data)
-    train, dev, test = (
-        treat(part, data.rationale, data.split_seed)
-        for part in (subset(whole.train, data.fraction, data.split_seed), whole.dev, whole.test)
-    )
+    used = {example.id for example in subset(whole.train, data.fraction, data.split_seed)}
+    parts = ([e for e in whole.train if e.id in used], whole.dev, whole.test)
+    train, dev, test = (treat(part, data.rationale, data.split_seed) for part in parts)
     return Splits(train, dev, test, whole.notes)
 
 

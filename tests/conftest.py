@@ -10,6 +10,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from pathlib import Path
 
 import pytest
+from command_fixtures import command, finished_run  # noqa: F401  (fixtures for all tests)
 from small import EXAMPLES, save_tiny_bert
 
 from knife.method.model_source import EMBEDDED

@@ -1,0 +1,103 @@
+"""Fixtures of the tests of commands: `knife` in this process, and one finished small run."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_run import SMALL
+
+from knife.cli import main
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit status, stdout and stderr."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def faults(self) -> list[str]:
+        """The lines of stderr, which must all be faults."""
+        lines = self.err.splitlines()
+        assert lines
+        assert all(line.startswith("error: ") for line in lines), self.err
+        assert self.status == 2
+        assert self.out == ""
+        return [line.removeprefix("error: ") for line in lines]
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Calls the console entry as `knife WORDS…` does, in this process."""
+
+    def call(*words: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["knife", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capfd.readouterr()
+        code = end.value.code
+        return Ended(code if isinstance(code, int) else 0, out, err)
+
+    return call
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that a process of its own has made.
+
+    Attributes:
+        config: its YAML file.
+        store: its store.
+        result: its JSON document.
+        stdout, stderr: all that it printed.
+    """
+
+    config: Path
+    store: Path
+    result: dict[str, Any]
+    stdout: str
+    stderr: str
+
+    def student(self, method: str) -> Path:
+        """The folder of a method's student."""
+        return next(Path(s["folder"]) for s in self.result["students"] if s["method"] == method)
+
+    @property
+    def test_file(self) -> Path:
+        """The test split as the store keeps it."""
+        return next(self.store.glob("data/*/test.jsonl"))
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    """A small run config as a YAML file; its store lies beside it."""
+    values = SMALL | {"methods": ["finetune", "knife"], "store": str(folder / "store")} | changes
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """One small run, finetune and knife with one seed; tests may read its store."""
+    config = write_config(tmp_path_factory.mktemp("finished-run"))
+    done = subprocess.run(
+        [sys.executable, "-m", "knife", "run", config, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    return FinishedRun(config, config.parent / "store", result, done.stdout, done.stderr)

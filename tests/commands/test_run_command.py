@@ -1,0 +1,133 @@
+"""`knife run` from the outside: what it prints, and how it ends."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_fixtures import Command, FinishedRun, write_config
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    """Every file and folder with the time it was last changed."""
+    return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def test_json_is_the_only_thing_on_stdout(finished_run: FinishedRun) -> None:
+    result = finished_run.result
+    assert [(s["method"], s["seed"]) for s in result["students"]] == [("finetune", 0), ("knife", 0)]
+    assert all((Path(s["folder"]) / "model" / "config.json").is_file() for s in result["students"])
+    assert [m["method"] for m in result["verdict"]["methods"]] == ["finetune", "knife"]
+    assert result["verdict"]["ceiling"].keys() == {"with_rationale", "without_rationale"}
+    assert result["mlflow"]["run_id"]
+    assert len(result["made"]) == 8
+
+
+def test_progress_in_plain_lines_and_no_noise_of_libraries(finished_run: FinishedRun) -> None:
+    lines = finished_run.stderr.splitlines()
+    assert lines[0] == "8 of 8 stages to make, in this process; starting …"
+    ends = [i for i, line in enumerate(lines) if re.match(r"\[8/8\] .*: done, test", line)]
+    assert ends, finished_run.stderr
+    for line in lines[1 : ends[0] + 1]:
+        assert re.match(r"\[\d/8\] [\w ]+: (\d+/\d+|done, )", line), line
+    done = [line for line in lines if ": done, " in line]
+    assert [line[:5] for line in done] == [f"[{n}/8]" for n in range(1, 9)]
+    assert re.fullmatch(r"\[1/8\] teacher: done, dev \d+\.\d % \(step \d+ of 4\)", done[0])
+    assert lines[ends[0] + 1].startswith("verdict and config: ")
+
+
+def test_a_second_run_makes_nothing_again(command: Command, finished_run: FinishedRun) -> None:
+    models = [path for kind in ("teacher", "states", "student", "evaluate", "data")
+              for path in (finished_run.store / kind).iterdir()]  # fmt: skip
+    before = [snapshot(path) for path in models]
+    ended = command("run", finished_run.config)
+    assert ended.status == 0
+    assert "everything was in the store" in ended.err
+    assert "to make" not in ended.err
+    for method in finished_run.result["verdict"]["methods"]:
+        assert f"{100 * method['accuracy']:.1f}" in ended.out
+    assert "teacher, with rationale" in ended.out
+    assert [snapshot(path) for path in models] == before
+
+
+def test_dry_run_of_a_finished_run_says_so_and_writes_nothing(
+    command: Command, finished_run: FinishedRun
+) -> None:
+    before = snapshot(finished_run.store)
+    ended = command("run", finished_run.config, "--dry-run", "--json")
+    assert ended.status == 0
+    assert ended.err == ""
+    found = json.loads(ended.out)
+    assert {stage["state"] for stage in found["stages"]} == {"in the store"}
+    assert found["splits"] == [{"train": 40, "train with a rationale": 40, "dev": 20, "test": 20}]
+    assert snapshot(finished_run.store) == before
+
+
+def test_dry_run_of_another_seed_makes_its_student_alone(
+    command: Command, finished_run: FinishedRun
+) -> None:
+    before = snapshot(finished_run.store)
+    ended = command("run", finished_run.config, "--dry-run", "--json", "seeds=[0, 1]")
+    stages = json.loads(ended.out)["stages"]
+    make = [stage["label"] for stage in stages if stage["state"] == "to make"]
+    assert make == ["finetune seed 1", "test finetune seed 1", "knife seed 1", "test knife seed 1"]
+    assert snapshot(finished_run.store) == before
+
+
+def test_dry_run_without_a_store_makes_none(command: Command, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    ended = command("run", config, "--dry-run", "student.epochs=3")
+    assert ended.status == 0
+    assert "8 of 8 stages to make, 16 training steps in all" in ended.out
+    assert "nothing was written" in ended.out
+    assert not (tmp_path / "store").exists()
+    ended = command("run", "demo", "--dry-run", f"store={tmp_path / 'store'}")
+    assert "teacher: tiny-t5" in ended.out
+    assert not (tmp_path / "store").exists()
+
+
+def test_work_that_fails_ends_with_1_and_a_place_for_more(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    config = write_config(tmp_path, methods=["finetune"])
+    ended = command("run", config, "student.learning_rate=1e30", "student.clip=1e30")
+    assert ended.status == 1
+    assert ended.out == ""
+    lines = ended.err.splitlines()
+    assert re.fullmatch(
+        r"error: the work failed: FloatingPointError: the loss is \w+ at step \d+", lines[-2]
+    ), ended.err
+    place = lines[-1].removeprefix("the whole traceback is in ")
+    assert "FloatingPointError" in Path(place).read_text()
+    assert "Traceback" not in ended.err
+
+
+def test_interrupted_and_terminated_runs_say_how_to_go_on(tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path, methods=["knife"], student={"epochs": 100_000, "batch_size": 20}
+    )
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "knife", "run", config],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr
+        for line in process.stderr:
+            if "knife seed 0: " in line:
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == status, err
+        assert out == ""
+        assert err.splitlines()[-1] == "nothing is lost: the same command goes on from here"
+        assert "Traceback" not in err
+    # What was done before stays done: the second start began with the student.
+    assert any((tmp_path / "store" / "teacher").iterdir())
+    assert not (tmp_path / "store" / "student").exists()

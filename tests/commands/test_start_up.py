@@ -1,0 +1,58 @@
+"""What every call of `knife` costs before it does anything."""
+
+import subprocess
+import sys
+
+import pytest
+
+import knife
+from knife.cli import app
+
+HEAVY = {"torch", "transformers", "mlflow", "ray", "deepspeed", "datasets", "scipy", "numpy"}
+
+
+def loaded_by(*words: str) -> tuple[set[str], str]:
+    """Top-level modules that `knife WORDS…` loads in a process of its own, and its stdout."""
+    code = (
+        "import sys; sys.argv[0] = 'knife'\n"
+        "from knife.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(done.stderr.split()), done.stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["ls"], ["run", "--help"]])
+def test_nothing_heavy_is_imported_to_help(words: list[str]) -> None:
+    modules, out = loaded_by(*words)
+    assert not modules & HEAVY
+    assert out
+
+
+def test_a_dry_run_needs_neither_ray_nor_deepspeed_nor_mlflow(tmp_path: object) -> None:
+    modules, _ = loaded_by("run", "demo", "--dry-run", f"store={tmp_path}/store")
+    assert not modules & {"ray", "deepspeed", "mlflow", "scipy", "datasets"}
+
+
+def test_version() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "knife", "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, f"{knife.__version__}\n")
+
+
+def test_every_command_has_help() -> None:
+    assert {c.callback.__name__ for c in app.registered_commands if c.callback} == {
+        "run",
+        "predict",
+        "ls",
+        "cp",
+        "ui",
+    }
+    for command in app.registered_commands:
+        assert command.callback
+        assert command.callback.__doc__

@@ -1,0 +1,72 @@
+"""`knife ui`: on this machine alone, and gone when it is ended."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+from command_fixtures import Command, FinishedRun
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_ui_serves_the_store_on_this_machine_alone_and_leaves_no_process(
+    finished_run: FinishedRun,
+) -> None:
+    port = free_port()
+    words = ["ui", "--store", str(finished_run.store), "--port", str(port)]
+    ui = subprocess.Popen(
+        [sys.executable, "-m", "knife", *words], stderr=subprocess.PIPE, text=True
+    )
+    assert ui.stderr
+    line = ui.stderr.readline()
+    url = re.search(r"http://127\.0\.0\.1:\d+", line)
+    assert url, line
+    assert url.group().endswith(f":{port}")
+    page = wait_for_page(url.group())
+    assert "<title>MLflow</title>" in page
+    children = psutil.Process(ui.pid).children(recursive=True)
+    assert children
+    listening = {
+        connection.laddr.ip
+        for process in children
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+    ui.send_signal(signal.SIGINT)
+    assert ui.wait(timeout=30) == 130
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive, gone
+
+
+def wait_for_page(url: str) -> str:
+    end = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=30) as page:
+                text: str = page.read().decode()
+                return text
+        except OSError:
+            assert time.monotonic() < end, "the UI did not come up"
+            time.sleep(0.5)
+
+
+def test_faults(command: Command, finished_run: FinishedRun, tmp_path: Path) -> None:
+    (fault,) = command("ui", "--store", tmp_path).faults
+    assert "has no mlflow.db" in fault
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (fault,) = command("ui", "--store", finished_run.store, "--port", port).faults
+        assert fault.startswith(f"--port: {port} on 127.0.0.1 cannot be used")
