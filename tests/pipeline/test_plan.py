@@ -1,0 +1,290 @@
+"""What the key of a result hangs on, and which stages a run shares, needs and refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import small_config
+
+from knife.config import merge, read_overrides
+from knife.data.example import Example
+from knife.data.jsonl import write_examples
+from knife.errors import UserError
+from knife.method.backbone import load_backbone, load_tokenizer
+from knife.method.model_source import EMBEDDED, find_model
+from knife.plan import Plan, inputs, needed, plan_run
+from knife.train.engine import gathered_state
+
+METHODS = ["finetune", "knife", "teacher_init"]
+
+
+@pytest.fixture(autouse=True)
+def large_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of workers are judged by a cluster when it is asked, which a plan does not do."""
+    monkeypatch.setenv("RAY_ADDRESS", "example:1")
+
+
+def plan_of(store: Path, *overrides: str) -> Plan:
+    values = merge({"methods": METHODS}, read_overrides(list(overrides)))
+    return plan_run(small_config(store, **values))
+
+
+def keys(plan: Plan) -> dict[str, str]:
+    """The keys of a plan by what they are of."""
+    found = {"run": plan.key, "data": ",".join(plan.data)}
+    if plan.teacher:
+        found["teacher"] = plan.teacher.key
+    found |= {f"test {name}": stage.key for name, stage in plan.ceiling.items()}
+    found |= {stage.kind: stage.key for stage in plan.stages if stage.kind == "states"}
+    for member in plan.members:
+        found[member.method] = member.student.key
+        found[f"test {member.method}"] = member.evaluate.key
+    return found
+
+
+TEACHER = {"teacher", "test with", "test without", "states", "knife", "test knife"} | {
+    "teacher_init",
+    "test teacher_init",
+}
+KNIFE = {"knife", "test knife"}
+STUDENTS = KNIFE | {"finetune", "test finetune", "teacher_init", "test teacher_init"}
+TESTS = {"test with", "test without"} | {f"test {method}" for method in METHODS}
+EVERYTHING = TEACHER | STUDENTS
+# What changes with a key of the config, besides the run's own key.
+CHANGES: dict[str, set[str]] = {
+    "student.learning_rate=0.001": STUDENTS,
+    "student.epochs=3": STUDENTS,
+    "seeds=[1]": STUDENTS,
+    "teacher.learning_rate=0.001": TEACHER,
+    "teacher.bottleneck=false": TEACHER,
+    "teacher.seed=4": TEACHER,
+    "align.input.weight=10": KNIFE,
+    "align.input.distance=mse": KNIFE,
+    "align.input.layers=all": KNIFE | {"states"},
+    "align.input.layers=[[3, 2]]": KNIFE | {"states"},
+    "align.output.weight=1": KNIFE | {"states"},
+    "align={output: {weight: 1, target: choices}}": KNIFE,
+    "align.states=online": KNIFE | {"states"},
+    "align.states_precision=bf16": KNIFE | {"states"},
+    "data.rationale=shuffled": TEACHER | {"data"},
+    "data.world.train=44": EVERYTHING | {"data"},
+    "data.fraction=0.5": EVERYTHING | {"data"},
+    "data.max_tokens=200": EVERYTHING,
+    "data.world.test=22": TESTS | {"data"},
+    "scale.precision=bf16": EVERYTHING,
+    "name=other": set(),
+}
+NO_CHANGES = [
+    "scale={launcher: ray, workers: 2}",
+    "scale.zero_stage=3",
+    "scale.checkpoint_steps=7",
+    "align.output.target=choices",
+    "track.experiment=other",
+    # The order and the number of methods and seeds change no single result.
+    "methods=[teacher_init, knife, finetune]",
+    "align.input.layers=[[3, 3]]",
+]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return keys(plan_of(tmp_path_factory.mktemp("plain")))
+
+
+@pytest.mark.parametrize("override", CHANGES)
+def test_a_key_changes_with_what_its_result_hangs_on(
+    plain: dict[str, str], tmp_path: Path, override: str
+) -> None:
+    found = keys(plan_of(tmp_path, override))
+    assert set(found) == set(plain)
+    changed = {name for name in found if found[name] != plain[name]}
+    assert changed == CHANGES[override] | {"run"}
+
+
+@pytest.mark.parametrize("override", NO_CHANGES)
+def test_a_key_stays_where_no_number_changes(
+    plain: dict[str, str], tmp_path: Path, override: str
+) -> None:
+    found = keys(plan_of(tmp_path, override))
+    assert {n: k for n, k in found.items() if n != "run"} == {
+        n: k for n, k in plain.items() if n != "run"
+    }
+
+
+def test_stages_stand_after_what_they_read_and_none_twice(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "seeds=[0, 1]")
+    places = [(stage.kind, stage.key) for stage in plan.stages]
+    assert len(set(places)) == len(places)
+    for number, stage in enumerate(plan.stages):
+        assert all(place in places[:number] for place in inputs(stage))
+    kinds = [kind for kind, _ in places]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "teacher": 1,
+        "states": 1,
+        "student": 6,
+        "evaluate": 6 + 2,
+    }
+    assert [(m.method, m.seed) for m in plan.members] == [(m, s) for m in METHODS for s in (0, 1)]
+
+
+def test_variants_share_what_they_have_in_common(tmp_path: Path) -> None:
+    variants: list[Any] = [
+        "finetune",
+        "knife",
+        {"name": "heavy", "method": "knife", "align": {"input": {"weight": 100}}},
+        {"name": "shuffled", "method": "knife", "data": {"rationale": "shuffled"}},
+        {"name": "open", "method": "knife", "teacher": {"bottleneck": False}},
+        {"name": "plain", "method": "finetune", "data": {"rationale": "none"}},
+    ]
+    plan = plan_run(small_config(tmp_path, methods=variants))
+    by_name = {member.method: member.student for member in plan.members}
+    assert by_name["heavy"].states == by_name["knife"].states
+    assert len({by_name[name].states for name in ("knife", "shuffled", "open")}) == 3
+    # Finetuning sees no rationale: taking them away makes no other student.
+    assert by_name["plain"].key == by_name["finetune"].key
+    kinds = [stage.kind for stage in plan.stages]
+    assert (kinds.count("teacher"), kinds.count("states"), kinds.count("student")) == (3, 3, 5)
+    labels = {stage.label for stage in plan.stages if stage.kind == "teacher"}
+    assert labels == {"teacher", "teacher of shuffled", "teacher of open"}
+    # The ceiling is that of the run's own teacher.
+    assert plan.teacher is not None
+    assert {stage.model_key for stage in plan.ceiling.values()} == {plan.teacher.key}
+    assert plan.teacher.key in [stage.key for stage in plan.stages if stage.label == "teacher"]
+
+
+def test_a_run_without_knife_has_no_teacher(tmp_path: Path) -> None:
+    plan = plan_run(small_config(tmp_path, methods=["finetune"]))
+    assert plan.teacher is None
+    assert plan.ceiling == {}
+    assert [stage.kind for stage in plan.stages] == ["student", "evaluate"]
+
+
+def test_online_students_read_the_teacher_and_stored_ones_do_not(tmp_path: Path) -> None:
+    for states, reads in (("stored", {"states"}), ("online", {"states", "teacher"})):
+        plan = plan_run(small_config(tmp_path, align={"states": states}))
+        assert {kind for kind, _ in inputs(plan.members[0].student)} == reads
+    init = plan_run(small_config(tmp_path, methods=["teacher_init"])).members[0].student
+    assert {kind for kind, _ in inputs(init)} == {"teacher"}
+
+
+def test_only_what_is_missing_and_what_it_reads_is_needed(tmp_path: Path) -> None:
+    plan = plan_run(small_config(tmp_path, methods=["finetune", "knife"]))
+    by_label = {stage.label: stage for stage in plan.stages}
+    everything = {(stage.kind, stage.key) for stage in plan.stages}
+
+    def without(*labels: str) -> list[str]:
+        lost = {(by_label[label].kind, by_label[label].key) for label in labels}
+        return [stage.label for stage in needed(plan.stages, everything - lost)]
+
+    assert needed(plan.stages, set()) == plan.stages
+    assert without() == []
+    # Nobody reads these any more.
+    assert without("teacher", "teacher states") == []
+    assert without("knife seed 0") == ["knife seed 0"]
+    assert without("test knife seed 0") == ["test knife seed 0"]
+    assert without("knife seed 0", "test knife seed 0") == ["knife seed 0", "test knife seed 0"]
+    assert without("knife seed 0", "teacher states") == ["teacher states", "knife seed 0"]
+    assert without("knife seed 0", "teacher states", "teacher") == [
+        "teacher",
+        "teacher states",
+        "knife seed 0",
+    ]
+    assert without("finetune seed 0", "teacher") == ["finetune seed 0"]
+    assert without("test teacher", "teacher") == ["teacher", "test teacher"]
+
+
+def test_all_faults_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    variants: list[Any] = [
+        {"name": "lost", "method": "knife", "model": {"student": str(tmp_path / "empty")}},
+        {"name": "bare", "method": "knife", "data": {"rationale": "none"}},
+        {"name": "mixed", "method": "knife", "model": {"teacher": str(tiny_bert)}},
+        {"name": "deep", "method": "knife", "align": {"input": {"layers": [[4, 1], [1, 9]]}}},
+        {"name": "long", "method": "finetune", "data": {"max_tokens": 9}},
+    ]
+    config = small_config(
+        tmp_path / "file" / "store",
+        methods=["knife", *variants],
+        scale={"launcher": "ray", "workers": 3},
+    )
+    with pytest.raises(UserError) as caught:
+        plan_run(config)
+    faults = caught.value.faults
+    for start in (
+        "teacher.batch_size: must be a multiple of scale.workers x teacher.accumulate = 3",
+        "student.batch_size: must be a multiple of scale.workers x student.accumulate = 3",
+        f"store: {tmp_path / 'file' / 'store'}: {tmp_path / 'file'} is a file",
+        f"model.student: {tmp_path / 'empty'} has no config.json",
+        "model: teacher and student must both be encoder-decoders or both be encoders",
+        "align.input.layers: student layer 4 must be from 1 to 3",
+        "align.input.layers: teacher layer 9 must be from 1 to 3",
+        "data.max_tokens: 80 of 80 task inputs are longer than 9 tokens",
+    ):
+        assert any(fault.startswith(start) for fault in faults), (start, faults)
+    assert any("rationale" in fault for fault in faults)
+    assert len(faults) == len(set(faults))
+
+
+def test_teacher_and_student_that_do_not_go_together(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    backbone = load_backbone(EMBEDDED["tiny-t5"])
+    state = gathered_state(backbone)
+    state = {name: tensor * 1.01 for name, tensor in state.items()}
+    backbone.save(other, state)
+    load_tokenizer(EMBEDDED["tiny-t5"], "model").save_pretrained(other)
+    # Another teacher with the same tokens goes with the student, but lends it no weights.
+    plan = plan_run(small_config(tmp_path / "store", model={"teacher": str(other)}))
+    assert plan.teacher is not None
+    with pytest.raises(UserError) as caught:
+        plan_run(small_config(tmp_path, methods=METHODS, model={"teacher": str(other)}))
+    assert caught.value.faults == [
+        "methods: teacher_init starts from the teacher's weights, so model.student must be the "
+        f"model of model.teacher, but got 'tiny-t5' and {str(other)!r}"
+    ]
+    # Another tokenizer: the tokens of the task input differ.
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"yes"', '"yess"'))
+    with pytest.raises(UserError, match="cut task inputs into different tokens"):
+        plan_run(small_config(tmp_path, model={"teacher": str(other)}))
+
+
+def test_a_variant_may_not_change_the_test_split(tmp_path: Path) -> None:
+    other: Any = {"name": "other", "method": "knife", "data": {"world": {"seed": 5}}}
+    with pytest.raises(UserError, match="a variant changes the test split"):
+        plan_run(small_config(tmp_path, methods=["knife", other]))
+
+
+def test_what_is_truncated_is_said(tmp_path: Path) -> None:
+    examples = [
+        Example(f"e{n}", "which food ?", ("fish", "fruit"), n % 2, "fish " * (5 * n + 1))
+        for n in range(30)
+    ]
+    write_examples(tmp_path / "all.jsonl", examples)
+    plan = plan_run(
+        small_config(
+            tmp_path / "store", data={"source": str(tmp_path / "all.jsonl"), "max_tokens": 60}
+        )
+    )
+    (note,) = [note for note in plan.notes if "cut to fit" in note]
+    own = 9 + 1
+    lengths = [own + 2 + 5 * n + 1 for n in range(30)]
+    cut = [length - 60 for length in lengths if length > 60]
+    assert note == (
+        f"{len(cut)} rationales were cut to fit data.max_tokens=60 ({sum(cut)} tokens in all); "
+        "task inputs are never cut"
+    )
+
+
+def test_a_plan_reads_each_source_and_model_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def counting(name: str, key: str) -> Any:
+        seen.append(name)
+        return find_model(name, key)
+
+    monkeypatch.setattr("knife.plan_sources.find_model", counting)
+    plan_of(tmp_path, "seeds=[0, 1, 2]")
+    assert seen == ["tiny-t5"]
