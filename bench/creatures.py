@@ -14,7 +14,12 @@ from typing import Any
 
 KNIFE = [sys.executable, "-m", "knife"]
 CUES = [float(cue) for cue in sys.argv[2:]] or [0.0, 0.5]
-FULL_BUDGET = ("student.epochs=20", "student.evaluate_epochs=5")
+# World and training of `creatures-full`, on the methods of `demo`.
+FULL = (
+    "data.world={creatures: 64, train: 2000, dev: 200, test: 400, seed: 1}",
+    "teacher.epochs=2",
+    "student={epochs: 20, evaluate_epochs: 5}",
+)
 RATES = ("2.5e-3", "5e-3")
 
 
@@ -33,8 +38,8 @@ def choose() -> None:
         accuracies: dict[str, dict[str, float]] = {}
         for rate in RATES:
             found = run(
-                "demo", "name=choose", "seeds=[100]", "data.world.seed=1",
-                f"data.world.cue={cue}", f"student.learning_rate={rate}", *FULL_BUDGET,
+                "demo", "name=choose", "seeds=[100]", *FULL,
+                f"data.world.cue={cue}", f"student.learning_rate={rate}",
             )  # fmt: skip
             for student in found["students"]:
                 trained = json.loads((Path(student["folder"]) / "trained.json").read_text())
