@@ -17,7 +17,7 @@ CUES = [float(cue) for cue in sys.argv[2:]] or [0.0, 0.5]
 # World and training of `creatures-full`, on the methods of `demo`.
 FULL = (
     "data.world={creatures: 64, train: 2000, dev: 200, test: 400, seed: 1}",
-    "teacher.epochs=2",
+    "teacher.epochs=3",
     "student={epochs: 20, evaluate_epochs: 5}",
 )
 RATES = ("2.5e-3", "5e-3")
