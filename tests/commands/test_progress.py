@@ -1,0 +1,167 @@
+"""Progress: fed with rows of journals and artifacts as they come, without a run."""
+
+import io
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from command_fixtures import FinishedRun
+
+from knife.config import read
+from knife.display import clock, display
+from knife.plan import Plan, plan_run
+from knife.progress import Progress
+from knife.steps import total_steps
+from knife.track.follow import Follower
+from knife.track.journal import Row
+from knife.train.stage import Stage, StudentStage
+
+
+@pytest.fixture
+def plan(finished_run: FinishedRun, tmp_path: Path) -> Plan:
+    """The plan of the finished run, on a store of its own that is empty."""
+    return plan_run(read(finished_run.config, [f"store={tmp_path / 'store'}"]))
+
+
+def row(step: int, moment: float, **metrics: float) -> Row:
+    return {"step": step, "time": moment, "metrics": metrics}
+
+
+def finish(stage: Stage, finished_run: FinishedRun, plan: Plan) -> None:
+    """Put the artifact that the finished run has of a stage into the plan's store."""
+    source = finished_run.store / stage.kind / stage.key
+    shutil.copytree(source, Path(plan.config.store) / stage.kind / stage.key)
+
+
+def test_stages_are_done_one_after_the_other(plan: Plan, finished_run: FinishedRun) -> None:
+    progress = Progress(plan.stages, plan)
+    assert progress.look({}) == []
+    for number, stage in enumerate(plan.stages):
+        assert (progress.number, progress.stage) == (number, stage)
+        finish(stage, finished_run, plan)
+        assert progress.look({}) == [stage]
+    assert progress.stage is None
+    assert progress.total == 0
+    assert progress.seconds_left() == (0.0, 0.0)
+
+
+def test_results_are_what_the_verdict_says(plan: Plan, finished_run: FinishedRun) -> None:
+    for stage in plan.stages:
+        finish(stage, finished_run, plan)
+    progress = Progress(plan.stages, plan)
+    assert progress.look({}) == plan.stages
+    said = {stage.label: progress.result(stage) for stage in plan.stages}
+    for method in finished_run.result["verdict"]["methods"]:
+        share = f"{100 * method['accuracy']:.1f} %"
+        assert said[f"test {method['method']} seed 0"] == f"test {share}"
+    assert re.fullmatch(r"dev \d+\.\d % \(step \d of 4\)", said["teacher"])
+    assert said["teacher states"] == "0.2 MiB"
+
+
+def test_units_and_time_left_of_a_training(plan: Plan) -> None:
+    progress = Progress(plan.stages, plan)
+    assert progress.stage
+    place = (progress.stage.kind, progress.stage.key)
+    assert progress.total == total_steps(plan.stages[0], plan.data[progress.stage.data]) == 4  # type: ignore[arg-type]
+    progress.look({})
+    assert progress.units == 0
+    assert progress.seconds_left() == (None, None)
+    progress.look({place: row(1, 100.0)})
+    assert progress.units == 1
+    progress.look({place: row(3, 110.0)})
+    assert progress.units == 3
+    # One step of 5 s is left, and two students of 4 steps, about as fast as the teacher.
+    assert progress.seconds_left() == (5.0, 45.0)
+    # The stage was cut off and goes on from an earlier step: time is measured anew.
+    progress.look({place: row(0, 200.0)})
+    progress.look({place: row(2, 204.0)})
+    assert progress.seconds_left()[0] == 4.0
+
+
+def test_students_are_as_fast_as_the_students_before(plan: Plan, finished_run: FinishedRun) -> None:
+    progress = Progress(plan.stages, plan)
+    students = [stage for stage in plan.stages if isinstance(stage, StudentStage)]
+    for stage in plan.stages[: plan.stages.index(students[1])]:
+        finish(stage, finished_run, plan)
+    progress.look({})
+    assert progress.stage == students[1]
+    of_stage, of_run = progress.seconds_left()
+    trained = finished_run.store / "student" / students[0].key / "trained.json"
+    seconds = float(re.findall(r'"seconds": ([\d.]+)', trained.read_text())[0])
+    assert of_stage == pytest.approx(seconds)
+    assert of_stage is not None
+    assert of_run is not None
+    assert of_run >= of_stage
+
+
+def test_states_count_examples(plan: Plan, finished_run: FinishedRun) -> None:
+    progress = Progress(plan.stages, plan)
+    finish(plan.stages[0], finished_run, plan)
+    progress.look({})
+    assert progress.stage
+    assert progress.stage.kind == "states"
+    progress.look({("states", progress.stage.key): row(1, 1.0, examples=30)})
+    assert (progress.units, progress.total) == (30, 40)
+
+
+class Terminal(io.StringIO):
+    """A text stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["plain", "terminal"])
+def test_every_stage_is_ticked_off_once(
+    plan: Plan,
+    finished_run: FinishedRun,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: io.StringIO,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with Follower(Path(plan.config.store)) as follower, display(plan.stages, plan, follower):
+        for stage in plan.stages:
+            finish(stage, finished_run, plan)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert text.startswith("8 of 8 stages to make, in this process; starting …\n")
+    for number, stage in enumerate(plan.stages, start=1):
+        done = (
+            f"✓ {number}/8 {stage.label}: "
+            if stream.isatty()
+            else f"[{number}/8] {stage.label}: done, "
+        )
+        assert text.count(done) == 1
+
+
+def test_rows_become_lines(
+    plan: Plan, finished_run: FinishedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The journal that the finished run left, written anew while the display looks."""
+    store = Path(plan.config.store)
+    teacher = plan.stages[0]
+    work = store / "work" / f"teacher-{teacher.key}"
+    work.mkdir(parents=True)
+    journal = finished_run.store / "teacher" / teacher.key / "journal.jsonl"
+    (work / "journal.jsonl").write_text(journal.read_text())
+    with Follower(store, interval=0.01) as follower:
+        follower.follow("teacher", teacher.key, None)
+        while not follower.newest():
+            pass
+        with display(plan.stages, plan, follower):
+            pass
+    line = capsys.readouterr().err.splitlines()[1]
+    assert re.match(
+        r"\[1/8\] teacher: 4/4, loss \d+\.\d{3}, dev \d+\.\d %, \d+ examples/s", line
+    ), line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3540, "59 min"), (7500, "2 h 5 min")],
+)
+def test_clock(seconds: float, words: str) -> None:
+    assert clock(seconds) == words
