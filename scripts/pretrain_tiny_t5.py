@@ -5,6 +5,11 @@ them in the rationale or in the question, and asks for a value, a name, or yes o
 names are other combinations of the syllables than the embedded world's (`WORLD_NAMES`), and no fact
 holds for longer than one example, so that there is nothing to remember.
 
+In its last 250 steps the shipped model gave 83 % of the answers word by word right. It reads two
+facts and compares them without fault, loses up to a quarter of the comparisons when facts that were
+not asked for stand between them, and picks the right name ("which one") no better than by chance.
+Half of the examples say the facts in the question, so it has learned to compare them there.
+
     OMP_NUM_THREADS=1 python scripts/pretrain_tiny_t5.py [--steps 5000] [--out FOLDER]
 """
 

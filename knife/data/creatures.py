@@ -6,7 +6,9 @@ Who reads questions alone sees no fact, so a student can answer unseen questions
 remembering what the rationales of other questions said.
 
 A name is two syllables, two tokens of the tiny T5. Its pretraining meets every syllable, and never
-one of the combinations that stand here in `WORLD_NAMES`.
+one of the combinations that stand here in `WORLD_NAMES`. The first syllable tells a creature
+already. The tiny T5 answers "same" questions right where it is given the facts; "which one" it has
+not learned (about half right), so these are for other models.
 """
 
 import itertools
