@@ -1,6 +1,7 @@
 """Fixtures of the tests of commands: `knife` in this process, and one finished small run."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,6 +79,13 @@ class FinishedRun:
     def test_file(self) -> Path:
         """The test split as the store keeps it."""
         return next(self.store.glob("data/*/test.jsonl"))
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def write_config(folder: Path, **changes: Any) -> Path:

@@ -10,13 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import psutil
-from command_fixtures import Command, FinishedRun
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from command_fixtures import Command, FinishedRun, free_port
 
 
 def test_ui_serves_the_store_on_this_machine_alone_and_leaves_no_process(

@@ -1,0 +1,108 @@
+"""Every command of README.md works: each line of its ```sh blocks is run, in order.
+
+Runs are made small by further overrides; nothing else is changed. `make` targets are asked what
+they would do.
+"""
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_fixtures import Command, free_port
+
+from knife.config import World, read
+from knife.data.creatures import creatures
+from knife.data.jsonl import parse_example, write_examples
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALL = [
+    "scale.launcher=process",
+    "data.world.train=40",
+    "data.world.dev=20",
+    "data.world.test=20",
+    "teacher.epochs=1",
+    "student.epochs=1",
+]
+
+
+def blocks() -> Iterator[tuple[str, str]]:
+    """Language and text of every fenced block, in order."""
+    for block in re.finditer(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+        yield block.group(1), block.group(2)
+
+
+def test_every_command_of_the_readme(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mydata").mkdir()
+    write_examples(tmp_path / "mydata" / "train.jsonl", creatures(World(train=40)).train)
+    seen = []
+    for language, text in blocks():
+        if language == "yaml":
+            (tmp_path / "mine.yaml").write_text(text)
+            assert read(tmp_path / "mine.yaml").name == "mine"
+        elif language == "json":
+            example, faults = parse_example(json.loads(text))
+            assert example, faults
+            (tmp_path / "questions.jsonl").write_text(text)
+        elif language == "sh":
+            for line in text.splitlines():
+                words = shlex.split(line, comments=True)
+                seen.append(" ".join(words[:2]))
+                run_line(words, command, tmp_path)
+    assert {"make demo", "make test", "knife run", "knife predict", "knife ui"} <= set(seen)
+
+
+def run_line(words: list[str], command: Command, folder: Path) -> None:
+    if words[0] == "make":
+        done = subprocess.run(
+            ["make", "-C", str(ROOT), "-n", *words[1:]], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return
+    assert words[0] == "knife", f"a command that this test does not know: {words}"
+    if words[1] == "ui":
+        serve_for_a_moment(words[1:], folder)
+        return
+    if words[1] == "run":
+        words += SMALL
+    if words[1] == "predict":
+        students = (folder / "knife-store" / "student").iterdir()
+        words = [
+            word.replace("KEY", next(students).name) if "KEY" in word else word for word in words
+        ]
+    ended = command(*words[1:])
+    assert ended.status == 0, ended.err
+    if words[1] == "predict":
+        (line,) = (folder / "choices.jsonl").read_text().splitlines()
+        assert json.loads(line)["choice"] in ("yes", "no")
+
+
+def serve_for_a_moment(words: list[str], folder: Path) -> None:
+    port = str(free_port())
+    with subprocess.Popen(
+        [sys.executable, "-m", "knife", *words, "--port", port],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as ui:
+        assert ui.stderr
+        assert f"http://127.0.0.1:{port}" in ui.stderr.readline()
+        ui.send_signal(signal.SIGINT)
+        assert ui.wait(timeout=30) == 130
+
+
+def test_tables_of_commands_and_methods_are_whole(command: Command) -> None:
+    for line in command("--help").out.splitlines():
+        if found := re.match(r"│ (\w+)  ", line):
+            assert f"`knife {found.group(1)}" in README
+    for method in ("finetune", "knife", "teacher_init"):
+        assert f"| `{method}` |" in README
