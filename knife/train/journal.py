@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 NAME = "journal.jsonl"
 
@@ -23,9 +24,11 @@ class Journal:
             unfinished.replace(path)
         self._file = path.open("a")
 
-    def add(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
-        """Add a line; it is on its way to readers when this returns."""
-        row = {"step": step, "epoch": round(epoch, 4), "time": time.time(), "metrics": metrics}
+    def add(self, step: int, epoch: float | None, metrics: dict[str, float]) -> None:
+        """Add a line; it is on its way to readers when this returns. Who trains has an epoch."""
+        row: dict[str, Any] = {"step": step, "time": time.time(), "metrics": metrics}
+        if epoch is not None:
+            row["epoch"] = round(epoch, 4)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 

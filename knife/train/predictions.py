@@ -24,5 +24,5 @@ def evaluate_model(stage: EvaluateStage, place: Place) -> None:
             for row in predictions(split.ids, split.tokens, scores):
                 file.write(json.dumps(row) + "\n")
         journal = Journal(place.work)
-        journal.add(0, 0.0, {"test_accuracy": accuracy, "test_loss": loss})
+        journal.add(0, None, {"test_accuracy": accuracy, "test_loss": loss})
         journal.close()

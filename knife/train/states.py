@@ -61,7 +61,7 @@ def compute_states(stage: StatesStage, place: Place) -> None:
             write_json(kept, {"tokens": own.tokens, "sums": own.sums_L3.tolist()})
         moments.merge(own)
         if journal:
-            journal.add(number + 1, 0.0, {"shards": number + 1})
+            journal.add(number + 1, None, {"shards": number + 1})
     everybody = gather((moments.tokens, moments.sums_L3))
     if journal:
         journal.close()

@@ -1,0 +1,308 @@
+"""Whole runs in this process: what is made, what is found again, and what MLflow has of it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from safetensors.torch import load_file
+from small_run import small_config
+from torch import Tensor
+
+from knife.config import RunConfig
+from knife.pipeline import Result, run
+from knife.plan import Plan
+from knife.store import Store
+from knife.track.follow import Follower
+from knife.train.stage import Stage
+
+
+@contextmanager
+def silent(_stages: list[Stage], _plan: Plan, _follower: Follower) -> Iterator[None]:
+    yield
+
+
+def config(store: Path, **changes: Any) -> RunConfig:
+    return small_config(store, **({"methods": ["finetune", "knife"]} | changes))
+
+
+@pytest.fixture(autouse=True)
+def no_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A run on a new store. Tests may add to the store, and mend what they break in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return run(config(tmp_path_factory.mktemp("store")), silent)
+
+
+def store_of(result: Result) -> Store:
+    return Store(result.plan.config.store)
+
+
+def labels(result: Result) -> list[str]:
+    return [stage.label for stage in result.made]
+
+
+def contents(result: Result, *, but: str = "") -> dict[str, bytes]:
+    """Every file of the run's artifacts, but those of one kind."""
+    store, found = store_of(result), {}
+    for stage in result.plan.stages:
+        if stage.kind != but:
+            folder = store.path(stage.kind, stage.key)
+            paths = [path for path in folder.rglob("*") if path.is_file()]
+            found |= {str(path.relative_to(store.root)): path.read_bytes() for path in paths}
+    return found
+
+
+def weights(result: Result, method: str) -> dict[str, Tensor]:
+    (member,) = [m for m in result.plan.members if m.method == method]
+    folder = store_of(result).path("student", member.student.key)
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def tree(result: Result) -> tuple[Run, dict[str, Run]]:
+    """The parent run and its nested runs by name."""
+    client = MlflowClient(result.tracking[0])
+    parent = client.get_run(result.tracking[1])
+    query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    nested = client.search_runs([parent.info.experiment_id], query)
+    assert len({run.info.run_name for run in nested}) == len(nested)
+    return parent, {run.info.run_name: run for run in nested}
+
+
+def history(result: Result, run: Run) -> list[tuple[str, int, float]]:
+    client = MlflowClient(result.tracking[0])
+    return sorted(
+        (name, metric.step, metric.value)
+        for name in run.data.metrics
+        for metric in client.get_metric_history(run.info.run_id, name)
+    )
+
+
+def journal(result: Result, *stages: Stage) -> list[tuple[str, int, float]]:
+    """All metrics of the stages' journals, a training's `epoch` as one of them."""
+    found = []
+    for stage in stages:
+        path = store_of(result).path(stage.kind, stage.key) / "journal.jsonl"
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            metrics = row["metrics"] | ({"epoch": row["epoch"]} if "epoch" in row else {})
+            found += [(name, row["step"], value) for name, value in metrics.items()]
+    # Two rows of one step, of training and of dev, have one epoch.
+    return sorted(set(found))
+
+
+def test_the_stages_are_made_in_order(first: Result) -> None:
+    assert labels(first) == [stage.label for stage in first.plan.stages]
+    assert len(first.made) == 8
+    store = store_of(first)
+    for stage in first.plan.stages:
+        assert store.damage(stage.kind, stage.key) == []
+        depends = store.path(stage.kind, stage.key) / "depends.json"
+        assert json.loads(depends.read_text())["stage"] == stage.kind
+    assert list((store.root / "work").iterdir()) == []
+    assert first.unsent == []
+    resolved = json.loads((first.folder / "config.json").read_text())
+    assert resolved == first.plan.config.model_dump(mode="json")
+    assert json.loads((first.folder / "verdict.json").read_text()) == first.verdict.to_dict()
+
+
+def test_mlflow_has_one_tree_a_run(first: Result) -> None:
+    parent, nested = tree(first)
+    assert parent.info.run_name == "small"
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["student.learning_rate"] == "0.003"
+    assert parent.data.tags["knife.fingerprint"] == first.plan.key
+    assert parent.data.tags["knife.data"] == ",".join(first.plan.data)
+    for method in first.verdict.methods:
+        assert parent.data.metrics[f"test_accuracy.{method.method}"] == method.accuracy
+    assert set(nested) == {"teacher", "finetune seed 0", "knife seed 0"}
+    assert {run.info.status for run in nested.values()} == {"FINISHED"}
+    client = MlflowClient(first.tracking[0])
+    assert {f.path for f in client.list_artifacts(parent.info.run_id)} == {
+        "config.yaml",
+        "verdict.json",
+    }
+    assert first.plan.teacher is not None
+    expected = journal(first, first.plan.teacher)
+    accuracies = [n for n in history(first, nested["teacher"]) if "_rationale" in n[0]]
+    assert [name for name, _, _ in accuracies] == [
+        "test_accuracy_with_rationale",
+        "test_accuracy_without_rationale",
+    ]
+    assert sorted(history(first, nested["teacher"])) == sorted(expected + accuracies)
+    for member in first.plan.members:
+        found = nested[f"{member.method} seed 0"]
+        assert history(first, found) == journal(first, member.student, member.evaluate)
+        assert found.data.tags["knife.method"] == member.method
+        assert found.data.tags["knife.fingerprint"] == member.student.key
+        artifacts = client.list_artifacts(found.info.run_id)
+        assert [file.path for file in artifacts] == ["predictions.jsonl"]
+        assert len(found.outputs.model_outputs) == 1
+        model = client.get_logged_model(found.outputs.model_outputs[0].model_id)
+        assert model.status == "READY"
+
+
+def test_a_second_run_makes_nothing_and_tells_nothing_twice(first: Result) -> None:
+    before, kept = contents(first), tree(first)
+    again = run(first.plan.config, silent)
+    assert again.made == []
+    assert again.verdict == first.verdict
+    assert again.tracking == first.tracking
+    assert contents(first) == before
+    parent, nested = tree(again)
+    assert history(again, parent) == history(first, kept[0])
+    assert set(nested) == set(kept[1])
+    for name, found in nested.items():
+        assert history(again, found) == history(first, kept[1][name])
+        assert len(found.outputs.model_outputs) == len(kept[1][name].outputs.model_outputs)
+    experiment = MlflowClient(first.tracking[0]).search_runs([parent.info.experiment_id])
+    assert len(experiment) == 4
+
+
+def test_a_lost_evaluation_is_made_again_without_training(first: Result) -> None:
+    before = contents(first, but="evaluate")
+    member = first.plan.members[1]
+    path = store_of(first).path("evaluate", member.evaluate.key)
+    predictions = (path / "predictions.jsonl").read_bytes()
+    shutil.rmtree(path)
+    again = run(first.plan.config, silent)
+    assert labels(again) == ["test knife seed 0"]
+    assert (path / "predictions.jsonl").read_bytes() == predictions
+    assert contents(first, but="evaluate") == before
+
+
+def test_a_damaged_prediction_file_is_found_and_made_again(first: Result) -> None:
+    member = first.plan.members[0]
+    path = store_of(first).path("evaluate", member.evaluate.key) / "predictions.jsonl"
+    predictions = path.read_text()
+    path.write_text(predictions.replace("true", "false", 1))
+    again = run(first.plan.config, silent)
+    assert labels(again) == ["test finetune seed 0"]
+    assert path.read_text() == predictions
+    assert [note for note in again.plan.notes if "damaged" in note] == [
+        f"evaluate/{member.evaluate.key} is damaged (predictions.jsonl): made again"
+    ]
+
+
+def test_a_damaged_shard_of_states_is_found_and_the_states_alone_made_again(
+    first: Result,
+) -> None:
+    (stage,) = [s for s in first.plan.stages if s.kind == "states"]
+    folder = store_of(first).path("states", stage.key)
+    shard = sorted(folder.glob("shard-*.safetensors"))[1]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    before = contents(first, but="states")
+    # A new seed reads the states.
+    again = run(config(store_of(first).root, seeds=[0, 1]), silent)
+    assert set(labels(again)) == {
+        "teacher states",
+        *(f"{test}{method} seed 1" for test in ("", "test ") for method in ("finetune", "knife")),
+    }
+    assert f"states/{stage.key} is damaged ({shard.name}): made again" in again.plan.notes
+    assert shard.read_bytes() == whole
+    assert contents(first, but="states") == before
+
+
+def test_a_lost_student_is_trained_again_to_the_same_weights(first: Result) -> None:
+    store, member = store_of(first), first.plan.members[1]
+    before = weights(first, "knife")
+    shutil.rmtree(store.path("student", member.student.key))
+    again = run(first.plan.config, silent)
+    assert labels(again) == ["knife seed 0"]
+    after = weights(first, "knife")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    # MLflow has its metrics as they were.
+    _, nested = tree(again)
+    found = [n for n in history(again, nested["knife seed 0"]) if "per_second" not in n[0]]
+    expected = journal(again, member.student, member.evaluate)
+    assert found == [n for n in expected if "per_second" not in n[0]]
+
+
+def test_damaged_data_is_written_again(first: Result) -> None:
+    store = store_of(first)
+    (key,) = first.plan.data
+    train = store.path("data", key) / "train.jsonl"
+    whole = train.read_text()
+    train.write_text(whole[:-20])
+    assert run(first.plan.config, silent).made == []
+    assert train.read_text() == whole
+
+
+def test_an_online_teacher_gives_the_results_of_stored_states(first: Result) -> None:
+    root = store_of(first).root
+    online = run(config(root, methods=["knife"], align={"states": "online"}), silent)
+    # The teacher is there; of its states, the variance alone is needed.
+    assert labels(online) == ["teacher states", "knife seed 0", "test knife seed 0"]
+    stored = weights(first, "knife")
+    for name, tensor in weights(online, "knife").items():
+        assert float((tensor - stored[name]).norm() / stored[name].norm()) < 1e-4
+    one, other = (journal(result, result.plan.members[-1].student) for result in (first, online))
+    for (name, step, value), (same_name, same_step, same) in zip(one, other, strict=True):
+        assert (name, step) == (same_name, same_step)
+        if "per_second" not in name:
+            assert value == pytest.approx(same, rel=1e-4)
+
+
+def test_teacher_init_starts_from_the_teacher(first: Result) -> None:
+    root = store_of(first).root
+    still = {"epochs": 1, "learning_rate": 1e-12}
+    result = run(config(root, methods=["teacher_init", "finetune"], student=still), silent)
+    assert first.plan.teacher is not None
+    folder = store_of(first).path("teacher", first.plan.teacher.key)
+    teacher = load_file(folder / "model" / "model.safetensors")
+    student = weights(result, "teacher_init")
+    assert set(student) == set(teacher)
+    assert all(torch.allclose(student[name], teacher[name], atol=1e-7) for name in teacher)
+    other = weights(result, "finetune")
+    assert not all(torch.allclose(other[name], teacher[name], atol=1e-3) for name in teacher)
+
+
+def test_without_the_bottleneck_the_teacher_reads_rationale_states(first: Result) -> None:
+    root = store_of(first).root
+    variant = {"name": "open", "method": "knife", "teacher": {"bottleneck": False}}
+    result = run(config(root, methods=["finetune", variant]), silent)
+    (stage,) = [s for s in result.plan.stages if s.kind == "teacher"]
+    settings = store_of(result).path("teacher", stage.key) / "model" / "knife.json"
+    assert json.loads(settings.read_text())["bottleneck"] is False
+    student = store_of(result).path("student", result.plan.members[1].student.key)
+    assert json.loads((student / "model" / "knife.json").read_text())["bottleneck"] is True
+
+
+def test_a_run_that_fails_says_so_in_mlflow_and_can_be_mended(tmp_path: Path) -> None:
+    wild = config(tmp_path, methods=["finetune"], student={"epochs": 4, "learning_rate": 3e37})
+    with pytest.raises(FloatingPointError):
+        run(wild, silent)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "knife"]
+    names = {
+        found.info.run_name: found.info.status
+        for found in client.search_runs([experiment.experiment_id])
+    }
+    assert names["small"] == "FAILED"
+    assert not list(tmp_path.glob("student/*"))
+
+    @contextmanager
+    def interrupting(_stages: list[Stage], _plan: Plan, _follower: Follower) -> Iterator[None]:
+        raise KeyboardInterrupt
+        yield
+
+    tame = config(tmp_path, methods=["finetune"])
+    with pytest.raises(KeyboardInterrupt):
+        run(tame, interrupting)
+    ended = run(tame, silent)
+    assert labels(ended) == ["finetune seed 0", "test finetune seed 0"]
+    parent, nested = tree(ended)
+    assert parent.info.status == "FINISHED"
+    assert {found.info.status for found in nested.values()} == {"FINISHED"}
