@@ -55,7 +55,8 @@ def labels(result: Result) -> list[str]:
 
 def contents(result: Result, *, but: str = "") -> dict[str, bytes]:
     """Every file of the run's artifacts, but those of one kind."""
-    store, found = store_of(result), {}
+    store = store_of(result)
+    found: dict[str, bytes] = {}
     for stage in result.plan.stages:
         if stage.kind != but:
             folder = store.path(stage.kind, stage.key)
