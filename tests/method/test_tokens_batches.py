@@ -194,7 +194,7 @@ def test_examples_of_a_batch_are_alike_in_length() -> None:
 def test_lengths_that_are_near_share_batches() -> None:
     """Two kinds of questions, one a little longer, are not trained on apart."""
     lengths = [20, 24] * 320
-    mixed = 0
+    mixed = 0.0
     for epoch in range(50):
         batches = training_rows(lengths, 32, 0, epoch)
         mixed += sum(len({lengths[r] for r in b.rows}) == 2 for b in batches) / len(batches)
