@@ -11,6 +11,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from recorded import Point, journal_points, points, run_tree, timeless
 from safetensors.torch import load_file
 from small_run import small_config
 from torch import Tensor
@@ -72,35 +73,17 @@ def weights(result: Result, method: str) -> dict[str, Tensor]:
 
 
 def tree(result: Result) -> tuple[Run, dict[str, Run]]:
-    """The parent run and its nested runs by name."""
-    client = MlflowClient(result.tracking[0])
-    parent = client.get_run(result.tracking[1])
-    query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    nested = client.search_runs([parent.info.experiment_id], query)
-    assert len({run.info.run_name for run in nested}) == len(nested)
-    return parent, {run.info.run_name: run for run in nested}
+    uri, run_id = result.tracking
+    assert run_id
+    return run_tree(uri, run_id)
 
 
-def history(result: Result, run: Run) -> list[tuple[str, int, float]]:
-    client = MlflowClient(result.tracking[0])
-    return sorted(
-        (name, metric.step, metric.value)
-        for name in run.data.metrics
-        for metric in client.get_metric_history(run.info.run_id, name)
-    )
+def history(result: Result, run: Run) -> list[Point]:
+    return points(result.tracking[0], run)
 
 
-def journal(result: Result, *stages: Stage) -> list[tuple[str, int, float]]:
-    """All metrics of the stages' journals, a training's `epoch` as one of them."""
-    found = []
-    for stage in stages:
-        path = store_of(result).path(stage.kind, stage.key) / "journal.jsonl"
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            metrics = row["metrics"] | ({"epoch": row["epoch"]} if "epoch" in row else {})
-            found += [(name, row["step"], value) for name, value in metrics.items()]
-    # Two rows of one step, of training and of dev, have one epoch.
-    return sorted(set(found))
+def journal(result: Result, *stages: Stage) -> list[Point]:
+    return journal_points(store_of(result), *stages)
 
 
 def test_the_stages_are_made_in_order(first: Result) -> None:
@@ -226,9 +209,9 @@ def test_a_lost_student_is_trained_again_to_the_same_weights(first: Result) -> N
     assert all(torch.equal(before[name], after[name]) for name in before)
     # MLflow has its metrics as they were.
     _, nested = tree(again)
-    found = [n for n in history(again, nested["knife seed 0"]) if "per_second" not in n[0]]
+    found = timeless(history(again, nested["knife seed 0"]))
     expected = journal(again, member.student, member.evaluate)
-    assert found == [n for n in expected if "per_second" not in n[0]]
+    assert found == timeless(expected)
 
 
 def test_damaged_data_is_written_again(first: Result) -> None:

@@ -2,25 +2,21 @@
 
 import json
 import math
-import multiprocessing
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pair import Pair, in_pair, make
 from safetensors.torch import load_file
 from small import EXAMPLES, save_tiny_bert
 from small_run import small_config
-from torch import Tensor, distributed
+from torch import Tensor
 
 from knife.config import RunConfig
-from knife.pipeline import publish_data
 from knife.plan import plan_run
-from knife.store import Store
 from knife.train import loop
 from knife.train.context import PlainContext
-from knife.train.stages import run_stages
 
 # Imported by the engine in its own way first.
 import deepspeed  # isort: skip
@@ -43,19 +39,6 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 
 
-class Pair:
-    """The context of one of two workers on this machine."""
-
-    world_size = 2
-    device = torch.device("cpu")
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-
-    def report(self, stage: str, metrics: dict[str, Any]) -> None:
-        """Nobody listens."""
-
-
 def config(folder: Path, name: str) -> RunConfig:
     """The run of a name; the store is a folder of that name."""
     changes = dict(CHANGES)
@@ -65,24 +48,9 @@ def config(folder: Path, name: str) -> RunConfig:
     return small_config(folder / name, scale=SCALES.get(name, {}), **changes)
 
 
-def make(folder: Path, name: str, context: PlainContext | Pair) -> None:
-    """Make the run, with a journal row a step."""
-    run = config(folder, name)
-    plan = plan_run(run)
-    if context.rank == 0:
-        store = Store(folder / name)
-        for key in plan.data:
-            publish_data(store, key, plan)
-    distributed.barrier()
+def work(context: Pair, folder: Path) -> None:
+    """One of the two workers: all scales after each other, with a journal row a step."""
     loop.LOG_STEPS = 1
-    run_stages(plan.stages, folder / name, run.scale, context)
-
-
-def work(rank: int, folder: Path) -> None:
-    """One of the two workers: all scales after each other."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-    method = f"file://{folder / 'rendezvous'}"
-    distributed.init_process_group("gloo", init_method=method, rank=rank, world_size=2)
     engines: list[list[Any]] = []
     initialize = deepspeed.initialize
 
@@ -95,9 +63,8 @@ def work(rank: int, folder: Path) -> None:
     deepspeed.initialize = noting
     for name in SCALES:
         engines.clear()
-        make(folder, name, Pair(rank))
-        (folder / f"{name}-{rank}.json").write_text(json.dumps(engines))
-    distributed.destroy_process_group()
+        make(config(folder, name), context)
+        (folder / f"{name}-{context.rank}.json").write_text(json.dumps(engines))
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +72,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stores of all runs: those of two workers by scale, and those of one process."""
     folder = tmp_path_factory.mktemp("zero")
     save_tiny_bert(folder / "model", EXAMPLES, dropout=0.0)
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=work, args=(rank, folder)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
+    wait = in_pair(work, folder)
     with PlainContext() as context, pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "LOG_STEPS", 1)
         for name in ("alone", "alone-bert"):
-            make(folder, name, context)
-    for worker in workers:
-        worker.join(300)
-    for worker in workers:
-        worker.kill()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+            make(config(folder, name), context)
+    wait()
     return folder
 
 

@@ -1,0 +1,66 @@
+"""Runs without a launcher: in this process, or in two workers on this machine."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from knife.config import RunConfig
+from knife.pipeline import publish_data
+from knife.plan import plan_run
+from knife.store import Store
+from knife.train.context import Context
+from knife.train.stages import run_stages
+
+
+class Pair:
+    """The context of one of two workers."""
+
+    world_size = 2
+    device = torch.device("cpu")
+
+    def __init__(self, rank: int, folder: Path) -> None:
+        self.rank = rank
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+        method = f"file://{folder / 'rendezvous'}"
+        distributed.init_process_group("gloo", init_method=method, rank=rank, world_size=2)
+
+    def report(self, stage: str, metrics: dict[str, Any]) -> None:
+        """Nobody listens."""
+
+
+def make(config: RunConfig, context: Context) -> None:
+    """Make all stages of a run; every worker calls it."""
+    plan = plan_run(config)
+    root = Path(config.store)
+    if context.rank == 0:
+        for key in plan.data:
+            publish_data(Store(root), key, plan)
+    distributed.barrier()
+    run_stages(plan.stages, root, config.scale, context)
+
+
+def in_pair(work: Callable[[Pair, Path], None], folder: Path) -> Callable[[], None]:
+    """Start two processes that call `work` with their context; what comes back waits for them."""
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_start, args=(work, rank, folder)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+
+    def wait() -> None:
+        for worker in workers:
+            worker.join(300)
+            worker.kill()
+            worker.join()
+        assert [worker.exitcode for worker in workers] == [0, 0]
+
+    return wait
+
+
+def _start(work: Callable[[Pair, Path], None], rank: int, folder: Path) -> None:
+    work(Pair(rank, folder), folder)
+    distributed.destroy_process_group()
