@@ -83,6 +83,8 @@ def load_checkpoint(engine: Any, work: Path, context: Context) -> Place:
             if shape == (context.world_size, engine.zero_optimization_stage()):
                 found = (path.parent.name, values)
                 break
+        if found is None:
+            shutil.rmtree(folder)
     found = share(found)
     if found is None:
         return Place()
