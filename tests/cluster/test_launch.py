@@ -1,0 +1,124 @@
+"""What the launcher decides by itself; tests/pipeline/test_faults.py runs it with Ray."""
+
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+from small_run import small_config
+
+from knife.cluster import launch as launch_module
+from knife.cluster.capacity import capacity_faults, scale_faults
+from knife.cluster.launch import _first_failure, _in_thread, _make, _Work, _worker, launch
+from knife.config import Scale
+from knife.errors import UserError
+from knife.pipeline import publish_data
+from knife.plan import Plan, plan_run
+from knife.store import Store
+from knife.train.context import PlainContext
+from knife.train.stage import TeacherStage
+
+
+def test_what_a_place_can_never_give_is_refused() -> None:
+    scale = Scale(workers=8, gpus_per_worker=1)
+    assert capacity_faults(scale, {"CPU": 8, "GPU": 8}, "the cluster") == []
+    assert capacity_faults(scale, {"CPU": 4}, "the cluster") == [
+        "scale.workers: 8 workers need a CPU each, but the cluster has 4; ask for fewer",
+        "scale.gpus_per_worker: 8 x 1 GPUs are asked, but the cluster has 0; ask for fewer "
+        "workers or scale.gpus_per_worker=0",
+    ]
+
+
+def test_a_cluster_is_judged_when_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(tmp_path, scale={"launcher": "ray", "workers": 1000})
+    monkeypatch.setenv("RAY_ADDRESS", "example:1")
+    assert [fault.split(":")[0] for fault in scale_faults(config)] == [
+        "teacher.batch_size",
+        "student.batch_size",
+    ]
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert any("this machine has" in fault for fault in scale_faults(config))
+    with pytest.raises(UserError, match=r"^scale.workers: 1000 workers need a CPU each, but this"):
+        launch([], tmp_path, config.scale)
+
+
+@pytest.fixture
+def lost_model(tmp_path: Path) -> tuple[Plan, _Work]:
+    """A plan whose teacher's model has gone since, as a worker gets it."""
+    plan = plan_run(small_config(tmp_path))
+    for key in plan.data:
+        publish_data(Store(tmp_path), key, plan)
+    stage = plan.stages[0]
+    assert isinstance(stage, TeacherStage)
+    stage = replace(stage, model=replace(stage.model, folder=tmp_path / "gone"))
+    return plan, _Work((stage,), tmp_path, plan.config.scale, tmp_path / "work" / "faults.json")
+
+
+def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
+    lost_model: tuple[Plan, _Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, work = lost_model
+    monkeypatch.setattr(launch_module, "RayContext", lambda: PlainContext().__enter__())
+    with pytest.raises(UserError, match=r"gone has no config.json"):
+        _worker({"work": work})
+    assert "gone has no config.json" in work.faults.read_text()
+    # Nothing is tried again.
+    _worker({"work": work})
+    work.faults.unlink()
+    with pytest.raises(UserError):
+        _worker({"work": work})
+
+
+def test_the_first_workers_error_comes_out_of_rays_wrapping() -> None:
+    fault = UserExceptionWithTraceback(UserError("store: full"), "Traceback …")
+    later = UserExceptionWithTraceback(RuntimeError("connection closed by peer"), "Traceback …")
+    rank, cause = _first_failure(WorkerGroupError("…", {1: later, 0: fault}))
+    assert rank == 0
+    assert isinstance(cause, UserError)
+    assert cause.faults == ["store: full"]
+    died: Exception = RuntimeError("the actor died")
+    assert _first_failure(WorkerGroupError("…", {1: died})) == (1, died)
+    whole = ControllerError(died)
+    assert _first_failure(whole) == (None, whole)
+
+
+def test_groups_are_started_for_as_long_as_stages_get_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store = plan_run(small_config(tmp_path)), Store(tmp_path)
+    groups: list[int] = []
+
+    def fit(*_: Any) -> None:
+        """A group that gets one stage done and is lost, and in the end none."""
+        done = len(groups)
+        groups.append(done)
+        if done < 3:
+            store.publish(plan.stages[done].kind, plan.stages[done].key, {})
+        raise RuntimeError("worker 0 failed: lost")
+
+    monkeypatch.setattr(launch_module, "_fit", fit)
+    with pytest.raises(RuntimeError, match="lost"):
+        _make(plan.stages, tmp_path, plan.config.scale)
+    assert len(groups) == 4
+
+
+def test_errors_and_ctrl_c_come_through_the_thread() -> None:
+    def fail() -> None:
+        raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        _in_thread(fail)
+    end = threading.Event()
+    main = threading.main_thread().ident
+    assert main
+    interrupt = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        _in_thread(end.wait)
+    end.set()
