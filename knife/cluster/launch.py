@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
 from knife.cluster.capacity import capacity_faults, machine
 from knife.config import Scale
 from knife.errors import UserError, raise_faults
@@ -125,10 +127,14 @@ def _init(scale: Scale) -> None:
 def _make(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
     """Start worker groups for as long as each gets stages done."""
     store = Store(root)
+    _sweep(store)
     left = len(stages)
     while True:
+        # Ray's own folder; the lock tells that somebody still needs it.
+        name = f"ray-{uuid.uuid4().hex[:12]}"
         try:
-            _fit(stages, root, scale)
+            with store.lock("work", name):
+                _fit(stages, root, scale, name)
             return
         except RuntimeError:
             before, left = left, sum(not store.has(s.kind, s.key) for s in stages)
@@ -136,13 +142,19 @@ def _make(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
                 raise
 
 
-def _fit(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
+def _sweep(store: Store) -> None:
+    """Remove what drivers that were killed have left of Ray's folders."""
+    for path in (store.root / "work").glob("ray-*"):
+        with suppress(Timeout), store.lock("work", path.name.split(".")[0]).acquire(timeout=0):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _fit(stages: Sequence[Stage], root: Path, scale: Scale, name: str) -> None:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    name = f"ray-{uuid.uuid4().hex[:12]}"
     faults = root / "work" / f"{name}.faults.json"
     cpus = max(1, int(ray.cluster_resources()["CPU"]) // scale.workers)
     if "RAY_ADDRESS" in os.environ:

@@ -13,7 +13,7 @@ from small_run import small_config
 
 from knife.cluster import launch as launch_module
 from knife.cluster.capacity import capacity_faults, scale_faults
-from knife.cluster.launch import _first_failure, _in_thread, _make, _Work, _worker, launch
+from knife.cluster.launch import _first_failure, _in_thread, _make, _sweep, _Work, _worker, launch
 from knife.config import Scale
 from knife.errors import UserError
 from knife.pipeline import publish_data
@@ -106,6 +106,18 @@ def test_groups_are_started_for_as_long_as_stages_get_done(
     with pytest.raises(RuntimeError, match="lost"):
         _make(plan.stages, tmp_path, plan.config.scale)
     assert len(groups) == 4
+
+
+def test_rays_folders_of_killed_drivers_are_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("ray-dead", "ray-alive"):
+        (tmp_path / "work" / name / "inner").mkdir(parents=True)
+        (tmp_path / "work" / f"{name}.faults.json").write_text("[]")
+    (tmp_path / "work" / "student-k").mkdir()
+    with store.lock("work", "ray-alive"):
+        _sweep(store)
+    left = {path.name for path in (tmp_path / "work").iterdir()}
+    assert left == {"ray-alive", "ray-alive.faults.json", "student-k"}
 
 
 def test_errors_and_ctrl_c_come_through_the_thread() -> None:
