@@ -219,6 +219,8 @@ def _resources(cpus: int, gpu: bool) -> dict[str, float]:
 def _worker_environment(cpus: int, gpu: bool) -> dict[str, str]:
     # Threads that spin while they wait slow a busy machine down several times.
     environment = {"OMP_NUM_THREADS": str(cpus), "OMP_WAIT_POLICY": "PASSIVE"}
+    # What the user has set stays.
+    environment |= {name: os.environ[name] for name in environment if name in os.environ}
     environment["TOKENIZERS_PARALLELISM"] = "false"
     return environment if gpu else environment | {"DS_ACCELERATOR": "cpu"}
 
