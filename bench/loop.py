@@ -70,7 +70,7 @@ def ours(folder: Path, tokens: list[Tokens], steps: int, stage: int, context: Co
 
 def main() -> None:
     for size in sys.argv[1:] or ["20M", "tiny"]:
-        steps = 40 if size == "20M" else 200
+        steps = 40 if size == "20M" else 100
         tokens = random_tokens(steps * BATCH, inputs=64, rationale=1, choices=2, choice=3)
         with tempfile.TemporaryDirectory() as name, PlainContext() as context:
             context.device = torch.device("cpu")
