@@ -1,9 +1,9 @@
-# make setup | demo | test | bench. Each makes .venv first where it is missing or out of date.
+# make setup | demo | test | faults | bench. Each makes .venv first where it is missing or out of date.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test bench
+.PHONY: setup demo test faults bench
 
 setup: $(STAMP)
 
@@ -21,6 +21,9 @@ test: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+faults: $(STAMP)
+	$(BIN)/pytest -m faults
 
 bench: $(STAMP)
 	@echo "Each program in bench/ prints ratios that it measures in one run:"

@@ -24,9 +24,9 @@ def small_config(store: Path, **changes: Any) -> RunConfig:
     return parse(merge(SMALL, changes | {"store": str(store)}))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120, pause: float = 0.002) -> None:
     """Poll until the condition holds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.002)
+        time.sleep(pause)

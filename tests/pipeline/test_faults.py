@@ -1,0 +1,254 @@
+"""kill -9 of a worker and of the driver in each stage: the results are those of a run in peace.
+
+The commands run as a user runs them. A kill comes when the store's work folder shows that the
+stage is under way and, where a stage can be gone on with, that there is something to go on with.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from pair import Pair, in_pair, make
+from recorded import journal_points, points, run_tree, timeless
+from small_run import SMALL, small_config, wait_for
+
+from knife.config import RunConfig, merge
+from knife.plan import plan_run
+from knife.store import Store
+from knife.train.context import PlainContext
+from knife.train.stage import Stage
+
+# Minutes long, so apart from the other tests: make faults.
+pytestmark = pytest.mark.faults
+
+# Checkpoints every few steps, and enough examples that states and evaluations take a moment.
+CHANGES: dict[str, Any] = {
+    "methods": ["knife"],
+    "data": {"world": {"train": 300, "dev": 40, "test": 600}},
+    "scale": {"checkpoint_steps": 5},
+}
+KINDS = ("teacher", "states", "student", "evaluate")
+SECONDS = 300
+
+
+def config(store: Path) -> RunConfig:
+    return small_config(store, **CHANGES)
+
+
+def work(context: Pair, folder: Path) -> None:
+    make(config(folder / "pair"), context)
+
+
+@pytest.fixture(scope="module")
+def in_peace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
+    """The stores of uninterrupted runs, by one process and by two workers."""
+    folder = tmp_path_factory.mktemp("in-peace")
+    wait = in_pair(work, folder)
+    with PlainContext() as context:
+        make(config(folder / "alone"), context)
+    wait()
+    return {name: Store(folder / name) for name in ("alone", "pair")}
+
+
+@dataclass
+class Job:
+    """A run that is started as a command, again and again, on one store."""
+
+    folder: Path
+    scale: dict[str, Any]
+    drivers: list[psutil.Popen] = field(default_factory=list)
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    def stages(self) -> dict[str, Stage]:
+        """The stages by kind; of the evaluations, the student's."""
+        plan = plan_run(config(self.store))
+        (member,) = plan.members
+        return {stage.kind: stage for stage in plan.stages} | {"evaluate": member.evaluate}
+
+    def start(self, **scale: Any) -> psutil.Popen:
+        """Start the driver."""
+        changes = CHANGES | {"scale": CHANGES["scale"] | self.scale | scale}
+        values = merge(SMALL, changes | {"store": str(self.store)})
+        path = self.folder / f"run-{len(self.drivers)}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        with path.with_suffix(".out").open("w") as out, path.with_suffix(".err").open("w") as err:
+            command = [sys.executable, "-m", "knife", "run", str(path), "--json"]
+            self.drivers.append(psutil.Popen(command, stdout=out, stderr=err))
+        return self.drivers[-1]
+
+    def output(self, suffix: str = ".out") -> str:
+        """What the last driver has printed."""
+        return (self.folder / f"run-{len(self.drivers) - 1}{suffix}").read_text()
+
+    def wait_for(self, condition: Callable[[], object], pause: float = 0.005) -> None:
+        """Poll until the condition holds, while the driver lives."""
+
+        def reached() -> bool:
+            found = bool(condition())
+            assert found or self.drivers[-1].poll() is None, self.output(".err")
+            return found
+
+        wait_for(reached, SECONDS, pause)
+
+    def workers(self, number: int) -> list[psutil.Process]:
+        """Ray's train workers below the driver, once there are so many."""
+        found: list[psutil.Process] = []
+
+        def there() -> bool:
+            found[:] = filter(_is_worker, self.drivers[-1].children(recursive=True))
+            return len(found) == number
+
+        self.wait_for(there, pause=0.1)
+        return found
+
+    def under_way(self, stage: Stage) -> bool:
+        """Whether a stage works and has left something to go on with."""
+        folder = self.store / "work" / f"{stage.kind}-{stage.key}"
+        if stage.kind == "evaluate":
+            # Nothing is left but the predictions, and these at the very end.
+            return folder.is_dir()
+        pattern = "shard-*.json" if stage.kind == "states" else "checkpoints/*/place.json"
+        return any(True for _ in folder.glob(pattern))
+
+    def published(self, stage: Stage) -> bool:
+        return (self.store / stage.kind / stage.key).exists()
+
+    def result(self) -> dict[str, Any]:
+        """Wait for the driver's end; its JSON document."""
+        status = self.drivers[-1].wait(SECONDS)
+        assert status == 0, self.output(".err")
+        found: dict[str, Any] = json.loads(self.output())
+        return found
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "RayTrainWorker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run: one that has ended may wait for its parent to ask for its status."""
+    left = []
+    for process in processes:
+        try:
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                left.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return left
+
+
+def gone(processes: Sequence[psutil.Process]) -> bool:
+    return not alive(processes)
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    job = Job(tmp_path, {})
+    yield job
+    for driver in alive(job.drivers):
+        for process in [*driver.children(recursive=True), driver]:
+            process.kill()
+
+
+def test_a_worker_killed_in_each_stage_changes_nothing(
+    job: Job, in_peace: dict[str, Store]
+) -> None:
+    """Four kills in one run: more than Ray Train is allowed to bear in a row."""
+    stages = job.stages()
+    job.start(launcher="ray", workers=2)
+    killed_at = {}
+    for number, kind in enumerate(KINDS):
+        group = job.workers(2)
+        job.wait_for(partial(job.under_way, stages[kind]))
+        group[number % 2].kill()
+        killed_at[kind] = time.time()
+        # The other one cannot go on alone, and what is under way stays unfinished.
+        job.wait_for(partial(gone, group))
+        assert not job.published(stages[kind])
+    result = job.result()
+    check_results(job, in_peace["pair"], result)
+    check_resumed(job, stages, killed_at)
+
+
+def test_the_driver_killed_in_each_stage_changes_nothing(
+    job: Job, in_peace: dict[str, Store]
+) -> None:
+    """In the driver's own process in the first stages, by Ray in the last one."""
+    stages = job.stages()
+    killed_at = {}
+    for kind in KINDS:
+        driver = job.start(launcher="ray" if kind == "evaluate" else "process")
+        job.wait_for(partial(job.under_way, stages[kind]))
+        workers = [p for p in driver.children(recursive=True) if _is_worker(p)]
+        assert len(workers) == (kind == "evaluate")
+        driver.kill()
+        killed_at[kind] = time.time()
+        assert not job.published(stages[kind])
+        driver.wait()
+        # Ray's workers notice within two seconds that their driver has gone. Until then they work
+        # on, under their lock, and may even end the stage; who comes next waits for that lock.
+        wait_for(partial(gone, workers), SECONDS)
+        with Store(job.store).lock(kind, stages[kind].key).acquire(timeout=10):
+            pass
+    job.start(launcher="process")
+    result = job.result()
+    assert {stage["kind"] for stage in result["made"]} <= {"evaluate"}
+    check_results(job, in_peace["alone"], result)
+    check_resumed(job, stages, killed_at)
+
+
+def check_results(job: Job, in_peace: Store, result: dict[str, Any]) -> None:
+    """Every artifact is whole, and student, predictions and MLflow's metrics are as in peace."""
+    store = Store(job.store)
+    plan = plan_run(config(job.store))
+    for stage in plan.stages:
+        assert store.damage(stage.kind, stage.key) == []
+        folder, other = (s.path(stage.kind, stage.key) for s in (store, in_peace))
+        names = [sorted(p.relative_to(f) for p in f.rglob("*")) for f in (folder, other)]
+        assert names[0] == names[1]
+        for name in names[0]:
+            # Not the seconds that a training took.
+            if name.suffix == ".safetensors" or name.name in ("predictions.jsonl", "states.json"):
+                assert (folder / name).read_bytes() == (other / name).read_bytes()
+    # Ray's folder is left to the next start with Ray.
+    assert [p for p in (job.store / "work").iterdir() if not p.name.startswith("ray-")] == []
+    parent, nested = run_tree(result["mlflow"]["uri"], result["mlflow"]["run_id"])
+    assert parent.info.status == "FINISHED"
+    assert {run.info.status for run in nested.values()} == {"FINISHED"}
+    (member,) = plan.members
+    found = points(result["mlflow"]["uri"], nested["knife seed 0"])
+    assert timeless(found) == timeless(journal_points(store, member.student, member.evaluate))
+    rates = [step for name, step, _ in found if name == "examples_per_second"]
+    assert len(set(rates)) == len(rates) >= 6
+    assert plan.teacher is not None
+    found = points(result["mlflow"]["uri"], nested["teacher"])
+    trained = [point for point in timeless(found) if "_rationale" not in point[0]]
+    assert trained == timeless(journal_points(store, plan.teacher))
+
+
+def check_resumed(job: Job, stages: dict[str, Stage], killed_at: dict[str, float]) -> None:
+    """Trainings went on from their checkpoints: their journals begin before the kill."""
+    for kind in ("teacher", "student"):
+        path = job.store / kind / stages[kind].key / "journal.jsonl"
+        times = [json.loads(line)["time"] for line in path.read_text().splitlines()]
+        assert times[0] < killed_at[kind] < times[-1]
+    # Shards that were there before the kill were not computed again.
+    shards = (job.store / "states" / stages["states"].key).glob("shard-*.safetensors")
+    written = [path.stat().st_mtime for path in shards]
+    assert min(written) < killed_at["states"] < max(written)
