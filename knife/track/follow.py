@@ -29,7 +29,7 @@ class Follower:
         self._root = store_root
         self._interval = interval
         self._lock = threading.Lock()
-        self._runs: dict[Stage, TrackedRun | None] = {}
+        self._runs: dict[Stage, list[TrackedRun]] = {}
         self._positions: dict[Stage, Position] = {}
         self._newest: dict[Stage, Row] = {}
         self._metrics: dict[Stage, dict[str, float]] = {}
@@ -51,10 +51,13 @@ class Follower:
     def follow(self, kind: str, key: str, run: TrackedRun | None) -> None:
         """Read the stage's journal from its beginning; its rows go to `run`, if there is one.
 
-        What the stage had written before, even if it was done long ago, is read too.
+        What the stage had written before, even if it was done long ago, is read too. Where two
+        methods make the same stage, each has a run for it: both get all rows.
         """
         with self._lock:
-            self._runs[kind, key] = run
+            runs = self._runs.setdefault((kind, key), [])
+            if run and run not in runs:
+                runs.append(run)
             self._positions[kind, key] = Position()
 
     def newest(self) -> dict[Stage, Row]:
@@ -97,7 +100,7 @@ class Follower:
                 metrics = self._metrics.setdefault(stage, {})
                 for row in rows:
                     metrics |= row["metrics"]
-                if run := self._runs[stage]:
+                for run in self._runs[stage]:
                     run.send(rows)
             return
 

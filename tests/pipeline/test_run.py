@@ -264,6 +264,18 @@ def test_without_the_bottleneck_the_teacher_reads_rationale_states(first: Result
     assert json.loads((student / "model" / "knife.json").read_text())["bottleneck"] is True
 
 
+def test_two_methods_with_one_student_have_its_metrics_each(first: Result) -> None:
+    """Finetuning sees no rationales, so this variant changes nothing."""
+    same = {"name": "same", "method": "finetune", "data": {"rationale": "none"}}
+    result = run(config(store_of(first).root, methods=["finetune", same]), silent)
+    assert result.made == []
+    finetune, other = result.plan.members
+    assert finetune.student.key == other.student.key
+    _, nested = tree(result)
+    for name in ("finetune seed 0", "same seed 0"):
+        assert history(result, nested[name]) == journal(result, finetune.student, finetune.evaluate)
+
+
 def test_a_run_that_fails_says_so_in_mlflow_and_can_be_mended(tmp_path: Path) -> None:
     wild = config(tmp_path, methods=["finetune"], student={"epochs": 4, "learning_rate": 3e37})
     with pytest.raises(FloatingPointError):
