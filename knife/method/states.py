@@ -13,6 +13,7 @@ Shapes: B examples, I task-input tokens, C choices, T tokens a choice, H width.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def example_states(output: Output, layers: Sequence[int], batch: Batch) -> list[
 def write_shard(
     path: Path, rows: Sequence[int], parts: Sequence[dict[str, Tensor]], summary: Summary
 ) -> None:
-    """Write the states of some examples as one shard, by a rename from a temporary name."""
+    """Write the states of some examples as one shard: synced to disk, then renamed into place."""
     dtype = _DTYPE[summary.precision]
     names = ("input", "output", "scores") if summary.outputs else ("input", "scores")
     tensors = {"rows": torch.tensor(rows)}
@@ -123,6 +124,8 @@ def write_shard(
         tensors[f"{name}_end"] = torch.tensor([len(part[name]) for part in parts]).cumsum(0)
     unfinished = path.with_suffix(".tmp")
     save_file(tensors, unfinished)
+    with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
     unfinished.rename(path)
 
 

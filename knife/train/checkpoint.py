@@ -54,6 +54,9 @@ def save_checkpoint(engine: Any, work: Path, place: Place, context: Context) -> 
     engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
     wait()
     if context.rank == 0:
+        # On disk before the place says so: a machine may go down as well as a process.
+        for path in (*(folder / tag).iterdir(), *place.best_folder(work).glob("*")):
+            _sync(path)
         values = asdict(place) | {
             "world_size": context.world_size,
             "zero": engine.zero_optimization_stage(),
@@ -92,6 +95,11 @@ def load_checkpoint(engine: Any, work: Path, context: Context) -> Place:
     loaded, _ = engine.load_checkpoint(str(folder), tag=tag)
     assert loaded is not None, f"DeepSpeed did not load its own checkpoint {folder / tag}"
     return Place(**values)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, values: Any) -> None:
