@@ -69,10 +69,15 @@ def connect(uri: str | None, store: Path, experiment: str) -> tuple[MlflowClient
     return client, uri, found
 
 
-def reason(error: BaseException) -> str:
-    """The root cause of an error in one line, without passwords."""
+def reason(error: BaseException, beyond: BaseException | None = None) -> str:
+    """The root cause of an error in one line, without passwords.
+
+    `beyond` is what was being handled when the error came; it is nobody's cause.
+    """
     # A KeyError deep in MLflow says less than what MLflow made of it.
-    while (inner := error.__cause__ or error.__context__) and not isinstance(inner, KeyError):
+    while inner := error.__cause__ or error.__context__:
+        if inner is beyond or isinstance(inner, KeyError):
+            break
         error = inner
     text = " ".join(str(error).split()) or type(error).__name__
     return redact(text if len(text) <= 300 else text[:299] + "…")

@@ -1,6 +1,7 @@
 """The tracker: MLflow as the driver sees it. It never raises into a run, and loses nothing."""
 
 import logging
+import sys
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +109,7 @@ class Tracker:
 
     def flush(self) -> bool:
         """Send all that is queued, now and in this thread; False where something stayed behind."""
+        beyond = sys.exception()
         with self._sending:
             runs = list(self._runs.values())
             # Metrics first, in all runs: an upload that fails holds up no metric and no status.
@@ -125,7 +127,7 @@ class Tracker:
                     failure = error
                     if number == 0:
                         break
-            self._failure = reason(failure) if failure else None
+            self._failure = reason(failure, beyond) if failure else None
         if failure and not self._warned:
             self._warned = True
             log.warning(
