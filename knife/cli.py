@@ -68,6 +68,35 @@ def run(
 
 
 @app.command()
+def tune(
+    sweep: Annotated[Path, typer.Argument(help="A sweep's YAML file")],
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a sweep that was begun, or refuse.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search a space of run configs: each teacher is trained once for all trials."""
+    with exits("nothing is lost: the same command goes on from here"):
+        from knife.tune import command
+
+        plan = command.plan_file(sweep, overrides or [])
+        if dry_run:
+            from knife.tune import dry_run as dry
+
+            found = dry.dry_run(plan)
+            _print(found.to_dict() if as_json else dry.render(found))
+            return
+
+        result = command.sweep_with_display(plan, resume=resume)
+        _print(result.values if as_json else command.rendered(plan, result))
+        say(*command.last_words(plan, result))
+
+
+@app.command()
 def predict(
     student: Annotated[Path, typer.Argument(help="A student's folder: STORE/student/KEY")],
     file: Annotated[Path, typer.Argument(help="JSON Lines; answer and rationale may be missing")],

@@ -124,11 +124,14 @@ class TeacherTraining(Training):
 
 
 class Scale(Section):
-    """Where and how wide a run works. `launcher: process` runs all stages in this one process."""
+    """Where and how wide a run works. `launcher: process` runs all stages in this one process.
+
+    A share of a GPU (`gpus_per_worker: 0.25`) lets so many one-worker jobs share one.
+    """
 
     launcher: Literal["ray", "process"] = "ray"
     workers: int = Field(1, ge=1)
-    gpus_per_worker: int = Field(0, ge=0, le=1)
+    gpus_per_worker: float = Field(0, ge=0, le=1)
     zero_stage: int = Field(0, ge=0, le=3)
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_steps: int = Field(500, ge=1)
@@ -225,6 +228,15 @@ def read(path: Path, overrides: list[str] | None = None) -> RunConfig:
     Raises:
         UserError: with every fault of file and overrides, each by its dotted key.
     """
+    return parse(merge(read_yaml(path), read_overrides(overrides or [])))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        UserError: it is no YAML, or no mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -236,7 +248,7 @@ def read(path: Path, overrides: list[str] | None = None) -> RunConfig:
         raise UserError(
             f"{path}: must be a mapping of config keys, but got {type(values).__name__}"
         )
-    return parse(merge(values, read_overrides(overrides or [])))
+    return values
 
 
 def read_overrides(overrides: list[str]) -> dict[str, Any]:
@@ -253,11 +265,16 @@ def read_overrides(overrides: list[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             faults.append(f"{key}: {text!r} is not a YAML value")
             continue
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        values = merge(values, value)
+        values = merge(values, nested(key, value))
     raise_faults(faults)
     return values
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """`a.b` and 1 as `{"a": {"b": 1}}`."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
 
 
 def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:
@@ -269,13 +286,7 @@ def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        # A variant is no method's name either: said of each fault in it, that would only confuse.
-        lines = (
-            prefix + _line(RunConfig, e)
-            for e in error.errors()
-            if not (e["type"] == "literal_error" and isinstance(e["input"], dict))
-        )
-        raise UserError(*dict.fromkeys(lines)) from None
+        raise UserError(*section_faults(RunConfig, error, prefix)) from None
     raise_faults(prefix + fault for fault in _impossible(config))
     return config
 
@@ -292,9 +303,26 @@ def _impossible(config: RunConfig) -> list[str]:
                 config.of(variant)
             except UserError as error:
                 faults += error.faults
+    if config.scale.workers > 1 and config.scale.gpus_per_worker % 1:
+        faults.append(
+            "scale.gpus_per_worker: workers of one group cannot share a GPU (NCCL); "
+            f"must be 0 or 1 for {config.scale.workers} workers, but got "
+            f"{config.scale.gpus_per_worker:g}"
+        )
     if config.scale.launcher == "process" and config.scale.workers > 1:
         faults.append("scale.workers: launcher 'process' has one worker; use launcher 'ray'")
     return faults
+
+
+def section_faults(root: type[Section], error: ValidationError, prefix: str = "") -> list[str]:
+    """What pydantic found wrong with the values of a section, a line each, none twice."""
+    # A variant is no method's name either: said of each fault in it, that would only confuse.
+    lines = (
+        prefix + _line(root, e)
+        for e in error.errors()
+        if not (e["type"] == "literal_error" and isinstance(e["input"], dict))
+    )
+    return list(dict.fromkeys(lines))
 
 
 def _line(root: type[Section], error: Any) -> str:

@@ -125,7 +125,7 @@ def run(config: RunConfig, display: Display) -> Result:
         write_json(folder / "config.json", resolved)
         with Tracker(config.track.uri, store.root, config.track.experiment) as tracker:
             parent = tracker.open_run(config.name, plan.key, resolved, run_tags(plan))
-            with _status(parent), Follower(store.root) as follower:
+            with tracked_status(parent), Follower(store.root) as follower:
                 runs = nested_runs(plan, parent)
                 follow(plan, runs, follower)
                 if missing:
@@ -181,7 +181,8 @@ def publish_data(store: Store, key: str, plan: Plan) -> None:
 
 
 @contextmanager
-def _status(run: "TrackedRun") -> Iterator[None]:
+def tracked_status(run: "TrackedRun") -> Iterator[None]:
+    """Set the run's status by how the work inside ends."""
     try:
         yield
     except KeyboardInterrupt:

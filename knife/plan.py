@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from knife.cluster.capacity import scale_faults
+from knife.cluster.capacity import batch_faults, place_faults
 from knife.config import RunConfig, Variant
 from knife.data.digest import digest
 from knife.data.example import Example, Splits
@@ -51,16 +51,22 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def plan_run(config: RunConfig) -> Plan:
+def plan_run(
+    config: RunConfig, reader: SourceReader | None = None, *, elsewhere: bool = False
+) -> Plan:
     """Read the data, look at the models and work out every stage.
+
+    A `reader` that has planned others reads nothing again. `elsewhere` plans for a place whose
+    CPUs and GPUs are not asked for here.
 
     Raises:
         UserError: with all faults of data, models, scale, store and settings that can be found
             before a start.
     """
     plan = Plan(config)
-    faults = scale_faults(config) + store_faults(store_folder(config))
-    reader = SourceReader()
+    faults = batch_faults(config) + store_faults(store_folder(config))
+    faults += [] if elsewhere else place_faults(config)
+    reader = reader or SourceReader()
     for variant in config.variants():
         try:
             _add_variant(plan, variant, reader)

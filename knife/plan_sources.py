@@ -13,6 +13,7 @@ from knife.data.treatment import treat
 from knife.errors import UserError, raise_faults
 from knife.method.backbone import load_tokenizer, model_config
 from knife.method.model_source import ModelSource, find_model
+from knife.store import fingerprint
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ class Sources:
 
 
 class SourceReader:
-    """Reads data and models for the variants of one plan, each of them once."""
+    """Reads data and models for the variants of plans, each of them once."""
 
     def __init__(self) -> None:
+        self._sources: dict[str, Sources] = {}
         self._whole: dict[str, Splits] = {}
         self._models: dict[str, KnownModel] = {}
 
@@ -53,6 +55,12 @@ class SourceReader:
         Raises:
             UserError: with all faults of the data and of the models.
         """
+        known = fingerprint([config.data.model_dump(), config.model.model_dump(), variant.method])
+        if known not in self._sources:
+            self._sources[known] = self._read(config, variant)
+        return self._sources[known]
+
+    def _read(self, config: RunConfig, variant: Variant) -> Sources:
         teaches = variant.method != "finetune"
         faults: list[str] = []
         splits = student = teacher = None

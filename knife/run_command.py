@@ -17,7 +17,7 @@ def run_with_display(config: RunConfig) -> Result:
     Raises:
         UserError: as `knife.pipeline.run` does.
     """
-    with _stdout_to_stderr():
+    with stdout_to_stderr():
         return run(config, display)
 
 
@@ -37,7 +37,7 @@ def last_words(result: Result) -> list[str]:
 
 
 @contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
+def stdout_to_stderr() -> Iterator[None]:
     """Send everything that this process and its children write to stdout to stderr."""
     sys.stdout.flush()
     kept = os.dup(1)

@@ -10,7 +10,9 @@ HOUSE = Path(__file__).parents[1] / "knife"
 ROWS = [
     {"__main__"},
     {"cli"},
-    {"run_command", "dry_run", "predict", "show", "ui", "recipe_files"},
+    {"tune", "dry_run", "predict", "show", "ui"},
+    {"run_command"},
+    {"recipe_files"},
     {"display"},
     {"progress"},
     {"steps"},

@@ -5,11 +5,8 @@ import os
 from knife.config import RunConfig, Scale
 
 
-def scale_faults(config: RunConfig) -> list[str]:
-    """Faults of a run's scale that are known before anything starts.
-
-    The CPUs and GPUs of a cluster (RAY_ADDRESS) are known only when it is asked.
-    """
+def batch_faults(config: RunConfig) -> list[str]:
+    """Batches that do not divide over the workers."""
     faults = []
     for name, training in (("teacher", config.teacher), ("student", config.student)):
         parts = config.scale.workers * training.accumulate
@@ -18,9 +15,17 @@ def scale_faults(config: RunConfig) -> list[str]:
                 f"{name}.batch_size: must be a multiple of scale.workers x {name}.accumulate "
                 f"= {parts}, but got {training.batch_size}"
             )
-    if config.scale.launcher == "ray" and "RAY_ADDRESS" not in os.environ:
-        faults += capacity_faults(config.scale, machine(), "this machine")
     return faults
+
+
+def place_faults(config: RunConfig) -> list[str]:
+    """What this machine cannot give, where a run is to work on it.
+
+    The CPUs and GPUs of a cluster (RAY_ADDRESS) are known only when it is asked.
+    """
+    if config.scale.launcher == "process" or "RAY_ADDRESS" in os.environ:
+        return []
+    return capacity_faults(config.scale, machine(), "this machine")
 
 
 def capacity_faults(scale: Scale, resources: dict[str, float], where: str) -> list[str]:
@@ -35,8 +40,8 @@ def capacity_faults(scale: Scale, resources: dict[str, float], where: str) -> li
     wanted = scale.workers * scale.gpus_per_worker
     if wanted > gpus:
         faults.append(
-            f"scale.gpus_per_worker: {scale.workers} x {scale.gpus_per_worker} GPUs are asked, but "
-            f"{where} has {gpus:.0f}; ask for fewer workers or scale.gpus_per_worker=0"
+            f"scale.gpus_per_worker: {scale.workers} x {scale.gpus_per_worker:g} GPUs are asked, "
+            f"but {where} has {gpus:.0f}; ask for fewer workers or scale.gpus_per_worker=0"
         )
     return faults
 

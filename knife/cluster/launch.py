@@ -1,6 +1,7 @@
 """Launch of stages with Ray Train: one worker group for all stages of a run."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import Timeout
 
@@ -26,9 +27,13 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Trials of Ray Tune share what this process has cached of files by their paths.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # A cluster that grows on demand, or is busy with another run, gives workers after minutes.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
 }
+T = TypeVar("T")
+
 # A lost worker or host is worth a new start; an error of our own comes again every time. So many
 # in a row without a finished stage end the run.
 _MAX_FAILURES = 3
@@ -45,6 +50,9 @@ class RayContext:
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device = ray.train.torch.get_device()
+
+    def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
+        """Nothing to do: the journal has it."""
 
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
         """Tell Ray Train; a barrier over all workers."""
@@ -63,30 +71,49 @@ class _Work:
     faults: Path
 
 
-def launch(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
-    """Make stages on Ray workers: on the cluster of RAY_ADDRESS, or else on this machine.
+def launch(
+    stages: Sequence[Stage], root: Path, scale: Scale, *, cpus_per_worker: float | None = None
+) -> None:
+    """Make stages on Ray workers, in the Ray session that is up or one of its own.
 
     Workers or hosts that are lost are replaced, and the work goes on from the last checkpoint.
+    Each worker gets `cpus_per_worker`; None is its share of this machine.
 
     Raises:
         UserError: more workers than the cluster can give, or a fault of the user's in a worker.
         RuntimeError: a worker failed again and again; the message ends with its error.
     """
-    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
     if "RAY_ADDRESS" not in os.environ:
         raise_faults(capacity_faults(scale, machine(), "this machine"))
+    with session(scale.workers * scale.gpus_per_worker):
+        import ray
+
+        raise_faults(capacity_faults(scale, ray.cluster_resources(), "the cluster"))
+        if cpus_per_worker is None:
+            cpus_per_worker = max(1, int(ray.cluster_resources()["CPU"]) // scale.workers)
+            if "RAY_ADDRESS" in os.environ:
+                cpus_per_worker = 1
+        _make(stages, root, scale, cpus_per_worker)
+
+
+@contextmanager
+def session(gpus: float) -> Iterator[None]:
+    """A Ray session: the one that is up, the cluster of RAY_ADDRESS, or one on this machine.
+
+    `gpus` is how many GPUs of this machine it has. Who started the session ends it.
+    """
     import ray
 
-    started = not ray.is_initialized()
-    if started:
-        with _own_sigterm():
-            _init(scale)
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    with _own_sigterm():
+        _init(gpus)
     try:
-        raise_faults(capacity_faults(scale, ray.cluster_resources(), "the cluster"))
-        _make(stages, root, scale)
+        yield
     finally:
-        if started:
-            ray.shutdown()
+        ray.shutdown()
 
 
 @contextmanager
@@ -107,7 +134,7 @@ def _own_sigterm() -> Iterator[None]:
         signal.raise_signal(signal.SIGTERM)
 
 
-def _init(scale: Scale) -> None:
+def _init(gpus: float) -> None:
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -119,12 +146,12 @@ def _init(scale: Scale) -> None:
         ray.init(
             address="local",
             include_dashboard=False,
-            num_gpus=scale.workers * scale.gpus_per_worker,
+            num_gpus=math.ceil(gpus),
             **quiet,
         )
 
 
-def _make(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
+def _make(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float) -> None:
     """Start worker groups for as long as each gets stages done."""
     store = Store(root)
     _sweep(store)
@@ -134,7 +161,7 @@ def _make(stages: Sequence[Stage], root: Path, scale: Scale) -> None:
         name = f"ray-{uuid.uuid4().hex[:12]}"
         try:
             with store.lock("work", name):
-                _fit(stages, root, scale, name)
+                _fit(stages, root, scale, cpus, name)
             return
         except RuntimeError:
             before, left = left, sum(not store.has(s.kind, s.key) for s in stages)
@@ -149,23 +176,21 @@ def _sweep(store: Store) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _fit(stages: Sequence[Stage], root: Path, scale: Scale, name: str) -> None:
-    import ray
+def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: str) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     faults = root / "work" / f"{name}.faults.json"
-    cpus = max(1, int(ray.cluster_resources()["CPU"]) // scale.workers)
-    if "RAY_ADDRESS" in os.environ:
-        cpus = 1
     gpu = scale.gpus_per_worker > 0
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"work": _Work(tuple(stages), root, scale, faults)},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=scale.workers, use_gpu=gpu, resources_per_worker=_resources(cpus, gpu)
+            num_workers=scale.workers,
+            use_gpu=gpu,
+            resources_per_worker=resources(cpus, scale.gpus_per_worker),
         ),
         run_config=RunConfig(
             name=name,
@@ -177,7 +202,7 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale, name: str) -> None:
         ),
     )
     try:
-        _in_thread(trainer.fit)
+        in_thread(trainer.fit)
     except TrainingFailedError as error:
         rank, cause = _first_failure(error)
         if isinstance(cause, UserError):
@@ -194,31 +219,32 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale, name: str) -> None:
         raise UserError(*lines)
 
 
-def _in_thread(work: Callable[[], object]) -> None:
+def in_thread(work: Callable[[], T]) -> T:
     """Call `work` and wait, in a way that Ctrl-C ends.
 
-    In the main thread Ray Train would take SIGINT for itself and end the process with status 0.
+    In the main thread Ray Train would take SIGINT for itself and end the process with status 0, and
+    Ray Tune would end as if the work were done.
     """
-    done: Future[None] = Future()
+    done: Future[T] = Future()
 
     def call() -> None:
         try:
-            work()
-            done.set_result(None)
+            done.set_result(work())
         except BaseException as error:
             done.set_exception(error)
 
     threading.Thread(target=call, name="knife-fit", daemon=True).start()
-    done.result()
+    return done.result()
 
 
-def _resources(cpus: int, gpu: bool) -> dict[str, float]:
-    return {"CPU": cpus, "GPU": 1} if gpu else {"CPU": cpus}
+def resources(cpus: float, gpus: float) -> dict[str, float]:
+    """What one worker takes, as Ray counts it."""
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
 
-def _worker_environment(cpus: int, gpu: bool) -> dict[str, str]:
+def _worker_environment(cpus: float, gpu: bool) -> dict[str, str]:
     # Threads that spin while they wait slow a busy machine down several times.
-    environment = {"OMP_NUM_THREADS": str(cpus), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {"OMP_NUM_THREADS": str(max(1, int(cpus))), "OMP_WAIT_POLICY": "PASSIVE"}
     # What the user has set stays.
     environment |= {name: os.environ[name] for name in environment if name in os.environ}
     environment["TOKENIZERS_PARALLELISM"] = "false"

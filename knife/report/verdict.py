@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 CONFIDENCE = 0.95
 
@@ -77,6 +78,11 @@ class Verdict:
         """All of it as plain mappings, lists and numbers, ready for JSON."""
         values = dataclasses.asdict(self)
         return values | {"methods": list(values["methods"]), "notes": list(values["notes"])}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Verdict":
+        """Read what `to_dict` made, from JSON too."""
+        return TypeAdapter(Verdict).validate_python(values)
 
 
 def verdict(

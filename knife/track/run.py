@@ -99,6 +99,12 @@ class TrackedRun:
         moment = time.time()
         self._queue(self._jobs, "the summary", lambda: self._summary(metrics, moment))
 
+    def tag(self, tags: dict[str, str]) -> None:
+        """Set tags of the run."""
+        clean = [RunTag(key, value) for key, value in to_tags(tags).items()]
+        client = self._tracker.client
+        self._queue(self._jobs, "tags", lambda: client.log_batch(self.run_id, tags=clean))
+
     def artifact(self, path: Path, folder: str = "") -> None:
         """Record a file or a folder's content, in `folder` of the run's artifacts."""
         path = path.absolute()
@@ -119,6 +125,10 @@ class TrackedRun:
         # The letters that MLflow refuses in a model's name.
         name = re.sub(r"[/:.%\"']", "-", name)
         self._queue(self._uploads, f"model {name}", lambda: self._model(folder, name))
+
+    def end_strays(self) -> None:
+        """End the nested runs that still run in MLflow and are none of this process's."""
+        self._queue(self._uploads, "ends of nested runs", self._end_strays)
 
     def finish(self, status: Status) -> None:
         """Set the run's status, once all that was told before is sent or was tried."""
@@ -193,6 +203,16 @@ class TrackedRun:
                     raise
                 self._tracker.refuse(f"{job.what} of run {self.name!r}", error)
             queue.popleft()
+
+    def _end_strays(self) -> None:
+        client, experiment = self._tracker.client, [self._tracker.experiment_id]
+        parents, own = [self.run_id], self._tracker.run_ids()
+        while parents:
+            filters = f"tags.`{PARENT}` = '{parents.pop()}'"
+            for run in client.search_runs(experiment, filters, max_results=10_000):
+                parents.append(run.info.run_id)
+                if run.info.run_id not in own and run.info.status == "RUNNING":
+                    client.set_terminated(run.info.run_id, "KILLED")
 
     def _own_tags(self) -> dict[str, str]:
         tags = {

@@ -103,6 +103,10 @@ class Tracker:
             self.wake()
         return self._runs[place]
 
+    def run_ids(self) -> set[str]:
+        """MLflow's ids of the runs that are open."""
+        return {run.run_id for run in list(self._runs.values()) if run.run_id}
+
     def wake(self) -> None:
         """Let the thread send what is queued."""
         self._wake.set()

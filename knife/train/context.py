@@ -3,11 +3,13 @@
 import atexit
 import os
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from knife.train.stage import Stage
 
 
 class Context(Protocol):
@@ -23,6 +25,10 @@ class Context(Protocol):
     world_size: int
     device: torch.device
 
+    def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
+        """Hear what a student comes to on dev, `epoch` epochs trained; what it raises ends the
+        training, which a checkpoint may outlive. All workers call it."""
+
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
         """Tell the launcher that a stage is done; all workers call it together."""
 
@@ -37,7 +43,7 @@ class PlainContext:
         self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
         self.reports: list[tuple[str, dict[str, Any]]] = []
 
-    def __enter__(self) -> "PlainContext":
+    def __enter__(self) -> Self:
         # DeepSpeed asks the environment for these, whoever made the process group.
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
         if not dist.is_initialized():
@@ -55,6 +61,9 @@ class PlainContext:
         trace: TracebackType | None,
     ) -> None:
         """Leave the process group: DeepSpeed keeps to the first one that it has seen."""
+
+    def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
+        """Nothing to do: the journal has it."""
 
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
         """Keep the report."""

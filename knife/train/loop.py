@@ -39,6 +39,7 @@ class Job:
         rationale: whether the model reads `[I ; R]` (a teacher) or `[I]`.
         teacher: gives the teacher's states for the rows of a batch, or None.
         save: writes a gathered state dict of the backbone into a folder.
+        evaluated: hears of every evaluation on dev: epochs trained, and its metrics.
     """
 
     train: Sequence[Tokens]
@@ -50,6 +51,7 @@ class Job:
     training: Training
     scale: Scale
     seed: int
+    evaluated: Callable[[int, dict[str, float]], None] | None = None
 
 
 class _Means:
@@ -125,7 +127,10 @@ def train(objective: Objective, job: Job, work: Path, context: Context) -> None:
                 saved_step, logged_at = place.step, time.monotonic()
         place.epoch, place.batch = place.epoch + 1, 0
         if place.epoch % training.evaluate_epochs == 0 or place.epoch == training.epochs:
-            log(_evaluate(engine, job, work, place, context))
+            found = _evaluate(engine, job, work, place, context)
+            log(found)
+            if job.evaluated:
+                job.evaluated(place.epoch, found)
         if place.step - saved_step >= scale.checkpoint_steps:
             place.seconds = time.monotonic() - started
             save_checkpoint(engine, work, place, context)

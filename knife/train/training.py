@@ -1,6 +1,7 @@
 """The stages that train: teacher and student."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def train_student(stage: StudentStage, place: Place) -> None:
         rationale=False,
         teacher=teacher,
         save=_saver(backbone, folder, stage),
+        evaluated=partial(place.context.evaluated, stage),
         training=stage.training,
         scale=place.scale,
         seed=stage.seed,

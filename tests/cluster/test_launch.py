@@ -12,8 +12,8 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from small_run import small_config
 
 from knife.cluster import launch as launch_module
-from knife.cluster.capacity import capacity_faults, scale_faults
-from knife.cluster.launch import _first_failure, _in_thread, _make, _sweep, _Work, _worker, launch
+from knife.cluster.capacity import batch_faults, capacity_faults, place_faults
+from knife.cluster.launch import _first_failure, _make, _sweep, _Work, _worker, in_thread, launch
 from knife.config import Scale
 from knife.errors import UserError
 from knife.pipeline import publish_data
@@ -38,12 +38,13 @@ def test_a_cluster_is_judged_when_it_is_asked(
 ) -> None:
     config = small_config(tmp_path, scale={"launcher": "ray", "workers": 1000})
     monkeypatch.setenv("RAY_ADDRESS", "example:1")
-    assert [fault.split(":")[0] for fault in scale_faults(config)] == [
+    assert place_faults(config) == []
+    assert [fault.split(":")[0] for fault in batch_faults(config)] == [
         "teacher.batch_size",
         "student.batch_size",
     ]
     monkeypatch.delenv("RAY_ADDRESS")
-    assert any("this machine has" in fault for fault in scale_faults(config))
+    assert any("this machine has" in fault for fault in place_faults(config))
     with pytest.raises(UserError, match=r"^scale.workers: 1000 workers need a CPU each, but this"):
         launch([], tmp_path, config.scale)
 
@@ -125,12 +126,12 @@ def test_errors_and_ctrl_c_come_through_the_thread() -> None:
         raise ValueError("inside")
 
     with pytest.raises(ValueError, match="inside"):
-        _in_thread(fail)
+        in_thread(fail)
     end = threading.Event()
     main = threading.main_thread().ident
     assert main
     interrupt = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
     interrupt.start()
     with pytest.raises(KeyboardInterrupt):
-        _in_thread(end.wait)
+        in_thread(end.wait)
     end.set()

@@ -1,0 +1,62 @@
+"""A sweep as the command does it: progress on stderr, the result on stdout, and last words."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+
+from knife.report.table import render as verdict_table
+from knife.run_command import stdout_to_stderr
+from knife.tune.final import RECIPE
+from knife.tune.space import Space, describe
+from knife.tune.sweep import SweepResult, run_sweep
+from knife.tune.sweep_file import read_sweep
+from knife.tune.sweep_plan import SweepPlan, plan_sweep
+from knife.tune.table import render
+
+
+def sweep_with_display(plan: SweepPlan, *, resume: bool) -> SweepResult:
+    """Run a sweep and show its progress; whatever a library prints goes to stderr.
+
+    Raises:
+        UserError, RuntimeError: as `run_sweep` does.
+    """
+    with stdout_to_stderr():
+        return run_sweep(plan, resume=resume)
+
+
+def plan_file(path: Path, overrides: list[str]) -> SweepPlan:
+    """The plan of a sweep's file.
+
+    Raises:
+        UserError: with all faults of the file, or why no trial could start.
+    """
+    return plan_sweep(Space.of(read_sweep(path, overrides)))
+
+
+def rendered(plan: SweepPlan, result: SweepResult) -> Group:
+    """The trials, and below them the winner's verdict."""
+    parts: list[Any] = [render(plan.space, result.rows)]
+    if result.verdict:
+        parts.append(verdict_table(result.verdict))
+    return Group(*parts)
+
+
+def last_words(plan: SweepPlan, result: SweepResult) -> list[str]:
+    """Where the results are, what failed, and what to do next."""
+    if not result.fresh:
+        lines = ["the sweep is done: nothing was trained again"]
+    else:
+        lines = [f"note: {describe(point)} is left out: {'; '.join(faults)}"
+                 for point, faults in plan.refused]  # fmt: skip
+    lines += [f"warning: {line}" for line in result.values["unsent"]]
+    failed = [row for row in result.rows if row.state == "failed"]
+    lines += [f"warning: trial {row.number} failed: {row.error}" for row in failed]
+    folder = result.folder
+    lines.append(f"trials, study and plots: {folder}")
+    lines.append(f"the best as a recipe: knife run {folder / RECIPE}")
+    store, uri = plan.config.store, plan.config.track.uri
+    lines.append(
+        f"MLflow: {result.values['mlflow']['uri'] if uri else f'knife ui --store {store}'}"
+    )
+    return lines

@@ -1,0 +1,162 @@
+"""What a sweep would do: trials, teachers, what the store has, time and cost. Writes nothing."""
+
+import os
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from knife.cluster.capacity import capacity_faults, machine
+from knife.display import clock
+from knife.plan import Plan
+from knife.store import Store
+from knife.tune.estimate import Stopwatch
+from knife.tune.resources import slots
+from knife.tune.space import describe
+from knife.tune.sweep import open_sweep, sweep_folder
+from knife.tune.sweep_plan import SweepPlan
+
+
+@dataclass(frozen=True)
+class SweepDryRun:
+    """What `knife tune` would do with a sweep.
+
+    Attributes:
+        name: the sweep's name.
+        state: new, begun or done.
+        trials: how many trials; where optuna suggests points, at most.
+        students: student trainings: search, more seeds, winner and finetune.
+        stored_students: how many of the search's are in the store; None where unknown.
+        teachers: distinct teachers, `stored_teachers` of them in the store.
+        own_teachers: keys that give every trial a teacher of its own.
+        slots: trials at a time, each with `workers` workers of `gpus` GPUs.
+        seconds: about how long all takes, to the last epoch of every trial.
+        gpu_hours: what it costs, where trials take GPUs.
+        refused: combinations that are left out, with the reasons.
+        notes: what a user should know, one sentence each.
+    """
+
+    name: str
+    state: str
+    folder: str
+    trials: int
+    students: dict[str, int]
+    stored_students: int | None
+    teachers: int
+    stored_teachers: int
+    own_teachers: list[str]
+    slots: int
+    workers: int
+    gpus: float
+    seconds: float
+    gpu_hours: float
+    refused: list[dict[str, Any]]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def dry_run(plan: SweepPlan) -> SweepDryRun:
+    """Look at a sweep's store, and measure a step of each kind of training.
+
+    Raises:
+        UserError: as the sweep would, where its folder is another sweep's.
+    """
+    sweep, scale = plan.space.sweep, plan.config.scale
+    folder = sweep_folder(plan)
+    done = open_sweep(plan, resume=False)
+    state = "done" if done else "begun" if folder.is_dir() else "new"
+    store = Store(plan.config.store, write=False)
+    stored = sum(store.has("teacher", teacher.key) for teacher in plan.teachers)
+    known = plan.points is not None
+    members = [member for each in plan.plans for member in each.members]
+    ready = sum(store.has("student", m.student.key) for m in members) if known else None
+    students = _students(plan)
+    here = machine()
+    places = slots(plan.config, here, sweep)
+    watch = Stopwatch()
+    shared = {(s.kind, s.key) for s in plan.shared if store.has(s.kind, s.key)}
+    teaching = sum(watch.seconds(s, p) for p, s in _shared(plan) if (s.kind, s.key) not in shared)
+    each = fmean(
+        fmean(watch.seconds(m.student, p) for m in p.members) for p in plan.plans if p.members
+    )
+    left = sum(students.values()) - (ready or 0)
+    work = teaching * (plan.trials if plan.own_teachers else 1) + left * each
+    notes = [note for p in plan.plans for note in p.notes]
+    if plan.own_teachers:
+        notes.append(
+            f"{', '.join(plan.own_teachers)}: every trial trains a teacher of its own, since the "
+            "key changes the teacher and is drawn from a range; a choice of values would share them"
+        )
+    if "RAY_ADDRESS" not in os.environ:
+        faults = capacity_faults(scale, here, "this machine")
+        notes += [f"this machine cannot run it: {fault}" for fault in faults]
+        if faults:
+            notes.append("time is that of a CPU of this machine for each worker")
+    return SweepDryRun(
+        name=sweep.name,
+        state=state,
+        folder=str(folder),
+        trials=plan.trials,
+        students=students,
+        stored_students=ready,
+        teachers=plan.trials if plan.own_teachers else len(plan.teachers),
+        stored_teachers=stored,
+        own_teachers=plan.own_teachers,
+        slots=places,
+        workers=scale.workers,
+        gpus=scale.gpus_per_worker,
+        seconds=work / places,
+        gpu_hours=work * scale.workers * scale.gpus_per_worker / 3600,
+        refused=[{"point": describe(p), "faults": faults} for p, faults in plan.refused],
+        notes=list(dict.fromkeys(notes)),
+    )
+
+
+def _students(plan: SweepPlan) -> dict[str, int]:
+    """Student trainings of each step."""
+    sweep = plan.space.sweep
+    more = [seed for seed in sweep.seeds.more if seed not in sweep.seeds.search]
+    found = {"search": plan.trials * len(sweep.seeds.search)}
+    found["more seeds"] = min(sweep.seeds.best, plan.trials) * len(more)
+    found["winner and finetune"] = 2 * len(sweep.final.seeds) if sweep.final else 0
+    return found
+
+
+def _shared(plan: SweepPlan) -> list[tuple[Plan, Any]]:
+    """Each distinct teacher and states with a plan that has it."""
+    plans = {(s.kind, s.key): p for p in plan.plans for s in p.stages}
+    return [(plans[s.kind, s.key], s) for s in plan.shared]
+
+
+def render(found: SweepDryRun) -> Group:
+    """For people: a table of what is to make, and below it the notes."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("what")
+    table.add_column("number", justify="right")
+    table.add_column("in the store", justify="right")
+    suggested = found.stored_students is None
+    table.add_row("trials" + (", at most" if suggested else ""), f"{found.trials:,}", "")
+    table.add_row("distinct teachers", f"{found.teachers:,}", f"{found.stored_teachers:,}")
+    for step, number in found.students.items():
+        have = found.stored_students if step == "search" else None
+        table.add_row(f"students: {step}", f"{number:,}", "" if have is None else f"{have:,}")
+    each = f"{found.workers} worker{'s'[: found.workers > 1]}"
+    each += f" with {found.gpus:g} GPU each" if found.gpus else ""
+    below = [
+        f"{found.slots} trials at a time on this machine, each {each}",
+        f"about {clock(found.seconds)}, from steps measured here"
+        + (f"; {found.gpu_hours:.1f} GPU-hours" if found.gpu_hours else "")
+        + " (schedulers and patience make it less)",
+        f"sweep: {found.name}, {found.state}, in {found.folder}",
+    ]
+    below += [f"left out: {r['point']}: {'; '.join(r['faults'])}" for r in found.refused]
+    below += [f"note: {note}" for note in found.notes]
+    below.append("nothing was written; without --dry-run the work begins")
+    return Group(table, Text("\n".join(below)))

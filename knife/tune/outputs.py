@@ -1,0 +1,20 @@
+"""The files that a sweep leaves for people: table, study and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from knife.tune.plots import draw
+from knife.tune.space import Space
+from knife.tune.study import export_study
+from knife.tune.table import write_csv
+from knife.tune.trials import TrialRow
+
+
+def write_outputs(space: Space, rows: Sequence[TrialRow], folder: Path) -> list[Path]:
+    """Write them into the sweep's folder; returns where they are."""
+    table, study = folder / "trials.csv", folder / "study.db"
+    write_csv(space, rows, table)
+    export_study(space, rows, study)
+    pictures = folder / "plots"
+    pictures.mkdir(exist_ok=True)
+    return [table, study, *draw(space, rows, pictures).files.values()]

@@ -1,0 +1,232 @@
+"""One experiment of Ray Tune: trials from a searcher, to the end or on from where it was cut off."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from ray import tune
+from ray.tune import Callback, Stopper
+from ray.tune.logger import JsonLoggerCallback
+
+from knife.cluster.launch import in_thread, resources
+from knife.config import Scale
+from knife.train.checkpoint import write_json
+from knife.tune.schedulers import pruned
+from knife.tune.settings import Budget
+from knife.tune.trial import SCORE, Task, point_of, run_trial
+from knife.tune.trials import State, TrialRow
+
+# A trial whose worker was lost starts again so many times.
+_LOST_WORKERS = 3
+# Seconds between two snapshots of Ray Tune's own state; what it lacks after a kill is made again
+# from the store.
+_SNAPSHOT_SECONDS = "2"
+
+
+class Listener(Protocol):
+    """Who wants to know of trials while they run; called from one thread."""
+
+    def started(self, number: int, params: dict[str, Any]) -> None:
+        """A trial starts, or starts again."""
+
+    def reported(self, number: int, result: dict[str, Any]) -> None:
+        """A trial has reported its score so far."""
+
+    def ended(self, number: int, state: State) -> None:
+        """A trial has ended, or was pruned."""
+
+
+class Watch(Callback):  # type: ignore[misc]
+    """Tells the listener of this process; Ray Tune keeps its callbacks in files."""
+
+    listener: ClassVar[Listener | None] = None
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Tell of a start."""
+        if self.listener:
+            self.listener.started(trials.index(trial) + 1, trial.config)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Tell of a report."""
+        if self.listener:
+            self.listener.reported(trials.index(trial) + 1, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Tell of an end."""
+        if self.listener:
+            finished = (trial.last_result or {}).get("finished")
+            self.listener.ended(trials.index(trial) + 1, "finished" if finished else "pruned")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Tell of a failure."""
+        if self.listener:
+            self.listener.ended(trials.index(trial) + 1, "failed")
+
+
+class Limit(Stopper):  # type: ignore[misc]
+    """Ends a search when its time or its GPU-hours are used up, those before a restart included."""
+
+    def __init__(self, budget: Budget, scale: Scale, spent: Path) -> None:
+        self._budget = budget
+        self._gpus = scale.workers * scale.gpus_per_worker
+        self._path = spent
+        self._since: float | None = None
+        self._before = 0.0
+        self._trials: dict[str, float] = {}
+        self._saved = 0.0
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Note how long a trial has been at work."""
+        self._trials[trial_id] = result["time_total_s"]
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether nothing is left of the budget."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            if self._path.is_file():
+                values = json.loads(self._path.read_text())
+                self._before = values["seconds"]
+                self._trials = values["trials"] | self._trials
+        seconds = self._before + now - self._since
+        if now - self._saved > 1:
+            self._saved = now
+            write_json(self._path, {"seconds": seconds, "trials": self._trials})
+        gpu_hours = sum(self._trials.values()) * self._gpus / 3600
+        return bool(
+            (self._budget.hours and seconds / 3600 >= self._budget.hours)
+            or (self._budget.gpu_hours and gpu_hours >= self._budget.gpu_hours)
+        )
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One experiment.
+
+    Attributes:
+        name: names its folder under `folder`, the sweep's.
+        task: what its trials have in common.
+        scale: what a trial takes.
+        trials: how many there are; -1 leaves that to the searcher.
+        concurrent: how many at a time at most.
+        budget: when it ends early.
+    """
+
+    name: str
+    folder: Path
+    task: Task
+    scale: Scale
+    trials: int
+    concurrent: int
+    budget: Budget
+
+    @property
+    def path(self) -> Path:
+        """The experiment's own folder."""
+        return self.folder / self.name
+
+    def run(
+        self,
+        searcher: Callable[[], Any],
+        scheduler: Callable[[], Any],
+        listener: Listener,
+    ) -> list[TrialRow]:
+        """Run every trial that has not ended yet; returns all of them, in order."""
+        # Tune's own tables and TensorBoard files have no reader here.
+        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+        os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = _SNAPSHOT_SECONDS
+        os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.task.failed.mkdir(exist_ok=True)
+        trainable = self._trainable()
+        if tune.Tuner.can_restore(str(self.path)):
+            tuner = tune.Tuner.restore(str(self.path), trainable, resume_unfinished=True)
+        else:
+            tuner = tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher(),
+                    scheduler=scheduler(),
+                    num_samples=self.trials,
+                    max_concurrent_trials=self.concurrent,
+                    # A worker group of its own ends with the trial that follows it.
+                    reuse_actors=self.scale.workers == 1,
+                    trial_name_creator=_name,
+                    trial_dirname_creator=_name,
+                ),
+                run_config=tune.RunConfig(
+                    name=self.name,
+                    storage_path=str(self.folder),
+                    stop=Limit(self.budget, self.scale, self.path / "spent.json"),
+                    failure_config=tune.FailureConfig(max_failures=_LOST_WORKERS),
+                    callbacks=[JsonLoggerCallback(), Watch()],
+                    verbose=0,
+                ),
+            )
+        Watch.listener = listener
+        try:
+            results = in_thread(tuner.fit)
+        finally:
+            Watch.listener = None
+        return self._rows(results)
+
+    def _trainable(self) -> Any:
+        if self.scale.workers == 1:
+            wanted = resources(1, self.scale.gpus_per_worker)
+        else:
+            wanted = resources(0.01, 0)
+        with_task = tune.with_parameters(run_trial, task=self.task)
+        return tune.with_resources(with_task, wanted)
+
+    def _rows(self, results: Any) -> list[TrialRow]:
+        ended_early = pruned(self.path)
+        rows = []
+        for number, result in enumerate(results, start=1):
+            metrics = result.metrics or {}
+            note = self.task.failed / f"{metrics.get('trial_id', Path(result.path).name)}.txt"
+            error = note.read_text() if note.is_file() else str(result.error or "")
+            state: State = "finished"
+            if result.error:
+                state = "failed"
+            elif not metrics.get("finished"):
+                state = "pruned" if metrics.get("trial_id") in ended_early else "stopped"
+            rows.append(
+                TrialRow(
+                    number=number,
+                    point=point_of(result.config, self.task.space),
+                    state=state,
+                    score=metrics.get(SCORE) if state != "failed" else None,
+                    seconds=float(metrics.get("time_total_s", 0.0)),
+                    by_epoch=_by_epoch(result),
+                    scores=_by_seed(metrics.get("scores")),
+                    tests=_by_seed(metrics.get("tests")),
+                    students=_by_seed(metrics.get("students")),
+                    error=error or None,
+                )
+            )
+        return rows
+
+
+def _name(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+def _by_seed(values: dict[str, Any] | None) -> dict[int, Any]:
+    return {int(seed): value for seed, value in (values or {}).items()}
+
+
+def _by_epoch(result: Any) -> dict[int, float]:
+    """Score by epoch, of all of a trial's reports."""
+    table = result.metrics_dataframe
+    if table is None or SCORE not in table:
+        return {}
+    pairs = zip(table["epoch"], table[SCORE], strict=True)
+    return {int(epoch): float(score) for epoch, score in pairs}

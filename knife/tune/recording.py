@@ -1,0 +1,86 @@
+"""What MLflow gets of a sweep: a parent, a run for each trial, under it one for each seed."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from knife.plan import Plan
+from knife.recording import run_tags
+from knife.store import fingerprint
+from knife.track.follow import Follower
+from knife.track.run import TrackedRun
+from knife.track.tracker import Tracker
+from knife.tune.space import Point
+from knife.tune.sweep_file import flat
+from knife.tune.trial import SCORE
+from knife.tune.trials import TrialRow
+
+
+class SweepRecord:
+    """Hands on to MLflow what happens in a sweep; everything can be told again.
+
+    Args:
+        tracker: MLflow.
+        follower: reads the journals of the trainings.
+        name: the sweep's name, `key` its fingerprint, `settings` the whole of it.
+        plan: one of its trials, for the tags.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        follower: Follower,
+        name: str,
+        key: str,
+        settings: dict[str, Any],
+        plan: Plan,
+    ) -> None:
+        self.parent = tracker.open_run(
+            name, key, settings, run_tags(plan) | {"knife.fingerprint": key, "knife.sweep": name}
+        )
+        self._follower = follower
+        self._trials: dict[int, TrackedRun] = {}
+        self._seeds: dict[int, set[TrackedRun]] = {}
+
+    def started(self, number: int, point: Point, plan: Plan | None) -> None:
+        """A trial starts, with the students of `plan`, if it could be planned."""
+        if number not in self._trials:
+            # By number and point: a trial that a killed driver had begun goes on in its run.
+            key = f"{number}-{fingerprint(point)}"
+            self._trials[number] = self.parent.child(
+                f"trial {number}", key, flat(point), {"knife.trial": str(number)}
+            )
+        for member in plan.members if plan else ():
+            student, name = member.student, f"trial {number} seed {member.seed}"
+            tags = {"knife.method": member.method, "knife.fingerprint": student.key}
+            run = self._trials[number].child(name, student.key, student.depends, tags)
+            self._seeds.setdefault(number, set()).add(run)
+            self._follower.follow("student", student.key, run)
+
+    def reported(self, number: int, epoch: int, score: float) -> None:
+        """A trial's score so far."""
+        row = {"step": epoch, "time": time.time(), "metrics": {SCORE: score}}
+        self._trials[number].send([row])  # type: ignore[list-item]
+
+    def ended(self, row: TrialRow) -> None:
+        """A trial has ended: what it came to, and how. Pruned or stopped, it has not failed."""
+        run = self._trials[row.number]
+        tags = {"knife.status": row.state}
+        run.tag(tags | ({"knife.error": row.error} if row.error else {}))
+        summary = {"seconds": row.seconds}
+        if row.score is not None:
+            summary["best_score"] = row.score
+        if row.tests:
+            summary["test_accuracy"] = sum(row.tests.values()) / len(row.tests)
+        run.log_summary(summary)
+        for each in (*self._seeds.get(row.number, ()), run):
+            each.finish("FAILED" if row.state == "failed" else "FINISHED")
+
+    def closed(self) -> None:
+        """All trials have ended: what a killed driver had begun and nobody went on with is over."""
+        self.parent.end_strays()
+
+    def artifacts(self, paths: list[Path], folder: str = "") -> None:
+        """Files of the whole sweep."""
+        for path in paths:
+            self.parent.artifact(path, folder)

@@ -1,0 +1,54 @@
+"""What Ray Tune is told to try: points that are known, or what optuna suggests."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from knife.tune.space import Point, Space
+from knife.tune.trial import SCORE
+
+
+class Points(Searcher):  # type: ignore[misc]
+    """Gives points in their order, each once, also after a restart."""
+
+    def __init__(self, points: list[dict[str, Any]]) -> None:
+        super().__init__(metric=SCORE, mode="max")
+        self._points = points
+        self._given = 0
+
+    def suggest(self, trial_id: str) -> Any:  # noqa: ARG002  (the library's signature)
+        """The next point's params; the end after the last one."""
+        if self._given == len(self._points):
+            return Searcher.FINISHED
+        self._given += 1
+        return self._points[self._given - 1]
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing to learn."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write how many were given."""
+        Path(checkpoint_path).write_text(json.dumps(self._given))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read what `save` wrote."""
+        self._given = json.loads(Path(checkpoint_path).read_text())
+
+
+def searcher(space: Space, points: list[Point] | None) -> Searcher:
+    """Of a search's trials: its points, or optuna's TPE where they are not known before."""
+    if points is not None:
+        return Points([{"point": point} for point in points])
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return OptunaSearch(
+        space.distributions(),
+        metric=SCORE,
+        mode=space.sweep.direction,
+        points_to_evaluate=[space.encode(point) for point in space.sweep.first] or None,
+        sampler=optuna.samplers.TPESampler(seed=space.sweep.seed),
+    )

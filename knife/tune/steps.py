@@ -1,0 +1,137 @@
+"""The steps of a sweep, each an experiment of Ray Tune whose rows are kept when it has ended."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from knife.config import RunConfig
+from knife.train.checkpoint import write_json
+from knife.tune.final import baselines, recipe
+from knife.tune.phase import Listener, Phase
+from knife.tune.schedulers import scheduler
+from knife.tune.searcher import Points, searcher
+from knife.tune.settings import Budget
+from knife.tune.study import ranked
+from knife.tune.sweep_plan import SweepPlan
+from knife.tune.trial import Task
+from knife.tune.trials import TrialRow
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Search, more seeds for the best trials, and the final trainings.
+
+    Attributes:
+        plan: the sweep.
+        folder: the sweep's folder in the store.
+        slots: trials at a time.
+        listener: hears of every trial of a step: step, rows it will have, and so on.
+    """
+
+    plan: SweepPlan
+    folder: Path
+    slots: int
+    listener: Callable[[str, list[dict[str, Any]]], Listener]
+
+    def search(self) -> list[TrialRow]:
+        """Every trial of the search."""
+        plan, space = self.plan, self.plan.space
+        points = plan.points
+        phase = self._phase("search", test=space.sweep.test, budget=space.sweep.budget)
+        params = [{"point": point} for point in points or []]
+        return self._rows(
+            phase,
+            lambda: searcher(space, points),
+            params,
+            lambda: scheduler(space.sweep, plan.epochs, phase.path),
+        )
+
+    def more_seeds(self, rows: Sequence[TrialRow]) -> list[TrialRow]:
+        """The rows, those of the best trials with further seeds, which their scores are of."""
+        sweep = self.plan.space.sweep
+        seeds = [seed for seed in sweep.seeds.more if seed not in sweep.seeds.search]
+        best = ranked(self.plan.space, rows)[: sweep.seeds.best] if seeds else []
+        params: list[dict[str, Any]] = [
+            {"point": row.point, "seeds": [seed], "number": row.number}
+            for row in best
+            for seed in seeds
+        ]
+        more = self._known("seeds", params, test=sweep.test)
+        found = {row.number: row for row in rows}
+        for param, part in zip(params, more, strict=True):
+            row = found[param["number"]]
+            scores, tests = row.scores | part.scores, row.tests | part.tests
+            found[row.number] = replace(
+                row,
+                score=fmean(scores.values()),
+                scores=scores,
+                tests=tests,
+                students=row.students | part.students,
+                seconds=row.seconds + part.seconds,
+            )
+        return list(found.values())
+
+    def final(self, best: TrialRow, rows: Sequence[TrialRow]) -> RunConfig:
+        """Train the winner and finetune with the final seeds; the run config that compares them."""
+        space = self.plan.space
+        choices = baselines(space, best, rows)
+        if len(choices) > 1:
+            params = [{"config": choice.model_dump(mode="json")} for choice in choices]
+            tried = self._known("baseline", params)
+            keys = [str(number) for number in range(len(tried))]
+            scored = [replace(r, point={"choice": k}) for r, k in zip(tried, keys, strict=True)]
+            order = ranked(space, scored)
+            choices = [choices[int(order[0].point["choice"])]] if order else choices
+        config = recipe(space, best, choices[0])
+        params = []
+        for variant in config.variants():
+            for seed in config.seeds:
+                own = config.of(variant).model_dump(mode="json") | {"seeds": [seed]}
+                params.append({"config": own})
+        self._known("final", params, test=True, ceiling=True)
+        return config
+
+    def _known(
+        self, name: str, params: list[dict[str, Any]], *, test: bool = False, ceiling: bool = False
+    ) -> list[TrialRow]:
+        """The rows of a step whose trials are known."""
+        if not params:
+            return []
+        phase = self._phase(name, test=test, ceiling=ceiling)
+        return self._rows(phase, lambda: Points(params), params, lambda: None)
+
+    def _phase(
+        self, name: str, *, test: bool, ceiling: bool = False, budget: Budget | None = None
+    ) -> Phase:
+        space = self.plan.space
+        return Phase(
+            name=name,
+            folder=self.folder,
+            task=Task(space, test, ceiling, self.folder / name / "failed"),
+            scale=self.plan.config.scale,
+            trials=-1 if name != "search" or self.plan.points is not None else self.plan.trials,
+            concurrent=self.slots,
+            budget=budget or Budget(),
+        )
+
+    def _rows(
+        self,
+        phase: Phase,
+        make_searcher: Callable[[], Any],
+        params: list[dict[str, Any]],
+        make_scheduler: Callable[[], Any],
+    ) -> list[TrialRow]:
+        kept = self.folder / f"{phase.name}.json"
+        if not kept.is_file():
+            rows = phase.run(make_searcher, make_scheduler, self.listener(phase.name, params))
+            write_json(kept, [row.to_dict() for row in rows])
+        return read_rows(kept)
+
+
+def read_rows(path: Path) -> list[TrialRow]:
+    """The rows that a file keeps."""
+    return TypeAdapter(list[TrialRow]).validate_json(path.read_bytes())

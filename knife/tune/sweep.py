@@ -1,0 +1,212 @@
+"""A sweep from its file to its result: search, more seeds for the best, winner against finetune."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from knife.cluster.capacity import capacity_faults, machine
+from knife.cluster.launch import session
+from knife.config import RunConfig
+from knife.display import display
+from knife.errors import UserError, raise_faults
+from knife.pipeline import missing_stages, run, tracked_status
+from knife.report.verdict import Verdict
+from knife.store import Store, disk_faults, fingerprint
+from knife.train.checkpoint import write_json
+from knife.tune.board import Board
+from knife.tune.final import RECIPE, winner, write_recipe
+from knife.tune.outputs import write_outputs
+from knife.tune.recording import SweepRecord
+from knife.tune.resources import slots
+from knife.tune.steps import Steps, read_rows
+from knife.tune.study import ranked
+from knife.tune.sweep_plan import SweepPlan
+from knife.tune.trials import TrialRow
+
+# Raised when what a sweep leaves in its folder can no longer be gone on with.
+SWEEP_VERSION = 1
+_ABOUT, _RESULT, _TRIALS = "sweep.json", "result.json", "trials.json"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep came to.
+
+    Attributes:
+        folder: where its files lie in the store.
+        rows: the trials of the search, the best ones with more seeds.
+        values: the result, JSON-ready: best trial, verdict, MLflow run.
+        verdict: the winner against finetune on test; None where the sweep asks for none.
+        fresh: whether this start did any of it.
+    """
+
+    folder: Path
+    rows: list[TrialRow]
+    values: dict[str, Any]
+    verdict: Verdict | None
+    fresh: bool
+
+
+def sweep_key(plan: SweepPlan) -> str:
+    """Fingerprint of all that a sweep's trials hang on."""
+    sweep = plan.space.sweep.model_dump(exclude={"concurrent"})
+    return fingerprint({"sweep": sweep, "base": plan.space.base, "version": SWEEP_VERSION})
+
+
+def sweep_folder(plan: SweepPlan) -> Path:
+    """Where a sweep's files lie."""
+    return Path(plan.config.store) / "sweeps" / plan.space.sweep.name
+
+
+def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
+    """The result of a sweep that is done; None where there is work to do.
+
+    Raises:
+        UserError: the folder is another sweep's or an older version's, or with `resume`, there
+            is nothing to go on with.
+    """
+    folder = sweep_folder(plan)
+    about = folder / _ABOUT
+    if not about.is_file():
+        if resume:
+            what = "has no sweep of that name" if folder.parent.is_dir() else "is not there"
+            raise UserError(
+                f"--resume: the store {folder.parents[1]} {what} ({plan.space.sweep.name}), so "
+                "there is nothing to go on with; start without --resume, or set store=…"
+            )
+        return None
+    values = json.loads(about.read_text())
+    if values["version"] != SWEEP_VERSION:
+        raise UserError(
+            f"{folder} was made by another version of this package (sweeps of version "
+            f"{values['version']}, this one goes on with {SWEEP_VERSION}); give another name=…, "
+            "or remove the folder: trained students stay in the store and are used again"
+        )
+    if values["key"] != sweep_key(plan):
+        raise UserError(
+            f"{folder} belongs to another sweep of that name (its file, base or overrides "
+            "differ); give another name=…, or remove the folder: trained students stay in the "
+            "store and are used again"
+        )
+    return read_result(folder)
+
+
+def read_result(folder: Path) -> SweepResult | None:
+    """The result that a sweep has left; None where it is not done."""
+    if not (folder / _RESULT).is_file():
+        return None
+    values = json.loads((folder / _RESULT).read_text())
+    found = Verdict.from_dict(values["final"]["verdict"]) if "final" in values else None
+    return SweepResult(folder, read_rows(folder / _TRIALS), values, found, fresh=False)
+
+
+def run_sweep(plan: SweepPlan, *, resume: bool = False) -> SweepResult:
+    """Run a sweep to its end, or on from where it was cut off.
+
+    Raises:
+        UserError: where sweep, store or cluster are at fault.
+        RuntimeError: no trial has succeeded.
+    """
+    from knife.track.follow import Follower
+    from knife.track.tracker import Tracker
+
+    done = open_sweep(plan, resume=resume)
+    if done:
+        return done
+    config, folder = plan.config, sweep_folder(plan)
+    store = Store(config.store)
+    key = sweep_key(plan)
+    with disk_faults(store.root), _alone(store, folder.name):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _ABOUT, {"version": SWEEP_VERSION, "key": key, "name": folder.name})
+        for each in plan.plans:
+            missing_stages(each, store, repair=True)
+        settings = plan.space.sweep.model_dump(mode="json", exclude_none=True)
+        about = settings | {"base_config": plan.space.base}
+        with (
+            Tracker(config.track.uri, store.root, config.track.experiment) as tracker,
+            Follower(store.root) as follower,
+        ):
+            record = SweepRecord(tracker, follower, folder.name, key, about, plan.plans[0])
+            with tracked_status(record.parent), _ray(config) as cluster:
+                places = slots(config, cluster, plan.space.sweep)
+                with Board(plan, record, places) as board:
+                    steps = Steps(plan, folder, places, board.step)
+                    rows = steps.search()
+                    board.all_ended(rows)
+                    rows, values = _conclude(steps, rows, board)
+            record.closed()
+            record.artifacts(write_outputs(plan.space, rows, folder))
+            values["mlflow"] = {"uri": tracker.uri, "run_id": record.parent.run_id}
+        values["unsent"] = tracker.unsent()
+        write_json(folder / _TRIALS, [row.to_dict() for row in rows])
+        write_json(folder / _RESULT, values)
+    result = read_result(folder)
+    assert result
+    return replace(result, fresh=True)
+
+
+def _conclude(
+    steps: Steps, rows: list[TrialRow], board: Board
+) -> tuple[list[TrialRow], dict[str, Any]]:
+    """More seeds for the best trials, and the winner against finetune on test.
+
+    Raises:
+        RuntimeError: no trial has succeeded.
+    """
+    plan, space = steps.plan, steps.plan.space
+    if not ranked(space, rows):
+        errors = list(dict.fromkeys(row.error for row in rows if row.error))
+        raise RuntimeError(
+            f"none of {len(rows)} trials succeeded: {'; '.join(errors) or 'the budget was too small'}"
+        )
+    rows = steps.more_seeds(rows)
+    board.all_ended(rows)
+    best = winner(space, rows)
+    assert best
+    values: dict[str, Any] = {
+        "name": space.sweep.name,
+        "folder": str(steps.folder),
+        "metric": space.sweep.metric,
+        "best": best.to_dict(),
+        "states": dict(Counter(row.state for row in rows)),
+    }
+    if space.sweep.final:
+        config = steps.final(best, rows)
+        write_recipe(steps.folder / RECIPE, config, space, best)
+        values["final"] = run(config, display).to_dict()
+    else:
+        write_recipe(steps.folder / RECIPE, space.config(best.point), space, best)
+    return rows, values
+
+
+@contextmanager
+def _alone(store: Store, name: str) -> Iterator[None]:
+    """Hold the sweep's lock: two drivers would count its trials twice."""
+    try:
+        with store.lock("sweep", name).acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(
+            f"name: another process is running the sweep {name!r} on this store; wait for its "
+            "end, or give another name=…"
+        ) from error
+
+
+@contextmanager
+def _ray(config: RunConfig) -> Iterator[dict[str, float]]:
+    """A Ray session that can give what a trial takes; what it has."""
+    if "RAY_ADDRESS" not in os.environ:
+        raise_faults(capacity_faults(config.scale, machine(), "this machine"))
+    with session(machine()["GPU"]):
+        import ray
+
+        raise_faults(capacity_faults(config.scale, ray.cluster_resources(), "the cluster"))
+        yield ray.cluster_resources()

@@ -1,0 +1,244 @@
+"""One trial in a worker of Ray Tune: a run's teacher and students, without its verdict.
+
+Trials share teachers and states through the store: whoever needs one that is not there makes it
+under its lock, and who needs the same one waits for that lock and for nothing else.
+"""
+
+import json
+import shutil
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from knife.cluster.launch import launch
+from knife.config import RunConfig, parse
+from knife.pipeline import publish_data
+from knife.plan import Member, Plan, needed, plan_run
+from knife.plan_sources import SourceReader
+from knife.recording import accuracy
+from knife.store import Store
+from knife.train.context import PlainContext
+from knife.train.stage import Stage
+from knife.tune.space import Point, Space
+
+# What Ray Tune calls the sweep's metric: the best so far.
+SCORE = "score"
+# Ray counts CPUs in parts: a worker leaves a hundredth for the trial that waits for it, so that
+# trials of N workers fit N CPUs.
+NESTED_CPUS = 0.99
+
+# A worker of Ray Tune makes one trial after the other; what it has read stays.
+_reader = SourceReader()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the trials of one phase have in common.
+
+    Attributes:
+        space: makes run configs of points.
+        test: whether students are looked at on test, and `ceiling` whether teachers are.
+        failed: folder of the notes that failed trials leave.
+    """
+
+    space: Space
+    test: bool
+    ceiling: bool
+    failed: Path
+
+
+def run_trial(params: Point, task: Task) -> None:
+    """Make a trial's stages and report its scores; called by Ray Tune.
+
+    `params` is `{"point": …, "seeds": …}`, `{"config": …}`, or what optuna suggests.
+    """
+    from ray import tune
+
+    note = task.failed / f"{tune.get_context().get_trial_id()}.txt"
+    if note.is_file():
+        # Ray Tune starts a trial again whose worker was lost. An error comes again every time.
+        raise RuntimeError(note.read_text())
+    try:
+        _Trial(task, config_of(params, task.space)).run()
+    except Exception as error:
+        note.write_text(str(error).strip() or type(error).__name__)
+        raise
+
+
+def point_of(params: Point, space: Space) -> Point:
+    """The point of a trial's params; none where they are a run config."""
+    if "config" in params:
+        return {}
+    point: Point = params["point"] if "point" in params else space.decode(params)
+    return point
+
+
+def config_of(params: Point, space: Space) -> RunConfig:
+    """The run config of a trial's params."""
+    if "config" in params:
+        return parse(params["config"])
+    return space.config(point_of(params, space), params.get("seeds"))
+
+
+def trial_stages(plan: Plan, members: list[Member], task: Task) -> list[Stage]:
+    """The stages of some members of a plan, with the evaluations that the task wants."""
+    own = {member.student.key for member in members}
+    own |= {member.evaluate.key for member in members} if task.test else set()
+    own |= {stage.key for stage in plan.ceiling.values()} if task.ceiling else set()
+    return [s for s in plan.stages if s.kind in ("teacher", "states") or s.key in own]
+
+
+@dataclass
+class _Trial:
+    task: Task
+    config: RunConfig
+    scores: dict[str, float] = field(default_factory=dict)
+    students: dict[str, str] = field(default_factory=dict)
+    tests: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> None:
+        plan = plan_run(self.config, _reader, elsewhere=True)
+        self.store = Store(self.config.store)
+        self.best = _Best(self.task.space)
+        for key in plan.data:
+            publish_data(self.store, key, plan)
+        # One seed after the other, so that the first score is known while the others train; a
+        # worker group is worth its start for all of them alone.
+        together = self.config.scale.workers > 1
+        for members in [plan.members] if together else [[m] for m in plan.members]:
+            self._make(trial_stages(plan, members, self.task), members)
+            for member in members:
+                self._note(member)
+            if len(self.scores) < len(plan.members):
+                self._report(epoch=len(self.scores))
+        self._report(epoch=self.last_epoch, finished=True)
+
+    @property
+    def last_epoch(self) -> int:
+        return self.config.student.epochs
+
+    def _make(self, stages: list[Stage], members: list[Member]) -> None:
+        have = {(s.kind, s.key) for s in stages if self.store.has(s.kind, s.key)}
+        missing = needed(stages, have)
+        for member in members:
+            if member.student not in missing:
+                self._replay(self.store.path("student", member.student.key))
+        if not missing:
+            return
+        try:
+            if self.config.scale.workers > 1:
+                self._launch(missing, members[0])
+                return
+            # DeepSpeed takes seconds to import, which who follows a worker group need not spend.
+            from knife.train.stages import run_stages
+
+            with _TuneContext(self) as context:
+                run_stages(missing, self.store.root, self.config.scale, context)
+        except SystemExit:
+            # Ray Tune ends the trial; nobody goes on with its students.
+            for member in members:
+                self._drop(member.student)
+            raise
+
+    def heard(self, epoch: int, metrics: dict[str, float]) -> None:
+        """An evaluation on dev. The last one is reported with the result, when that is safe."""
+        self.best.add(metrics)
+        if len(self.config.seeds) == 1 and epoch < self.last_epoch:
+            self._report(epoch=epoch)
+
+    def _replay(self, folder: Path) -> None:
+        """Report what a student's journal has, so that schedulers judge it as they did."""
+        for line in (folder / "journal.jsonl").read_text().splitlines():
+            self._row(json.loads(line))
+
+    def _row(self, row: dict[str, Any]) -> None:
+        if "dev_accuracy" in row["metrics"]:
+            self.heard(round(row["epoch"]), row["metrics"])
+
+    def _launch(self, stages: list[Stage], member: Member) -> None:
+        """Make stages by a worker group of their own, and follow the student's journal."""
+        from knife.track.journal import Position, read_rows
+
+        ended = threading.Event()
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                launch(stages, self.store.root, self.config.scale, cpus_per_worker=NESTED_CPUS)
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                ended.set()
+
+        threading.Thread(target=work, name="knife-launch", daemon=True).start()
+        key, position, last = member.student.key, Position(), False
+        work_folder = self.store.root / "work" / f"student-{key}"
+        while not last:
+            last = ended.wait(0.2)
+            for folder in (self.store.path("student", key), work_folder):
+                with suppress(FileNotFoundError):
+                    rows, position = read_rows(folder / "journal.jsonl", position)
+                    for row in rows:
+                        self._row(dict(row))
+                    break
+        if errors:
+            raise errors[0]
+
+    def _note(self, member: Member) -> None:
+        folder = self.store.path("student", member.student.key)
+        trained = json.loads((folder / "trained.json").read_text())
+        seed = str(member.seed)
+        self.scores[seed] = trained[self.task.space.sweep.metric]
+        self.students[seed] = member.student.key
+        if self.task.test:
+            self.tests[seed] = accuracy(self.store, member.evaluate)
+
+    def _report(self, *, epoch: int, finished: bool = False) -> None:
+        from ray import tune
+
+        mean = sum(self.scores.values()) / len(self.scores) if self.scores else self.best.value
+        tune.report(
+            {
+                SCORE: mean,
+                "epoch": epoch,
+                "finished": finished,
+                "scores": dict(self.scores),
+                "students": dict(self.students),
+                "tests": dict(self.tests),
+            }
+        )
+
+    def _drop(self, stage: Stage) -> None:
+        lock = self.store.lock(stage.kind, stage.key)
+        with suppress(Timeout), lock.acquire(timeout=0):
+            shutil.rmtree(self.store.root / "work" / f"{stage.kind}-{stage.key}", True)
+
+
+class _Best:
+    """The sweep's metric at the best evaluation so far: that of the model which is kept."""
+
+    def __init__(self, space: Space) -> None:
+        self._metric = space.sweep.metric
+        self._kept: tuple[float, float] | None = None
+        self.value = float("nan")
+
+    def add(self, metrics: dict[str, float]) -> None:
+        found = (metrics["dev_accuracy"], -metrics["dev_loss"])
+        if self._kept is None or found > self._kept:
+            self._kept, self.value = found, metrics[self._metric]
+
+
+class _TuneContext(PlainContext):
+    """A plain process that Ray Tune listens to, and may end."""
+
+    def __init__(self, trial: _Trial) -> None:
+        super().__init__()
+        self._trial = trial
+
+    def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
+        """Report a student's score; Ray Tune ends a trial here, by SystemExit."""
+        self._trial.heard(epoch, metrics)

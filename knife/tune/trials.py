@@ -1,0 +1,39 @@
+"""What a sweep knows of its trials, once they have ended."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+State = Literal["finished", "pruned", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial of a sweep.
+
+    Attributes:
+        number: its place in the sweep, from 1.
+        point: value by dotted config key of the space.
+        state: finished; pruned by the scheduler; stopped with the budget; or failed.
+        score: the sweep's metric, the best epoch's, mean over the seeds; None without any.
+        seconds: how long it took, with the teacher where it was the one to train it.
+        by_epoch: best score so far by epoch, of the search's first seed.
+        scores: score by student seed.
+        tests: accuracy on test by student seed, where the sweep looks at test.
+        students: key of the student in the store, by seed.
+        error: why it failed.
+    """
+
+    number: int
+    point: dict[str, Any]
+    state: State
+    score: float | None
+    seconds: float
+    by_epoch: dict[int, float] = field(default_factory=dict)
+    scores: dict[int, float] = field(default_factory=dict)
+    tests: dict[int, float] = field(default_factory=dict)
+    students: dict[int, str] = field(default_factory=dict)
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
