@@ -55,8 +55,6 @@ def last_words(plan: SweepPlan, result: SweepResult) -> list[str]:
     folder = result.folder
     lines.append(f"trials, study and plots: {folder}")
     lines.append(f"the best as a recipe: knife run {folder / RECIPE}")
-    store, uri = plan.config.store, plan.config.track.uri
-    lines.append(
-        f"MLflow: {result.values['mlflow']['uri'] if uri else f'knife ui --store {store}'}"
-    )
+    uri, ui = plan.config.track.uri, f"knife ui --store {plan.config.store}"
+    lines.append(f"MLflow: {result.values['mlflow']['uri'] if uri else ui}")
     return lines

@@ -1,4 +1,4 @@
-"""One experiment of Ray Tune: trials from a searcher, to the end or on from where it was cut off."""
+"""One experiment of Ray Tune: trials from a searcher, to the end or on from where a kill cut it."""
 
 import json
 import os
@@ -45,25 +45,25 @@ class Watch(Callback):  # type: ignore[misc]
 
     listener: ClassVar[Listener | None] = None
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_start(self, *, trials: list[Any], trial: Any, **_: Any) -> None:
         """Tell of a start."""
         if self.listener:
             self.listener.started(trials.index(trial) + 1, trial.config)
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        self, *, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
         """Tell of a report."""
         if self.listener:
             self.listener.reported(trials.index(trial) + 1, result)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_complete(self, *, trials: list[Any], trial: Any, **_: Any) -> None:
         """Tell of an end."""
         if self.listener:
             finished = (trial.last_result or {}).get("finished")
             self.listener.ended(trials.index(trial) + 1, "finished" if finished else "pruned")
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_error(self, *, trials: list[Any], trial: Any, **_: Any) -> None:
         """Tell of a failure."""
         if self.listener:
             self.listener.ended(trials.index(trial) + 1, "failed")

@@ -1,4 +1,4 @@
-"""Schedulers that know after a restart what they had heard: Ray Tune does not keep that for them."""
+"""Schedulers that know after a restart what they had heard, which Ray Tune does not keep."""
 
 import json
 from pathlib import Path

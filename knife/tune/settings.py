@@ -98,7 +98,7 @@ class Seeds(Section):
 
     search: list[int] = Field([0], min_length=1)
     best: int = Field(3, ge=1)
-    more: list[int] = []
+    more: list[int] = Field([])
 
 
 class Final(Section):
@@ -122,12 +122,12 @@ class Sweep(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     base: str
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field({})
     space: dict[str, Domain] = Field(min_length=1)
     metric: str = "dev_accuracy"
     mode: Literal["max", "min"] | None = None
     search: Literal["random", "grid", "tpe"] = "random"
-    first: list[dict[str, Value]] = []
+    first: list[dict[str, Value]] = Field([])
     seed: int = 0
     scheduler: Scheduler = Scheduler()
     budget: Budget = Budget()

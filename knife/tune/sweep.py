@@ -161,12 +161,11 @@ def _conclude(
     Raises:
         RuntimeError: no trial has succeeded.
     """
-    plan, space = steps.plan, steps.plan.space
+    space = steps.plan.space
     if not ranked(space, rows):
         errors = list(dict.fromkeys(row.error for row in rows if row.error))
-        raise RuntimeError(
-            f"none of {len(rows)} trials succeeded: {'; '.join(errors) or 'the budget was too small'}"
-        )
+        why = "; ".join(errors) or "the budget ended before the first one did"
+        raise RuntimeError(f"none of {len(rows)} trials succeeded: {why}")
     rows = steps.more_seeds(rows)
     board.all_ended(rows)
     best = winner(space, rows)

@@ -239,6 +239,6 @@ class _TuneContext(PlainContext):
         super().__init__()
         self._trial = trial
 
-    def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
+    def evaluated(self, _: Stage, epoch: int, metrics: dict[str, float]) -> None:
         """Report a student's score; Ray Tune ends a trial here, by SystemExit."""
         self._trial.heard(epoch, metrics)

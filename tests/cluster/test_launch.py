@@ -105,7 +105,7 @@ def test_groups_are_started_for_as_long_as_stages_get_done(
 
     monkeypatch.setattr(launch_module, "_fit", fit)
     with pytest.raises(RuntimeError, match="lost"):
-        _make(plan.stages, tmp_path, plan.config.scale)
+        _make(plan.stages, tmp_path, plan.config.scale, 1)
     assert len(groups) == 4
 
 
