@@ -109,9 +109,14 @@ class _Step:
     total: int
     since: float = field(default_factory=time.monotonic)
     done: int = 0
+    before: int = 0
     pruned: int = 0
     running: dict[int, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def resumed(self, done: int) -> None:
+        """So many trials have ended at an earlier start."""
+        self.done = self.before = done
 
     def started(self, number: int, params: dict[str, Any]) -> None:
         """A trial starts, or starts again."""
@@ -152,8 +157,9 @@ class _Step:
         words += f" ({self.pruned} pruned)" if self.pruned else ""
         if self.board.best is not None:
             words += f", best {score_words(self.board.plan.space, self.board.best)}"
-        if self.done:
-            left = self.seconds / self.done * (self.total - self.done) / self.board.slots
+        if self.done > self.before:
+            each = self.seconds / (self.done - self.before) / self.board.slots
+            left = each * (self.total - self.done)
             words += f", about {clock(left)} left"
         grid.add_row(spinner, Text(_WORDS[self.name], style="bold"), Text(words))
         for number, trial in sorted(self.running.items()):
@@ -170,7 +176,7 @@ class _Step:
 
     def _trial(self, number: int) -> int:
         """The search's trial that a trial of this step belongs to."""
-        return int(self.running[number]["params"].get("number", number))
+        return int(self.running[number]["params"].get("trial", number))
 
     def _title(self, number: int) -> str:
         return f"trial {number}" if self.name == "search" else f"{_WORDS[self.name]}, {number}"

@@ -30,6 +30,9 @@ _SNAPSHOT_SECONDS = "2"
 class Listener(Protocol):
     """Who wants to know of trials while they run; called from one thread."""
 
+    def resumed(self, done: int) -> None:
+        """The experiment goes on; so many of its trials have ended before."""
+
     def started(self, number: int, params: dict[str, Any]) -> None:
         """A trial starts, or starts again."""
 
@@ -45,28 +48,26 @@ class Watch(Callback):  # type: ignore[misc]
 
     listener: ClassVar[Listener | None] = None
 
-    def on_trial_start(self, *, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Tell of a start."""
         if self.listener:
-            self.listener.started(trials.index(trial) + 1, trial.config)
+            self.listener.started(trial.config["number"], trial.config)
 
-    def on_trial_result(
-        self, *, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
-    ) -> None:
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Tell of a report."""
         if self.listener:
-            self.listener.reported(trials.index(trial) + 1, result)
+            self.listener.reported(trial.config["number"], result)
 
-    def on_trial_complete(self, *, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """Tell of an end."""
         if self.listener:
             finished = (trial.last_result or {}).get("finished")
-            self.listener.ended(trials.index(trial) + 1, "finished" if finished else "pruned")
+            self.listener.ended(trial.config["number"], "finished" if finished else "pruned")
 
-    def on_trial_error(self, *, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Tell of a failure."""
         if self.listener:
-            self.listener.ended(trials.index(trial) + 1, "failed")
+            self.listener.ended(trial.config["number"], "failed")
 
 
 class Limit(Stopper):  # type: ignore[misc]
@@ -149,6 +150,7 @@ class Phase:
         trainable = self._trainable()
         if tune.Tuner.can_restore(str(self.path)):
             tuner = tune.Tuner.restore(str(self.path), trainable, resume_unfinished=True)
+            listener.resumed(sum(map(self._has_ended, tuner.get_results())))
         else:
             tuner = tune.Tuner(
                 trainable,
@@ -186,10 +188,15 @@ class Phase:
         with_task = tune.with_parameters(run_trial, task=self.task)
         return tune.with_resources(with_task, wanted)
 
+    def _has_ended(self, result: Any) -> bool:
+        metrics = result.metrics or {}
+        ended = result.error or metrics.get("finished")
+        return bool(ended or metrics.get("trial_id") in pruned(self.path))
+
     def _rows(self, results: Any) -> list[TrialRow]:
         ended_early = pruned(self.path)
         rows = []
-        for number, result in enumerate(results, start=1):
+        for result in results:
             metrics = result.metrics or {}
             note = self.task.failed / f"{metrics.get('trial_id', Path(result.path).name)}.txt"
             error = note.read_text() if note.is_file() else str(result.error or "")
@@ -200,7 +207,7 @@ class Phase:
                 state = "pruned" if metrics.get("trial_id") in ended_early else "stopped"
             rows.append(
                 TrialRow(
-                    number=number,
+                    number=result.config["number"],
                     point=point_of(result.config, self.task.space),
                     state=state,
                     score=metrics.get(SCORE) if state != "failed" else None,
@@ -212,7 +219,7 @@ class Phase:
                     error=error or None,
                 )
             )
-        return rows
+        return sorted(rows, key=lambda row: row.number)
 
 
 def _name(trial: Any) -> str:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
 
 from knife.tune.space import Point, Space
 from knife.tune.trial import SCORE
@@ -23,7 +25,7 @@ class Points(Searcher):  # type: ignore[misc]
         if self._given == len(self._points):
             return Searcher.FINISHED
         self._given += 1
-        return self._points[self._given - 1]
+        return {"number": self._given} | self._points[self._given - 1]
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Nothing to learn."""
@@ -37,15 +39,24 @@ class Points(Searcher):  # type: ignore[misc]
         self._given = json.loads(Path(checkpoint_path).read_text())
 
 
+class Suggestions(OptunaSearch):  # type: ignore[misc]
+    """What optuna suggests, numbered in the order of its suggestions."""
+
+    _given = 0
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's params."""
+        suggested = super().suggest(trial_id)
+        self._given += 1
+        return {"number": self._given, "suggested": suggested}
+
+
 def searcher(space: Space, points: list[Point] | None) -> Searcher:
     """Of a search's trials: its points, or optuna's TPE where they are not known before."""
     if points is not None:
         return Points([{"point": point} for point in points])
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return OptunaSearch(
+    return Suggestions(
         space.distributions(),
         metric=SCORE,
         mode=space.sweep.direction,

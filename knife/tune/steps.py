@@ -56,14 +56,14 @@ class Steps:
         seeds = [seed for seed in sweep.seeds.more if seed not in sweep.seeds.search]
         best = ranked(self.plan.space, rows)[: sweep.seeds.best] if seeds else []
         params: list[dict[str, Any]] = [
-            {"point": row.point, "seeds": [seed], "number": row.number}
+            {"point": row.point, "seeds": [seed], "trial": row.number}
             for row in best
             for seed in seeds
         ]
         more = self._known("seeds", params, test=sweep.test)
         found = {row.number: row for row in rows}
         for param, part in zip(params, more, strict=True):
-            row = found[param["number"]]
+            row = found[param["trial"]]
             scores, tests = row.scores | part.scores, row.tests | part.tests
             found[row.number] = replace(
                 row,

@@ -54,7 +54,8 @@ class Task:
 def run_trial(params: Point, task: Task) -> None:
     """Make a trial's stages and report its scores; called by Ray Tune.
 
-    `params` is `{"point": …, "seeds": …}`, `{"config": …}`, or what optuna suggests.
+    `params` has the trial's `number`, and its `point` (with `seeds` that are not the search's),
+    what optuna `suggested`, or a whole run `config`.
     """
     from ray import tune
 
@@ -73,8 +74,9 @@ def point_of(params: Point, space: Space) -> Point:
     """The point of a trial's params; none where they are a run config."""
     if "config" in params:
         return {}
-    point: Point = params["point"] if "point" in params else space.decode(params)
-    return point
+    if "suggested" in params:
+        return space.decode(params["suggested"])
+    return dict(params["point"])
 
 
 def config_of(params: Point, space: Space) -> RunConfig:
