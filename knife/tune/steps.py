@@ -9,6 +9,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from knife.config import RunConfig
+from knife.plan import plan_run
+from knife.plan_sources import SourceReader
+from knife.store import Store
 from knife.train.checkpoint import write_json
 from knife.tune.final import baselines, recipe
 from knife.tune.phase import Listener, Phase
@@ -17,7 +20,7 @@ from knife.tune.searcher import Points, searcher
 from knife.tune.settings import Budget
 from knife.tune.study import ranked
 from knife.tune.sweep_plan import SweepPlan
-from knife.tune.trial import Task
+from knife.tune.trial import Task, drop_unfinished
 from knife.tune.trials import TrialRow
 
 
@@ -43,12 +46,19 @@ class Steps:
         points = plan.points
         phase = self._phase("search", test=space.sweep.test, budget=space.sweep.budget)
         params = [{"point": point} for point in points or []]
-        return self._rows(
+        rows = self._rows(
             phase,
             lambda: searcher(space, points),
             params,
             lambda: scheduler(space.sweep, plan.epochs, phase.path),
         )
+        # The worker group of a trial that was ended early may have been at work until now.
+        store, reader = Store(plan.config.store), SourceReader()
+        for row in rows:
+            if row.state in ("pruned", "stopped"):
+                for member in plan_run(space.config(row.point), reader, elsewhere=True).members:
+                    drop_unfinished(store, member.student)
+        return rows
 
     def more_seeds(self, rows: Sequence[TrialRow]) -> list[TrialRow]:
         """The rows, those of the best trials with further seeds, which their scores are of."""

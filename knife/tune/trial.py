@@ -143,7 +143,7 @@ class _Trial:
         except SystemExit:
             # Ray Tune ends the trial; nobody goes on with its students.
             for member in members:
-                self._drop(member.student)
+                drop_unfinished(self.store, member.student)
             raise
 
     def heard(self, epoch: int, metrics: dict[str, float]) -> None:
@@ -214,10 +214,11 @@ class _Trial:
             }
         )
 
-    def _drop(self, stage: Stage) -> None:
-        lock = self.store.lock(stage.kind, stage.key)
-        with suppress(Timeout), lock.acquire(timeout=0):
-            shutil.rmtree(self.store.root / "work" / f"{stage.kind}-{stage.key}", True)
+
+def drop_unfinished(store: Store, stage: Stage) -> None:
+    """Remove what a training has left that was ended early, unless somebody else is at it."""
+    with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=0):
+        shutil.rmtree(store.root / "work" / f"{stage.kind}-{stage.key}", ignore_errors=True)
 
 
 class _Best:
