@@ -52,6 +52,11 @@ def read_sweep(path: Path, overrides: list[str] | None = None) -> SweepFile:
     values = merge(values, own)
     if fixed and isinstance(values.get("space"), dict):
         values["space"] = {k: v for k, v in values["space"].items() if k not in fixed}
+    if fixed and isinstance(values.get("first"), list):
+        values["first"] = [
+            {k: v for k, v in point.items() if k not in fixed} if isinstance(point, dict) else point
+            for point in values["first"]
+        ]
     if fixed and isinstance(values.get("set", {}), dict):
         values["set"] = flat(values.get("set", {})) | fixed
     values = {key: _absolute(key, value) for key, value in values.items()}
