@@ -15,7 +15,7 @@ from ray.tune.logger import JsonLoggerCallback
 from knife.cluster.launch import in_thread, resources
 from knife.config import Scale
 from knife.train.checkpoint import write_json
-from knife.tune.schedulers import pruned
+from knife.tune.schedulers import pruned, trial_key
 from knife.tune.settings import Budget
 from knife.tune.trial import SCORE, Task, point_of, run_trial
 from knife.tune.trials import State, TrialRow
@@ -191,7 +191,7 @@ class Phase:
     def _has_ended(self, result: Any) -> bool:
         metrics = result.metrics or {}
         ended = result.error or metrics.get("finished")
-        return bool(ended or metrics.get("trial_id") in pruned(self.path))
+        return bool(ended or trial_key(result.config) in pruned(self.path))
 
     def _rows(self, results: Any) -> list[TrialRow]:
         ended_early = pruned(self.path)
@@ -204,7 +204,7 @@ class Phase:
             if result.error:
                 state = "failed"
             elif not metrics.get("finished"):
-                state = "pruned" if metrics.get("trial_id") in ended_early else "stopped"
+                state = "pruned" if trial_key(result.config) in ended_early else "stopped"
             rows.append(
                 TrialRow(
                     number=result.config["number"],

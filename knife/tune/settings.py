@@ -9,6 +9,8 @@ from knife.config import Section
 
 METRICS = {"dev_accuracy": "max", "dev_loss": "min"}
 Bounds = tuple[float, float]
+# Named here: in the class below `int` is a field.
+WholeBounds = tuple[int, int]
 
 
 def _number(value: Any) -> Any:
@@ -29,7 +31,7 @@ class Domain(Section):
     grid: Annotated[list[Value], Field(min_length=1)] | None = None
     uniform: Bounds | None = None
     loguniform: Bounds | None = None
-    int: tuple[int, int] | None = None
+    int: WholeBounds | None = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "Domain":

@@ -21,6 +21,7 @@ _OWN = {
     "seeds": "seeds are no part of the space; give seeds.search and seeds.more",
     "store": "all trials share one store, which is how they share teachers; set it for all",
     "track": "all trials are recorded in one place; set it for all",
+    "scale": "all trials take the same workers and GPUs; set it for all",
 }
 
 
@@ -87,7 +88,9 @@ def _absolute(key: str, value: Any) -> Any:
         return {inner: _absolute(f"{key}.{inner}", leaf) for inner, leaf in value.items()}
     if isinstance(value, list):
         return [_absolute(key, leaf) for leaf in value]
-    if not isinstance(value, str) or not any(name in key for name in _PATHS):
+    # What is searched whole stands in its domain: space.model.grid.teacher.
+    plain = ".".join(part for part in key.split(".") if part not in ("choice", "grid"))
+    if not isinstance(value, str) or not any(name in plain for name in _PATHS):
         return value
     path = Path(value).expanduser()
     return str(path.resolve()) if value not in _NO_PATHS and path.exists() else value

@@ -73,7 +73,13 @@ def plan_sweep(space: Space) -> SweepPlan:
         _order(found)
         found.trials = len(found.points or [])
     if not found.plans:
-        reasons = [f"{describe(point)}: {fault}" for point, fs in found.refused for fault in fs]
+        # What is at fault everywhere is no fault of the points.
+        common = set.intersection(*(set(faults) for _, faults in found.refused))
+        reasons = [
+            fault if fault in common else f"{describe(point)}: {fault}"
+            for point, faults in found.refused
+            for fault in faults
+        ]
         raise UserError(*dict.fromkeys(reasons))
     return found
 
@@ -117,10 +123,21 @@ def _suggested(space: Space, reader: SourceReader) -> SweepPlan:
     plan = SweepPlan(space, trials, None)
     probes = {key: domain.probes for key, domain in space.sweep.space.items()}
     base = {key: values[0] for key, values in probes.items()}
+
+    def tried_with(key: str) -> SweepPlan:
+        tried = SweepPlan(space, 0, [])
+        _add(tried, [base | {key: value} for value in probes[key]], reader)
+        return tried
+
+    for key in probes:
+        # A method without a teacher would hide what changes the teachers of the others.
+        tried = tried_with(key)
+        counts = [len(_shared_keys(each)) for each in tried.plans]
+        if tried.points:
+            base = tried.points[counts.index(max(counts))]
     combinations = [base]
     for key, domain in space.sweep.space.items():
-        tried = SweepPlan(space, 0, None)
-        _add(tried, [base | {key: value} for value in probes[key]], reader)
+        tried = tried_with(key)
         plan.refused += tried.refused
         if len({_shared_keys(each) for each in tried.plans}) > 1:
             if domain.values:
