@@ -75,16 +75,25 @@ class Limit(Stopper):  # type: ignore[misc]
 
     def __init__(self, budget: Budget, scale: Scale, spent: Path) -> None:
         self._budget = budget
-        self._gpus = scale.workers * scale.gpus_per_worker
+        self._scale = scale
         self._path = spent
         self._since: float | None = None
         self._before = 0.0
-        self._trials: dict[str, float] = {}
+        # Seconds of all trials, and of each one when it last reported.
+        self._worked = 0.0
+        self._last: dict[str, float] = {}
         self._saved = 0.0
+
+    def __reduce__(self) -> Any:
+        # Ray Tune keeps it in files. What it has counted is in its own, which is newer.
+        return type(self), (self._budget, self._scale, self._path)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Note how long a trial has been at work."""
-        self._trials[trial_id] = result["time_total_s"]
+        seconds, last = result["time_total_s"], self._last.get(trial_id, 0.0)
+        # A trial that has started again counts from nothing.
+        self._worked += seconds - last if seconds >= last else seconds
+        self._last[trial_id] = seconds
         return False
 
     def stop_all(self) -> bool:
@@ -95,12 +104,13 @@ class Limit(Stopper):  # type: ignore[misc]
             if self._path.is_file():
                 values = json.loads(self._path.read_text())
                 self._before = values["seconds"]
-                self._trials = values["trials"] | self._trials
+                self._worked += values["worked"]
         seconds = self._before + now - self._since
         if now - self._saved > 1:
             self._saved = now
-            write_json(self._path, {"seconds": seconds, "trials": self._trials})
-        gpu_hours = sum(self._trials.values()) * self._gpus / 3600
+            write_json(self._path, {"seconds": seconds, "worked": self._worked})
+        gpus = self._scale.workers * self._scale.gpus_per_worker
+        gpu_hours = self._worked * gpus / 3600
         return bool(
             (self._budget.hours and seconds / 3600 >= self._budget.hours)
             or (self._budget.gpu_hours and gpu_hours >= self._budget.gpu_hours)

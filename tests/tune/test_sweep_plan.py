@@ -1,0 +1,96 @@
+"""What a sweep will do: its trials in their order, its teachers, and what is left out."""
+
+from pathlib import Path
+from typing import Any
+
+from small_sweep import RATE, WEIGHT, faults, planned
+
+from knife.train.stage import TeacherStage
+from knife.tune.sweep_plan import SweepPlan
+
+FRACTIONS: dict[str, Any] = {
+    "methods": {"choice": ["finetune", "knife"]},
+    "data.fraction": {"choice": [0.5, 1.0]},
+}
+
+
+def teachers_of(plan: SweepPlan) -> list[set[str]]:
+    """Keys of the teachers of each trial."""
+    return [
+        {stage.key for stage in each.stages if isinstance(stage, TeacherStage)}
+        for each in plan.plans
+    ]
+
+
+def test_trials_that_differ_in_students_share_a_teacher(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    assert plan.trials == len(plan.plans) == len(plan.points or []) == 4
+    assert len({member.student.key for each in plan.plans for member in each.members}) == 4
+    assert [stage.kind for stage in plan.shared] == ["teacher", "states"]
+    assert teachers_of(plan) == [{plan.teachers[0].key}] * 4
+    assert not (tmp_path / "store").exists()
+
+
+def test_points_that_make_the_same_run_are_one_trial(tmp_path: Path) -> None:
+    space = {"student": {"choice": [{"epochs": 1}, {}]}, "student.epochs": {"choice": [1, 3]}}
+    plan = planned(tmp_path, space=space, budget={"trials": 32})
+    assert plan.trials == 2
+    assert {each.config.student.epochs for each in plan.plans} == {1, 3}
+
+
+def test_a_trial_of_each_teacher_starts_first(tmp_path: Path) -> None:
+    domains = {key: {"grid": domain["choice"]} for key, domain in FRACTIONS.items()}
+    plan = planned(
+        tmp_path, without="budget", search="grid", space=domains | {WEIGHT: {"grid": [1, 30]}}
+    )
+    teachers = teachers_of(plan)
+    assert plan.trials == 8
+    assert len(plan.teachers) == 2
+    first, second = teachers[:2]
+    assert (len(first), len(second)) == (1, 1)
+    assert first != second
+    # Then those that wait for no teacher, then those that do.
+    assert teachers[2:6] == [set()] * 4
+    assert all(len(keys) == 1 for keys in teachers[6:])
+    configs = [plan.space.config(point) for point in plan.points or []]
+    assert configs == [each.config for each in plan.plans]
+
+
+def test_teachers_of_a_search_by_optuna(tmp_path: Path) -> None:
+    tpe = {"search": "tpe", "budget": {"trials": 6}}
+    plan = planned(tmp_path, **tpe)
+    assert (plan.trials, plan.points, len(plan.teachers)) == (6, None, 1)
+    assert plan.own_teachers == []
+    plan = planned(tmp_path, **tpe, space=FRACTIONS)
+    assert len(plan.teachers) == 2
+    rate = {"teacher.learning_rate": {"loguniform": [1e-4, 1e-3]}}
+    epochs = {"teacher.epochs": {"int": [1, 3]}, "student.epochs": {"int": [2, 5]}}
+    plan = planned(tmp_path, **tpe, space=FRACTIONS | rate | epochs)
+    assert plan.own_teachers == ["teacher.learning_rate", "teacher.epochs"]
+    assert plan.epochs == 5
+
+
+def test_refused_combinations_are_left_out(tmp_path: Path) -> None:
+    space = {
+        "methods": {"grid": ["finetune", "knife"]},
+        "data.rationale": {"grid": ["given", "none"]},
+    }
+    plan = planned(tmp_path, without="budget", search="grid", space=space)
+    assert plan.trials == 3
+    ((point, reasons),) = plan.refused
+    assert point == {"methods": "knife", "data.rationale": "none"}
+    (reason,) = reasons
+    assert "none of 40 training examples have a rationale" in reason
+    assert point not in (plan.points or [])
+
+
+def test_what_is_wrong_with_every_trial_is_said_once(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, "data.source=nowhere.jsonl")
+    assert fault.startswith("data.source: 'nowhere.jsonl' is neither a known source nor a file")
+    grid = {"align.input.layers": {"grid": [[[1, 9]], [[9, 1]]]}, RATE: {"grid": [1e-3]}}
+    found = faults(tmp_path, without="budget", search="grid", space=grid)
+    assert [fault.partition(": ")[0] for fault in found] == [
+        f"align.input.layers=[[1, 9]] {RATE}=0.001",
+        f"align.input.layers=[[9, 1]] {RATE}=0.001",
+    ]
+    assert not (tmp_path / "store").exists()
