@@ -143,7 +143,7 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False) -> SweepResult:
                     board.all_ended(rows)
                     rows, values = _conclude(steps, rows, board)
             record.closed()
-            record.artifacts(write_outputs(plan.space, rows, folder))
+            record.artifacts([*write_outputs(plan.space, rows, folder), folder / RECIPE])
             values["mlflow"] = {"uri": tracker.uri, "run_id": record.parent.run_id}
         values["unsent"] = tracker.unsent()
         write_json(folder / _TRIALS, [row.to_dict() for row in rows])

@@ -10,7 +10,6 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from filelock import Timeout
 
@@ -21,6 +20,7 @@ from knife.plan import Member, Plan, needed, plan_run
 from knife.plan_sources import SourceReader
 from knife.recording import accuracy
 from knife.store import Store
+from knife.track.journal import JOURNAL, Position, Row, read_rows
 from knife.train.context import PlainContext
 from knife.train.stage import Stage
 from knife.tune.space import Point, Space
@@ -101,6 +101,7 @@ class _Trial:
     scores: dict[str, float] = field(default_factory=dict)
     students: dict[str, str] = field(default_factory=dict)
     tests: dict[str, float] = field(default_factory=dict)
+    told: int = 0
 
     def run(self) -> None:
         plan = plan_run(self.config, _reader, elsewhere=True)
@@ -126,12 +127,16 @@ class _Trial:
     def _make(self, stages: list[Stage], members: list[Member]) -> None:
         have = {(s.kind, s.key) for s in stages if self.store.has(s.kind, s.key)}
         missing = needed(stages, have)
-        for member in members:
-            if member.student not in missing:
-                self._replay(self.store.path("student", member.student.key))
-        if not missing:
-            return
         try:
+            for member in members:
+                # A training that goes on from a checkpoint tells of the later epochs alone.
+                for folder in (
+                    self.store.path("student", member.student.key),
+                    self.store.root / "work" / f"student-{member.student.key}",
+                ):
+                    self._replay(folder)
+            if not missing:
+                return
             if self.config.scale.workers > 1:
                 self._launch(missing, members[0])
                 return
@@ -149,22 +154,22 @@ class _Trial:
     def heard(self, epoch: int, metrics: dict[str, float]) -> None:
         """An evaluation on dev. The last one is reported with the result, when that is safe."""
         self.best.add(metrics)
-        if len(self.config.seeds) == 1 and epoch < self.last_epoch:
+        if len(self.config.seeds) == 1 and self.told < epoch < self.last_epoch:
+            self.told = epoch
             self._report(epoch=epoch)
 
     def _replay(self, folder: Path) -> None:
         """Report what a student's journal has, so that schedulers judge it as they did."""
-        for line in (folder / "journal.jsonl").read_text().splitlines():
-            self._row(json.loads(line))
+        with suppress(FileNotFoundError):
+            for row in read_rows(folder / JOURNAL, Position())[0]:
+                self._row(row)
 
-    def _row(self, row: dict[str, Any]) -> None:
+    def _row(self, row: Row) -> None:
         if "dev_accuracy" in row["metrics"]:
             self.heard(round(row["epoch"]), row["metrics"])
 
     def _launch(self, stages: list[Stage], member: Member) -> None:
         """Make stages by a worker group of their own, and follow the student's journal."""
-        from knife.track.journal import Position, read_rows
-
         ended = threading.Event()
         errors: list[BaseException] = []
 
@@ -183,9 +188,9 @@ class _Trial:
             last = ended.wait(0.2)
             for folder in (self.store.path("student", key), work_folder):
                 with suppress(FileNotFoundError):
-                    rows, position = read_rows(folder / "journal.jsonl", position)
+                    rows, position = read_rows(folder / JOURNAL, position)
                     for row in rows:
-                        self._row(dict(row))
+                        self._row(row)
                     break
         if errors:
             raise errors[0]
