@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from command_fixtures import Command, free_port
 
 from knife.config import World, read
@@ -47,8 +48,10 @@ def test_every_command_of_the_readme(
     seen = []
     for language, text in blocks():
         if language == "yaml":
-            (tmp_path / "mine.yaml").write_text(text)
-            assert read(tmp_path / "mine.yaml").name == "mine"
+            name = yaml.safe_load(text)["name"]
+            (tmp_path / f"{name}.yaml").write_text(text)
+            if name == "mine":
+                assert read(tmp_path / "mine.yaml").name == "mine"
         elif language == "json":
             example, faults = parse_example(json.loads(text))
             assert example, faults
@@ -58,7 +61,14 @@ def test_every_command_of_the_readme(
                 words = shlex.split(line, comments=True)
                 seen.append(" ".join(words[:2]))
                 run_line(words, command, tmp_path)
-    assert {"make demo", "make test", "knife run", "knife predict", "knife ui"} <= set(seen)
+    assert {
+        "make demo",
+        "make test",
+        "knife run",
+        "knife tune",
+        "knife predict",
+        "knife ui",
+    } <= set(seen)
 
 
 def run_line(words: list[str], command: Command, folder: Path) -> None:
@@ -74,6 +84,9 @@ def run_line(words: list[str], command: Command, folder: Path) -> None:
         return
     if words[1] == "run":
         words += SMALL
+    if words[1] == "tune":
+        words = [str(ROOT / word) if word.startswith("tune/") else word for word in words]
+        words += [*SMALL, "budget.trials=2", "seeds.more=[]", "final=null"]
     if words[1] == "predict":
         students = (folder / "knife-store" / "student").iterdir()
         words = [
