@@ -86,7 +86,8 @@ def run_line(words: list[str], command: Command, folder: Path) -> None:
         words += SMALL
     if words[1] == "tune":
         words = [str(ROOT / word) if word.startswith("tune/") else word for word in words]
-        words += [*SMALL, "budget.trials=2", "seeds.more=[]", "final=null"]
+        words += [*SMALL, "budget.trials=2", "seeds.more=[]", "scheduler.grace=1"]
+        words += ["final=null"]
     if words[1] == "predict":
         students = (folder / "knife-store" / "student").iterdir()
         words = [

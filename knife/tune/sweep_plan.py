@@ -62,7 +62,7 @@ def plan_sweep(space: Space) -> SweepPlan:
     """Plan every trial whose point is known, or else whatever may change its teacher.
 
     Raises:
-        UserError: no trial could start; the reasons, each once.
+        UserError: no trial could start (the reasons, each once), or the scheduler would judge none.
     """
     reader = SourceReader()
     if space.sweep.search == "tpe":
@@ -81,6 +81,12 @@ def plan_sweep(space: Space) -> SweepPlan:
             for fault in faults
         ]
         raise UserError(*dict.fromkeys(reasons))
+    settings = space.sweep.scheduler
+    if settings.name != "none" and settings.grace > found.epochs:
+        raise UserError(
+            f"scheduler.grace: must be at most the epochs that a student trains, {found.epochs} "
+            f"(student.epochs), but got {settings.grace}"
+        )
     return found
 
 
