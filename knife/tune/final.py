@@ -83,6 +83,13 @@ def write_recipe(path: Path, config: RunConfig, space: Space, best: TrialRow) ->
         f"#\n#   knife run {path.name}\n#\n# {describe(best.point)}\n"
     )
     values = config.model_dump(mode="json")
+    # A variant says what it changes, and not what it leaves.
+    values["methods"] = [
+        {key: value for key, value in method.items() if value}
+        if isinstance(method, dict)
+        else method
+        for method in values["methods"]
+    ]
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(head + text, encoding="utf-8")
