@@ -23,6 +23,9 @@ from knife.tune.sweep_plan import SweepPlan
 from knife.tune.trial import Task, drop_unfinished
 from knife.tune.trials import TrialRow
 
+# What Ray gives itself to notice that the owner of a worker group has gone, and more.
+_DYING_SECONDS = 15
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -57,7 +60,7 @@ class Steps:
         for row in rows:
             if row.state in ("pruned", "stopped"):
                 for member in plan_run(space.config(row.point), reader, elsewhere=True).members:
-                    drop_unfinished(store, member.student)
+                    drop_unfinished(store, member.student, _DYING_SECONDS)
         return rows
 
     def more_seeds(self, rows: Sequence[TrialRow]) -> list[TrialRow]:

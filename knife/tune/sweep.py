@@ -121,6 +121,8 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False) -> SweepResult:
     if done:
         return done
     config, folder = plan.config, sweep_folder(plan)
+    if "RAY_ADDRESS" not in os.environ:
+        raise_faults(capacity_faults(config.scale, machine(), "this machine"))
     store = Store(config.store)
     key = sweep_key(plan)
     with disk_faults(store.root), _alone(store, folder.name):
@@ -202,8 +204,6 @@ def _alone(store: Store, name: str) -> Iterator[None]:
 @contextmanager
 def _ray(config: RunConfig) -> Iterator[dict[str, float]]:
     """A Ray session that can give what a trial takes; what it has."""
-    if "RAY_ADDRESS" not in os.environ:
-        raise_faults(capacity_faults(config.scale, machine(), "this machine"))
     with session(machine()["GPU"]):
         import ray
 

@@ -220,10 +220,13 @@ class _Trial:
         )
 
 
-def drop_unfinished(store: Store, stage: Stage) -> None:
-    """Remove what a training has left that was ended early, unless somebody else is at it."""
-    with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=0):
-        shutil.rmtree(store.root / "work" / f"{stage.kind}-{stage.key}", ignore_errors=True)
+def drop_unfinished(store: Store, stage: Stage, wait: float = 0) -> None:
+    """Remove what a training has left that was ended early, unless somebody is at it for more
+    than `wait` seconds."""
+    folder = store.root / "work" / f"{stage.kind}-{stage.key}"
+    if folder.is_dir():
+        with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=wait):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Best:
