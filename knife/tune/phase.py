@@ -1,6 +1,7 @@
 """One experiment of Ray Tune: trials from a searcher, to the end or on from where a kill cut it."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 from ray import tune
 from ray.tune import Callback, Stopper
 from ray.tune.logger import JsonLoggerCallback
+from ray.tune.search import SearchGenerator
 
 from knife.cluster.launch import in_thread, resources
 from knife.config import Scale
@@ -19,6 +21,8 @@ from knife.tune.schedulers import pruned, trial_key
 from knife.tune.settings import Budget
 from knife.tune.trial import SCORE, Task, point_of, run_trial
 from knife.tune.trials import State, TrialRow
+
+log = logging.getLogger(__name__)
 
 # A trial whose worker was lost starts again so many times.
 _LOST_WORKERS = 3
@@ -158,8 +162,8 @@ class Phase:
         self.path.mkdir(parents=True, exist_ok=True)
         self.task.failed.mkdir(exist_ok=True)
         trainable = self._trainable()
-        if tune.Tuner.can_restore(str(self.path)):
-            tuner = tune.Tuner.restore(str(self.path), trainable, resume_unfinished=True)
+        tuner = self._restored(trainable, searcher)
+        if tuner:
             listener.resumed(sum(map(self._has_ended, tuner.get_results())))
         else:
             tuner = tune.Tuner(
@@ -189,6 +193,31 @@ class Phase:
         finally:
             Watch.listener = None
         return self._rows(results)
+
+    def _restored(self, trainable: Any, searcher: Callable[[], Any]) -> Any:
+        """The experiment as an earlier start left it; None where there is none that can be read.
+
+        A kill may have cut Ray Tune's own files. Then its trials begin again under their numbers:
+        what they had trained is in the store, and what schedulers had heard in a file of its own.
+        """
+        if not tune.Tuner.can_restore(str(self.path)):
+            return None
+        try:
+            tuner = tune.Tuner.restore(str(self.path), trainable, resume_unfinished=True)
+            SearchGenerator(searcher()).restore_from_dir(str(self.path))
+            if len(tuner.get_results()):
+                return tuner
+        except Exception as error:
+            log.info("%s: begun anew: %s", self.path, error)
+        for pattern in (
+            "tuner.pkl",
+            "experiment_state-*",
+            "search_gen_state-*",
+            "searcher-state-*",
+        ):
+            for path in self.path.glob(pattern):
+                path.unlink()
+        return None
 
     def _trainable(self) -> Any:
         if self.scale.workers == 1:
@@ -229,7 +258,9 @@ class Phase:
                     error=error or None,
                 )
             )
-        return sorted(rows, key=lambda row: row.number)
+        # A kill between two of Ray Tune's files can make it give a number again.
+        once = {row.number: row for row in sorted(rows, key=lambda row: row.state == "finished")}
+        return sorted(once.values(), key=lambda row: row.number)
 
 
 def _name(trial: Any) -> str:

@@ -1,9 +1,14 @@
 """A small sweep for tests: four students of one teacher, half a minute on two cores."""
 
+import os
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
+from command_fixtures import Ended
 from small_run import SMALL
 
 from knife.errors import UserError
@@ -41,3 +46,41 @@ def faults(folder: Path, *overrides: str, **changes: Any) -> list[str]:
     except UserError as error:
         return error.faults
     return []
+
+
+# Python reads it at the start of every process of a sweep: who trains opens a journal to append.
+_WATCH = """
+import os, sys
+def hook(event, args):
+    if event == "open" and args[1] == "a" and str(args[0]).endswith("/journal.jsonl"):
+        with open(os.environ["KNIFE_TRAININGS"], "a") as file:
+            print(os.path.basename(os.path.dirname(args[0])), file=file)
+sys.addaudithook(hook)
+"""
+
+
+def watched(folder: Path) -> dict[str, str]:
+    """The environment of a sweep whose trainings are counted, wherever Ray starts them."""
+    (folder / "watch").mkdir(exist_ok=True)
+    (folder / "watch" / "sitecustomize.py").write_text(_WATCH)
+    kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    mine = {"PYTHONPATH": str(folder / "watch"), "KNIFE_TRAININGS": str(folder / "trainings")}
+    return kept | mine
+
+
+def trainings(folder: Path) -> Counter[str]:
+    """How often each training was started: `teacher-KEY`, `states-KEY`, `student-KEY`."""
+    path = folder / "trainings"
+    return Counter(path.read_text().split() if path.is_file() else [])
+
+
+def tune(path: Path, *words: str, seconds: float = 300) -> Ended:
+    """Run a sweep as a user does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "knife", "tune", str(path), *words],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env=watched(path.parent),
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)

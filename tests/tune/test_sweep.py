@@ -1,0 +1,316 @@
+"""Whole sweeps as a user runs them, with Ray, small: what is trained, kept and recorded."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from command_fixtures import Command, Ended
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from recorded import journal_points, points, run_tree
+from small_sweep import RATE, WEIGHT, trainings, tune, write_sweep
+
+from knife.plan import plan_run
+from knife.store import Store
+from knife.tune.command import plan_file
+from knife.tune.final import RECIPE
+from knife.tune.sweep_plan import SweepPlan
+
+# The third rate is too high by far: whoever judges by the loss ends it after an epoch.
+FIRST = [{RATE: 4e-3, WEIGHT: 30}, {RATE: 5e-3, WEIGHT: 1}, {RATE: 2.0, WEIGHT: 1}]
+PRUNED = 3
+ASHA = {"name": "asha", "grace": 1, "reduction": 2}
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A sweep that has ended."""
+
+    path: Path
+    ended: Ended
+    plan: SweepPlan
+    result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.path.parent / "store")
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent / "store" / "sweeps" / self.plan.space.sweep.name
+
+    @property
+    def rows(self) -> dict[int, dict[str, Any]]:
+        rows = json.loads((self.folder / "trials.json").read_text())
+        return {row["number"]: row for row in rows}
+
+    def tracked(self) -> tuple[Run, dict[str, Run]]:
+        """The parent run in MLflow, and those of the trials."""
+        found = json.loads((self.folder / "result.json").read_text())["mlflow"]
+        return run_tree(found["uri"], found["run_id"])
+
+    def left_in_work(self) -> list[str]:
+        """Ray's own folders aside."""
+        names = [path.name for path in (self.store.root / "work").iterdir()]
+        return [name for name in names if not name.startswith("ray-")]
+
+
+def sweep(folder: Path, *words: str, **changes: Any) -> Swept:
+    path = write_sweep(folder, **changes)
+    ended = tune(path, "--json", *words)
+    result = json.loads(ended.out) if ended.status == 0 else {}
+    return Swept(path, ended, plan_file(path, [w for w in words if "=" in w]), result)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """Four trials, one of them pruned; more seeds for the best; the winner against finetune."""
+    found = sweep(
+        tmp_path_factory.mktemp("swept"),
+        metric="dev_loss",
+        space={RATE: {"loguniform": [1e-3, 3]}, WEIGHT: {"choice": [1, 30]}},
+        first=FIRST,
+        scheduler=ASHA,
+        seeds={"best": 1, "more": [1]},
+        final={"seeds": [100]},
+    )
+    assert found.ended.status == 0, found.ended.err
+    return found
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def test_one_teacher_is_trained_for_all_trials(swept: Swept) -> None:
+    started = trainings(swept.path.parent)
+    (teacher,) = [name for name in started if name.startswith("teacher-")]
+    assert started[teacher] == 1
+    assert [count for name, count in started.items() if name.startswith("states-")] == [1]
+    students = [name for name in started if name.startswith("student-")]
+    # The search, a further seed, finetune with two settings, and both of the final.
+    assert len(students) == 4 + 1 + 2 + 2
+    assert {started[name] for name in students} == {1}
+    store = swept.store
+    assert [path.name for path in (store.root / "teacher").iterdir()] == [
+        teacher.removeprefix("teacher-")
+    ]
+    assert len(list((store.root / "student").iterdir())) == len(students) - 1
+    for kind in ("teacher", "states", "student", "evaluate", "data"):
+        for path in (store.root / kind).iterdir():
+            assert store.damage(kind, path.name) == []
+    assert swept.left_in_work() == []
+
+
+def test_trials_are_numbered_and_told_apart(swept: Swept) -> None:
+    rows = swept.rows
+    assert list(rows) == [1, 2, 3, 4]
+    assert [rows[number]["point"] for number in (1, 2, 3)] == FIRST
+    assert [row["point"] for row in rows.values()] == swept.plan.points
+    assert rows[PRUNED]["state"] == "pruned"
+    assert rows[1]["state"] == "finished"
+    assert list(rows[PRUNED]["by_epoch"]) == ["1"]
+    assert list(rows[1]["by_epoch"]) == ["1", "2"]
+    best = swept.result["best"]
+    assert sorted(best["scores"]) == ["0", "1"]
+    others = [row for row in rows.values() if row["state"] == "finished" and row != best]
+    assert all(sorted(row["scores"]) == ["0"] for row in others)
+    assert sum(swept.result["states"].values()) == 4
+    for row in rows.values():
+        for seed, key in row["students"].items():
+            trained = json.loads((swept.store.path("student", key) / "trained.json").read_text())
+            assert row["scores"][seed] == trained["dev_loss"]
+
+
+def test_mlflow_has_the_sweep_its_trials_and_their_seeds(swept: Swept) -> None:
+    parent, trials = swept.tracked()
+    uri = swept.result["mlflow"]["uri"]
+    assert (parent.info.run_name, parent.info.status) == ("small", "FINISHED")
+    assert parent.data.params["budget.trials"] == "4"
+    assert set(trials) == {f"trial {number}" for number in range(1, 5)}
+    artifacts = {file.path for file in MlflowClient(uri).list_artifacts(parent.info.run_id)}
+    assert {"trials.csv", "study.db", RECIPE, "history.png", "parallel.png"} <= artifacts
+    for number, row in swept.rows.items():
+        run = trials[f"trial {number}"]
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["knife.status"] == row["state"]
+        assert run.data.params == {key: str(value) for key, value in row["point"].items()}
+        assert run.data.metrics["best_score"] == row["score"]
+        scores = {str(step): value for name, step, value in points(uri, run) if name == "score"}
+        assert scores == row["by_epoch"]
+        _, seeds = run_tree(uri, run.info.run_id)
+        expected = row["scores"] or {"0": None}
+        assert set(seeds) == {f"trial {number} seed {seed}" for seed in expected}
+        for each in seeds.values():
+            assert each.info.status == "FINISHED"
+            assert each.data.tags["knife.method"] == "knife"
+    experiment = [parent.info.experiment_id]
+    statuses = {run.info.status for run in MlflowClient(uri).search_runs(experiment)}
+    assert statuses == {"FINISHED"}
+
+
+def test_mlflow_has_the_journals_of_the_seeds(swept: Swept) -> None:
+    _, trials = swept.tracked()
+    uri = swept.result["mlflow"]["uri"]
+    for number, row in swept.rows.items():
+        _, seeds = run_tree(uri, trials[f"trial {number}"].info.run_id)
+        for seed in row["scores"]:
+            config = swept.plan.space.config(row["point"], [int(seed)])
+            (member,) = plan_run(config).members
+            found = points(uri, seeds[f"trial {number} seed {seed}"])
+            assert found == journal_points(swept.store, member.student)
+
+
+def test_files_for_people(swept: Swept, command: Command) -> None:
+    folder = swept.folder
+    lines = (folder / "trials.csv").read_text().splitlines()
+    assert len(lines) == 5
+    study = optuna.load_study(study_name="small", storage=f"sqlite:///{folder / 'study.db'}")
+    assert [trial.user_attrs["number"] for trial in study.trials] == [1, 2, 3, 4]
+    assert study.trials[PRUNED - 1].state == optuna.trial.TrialState.PRUNED
+    assert study.best_trial.user_attrs["number"] == swept.result["best"]["number"]
+    assert all(path.stat().st_size > 5000 for path in (folder / "plots").iterdir())
+    ended = command("run", folder / RECIPE, "--dry-run", "--json")
+    assert ended.status == 0
+    assert {stage["state"] for stage in json.loads(ended.out)["stages"]} == {"in the store"}
+    methods = [method["method"] for method in swept.result["final"]["verdict"]["methods"]]
+    assert methods == ["finetune", "knife"]
+
+
+def test_progress_in_plain_lines(swept: Swept) -> None:
+    lines = swept.ended.err.splitlines()
+    assert lines[0].startswith("4 trials, ")
+    assert "1 distinct teachers" in lines[0]
+    search = [line for line in lines if "] trial " in line]
+    assert [line[:5] for line in search] == [f"[{number}/4]" for number in range(1, 5)]
+    (pruned,) = [line for line in search if f"trial {PRUNED}: " in line]
+    assert "(pruned)" in pruned
+    assert "Traceback" not in swept.ended.err
+
+
+def test_the_same_command_again_says_that_it_is_done(swept: Swept, command: Command) -> None:
+    store = swept.folder.parents[1]
+    before = snapshot(store)
+    for words in ([], ["--resume"]):
+        ended = command("tune", swept.path, "--json", *words)
+        assert ended.status == 0
+        assert json.loads(ended.out) == swept.result
+        assert ended.err.splitlines()[0] == "the sweep is done: nothing was trained again"
+    ended = command("tune", swept.path, "--dry-run", "--json")
+    assert json.loads(ended.out)["state"] == "done"
+    assert "trial" in command("tune", swept.path).out
+    assert snapshot(store) == before
+
+
+def test_another_sweep_or_version_in_its_folder_is_refused(
+    swept: Swept, command: Command, tmp_path: Path
+) -> None:
+    copy = tmp_path / "store"
+    (copy / "sweeps" / "small").mkdir(parents=True)
+    about = shutil.copy(swept.folder / "sweep.json", copy / "sweeps" / "small")
+    for words in ([], ["--resume"], ["--dry-run"]):
+        (fault,) = command("tune", swept.path, f"store={copy}", "seed=1", *words).faults
+        assert fault.startswith(f"{copy}/sweeps/small belongs to another sweep of that name")
+        assert "give another name=…" in fault
+    values = json.loads(Path(about).read_text())
+    Path(about).write_text(json.dumps(values | {"version": 0}))
+    (fault,) = command("tune", swept.path, f"store={copy}", "--resume").faults
+    assert fault.startswith(f"{copy}/sweeps/small was made by another version of this package")
+
+
+def test_nothing_to_resume(command: Command, tmp_path: Path) -> None:
+    path = write_sweep(tmp_path)
+    (fault,) = command("tune", path, "--resume").faults
+    store = tmp_path / "store"
+    assert fault.startswith(f"--resume: the store {store} is not there (small), so there is")
+    assert not store.exists()
+    (store / "sweeps").mkdir(parents=True)
+    (fault,) = command("tune", path, "--resume").faults
+    assert fault.startswith(f"--resume: the store {store} has no sweep of that name (small)")
+
+
+def test_a_sweep_that_another_process_runs_is_left_to_it(command: Command, tmp_path: Path) -> None:
+    path = write_sweep(tmp_path)
+    with Store(tmp_path / "store").lock("sweep", "small"):
+        (fault,) = command("tune", path).faults
+    assert fault.startswith("name: another process is running the sweep 'small' on this store")
+    assert not (tmp_path / "store" / "sweeps").exists()
+
+
+def test_more_workers_than_the_machine_has_are_refused(command: Command, tmp_path: Path) -> None:
+    batches = [f"{role}.batch_size=1000" for role in ("teacher", "student")]
+    (fault,) = command("tune", write_sweep(tmp_path), "scale.workers=1000", *batches).faults
+    assert fault.startswith("scale.workers: 1000 workers need a CPU each, but this machine has")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_trial_that_always_fails_does_not_end_the_sweep(tmp_path: Path) -> None:
+    """At 1e30 the loss is no number; the other trial is what optuna suggests beside it."""
+    found = sweep(
+        tmp_path,
+        search="tpe",
+        space={RATE: {"choice": [3e-3, 1e30]}},
+        first=[{RATE: 1e30}, {RATE: 3e-3}],
+        budget={"trials": 3},
+        set={"student.clip": 1e30, "methods": ["finetune"]},
+        final=None,
+    )
+    assert found.ended.status == 0, found.ended.err
+    rows = found.rows
+    assert list(rows) == [1, 2, 3]
+    assert (rows[1]["state"], rows[1]["score"]) == ("failed", None)
+    assert rows[1]["error"].startswith("the loss is ")
+    assert rows[2]["state"] == "finished"
+    assert found.result["best"]["number"] == 2
+    assert f"warning: trial 1 failed: {rows[1]['error']}" in found.ended.err.splitlines()
+    _, trials = found.tracked()
+    statuses = {name: run.info.status for name, run in trials.items()}
+    assert (statuses["trial 1"], statuses["trial 2"]) == ("FAILED", "FINISHED")
+    assert trials["trial 1"].data.tags["knife.status"] == "failed"
+    # An error of our own comes again every time: no trial was tried twice.
+    failed = [row for row in rows.values() if row["state"] == "failed"]
+    assert trainings(tmp_path).total() == len(failed) + 1
+
+
+def test_when_every_trial_fails_the_sweep_does(tmp_path: Path) -> None:
+    found = sweep(
+        tmp_path,
+        space={RATE: {"choice": [1e30, 1e31]}},
+        first=[{RATE: 1e30}, {RATE: 1e31}],
+        budget={"trials": 2},
+        set={"student.clip": 1e30, "methods": ["finetune"]},
+    )
+    assert found.ended.status == 1
+    assert found.ended.out == ""
+    assert "none of 2 trials succeeded: the loss is " in found.ended.err
+    client = MlflowClient(f"sqlite:///{found.store.root}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "knife"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 5
+    assert {run.info.status for run in runs} == {"FAILED"}
+    again = tune(found.path, "--resume")
+    assert again.status == 1
+    assert "none of 2 trials succeeded: the loss is " in again.err
+    assert set(trainings(tmp_path).values()) == {1}
+
+
+def test_trials_of_two_workers_on_two_cpus_finish(tmp_path: Path) -> None:
+    found = sweep(
+        tmp_path,
+        "scale.workers=2",
+        metric="dev_loss",
+        space={RATE: {"choice": [3e-3, 2.0]}},
+        first=[{RATE: 3e-3}, {RATE: 2.0}],
+        budget={"trials": 2},
+        set={"student.epochs": 8, "methods": ["finetune"]},
+        scheduler=ASHA,
+        final=None,
+    )
+    assert found.ended.status == 0, found.ended.err
+    assert [row["state"] for row in found.rows.values()] == ["finished", "pruned"]
+    assert set(trainings(tmp_path).values()) == {1}
+    assert found.left_in_work() == []
