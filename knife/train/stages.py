@@ -1,5 +1,6 @@
 """The stages of a run, each made from what the store has and published into it."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
                 break
         if share(store.has(stage.kind, stage.key)):
             return
+        # DeepSpeed's engines are full of cycles: left to themselves, weights and optimizer states
+        # of the stage before would lie beside those of this one.
+        gc.collect()
         place = Place(store, store.work(stage.kind, stage.key), scale, context)
         match stage:
             case TeacherStage():
