@@ -229,25 +229,29 @@ class Phase:
 
     def _has_ended(self, result: Any) -> bool:
         metrics = result.metrics or {}
-        ended = result.error or metrics.get("finished")
-        return bool(ended or trial_key(result.config) in pruned(self.path))
+        if result.error or metrics.get("finished"):
+            return True
+        return bool(metrics) and trial_key(metrics["config"]) in pruned(self.path)
 
     def _rows(self, results: Any) -> list[TrialRow]:
         ended_early = pruned(self.path)
         rows = []
         for result in results:
-            metrics = result.metrics or {}
+            metrics, params = result.metrics or {}, _params(result)
+            if params is None:
+                # The budget ended before it began.
+                continue
             note = self.task.failed / f"{metrics.get('trial_id', Path(result.path).name)}.txt"
             error = note.read_text() if note.is_file() else str(result.error or "")
             state: State = "finished"
             if result.error:
                 state = "failed"
             elif not metrics.get("finished"):
-                state = "pruned" if trial_key(result.config) in ended_early else "stopped"
+                state = "pruned" if trial_key(params) in ended_early else "stopped"
             rows.append(
                 TrialRow(
-                    number=result.config["number"],
-                    point=point_of(result.config, self.task.space),
+                    number=params["number"],
+                    point=point_of(params, self.task.space),
                     state=state,
                     score=metrics.get(SCORE) if state != "failed" else None,
                     seconds=float(metrics.get("time_total_s", 0.0)),
@@ -265,6 +269,15 @@ class Phase:
 
 def _name(trial: Any) -> str:
     return str(trial.trial_id)
+
+
+def _params(result: Any) -> dict[str, Any] | None:
+    """What a trial was given; None where it never began."""
+    if result.config:
+        return dict(result.config)
+    # It has not reported anything.
+    path = Path(result.path) / "params.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _by_seed(values: dict[str, Any] | None) -> dict[int, Any]:

@@ -282,7 +282,8 @@ def test_when_every_trial_fails_the_sweep_does(tmp_path: Path) -> None:
         space={RATE: {"choice": [1e30, 1e31]}},
         first=[{RATE: 1e30}, {RATE: 1e31}],
         budget={"trials": 2},
-        set={"student.clip": 1e30, "methods": ["finetune"]},
+        # More steps than one reach the fault in the first epoch, before there is any score.
+        set={"student.clip": 1e30, "student.batch_size": 4, "methods": ["finetune"]},
     )
     assert found.ended.status == 1
     assert found.ended.out == ""
