@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -231,7 +232,8 @@ class Phase:
         metrics = result.metrics or {}
         if result.error or metrics.get("finished"):
             return True
-        return bool(metrics) and trial_key(metrics["config"]) in pruned(self.path)
+        params = _params(result)
+        return params is not None and trial_key(params) in pruned(self.path)
 
     def _rows(self, results: Any) -> list[TrialRow]:
         ended_early = pruned(self.path)
@@ -275,9 +277,10 @@ def _params(result: Any) -> dict[str, Any] | None:
     """What a trial was given; None where it never began."""
     if result.config:
         return dict(result.config)
-    # It has not reported anything.
-    path = Path(result.path) / "params.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    # It has not reported anything. A kill may have cut the file; it is written at each start.
+    with suppress(FileNotFoundError, ValueError):
+        return dict(json.loads((Path(result.path) / "params.json").read_text()))
+    return None
 
 
 def _by_seed(values: dict[str, Any] | None) -> dict[int, Any]:
