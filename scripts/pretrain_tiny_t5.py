@@ -1,16 +1,19 @@
 """Make knife/assets/tiny_t5: a T5 of 0.2 M parameters that can read, and knows no creature.
 
 It is pretrained on generic reading: every example invents fresh facts about fresh creatures, says
-them in the rationale or in the question, and asks for a value, a name, or yes or no. The creatures'
-names are other combinations of the syllables than the embedded world's (`WORLD_NAMES`), and no fact
-holds for longer than one example, so that there is nothing to remember.
+them in the rationale, before or behind the question, and asks for a value, a name, or yes or no.
+The creatures' names are other combinations of the syllables than the embedded world's
+(`WORLD_NAMES`), and no fact holds for longer than one example: there is nothing to remember.
 
-In its last 250 steps the shipped model gave 83 % of the answers word by word right. It reads two
-facts and compares them without fault, loses up to a quarter of the comparisons when facts that were
-not asked for stand between them, and picks the right name ("which one") no better than by chance.
-Half of the examples say the facts in the question, so it has learned to compare them there.
+A rationale says what the question asks for and nothing else, and no question says a fact itself.
+So the model can find the answer in the rationale's own states, and a teacher without bottleneck
+goes on doing so. Where questions said facts too, or where the rationale said others beside, it had
+learned to carry them to the names in the question, and the bottleneck made no difference.
 
-    OMP_NUM_THREADS=1 python scripts/pretrain_tiny_t5.py [--steps 5000] [--out FOLDER]
+In its last 250 steps the shipped model gave 86 % of the answers word by word right. It finds and
+compares values without fault; of the names ("which one") it gets 28 % right.
+
+    OMP_NUM_THREADS=1 python scripts/pretrain_tiny_t5.py [--steps 3000] [--out FOLDER]
 """
 
 import argparse
@@ -102,38 +105,32 @@ def make_model(vocabulary: int) -> T5ForConditionalGeneration:
 
 def reading(rng: random.Random) -> tuple[list[str], str]:
     """One example: the texts that the encoder reads, one behind the other, and the answer."""
-    names = [rng.choice(group) for group in rng.sample(FREE_NAMES, 4)]
+    names = [rng.choice(group) for group in rng.sample(FREE_NAMES, 2)]
     attribute = rng.choice(ATTRIBUTES)
     facts = {name: rng.choice(attribute.values) for name in names}
-    cued, explained = rng.choice([(False, True), (False, True), (True, False), (True, True)])
-    question, choices, answer, about = _ask(rng, attribute, names, facts, cued)
-    texts = [f"question: {question} choices: " + _letter(choices)]
-    if explained:
-        told = [(attribute, name, facts[name]) for name in about]
-        if rng.random() < 0.5:
-            for _ in range(rng.randint(1, 2)):
-                told.append(_aside(rng, attribute, names, facts, about))
-            rng.shuffle(told)
-        said = " ".join(rng.choice(a.facts).format(n=n, v=v) for a, n, v in told)
-        texts.append(f"explanation: {said}")
-        if rng.random() < 0.1:
-            texts.reverse()
+    question, choices, answer, about = _ask(rng, attribute, names, facts)
+    said = [rng.choice(attribute.facts).format(n=name, v=facts[name]) for name in about]
+    texts = [
+        f"question: {question} choices: " + _letter(choices),
+        "explanation: " + " ".join(said),
+    ]
+    if rng.random() < 0.5:
+        texts.reverse()
     return texts, answer
 
 
 def _ask(
-    rng: random.Random, attribute: Attribute, names: list[str], facts: dict[str, str], cued: bool
+    rng: random.Random, attribute: Attribute, names: list[str], facts: dict[str, str]
 ) -> tuple[str, list[str], str, list[str]]:
     """A question, its choices, the answer, and the names it is about."""
-    x, y = names[:2]
+    x, y = names
     kind = rng.choice(["same", "same", "which", "look up", "check"])
     agree = rng.random() < 0.5
     if kind in ("same", "which"):
         agree = agree and kind == "same"
         others = [v for v in attribute.values if v != facts[x]]
         facts[y] = facts[x] if agree else rng.choice(others)
-    say = attribute.cue if cued else "a {n}"
-    said = {name: say.format(n=name, v=facts[name]) for name in (x, y)}
+    said = {name: f"a {name}" for name in names}
     yes_no = (["yes", "no"], "yes" if agree else "no")
     if kind == "same":
         return attribute.same.format(x=said[x], y=said[y]), *yes_no, [x, y]
@@ -150,21 +147,6 @@ def _ask(
     return LOOK_UP[attribute.name].format(x=said[x]), choices, facts[x], [x]
 
 
-def _aside(
-    rng: random.Random,
-    attribute: Attribute,
-    names: list[str],
-    facts: dict[str, str],
-    about: list[str],
-) -> tuple[Attribute, str, str]:
-    """A fact that the question does not ask for."""
-    if rng.random() < 0.5:
-        other = rng.choice([a for a in ATTRIBUTES if a is not attribute])
-        return other, rng.choice(about), rng.choice(other.values)
-    name = rng.choice([n for n in names if n not in about])
-    return attribute, name, facts[name]
-
-
 def _letter(choices: list[str]) -> str:
     return " ".join(f"({'abcde'[i]}) {choice}" for i, choice in enumerate(choices))
 
@@ -178,7 +160,7 @@ def pad(rows: list[list[int]]) -> torch.Tensor:
 def main() -> None:
     """Pretrain, print the loss, and the accuracy of the last steps; write the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
