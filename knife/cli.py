@@ -96,6 +96,33 @@ def tune(
         say(*command.last_words(plan, result))
 
 
+@app.command(context_settings={"allow_interspersed_args": False})
+def submit(
+    context: typer.Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="run|tune", help="The command and its words, as for a run here."),
+    ],
+    address: Annotated[
+        str,
+        typer.Option(
+            envvar="RAY_API_SERVER_ADDRESS",
+            help="The Ray dashboard of the cluster: http://HOST:8265",
+        ),
+    ],
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Say how to follow the job, and do not.")
+    ] = False,
+    working_dir: Annotated[Path, typer.Option(help="The folder that the job gets.")] = Path(),
+) -> None:
+    """Run a run or a sweep as a Ray job on a cluster, and follow it."""
+    values = _parsed(context, words)
+    with exits():
+        from knife.submit import submit
+
+        sys.exit(submit(words, values, address, working_dir, wait=not no_wait))
+
+
 @app.command()
 def predict(
     student: Annotated[Path, typer.Argument(help="A student's folder: STORE/student/KEY")],
@@ -198,6 +225,16 @@ def options(
 def main() -> None:
     """Start here: the console entry."""
     app(prog_name="knife")
+
+
+def _parsed(context: typer.Context, words: list[str]) -> dict[str, Any]:
+    """The arguments and options of another command; what does not fit ends this one as that."""
+    name, group = words[0], context.find_root()
+    if name not in ("run", "tune"):
+        raise typer.BadParameter(f"a job is `run …` or `tune …`, but got {name!r}")
+    command: Any = group.command
+    inner = command.get_command(group, name)
+    return dict(inner.make_context(name, list(words[1:]), parent=group).params)
 
 
 def _print(found: Any) -> None:

@@ -10,6 +10,8 @@ HOUSE = Path(__file__).parents[1] / "knife"
 ROWS = [
     {"__main__"},
     {"cli"},
+    {"submit"},
+    {"submit_check"},
     {"tune", "dry_run", "predict", "show", "ui"},
     {"run_command"},
     {"recipe_files"},

@@ -26,7 +26,9 @@ def loaded_by(*words: str) -> tuple[set[str], str]:
     return set(done.stderr.split()), done.stdout
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["ls"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["ls"], ["run", "--help"], ["submit", "--help"]]
+)
 def test_nothing_heavy_is_imported_to_help(words: list[str]) -> None:
     modules, out = loaded_by(*words)
     assert not modules & HEAVY
@@ -48,6 +50,8 @@ def test_version() -> None:
 def test_every_command_has_help() -> None:
     assert {c.callback.__name__ for c in app.registered_commands if c.callback} == {
         "run",
+        "tune",
+        "submit",
         "predict",
         "ls",
         "cp",

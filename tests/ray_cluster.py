@@ -1,0 +1,61 @@
+"""A real Ray cluster on this machine, as `ray start --head` makes it: one for a test module."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from command_fixtures import free_port
+from small_run import wait_for
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster of 2 CPUs.
+
+    Attributes:
+        address: its dashboard's.
+        environment: the environment to reach it with.
+    """
+
+    address: str
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster without tokens, whose jobs have the `python` that these tests run with."""
+    dashboard, port = free_port(), free_port()
+    # One mode for all: else a job is refused that comes without the token of a local session.
+    binaries = str(Path(sys.executable).parent)
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+    }
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):
+        environment.pop(name, None)
+    log = tmp_path_factory.mktemp("cluster") / "head.log"
+    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
+    command += [f"--port={port}", f"--dashboard-port={dashboard}"]
+    with log.open("w") as output:
+        head = psutil.Popen(command, env=environment, stdout=output, stderr=output)
+    address = f"http://127.0.0.1:{dashboard}"
+
+    def answers() -> bool:
+        assert head.poll() is None, log.read_text()
+        command = [RAY, "job", "list", "--address", address]
+        return subprocess.run(command, env=environment, capture_output=True).returncode == 0
+
+    try:
+        wait_for(answers, 120, pause=0.5)
+        yield Cluster(address, environment)
+    finally:
+        for process in [*head.children(recursive=True), head]:
+            process.kill()
