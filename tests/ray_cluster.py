@@ -31,7 +31,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster without tokens, whose jobs have the `python` that these tests run with."""
-    dashboard, port = free_port(), free_port()
+    dashboard, port, agent = free_port(), free_port(), free_port()
     # One mode for all: else a job is refused that comes without the token of a local session.
     binaries = str(Path(sys.executable).parent)
     environment = os.environ | {
@@ -44,6 +44,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     log = tmp_path_factory.mktemp("cluster") / "head.log"
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
     command += [f"--port={port}", f"--dashboard-port={dashboard}"]
+    # At its usual port no two clusters of a machine could take jobs.
+    command += [f"--dashboard-agent-listen-port={agent}"]
     with log.open("w") as output:
         head = psutil.Popen(command, env=environment, stdout=output, stderr=output)
     address = f"http://127.0.0.1:{dashboard}"

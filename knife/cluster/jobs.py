@@ -19,6 +19,7 @@ from knife.cluster.working_dir import WorkingDir
 from knife.errors import UserError
 
 _CONNECT_SECONDS, _ANSWER_SECONDS, _UPLOAD_SECONDS = 5, 10, 300
+_START_SECONDS = 20
 # A silent log is no sign that the cluster is still there.
 _LOOK_SECONDS = 20.0
 # A dashboard that starts anew, or a network that fails for a moment, is no end of a job.
@@ -107,7 +108,16 @@ class Jobs:
         runtime["excludes"] = list(folder.excludes)
         if environment:
             runtime["env_vars"] = environment
-        return str(self._client.submit_job(entrypoint=shlex.join(words), runtime_env=runtime))
+        end = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                command = shlex.join(words)
+                return str(self._client.submit_job(entrypoint=command, runtime_env=runtime))
+            except RuntimeError as error:
+                # The dashboard of a cluster that has just started answers before it can do this.
+                if "No available agent" not in str(error) or time.monotonic() > end:
+                    raise
+            time.sleep(1)
 
     def follow(self, job: str, log: JobLog) -> JobEnd:
         """Hand on the log as it grows, until the job has ended.

@@ -1,0 +1,162 @@
+"""`knife submit` on a real cluster: jobs, their logs, ends and interruptions, README's lines."""
+
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobSubmissionClient
+from ray_cluster import RAY, Cluster
+from readme_lines import lines, needs_a_cluster
+from small_run import wait_for
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    "scale.launcher=process",
+    "data.world.train=40",
+    "data.world.dev=20",
+    "data.world.test=20",
+    "teacher.epochs=1",
+    "student.epochs=1",
+    "seeds=[0]",
+]
+
+
+def started(
+    cluster: Cluster, folder: Path, *words: str, terminal: int | None = None, **more: str
+) -> "subprocess.Popen[str]":
+    """`knife submit WORDS` in a folder, as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "knife", "submit", "--address", cluster.address, *words],
+        cwd=folder,
+        # The address that is given goes before those of Ray.
+        env=cluster.environment | {"RAY_ADDRESS": "127.0.0.1:9"} | more,
+        stdin=subprocess.DEVNULL if terminal is None else terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if terminal is None else terminal,
+        text=True,
+    )
+
+
+def said(err: str, what: str) -> str:
+    """What stands behind `what: ` on stderr."""
+    (found,) = [line for line in err.splitlines() if line.startswith(f"{what}: ")]
+    return found.removeprefix(f"{what}: ").strip()
+
+
+@pytest.fixture
+def long_job(tmp_path: Path) -> list[str]:
+    """The words of a run that no test waits for."""
+    store = f"store={tmp_path / 'store'}"
+    return ["run", "demo", *SMALL[:-2], "student.epochs=100000", store]
+
+
+def test_every_line_of_the_readme_that_needs_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    folder, store = tmp_path / "folder", tmp_path / "store"
+    (folder / "tune").mkdir(parents=True)
+    (folder / "tune" / "smoke.yaml").write_text((ROOT / "tune" / "smoke.yaml").read_text())
+    (folder / "big.bin").touch()
+    (folder / ".gitignore").write_text("big.bin\n")
+    os.truncate(folder / "big.bin", 200_000_000)
+    found = [words for words in lines() if needs_a_cluster(words)]
+    assert [words[0] for words in found] == ["ray", "knife", "knife"]
+    for number, words in enumerate(found):
+        words[words.index("--address") + 1] = cluster.address
+        assert words[-1] == "store=/shared/knife-store"
+        words[-1:] = [*SMALL, f"store={store}"]
+        words[:1] = [RAY] if words[0] == "ray" else [sys.executable, "-m", "knife"]
+        done = subprocess.run(
+            words, cwd=folder, env=cluster.environment, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        if "--no-wait" not in words:
+            assert "knife is " in done.stdout
+            assert (number == 1) == ("nothing was trained again" in done.stdout)
+        else:
+            stop = shlex.split(said(done.stderr, "stop it"))
+            subprocess.run([RAY, *stop[1:]], env=cluster.environment, check=True, timeout=60)
+            assert said(done.stderr, "follow it").startswith("ray job logs ")
+            assert done.stdout == ""
+
+
+def test_a_job_has_our_tracking_server_and_its_exit_status_is_ours(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    nobody = "http://127.0.0.1:9"
+    words = ["--", "run", "demo", *SMALL, f"store={tmp_path / 'store'}"]
+    job = started(cluster, tmp_path, *words, MLFLOW_TRACKING_URI=nobody)
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 2, out + err
+    assert f"error: MLFLOW_TRACKING_URI: MLflow at {nobody} cannot be used" in out
+    number = said(err, "job")
+    assert said(err, "MLflow") == nobody
+    assert said(err, "dashboard") == f"{cluster.address}/#/jobs/{number}"
+    assert err.splitlines()[-1] == f"job {number} failed"
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_without_a_terminal_leaves_the_job_running(
+    cluster: Cluster, tmp_path: Path, long_job: list[str]
+) -> None:
+    process = started(cluster, tmp_path, "--", *long_job)
+    assert process.stdout
+    for line in process.stdout:
+        if "Running entrypoint" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "the job goes on" in err
+    client = JobSubmissionClient(cluster.address)
+    job = said(err, "job")
+    assert client.get_job_status(job) == "RUNNING"
+    assert said(err, "stop it") == f"ray job stop --address {cluster.address} {job}"
+    client.stop_job(job)
+
+
+def test_ctrl_c_at_a_terminal_asks_whether_to_stop_the_job(
+    cluster: Cluster, tmp_path: Path, long_job: list[str]
+) -> None:
+    keyboard, terminal = pty.openpty()
+    process = started(cluster, tmp_path, *long_job, terminal=terminal)
+    os.close(terminal)
+    assert process.stdout
+    seen = b""
+
+    def read(words: bytes) -> None:
+        nonlocal seen
+        while words not in seen:
+            seen += os.read(keyboard, 1000)
+        seen = seen.partition(words)[2]
+
+    try:
+        read(b"job: ")
+        for line in process.stdout:
+            if "Running entrypoint" in line:
+                break
+        for answer in (b"n\n", b"y\n"):
+            process.send_signal(signal.SIGINT)
+            read(b"stop the job? [y/N]")
+            os.write(keyboard, answer)
+        read(b" stopped")
+        rest = process.stdout.read()
+        assert process.wait(timeout=30) == 130
+        # The log goes on where it was.
+        assert "Running entrypoint" not in rest
+    finally:
+        os.close(keyboard)
+        process.kill()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_job_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Jobs are children of the cluster's, but outlive it for a moment."""
+    yield
+    if "cluster" in request.fixturenames:
+        client = JobSubmissionClient(request.getfixturevalue("cluster").address)
+        wait_for(lambda: all(job.status.is_terminal() for job in client.list_jobs()), 30, 0.5)

@@ -1,0 +1,230 @@
+"""What `knife submit` refuses before anything is sent, and what it would send; no cluster."""
+
+import json
+import os
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import yaml
+from command_fixtures import Command
+from ray._private.runtime_env.packaging import create_package
+from small_run import SMALL
+
+from knife.cluster import jobs, working_dir
+from knife.cluster.jobs import JobEnd, JobLog, Jobs
+from knife.cluster.working_dir import look_at
+from knife.errors import UserError
+from knife.submit import _ended
+from knife.submit_check import check
+
+NOWHERE = "http://127.0.0.1:9"
+SHARED = "store=/shared/store"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a config and a sweep in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    base = {key: value for key, value in SMALL.items() if key != "scale"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(base))
+    sweep = {"name": "s", "base": "mine.yaml", "space": {"align.input.weight": {"choice": [1, 2]}}}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep | {"budget": {"trials": 2}}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("run mine.yaml", "store: ./knife-store would be in the job's own copy"),
+        ("tune sweep.yaml", "store: ./knife-store would be in the job's own copy"),
+        (f"run min.yaml {SHARED}", "CONFIG: 'min.yaml' is neither a recipe nor a file"),
+        (f"run mine.yaml {SHARED} data.fractoin=1", "data.fractoin: unknown key; did you mean"),
+        (f"run mine.yaml {SHARED} student.batch_size=3 scale.workers=2", "student.batch_size: "),
+        (f"run mine.yaml {SHARED} data.source=./none", "data.source: there is no ./none in the"),
+        (f"run mine.yaml {SHARED} model.teacher=../t", "model.teacher: ../t is outside the work"),
+        (f"run mine.yaml {SHARED} data.source=mlruns", "data.source: mlruns is ignored"),
+        (f"run mine.yaml {SHARED} track.uri=sqlite:///m.db", "track.uri: sqlite:///m.db would be"),
+        (f"tune sweep.yaml {SHARED} budget.trails=2", "budget.trails: unknown key"),
+        (f"tune sweep.yaml {SHARED} student.epochs=0", "student.epochs: "),
+        (f"tune none.yaml {SHARED}", "SWEEP: there is no file none.yaml"),
+        (f"run mine.yaml {SHARED}", f"--address: nothing answers at {NOWHERE}"),
+        (f"tune sweep.yaml {SHARED}", f"--address: nothing answers at {NOWHERE}"),
+        ("run mine.yaml --dry-run", f"--address: nothing answers at {NOWHERE}"),
+    ],
+)
+def test_faults_of_the_words_come_before_the_cluster(
+    command: Command, folder: Path, words: str, expected: str
+) -> None:
+    (folder / "mlruns").mkdir()
+    ended = command("submit", "--address", NOWHERE, "--", *words.split())
+    (fault,) = ended.faults
+    assert fault.startswith(expected)
+
+
+def test_words_that_are_no_command_of_a_job(command: Command, folder: Path) -> None:
+    for words, expected in (
+        (["predict", "x"], "a job is `run …` or `tune …`"),
+        (["run", "mine.yaml", "--dryrun"], "No such option"),
+        (["run"], "Missing argument"),
+    ):
+        ended = command("submit", "--address", NOWHERE, "--", *words)
+        assert ended.status == 2
+        assert expected in ended.err
+    ended = command("submit", "--address", NOWHERE, "--working-dir", "none", "run", "mine.yaml")
+    assert ended.faults == [f"--working-dir: there is no folder {folder / 'none'}"]
+
+
+def test_passwords_are_neither_sent_nor_shown(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "track.uri=http://me:hunter2@host"
+    ended = command("submit", "--address", NOWHERE, "run", "mine.yaml", SHARED, secret)
+    (fault,) = ended.faults
+    assert fault.startswith("track.uri=http://***@host: holds a password")
+    address = "http://me:hunter2@127.0.0.1:9"
+    ended = command("submit", "--address", address, "run", "mine.yaml", SHARED)
+    assert ended.faults[0].startswith(f"--address: nothing answers at {NOWHERE};")
+    values = {"config": "mine.yaml", "overrides": [SHARED], "dry_run": False}
+    for uri, sent in (
+        ("http://tracking:5000", True),
+        ("http://me:hunter2@tracking:5000", False),
+        ("sqlite:////tmp/m.db", False),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        checked = check(["run"], values, folder)
+        assert checked.environment == ({"MLFLOW_TRACKING_URI": uri} if sent else {})
+        assert len(checked.notes) == (not sent)
+        assert checked.mlflow == (uri if sent else "knife ui --store /shared/store, where the "
+                                  "store can be seen")  # fmt: skip
+
+
+class Stub(BaseHTTPRequestHandler):
+    """Answers every request in one way."""
+
+    answer: ClassVar[tuple[int, str]]
+
+    def do_GET(self) -> None:
+        self.send_response(self.answer[0])
+        self.end_headers()
+        self.wfile.write(self.answer[1].encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Nothing to say."""
+
+
+@pytest.fixture
+def stub() -> Iterator[HTTPServer]:
+    """A web server that is no Ray dashboard, or one with a mind of its own."""
+    with HTTPServer(("127.0.0.1", 0), Stub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ((200, "<html>"), "what answers is no Ray dashboard"),
+        ((200, "[]"), "what answers is no Ray dashboard"),
+        ((404, "gone"), "what answers is no Ray dashboard"),
+        ((500, "oh"), "what answers is no Ray dashboard"),
+        ((401, "Unauthorized"), "wants a token that it did not get: set RAY_AUTH_MODE=token"),
+        ((403, "Forbidden"), "wants a token that it did not get: set RAY_AUTH_MODE=token"),
+    ],
+)
+def test_an_address_that_takes_no_jobs(
+    stub: HTTPServer, answer: tuple[int, str], expected: str
+) -> None:
+    Stub.answer = answer
+    with pytest.raises(UserError, match=expected):
+        Jobs(f"127.0.0.1:{stub.server_port}")
+
+
+def test_an_address_that_is_none_or_where_nobody_speaks(
+    stub: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address in ("ray://h:10001", "http://", "http://h:port", "h:99999"):
+        with pytest.raises(UserError, match="must be the address of a Ray dashboard"):
+            Jobs(address)
+    monkeypatch.setattr(jobs, "_ANSWER_SECONDS", 0.2)
+    hang = threading.Event()
+    monkeypatch.setattr(Stub, "do_GET", lambda _: hang.wait(5))
+    with pytest.raises(UserError, match="nothing answers at"):
+        Jobs(f"http://127.0.0.1:{stub.server_port}/#/jobs")
+    hang.set()
+
+
+def test_a_cluster_that_goes_away_ends_the_following(
+    stub: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stub.answer = (200, json.dumps({"ray_version": "2.60.0"}))
+    cluster = Jobs(f"http://127.0.0.1:{stub.server_port}")
+    monkeypatch.setattr(jobs, "_LOST_SECONDS", 0)
+    with pytest.raises(ConnectionError, match="the cluster does not answer any more"):
+        cluster.follow("job", JobLog(print))
+
+
+def test_what_is_sent_is_what_ray_packs_and_no_more(folder: Path) -> None:
+    for name in (".git/HEAD", ".venv/bin/python", "knife-store/x", "data/train.jsonl", "a/.env",
+                 "a/__pycache__/b.pyc", "a/b.py", "logs/1", "results/store.json", "a/big",
+                 "mlruns/1", "k.egg-info/x"):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / ".gitignore").write_text("logs/\n")
+    (folder / "a" / ".rayignore").write_text("big\n")
+    values = {"config": "mine.yaml", "overrides": [f"store={folder}/results"], "dry_run": False}
+    found = look_at(folder, check(["run"], values, folder).stays(folder))
+    assert found.files == {
+        ".gitignore", "mine.yaml", "sweep.yaml", "data/train.jsonl", "a/b.py", "a/.rayignore"
+    }  # fmt: skip
+    assert found.holds("data")
+    assert not found.holds("dat")
+    package = folder.parent / "package.zip"
+    create_package(str(folder), package, include_gitignore=True, excludes=list(found.excludes))
+    with zipfile.ZipFile(package) as file:
+        assert {name for name in file.namelist() if not name.endswith("/")} == found.files
+        assert sum(info.file_size for info in file.infolist()) == found.size
+
+
+def test_a_folder_that_is_too_large_is_refused_with_its_largest_parts(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in (("data/a", 70), ("data/b", 50), ("model.bin", 90), ("small", 1)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+        os.truncate(folder / name, size * 1_000_000)
+    words = ("submit", "--address", NOWHERE, "run", "mine.yaml", SHARED)
+    (fault,) = command(*words).faults
+    assert f"{folder} has 211.0 MB in 6 files to send, but must have at most 100.0 MB" in fault
+    assert "the largest: data/ 120.0 MB, model.bin 90.0 MB, small 1.0 MB. Name in" in fault
+    (folder / ".rayignore").write_text("*.bin\ndata\n")
+    assert look_at(folder, []).size < 2_000_000
+    monkeypatch.setattr(working_dir, "_SECONDS", -1)
+    (fault,) = command(*words).faults
+    assert "has more than " in fault
+
+
+def test_a_log_that_breaks_off_goes_on_where_it_was() -> None:
+    shown: list[str] = []
+    log = JobLog(shown.append)
+    log.add("one\ntwo\n")
+    log.read = 0
+    log.add("one\n")
+    log.add("two\nthree\n")
+    assert shown == ["one\ntwo\n", "three\n"]
+
+
+def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _ended("j", JobEnd("succeeded", 0, "")) == 0
+    assert _ended("j", JobEnd("stopped", None, "")) == 130
+    assert _ended("j", JobEnd("failed", 2, "")) == 2
+    assert _ended("j", JobEnd("failed", -9, "")) == 137
+    capsys.readouterr()
+    assert _ended("j", JobEnd("failed", None, "no python at http://me:pw@host")) == 1
+    assert capsys.readouterr().err == "job j failed\nno python at http://***@host\n"
