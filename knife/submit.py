@@ -66,8 +66,8 @@ def _follow(job: str, jobs: Jobs) -> JobEnd:
                 if stopping or not (sys.stdin.isatty() and sys.stderr.isatty()):
                     raise
                 stopping = _asked()
+            say("stopping the job …" if stopping else "the job goes on, and so does its log")
             if stopping:
-                say("stopping the job …")
                 jobs.stop(job)
     except (KeyboardInterrupt, ConnectionError) as error:
         say("", "the job goes on" if isinstance(error, KeyboardInterrupt) and not stopping
