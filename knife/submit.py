@@ -1,6 +1,7 @@
 """A run or a sweep as a Ray job: checked here, sent with the working directory, and followed."""
 
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,12 @@ def submit(
     jobs = Jobs(address)
     say(*(f"note: {note}" for note in checked.notes))
     say(f"sending {folder}: {len(parcel.files):,} files, {size_words(parcel.size)}")
-    job = jobs.submit(["python", "-m", "knife", *words], parcel, checked.environment)
+    job = f"{checked.name}-{uuid.uuid4().hex[:12]}"
+    try:
+        jobs.submit(job, ["python", "-m", "knife", *words], parcel, checked.environment)
+    except (KeyboardInterrupt, OSError):
+        say("", f"job {job} may be on the cluster:", *_later(job, jobs))
+        raise
     say(f"job: {job}", f"dashboard: {jobs.address}/#/jobs/{job}", f"MLflow: {checked.mlflow}")
     if not wait:
         say(*_later(job, jobs))

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +18,7 @@ from knife.tune.space import Space
 from knife.tune.sweep_file import flat, read_sweep
 
 _TRACKING = "MLFLOW_TRACKING_URI"
+_GIVE = "put it there, or give the path where all hosts of the cluster see it"
 _NAMES = {*KNOWN_SOURCES, *EMBEDDED}
 
 
@@ -26,12 +27,14 @@ class Checked:
     """A command that a cluster can be asked to run.
 
     Attributes:
+        name: the run's or the sweep's.
         paths: files and folders that it reads, by the config key (or argument) that names each.
         store: its artifact store.
         uri: its track.uri.
         faults: why it must not be sent.
     """
 
+    name: str
     paths: list[tuple[str, str]]
     store: str
     uri: str | None
@@ -92,7 +95,7 @@ def check(words: list[str], values: dict[str, Any], folder: Path) -> Checked:
     ]
     if not values["dry_run"]:
         faults += _lost(found)
-    return Checked(found.paths, found.store, found.uri, found.faults + faults)
+    return replace(found, faults=found.faults + faults)
 
 
 def _run(name: str, overrides: list[str]) -> Checked:
@@ -101,7 +104,7 @@ def _run(name: str, overrides: list[str]) -> Checked:
     paths = _named(merge(read_yaml(path), read_overrides(overrides)))
     if str(path) == str(Path(name).expanduser()):
         paths = [("CONFIG", name), *paths]
-    return Checked(paths, config.store, config.track.uri, batch_faults(config))
+    return Checked(config.name, paths, config.store, config.track.uri, batch_faults(config))
 
 
 def _sweep(path: Path, overrides: list[str]) -> Checked:
@@ -117,8 +120,8 @@ def _sweep(path: Path, overrides: list[str]) -> Checked:
         paths.append(("base", str(base)))
     for source in (read_yaml(path), read_yaml(base), read_overrides(overrides)):
         paths += _named(source)
-    track = values.get("track") or {}
-    return Checked(paths, values.get("store", "./knife-store"), track.get("uri"), [])
+    uri = (values.get("track") or {}).get("uri")
+    return Checked(file.sweep.name, paths, values.get("store", "./knife-store"), uri, [])
 
 
 def _named(values: dict[str, Any]) -> list[tuple[str, str]]:
@@ -149,9 +152,6 @@ def _missing(key: str, path: str, parcel: WorkingDir) -> Iterator[str]:
         )
     elif not full.exists() and (path.startswith(".") or key.endswith("source")):
         yield f"{key}: there is no {path} in the working directory {parcel.folder}; " + _GIVE
-
-
-_GIVE = "put it there, or give the path where all hosts of the cluster see it"
 
 
 def _lost(found: Checked) -> Iterator[str]:

@@ -98,8 +98,10 @@ class Jobs:
         with _as_asked(self.address):
             self._client = _Client(url)
 
-    def submit(self, words: Sequence[str], folder: WorkingDir, environment: dict[str, str]) -> str:
-        """Send the folder and start a command in it; returns the job's id.
+    def submit(
+        self, job: str, words: Sequence[str], folder: WorkingDir, environment: dict[str, str]
+    ) -> None:
+        """Send the folder and start a command in it, under a new id.
 
         Raises:
             RuntimeError, OSError: the cluster refuses the job, or is gone.
@@ -111,8 +113,10 @@ class Jobs:
         end = time.monotonic() + _START_SECONDS
         while True:
             try:
-                command = shlex.join(words)
-                return str(self._client.submit_job(entrypoint=command, runtime_env=runtime))
+                self._client.submit_job(
+                    entrypoint=shlex.join(words), submission_id=job, runtime_env=runtime
+                )
+                return
             except RuntimeError as error:
                 # The dashboard of a cluster that has just started answers before it can do this.
                 if "No available agent" not in str(error) or time.monotonic() > end:

@@ -37,7 +37,7 @@ IGNORED = (
     ".env",
 )
 # A whole home folder is refused before all of it is counted.
-_SECONDS = 10.0
+_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,11 @@ def look_at(folder: Path, ignored: list[str]) -> WorkingDir:
     """
     excludes = (*IGNORED, *ignored)
     sizes: dict[str, int] = {}
-    end = time.monotonic() + _SECONDS
     whole = True
 
     def add(path: Path) -> None:
         if path.is_file():
             sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
-            if time.monotonic() > end:
-                raise TimeoutError
 
     try:
         _walk(folder, excludes, add)
@@ -105,12 +102,24 @@ def look_at(folder: Path, ignored: list[str]) -> WorkingDir:
 
 
 def _walk(folder: Path, excludes: tuple[str, ...], add: Callable[[Path], None]) -> None:
-    """Ray's own walk, so that what is counted is what it packs."""
+    """Ray's own walk, so that what is counted is what it packs.
+
+    Raises:
+        TimeoutError: there is too much of it.
+    """
     quiet = logging.getLogger("knife.working_dir")
     quiet.disabled = True
     gitignore = os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "0") != "1"
     match = packaging._get_excludes(folder, list(excludes))
-    packaging._dir_travel(folder, [match], add, include_gitignore=gitignore, logger=quiet)
+    end = time.monotonic() + _SECONDS
+
+    def stays(path: Path) -> bool:
+        # Ray walks through what .gitignore names as `folder/` too.
+        if time.monotonic() > end:
+            raise TimeoutError
+        return bool(match(path))
+
+    packaging._dir_travel(folder, [stays], add, include_gitignore=gitignore, logger=quiet)
 
 
 def _too_large(folder: Path, sizes: dict[str, int], whole: bool) -> str:
@@ -119,6 +128,8 @@ def _too_large(folder: Path, sizes: dict[str, int], whole: bool) -> str:
         top, slash, _ = path.partition("/")
         parts[top + slash] += size
     largest = ", ".join(f"{name} {size_words(size)}" for name, size in parts.most_common(3))
+    if not whole:
+        largest += f" (counted for {_SECONDS:.0f} s, and there is more)"
     return (
         f"--working-dir: {folder} has {'' if whole else 'more than '}"
         f"{size_words(sum(sizes.values()))} in {len(sizes):,} files to send, but must have at "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -160,6 +161,21 @@ def test_an_address_that_is_none_or_where_nobody_speaks(
     hang.set()
 
 
+def test_what_is_interrupted_while_it_is_sent_may_be_there(
+    command: Command, folder: Path, stub: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    Stub.answer = (200, json.dumps({"ray_version": "2.60.0"}))
+    monkeypatch.setattr(Jobs, "submit", interrupt)
+    address = f"http://127.0.0.1:{stub.server_port}"
+    ended = command("submit", "--address", address, "run", "mine.yaml", SHARED)
+    assert ended.status == 130
+    assert f"sending {folder}: 2 files, 0." in ended.err
+    assert re.search(rf"stop it: ray job stop --address {address} small-\w{{12}}\n", ended.err)
+
+
 def test_a_cluster_that_goes_away_ends_the_following(
     stub: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +224,7 @@ def test_a_folder_that_is_too_large_is_refused_with_its_largest_parts(
     monkeypatch.setattr(working_dir, "_SECONDS", -1)
     (fault,) = command(*words).faults
     assert "has more than " in fault
+    assert "and there is more" in fault
 
 
 def test_a_log_that_breaks_off_goes_on_where_it_was() -> None:
