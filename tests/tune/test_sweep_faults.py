@@ -236,9 +236,12 @@ def test_files_of_ray_tune_that_a_kill_has_cut(job: Job, in_peace: Job) -> None:
 
 @pytest.fixture
 def judged(tmp_path: Path) -> Iterator[Job]:
-    """Six trials, judged by ASHA in every second epoch."""
+    """Six trials, of which ASHA ends those with far too high rates."""
     yield from jobs_below(
         tmp_path,
+        metric="dev_loss",
+        space={RATE: {"loguniform": [1e-3, 3]}},
+        first=[{RATE: rate} for rate in (4e-3, 2.0, 3e-3, 2.5, 5e-3, 6e-3)],
         budget={"trials": 6},
         scheduler={"name": "asha", "grace": 1, "reduction": 2},
         seeds={"search": [0]},
