@@ -22,6 +22,10 @@ from knife.errors import UserError, raise_faults
 from knife.store import Store
 from knife.train.stage import Stage
 
+# Read when Ray is imported: a thread that is at work when a session ends would start another one,
+# or join a stranger's.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+
 _ENVIRONMENT = {
     # A report waits for the controller's next look at its workers: at Ray's 2 s, seconds a stage.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
