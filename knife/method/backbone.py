@@ -93,7 +93,12 @@ def model_config(folder: Path, key: str) -> Any:
     except (ValueError, OSError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"{key}: {folder}/config.json is not a known model: {first}") from error
-    if not config.is_encoder_decoder and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+    if config.is_encoder_decoder:
+        # All choices are decoded in one sequence: their positions have to be relative.
+        known = hasattr(config, "relative_attention_num_buckets")
+    else:
+        known = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if not known:
         raise UserError(
             f"{key}: {config.model_type!r} models are not supported; "
             "expected an encoder-decoder (T5 family) or an encoder (BERT family)"

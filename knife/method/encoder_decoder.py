@@ -1,8 +1,10 @@
 """Encoder-decoder backbone (T5 family).
 
-The encoder reads `[I]` or `[I ; R]`; the decoder scores each choice against that one encoding.
-The bottleneck is the decoder's cross-attention mask: it covers `I` alone, so that the weights over
-`R` are exactly 0. Shapes as in `backbone`; V is the vocabulary.
+The encoder reads `[I]` or `[I ; R]`; the decoder scores all choices against that one encoding, as
+one sequence of N = C x T tokens in which no choice sees another. Positions are relative in the T5
+family, so that each choice is scored as if it stood alone. The bottleneck is the decoder's
+cross-attention mask: it covers `I` alone, so that the weights over `R` are exactly 0. Shapes as in
+`backbone`; V is the vocabulary.
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from knife.method.backbone import Output, masked_scores, task_input_states
 
 
 class EncoderDecoder(nn.Module):
-    """A `Backbone` around any sequence-to-sequence model of transformers."""
+    """A `Backbone` around a model of the T5 family."""
 
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__()
@@ -37,13 +39,14 @@ class EncoderDecoder(nn.Module):
             input_ids=batch.ids_BL, attention_mask=batch.mask_BL, output_hidden_states=middle
         )
         B, C, T = batch.choice_ids_BCT.shape
-        seen_BL = batch.input_mask_BL if self.bottleneck else batch.mask_BL
-        targets_NT = batch.choice_ids_BCT.reshape(B * C, T)
-        start = torch.full_like(targets_NT[:, :1], self.model.config.decoder_start_token_id)
+        start_BC1 = torch.full_like(
+            batch.choice_ids_BCT[..., :1], self.model.config.decoder_start_token_id
+        )
         decoded = self.model(
-            encoder_outputs=BaseModelOutput(encoded.last_hidden_state.repeat_interleave(C, 0)),
-            attention_mask=seen_BL.repeat_interleave(C, 0),
-            decoder_input_ids=torch.cat([start, targets_NT[:, :-1]], 1),
+            encoder_outputs=BaseModelOutput(encoded.last_hidden_state),
+            attention_mask=batch.input_mask_BL if self.bottleneck else batch.mask_BL,
+            decoder_input_ids=torch.cat([start_BC1, batch.choice_ids_BCT[..., :-1]], -1).flatten(1),
+            decoder_attention_mask=_choices_apart(C, T, encoded.last_hidden_state),
             use_cache=False,
             output_hidden_states=True,
         )
@@ -64,13 +67,20 @@ class EncoderDecoder(nn.Module):
         self.model.save_pretrained(folder, state_dict=own)
 
     @staticmethod
-    def _scores(logits_NTV: Tensor, batch: Batch) -> Tensor:
-        B, C, T = batch.choice_ids_BCT.shape
-        losses_NT = nn.functional.cross_entropy(
-            logits_NTV.float().transpose(1, 2),
-            batch.choice_ids_BCT.reshape(B * C, T),
-            reduction="none",
+    def _scores(logits_BNV: Tensor, batch: Batch) -> Tensor:
+        losses_BN = nn.functional.cross_entropy(
+            logits_BNV.float().transpose(1, 2), batch.choice_ids_BCT.flatten(1), reduction="none"
         )
         mask_BCT = batch.choice_mask_BCT
-        sums_BC = (losses_NT.view(B, C, T) * mask_BCT).sum(-1)
+        sums_BC = (losses_BN.view(mask_BCT.shape) * mask_BCT).sum(-1)
         return -sums_BC / mask_BCT.sum(-1).clamp(min=1)
+
+
+def _choices_apart(choices: int, tokens: int, like: Tensor) -> Tensor:
+    """An additive self-attention mask (1, 1, N, N): a token sees itself and what stands before it
+    in its own choice."""
+    place_N = torch.arange(choices * tokens, device=like.device)
+    own_NN = place_N[:, None] // tokens == place_N // tokens
+    seen_NN = own_NN & (place_N[:, None] >= place_N)
+    unseen = torch.finfo(like.dtype).min
+    return torch.zeros_like(seen_NN, dtype=like.dtype).masked_fill(~seen_NN, unseen)[None, None]

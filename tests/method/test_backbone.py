@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from small import EXAMPLES, batch_of, tokens_of
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForSeq2SeqLM, GPT2Config
+from transformers import AutoModel, AutoModelForSeq2SeqLM, BartConfig, GPT2Config
 
 from knife.config import Align
 from knife.data.batches import Batch
@@ -114,9 +114,8 @@ def test_cross_attention_over_the_rationale_is_zero(bottleneck: bool) -> None:
     tokens, pad = tokens_of(EMBEDDED["tiny-t5"], EXAMPLES)
     batch = batch_of(tokens, pad, rationale=True)
     backbone(batch)
-    choices = batch.choice_exists_BC.shape[1]
-    rationale_BL = (batch.mask_BL - batch.input_mask_BL).bool().repeat_interleave(choices, 0)
-    input_BL = batch.input_mask_BL.bool().repeat_interleave(choices, 0)
+    rationale_BL = (batch.mask_BL - batch.input_mask_BL).bool()
+    input_BL = batch.input_mask_BL.bool()
     assert len(kept[0].cross_attentions) == 2
     for weights_BNTL in kept[0].cross_attentions:
         over_rationale = weights_BNTL.permute(0, 3, 1, 2)[rationale_BL]
@@ -296,6 +295,9 @@ def test_unfit_model_folders_are_refused(tmp_path: Path) -> None:
         load_tokenizer(tmp_path, "model.student")
     GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=9).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"^model.student: 'gpt2' models are not supported"):
+        model_config(tmp_path, "model.student")
+    BartConfig(d_model=8, vocab_size=9).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"^model.student: 'bart' models are not supported"):
         model_config(tmp_path, "model.student")
     with pytest.raises(UserError, match=r"^model.student: .* no \*.safetensors weights"):
         find_model(str(tmp_path), "model.student")
