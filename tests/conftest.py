@@ -7,6 +7,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ from ray_cluster import cluster  # noqa: F401
 from small import EXAMPLES, save_tiny_bert
 
 from knife.method.model_source import EMBEDDED
+
+
+# Tests interrupt processes, which a shell lets those in its background ignore.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
