@@ -17,7 +17,6 @@ from small import EXAMPLES, save_tiny_bert
 
 from knife.method.model_source import EMBEDDED
 
-
 # Tests interrupt processes, which a shell lets those in its background ignore.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
