@@ -84,7 +84,6 @@ class Steps:
                 scores=scores,
                 tests=tests,
                 students=row.students | part.students,
-                seconds=row.seconds + part.seconds,
             )
         return list(found.values())
 

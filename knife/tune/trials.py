@@ -15,7 +15,8 @@ class TrialRow:
         point: value by dotted config key of the space.
         state: finished; pruned by the scheduler; stopped with the budget; or failed.
         score: the sweep's metric, the best epoch's, mean over the seeds; None without any.
-        seconds: how long it took, with the teacher where it was the one to train it.
+        seconds: how long it took in the search, with the teacher where it was the one to train it;
+            more seeds of the best trials do not count, so that trials can be compared.
         by_epoch: best score so far by epoch, of the search's first seed.
         scores: score by student seed.
         tests: accuracy on test by student seed, where the sweep looks at test.
