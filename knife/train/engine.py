@@ -92,6 +92,9 @@ def start_engine(
         dist_init_required=False,
     )
     engine.checkpoint_engine = SafeCheckpointEngine(engine._config)
+    if workers == 1 and scale.zero_stage == 0 and scale.precision == "fp32":
+        # The sum over one worker: DeepSpeed would copy all gradients there and back for it.
+        engine.enable_backward_allreduce = False
     return engine
 
 
