@@ -250,7 +250,8 @@ def test_teacher_init_starts_from_the_teacher(first: Result) -> None:
     assert set(student) == set(teacher)
     assert all(torch.allclose(student[name], teacher[name], atol=1e-7) for name in teacher)
     other = weights(result, "finetune")
-    assert not all(torch.allclose(other[name], teacher[name], atol=1e-3) for name in teacher)
+    # A hundred times what the same weights may differ by.
+    assert not all(torch.allclose(other[name], teacher[name], atol=1e-5) for name in teacher)
 
 
 def test_without_the_bottleneck_the_teacher_reads_rationale_states(first: Result) -> None:
