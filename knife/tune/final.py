@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from knife.config import RunConfig, merge, parse
+from knife.tune.files import replacing
 from knife.tune.space import Point, Space, describe
 from knife.tune.study import ranked
 from knife.tune.trials import TrialRow
@@ -91,6 +92,5 @@ def write_recipe(path: Path, config: RunConfig, space: Space, best: TrialRow) ->
         for method in values["methods"]
     ]
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(head + text, encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(head + text, encoding="utf-8")
