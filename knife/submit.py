@@ -61,10 +61,16 @@ def _later(job: str, jobs: Jobs) -> list[str]:
 def _follow(job: str, jobs: Jobs) -> JobEnd:
     """Show the log until the job has ended; Ctrl-C asks whether that should be now."""
     log = JobLog(lambda text: print(redact(text), end="", flush=True))
-    stopping = False
+    stopping, answered = False, ""
     try:
         while True:
+            # An answer is acted on in here: the next Ctrl-C, however soon, asks again.
             try:
+                if answered:
+                    say(answered)
+                    answered = ""
+                if stopping:
+                    jobs.stop(job)
                 return jobs.follow(job, log)
             except Terminated:
                 raise
@@ -72,9 +78,7 @@ def _follow(job: str, jobs: Jobs) -> JobEnd:
                 if stopping or not (sys.stdin.isatty() and sys.stderr.isatty()):
                     raise
                 stopping = _asked()
-            say("stopping the job …" if stopping else "the job goes on, and so does its log")
-            if stopping:
-                jobs.stop(job)
+                answered = "stopping the job …" if stopping else "the job goes on, its log as well"
     except (KeyboardInterrupt, ConnectionError) as error:
         say("", "the job goes on" if isinstance(error, KeyboardInterrupt) and not stopping
             else "the job may go on", *_later(job, jobs))  # fmt: skip
