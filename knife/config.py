@@ -126,11 +126,15 @@ class TeacherTraining(Training):
 class Scale(Section):
     """Where and how wide a run works. `launcher: process` runs all stages in this one process.
 
-    A share of a GPU (`gpus_per_worker: 0.25`) lets so many one-worker jobs share one.
+    A share of a GPU (`gpus_per_worker: 0.25`) lets so many one-worker jobs share one. `placement`
+    fills host after host (pack) or uses as many hosts as it can (spread). With `min_workers` a run
+    goes on with fewer workers while hosts are lost, and grows back to `workers`.
     """
 
     launcher: Literal["ray", "process"] = "ray"
     workers: int = Field(1, ge=1)
+    min_workers: int | None = Field(None, ge=1)
+    placement: Literal["pack", "spread"] = "pack"
     gpus_per_worker: float = Field(0, ge=0, le=1)
     zero_stage: int = Field(0, ge=0, le=3)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -311,6 +315,11 @@ def _impossible(config: RunConfig) -> list[str]:
         )
     if config.scale.launcher == "process" and config.scale.workers > 1:
         faults.append("scale.workers: launcher 'process' has one worker; use launcher 'ray'")
+    if config.scale.min_workers is not None and config.scale.min_workers > config.scale.workers:
+        faults.append(
+            f"scale.min_workers: must be at most scale.workers = {config.scale.workers}, but got "
+            f"{config.scale.min_workers}"
+        )
     return faults
 
 

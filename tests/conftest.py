@@ -33,3 +33,11 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_folder(request: pytest.FixtureRequest, tiny_bert: Path) -> Path:
     """Folder of a tiny model: every test that asks for it runs once for each family."""
     return EMBEDDED["tiny-t5"] if request.param == "encoder-decoder" else tiny_bert
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests of faults have measured."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "recovery":
+                terminalreporter.write_line(f"{report.nodeid}: {value}")

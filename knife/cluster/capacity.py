@@ -32,15 +32,15 @@ def capacity_faults(scale: Scale, resources: dict[str, float], where: str) -> li
     """Faults of a scale that `where` can never satisfy; `resources` are its CPU and GPU."""
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
     faults = []
-    if scale.workers > cpus:
+    workers = scale.min_workers or scale.workers
+    if workers > cpus:
+        key = "scale.min_workers" if scale.min_workers else "scale.workers"
         faults.append(
-            f"scale.workers: {scale.workers} workers need a CPU each, but {where} has {cpus:.0f}; "
-            "ask for fewer"
+            f"{key}: {workers} workers need a CPU each, but {where} has {cpus:.0f}; ask for fewer"
         )
-    wanted = scale.workers * scale.gpus_per_worker
-    if wanted > gpus:
+    if workers * scale.gpus_per_worker > gpus:
         faults.append(
-            f"scale.gpus_per_worker: {scale.workers} x {scale.gpus_per_worker:g} GPUs are asked, "
+            f"scale.gpus_per_worker: {workers} x {scale.gpus_per_worker:g} GPUs are asked, "
             f"but {where} has {gpus:.0f}; ask for fewer workers or scale.gpus_per_worker=0"
         )
     return faults

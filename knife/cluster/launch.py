@@ -33,9 +33,13 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Trials of Ray Tune share what this process has cached of files by their paths.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # A cluster that grows on demand, or is busy with another run, gives workers after minutes.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
 }
+# How long a worker group may wait for its resources. A cluster that grows on demand, or is busy
+# with another run, gives them after minutes. An elastic group takes what there is instead, by a
+# count that Ray renews every 20 s.
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+# An elastic group looks so often for hosts that have come; growing costs a new start.
+_RESIZE_SECONDS = 30.0
 T = TypeVar("T")
 
 # A lost worker or host is worth a new start; an error of our own comes again every time. So many
@@ -72,6 +76,7 @@ class _Work:
     stages: tuple[Stage, ...]
     root: Path
     scale: Scale
+    mark: Path
     faults: Path
 
 
@@ -182,17 +187,25 @@ def _sweep(store: Store) -> None:
 
 def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: str) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    faults = root / "work" / f"{name}.faults.json"
+    from knife.cluster.hosts import HostsTorchConfig
+
+    os.environ.setdefault(_START_TIMEOUT, "30" if scale.min_workers else "600")
+    mark, faults = (root / "work" / f"{name}.{kind}" for kind in ("mark", "faults.json"))
+    mark.touch()
     gpu = scale.gpus_per_worker > 0
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"work": _Work(tuple(stages), root, scale, faults)},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        train_loop_config={"work": _Work(tuple(stages), root, scale, mark, faults)},
+        torch_config=HostsTorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=scale.workers,
+            num_workers=(
+                (scale.min_workers, scale.workers) if scale.min_workers else scale.workers
+            ),
+            elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
+            placement_strategy=scale.placement.upper(),
             use_gpu=gpu,
             resources_per_worker=resources(cpus, scale.gpus_per_worker),
         ),
@@ -206,7 +219,7 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: s
         ),
     )
     try:
-        in_thread(trainer.fit)
+        raise_faults(in_thread(trainer.fit).return_value)
     except TrainingFailedError as error:
         rank, cause = _first_failure(error)
         if isinstance(cause, UserError):
@@ -217,6 +230,7 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: s
         ) from error
     finally:
         shutil.rmtree(root / "work" / name, ignore_errors=True)
+        mark.unlink(missing_ok=True)
     if faults.is_file():
         lines = json.loads(faults.read_text())
         faults.unlink()
@@ -250,21 +264,28 @@ def _worker_environment(cpus: float, gpu: bool) -> dict[str, str]:
     # Threads that spin while they wait slow a busy machine down several times.
     environment = {"OMP_NUM_THREADS": str(max(1, int(cpus))), "OMP_WAIT_POLICY": "PASSIVE"}
     # What the user has set stays.
-    environment |= {name: os.environ[name] for name in environment if name in os.environ}
+    names = (*environment, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+    environment |= {name: os.environ[name] for name in names if name in os.environ}
     environment["TOKENIZERS_PARALLELISM"] = "false"
     return environment if gpu else environment | {"DS_ACCELERATOR": "cpu"}
 
 
-def _worker(config: dict[str, Any]) -> None:
-    """Runs in every worker. A user's fault is noted before it is raised: the workers that Ray
-    starts in the place of these find the note and end, and the launcher reads it."""
+def _worker(config: dict[str, Any]) -> list[str]:
+    """Runs in every worker; gives the faults that all workers see together.
+
+    The fault of a user's that one of them meets is noted before it is raised: the workers that Ray
+    starts in the place of these find the note and end, and the launcher reads it.
+    """
     # Imported here: the driver and Ray's own actors read this module and need none of it.
+    from knife.cluster.hosts import store_faults_of_hosts
     from knife.train.checkpoint import write_json
     from knife.train.stages import run_stages
 
     work: _Work = config["work"]
     if work.faults.is_file():
-        return
+        return []
+    if faults := store_faults_of_hosts(work.mark):
+        return faults
     try:
         run_stages(work.stages, work.root, work.scale, RayContext())
     except UserError as error:
@@ -272,6 +293,7 @@ def _worker(config: dict[str, Any]) -> None:
         with suppress(OSError):
             write_json(work.faults, error.faults)
         raise
+    return []
 
 
 def _first_failure(error: BaseException) -> tuple[int | None, BaseException]:

@@ -31,6 +31,11 @@ def test_what_a_place_can_never_give_is_refused() -> None:
         "scale.gpus_per_worker: 8 x 1 GPUs are asked, but the cluster has 0; ask for fewer "
         "workers or scale.gpus_per_worker=0",
     ]
+    elastic = Scale(workers=8, min_workers=5)
+    assert capacity_faults(elastic, {"CPU": 5}, "the cluster") == []
+    assert capacity_faults(elastic, {"CPU": 4}, "the cluster") == [
+        "scale.min_workers: 5 workers need a CPU each, but the cluster has 4; ask for fewer"
+    ]
 
 
 def test_a_cluster_is_judged_when_it_is_asked(
@@ -58,7 +63,9 @@ def lost_model(tmp_path: Path) -> tuple[Plan, _Work]:
     stage = plan.stages[0]
     assert isinstance(stage, TeacherStage)
     stage = replace(stage, model=replace(stage.model, folder=tmp_path / "gone"))
-    return plan, _Work((stage,), tmp_path, plan.config.scale, tmp_path / "work" / "faults.json")
+    mark, faults = tmp_path / "work" / "mark", tmp_path / "work" / "faults.json"
+    mark.touch()
+    return plan, _Work((stage,), tmp_path, plan.config.scale, mark, faults)
 
 
 def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
@@ -70,7 +77,7 @@ def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
         _worker({"work": work})
     assert "gone has no config.json" in work.faults.read_text()
     # Nothing is tried again.
-    _worker({"work": work})
+    assert _worker({"work": work}) == []
     work.faults.unlink()
     with pytest.raises(UserError):
         _worker({"work": work})

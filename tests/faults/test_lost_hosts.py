@@ -1,0 +1,128 @@
+"""Hosts that die and networks that part, under real runs: the results are those of a run in peace.
+
+A fault comes while the student trains and has a checkpoint.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from host_cluster import Hosts, HostsRun, hosts, needs_hosts  # noqa: F401  (a fixture)
+from pair import Pair, in_pair, make
+from small_run import SMALL
+
+from knife.config import merge, parse
+from knife.plan import plan_run
+from knife.store import Store
+from knife.train.stage import StudentStage
+
+pytestmark = [pytest.mark.faults, needs_hosts]
+
+# The head, two hosts at work and a spare.
+HOSTS = 4
+CHANGES: dict[str, Any] = {
+    "methods": ["knife"],
+    "data": {"world": {"train": 300, "dev": 40, "test": 100}},
+    "student": {"epochs": 16},
+    "scale": {"launcher": "ray", "workers": 2, "placement": "spread", "checkpoint_steps": 25},
+}
+Recorded = Callable[[str, object], None]
+
+
+def work(context: Pair, folder: Path) -> None:
+    make(parse(merge(SMALL, CHANGES | {"store": str(folder / "store")})), context)
+
+
+@pytest.fixture(scope="module")
+def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The store of an uninterrupted run by two workers."""
+    folder = tmp_path_factory.mktemp("in-peace")
+    in_pair(work, folder)()
+    return Store(folder / "store")
+
+
+@pytest.fixture
+def run(hosts: Hosts, tmp_path: Path) -> Iterator[HostsRun]:  # noqa: F811
+    run = HostsRun(hosts, tmp_path, CHANGES)
+    yield run
+    run.end()
+
+
+def student(run: HostsRun) -> StudentStage:
+    (member,) = plan_run(run.config).members
+    return member.student
+
+
+def rows(run: HostsRun) -> list[dict[str, Any]]:
+    """The student's journal so far."""
+    stage = student(run)
+    for folder in (run.store / stage.kind / stage.key, run.store / "work" / f"student-{stage.key}"):
+        if (folder / "journal.jsonl").is_file():
+            lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+    return []
+
+
+def checkpoint_step(run: HostsRun) -> int:
+    """The step of the newest checkpoint of the student; 0 without one."""
+    folder = run.store / "work" / f"student-{student(run).key}" / "checkpoints"
+    return max((int(p.parent.name[5:]) for p in folder.glob("*/place.json")), default=0)
+
+
+def train_until_checkpoint(run: HostsRun) -> dict[int, list[psutil.Process]]:
+    """Start the run and wait for a checkpoint of the student; its workers by host."""
+    run.start()
+    run.wait_for(lambda: checkpoint_step(run))
+    workers = run.hosts.workers()
+    assert sorted(map(len, workers.values())) == [1, 1]
+    return workers
+
+
+def trains_again(run: HostsRun, fault_at: float, step: int) -> float:
+    """Wait until the training has gone on behind `step`; seconds since the fault."""
+    later: list[float] = []
+
+    def trained() -> bool:
+        later[:] = [
+            row["time"] for row in rows(run) if row["time"] > fault_at and row["step"] > step
+        ]
+        return bool(later)
+
+    run.wait_for(trained, pause=0.1)
+    return later[0] - fault_at
+
+
+def same_as(run: HostsRun, in_peace: Store) -> None:
+    """Every artifact is whole, and weights, states and predictions are as in peace."""
+    store = Store(run.store)
+    for stage in plan_run(run.config).stages:
+        assert store.damage(stage.kind, stage.key) == []
+        for path in store.path(stage.kind, stage.key).rglob("*"):
+            if path.suffix == ".safetensors" or path.name in ("predictions.jsonl", "states.json"):
+                name = path.relative_to(store.root)
+                assert path.read_bytes() == (in_peace.root / name).read_bytes(), name
+
+
+def test_a_host_that_dies_is_replaced_by_a_spare(
+    run: HostsRun, in_peace: Store, record_property: Recorded
+) -> None:
+    workers = train_until_checkpoint(run)
+    lost = max(workers)
+    before = rows(run)
+    run.hosts("kill", str(lost))
+    killed_at = time.time()
+    step = checkpoint_step(run)
+    seconds = trains_again(run, killed_at, step)
+    assert lost not in run.hosts.workers()
+    record_property("recovery", f"host killed, spare there: training again after {seconds:.0f} s")
+    run.result()
+    kept = [row for row in rows(run) if row["time"] < killed_at]
+    # At most one interval of checkpoints was done twice.
+    assert kept[-1]["step"] >= before[-1]["step"] - CHANGES["scale"]["checkpoint_steps"]
+    assert kept[-1]["step"] == step
+    same_as(run, in_peace)
+    run.hosts("start", str(lost))

@@ -1,0 +1,150 @@
+"""Several hosts on this machine, as cluster/hosts.sh makes them, and runs on them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from small_run import SMALL, wait_for
+
+from knife.config import RunConfig, merge, parse
+
+SCRIPT = Path(__file__).parents[1] / "cluster" / "hosts.sh"
+SECONDS = 300
+
+needs_hosts = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None,
+    reason="hosts are network namespaces, which need root and iproute2",
+)
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Host 1 has the head of a Ray cluster, without CPUs for workers; the others have one each."""
+
+    name: str
+    environment: dict[str, str]
+
+    def __call__(self, *words: str) -> str:
+        """Run a command of the script; what it prints."""
+        done = subprocess.run(
+            [str(SCRIPT), *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://{self('address', '1')}:8265"
+
+    def popen(self, host: int, *command: str, **options: Any) -> psutil.Popen:
+        """Start a command on a host."""
+        words = [str(SCRIPT), "exec", str(host), *command]
+        return psutil.Popen(words, env=self.environment, **options)
+
+    def workers(self) -> dict[int, list[psutil.Process]]:
+        """Ray's train workers by host."""
+        found: dict[int, list[psutil.Process]] = {}
+        for namespace in subprocess.check_output(["ip", "netns", "list"], text=True).split():
+            if not namespace.startswith(f"{self.name}-"):
+                continue
+            pids = subprocess.check_output(["ip", "netns", "pids", namespace], text=True)
+            for pid in pids.split():
+                with suppress(psutil.Error):
+                    process = psutil.Process(int(pid))
+                    if "RayTrainWorker" in " ".join(process.cmdline()):
+                        found.setdefault(int(namespace.rpartition("-")[2]), []).append(process)
+        return found
+
+
+@pytest.fixture(scope="module")
+def hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    """So many hosts as the module's HOSTS says, Ray running on all."""
+    binaries = str(Path(sys.executable).parent)
+    environment = os.environ | {
+        "KNIFE_HOSTS": f"k{os.getpid()}",
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+        # One mode for all, as in the other tests' cluster.
+        "RAY_AUTH_MODE": "disabled",
+    }
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):
+        environment.pop(name, None)
+    hosts = Hosts(environment["KNIFE_HOSTS"], environment)
+    try:
+        hosts("up", str(request.module.HOSTS))
+        hosts("start", "1", "--cpus", "0")
+        for host in range(2, request.module.HOSTS + 1):
+            hosts("start", str(host))
+        yield hosts
+    finally:
+        hosts("down")
+
+
+@dataclass
+class HostsRun:
+    """`knife run` of a small config on host 1, again and again, on one store."""
+
+    hosts: Hosts
+    folder: Path
+    changes: dict[str, Any]
+    drivers: list[psutil.Popen] = field(default_factory=list)
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def config(self) -> RunConfig:
+        changes = merge(self.changes, {"scale": {"launcher": "ray"}, "store": str(self.store)})
+        return parse(merge(SMALL, changes))
+
+    def start(self) -> psutil.Popen:
+        """Start the driver on host 1."""
+        path = self.folder / f"run-{len(self.drivers)}.yaml"
+        path.write_text(yaml.safe_dump(self.config.model_dump(mode="json")))
+        address = f"RAY_ADDRESS={self.hosts('address', '1')}:6379"
+        command = ["env", address, sys.executable, "-m", "knife", "run", str(path), "--json"]
+        with path.with_suffix(".out").open("w") as out, path.with_suffix(".err").open("w") as err:
+            self.drivers.append(self.hosts.popen(1, *command, stdout=out, stderr=err))
+        return self.drivers[-1]
+
+    def output(self, suffix: str = ".out") -> str:
+        """What the last driver has printed."""
+        return (self.folder / f"run-{len(self.drivers) - 1}{suffix}").read_text()
+
+    def wait_for(self, condition: Callable[[], object], pause: float = 0.005) -> None:
+        """Poll until the condition holds, while the driver lives."""
+
+        def reached() -> bool:
+            found = bool(condition())
+            assert found or self.drivers[-1].poll() is None, self.output(".err")
+            return found
+
+        wait_for(reached, SECONDS, pause)
+
+    def result(self) -> dict[str, Any]:
+        """Wait for the driver's end; its JSON document."""
+        status = self.drivers[-1].wait(SECONDS)
+        assert status == 0, self.output(".err")
+        found: dict[str, Any] = json.loads(self.output())
+        return found
+
+    def end(self) -> None:
+        """End the driver, if it runs."""
+        for driver in self.drivers:
+            if driver.poll() is None:
+                driver.kill()
+                driver.wait()
