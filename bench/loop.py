@@ -50,6 +50,7 @@ def ours(folder: Path, tokens: list[Tokens], steps: int, stage: int, context: Co
     with tempfile.TemporaryDirectory() as name:
         job = Job(
             train=tokens[: steps * BATCH],
+            ids=[str(row) for row in range(steps * BATCH)],
             dev=tokens[:1],
             pad_id=0,
             rationale=False,

@@ -170,7 +170,7 @@ def plain_tune(folder: Path, trials: int) -> float:
             tune_config=ray_tune.TuneConfig(max_concurrent_trials=SLOTS, reuse_actors=True),
             run_config=ray_tune.RunConfig(name="plain", storage_path=str(folder), verbose=0),
         )
-        in_thread(tuner.fit)
+        in_thread(tuner.fit).result()
     return time.monotonic() - started
 
 

@@ -128,7 +128,8 @@ class Scale(Section):
 
     A share of a GPU (`gpus_per_worker: 0.25`) lets so many one-worker jobs share one. `placement`
     fills host after host (pack) or uses as many hosts as it can (spread). With `min_workers` a run
-    goes on with fewer workers while hosts are lost, and grows back to `workers`.
+    goes on with fewer workers while hosts are lost, and grows back to `workers`. A worker that ends
+    no batch in `hang_seconds` is taken to hang, and replaced.
     """
 
     launcher: Literal["ray", "process"] = "ray"
@@ -139,6 +140,7 @@ class Scale(Section):
     zero_stage: int = Field(0, ge=0, le=3)
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_steps: int = Field(500, ge=1)
+    hang_seconds: float = Field(600, gt=0)
 
     @field_validator("precision", mode="before")
     @classmethod

@@ -50,7 +50,7 @@ def _live(progress: Progress, follower: Follower, console: Console) -> Iterator[
         refresh_per_second=4,
         transient=True,
     )
-    with live, _looking(progress, follower, ticked, lambda: None):
+    with live, _looking(progress, follower, console, ticked, lambda: None):
         yield
 
 
@@ -77,7 +77,7 @@ def _lines(progress: Progress, follower: Follower, console: Console) -> Iterator
             parts = [f"{progress.units}/{progress.total}", *_numbers(progress), _left(progress)]
             line(progress.number + 1, f"{progress.stage.label}: {', '.join(filter(None, parts))}")
 
-    with _looking(progress, follower, done, under_way):
+    with _looking(progress, follower, console, done, under_way):
         yield
 
 
@@ -85,6 +85,7 @@ def _lines(progress: Progress, follower: Follower, console: Console) -> Iterator
 def _looking(
     progress: Progress,
     follower: Follower,
+    console: Console,
     done: Callable[[Stage, int], None],
     under_way: Callable[[], None],
 ) -> Iterator[None]:
@@ -96,6 +97,8 @@ def _looking(
         for stage in progress.look(follower.newest()):
             number += 1
             done(stage, number)
+        for note in follower.take_notes():
+            console.print(f"note: {note}", markup=False, soft_wrap=True)
         under_way()
 
     def loop() -> None:

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""What a user sees: a mistake in the input, and a training that came to nothing."""
 
 import difflib
 from collections.abc import Iterable
@@ -18,6 +18,10 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, ...]]:
         return type(self), tuple(self.faults)
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss became NaN or infinite; the same steps would come to the same again."""
 
 
 def raise_faults(faults: Iterable[str]) -> None:

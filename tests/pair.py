@@ -36,6 +36,16 @@ class Pair:
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
         """Nobody listens."""
 
+    def told(self) -> bool:
+        """Nobody tells."""
+        return False
+
+    def beat(self) -> None:
+        """Nobody watches."""
+
+    def rest(self) -> None:
+        """Nobody watches."""
+
 
 def make(config: RunConfig, context: Context) -> None:
     """Make all stages of a run; every worker calls it."""

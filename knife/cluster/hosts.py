@@ -11,13 +11,14 @@ from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
 from knife.train.context import gather
+from knife.train.stop import listen
 
 # An NFS client may look at what it knew of a folder for so many seconds.
 _SEEN_SECONDS = 10
 
 
 class HostsTorchConfig(TorchConfig):  # type: ignore[misc]
-    """A process group over the network that Ray uses."""
+    """A process group over the network that Ray uses, of workers that checkpoint at SIGTERM."""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
@@ -27,8 +28,14 @@ class HostsTorchConfig(TorchConfig):  # type: ignore[misc]
 
 class _HostsBackend(_TorchBackend):  # type: ignore[misc]
     def on_start(self, worker_group: "ray.train.WorkerGroup", backend_config: TorchConfig) -> None:
-        worker_group.execute(use_network_of_ray)
+        # In the main thread of each worker, as handlers of signals need it.
+        worker_group.execute(_prepare)
         super().on_start(worker_group, backend_config)
+
+
+def _prepare() -> None:
+    listen()
+    use_network_of_ray()
 
 
 def use_network_of_ray() -> None:

@@ -18,7 +18,8 @@ from filelock import Timeout
 
 from knife.cluster.capacity import capacity_faults, machine
 from knife.config import Scale
-from knife.errors import UserError, raise_faults
+from knife.errors import TrainingDivergedError, UserError, raise_faults
+from knife.exits import Terminated
 from knife.store import Store
 from knife.train.stage import Stage
 
@@ -45,28 +46,8 @@ T = TypeVar("T")
 # A lost worker or host is worth a new start; an error of our own comes again every time. So many
 # in a row without a finished stage end the run.
 _MAX_FAILURES = 3
-
-
-class RayContext:
-    """The train context of a Ray Train worker; Ray has brought the process group up."""
-
-    def __init__(self) -> None:
-        import ray.train
-        import ray.train.torch
-
-        context = ray.train.get_context()
-        self.rank: int = context.get_world_rank()
-        self.world_size: int = context.get_world_size()
-        self.device = ray.train.torch.get_device()
-
-    def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
-        """Nothing to do: the journal has it."""
-
-    def report(self, stage: str, metrics: dict[str, Any]) -> None:
-        """Tell Ray Train; a barrier over all workers."""
-        import ray.train
-
-        ray.train.report(metrics | {"stage": stage})
+# How long workers that are told to end have for their checkpoint.
+_CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +57,7 @@ class _Work:
     stages: tuple[Stage, ...]
     root: Path
     scale: Scale
+    name: str
     mark: Path
     faults: Path
 
@@ -161,21 +143,34 @@ def _init(gpus: float) -> None:
 
 
 def _make(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float) -> None:
-    """Start worker groups for as long as each gets stages done."""
+    """Start worker groups for as long as each gets on, be it by a checkpoint."""
     store = Store(root)
     _sweep(store)
-    left = len(stages)
     while True:
+        before = _done(store, stages)
         # Ray's own folder; the lock tells that somebody still needs it.
         name = f"ray-{uuid.uuid4().hex[:12]}"
         try:
             with store.lock("work", name):
                 _fit(stages, root, scale, cpus, name)
             return
+        except TrainingDivergedError:
+            raise
         except RuntimeError:
-            before, left = left, sum(not store.has(s.kind, s.key) for s in stages)
-            if left == before:
+            if _done(store, stages) <= before:
                 raise
+
+
+def _done(store: Store, stages: Sequence[Stage]) -> set[str]:
+    """What need not be made again: stages, and in those under way checkpoints and shards."""
+    done = set()
+    for stage in stages:
+        folder = store.root / "work" / f"{stage.kind}-{stage.key}"
+        kept = [*folder.glob("checkpoints/*/place.json"), *folder.glob("shard-*.json")]
+        done |= {str(path) for path in kept}
+        if store.has(stage.kind, stage.key):
+            done.add(stage.key)
+    return done
 
 
 def _sweep(store: Store) -> None:
@@ -190,6 +185,7 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: s
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    from knife.cluster.context import tell_to_end
     from knife.cluster.hosts import HostsTorchConfig
 
     os.environ.setdefault(_START_TIMEOUT, "30" if scale.min_workers else "600")
@@ -198,7 +194,7 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: s
     gpu = scale.gpus_per_worker > 0
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"work": _Work(tuple(stages), root, scale, mark, faults)},
+        train_loop_config={"work": _Work(tuple(stages), root, scale, name, mark, faults)},
         torch_config=HostsTorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=(
@@ -218,8 +214,16 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: s
             worker_runtime_env={"env_vars": _worker_environment(cpus, gpu)},
         ),
     )
+    # A worker that answers nobody, whatever it does.
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(scale.hang_seconds)
+    done = in_thread(trainer.fit)
     try:
-        raise_faults(in_thread(trainer.fit).return_value)
+        raise_faults(done.result().return_value)
+    except Terminated:
+        tell_to_end(name)
+        with suppress(Exception):
+            done.result(_CHECKPOINT_SECONDS)
+        raise
     except TrainingFailedError as error:
         rank, cause = _first_failure(error)
         if isinstance(cause, UserError):
@@ -232,13 +236,15 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: s
         shutil.rmtree(root / "work" / name, ignore_errors=True)
         mark.unlink(missing_ok=True)
     if faults.is_file():
-        lines = json.loads(faults.read_text())
+        note = json.loads(faults.read_text())
         faults.unlink()
-        raise UserError(*lines)
+        if note["user"]:
+            raise UserError(*note["lines"])
+        raise TrainingDivergedError(*note["lines"])
 
 
-def in_thread(work: Callable[[], T]) -> T:
-    """Call `work` and wait, in a way that Ctrl-C ends.
+def in_thread(work: Callable[[], T]) -> Future[T]:
+    """Call `work` in a thread; to wait for its result is a wait that Ctrl-C ends.
 
     In the main thread Ray Train would take SIGINT for itself and end the process with status 0, and
     Ray Tune would end as if the work were done.
@@ -252,7 +258,7 @@ def in_thread(work: Callable[[], T]) -> T:
             done.set_exception(error)
 
     threading.Thread(target=call, name="knife-fit", daemon=True).start()
-    return done.result()
+    return done
 
 
 def resources(cpus: float, gpus: float) -> dict[str, float]:
@@ -273,10 +279,11 @@ def _worker_environment(cpus: float, gpu: bool) -> dict[str, str]:
 def _worker(config: dict[str, Any]) -> list[str]:
     """Runs in every worker; gives the faults that all workers see together.
 
-    The fault of a user's that one of them meets is noted before it is raised: the workers that Ray
-    starts in the place of these find the note and end, and the launcher reads it.
+    What would come again every time is noted before it is raised: the workers that Ray starts in
+    the place of these find the note and end, and the launcher reads it.
     """
     # Imported here: the driver and Ray's own actors read this module and need none of it.
+    from knife.cluster.context import RayContext, was_told_to_end
     from knife.cluster.hosts import store_faults_of_hosts
     from knife.train.checkpoint import write_json
     from knife.train.stages import run_stages
@@ -287,11 +294,18 @@ def _worker(config: dict[str, Any]) -> list[str]:
     if faults := store_faults_of_hosts(work.mark):
         return faults
     try:
-        run_stages(work.stages, work.root, work.scale, RayContext())
-    except UserError as error:
+        context = RayContext(work.name, work.scale.hang_seconds)
+        run_stages(work.stages, work.root, work.scale, context)
+    except Terminated as error:
+        if not was_told_to_end(work.name):
+            # The host of a worker goes away: Ray goes on with others.
+            raise RuntimeError("a worker was told to end (SIGTERM)") from error
+    except (UserError, TrainingDivergedError) as error:
+        user = isinstance(error, UserError)
+        lines = error.faults if isinstance(error, UserError) else [str(error)]
         # On a full disk there is no note, and the new workers find the same fault.
         with suppress(OSError):
-            write_json(work.faults, error.faults)
+            write_json(work.faults, {"user": user, "lines": lines})
         raise
     return []
 

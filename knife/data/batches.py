@@ -62,8 +62,16 @@ class Rows:
     weights: list[float]
 
     def part(self, number: int, parts: int) -> "Rows":
-        """One of `parts` equal parts; neighbours in length go to different parts."""
-        return Rows(self.rows[number::parts], self.weights[number::parts])
+        """One of `parts` parts; neighbours in length go to different parts.
+
+        Where they are not equal, the weights make up for it: the mean over the parts of each
+        part's mean loss is the mean loss of the whole.
+        """
+        rows, weights = self.rows[number::parts], self.weights[number::parts]
+        if len(self.rows) % parts:
+            share = len(rows) * parts / len(self.rows)
+            weights = [weight * share for weight in weights]
+        return Rows(rows, weights)
 
 
 def training_rows(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[Rows]:

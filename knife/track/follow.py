@@ -33,6 +33,7 @@ class Follower:
         self._positions: dict[Stage, Position] = {}
         self._newest: dict[Stage, Row] = {}
         self._metrics: dict[Stage, dict[str, float]] = {}
+        self._notes: list[str] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="knife-follow", daemon=True)
         self._thread.start()
@@ -69,6 +70,12 @@ class Follower:
                 for stage, row in self._newest.items()
             }
 
+    def take_notes(self) -> list[str]:
+        """The notes for people that have come since the last call."""
+        with self._lock:
+            notes, self._notes = self._notes, []
+            return notes
+
     def close(self) -> None:
         """Read what is there a last time, and stop."""
         self._stop.set()
@@ -100,8 +107,10 @@ class Follower:
                 metrics = self._metrics.setdefault(stage, {})
                 for row in rows:
                     metrics |= row["metrics"]
+                self._notes += [f"{kind}: {row['note']}" for row in rows if "note" in row]
+                measured = [row for row in rows if row["metrics"]]
                 for run in self._runs[stage]:
-                    run.send(rows)
+                    run.send(measured)
             return
 
     def _loop(self) -> None:

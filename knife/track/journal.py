@@ -12,12 +12,13 @@ JOURNAL = "journal.jsonl"
 
 
 class Row(TypedDict):
-    """One row: `time` in Unix seconds, `metrics` by name."""
+    """One row: `time` in Unix seconds, `metrics` by name, or a `note` for people instead."""
 
     step: int
     epoch: NotRequired[float]
     time: float
     metrics: dict[str, float]
+    note: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ def _row(line: bytes, path: Path) -> Row | None:
         }
         if "epoch" in row:
             whole["epoch"] = float(row["epoch"])
+        if "note" in row:
+            whole["note"] = str(row["note"])
         return whole
     except (ValueError, TypeError, KeyError, AttributeError):
         # A reader that stops here would hide all the rows that follow.

@@ -3,18 +3,25 @@
 checkpoints/step-00000500/            DeepSpeed's files, one set a rank
 checkpoints/step-00000500/place.json  written last: a checkpoint without it does not count
 best-00000480/                        the best model so far, in transformers' format
+
+The two newest are kept: should the newest be damaged, the one before it serves.
 """
 
+import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+import threading
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from knife.train.context import Context, share, wait
+from knife.train.context import Context, gather, share, wait
+from knife.train.conversion import Shape, convert, fit, weights_only
 
 _PLACE = "place.json"
+_KEPT = 2
 
 
 @dataclass
@@ -43,58 +50,187 @@ class Place:
         return work / f"best-{self.best_step:08d}"
 
 
-def save_checkpoint(engine: Any, work: Path, place: Place, context: Context) -> None:
-    """Save a checkpoint that `load_checkpoint` finds, then drop what only older ones needed."""
-    folder = work / "checkpoints"
-    tag = f"step-{place.step:08d}"
-    if context.rank == 0:
-        # What a try of another shape may have begun here.
-        shutil.rmtree(folder / tag, ignore_errors=True)
-    wait()
-    engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
-    wait()
-    if context.rank == 0:
-        # On disk before the place says so: a machine may go down as well as a process.
-        for path in (*(folder / tag).iterdir(), *place.best_folder(work).glob("*")):
-            _sync(path)
-        values = asdict(place) | {
-            "world_size": context.world_size,
-            "zero": engine.zero_optimization_stage(),
-        }
-        write_json(folder / tag / _PLACE, values)
-        for old in folder.iterdir():
-            if old.name < tag:
-                shutil.rmtree(old)
-        for model in work.glob("best-*"):
-            if model != place.best_folder(work):
-                shutil.rmtree(model)
-    wait()
+@dataclass(frozen=True)
+class Found:
+    """What a training goes on from.
 
-
-def load_checkpoint(engine: Any, work: Path, context: Context) -> Place:
-    """Take up the newest whole checkpoint; a new `Place` where there is none.
-
-    One that another number of workers or another ZeRO stage wrote is not used: DeepSpeed's shards
-    do not fit, and the training starts again.
+    Attributes:
+        place: where it stood; a new one where there is no checkpoint.
+        folder: DeepSpeed's files, or None.
+        converted: whether they are in DeepSpeed's universal format, for which an engine must be
+            configured.
+        notes: what was passed over, and why; a line each.
     """
-    folder = work / "checkpoints"
-    found = None
-    if context.rank == 0 and folder.is_dir():
-        for path in sorted(folder.glob(f"*/{_PLACE}"), reverse=True):
-            values = json.loads(path.read_text())
-            shape = (values.pop("world_size"), values.pop("zero"))
-            if shape == (context.world_size, engine.zero_optimization_stage()):
-                found = (path.parent.name, values)
-                break
-        if found is None:
+
+    place: Place = field(default_factory=Place)
+    folder: Path | None = None
+    converted: bool = False
+    notes: tuple[str, ...] = ()
+
+    def load(self, engine: Any, context: Context) -> Place:
+        """Bring an engine to this place; all ranks call it together."""
+        if self.folder is None:
+            return self.place
+        # DeepSpeed reads its universal files with `weights_only=False`.
+        with weights_only():
+            loaded, _ = engine.load_checkpoint(str(self.folder.parent), tag=self.folder.name)
+        assert loaded is not None, f"DeepSpeed did not load its own checkpoint {self.folder}"
+        wait()
+        if self.converted and context.rank == 0:
+            shutil.rmtree(self.folder.parent)
+        return self.place
+
+
+class Checkpoints:
+    """The checkpoints of one training, in its work folder; all ranks call every method together.
+
+    What is saved counts when it is on disk with its checksums. Syncing and summing up is done
+    beside the training, by a thread of rank 0.
+    """
+
+    def __init__(self, work: Path, context: Context) -> None:
+        self.work = work
+        self.last_step: int | None = None
+        self._context = context
+        self._folder = work / "checkpoints"
+        self._finisher: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let nothing write on: another try may follow in this very process."""
+        if self._finisher:
+            self._finisher.join()
+
+    def find(self, zero_stage: int, precision: str) -> Found:
+        """The newest whole checkpoint that can be used, converted where need be."""
+        shape = Shape(self._context.world_size, zero_stage, precision)
+        found: Found = share(self._find(shape) if self._context.rank == 0 else None)
+        if found.folder:
+            self.last_step = found.place.step
+        return found
+
+    def _find(self, shape: Shape) -> Found:
+        """The newest one that serves; newer ones are removed."""
+        notes: list[str] = []
+        for path in self._newest_first():
+            folder, name = path.parent, path.parent.name
+            try:
+                values = json.loads(path.read_text())
+                place, written = Place(**values["place"]), Shape(**values["shape"])
+                files = values["files"].items()
+            except (ValueError, TypeError, KeyError):
+                place, written, files = Place(), shape, {_PLACE: ""}.items()
+            damaged = [file for file, digest in files if _digest(self.work / file) != digest]
+            if damaged:
+                notes.append(f"checkpoint {name} is damaged ({', '.join(damaged)}): passed over")
+            elif written == shape or fit(written, shape):
+                return Found(place, folder, notes=tuple(notes))
+            elif universal := convert(folder, self.work / "converted" / name, written, shape):
+                notes.append(f"checkpoint {name} of {written} was converted for {shape}")
+                return Found(place, universal, converted=True, notes=tuple(notes))
+            else:
+                notes.append(f"checkpoint {name} of {written} does not serve {shape}: passed over")
             shutil.rmtree(folder)
-    found = share(found)
-    if found is None:
-        return Place()
-    tag, values = found
-    loaded, _ = engine.load_checkpoint(str(folder), tag=tag)
-    assert loaded is not None, f"DeepSpeed did not load its own checkpoint {folder / tag}"
-    return Place(**values)
+        if notes:
+            notes.append("no checkpoint is left: the training starts from its beginning")
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return Found(notes=tuple(notes))
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self._folder.glob(f"*/{_PLACE}"), reverse=True)
+
+    def save(self, engine: Any, place: Place) -> None:
+        """Save a checkpoint; it counts soon after.
+
+        Raises:
+            OSError, RuntimeError: the disk is full or fails; older checkpoints stay.
+        """
+        self.settle()
+        folder = self._folder / f"step-{place.step:08d}"
+        if self._context.rank == 0:
+            # What a try of another shape may have begun here.
+            shutil.rmtree(folder, ignore_errors=True)
+        wait()
+        try:
+            engine.save_checkpoint(
+                str(self._folder),
+                tag=folder.name,
+                save_latest=False,
+                exclude_frozen_parameters=True,
+            )
+        except Exception:
+            # The space that it takes may be what is lacking.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        wait()
+        self.last_step = place.step
+        if self._context.rank == 0:
+            shape = Shape(
+                self._context.world_size,
+                engine.zero_optimization_stage(),
+                "bf16" if engine.bfloat16_enabled() else "fp32",
+            )
+            values = {"place": asdict(place), "shape": asdict(shape)}
+            best = place.best_folder(self.work)
+            self._finisher = threading.Thread(
+                target=self._finish, args=(folder, best, values), name="knife-checkpoint"
+            )
+            self._finisher.start()
+
+    def settle(self) -> None:
+        """Until the last one that was saved counts.
+
+        Raises:
+            OSError: it could not be finished.
+        """
+        if self._finisher:
+            self._finisher.join()
+            self._finisher = None
+        failure, self._failure = self._failure, None
+        failures = [f for f in gather(failure) if f]
+        if failures:
+            raise failures[0]
+
+    def _finish(self, folder: Path, best: Path, values: dict[str, Any]) -> None:
+        try:
+            paths = sorted(p for f in (folder, best) for p in f.rglob("*") if p.is_file())
+            files = {}
+            for path in paths:
+                # On disk before the place says so: a machine may go down as well as a process.
+                _sync(path)
+                files[path.relative_to(self.work).as_posix()] = _digest(path)
+            write_json(folder / _PLACE, values | {"files": files})
+            self._drop_old()
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._failure = error
+
+    def _drop_old(self) -> None:
+        """Keep the newest checkpoints that count, and the best models that they know."""
+        kept = self._newest_first()[:_KEPT]
+        for old in self._folder.iterdir():
+            if old.name < kept[-1].parent.name:
+                shutil.rmtree(old)
+        known = {Place(**json.loads(p.read_text())["place"]).best_step for p in kept}
+        for model in self.work.glob("best-*"):
+            if int(model.name.removeprefix("best-")) < min(known):
+                shutil.rmtree(model)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "cannot be read"
 
 
 def _sync(path: Path) -> None:

@@ -32,6 +32,15 @@ class Context(Protocol):
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
         """Tell the launcher that a stage is done; all workers call it together."""
 
+    def told(self) -> bool:
+        """Whether the launcher wants the training to end after a checkpoint."""
+
+    def beat(self) -> None:
+        """A sign of life, after every batch; who gives none for long is taken to hang."""
+
+    def rest(self) -> None:
+        """No sign of life is due until the next one."""
+
 
 class PlainContext:
     """A single plain process as a group of its own: for a debugger, a test, or no Ray at all."""
@@ -68,6 +77,16 @@ class PlainContext:
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
         """Keep the report."""
         self.reports.append((stage, metrics))
+
+    def told(self) -> bool:
+        """Never: SIGTERM comes to this very process."""
+        return False
+
+    def beat(self) -> None:
+        """Nobody waits for it: whoever halts this process in a debugger takes his time."""
+
+    def rest(self) -> None:
+        """Nobody waits."""
 
 
 def share(value: Any) -> Any:

@@ -38,16 +38,16 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 
+# What stands in DeepSpeed's files beside tensors and plain values.
+torch.serialization.add_safe_globals([ZeroStageEnum, LossScaler, fragment_address])
+
+
 class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
     """Reads DeepSpeed's files as weights and a few of DeepSpeed's own values, never as code."""
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        """Load a file; anything in it but tensors, plain values and `_SAFE` is refused."""
-        with torch.serialization.safe_globals(_SAFE):
-            return torch.load(path, map_location=map_location, weights_only=True)
-
-
-_SAFE: list[Any] = [ZeroStageEnum, LossScaler, fragment_address]
+        """Load a file; anything in it but tensors, plain and safe values is refused."""
+        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def schedule(warmup_steps: int, total_steps: int) -> Callable[[int], float]:
@@ -64,7 +64,10 @@ def schedule(warmup_steps: int, total_steps: int) -> Callable[[int], float]:
 def engine_config(training: Training, scale: Scale, workers: int) -> dict[str, Any]:
     """The DeepSpeed configuration of a training."""
     return {
-        "train_micro_batch_size_per_gpu": training.batch_size // (workers * training.accumulate),
+        # Where the batch does not divide, some workers have one example more.
+        "train_micro_batch_size_per_gpu": max(
+            1, training.batch_size // (workers * training.accumulate)
+        ),
         "gradient_accumulation_steps": training.accumulate,
         "gradient_clipping": training.clip,
         "bf16": {"enabled": scale.precision == "bf16"},
@@ -75,9 +78,18 @@ def engine_config(training: Training, scale: Scale, workers: int) -> dict[str, A
 
 
 def start_engine(
-    objective: nn.Module, training: Training, scale: Scale, workers: int, total_steps: int
+    objective: nn.Module,
+    training: Training,
+    scale: Scale,
+    workers: int,
+    total_steps: int,
+    *,
+    universal: bool = False,
 ) -> Any:
-    """Wrap a module that was built plainly (never under `zero.Init`) into a DeepSpeed engine."""
+    """Wrap a module that was built plainly (never under `zero.Init`) into a DeepSpeed engine.
+
+    `universal` makes it an engine that can load DeepSpeed's universal checkpoints, and them alone.
+    """
     parameters = [p for p in objective.parameters() if p.requires_grad]
     # Torch's AdamW: DeepSpeed's own compile for a minute before the first step.
     optimizer = torch.optim.AdamW(
@@ -88,7 +100,8 @@ def start_engine(
         model=objective,
         optimizer=optimizer,
         lr_scheduler=LambdaLR(optimizer, schedule(warmup_steps, total_steps)),
-        config=engine_config(training, scale, workers),
+        config=engine_config(training, scale, workers)
+        | {"checkpoint": {"load_universal": universal}},
         dist_init_required=False,
     )
     engine.checkpoint_engine = SafeCheckpointEngine(engine._config)

@@ -33,6 +33,7 @@ def score_split(
             part = rows.part(context.rank, context.world_size)
             batch = collate(tokens, part, pad_id, rationale).to(context.device)
             scores_BC = forward(batch).scores_BC.float().cpu()
+            context.beat()
             for row, weight, scores_C in zip(part.rows, part.weights, scores_BC, strict=True):
                 if weight:
                     own.append((row, scores_C[: len(tokens[row].choice_ids)].tolist()))

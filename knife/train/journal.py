@@ -32,6 +32,12 @@ class Journal:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
+    def note(self, step: int, text: str) -> None:
+        """Add a line for people: what happened before this step."""
+        row = {"step": step, "time": time.time(), "metrics": {}, "note": text}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

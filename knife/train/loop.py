@@ -18,12 +18,15 @@ import torch
 from knife.config import Scale, Training
 from knife.data.batches import Batch, Rows, collate, training_rows
 from knife.data.tokens import Tokens
+from knife.exits import Terminated
 from knife.method.objective import Objective, TeacherBatch
-from knife.train.checkpoint import Place, load_checkpoint, save_checkpoint, write_json
+from knife.train.checkpoint import Checkpoints, Place, write_json
 from knife.train.context import Context, total, wait
+from knife.train.divergence import FirstBad
 from knife.train.engine import gathered_state, start_engine
 from knife.train.evaluate import accuracy_and_loss, score_split
 from knife.train.journal import Journal
+from knife.train.stop import Agreement, noted
 
 LOG_STEPS = 10
 TRAINED = "trained.json"
@@ -35,6 +38,7 @@ class Job:
 
     Attributes:
         train, dev: tokenised splits.
+        ids: the training examples' ids.
         pad_id: the tokenizer's padding token.
         rationale: whether the model reads `[I ; R]` (a teacher) or `[I]`.
         teacher: gives the teacher's states for the rows of a batch, or None.
@@ -43,6 +47,7 @@ class Job:
     """
 
     train: Sequence[Tokens]
+    ids: Sequence[str]
     dev: Sequence[Tokens]
     pad_id: int
     rationale: bool
@@ -57,18 +62,21 @@ class Job:
 class _Means:
     """Means of the losses over ranks, accumulation and the steps since they were last asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._sums: dict[str, torch.Tensor] = {}
         self._count = 0
+        self.first_bad = FirstBad(context.device)
 
-    def add(self, parts: dict[str, torch.Tensor]) -> None:
+    def add(self, parts: dict[str, torch.Tensor], step: int) -> None:
         for name, value in parts.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.float()
         self._count += 1
+        self.first_bad.add(parts["loss"], step)
 
-    def take(self, context: Context) -> dict[str, float]:
+    def take(self) -> dict[str, float]:
         names = sorted(self._sums)
-        sums = total(torch.stack([self._sums[n] for n in names])) / context.world_size
+        sums = total(torch.stack([self._sums[n] for n in names])) / self._context.world_size
         means = dict(zip(names, (sums / self._count).tolist(), strict=True))
         self._sums, self._count = {}, 0
         return means
@@ -78,20 +86,42 @@ def train(objective: Objective, job: Job, work: Path, context: Context) -> None:
     """Train to the end, or on from the last checkpoint, and leave the best model in `work/model`.
 
     The best epoch is the one with the highest accuracy on dev, then the lowest loss.
+
+    Raises:
+        Terminated: a worker was told to end (SIGTERM); the last step has a checkpoint.
+        TrainingDivergedError: the loss became NaN or infinite.
     """
     if (work / TRAINED).is_file():
         wait()
         if context.rank == 0:
             _clean(work)
         return
+    with noted() as told, Checkpoints(work, context) as checkpoints:
+        _train(objective, job, work, context, checkpoints, told)
+
+
+def _train(
+    objective: Objective,
+    job: Job,
+    work: Path,
+    context: Context,
+    checkpoints: Checkpoints,
+    told: Callable[[], bool],
+) -> None:
     training, scale = job.training, job.scale
     steps_per_epoch = math.ceil(len(job.train) / training.batch_size)
     total_steps = steps_per_epoch * training.epochs
-    engine = start_engine(objective, training, scale, context.world_size, total_steps)
-    place = load_checkpoint(engine, work, context)
+    found = checkpoints.find(scale.zero_stage, scale.precision)
+    engine = start_engine(
+        objective, training, scale, context.world_size, total_steps, universal=found.converted
+    )
+    place = found.load(engine, context)
     journal = Journal(work, place.step) if context.rank == 0 else None
+    if journal:
+        for note in found.notes:
+            journal.note(place.step, note)
     lengths = [len(t.input_ids) + job.rationale * len(t.rationale_ids) for t in job.train]
-    means = _Means()
+    means, agreement = _Means(context), Agreement(context)
     started, saved_step = time.monotonic() - place.seconds, place.step
     logged_step, logged_at = place.step, time.monotonic()
 
@@ -106,36 +136,46 @@ def train(objective: Objective, job: Job, work: Path, context: Context) -> None:
             for number, part in enumerate(_parts(batches[place.batch], training, context)):
                 # Dropout hangs on these, so that no state of a random generator is to be kept.
                 torch.manual_seed(hash((job.seed, place.step, context.rank, number)) % 2**62)
-                means.add(_micro_step(engine, job, part, context))
+                means.add(_micro_step(engine, job, part, context), place.step)
+                context.beat()
             place.step, place.batch = place.step + 1, place.batch + 1
+            stop = agreement.reached(told() or context.told())
             last = place.batch == len(batches)
-            due = place.step - saved_step >= scale.checkpoint_steps
+            due = stop or place.step - saved_step >= scale.checkpoint_steps
             # A line at each checkpoint: a training that goes on from it has lost no mean.
             if last or due or place.step % LOG_STEPS == 0:
-                metrics = means.take(context)
+                metrics = means.take()
                 if not math.isfinite(metrics["loss"]):
-                    raise FloatingPointError(f"the loss is {metrics['loss']} at step {place.step}")
+                    since = batches[place.batch - (place.step - logged_step) : place.batch]
+                    own = [_parts(rows, training, context) for rows in since]
+                    ids = [[job.ids[row] for part in parts for row in part.rows] for parts in own]
+                    checkpoints.settle()
+                    raise means.first_bad.error(ids, place.step, checkpoints.last_step)
                 examples = (place.step - logged_step) * training.batch_size
                 seconds = max(time.monotonic() - logged_at, 1e-9)
                 metrics["examples_per_second"] = examples / seconds
                 metrics["learning_rate"] = engine.get_lr()[0]
                 log(metrics)
                 logged_step, logged_at = place.step, time.monotonic()
-            if due and not last:
+            if stop or (due and not last):
                 place.seconds = time.monotonic() - started
-                save_checkpoint(engine, work, place, context)
+                checkpoints.save(engine, place)
                 saved_step, logged_at = place.step, time.monotonic()
+            if stop:
+                checkpoints.settle()
+                raise Terminated
         place.epoch, place.batch = place.epoch + 1, 0
         if place.epoch % training.evaluate_epochs == 0 or place.epoch == training.epochs:
-            found = _evaluate(engine, job, work, place, context)
-            log(found)
+            evaluated = _evaluate(engine, job, work, place, context)
+            log(evaluated)
             if job.evaluated:
-                job.evaluated(place.epoch, found)
+                job.evaluated(place.epoch, evaluated)
         if place.step - saved_step >= scale.checkpoint_steps:
             place.seconds = time.monotonic() - started
-            save_checkpoint(engine, work, place, context)
+            checkpoints.save(engine, place)
             saved_step = place.step
         logged_at = time.monotonic()
+    checkpoints.settle()
     if journal:
         journal.close()
         _finish(work, place, time.monotonic() - started)

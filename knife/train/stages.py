@@ -56,6 +56,7 @@ def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
             case EvaluateStage():
                 evaluate_model(stage, place)
         wait()
+        context.rest()
         if context.rank == 0:
             store.publish(stage.kind, stage.key, stage.depends)
         wait()

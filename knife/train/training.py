@@ -28,9 +28,10 @@ def train_teacher(stage: TeacherStage, place: Place) -> None:
     train_split = place.split(stage, folder, "train")
     dev_split = place.split(stage, folder, "dev")
     # The teacher is for reading rationales; examples without one would teach it to guess.
-    explained = [t for t in train_split.tokens if t.rationale_ids]
+    explained = [row for row, t in enumerate(train_split.tokens) if t.rationale_ids]
     job = Job(
-        train=explained,
+        train=[train_split.tokens[row] for row in explained],
+        ids=[train_split.ids[row] for row in explained],
         dev=[t for t in dev_split.tokens if t.rationale_ids] or dev_split.tokens,
         pad_id=train_split.pad_id,
         rationale=True,
@@ -64,6 +65,7 @@ def train_student(stage: StudentStage, place: Place) -> None:
     train_split = place.split(stage, folder, "train")
     job = Job(
         train=train_split.tokens,
+        ids=train_split.ids,
         dev=place.split(stage, folder, "dev").tokens,
         pad_id=train_split.pad_id,
         rationale=False,

@@ -190,7 +190,7 @@ class Phase:
             )
         Watch.listener = listener
         try:
-            results = in_thread(tuner.fit)
+            results = in_thread(tuner.fit).result()
         finally:
             Watch.listener = None
         return self._rows(results)

@@ -65,14 +65,14 @@ def lost_model(tmp_path: Path) -> tuple[Plan, _Work]:
     stage = replace(stage, model=replace(stage.model, folder=tmp_path / "gone"))
     mark, faults = tmp_path / "work" / "mark", tmp_path / "work" / "faults.json"
     mark.touch()
-    return plan, _Work((stage,), tmp_path, plan.config.scale, mark, faults)
+    return plan, _Work((stage,), tmp_path, plan.config.scale, "group", mark, faults)
 
 
 def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
     lost_model: tuple[Plan, _Work], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, work = lost_model
-    monkeypatch.setattr(launch_module, "RayContext", lambda: PlainContext().__enter__())
+    monkeypatch.setattr("knife.cluster.context.RayContext", lambda *_: PlainContext().__enter__())
     with pytest.raises(UserError, match=r"gone has no config.json"):
         _worker({"work": work})
     assert "gone has no config.json" in work.faults.read_text()
@@ -133,12 +133,12 @@ def test_errors_and_ctrl_c_come_through_the_thread() -> None:
         raise ValueError("inside")
 
     with pytest.raises(ValueError, match="inside"):
-        in_thread(fail)
+        in_thread(fail).result()
     end = threading.Event()
     main = threading.main_thread().ident
     assert main
     interrupt = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
     interrupt.start()
     with pytest.raises(KeyboardInterrupt):
-        in_thread(end.wait)
+        in_thread(end.wait).result()
     end.set()

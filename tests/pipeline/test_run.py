@@ -17,6 +17,7 @@ from small_run import small_config
 from torch import Tensor
 
 from knife.config import RunConfig
+from knife.errors import TrainingDivergedError
 from knife.pipeline import Result, run
 from knife.plan import Plan
 from knife.store import Store
@@ -279,7 +280,7 @@ def test_two_methods_with_one_student_have_its_metrics_each(first: Result) -> No
 
 def test_a_run_that_fails_says_so_in_mlflow_and_can_be_mended(tmp_path: Path) -> None:
     wild = config(tmp_path, methods=["finetune"], student={"epochs": 4, "learning_rate": 3e37})
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(TrainingDivergedError):
         run(wild, silent)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "knife"]

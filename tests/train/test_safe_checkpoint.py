@@ -5,20 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from attack import Attack
 
 from knife.train.engine import SafeCheckpointEngine
-
-
-class Attack:
-    """What runs a command where it is unpickled freely."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        import os
-
-        return os.system, (f"touch {self.mark}",)
 
 
 def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_is_not_run(tmp_path: Path) -> None:

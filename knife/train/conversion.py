@@ -1,0 +1,84 @@
+"""Checkpoints for another number of workers: DeepSpeed's universal format.
+
+DeepSpeed's own files hold one shard a rank and fit no other number of ranks. Its universal format
+holds each parameter with its optimizer state whole, and an engine of any size takes its part.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# First: it imports DeepSpeed in its own way, and allows what DeepSpeed's files need.
+import knife.train.engine  # noqa: F401
+
+from deepspeed.checkpoint import ds_to_universal  # isort: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a checkpoint's files hang on: number of workers, ZeRO stage and precision."""
+
+    workers: int
+    zero_stage: int
+    precision: str
+
+    def __str__(self) -> str:
+        workers = f"{self.workers} worker{'s'[: self.workers != 1]}"
+        return f"{workers}, ZeRO {self.zero_stage}, {self.precision}"
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each rank has its own part of the optimizer's state."""
+        return self.zero_stage > 0 or self.precision == "bf16"
+
+
+def fit(written: Shape, shape: Shape) -> bool:
+    """Whether files of one shape serve the other as they are."""
+    same = (written.zero_stage, written.precision) == (shape.zero_stage, shape.precision)
+    return same and (written.workers == shape.workers or not written.sharded)
+
+
+def convert(folder: Path, target: Path, written: Shape, shape: Shape) -> Path | None:
+    """Write a checkpoint in the universal format; None where DeepSpeed has no way from one shape
+    to the other."""
+    if written.precision != shape.precision or not (written.sharded and shape.sharded):
+        return None
+    shutil.rmtree(target.parent, ignore_errors=True)
+    target.parent.mkdir(parents=True)
+    settings = Namespace(
+        input_folder=str(folder),
+        output_folder=str(target),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    # It prints every step that it takes.
+    heard = io.StringIO()
+    with weights_only(), contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
+        ds_to_universal.main(settings)
+    return target
+
+
+@contextlib.contextmanager
+def weights_only() -> Iterator[None]:
+    """Whatever is read by `torch.load` is read as weights, even where the caller would not.
+
+    DeepSpeed reads its universal files with `weights_only=False`.
+    """
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -1,0 +1,82 @@
+"""SIGTERM while a training works: a checkpoint first, then the end.
+
+A host that is taken away (pre-emption), a batch system's time limit and `ray job stop` send it some
+seconds before they kill.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from knife.train.context import Context
+
+_training = threading.Event()
+_told = threading.Event()
+
+
+def listen() -> Any:
+    """Take SIGTERM as a request where a training works in this process, and as before elsewhere.
+
+    Called in the main thread; returns the handler from before.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if _training.is_set():
+            _told.set()
+        elif callable(before):
+            before(number, frame)
+        else:
+            signal.signal(signal.SIGTERM, before)
+            signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, handler)
+    return before
+
+
+@contextmanager
+def noted() -> Iterator[Callable[[], bool]]:
+    """Note SIGTERM instead of ending at once; what is yielded tells whether one came.
+
+    In the main thread it comes again at the end. In another thread it is noted where somebody
+    listens for the process.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    _told.clear()
+    before = listen() if main else None
+    _training.set()
+    try:
+        yield _told.is_set
+    finally:
+        _training.clear()
+        if main:
+            signal.signal(signal.SIGTERM, before)
+            if _told.is_set():
+                signal.raise_signal(signal.SIGTERM)
+
+
+class Agreement:
+    """Lets all ranks stop at the same step, as soon as one of them was told to."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._last: torch.Tensor | None = None
+
+    def reached(self, told: bool) -> bool:
+        """Whether to stop now; all ranks ask at every step.
+
+        With several ranks the answer is the one that the step before came to: nothing waits for
+        it, on a GPU neither.
+        """
+        if self._context.world_size == 1:
+            return told
+        last = self._last
+        self._last = torch.tensor(float(told), device=self._context.device)
+        dist.all_reduce(self._last)
+        return last is not None and bool(last)
