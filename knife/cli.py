@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import knife
+from knife.errors import raise_faults
 from knife.exits import exits, say
 
 app = typer.Typer(
@@ -193,6 +194,21 @@ def cp(
 
         path = copy_recipe(name, target)
         say(f"{path} is yours to edit; knife run {path} starts it")
+
+
+@app.command()
+def sync(
+    store: Annotated[Path, typer.Option(help="The store of a run.")] = Path("knife-store"),
+) -> None:
+    """Send what MLflow has missed of runs and sweeps while it did not answer."""
+    with exits("nothing is lost: the same command goes on from here"):
+        from knife.sync import sync as send
+
+        sent, kept, faults = send(store)
+        print(*sent, sep="\n", end="\n" if sent else "")
+        say(*kept)
+        raise_faults(faults)
+        sys.exit(1 if kept else 0)
 
 
 @app.command()

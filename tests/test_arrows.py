@@ -12,7 +12,7 @@ ROWS = [
     {"cli"},
     {"submit"},
     {"submit_check"},
-    {"tune", "dry_run", "predict", "show", "ui"},
+    {"tune", "dry_run", "predict", "show", "sync", "ui"},
     {"run_command"},
     {"recipe_files"},
     {"display"},

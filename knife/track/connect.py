@@ -1,22 +1,28 @@
 """Opening MLflow: one try of some seconds, and a plain message where it fails."""
 
+import errno
 import logging
 import os
 import socket
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from urllib.parse import quote
 
 import filelock
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from requests.exceptions import ChunkedEncodingError, RetryError, SSLError, Timeout
+from requests.exceptions import ConnectionError as RequestsConnectionError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from knife.errors import UserError
+from knife.track.address import Address, sqlite_path
 from knife.track.secrets import redact
 
 SECONDS = 10
@@ -24,49 +30,79 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 DATABASES = tuple(PORTS)
 # Whatever MLflow, its database driver or the network raise.
 FAILURES = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ValueError)
+# RetryError: too many answers of the kind 429, 500, 502, 503, 504.
+_AWAY = (
+    *(ConnectionError, TimeoutError),
+    *(RequestsConnectionError, Timeout, RetryError, ChunkedEncodingError),
+)
+_UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+_SETTINGS = threading.RLock()
 
 
-def connect(uri: str | None, store: Path, experiment: str) -> tuple[MlflowClient, str, str]:
+class AwayError(Exception):
+    """MLflow does not answer now. It may again later, without anybody's doing."""
+
+
+def connect(address: Address, store: Path, experiment: str) -> tuple[MlflowClient, str]:
     """Open MLflow and find or create the experiment.
 
     Args:
-        uri: a server, a SQLAlchemy database, or None: MLFLOW_TRACKING_URI, or else the file
-            `mlflow.db` in `store`.
+        address: where it is.
         store: the artifact store; `mlartifacts` in it takes the artifacts of a database whose
             experiment is new (a server decides for itself).
         experiment: its name.
 
     Returns:
-        Client, its uri (with password, never to be shown), and the experiment's id.
+        Client, and the experiment's id.
 
     Raises:
+        AwayError: within seconds, where MLflow does not answer.
         UserError: within seconds, where MLflow cannot be used as it is.
     """
     _quiet()
-    store = store.absolute()
-    uri, where = _resolve(uri, store)
+    uri, store = address.uri, store.absolute()
     try:
         store.mkdir(parents=True, exist_ok=True)
         # Two processes that open one new SQLite file break each other's migrations.
-        with filelock.FileLock(store / "mlflow.lock", timeout=60), _one_try():
+        with filelock.FileLock(store / "mlflow.lock", timeout=60), one_try():
             _probe(uri)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             found = _experiment(client, experiment, _artifacts(uri, store))
     except filelock.Timeout as error:
         raise UserError(
-            f"{where}: another process has held {store / 'mlflow.lock'} for a minute; "
+            f"{address.where}: another process has held {store / 'mlflow.lock'} for a minute; "
             "end it, or wait until it has opened MLflow"
         ) from error
     except FAILURES as error:
+        if is_away(error) and not uri.startswith("sqlite:"):
+            raise AwayError(reason(error)) from error
         raise UserError(
-            f"{where}: MLflow at {redact(uri)} cannot be used: {reason(error)}; {_advice(uri)}"
+            f"{address.where}: MLflow at {address.shown} cannot be used: {reason(error)}; "
+            f"{_advice(uri)}"
         ) from error
     if found is None:
         raise UserError(
             f"track.experiment: {experiment!r} was deleted in MLflow; restore it there "
             "(mlflow experiments restore), or choose another name"
         )
-    return client, uri, found
+    return client, found
+
+
+def is_away(error: BaseException | None) -> bool:
+    """Whether an error means that MLflow does not answer, or answers that it cannot now (5xx).
+
+    Neither a name that no host has, nor a certificate that does not fit, mends itself.
+    """
+    found = False
+    while error:
+        if isinstance(error, SSLError | SSLCertVerificationError):
+            return False
+        if isinstance(error, socket.gaierror):
+            return error.errno == socket.EAI_AGAIN
+        found = found or isinstance(error, _AWAY)
+        found = found or (isinstance(error, OSError) and error.errno in _UNREACHABLE)
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def reason(error: BaseException, beyond: BaseException | None = None) -> str:
@@ -83,33 +119,12 @@ def reason(error: BaseException, beyond: BaseException | None = None) -> str:
     return redact(text if len(text) <= 300 else text[:299] + "…")
 
 
-def _resolve(uri: str | None, store: Path) -> tuple[str, str]:
-    """The uri with an absolute SQLite path, and the setting that it comes from."""
-    where = "track.uri"
-    if uri is None:
-        uri, where = os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI"
-    if uri is None:
-        return _sqlite(store / "mlflow.db"), "store"
-    if uri.startswith("sqlite:///") and "?" not in uri:
-        uri = _sqlite(_sqlite_path(uri).absolute())
-    return uri, where
-
-
-def _sqlite(path: Path) -> str:
-    # SQLAlchemy decodes %xx and cuts at "?"; every other letter it takes as it stands.
-    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
-
-
-def _sqlite_path(uri: str) -> Path:
-    return Path(make_url(uri).database or "")
-
-
 def _probe(uri: str) -> None:
     """Fail at once where MLflow would try again for a minute and a half, or say too much."""
     if uri.startswith("file:") or not ("://" in uri or uri == "databricks"):
         raise ValueError("it is a folder, and MLflow has given up keeping runs in folders")
     if uri.startswith("sqlite:"):
-        path = _sqlite_path(uri)
+        path = sqlite_path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
         file = sqlite3.connect(path, timeout=SECONDS)
         try:
@@ -131,18 +146,20 @@ def _probe(uri: str) -> None:
 
 
 @contextmanager
-def _one_try() -> Iterator[None]:
-    """One request a call, of a few seconds, while MLflow is opened."""
+def one_try() -> Iterator[None]:
+    """One request a call, of a few seconds, to find out whether MLflow answers."""
     names = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS),
     }
-    saved = {name: os.environ[name] for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        os.environ.update(saved)
+    # MLflow reads these settings of the whole process anew for each request.
+    with _SETTINGS:
+        saved = {name: os.environ[name] for name in names}
+        os.environ.update(names)
+        try:
+            yield
+        finally:
+            os.environ.update(saved)
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str | None:
@@ -164,7 +181,7 @@ def _experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str 
 def _artifacts(uri: str, store: Path) -> Path | None:
     """Where a database without a server keeps artifacts: beside a SQLite file, or in the store."""
     if uri.startswith("sqlite:"):
-        return _sqlite_path(uri).parent / "mlartifacts"
+        return sqlite_path(uri).parent / "mlartifacts"
     return store / "mlartifacts" if uri.startswith(DATABASES) else None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from knife.track.journal import JOURNAL, Position, Row, read_rows
+from knife.track.journal import Position, Row, read_stage
 from knife.track.run import TrackedRun
 
 log = logging.getLogger("knife.track")
@@ -16,9 +16,6 @@ Stage = tuple[str, str]
 
 class Follower:
     """A thread that reads the journals of the registered stages and hands on their new rows.
-
-    A stage is found by kind and key in `work/<kind>-<key>` of the store while it works, and in
-    `<kind>/<key>` when it is done.
 
     Args:
         store_root: the artifact store's root.
@@ -59,6 +56,7 @@ class Follower:
             runs = self._runs.setdefault((kind, key), [])
             if run and run not in runs:
                 runs.append(run)
+                run.follows(kind, key)
             self._positions[kind, key] = Position()
 
     def newest(self) -> dict[Stage, Row]:
@@ -93,25 +91,16 @@ class Follower:
                     log.debug("journal of %s: %s", stage, error)
 
     def _read(self, stage: Stage) -> None:
-        kind, key = stage
-        done = self._root / kind / key / JOURNAL
-        # The stage may move from work to done between two tries, never back.
-        for path in (done, self._root / "work" / f"{kind}-{key}" / JOURNAL, done):
-            try:
-                rows, position = read_rows(path, self._positions[stage])
-            except FileNotFoundError:
-                continue
-            self._positions[stage] = position
-            if rows:
-                self._newest[stage] = rows[-1]
-                metrics = self._metrics.setdefault(stage, {})
-                for row in rows:
-                    metrics |= row["metrics"]
-                self._notes += [f"{kind}: {row['note']}" for row in rows if "note" in row]
-                measured = [row for row in rows if row["metrics"]]
-                for run in self._runs[stage]:
-                    run.send(measured)
+        rows, self._positions[stage] = read_stage(self._root, *stage, self._positions[stage])
+        if not rows:
             return
+        self._newest[stage] = rows[-1]
+        metrics = self._metrics.setdefault(stage, {})
+        for row in rows:
+            metrics |= row["metrics"]
+        self._notes += [f"{stage[0]}: {row['note']}" for row in rows if "note" in row]
+        for run in self._runs[stage]:
+            run.send(rows)
 
     def _loop(self) -> None:
         while not self._stop.wait(self._interval):

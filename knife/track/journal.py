@@ -59,6 +59,25 @@ def read_rows(path: Path, position: Position) -> tuple[list[Row], Position]:
     return rows, Position(position.offset + len(whole), lines[-1])
 
 
+def read_stage(store: Path, kind: str, key: str, position: Position) -> tuple[list[Row], Position]:
+    """As `read_rows`, of the journal of a stage; no rows where it has none yet.
+
+    It lies in `work/<kind>-<key>` of the store while the stage works, and in `<kind>/<key>` when
+    it is done.
+
+    Raises:
+        OSError: where it cannot be read.
+    """
+    done = store / kind / key / JOURNAL
+    # The stage may move from work to done between two tries, never back.
+    for path in (done, store / "work" / f"{kind}-{key}" / JOURNAL, done):
+        try:
+            return read_rows(path, position)
+        except FileNotFoundError:
+            continue
+    return [], position
+
+
 def _row(line: bytes, path: Path) -> Row | None:
     try:
         row = json.loads(line)

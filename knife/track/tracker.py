@@ -1,34 +1,39 @@
 """The tracker: MLflow as the driver sees it. It never raises into a run, and loses nothing."""
 
 import logging
-import sys
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import filelock
 import yaml
+from mlflow import MlflowClient
 
 from knife.errors import UserError
-from knife.track.connect import FAILURES, connect, reason
+from knife.track.address import resolve
+from knife.track.connect import FAILURES, AwayError, is_away, reason
+from knife.track.outbox import Head, Outbox
 from knife.track.params import to_params
 from knife.track.run import TrackedRun
-from knife.track.secrets import redact, redact_values
+from knife.track.secrets import redact_values
+from knife.track.sender import Sender
 
 log = logging.getLogger("knife.track")
 
 # Seconds between two sendings; doubled with each that fails, up to the longest.
 SHORTEST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+# Of so many runs the user is told what MLflow lacks; the others are counted.
+SHOWN = 5
 
 
 class Tracker:
     """Sends what runs have to say to MLflow, from a thread of its own.
 
-    What its runs are told to record is queued at once and sent by the thread, so that no caller
-    ever waits for MLflow. Where sending fails, it warns once, keeps all, and tries again; `close`
-    tries a last time and says what is still unsent. MLflow's global state is not touched.
+    What its runs are told to record is kept on disk at once and sent by the thread, so that no
+    caller ever waits for MLflow. Where MLflow does not answer, from the start or later, it warns
+    once, keeps all, and tries again; `close` tries a last time and says what is still unsent.
+    MLflow's global state is not touched.
 
     Args:
         uri: MLflow's tracking uri; None is MLFLOW_TRACKING_URI, or else `mlflow.db` in the store.
@@ -36,23 +41,21 @@ class Tracker:
         experiment: name of the MLflow experiment, created where it is missing.
 
     Raises:
-        UserError: where MLflow cannot be opened, within seconds.
+        UserError: within seconds, where MLflow answers and cannot be used as it is.
     """
 
     def __init__(self, uri: str | None, store: Path, experiment: str) -> None:
-        self.client, full_uri, self.experiment_id = connect(uri, store, experiment)
+        self._sender = Sender(resolve(uri, store), store, experiment)
+        self._experiment = experiment
         #: Without password: may be shown.
-        self.uri = redact(full_uri)
-        #: Held while a run is looked for and created, so that two drivers do not create it twice.
-        self.opening = filelock.FileLock(store.absolute() / "mlflow.lock", timeout=60)
-        self._runs: dict[tuple[str, ...], TrackedRun] = {}
-        self._refused: dict[str, str] = {}
-        self._failure: str | None = None
+        self.uri = self._sender.address.shown
         self._warned = False
-        self._sending = threading.Lock()
-        self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="knife-track", daemon=True)
+        try:
+            self._sender.reach()
+        except AwayError as error:
+            self._warn(str(error))
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -66,119 +69,113 @@ class Tracker:
     ) -> None:
         self.close()
 
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client, once MLflow has answered."""
+        return self._sender.client
+
+    @property
+    def experiment_id(self) -> str:
+        """The experiment's id, once MLflow has answered."""
+        return self._sender.experiment
+
     def open_run(
         self, name: str, key: str, config: dict[str, Any], tags: dict[str, str]
     ) -> TrackedRun:
         """The parent run of `key`: gone on with where MLflow has it, or else created.
 
-        The resolved config goes into its params and, whole, into the artifact config.yaml.
+        What an earlier process has told of it and could not send is sent first. The resolved
+        config goes into its params and, whole, into the artifact config.yaml.
 
         Raises:
             UserError: where MLflow refuses the run, so that nobody works for hours to no record.
         """
-        run = self.run(None, name, key, to_params(config), tags)
-        try:
-            with self._sending:
-                run.open()
-        except FAILURES as error:
-            raise UserError(
-                f"track.uri: MLflow at {self.uri} does not take the run {name!r}: {reason(error)}"
-            ) from error
+        address, sender = self._sender.address, self._sender
+        outbox = Outbox.open(
+            sender.store, Head(address.shown, address.where, self._experiment, name, key)
+        )
+        fresh = not outbox.waiting
+        with sender.sending:
+            sender.replay(outbox)
+            run = sender.run(None, (key,), name, to_params(config), tags, outbox)
+            try:
+                if not self._warned:
+                    self._open(run)
+            except UserError:
+                outbox.close(done=fresh)
+                raise
         text = yaml.safe_dump(redact_values(config), sort_keys=False, allow_unicode=True)
         run.text("config.yaml", text)
         return run
 
-    def run(
-        self,
-        parent: TrackedRun | None,
-        name: str,
-        key: str,
-        params: dict[str, str],
-        tags: dict[str, str],
-    ) -> TrackedRun:
-        """The run of `key` under `parent`; the same object for the same place."""
-        place = (*(parent.place if parent else ()), key)
-        if place not in self._runs:
-            self._runs[place] = TrackedRun(self, parent, place, name, params, tags)
-            self.wake()
-        return self._runs[place]
-
-    def run_ids(self) -> set[str]:
-        """MLflow's ids of the runs that are open."""
-        return {run.run_id for run in list(self._runs.values()) if run.run_id}
-
-    def wake(self) -> None:
-        """Let the thread send what is queued."""
-        self._wake.set()
-
     def flush(self) -> bool:
         """Send all that is queued, now and in this thread; False where something stayed behind."""
-        beyond = sys.exception()
-        with self._sending:
-            runs = list(self._runs.values())
-            # Metrics first, in all runs: an upload that fails holds up no metric and no status.
-            parts = (
-                [run.send_queued for run in runs],
-                [run.upload_queued for run in runs],
-                [run.settle for run in runs],
-            )
-            failure: BaseException | None = None
-            for number, part in enumerate(parts):
-                try:
-                    for send in part:
-                        send()
-                except Exception as error:
-                    failure = error
-                    if number == 0:
-                        break
-            self._failure = reason(failure, beyond) if failure else None
-        if failure and not self._warned:
-            self._warned = True
-            log.warning(
-                "MLflow at %s fails: %s. The work goes on; what is unsent is kept "
-                "and sent again later.",
-                self.uri,
-                self._failure,
-            )
-        return failure is None
-
-    def refuse(self, what: str, error: Exception) -> None:
-        """Note that MLflow will never take `what`; it is given up."""
-        if what not in self._refused:
-            log.warning("MLflow does not take %s: %s", what, reason(error))
-        self._refused[what] = reason(error)
+        sent = self._sender.flush()
+        if not sent and not self._warned:
+            self._warn(str(self._sender.failure))
+        return sent
 
     def unsent(self) -> list[str]:
-        """One line for each run that MLflow does not have whole, and what it lacks."""
-        lines = [
-            f"MLflow lacks {lacking} of run {run.name!r}: {self._failure or 'not sent yet'}"
-            for run in self._runs.values()
-            if (lacking := run.unsent())
-        ]
-        return lines + [f"MLflow did not take {what}: {why}" for what, why in self._refused.items()]
+        """What MLflow lacks, by run, and what to do; empty where it has all."""
+        lines = self._sender.unsent()
+        if len(lines) > SHOWN:
+            lines = [*lines[:SHOWN], f"MLflow lacks something of {len(lines) - SHOWN} more runs"]
+        if any(run.unsent() for run in self._sender.runs):
+            store = self._sender.store
+            lines.append(
+                f"it is kept in {store / 'outbox'}: knife sync --store {store} sends it later"
+                if self._sender.whole
+                else f"{store / 'outbox'} could not be written whole: start the same run again"
+            )
+        return lines
 
     def close(self) -> list[str]:
         """Try a last time, stop the thread, and return (and warn of) what is still unsent."""
         if not self._stop.is_set():
             self._stop.set()
-            self._wake.set()
+            self._sender.told.set()
             self._thread.join()
             self.flush()
             for line in self.unsent():
                 log.warning("%s", line)
+            self._sender.close()
         return self.unsent()
+
+    def _open(self, run: TrackedRun) -> None:
+        try:
+            run.open()
+        except FAILURES as error:
+            if is_away(error):
+                self._warn(reason(error))
+                return
+            raise UserError(
+                f"track.uri: MLflow at {self.uri} does not take the run {run.name!r}: "
+                f"{reason(error)}"
+            ) from error
+
+    def _warn(self, why: str) -> None:
+        self._warned = True
+        store = self._sender.store
+        log.warning(
+            "MLflow at %s does not take what it is sent: %s. The work goes on, all is kept in %s "
+            "and sent when MLflow answers, or later by: knife sync --store %s",
+            self.uri,
+            why,
+            store / "outbox",
+            store,
+        )
 
     def _loop(self) -> None:
         pause = SHORTEST_PAUSE
         while True:
-            self._wake.wait()
-            self._wake.clear()
+            self._sender.told.wait()
+            self._sender.told.clear()
             if self._stop.is_set():
                 return
             if self.flush():
                 pause = SHORTEST_PAUSE
             else:
                 pause = min(2 * pause, LONGEST_PAUSE)
-                self._wake.set()
+                self._sender.told.set()
             # What is told in the meantime goes in one batch.
             self._stop.wait(pause)

@@ -8,6 +8,7 @@ from knife.plan import Plan
 from knife.recording import run_tags
 from knife.store import fingerprint
 from knife.track.follow import Follower
+from knife.track.journal import Row
 from knife.track.run import TrackedRun
 from knife.track.tracker import Tracker
 from knife.tune.space import Point
@@ -59,8 +60,8 @@ class SweepRecord:
 
     def reported(self, number: int, epoch: int, score: float) -> None:
         """A trial's score so far."""
-        row = {"step": epoch, "time": time.time(), "metrics": {SCORE: score}}
-        self._trials[number].send([row])  # type: ignore[list-item]
+        row: Row = {"step": epoch, "time": time.time(), "metrics": {SCORE: score}}
+        self._trials[number].log_row(row)
 
     def ended(self, row: TrialRow) -> None:
         """A trial has ended: what it came to, and how. Pruned or stopped, it has not failed."""

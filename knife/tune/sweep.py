@@ -19,6 +19,7 @@ from knife.errors import UserError, raise_faults
 from knife.pipeline import missing_stages, run, tracked_status
 from knife.report.verdict import Verdict
 from knife.store import Store, disk_faults, fingerprint
+from knife.track.outbox import left
 from knife.train.checkpoint import write_json
 from knife.tune.board import Board
 from knife.tune.final import RECIPE, winner, write_recipe
@@ -119,7 +120,7 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False) -> SweepResult:
 
     done = open_sweep(plan, resume=resume)
     if done:
-        return done
+        return _sent_again(done, plan)
     config, folder = plan.config, sweep_folder(plan)
     if "RAY_ADDRESS" not in os.environ:
         raise_faults(capacity_faults(config.scale, machine(), "this machine"))
@@ -153,6 +154,18 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False) -> SweepResult:
     result = read_result(folder)
     assert result
     return replace(result, fresh=True)
+
+
+def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:
+    """A sweep that is done: MLflow gets what it has missed; `unsent` says what it still lacks."""
+    store, unsent = Store(plan.config.store, write=False).root, []
+    if left(store):
+        from knife.track.resend import resend
+
+        keys = {sweep_key(plan), done.values.get("final", {}).get("key")}
+        found = resend(store, keys)
+        unsent = [*found.kept, *found.faults]
+    return replace(done, values=done.values | {"unsent": unsent})
 
 
 def _conclude(

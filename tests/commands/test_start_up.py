@@ -55,6 +55,7 @@ def test_every_command_has_help() -> None:
         "predict",
         "ls",
         "cp",
+        "sync",
         "ui",
     }
     for command in app.registered_commands:

@@ -1,7 +1,7 @@
 import pytest
 from mlflow.utils import validation
 
-from knife.track import params, run
+from knife.track import params, remote
 from knife.track.params import to_params, to_tags
 from knife.track.secrets import redact, redact_values
 
@@ -32,8 +32,8 @@ def test_limits_are_those_of_mlflow() -> None:
     assert params.KEY_LENGTH == validation.MAX_ENTITY_KEY_LENGTH
     assert params.PARAM_LENGTH == validation.MAX_PARAM_VAL_LENGTH
     assert params.TAG_LENGTH == validation.MAX_TAG_VAL_LENGTH
-    assert run.METRICS_A_BATCH == validation.MAX_METRICS_PER_BATCH
-    assert run.PARAMS_A_BATCH == validation.MAX_PARAMS_TAGS_PER_BATCH
+    assert remote.METRICS_A_BATCH == validation.MAX_METRICS_PER_BATCH
+    assert remote.PARAMS_A_BATCH == validation.MAX_PARAMS_TAGS_PER_BATCH
 
 
 def test_long_values_are_cut() -> None:

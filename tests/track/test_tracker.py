@@ -22,7 +22,8 @@ from mlflow.entities import Run
 from knife.track import tracker as tracker_module
 from knife.track.follow import Follower
 from knife.track.journal import Row
-from knife.track.run import PARENT, TrackedRun
+from knife.track.remote import PARENT
+from knife.track.run import TrackedRun
 from knife.track.tracker import Tracker
 
 

@@ -1,0 +1,44 @@
+"""`knife sync`: send what MLflow has missed of the runs and sweeps of a store."""
+
+from pathlib import Path
+
+from knife.errors import UserError
+from knife.track.outbox import FOLDER, left
+
+
+def sync(store: Path) -> tuple[list[str], list[str], list[str]]:
+    """Send all that lies in the outboxes of a store.
+
+    Returns:
+        Lines that say what was sent; what could not be sent, since MLflow does not answer; and
+        what the user has to mend first. All that is unsent is kept.
+
+    Raises:
+        UserError: where there is no store.
+    """
+    root = store.expanduser().resolve()
+    if not (root / "locks").is_dir() and not (root / FOLDER).is_dir():
+        raise UserError(
+            f"--store: {store} is no store of runs; give one (knife sync --store FOLDER)"
+        )
+    if not left(root):
+        return [f"there is nothing to send from {store}"], [], []
+    # MLflow takes seconds to import.
+    from knife.track.resend import resend
+
+    found = resend(root)
+    lines = []
+    for head, runs in found.sent:
+        lines.append(f"{head.name}, to the experiment {head.experiment!r} at {head.uri}:")
+        lines += [f"  {name}: {_words(counts) or 'nothing new'}" for name, counts in runs]
+    lines += [f"MLflow did not take {line}" for line in found.refused]
+    lines += [f"{name}: a process that is at work holds it and sends it" for name in found.held]
+    kept = found.kept
+    if kept:
+        kept = [*kept, f"it is kept in {root / FOLDER}: the same command sends it later"]
+    return lines, kept, found.faults
+
+
+def _words(counts: dict[str, int]) -> str:
+    words = [f"{number:,} {what}" for what, number in counts.items() if number]
+    return ", ".join(words)

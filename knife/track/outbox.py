@@ -1,0 +1,225 @@
+"""The outbox: what a run tells MLflow, on disk until MLflow has it.
+
+    <store>/outbox/<key>-<time>.jsonl    a head, then a line for each thing told and each one sent
+
+One process at a time holds a file (the system lets go of it when the process dies). It is only
+appended to, and removed when all of it is sent. It names files and journals of the store and
+does not copy them, and it never holds a password.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from knife.errors import UserError
+
+log = logging.getLogger("knife.track")
+
+FOLDER = "outbox"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where all of an outbox goes.
+
+    Attributes:
+        uri: the tracking uri without password.
+        where: the setting that it came from.
+        experiment, name, key: of the tracked run.
+    """
+
+    uri: str
+    where: str
+    experiment: str
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One thing told.
+
+    Attributes:
+        number: its line in the outbox; None where the disk did not take it.
+        place: keys of the run that it is about.
+        what: its kind, and `values` as that kind has them.
+    """
+
+    number: int | None
+    place: tuple[str, ...]
+    what: str
+    values: dict[str, Any]
+
+
+def left(store: Path) -> list[Path]:
+    """The outboxes that lie in a store, oldest first, held or not."""
+    found = (store / FOLDER).glob("*.jsonl")
+    return sorted(found, key=lambda path: path.stem.rpartition("-")[2])
+
+
+class Outbox:
+    """A file of a run's messages, held by this process.
+
+    Attributes:
+        path: the file.
+        head: where it goes.
+        waiting: what was told and not sent when the file was opened, in order. An `open` that
+            was sent stays as a `known`: what comes later is about that run.
+        whole: False once the disk has refused something.
+    """
+
+    def __init__(self, path: Path, descriptor: int, head: Head) -> None:
+        self.path = path
+        self.head = head
+        self.waiting: list[Told] = []
+        self.whole = True
+        self._file = descriptor
+        self._lines = 1
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, store: Path, head: Head) -> Self:
+        """The outbox that an earlier process has left with this head, or a new one.
+
+        Raises:
+            OSError: where none can be made.
+        """
+        for path in left(store):
+            if path.stem.rpartition("-")[0] != head.key:
+                continue
+            try:
+                found = cls.take(path)
+            except UserError as error:
+                log.warning("%s", error)
+                continue
+            if found and found.head == head:
+                return found
+            if found:
+                found.close()
+        assert "/" not in head.key
+        path = store / FOLDER / f"{head.key}-{time.time_ns()}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        # Held before it has a name that others look for.
+        fresh = path.with_suffix(f".{os.getpid()}.tmp")
+        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fields = {name: getattr(head, name) for name in Head.__slots__}
+        os.write(descriptor, _line({"version": VERSION, **fields}))
+        fresh.rename(path)
+        return cls(path, descriptor, head)
+
+    @classmethod
+    def take(cls, path: Path) -> Self | None:
+        """A left outbox; None where a living process holds it, or it is gone.
+
+        Raises:
+            UserError: where it is none, or another version's.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have sent and removed it in between.
+            if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+                raise BlockingIOError
+            lines = _whole_lines(descriptor)
+            fields = json.loads(lines[0])
+            if fields.pop("version") != VERSION:
+                raise ValueError("another version of this package wrote it")
+            box = cls(path, descriptor, Head(**fields))
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            os.close(descriptor)
+            raise UserError(
+                f"{path}: is no outbox that can be read ({error}); it is left alone, and may be "
+                "moved away where it is not wanted"
+            ) from error
+        box._read(lines)
+        return box
+
+    def tell(self, place: tuple[str, ...], what: str, values: dict[str, Any]) -> Told:
+        """Keep something that is to be sent."""
+        number = self._append({"run": place, "what": what, **values})
+        return Told(number, place, what, values)
+
+    def sent(self, told: Told) -> None:
+        """Note that MLflow has it, or will never take it."""
+        if told.number is not None:
+            self._append({"sent": told.number})
+
+    def close(self, *, done: bool = False) -> None:
+        """Let go of the file; where all of it is sent, remove it."""
+        with self._lock:
+            if self._file < 0:
+                return
+            if done:
+                self.path.unlink(missing_ok=True)
+            else:
+                os.fsync(self._file)
+            os.close(self._file)
+            self._file = -1
+
+    def _append(self, row: dict[str, Any]) -> int | None:
+        """Write a line, whole or not at all; its number."""
+        line = _line(row)
+        with self._lock:
+            if self._file < 0:
+                return None
+            size = os.fstat(self._file).st_size
+            try:
+                if os.write(self._file, line) != len(line):
+                    raise OSError("the disk is full")
+            except OSError as error:
+                # Tracking never stops the work: it is kept in memory, and this is said.
+                with suppress(OSError):
+                    os.ftruncate(self._file, size)
+                if self.whole:
+                    log.warning("%s cannot be written: %s", self.path, error)
+                self.whole = False
+                return None
+            self._lines += 1
+            return self._lines - 1
+
+    def _read(self, lines: list[bytes]) -> None:
+        told: dict[int, Told] = {}
+        for number, line in enumerate(lines[1:], start=1):
+            try:
+                row = json.loads(line)
+                if "sent" in row:
+                    old = told.pop(row["sent"], None)
+                    if old and old.what == "open":
+                        told[row["sent"]] = Told(None, old.place, "known", old.values)
+                    continue
+                place, what = tuple(row.pop("run")), row.pop("what")
+                told[number] = Told(number, place, what, row)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                log.warning("%s:%d is damaged and left out", self.path, number + 1)
+        self.waiting = [told[number] for number in sorted(told)]
+        self._lines = len(lines)
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
+def _whole_lines(descriptor: int) -> list[bytes]:
+    """The lines of a file, after a last one that was cut in the middle is taken away."""
+    with open(os.dup(descriptor), "rb") as file:  # noqa: PTH123
+        file.seek(0)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    if len(whole) < len(text):
+        os.ftruncate(descriptor, len(whole))
+    return whole.splitlines()

@@ -1,0 +1,212 @@
+"""A run as MLflow has it: found or created by its key, and told each thing once."""
+
+from __future__ import annotations
+
+import getpass
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from knife.track.journal import Row
+from knife.track.params import to_tags
+
+KEY = "knife.key"
+PARENT = "mlflow.parentRunId"
+# mlflow.utils.validation: what one log_batch may carry.
+METRICS_A_BATCH = 1000
+PARAMS_A_BATCH = 100
+# Answers that stay the same however often one asks.
+FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+
+
+def find(client: MlflowClient, experiment: str, key: str, parent: str | None) -> Run | None:
+    """The oldest run of `key` under the run `parent`, or of those without a parent."""
+    assert "'" not in key
+    filters = f"tags.`{KEY}` = '{key}'"
+    if parent:
+        filters += f" AND tags.`{PARENT}` = '{parent}'"
+    found = client.search_runs([experiment], filters, order_by=["attributes.start_time ASC"])
+    # A parent run has no parent; that cannot be asked for.
+    return next((run for run in found if parent or PARENT not in run.data.tags), None)
+
+
+def create(
+    client: MlflowClient, experiment: str, name: str, key: str, parent: str | None, began: float
+) -> Run:
+    """A new run of `key` that began at `began` (Unix seconds); its tags are made with it."""
+    tags = {
+        KEY: key,
+        "mlflow.user": _user(),
+        "mlflow.source.name": "knife",
+        "mlflow.source.type": "LOCAL",
+    }
+    if parent:
+        tags[PARENT] = parent
+    return client.create_run(experiment, int(began * 1000), run_name=name, tags=tags)
+
+
+class RemoteRun:
+    """One run of MLflow's. Everything may be told again: what MLflow has is not sent twice.
+
+    Every method raises where MLflow fails; afterwards `forget` has to be called, since what
+    failed may have arrived all the same.
+
+    Args:
+        client, experiment, run_id: MLflow's.
+        refuse: told what MLflow will never take, and why.
+
+    Attributes:
+        count: how many metrics and other things were sent.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        experiment: str,
+        run_id: str,
+        refuse: Callable[[str, Exception], None],
+        *,
+        fresh: bool,
+    ) -> None:
+        self.run_id = run_id
+        self.count: Counter[str] = Counter()
+        self._client = client
+        self._experiment = experiment
+        self._refuse = refuse
+        # Last step and value of each metric in MLflow; None where it has to be asked.
+        self._newest: dict[str, tuple[int, float]] | None = {} if fresh else None
+
+    def forget(self) -> None:
+        """Ask MLflow what it has before the next metric is sent."""
+        self._newest = None
+
+    def describe(self, params: dict[str, str], tags: dict[str, str]) -> None:
+        """Params that the run lacks, and tags. A param cannot change in MLflow: one that has
+        changed since (workers, say) stays, and the tag `knife.changed` tells."""
+        had = self._client.get_run(self.run_id).data.params
+        new = [Param(key, value) for key, value in params.items() if key not in had]
+        for start in range(0, len(new), PARAMS_A_BATCH):
+            self._client.log_batch(self.run_id, params=new[start : start + PARAMS_A_BATCH])
+        changed = {key: value for key, value in params.items() if had.get(key, value) != value}
+        if changed:
+            words = "; ".join(f"{key}: {had[key]} -> {changed[key]}" for key in changed)
+            tags = tags | to_tags({"knife.changed": words})
+        self.tag(tags)
+        self.count["params"] += len(new)
+
+    def tag(self, tags: dict[str, str]) -> None:
+        """Set tags."""
+        self._client.log_batch(self.run_id, tags=[RunTag(*pair) for pair in tags.items()])
+
+    def rows(self, rows: Iterable[Row]) -> None:
+        """Rows of journals, in the order of their steps: of each metric, those after its newest."""
+        newest = dict(self._known())
+        metrics = []
+        for row in rows:
+            values = row["metrics"] | ({"epoch": row["epoch"]} if "epoch" in row else {})
+            for name, value in values.items():
+                if row["step"] > newest.get(name, (-math.inf, 0.0))[0]:
+                    metrics.append(Metric(name, value, int(row["time"] * 1000), row["step"]))
+                    newest[name] = (row["step"], value)
+        self._log(metrics)
+        self._newest = newest
+
+    def summary(self, metrics: dict[str, float], moment: float) -> None:
+        """Results of the whole run, at step 0."""
+        known = self._known()
+        new = [
+            Metric(name, value, int(moment * 1000), 0)
+            for name, value in metrics.items()
+            if name not in known or known[name] != (0, value)
+        ]
+        self._log(new)
+        known.update({metric.key: (0, metric.value) for metric in new})
+
+    def artifact(self, path: Path, folder: str) -> None:
+        """A file or a folder's content."""
+        if path.is_dir():
+            self._client.log_artifacts(self.run_id, str(path), folder or None)
+        elif path.exists():
+            self._client.log_artifact(self.run_id, str(path), folder or None)
+        else:
+            raise FileNotFoundError(f"{path} is not there")
+        self.count["artifacts"] += 1
+
+    def text(self, name: str, text: str) -> None:
+        """A text as an artifact."""
+        self._client.log_text(self.run_id, text, name)
+        self.count["artifacts"] += 1
+
+    def model(self, folder: Path, name: str) -> None:
+        """A folder as a logged model."""
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is no folder")
+        client, experiment = self._client, self._experiment
+        found = client.search_logged_models(
+            [experiment], f"source_run_id = '{self.run_id}' AND name = '{name}'"
+        )
+        if any(model.status == "READY" for model in found):
+            return
+        # One that is not ready is left from a driver that was killed while it uploaded.
+        model = next(iter(found), None) or client.create_logged_model(
+            experiment, name=name, source_run_id=self.run_id
+        )
+        client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+        client.log_model_artifacts(model.model_id, str(folder))
+        client.finalize_logged_model(model.model_id, "READY")
+        self.count["models"] += 1
+
+    def end_strays(self, own: Collection[str]) -> None:
+        """End the nested runs that still run and are not among `own`."""
+        parents = [self.run_id]
+        while parents:
+            filters = f"tags.`{PARENT}` = '{parents.pop()}'"
+            for run in self._client.search_runs([self._experiment], filters, max_results=10_000):
+                parents.append(run.info.run_id)
+                if run.info.run_id not in own and run.info.status == "RUNNING":
+                    self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def finish(self, status: str, moment: float) -> None:
+        """Set status and end time."""
+        self._client.set_terminated(self.run_id, status, int(moment * 1000))
+
+    def _known(self) -> dict[str, tuple[int, float]]:
+        if self._newest is None:
+            # One request; the public get_metric_history takes 5 s for 100,000 points.
+            data: Any = self._client.get_run(self.run_id).data
+            self._newest = {m.key: (m.step, m.value) for m in data._metric_objs}
+        return self._newest
+
+    def _log(self, metrics: list[Metric]) -> None:
+        for start in range(0, len(metrics), METRICS_A_BATCH):
+            batch = metrics[start : start + METRICS_A_BATCH]
+            try:
+                self._client.log_batch(self.run_id, metrics=batch)
+                self.count["metrics"] += len(batch)
+            except MlflowException as error:
+                if error.error_code not in FINAL:
+                    raise
+                self._log_apart(batch, error)
+
+    def _log_apart(self, batch: list[Metric], error: Exception) -> None:
+        """MLflow refuses a batch for one bad metric in it: the others are sent without it."""
+        names = {metric.key for metric in batch}
+        if len(names) == 1:
+            self._refuse(f"the metric {names.pop()!r}", error)
+        else:
+            for name in sorted(names):
+                self._log([metric for metric in batch if metric.key == name])
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container whose user id has no name.
+        return "unknown"

@@ -1,0 +1,79 @@
+"""Sending what earlier processes have left in the outboxes of a store."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from knife.errors import UserError
+from knife.track.address import resolve_kept
+from knife.track.connect import AwayError
+from knife.track.outbox import Head, Outbox, left
+from knife.track.sender import Sender
+
+
+@dataclass
+class Resent:
+    """What became of the outboxes.
+
+    Attributes:
+        sent: by outbox, its head and what was sent of each run (name, counts by kind).
+        kept: why something is still unsent, one line each.
+        refused: what MLflow will never take, one line each.
+        held: names of outboxes that a living process holds and sends itself.
+        faults: what the user has to mend, one line each; those outboxes are kept.
+    """
+
+    sent: list[tuple[Head, list[tuple[str, Counter[str]]]]] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def resend(store: Path, keys: Collection[str | None] | None = None) -> Resent:
+    """Send all that lies in a store's outboxes, or in those of the runs and sweeps of `keys`.
+
+    Each is removed when all of it is sent; what is unsent stays, however this ends.
+    """
+    found = Resent()
+    away: dict[str, str] = {}
+    for path in left(store):
+        if keys is not None and path.stem.rpartition("-")[0] not in keys:
+            continue
+        try:
+            outbox = Outbox.take(path)
+        except UserError as error:
+            found.faults += error.faults
+            continue
+        if outbox is None:
+            found.held.append(path.name)
+            continue
+        try:
+            _resend(outbox, store, found, away)
+        except AwayError as error:
+            away[outbox.head.uri] = str(error)
+            head = outbox.head
+            found.kept.append(f"MLflow at {head.uri} does not answer (run {head.name!r}): {error}")
+        except UserError as error:
+            found.faults += error.faults
+        finally:
+            outbox.close()
+    found.faults = list(dict.fromkeys(found.faults))
+    return found
+
+
+def _resend(outbox: Outbox, store: Path, found: Resent, away: dict[str, str]) -> None:
+    head = outbox.head
+    if head.uri in away:
+        # Asked once, and not for seconds again for each run.
+        raise AwayError(away[head.uri])
+    sender = Sender(resolve_kept(head.uri, head.where, store), store, head.experiment)
+    sender.reach()
+    sender.replay(outbox)
+    sender.flush()
+    counts = [(run.name, run.remote.count) for run in sender.runs if run.remote]
+    found.sent.append((head, counts))
+    found.refused += [f"{what}: {why}" for what, why in sender.refused.items()]
+    found.kept += [line for line in sender.unsent() if line.startswith("MLflow lacks")]
+    sender.close()
