@@ -40,5 +40,8 @@ def sync(store: Path) -> tuple[list[str], list[str], list[str]]:
 
 
 def _words(counts: dict[str, int]) -> str:
-    words = [f"{number:,} {what}" for what, number in counts.items() if number]
-    return ", ".join(words)
+    return ", ".join(
+        f"{number:,} {what if number > 1 else what.removesuffix('s')}"
+        for what, number in counts.items()
+        if number
+    )

@@ -6,6 +6,8 @@ import os
 # for minutes, whatever is set: one retry covers a connection that went stale while idle.
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
 os.environ["MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER"] = "false"
+# Its lines about finished runs show the address with its password.
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 # What the user has set stays.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",

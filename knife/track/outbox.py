@@ -220,6 +220,6 @@ def _whole_lines(descriptor: int) -> list[bytes]:
         file.seek(0)
         text = file.read()
     whole = text[: text.rfind(b"\n") + 1]
-    if len(whole) < len(text):
+    if whole and len(whole) < len(text):
         os.ftruncate(descriptor, len(whole))
     return whole.splitlines()

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from knife.track.connect import one_try
 from knife.track.journal import Row
 from knife.track.params import to_tags
 
@@ -48,7 +49,9 @@ def create(
     }
     if parent:
         tags[PARENT] = parent
-    return client.create_run(experiment, int(began * 1000), run_name=name, tags=tags)
+    # MLflow's own second try would make a second run where only the first answer was lost.
+    with one_try():
+        return client.create_run(experiment, int(began * 1000), run_name=name, tags=tags)
 
 
 class RemoteRun:
@@ -154,9 +157,10 @@ class RemoteRun:
         if any(model.status == "READY" for model in found):
             return
         # One that is not ready is left from a driver that was killed while it uploaded.
-        model = next(iter(found), None) or client.create_logged_model(
-            experiment, name=name, source_run_id=self.run_id
-        )
+        with one_try():
+            model = next(iter(found), None) or client.create_logged_model(
+                experiment, name=name, source_run_id=self.run_id
+            )
         client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
         client.log_model_artifacts(model.model_id, str(folder))
         client.finalize_logged_model(model.model_id, "READY")

@@ -112,7 +112,7 @@ class Tracker:
         """Send all that is queued, now and in this thread; False where something stayed behind."""
         sent = self._sender.flush()
         if not sent and not self._warned:
-            self._warn(str(self._sender.failure))
+            self._warn(str(self._sender.failure), "fails")
         return sent
 
     def unsent(self) -> list[str]:
@@ -153,13 +153,14 @@ class Tracker:
                 f"{reason(error)}"
             ) from error
 
-    def _warn(self, why: str) -> None:
+    def _warn(self, why: str, what: str = "does not answer") -> None:
         self._warned = True
         store = self._sender.store
         log.warning(
-            "MLflow at %s does not take what it is sent: %s. The work goes on, all is kept in %s "
-            "and sent when MLflow answers, or later by: knife sync --store %s",
+            "MLflow at %s %s: %s. The work goes on; metrics and all else are kept in %s and sent "
+            "when it answers, at the next start of the same, or by: knife sync --store %s",
             self.uri,
+            what,
             why,
             store / "outbox",
             store,

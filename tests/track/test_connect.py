@@ -5,11 +5,16 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from requests.exceptions import ConnectionError as RequestsConnectionError
 
 from knife.errors import UserError
 from knife.track import connect as connect_module
@@ -36,25 +41,101 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_no_server(tmp_path: Path) -> None:
+def goes_on(uri: str, store: Path, caplog: pytest.LogCaptureFixture) -> str:
+    """What is warned of where MLflow does not answer; start and end take seconds at most."""
+    caplog.clear()
+    start = time.monotonic()
+    with Tracker(uri, store, "exp") as tracker:
+        tracker.open_run("demo", "k", {}, {})
+    assert time.monotonic() - start < 5
+    (first, *_) = [r.getMessage() for r in caplog.records]
+    return first
+
+
+def test_no_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
-    fault = refused(f"http://me:secret@127.0.0.1:{port}", tmp_path)
-    assert fault.startswith(f"track.uri: MLflow at http://***@127.0.0.1:{port} cannot be used: ")
-    assert "Connection refused" in fault
-    assert "start the server" in fault
+    said = goes_on(f"http://me:secret@127.0.0.1:{port}", tmp_path, caplog)
+    assert said.startswith(f"MLflow at http://***@127.0.0.1:{port} does not answer: ")
+    assert "Connection refused" in said
+    assert f"are kept in {tmp_path}/outbox" in said
+    assert said.endswith(f"knife sync --store {tmp_path}")
 
 
-def test_a_server_that_never_answers(tmp_path: Path) -> None:
+def test_a_server_that_never_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        fault = refused(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path)
-    assert "timed out" in fault
+        port = listener.getsockname()[1]
+        assert "timed out" in goes_on(f"http://127.0.0.1:{port}", tmp_path, caplog)
+
+
+def test_the_settings_of_mlflow_hold_nothing_up(tmp_path: Path) -> None:
+    """A user's own settings would wait for minutes; a process of its own reads them."""
+    settings = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "7",
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}",
+        "PYTHONPATH": str(Path(connect_module.__file__).parents[2]),
+    }
+    start = time.monotonic()
+    code = OPEN.replace("tracker.experiment_id, run.run_id, ", "")
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
+    assert "does not answer" in done.stderr
+    assert "the start, params and tags, artifact config.yaml, artifact note.txt" in done.stdout
+    assert time.monotonic() - start < 60, "most of it is the import of MLflow"
+
+
+@pytest.fixture(scope="module")
+def answering() -> Iterator[Callable[[int], str]]:
+    """A web server that is no MLflow: `/418/…` is answered with status 418."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(int(self.path.split("/")[1]))
+            self.send_header("Retry-After", "600")
+            self.end_headers()
+            self.wfile.write(b"<html>no</html>")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield lambda status: f"http://127.0.0.1:{server.server_port}/{status}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
+def test_a_server_that_cannot_now(
+    status: int,
+    answering: Callable[[int], str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert f"{status} error responses" in goes_on(answering(status), tmp_path, caplog)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 200])
+def test_a_server_that_refuses_or_is_no_mlflow(
+    status: int, answering: Callable[[int], str], tmp_path: Path
+) -> None:
+    fault = refused(answering(status), tmp_path)
+    assert "correct the address or the credentials" in fault
+
+
+def test_a_name_that_no_host_has_is_no_outage() -> None:
+    """Against an error of the resolver: a machine without network cannot ask for the other."""
+    for code, away in ((socket.EAI_NONAME, False), (socket.EAI_AGAIN, True)):
+        error = MlflowException("failed")
+        error.__cause__ = RequestsConnectionError("no such host")
+        error.__cause__.__context__ = socket.gaierror(code, "no")
+        assert connect_module.is_away(error) == away
 
 
 def test_the_environment_is_named_where_the_uri_comes_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    assert refused(None, tmp_path).startswith("MLFLOW_TRACKING_URI: MLflow at http://127.0.0.1:")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://host")
+    assert refused(None, tmp_path).startswith("MLFLOW_TRACKING_URI: MLflow at nowhere://host")
 
 
 def test_a_database_server_that_is_not_there(tmp_path: Path) -> None:
@@ -70,6 +151,11 @@ def test_what_mlflow_cannot_use(uri: str, tmp_path: Path) -> None:
     fault = refused(uri, tmp_path)
     assert fault.startswith(f"track.uri: MLflow at {uri} cannot be used: ")
     assert "it must be http(s)://HOST:PORT, sqlite:///FILE" in fault
+
+
+def test_half_an_address(tmp_path: Path) -> None:
+    assert "is not a valid host or port" in refused("http://host:port", tmp_path)
+    assert "correct the address" in refused("http://", tmp_path)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
@@ -131,7 +217,9 @@ def test_two_drivers_open_a_new_store_at_once_and_are_quiet(
         "mlartifacts",
         "mlflow.db",
         "mlflow.lock",
+        "outbox",
     ]
+    assert not list((store / "outbox").iterdir()), "all is sent"
     (note,) = (store / "mlartifacts").rglob("note.txt")
     assert note.read_text() == "here"
     assert not (tmp_path / "mlruns").exists()

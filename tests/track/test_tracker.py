@@ -233,11 +233,10 @@ def test_passwords_are_nowhere(store: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_a_metric_that_mlflow_refuses_holds_up_nothing(tracker: Tracker) -> None:
     run = open_run(tracker)
-    run.send([{"step": 1, "time": 1.0, "metrics": {"no #name": 1.0}}])
-    assert tracker.flush()
-    run.send(rows(1, 3))
+    run.send([{**row, "metrics": {"no #name": 1.0, "loss": 0.5}} for row in rows(1, 3)])
     (line,) = tracker.close()
-    assert line.startswith("MLflow did not take metrics of run 'demo'")
+    assert line.startswith("MLflow did not take the metric 'no #name' of run 'demo'")
+    # Nor those of other names that were sent in one batch with it.
     assert steps(tracker, run) == [1, 2, 3]
 
 
@@ -262,7 +261,8 @@ def test_a_broken_store_is_told_once_and_everything_is_sent_later(
         except ValueError:
             # A run that fails closes its tracker: its own error is not why MLflow lacks something.
             assert not tracker.flush()
-        (first, second) = tracker.unsent()
+        (first, second, advice) = tracker.unsent()
+        assert advice.endswith(f"knife sync --store {store} sends it later")
         assert first.startswith("MLflow lacks 3 rows of metrics, the status FINISHED of run 'demo'")
         assert "no such table" in first
         assert second.startswith("MLflow lacks the start, params and tags of run 'late'")
@@ -301,7 +301,7 @@ def test_what_stays_unsent_is_said_at_the_end(
     with closing(sqlite3.connect(store / "mlflow.db")) as database:
         database.execute("ALTER TABLE metrics RENAME TO gone")
         run.send(rows(1, 2))
-        (line,) = tracker.close()
+        (line, _) = tracker.close()
     assert line.startswith("MLflow lacks 2 rows of metrics of run 'demo': no such table")
     assert line in caplog.text
 
