@@ -21,7 +21,6 @@ from mlflow.entities import Run
 from mlflow_server import MlflowServer
 from recorded import journal_points, points, run_tree
 from small_run import SMALL, small_config, wait_for
-from small_sweep import write_sweep
 
 from knife.config import merge
 from knife.plan import Plan, plan_run
@@ -246,7 +245,17 @@ def test_the_driver_is_killed_while_it_sends_then_sync_then_the_next_start(long_
 
 
 def test_a_sweep_whose_server_is_down_all_the_time(server: MlflowServer, tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, final=None, budget={"trials": 2}, seeds={"search": [0]})
+    base = {key: value for key, value in SMALL.items() if key != "scale"}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base | {"store": str(tmp_path / "store")}))
+    sweep = {
+        "name": "small",
+        "base": "base.yaml",
+        "space": {"align.input.weight": {"choice": [1, 30]}},
+        "budget": {"trials": 2},
+        "final": None,
+    }
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(sweep))
     words = [f"track.uri={server.uri}", "track.experiment=sweep"]
     command = [sys.executable, "-m", "knife", "tune", str(path), *words, "--json"]
     server.kill()
