@@ -1,0 +1,260 @@
+"""What a training needs by formula: memory of a worker, communication of a step, states on disk.
+
+Weights, gradients and optimizer states follow the ZeRO paper (Rajbhandari et al. 2019, arXiv
+1910.02054, section 3 and 5) in what DeepSpeed 0.19 allocates under torch's AdamW; buffers,
+scratch memory and activations are our own count of its allocations. docs/scaling.md says how well
+they match measured engines. All sizes are bytes.
+"""
+
+import json
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from knife.config import Scale, Training
+
+# DeepSpeed's defaults, which are what the engine's configuration leaves them at, in elements.
+BUCKET = 500_000_000
+_LIVE, _PREFETCH, _SUB_GROUP = 1_000_000_000, 50_000_000, 1_000_000_000
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's size, as far as its files say.
+
+    Attributes:
+        parameters: how many it has, and `largest` those of its largest tensor.
+        hidden, inner, feed_forward: widths of states, of all attention heads and between.
+        layers, decoder_layers: depths; an encoder has no decoder.
+        heads, vocabulary: numbers of attention heads and of tokens.
+        gated: whether the feed-forward layer has a gate, as in T5 1.1.
+        dropout: whether there is any; its masks are kept for the backward pass.
+    """
+
+    parameters: int
+    largest: int
+    hidden: int
+    inner: int
+    feed_forward: int
+    layers: int
+    decoder_layers: int
+    heads: int
+    vocabulary: int
+    gated: bool
+    dropout: bool
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the examples of a training split are, in tokens.
+
+    Attributes:
+        inputs, wholes: the longest task input, alone and with its rationale.
+        choices, choice: the most choices of an example, and the longest choice.
+        all_inputs, all_choices: tokens of all task inputs and of all choices together.
+        count: number of examples, and `scores` of all their choices.
+    """
+
+    inputs: int
+    wholes: int
+    choices: int
+    choice: int
+    all_inputs: int
+    all_choices: int
+    count: int
+    scores: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one worker of a training needs at its peak, and what a step sends.
+
+    Attributes:
+        parameters: of the model that is trained.
+        weights, gradients, optimizer: what a training cannot do without.
+        buffers: DeepSpeed's buckets for communication.
+        scratch: what an optimizer step takes for a moment beyond them.
+        activations: what the backward pass needs, of the longest batch; an estimate.
+        teacher: weights of an online teacher, or a batch of stored states.
+        peak: the most that is there at a time: buffers and activations of the backward pass or
+            the scratch memory of the step, whichever is more.
+        communication: bytes that a worker sends in an optimizer step.
+    """
+
+    parameters: int
+    weights: int
+    gradients: int
+    optimizer: int
+    buffers: int
+    scratch: int
+    activations: int
+    teacher: int
+    peak: int
+    communication: int
+
+    @property
+    def states(self) -> int:
+        """Weights, gradients and optimizer states: the least that a worker has to hold."""
+        return self.weights + self.gradients + self.optimizer
+
+
+def model_shape(config: Any, folder: Path) -> Shape | None:
+    """The shape of a model from its transformers config and the headers of its safetensors.
+
+    No weight is read. None where config or files do not say it.
+    """
+    sizes = _tensor_sizes(folder, encoder=not config.is_encoder_decoder)
+    t5 = config.is_encoder_decoder
+    heads = getattr(config, "num_attention_heads", None)
+    feed_forward = getattr(config, "d_ff" if t5 else "intermediate_size", None)
+    if not sizes or not heads or not feed_forward:
+        return None
+    return Shape(
+        parameters=sum(sizes),
+        largest=max(sizes),
+        hidden=config.hidden_size,
+        inner=heads * config.d_kv if t5 else config.hidden_size,
+        feed_forward=feed_forward,
+        layers=config.num_hidden_layers,
+        decoder_layers=config.num_decoder_layers if t5 else 0,
+        heads=heads,
+        vocabulary=config.vocab_size,
+        gated=bool(getattr(config, "is_gated_act", False)),
+        dropout=getattr(config, "dropout_rate" if t5 else "hidden_dropout_prob", 0) > 0,
+    )
+
+
+def _tensor_sizes(folder: Path, *, encoder: bool) -> list[int]:
+    """Elements of every weight in a model's safetensors files."""
+    sizes = {}
+    try:
+        for path in folder.glob("*.safetensors"):
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            for name, tensor in header.items():
+                # What encoders were pretrained with is not loaded.
+                head = encoder and name.startswith(("cls.", "lm_head."))
+                if name != "__metadata__" and tensor["dtype"] in _FLOATS and not head:
+                    sizes[name] = prod(tensor["shape"])
+    except (OSError, ValueError, KeyError, MemoryError):
+        return []
+    return list(sizes.values())
+
+
+def training_need(
+    shape: Shape,
+    training: Training,
+    scale: Scale,
+    lengths: Lengths,
+    *,
+    rationale: bool,
+    teacher: int = 0,
+    gpu: bool = False,
+) -> Need:
+    """What each worker of a training needs; `teacher` is what it holds of an online teacher or of
+    stored states."""
+    rows = max(1, training.batch_size // (scale.workers * training.accumulate))
+    kept = activations(shape, lengths, rows, scale.precision, rationale=rationale)
+    return _need(shape, scale, kept, teacher, gpu=gpu)
+
+
+def _need(shape: Shape, scale: Scale, kept: int, teacher: int, *, gpu: bool) -> Need:
+    count, workers, stage = shape.parameters, scale.workers, scale.zero_stage
+    wide = 2 if scale.precision == "bf16" else 4
+    own = -(-count // workers) if stage else count
+    weights = wide * count
+    if stage == 3:
+        # Parameters that were gathered for a layer stay, up to a limit, beside those on their way.
+        gathered = min(count, _LIVE) + min(count, _PREFETCH) if workers > 1 else 0
+        weights = wide * (own + gathered)
+    gradients = wide * (own if stage >= 2 else count)
+    # Adam's two moments; ZeRO and bf16 train on a copy of the weights in fp32 beside.
+    optimizer = (12 if stage or wide == 2 else 8) * own
+    # What the optimizer's own arithmetic takes: torch goes tensor by tensor on a CPU, and all at
+    # once on a GPU.
+    arithmetic = 4 * own if gpu else 8 * (own if stage else shape.largest)
+    if stage:
+        buffers = wide * BUCKET
+        share = min(1.0, _SUB_GROUP / count) if stage == 3 else 1.0
+        scratch = int(share * (4 * own + arithmetic))
+    else:
+        alone = workers == 1 and wide == 4
+        buffers = 0 if alone else wide * min(count, BUCKET)
+        scratch = arithmetic + (4 * count if wide == 2 else 0)
+    rest = weights + optimizer + teacher
+    if stage == 0:
+        # Gradients are summed when the activations are gone.
+        peak = rest + gradients + max(kept, buffers, scratch)
+    elif stage == 3:
+        peak = rest + gradients + buffers + max(kept, scratch)
+    else:
+        # The step frees the gradients once it has its own part of them in fp32.
+        peak = rest + max(gradients + buffers + kept, scratch)
+    sent = int(wide * _sent(stage) * count * (workers - 1) / workers)
+    return Need(
+        count, weights, gradients, optimizer, buffers, scratch, kept, teacher, peak, sent
+    )  # fmt: skip
+
+
+def _sent(stage: int) -> int:
+    """How many times all parameters a worker sends in a step: an all-reduce counts twice.
+
+    DeepSpeed's stages 1 and 2 reduce gradients over all workers and gather the weights; stage 3
+    gathers them once where all stay in memory, and scatters the gradients.
+    """
+    return {0: 2, 1: 3, 2: 3, 3: 2}[stage]
+
+
+def activations(
+    shape: Shape, lengths: Lengths, rows: int, precision: str, *, rationale: bool
+) -> int:
+    """What the forward pass of `rows` examples keeps for the backward pass, padded to the longest.
+
+    Counted from the tensors that transformers' T5 and BERT layers save in training, attention as
+    on a CPU: fused attention on a GPU keeps no probabilities, and needs less.
+    """
+    wide = 2 if precision == "bf16" else 4
+    length = lengths.wholes if rationale else lengths.inputs
+    hidden, inner, masks = shape.hidden, shape.inner, int(shape.dropout)
+    attention = (3 * 4 + wide) * inner
+    probabilities = (1 + 2 * masks) * 4 * shape.heads
+    if not shape.decoder_layers:
+        between = 2 * wide * shape.feed_forward
+        layer = (4 + 2 * masks) * wide * hidden + between + attention + probabilities * length
+        return rows * length * (shape.layers * layer + 4 * wide * hidden)
+    answer = lengths.choices * lengths.choice
+    between = ((6 if shape.gated else 1) + 2 * masks) * wide * shape.feed_forward
+    # T5 computes its norms in fp32, and keeps a copy.
+    norm = ((3 + masks) * wide + (4 if wide == 2 else 0)) * hidden
+    encoder = length * (2 * norm + between + attention + probabilities * length)
+    decoder = answer * (3 * norm + between + attention + (4 + wide) * inner)
+    decoder += answer * probabilities * (answer + length) + length * 2 * 4 * inner
+    # The scores of all tokens of the vocabulary are there three times when the loss is taken.
+    ends = norm * (length + answer) + 3 * 4 * answer * shape.vocabulary
+    return rows * (shape.layers * encoder + shape.decoder_layers * decoder + ends)
+
+
+def states_bytes(
+    teacher: Shape, lengths: Lengths, layers: int, *, outputs: bool, precision: str
+) -> int:
+    """Size on disk of a teacher's stored states of all examples."""
+    wide = 2 if precision == "bf16" else 4
+    answers = lengths.all_choices if teacher.decoder_layers else lengths.scores
+    states = lengths.all_inputs * layers * teacher.hidden + outputs * answers * teacher.hidden
+    # Scores in fp32; the row's number and where its parts end, as 64-bit numbers.
+    return states * wide + lengths.scores * 4 + lengths.count * 8 * (3 + outputs)
+
+
+def states_batch(
+    teacher: Shape,
+    lengths: Lengths,
+    training: Training,
+    scale: Scale,
+    layers: int,
+    precision: str,
+) -> int:
+    """Stored states of one worker's batch."""
+    rows = max(1, training.batch_size // (scale.workers * training.accumulate))
+    return rows * lengths.inputs * layers * teacher.hidden * (2 if precision == "bf16" else 4)

@@ -1,0 +1,104 @@
+"""What a real engine allocates and sends, as torch's profiler sees it."""
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from knife.config import Scale, Training
+from knife.data.batches import Batch
+from knife.method.backbone import load_backbone
+from knife.method.objective import Objective
+from knife.train.context import Context
+from knife.train.engine import start_engine
+
+_MARK = "measured: "
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One worker's training, in bytes.
+
+    Attributes:
+        rest: what is there between two steps: weights, optimizer states, buffers that stay.
+        kept: what a forward pass leaves for the backward pass.
+        peak: the most at a time, from the end of the first step to that of the second.
+        sent: what it sends in a step, as rings send it.
+    """
+
+    rest: int
+    kept: int
+    peak: int
+    sent: int
+
+
+def measure(folder: Path, scale: Scale, batch: Batch, context: Context) -> Measured:
+    """Build an engine, take two steps and look at the second; every worker calls it."""
+    gc.collect()
+    training = Training(batch_size=len(batch.row_B) * context.world_size)
+
+    def mark(name: str) -> None:
+        gc.collect()
+        with record_function(_MARK + name):
+            pass
+
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=True
+    ) as profiler:
+        engine = start_engine(
+            Objective(load_backbone(folder)), training, scale, context.world_size, 10
+        )
+        _step(engine, batch, lambda _: None)
+        mark("start")
+        _step(engine, batch, mark)
+        mark("end")
+    # Not for what it does: it would be freed inside the next measurement.
+    engine.destroy()
+    del engine
+    gc.collect()
+    workers = context.world_size
+    wide = 2 if scale.precision == "bf16" else 4
+    events = sorted(profiler.profiler.kineto_results.events(), key=lambda e: e.start_ns())
+    now = peak = 0
+    found: dict[str, int] = {}
+    for event in events:
+        name = event.name()
+        if name == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+        elif name.startswith(_MARK):
+            found[name.removeprefix(_MARK)] = now
+            peak = now if name.endswith("start") else peak
+    start = next(e.start_ns() for e in events if e.name() == _MARK + "start")
+    sent = _sent([e for e in events if e.start_ns() > start], workers)
+    return Measured(
+        found["start"], found["forward"] - found["start"], peak, int(sent * wide)
+    )  # fmt: skip
+
+
+def _step(engine: Any, batch: Batch, mark: Any) -> None:
+    engine.train()
+    losses = engine(batch, None)
+    mark("forward")
+    engine.backward(losses.loss)
+    engine.step()
+
+
+def _sent(events: list[Any], workers: int) -> float:
+    """Elements that one worker of a ring sends: an all-reduce sends every element twice."""
+    total = {"reduce": 0, "gather": 0, "scatter": 0}
+    for event in events:
+        sizes = [torch.Size(shape).numel() for shape in event.shapes() if shape]
+        match event.name():
+            case "gloo:all_reduce":
+                total["reduce"] += max(sizes, default=0)
+            case "c10d::_allgather_base_":
+                total["gather"] += max(sizes)
+            case "c10d::_reduce_scatter_base_":
+                total["scatter"] += max(sizes)
+    # On a CPU the scatter is an all-reduce inside.
+    reduce = total["reduce"] - total["scatter"]
+    return (2 * reduce + total["gather"] + total["scatter"]) * (workers - 1) / workers
