@@ -1,12 +1,12 @@
 """Memory of a worker and what it sends in a step: measured engines to the formula.
 
-python bench/memory.py [folders of models]
+python bench/memory.py
 """
 
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from workload import random_tokens
 
@@ -20,7 +20,7 @@ import torch  # isort: skip  (after the threads are set)
 
 from knife.config import Scale, Training
 from knife.data.batches import Rows, collate
-from knife.memory import Lengths, Shape, model_shape, training_need
+from knife.memory import Lengths, model_shape, training_need
 from knife.method.backbone import model_config
 from knife.train.context import Context, PlainContext
 from knife.train.quiet import quiet
@@ -31,7 +31,13 @@ LENGTHS = Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0)
 
 def models(folder: Path) -> None:
     torch.manual_seed(0)
-    small = {"vocab_size": 8000, "d_model": 256, "d_ff": 1024, "num_heads": 8, "d_kv": 32}
+    small: dict[str, Any] = {
+        "vocab_size": 8000,
+        "d_model": 256,
+        "d_ff": 1024,
+        "num_heads": 8,
+        "d_kv": 32,
+    }
     gated = small | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     for name, values in {"t5": small, "t5-gated": gated}.items():
         config = T5Config(num_layers=6, decoder_start_token_id=0, **values)
@@ -50,7 +56,6 @@ def work(context: Context, folder: Path) -> None:
     for model in sorted(path for path in folder.iterdir() if path.is_dir()):
         shape = model_shape(model_config(model, "model"), model)
         assert shape is not None
-        shape = _with_head(shape)
         for precision in ("fp32", "bf16"):
             for stage in range(4):
                 values = {"workers": context.world_size, "zero_stage": stage}
@@ -65,19 +70,15 @@ def work(context: Context, folder: Path) -> None:
                     sent = f"{found.sent / need.communication:.3f}" if need.communication else "-"
                     print(
                         f"{model.name:8} {context.world_size} workers {precision} ZeRO {stage}: "
-                        f"{found.rest / 1e6:7.1f} MB, {found.rest / rest:.3f} x formula;  peak "
-                        f"{found.peak / 1e6:7.1f} MB, {found.peak / need.peak:.3f};  activations "
-                        f"{found.kept / need.activations:.3f};  sent {sent}",
+                        f"at rest {_ratio(found.rest, rest)}, "
+                        f"peak {_ratio(found.peak, need.peak)}, "
+                        f"activations {found.kept / need.activations:.3f}, sent {sent}",
                         flush=True,
                     )
 
 
-def _with_head(shape: Shape) -> Shape:
-    """An encoder with its answer head, which a pretrained one lacks."""
-    if shape.decoder_layers:
-        return shape
-    head = 3 * shape.hidden**2 + 2 * shape.hidden + 1
-    return replace(shape, parameters=shape.parameters + head)
+def _ratio(found: int, expected: int) -> str:
+    return f"{found / 1e6:.1f} MB = {found / expected:.3f} x formula"
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from knife.config import RunConfig
-from knife.pipeline import missing_stages
+from knife.memory import Need
+from knife.needs import size
+from knife.pipeline import missing_stages, refuse_what_cannot_fit
 from knife.plan import Plan, plan_run, store_folder
 from knife.steps import total_steps
 from knife.store import Store
@@ -32,6 +34,14 @@ class PlannedStage:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What a worker of a training needs, in bytes; see `knife.memory.Need`."""
+
+    stage: str
+    need: Need
+
+
+@dataclass(frozen=True)
 class DryRun:
     """What `knife run` would do with a config.
 
@@ -40,6 +50,8 @@ class DryRun:
         models: model by role, `teacher` and `student`.
         splits: number of examples by split, for each of the run's data.
         stages: all stages, in order.
+        needs: what the trainings need, without those of models whose files do not say their size.
+        states: bytes on disk of the teacher's states.
         store: the artifact store's folder.
         notes: what a user should know, one sentence each.
     """
@@ -48,6 +60,8 @@ class DryRun:
     models: dict[str, str]
     splits: list[dict[str, int]]
     stages: list[PlannedStage]
+    needs: list[Estimate]
+    states: int
     store: Path
     notes: list[str]
 
@@ -83,7 +97,27 @@ def dry_run(config: RunConfig) -> DryRun:
         for data in plan.data.values()
     ]
     models = {"teacher": config.model.teacher, "student": config.model.student}
-    return DryRun(config.name, models, splits, stages, root, plan.notes + damaged)
+    refuse_what_cannot_fit(plan, missing)
+    return DryRun(
+        name=config.name,
+        models=models,
+        splits=splits,
+        stages=stages,
+        needs=_estimates(plan),
+        states=sum(need for need in plan.needs.values() if isinstance(need, int)),
+        store=root,
+        notes=plan.notes + damaged,
+    )
+
+
+def _estimates(plan: Plan) -> list[Estimate]:
+    """What trainings need; seeds, which need the same, are one."""
+    found: list[Estimate] = []
+    for stage in plan.stages:
+        need = plan.needs.get(stage.key)
+        if isinstance(need, Need):
+            found.append(Estimate(stage.label.partition(" seed ")[0], need))
+    return list(dict.fromkeys(found))
 
 
 def _planned(stage: Stage, plan: Plan, make: set[str], have: set[str]) -> PlannedStage:
@@ -112,12 +146,28 @@ def render(found: DryRun) -> Group:
         f"{len(make)} of {len(found.stages)} stages to make, {steps:,} training steps in all",
         *(f"{role}: {model}" for role, model in found.models.items()),
         *dict.fromkeys(map(_sizes, found.splits)),
+        *([f"teacher states on disk: {size(found.states)}"] if found.states else []),
         f"store: {found.store}",
         *(f"note: {note}" for note in found.notes),
         "nothing was written; without --dry-run the work begins",
     ]
-    return Group(table, Text("\n".join(below)))
+    tables = [table, _memory(found.needs)] if found.needs else [table]
+    return Group(*tables, Text("\n".join(below)))
 
 
 def _sizes(splits: dict[str, int]) -> str:
     return "examples: " + ", ".join(f"{name} {number:,}" for name, number in splits.items())
+
+
+def _memory(needs: list[Estimate]) -> Table:
+    """What each worker of a training needs, about."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("a worker of")
+    names = ("weights", "gradients", "optimizer", "activations", "peak")
+    for name in (*names, "sent"):
+        table.add_column(name, justify="right")
+    for estimate in needs:
+        sizes = [size(getattr(estimate.need, name)) for name in names]
+        sent = estimate.need.communication
+        table.add_row(Text(estimate.stage), *sizes, size(sent) if sent else "")
+    return table

@@ -14,7 +14,8 @@ from typing import Any
 
 from knife.config import Scale, Training
 
-# DeepSpeed's defaults, which are what the engine's configuration leaves them at, in elements.
+# DeepSpeed's defaults, in elements: what is reduced at a time (for smaller models, all of it), the
+# parameters that stay gathered and that are gathered ahead, and those that are stepped at a time.
 BUCKET = 500_000_000
 _LIVE, _PREFETCH, _SUB_GROUP = 1_000_000_000, 50_000_000, 1_000_000_000
 _FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -73,7 +74,9 @@ class Need:
 
     Attributes:
         parameters: of the model that is trained.
-        weights, gradients, optimizer: what a training cannot do without.
+        weights, gradients, optimizer: the model's, and the optimizer's fp32 weights and moments.
+        least: what a training cannot do without: these three without what ZeRO-3 has gathered, and
+            at the start the whole model.
         buffers: DeepSpeed's buckets for communication.
         scratch: what an optimizer step takes for a moment beyond them.
         activations: what the backward pass needs, of the longest batch; an estimate.
@@ -87,6 +90,7 @@ class Need:
     weights: int
     gradients: int
     optimizer: int
+    least: int
     buffers: int
     scratch: int
     activations: int
@@ -94,26 +98,25 @@ class Need:
     peak: int
     communication: int
 
-    @property
-    def states(self) -> int:
-        """Weights, gradients and optimizer states: the least that a worker has to hold."""
-        return self.weights + self.gradients + self.optimizer
-
 
 def model_shape(config: Any, folder: Path) -> Shape | None:
     """The shape of a model from its transformers config and the headers of its safetensors.
 
     No weight is read. None where config or files do not say it.
     """
-    sizes = _tensor_sizes(folder, encoder=not config.is_encoder_decoder)
     t5 = config.is_encoder_decoder
+    sizes = _tensor_sizes(folder, encoder=not t5)
+    if sizes and not t5:
+        # The answer head, which a pretrained encoder lacks.
+        sizes["score.weight"] = config.hidden_size
+        sizes["head.0.weight"] = 3 * config.hidden_size**2
     heads = getattr(config, "num_attention_heads", None)
     feed_forward = getattr(config, "d_ff" if t5 else "intermediate_size", None)
     if not sizes or not heads or not feed_forward:
         return None
     return Shape(
-        parameters=sum(sizes),
-        largest=max(sizes),
+        parameters=sum(sizes.values()),
+        largest=max(sizes.values()),
         hidden=config.hidden_size,
         inner=heads * config.d_kv if t5 else config.hidden_size,
         feed_forward=feed_forward,
@@ -126,9 +129,9 @@ def model_shape(config: Any, folder: Path) -> Shape | None:
     )
 
 
-def _tensor_sizes(folder: Path, *, encoder: bool) -> list[int]:
-    """Elements of every weight in a model's safetensors files."""
-    sizes = {}
+def _tensor_sizes(folder: Path, *, encoder: bool) -> dict[str, int]:
+    """Elements of every weight in a model's safetensors files, by name."""
+    sizes: dict[str, int] = {}
     try:
         for path in folder.glob("*.safetensors"):
             with path.open("rb") as file:
@@ -138,9 +141,9 @@ def _tensor_sizes(folder: Path, *, encoder: bool) -> list[int]:
                 head = encoder and name.startswith(("cls.", "lm_head."))
                 if name != "__metadata__" and tensor["dtype"] in _FLOATS and not head:
                     sizes[name] = prod(tensor["shape"])
-    except (OSError, ValueError, KeyError, MemoryError):
-        return []
-    return list(sizes.values())
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError):
+        return {}
+    return sizes
 
 
 def training_need(
@@ -164,19 +167,15 @@ def _need(shape: Shape, scale: Scale, kept: int, teacher: int, *, gpu: bool) -> 
     count, workers, stage = shape.parameters, scale.workers, scale.zero_stage
     wide = 2 if scale.precision == "bf16" else 4
     own = -(-count // workers) if stage else count
-    weights = wide * count
-    if stage == 3:
+    weights, gradients, optimizer = _states(count, workers, stage, wide)
+    if stage == 3 and workers > 1:
         # Parameters that were gathered for a layer stay, up to a limit, beside those on their way.
-        gathered = min(count, _LIVE) + min(count, _PREFETCH) if workers > 1 else 0
-        weights = wide * (own + gathered)
-    gradients = wide * (own if stage >= 2 else count)
-    # Adam's two moments; ZeRO and bf16 train on a copy of the weights in fp32 beside.
-    optimizer = (12 if stage or wide == 2 else 8) * own
+        weights += wide * (min(count, _LIVE) + min(count, _PREFETCH))
     # What the optimizer's own arithmetic takes: torch goes tensor by tensor on a CPU, and all at
     # once on a GPU.
     arithmetic = 4 * own if gpu else 8 * (own if stage else shape.largest)
     if stage:
-        buffers = wide * BUCKET
+        buffers = wide * min(count, BUCKET)
         share = min(1.0, _SUB_GROUP / count) if stage == 3 else 1.0
         scratch = int(share * (4 * own + arithmetic))
     else:
@@ -194,8 +193,34 @@ def _need(shape: Shape, scale: Scale, kept: int, teacher: int, *, gpu: bool) -> 
         peak = rest + max(gradients + buffers + kept, scratch)
     sent = int(wide * _sent(stage) * count * (workers - 1) / workers)
     return Need(
-        count, weights, gradients, optimizer, buffers, scratch, kept, teacher, peak, sent
-    )  # fmt: skip
+        parameters=count,
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        least=least(count, scale),
+        buffers=buffers,
+        scratch=scratch,
+        activations=kept,
+        teacher=teacher,
+        peak=max(peak, wide * count),
+        communication=sent,
+    )
+
+
+def least(count: int, scale: Scale) -> int:
+    """What a worker cannot train `count` parameters without: their weights, gradients and optimizer
+    states, and at the start all weights, which are there before a worker keeps its own part."""
+    wide = 2 if scale.precision == "bf16" else 4
+    return max(sum(_states(count, scale.workers, scale.zero_stage, wide)), wide * count)
+
+
+def _states(count: int, workers: int, stage: int, wide: int) -> tuple[int, int, int]:
+    """A worker's weights, gradients and optimizer states: each is whole, or the worker's part."""
+    own = -(-count // workers) if stage else count
+    weights = wide * (own if stage == 3 else count)
+    gradients = wide * (own if stage >= 2 else count)
+    # Adam's two moments; ZeRO and bf16 train on a copy of the weights in fp32 beside.
+    return weights, gradients, (12 if stage or wide == 2 else 8) * own
 
 
 def _sent(stage: int) -> int:

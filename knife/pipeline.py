@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from knife.config import RunConfig, Scale
 from knife.data.jsonl import write_examples
+from knife.errors import raise_faults
+from knife.needs import find_room, free_disk, room_faults, room_notes, states_faults
 from knife.plan import Plan, data_files, inputs, needed, plan_run, store_folder
 from knife.recording import (
     accuracy,
@@ -113,6 +115,7 @@ def run(config: RunConfig, display: Display) -> Result:
     from knife.track.tracker import Tracker
 
     plan = plan_run(config)
+    refuse_what_cannot_fit(plan, _lacking(plan))
     store = Store(store_folder(config))
     with disk_faults(store.root):
         for key in plan.data:
@@ -136,6 +139,27 @@ def run(config: RunConfig, display: Display) -> Result:
                 record(plan, store, found, parent, runs, folder)
         unsent = tracker.unsent()
     return Result(plan, missing, found, folder, (tracker.uri, parent.run_id), unsent)
+
+
+def refuse_what_cannot_fit(plan: Plan, stages: list[Stage]) -> None:
+    """Look whether memory and disk have room for stages; what is only likely is noted in the plan.
+
+    Raises:
+        UserError: they have not.
+    """
+    root, scale = store_folder(plan.config), plan.config.scale
+    room = find_room(scale)
+    raise_faults(
+        room_faults(plan.needs, stages, scale, room)
+        + states_faults(plan.needs, stages, root, free_disk(root))
+    )
+    plan.notes += room_notes(plan.needs, stages, room)
+
+
+def _lacking(plan: Plan) -> list[Stage]:
+    """The stages that the store lacks, by their names alone; nothing is written or read through."""
+    store = Store(store_folder(plan.config), write=False)
+    return needed(plan.stages, {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)})
 
 
 def _make(stages: list[Stage], root: Path, scale: Scale) -> None:

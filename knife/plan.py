@@ -9,7 +9,9 @@ from knife.config import RunConfig, Variant
 from knife.data.digest import digest
 from knife.data.example import Example, Splits
 from knife.errors import UserError, raise_faults
+from knife.memory import Need
 from knife.method.alignment import layer_map
+from knife.needs import stage_needs
 from knife.plan_sources import SourceReader
 from knife.plan_stages import StageMaker, data_key
 from knife.store import fingerprint, store_faults
@@ -38,6 +40,7 @@ class Plan:
         teacher: the run's own teacher, where a method needs one.
         ceiling: its evaluations on the test split, `with` and `without` rationales.
         data: the splits by data key, rationales treated.
+        needs: what stages need by key: memory of a worker, or bytes on disk of the states.
         notes: what a user should know, one sentence each.
     """
 
@@ -48,6 +51,7 @@ class Plan:
     teacher: TeacherStage | None = None
     ceiling: dict[str, EvaluateStage] = field(default_factory=dict)
     data: dict[str, Splits] = field(default_factory=dict)
+    needs: dict[str, Need | int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -141,11 +145,14 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader) -> None:
         pairs = layer_map(config.align.input.layers, *(m.config.num_hidden_layers for m in models))
         states = maker.states(teacher, pairs)
         plan.stages.append(states)
+    made: list[Stage] = [stage for stage in (teacher, states) if stage]
     for seed in config.seeds:
         student = maker.student(seed, teacher, states, pairs)
         evaluate = maker.evaluate(student, f"test {student.label}", rationale=False)
         plan.stages += [student, evaluate]
+        made.append(student)
         plan.members.append(Member(variant.name, seed, student, evaluate))
+    plan.needs |= stage_needs(config, sources, made)
 
 
 def _add_ceiling(plan: Plan, maker: StageMaker, teacher: TeacherStage) -> None:

@@ -8,9 +8,10 @@ from knife.data.check import rationale_faults
 from knife.data.example import Splits
 from knife.data.source import load_source
 from knife.data.subset import subset
-from knife.data.tokens import tokenize
+from knife.data.tokens import Tokens, tokenize
 from knife.data.treatment import treat
 from knife.errors import UserError, raise_faults
+from knife.memory import Lengths, Shape, model_shape
 from knife.method.backbone import load_tokenizer, model_config
 from knife.method.model_source import ModelSource, find_model
 from knife.store import fingerprint
@@ -18,11 +19,12 @@ from knife.store import fingerprint
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that was found, with its transformers config and tokenizer."""
+    """A model that was found, with its transformers config, tokenizer and size."""
 
     source: ModelSource
     config: Any
     tokenizer: Any
+    shape: Shape | None
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Sources:
     Attributes:
         splits: the fraction of train, dev and test, rationales treated.
         student, teacher: the models; the teacher is None where the method has none.
+        lengths: how long the examples of train are.
         notes: what was decided on the way, one sentence each.
     """
 
     splits: Splits
     student: KnownModel
     teacher: KnownModel | None
+    lengths: Lengths
     notes: list[str]
 
 
@@ -80,14 +84,17 @@ class SourceReader:
         assert splits
         assert student
         raise_faults(_model_faults(config, variant, student, teacher))
-        notes = splits.notes + _token_notes(config.data.max_tokens, splits, student, teacher)
-        return Sources(splits, student, teacher, notes)
+        tokens, notes = _tokens(config.data.max_tokens, splits, student, teacher)
+        lengths = _lengths(tokens[: len(splits.train)])
+        return Sources(splits, student, teacher, lengths, splits.notes + notes)
 
     def _model(self, name: str, key: str) -> KnownModel:
         if name not in self._models:
             source = find_model(name, key)
             config = model_config(source.folder, key)
-            self._models[name] = KnownModel(source, config, load_tokenizer(source.folder, key))
+            tokenizer = load_tokenizer(source.folder, key)
+            shape = model_shape(config, source.folder)
+            self._models[name] = KnownModel(source, config, tokenizer, shape)
         return self._models[name]
 
     def _splits(self, data: Data, teaches: bool) -> Splits:
@@ -138,14 +145,14 @@ def _model_faults(
     return faults
 
 
-def _token_notes(
+def _tokens(
     limit: int, splits: Splits, student: KnownModel, teacher: KnownModel | None
-) -> list[str]:
+) -> tuple[list[Tokens], list[str]]:
     """Refuse task inputs that are too long and tokens that differ; say what is truncated."""
     everything = [*splits.train, *splits.dev, *splits.test]
     tokens, cut = tokenize(everything, student.tokenizer, limit)
     if teacher is None:
-        return []
+        return tokens, []
     if student.source.identity != teacher.source.identity:
         others, cut = tokenize(everything, teacher.tokenizer, limit)
         if any(a.input_ids != b.input_ids for a, b in zip(tokens, others, strict=True)):
@@ -154,8 +161,25 @@ def _token_notes(
                 "states cannot be aligned; give models with the same tokenizer"
             )
     if not cut.rationales:
-        return []
-    return [
+        return tokens, []
+    return tokens, [
         f"{cut.rationales} rationales were cut to fit data.max_tokens={limit} "
         f"({cut.tokens} tokens in all); task inputs are never cut"
     ]
+
+
+def _lengths(train: list[Tokens]) -> Lengths:
+    """How long training examples are."""
+    choices = [len(ids) for tokens in train for ids in tokens.choice_ids]
+    inputs = [len(tokens.input_ids) for tokens in train]
+    wholes = [len(tokens.input_ids) + len(tokens.rationale_ids) for tokens in train]
+    return Lengths(
+        inputs=max(inputs, default=0),
+        wholes=max(wholes, default=0),
+        choices=max((len(tokens.choice_ids) for tokens in train), default=0),
+        choice=max(choices, default=0),
+        all_inputs=sum(inputs),
+        all_choices=sum(choices),
+        count=len(train),
+        scores=len(choices),
+    )

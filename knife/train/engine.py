@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from knife.config import Scale, Training
+from knife.memory import BUCKET
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -96,12 +97,15 @@ def start_engine(
         parameters, lr=training.learning_rate, weight_decay=training.weight_decay
     )
     warmup_steps = round(training.warmup * total_steps)
+    config = engine_config(training, scale, workers)
+    # DeepSpeed's own bucket has 500 M elements, GBs that a small model never uses.
+    elements = min(BUCKET, sum(p.numel() for p in parameters))
+    config["zero_optimization"]["reduce_bucket_size"] = elements
     engine, *_ = deepspeed.initialize(
         model=objective,
         optimizer=optimizer,
         lr_scheduler=LambdaLR(optimizer, schedule(warmup_steps, total_steps)),
-        config=engine_config(training, scale, workers)
-        | {"checkpoint": {"load_universal": universal}},
+        config=config | {"checkpoint": {"load_universal": universal}},
         dist_init_required=False,
     )
     engine.checkpoint_engine = SafeCheckpointEngine(engine._config)

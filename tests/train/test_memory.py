@@ -1,0 +1,101 @@
+"""The formula for memory and communication against what real engines allocate and send."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from measured import Measured, measure
+from pair import Pair, in_pair
+from transformers import T5Config, T5ForConditionalGeneration
+
+from knife.config import Scale, Training
+from knife.data.batches import Rows, collate
+from knife.data.tokens import Tokens
+from knife.memory import Lengths, Need, model_shape, training_need
+from knife.method.backbone import model_config
+from knife.train.context import Context, PlainContext
+
+ROWS, INPUT, CHOICES, CHOICE = 4, 48, 2, 3
+ENGINES = [(precision, stage) for precision in ("fp32", "bf16") for stage in range(4)]
+
+
+def scale(workers: int, precision: str, stage: int) -> Scale:
+    values = {"workers": workers, "precision": precision, "zero_stage": stage}
+    return Scale.model_validate(values)
+
+
+def measure_all(context: Context, folder: Path) -> None:
+    """One worker's measurements of every engine, into a file."""
+    tokens = [Tokens([*range(3, INPUT + 2), 1], [], [[5, 6, 1]] * CHOICES, [(0, 1)] * CHOICES, 0)]
+    batch = collate(tokens * ROWS, Rows(list(range(ROWS)), [1.0] * ROWS), 0, False)
+    found = [
+        asdict(measure(folder / "model", scale(context.world_size, *engine), batch, context))
+        for engine in ENGINES
+    ]
+    path = folder / f"{context.world_size}-{context.rank}.json"
+    path.write_text(json.dumps(found))
+
+
+def measure_in_pair(context: Pair, folder: Path) -> None:
+    measure_all(context, folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random T5 of 1.6 M parameters, and what engines of it took with one and two workers."""
+    folder = tmp_path_factory.mktemp("memory")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = T5Config(
+            vocab_size=2000, d_model=128, d_ff=512, d_kv=32, num_heads=4, num_layers=3,
+            decoder_start_token_id=0,
+        )  # fmt: skip
+        T5ForConditionalGeneration(config).save_pretrained(folder / "model")
+    wait = in_pair(measure_in_pair, folder)
+    with PlainContext() as context:
+        measure_all(context, folder)
+    wait()
+    return folder
+
+
+def both(folder: Path, workers: int, engine: tuple[str, int]) -> tuple[Measured, Need]:
+    rows = json.loads((folder / f"{workers}-0.json").read_text())
+    shape = model_shape(model_config(folder / "model", "model"), folder / "model")
+    assert shape
+    need = training_need(
+        shape,
+        Training(batch_size=ROWS * workers),
+        scale(workers, *engine),
+        Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0),
+        rationale=False,
+    )
+    return Measured(**rows[ENGINES.index(engine)]), need
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_the_peak_of_a_worker_is_the_formulas(
+    folder: Path, workers: int, engine: tuple[str, int]
+) -> None:
+    found, need = both(folder, workers, engine)
+    assert 0.85 < found.peak / need.peak < 1.12
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_between_steps_there_are_weights_and_optimizer_states(
+    folder: Path, engine: tuple[str, int]
+) -> None:
+    found, need = both(folder, 1, engine)
+    # Stage 3 keeps its gradients and its bucket.
+    rest = need.weights + need.optimizer + (need.gradients + need.buffers) * (engine[1] == 3)
+    assert found.rest == pytest.approx(rest, rel=0.05)
+    assert found.kept == pytest.approx(need.activations, rel=0.1)
+    assert need.communication == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_a_step_sends_what_the_formula_says(folder: Path, engine: tuple[str, int]) -> None:
+    found, need = both(folder, 2, engine)
+    assert found.sent == pytest.approx(need.communication, rel=0.02)
