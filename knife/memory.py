@@ -191,7 +191,7 @@ def _need(shape: Shape, scale: Scale, kept: int, teacher: int, *, gpu: bool) -> 
     else:
         # The step frees the gradients once it has its own part of them in fp32.
         peak = rest + max(gradients + buffers + kept, scratch)
-    sent = int(wide * _sent(stage) * count * (workers - 1) / workers)
+    sent = int(wide * _sent(stage, count) * count * (workers - 1) / workers)
     return Need(
         parameters=count,
         weights=weights,
@@ -223,13 +223,16 @@ def _states(count: int, workers: int, stage: int, wide: int) -> tuple[int, int, 
     return weights, gradients, (12 if stage or wide == 2 else 8) * own
 
 
-def _sent(stage: int) -> int:
+def _sent(stage: int, count: int) -> int:
     """How many times all parameters a worker sends in a step: an all-reduce counts twice.
 
     DeepSpeed's stages 1 and 2 reduce gradients over all workers and gather the weights; stage 3
-    gathers them once where all stay in memory, and scatters the gradients.
+    gathers weights once where all of them stay gathered, else for forward and backward pass, and
+    scatters the gradients.
     """
-    return {0: 2, 1: 3, 2: 3, 3: 2}[stage]
+    if stage == 3:
+        return 2 if count <= _LIVE else 3
+    return 3 if stage else 2
 
 
 def activations(

@@ -1,0 +1,108 @@
+"""What a run needs, and the refusal of what there is no room for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_fixtures import Command
+from small_run import small_config
+
+from knife.config import RunConfig, Scale
+from knife.memory import Need, least
+from knife.method.model_source import EMBEDDED
+from knife.needs import Room, machine_memory, room_faults, room_notes, states_faults
+from knife.plan import plan_run
+from knife.train.stage import StatesStage
+
+SMALL = Room(1_000_000, "a GPU of this machine (made up)")
+
+
+def config(folder: Path, **scale: Any) -> RunConfig:
+    return small_config(folder / "store", scale={"launcher": "process"} | scale)
+
+
+def test_what_cannot_fit_is_refused_with_numbers_and_what_would_do(tmp_path: Path) -> None:
+    plan = plan_run(config(tmp_path))
+    student = next(s for s in plan.stages if s.kind == "student")
+    need = plan.needs[student.key]
+    assert isinstance(need, Need)
+    # The tiny T5's 206,592 parameters: weights, gradients and two moments in fp32.
+    assert need.least == 16 * 206_592
+    faults = room_faults(plan.needs, plan.stages, plan.config.scale, SMALL)
+    assert [fault.partition(":")[0] for fault in faults] == ["model.teacher", "model.student"]
+    assert "206.6 k parameters take 3.3 MB" in faults[0]
+    assert "a GPU of this machine (made up) has 1.0 MB" in faults[0]
+    assert "scale.workers=4 scale.zero_stage=3 scale.precision=bf16 would do" in faults[0]
+    advised = Scale(workers=4, zero_stage=3, precision="bf16")
+    assert least(206_592, advised) <= SMALL.memory
+    assert least(206_592, advised.model_copy(update={"workers": 2})) > SMALL.memory
+    enough = Room(need.least, "this")
+    assert room_faults(plan.needs, plan.stages, plan.config.scale, enough) == []
+
+
+def test_activations_are_worth_a_note_alone(tmp_path: Path) -> None:
+    plan = plan_run(config(tmp_path))
+    room = Room(4_000_000, "this")
+    assert room_faults(plan.needs, plan.stages, plan.config.scale, room) == []
+    notes = room_notes(plan.needs, plan.stages, room)
+    assert [note.partition(":")[0] for note in notes] == ["teacher", "student"]
+    assert "student.accumulate" in notes[1]
+
+
+def test_states_larger_than_the_disk_are_refused(tmp_path: Path) -> None:
+    plan = plan_run(config(tmp_path))
+    states = next(s for s in plan.stages if isinstance(s, StatesStage))
+    size = plan.needs[states.key]
+    assert isinstance(size, int)
+    store = tmp_path / "store"
+    assert states_faults(plan.needs, plan.stages, store, size) == []
+    (fault,) = states_faults(plan.needs, plan.stages, store, size - 1)
+    assert fault.startswith("align.states: the teacher's states take ")
+    assert "align.states=online" in fault
+    # What a try that was cut off has written need not be written again.
+    begun = store / "work" / f"states-{states.key}"
+    begun.mkdir(parents=True)
+    (begun / "shard-00000.safetensors").write_bytes(b"x")
+    assert states_faults(plan.needs, plan.stages, store, size - 1) == []
+
+
+def test_an_online_teacher_is_counted_and_stores_no_states(tmp_path: Path) -> None:
+    align = {"states": "online"}
+    plan = plan_run(small_config(tmp_path, align=align))
+    (student,) = (s for s in plan.stages if s.kind == "student")
+    need = plan.needs[student.key]
+    assert isinstance(need, Need)
+    assert need.teacher > 4 * 206_592
+    assert not any(isinstance(need, int) for need in plan.needs.values())
+
+
+def test_this_machine_has_memory() -> None:
+    assert 10**8 < machine_memory() < 10**14
+
+
+def giant(folder: Path) -> Path:
+    """A T5 of 100 B parameters as far as its files say: the head of a file without its weights."""
+    folder.mkdir()
+    for path in EMBEDDED["tiny-t5"].iterdir():
+        if path.suffix == ".json":
+            (folder / path.name).write_bytes(path.read_bytes())
+    tensor = {"dtype": "BF16", "shape": [1_000_000, 100_000], "data_offsets": [0, 2 * 10**11]}
+    header = json.dumps({"shared.weight": tensor}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    return folder
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry-run"])
+def test_a_giant_is_refused_by_the_command_and_nothing_is_written(
+    command: Command, tmp_path: Path, dry: list[str]
+) -> None:
+    model = giant(tmp_path / "giant")
+    store = tmp_path / "store"
+    ended = command(
+        "run", "demo", f"model.student={model}", "methods=[finetune]", f"store={store}", *dry
+    )
+    (fault,) = ended.faults
+    assert fault.startswith("model.student: 100.0 B parameters take 1.6 TB")
+    assert "scale.workers=1 scale.zero_stage=0 scale.precision=fp32" in fault
+    assert not store.exists()
