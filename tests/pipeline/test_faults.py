@@ -5,22 +5,19 @@ stage is under way and, where a stage can be gone on with, that there is somethi
 """
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import yaml
+from job import SECONDS, Job, gone, is_worker
 from pair import Pair, in_pair, make
 from recorded import journal_points, points, run_tree, timeless
-from small_run import SMALL, small_config, wait_for
+from small_run import small_config, wait_for
 
-from knife.config import RunConfig, merge
+from knife.config import RunConfig
 from knife.plan import plan_run
 from knife.store import Store
 from knife.train.context import PlainContext
@@ -36,7 +33,6 @@ CHANGES: dict[str, Any] = {
     "scale": {"checkpoint_steps": 5},
 }
 KINDS = ("teacher", "states", "student", "evaluate")
-SECONDS = 300
 
 
 def config(store: Path) -> RunConfig:
@@ -58,112 +54,13 @@ def in_peace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
     return {name: Store(folder / name) for name in ("alone", "pair")}
 
 
-@dataclass
-class Job:
-    """A run that is started as a command, again and again, on one store."""
-
-    folder: Path
-    scale: dict[str, Any]
-    drivers: list[psutil.Popen] = field(default_factory=list)
-
-    @property
-    def store(self) -> Path:
-        return self.folder / "store"
-
-    def stages(self) -> dict[str, Stage]:
-        """The stages by kind; of the evaluations, the student's."""
-        plan = plan_run(config(self.store))
-        (member,) = plan.members
-        return {stage.kind: stage for stage in plan.stages} | {"evaluate": member.evaluate}
-
-    def start(self, **scale: Any) -> psutil.Popen:
-        """Start the driver."""
-        changes = CHANGES | {"scale": CHANGES["scale"] | self.scale | scale}
-        values = merge(SMALL, changes | {"store": str(self.store)})
-        path = self.folder / f"run-{len(self.drivers)}.yaml"
-        path.write_text(yaml.safe_dump(values))
-        with path.with_suffix(".out").open("w") as out, path.with_suffix(".err").open("w") as err:
-            command = [sys.executable, "-m", "knife", "run", str(path), "--json"]
-            self.drivers.append(psutil.Popen(command, stdout=out, stderr=err))
-        return self.drivers[-1]
-
-    def output(self, suffix: str = ".out") -> str:
-        """What the last driver has printed."""
-        return (self.folder / f"run-{len(self.drivers) - 1}{suffix}").read_text()
-
-    def wait_for(self, condition: Callable[[], object], pause: float = 0.005) -> None:
-        """Poll until the condition holds, while the driver lives."""
-
-        def reached() -> bool:
-            found = bool(condition())
-            assert found or self.drivers[-1].poll() is None, self.output(".err")
-            return found
-
-        wait_for(reached, SECONDS, pause)
-
-    def workers(self, number: int) -> list[psutil.Process]:
-        """Ray's train workers below the driver, once there are so many."""
-        found: list[psutil.Process] = []
-
-        def there() -> bool:
-            found[:] = filter(_is_worker, self.drivers[-1].children(recursive=True))
-            return len(found) == number
-
-        self.wait_for(there, pause=0.1)
-        return found
-
-    def under_way(self, stage: Stage) -> bool:
-        """Whether a stage works and has left something to go on with."""
-        folder = self.store / "work" / f"{stage.kind}-{stage.key}"
-        if stage.kind == "evaluate":
-            # Nothing is left but the predictions, and these at the very end.
-            return folder.is_dir()
-        pattern = "shard-*.json" if stage.kind == "states" else "checkpoints/*/place.json"
-        return any(True for _ in folder.glob(pattern))
-
-    def published(self, stage: Stage) -> bool:
-        return (self.store / stage.kind / stage.key).exists()
-
-    def result(self) -> dict[str, Any]:
-        """Wait for the driver's end; its JSON document."""
-        status = self.drivers[-1].wait(SECONDS)
-        assert status == 0, self.output(".err")
-        found: dict[str, Any] = json.loads(self.output())
-        return found
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        return "RayTrainWorker" in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-
-
-def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run: one that has ended may wait for its parent to ask for its status."""
-    left = []
-    for process in processes:
-        try:
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                left.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return left
-
-
-def gone(processes: Sequence[psutil.Process]) -> bool:
-    return not alive(processes)
-
-
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    job = Job(tmp_path, {})
+    job = Job(tmp_path, CHANGES)
     yield job
-    for driver in alive(job.drivers):
-        for process in [*driver.children(recursive=True), driver]:
-            process.kill()
+    job.kill()
 
 
 def test_a_worker_killed_in_each_stage_changes_nothing(
@@ -195,7 +92,7 @@ def test_the_driver_killed_in_each_stage_changes_nothing(
     for kind in KINDS:
         driver = job.start(launcher="ray" if kind == "evaluate" else "process")
         job.wait_for(partial(job.under_way, stages[kind]))
-        workers = [p for p in driver.children(recursive=True) if _is_worker(p)]
+        workers = [p for p in driver.children(recursive=True) if is_worker(p)]
         assert len(workers) == (kind == "evaluate")
         driver.kill()
         killed_at[kind] = time.time()

@@ -1,0 +1,196 @@
+"""Trainings that are told to end, hang, or have no disk left: the same command goes on from there.
+
+The commands run as a user runs them; a fault comes while the student trains.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from job import SECONDS, Job, gone, is_worker
+from pair import Pair, in_pair, make
+from small_run import small_config, wait_for
+
+from knife.plan import plan_run
+from knife.store import Store
+from knife.train.context import PlainContext
+from knife.train.stage import Stage
+
+pytestmark = pytest.mark.faults
+
+CHANGES: dict[str, Any] = {
+    "methods": ["knife"],
+    "data": {"world": {"train": 300, "dev": 40, "test": 100}},
+    "student": {"epochs": 8},
+    "scale": {"checkpoint_steps": 20},
+}
+Recorded = Callable[[str, object], None]
+
+
+def work(context: Pair, folder: Path) -> None:
+    make(small_config(folder / "pair", **CHANGES), context)
+
+
+@pytest.fixture(scope="module")
+def in_peace(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Store]:
+    """The stores of uninterrupted runs by one process and by two workers."""
+    folder = tmp_path_factory.mktemp("in-peace")
+    wait = in_pair(work, folder)
+    with PlainContext() as context:
+        make(small_config(folder / "alone", **CHANGES), context)
+    wait()
+    return {1: Store(folder / "alone"), 2: Store(folder / "pair")}
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    job = Job(tmp_path, CHANGES)
+    yield job
+    job.kill()
+
+
+def steps_of(job: Job, stage: Stage) -> list[int]:
+    """Steps of the checkpoints of a stage under way."""
+    folder = job.store / "work" / f"{stage.kind}-{stage.key}" / "checkpoints"
+    return sorted(int(path.parent.name[5:]) for path in folder.glob("*/place.json"))
+
+
+def rows(job: Job, stage: Stage) -> list[dict[str, Any]]:
+    """The journal of a stage, under way or done."""
+    for folder in (
+        job.store / stage.kind / stage.key,
+        job.store / "work" / f"{stage.kind}-{stage.key}",
+    ):
+        if (folder / "journal.jsonl").is_file():
+            lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+    return []
+
+
+def trains_again(job: Job, stage: Stage, since: float) -> float:
+    """Wait for a row of the journal that is younger; how many seconds."""
+    job.wait_for(lambda: any(row["time"] > since for row in rows(job, stage)), pause=0.1)
+    return min(row["time"] for row in rows(job, stage) if row["time"] > since) - since
+
+
+def same_as(job: Job, in_peace: Store) -> None:
+    """Every artifact is whole, and weights, states and predictions are as in peace."""
+    store = Store(job.store)
+    for stage in plan_run(small_config(job.store, **CHANGES)).stages:
+        assert store.damage(stage.kind, stage.key) == []
+        for path in store.path(stage.kind, stage.key).rglob("*"):
+            if path.suffix == ".safetensors" or path.name in ("predictions.jsonl", "states.json"):
+                other = in_peace.root / path.relative_to(store.root)
+                assert path.read_bytes() == other.read_bytes(), other
+
+
+@pytest.mark.parametrize(("launcher", "workers"), [("process", 1), ("ray", 2)])
+def test_a_driver_told_to_end_leaves_a_checkpoint_and_143(
+    job: Job, in_peace: dict[int, Store], launcher: str, workers: int
+) -> None:
+    student = job.stages()["student"]
+    # Far from any checkpoint of its own.
+    driver = job.start(launcher=launcher, workers=workers, checkpoint_steps=10_000)
+    job.wait_for(lambda: len(rows(job, student)) > 2)
+    step = rows(job, student)[-1]["step"]
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(SECONDS) == 143, job.output(".err")
+    assert "terminated" in job.output(".err")
+    (kept,) = steps_of(job, student)
+    assert kept >= step
+    job.start(launcher=launcher, workers=workers, checkpoint_steps=10_000)
+    job.result()
+    assert min(row["step"] for row in rows(job, student) if "note" not in row) <= step
+    same_as(job, in_peace[workers])
+
+
+def test_a_worker_told_to_end_leaves_a_checkpoint_and_the_run_goes_on(
+    job: Job, in_peace: dict[int, Store]
+) -> None:
+    student = job.stages()["student"]
+    job.start(launcher="ray", workers=2, checkpoint_steps=10_000)
+    group = job.workers(2)
+    job.wait_for(lambda: len(rows(job, student)) > 2)
+    step, told_at = rows(job, student)[-1]["step"], time.time()
+    group[1].send_signal(signal.SIGTERM)
+    job.wait_for(lambda: gone(group))
+    job.result()
+    later = [row["step"] for row in rows(job, student) if row["time"] > told_at]
+    # No step was done twice.
+    assert min(later) >= step
+    same_as(job, in_peace[2])
+
+
+def test_a_worker_that_hangs_is_found_and_replaced(
+    job: Job, in_peace: dict[int, Store], record_property: Recorded
+) -> None:
+    student = job.stages()["student"]
+    job.start(launcher="ray", workers=2, hang_seconds=10)
+    group = job.workers(2)
+    job.wait_for(lambda: steps_of(job, student))
+    hung_at = time.time()
+    group[1].send_signal(signal.SIGSTOP)
+    # Its last row may come a moment later.
+    seconds = trains_again(job, student, hung_at + 5)
+    record_property("recovery", f"worker hangs: training again after {seconds + 5:.0f} s")
+    job.result()
+    assert gone(group)
+    same_as(job, in_peace[2])
+
+
+def test_a_full_disk_ends_the_run_and_a_larger_one_lets_it_go_on(
+    job: Job, in_peace: dict[int, Store]
+) -> None:
+    if os.geteuid():
+        pytest.skip("a small disk is a tmpfs, which needs root")
+    student = job.stages()["student"]
+    job.store.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "knife-test", job.store], check=True)
+    try:
+        driver = job.start(launcher="process")
+        job.wait_for(lambda: steps_of(job, student))
+        filler = job.store / "filler"
+        with filler.open("wb") as file:
+            while psutil.disk_usage(str(job.store)).free:
+                try:
+                    file.write(b"x" * 4096)
+                    file.flush()
+                except OSError:
+                    break
+        assert driver.wait(SECONDS) == 2
+        err = job.output(".err")
+        assert "the disk is full; free space or give another store" in err
+        assert "Traceback" not in err
+        kept = steps_of(job, student)
+        assert kept
+        filler.unlink()
+        job.start(launcher="process")
+        job.result()
+        assert rows(job, student)[0]["step"] <= kept[0]
+        same_as(job, in_peace[1])
+    finally:
+        job.kill()
+        wait_for(lambda: subprocess.run(["umount", job.store]).returncode == 0, 20, pause=0.5)
+
+
+def test_a_loss_that_is_no_number_ends_a_run_at_once(job: Job) -> None:
+    job.changes = CHANGES | {"student": {"epochs": 8, "learning_rate": 3e37}}
+    started = time.monotonic()
+    driver = job.start(launcher="ray", workers=2)
+    assert driver.wait(SECONDS) == 1
+    err = job.output(".err")
+    assert "the loss is no finite number at step" in err
+    assert "examples of that batch: " in err
+    assert "last good checkpoint: " in err
+    # Not tried again and again.
+    assert not [p for p in driver.children(recursive=True) if is_worker(p)]
+    assert time.monotonic() - started < 90

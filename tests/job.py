@@ -1,0 +1,122 @@
+"""A run that is started as a command, to be killed and started again."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from small_run import SMALL, small_config, wait_for
+
+from knife.config import merge
+from knife.plan import plan_run
+from knife.train.stage import Stage
+
+SECONDS = 300
+
+
+@dataclass
+class Job:
+    """A run that is started as a command, again and again, on one store."""
+
+    folder: Path
+    changes: dict[str, Any]
+    drivers: list[psutil.Popen] = field(default_factory=list)
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    def stages(self) -> dict[str, Stage]:
+        """The stages by kind; of the evaluations, the student's."""
+        plan = plan_run(small_config(self.store, **self.changes))
+        (member,) = plan.members
+        return {stage.kind: stage for stage in plan.stages} | {"evaluate": member.evaluate}
+
+    def start(self, **scale: Any) -> psutil.Popen:
+        """Start the driver."""
+        values = merge(merge(SMALL, self.changes), {"scale": scale, "store": str(self.store)})
+        path = self.folder / f"run-{len(self.drivers)}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        with path.with_suffix(".out").open("w") as out, path.with_suffix(".err").open("w") as err:
+            command = [sys.executable, "-m", "knife", "run", str(path), "--json"]
+            self.drivers.append(psutil.Popen(command, stdout=out, stderr=err))
+        return self.drivers[-1]
+
+    def output(self, suffix: str = ".out") -> str:
+        """What the last driver has printed."""
+        return (self.folder / f"run-{len(self.drivers) - 1}{suffix}").read_text()
+
+    def wait_for(self, condition: Callable[[], object], pause: float = 0.005) -> None:
+        """Poll until the condition holds, while the driver lives."""
+
+        def reached() -> bool:
+            found = bool(condition())
+            assert found or self.drivers[-1].poll() is None, self.output(".err")
+            return found
+
+        wait_for(reached, SECONDS, pause)
+
+    def workers(self, number: int) -> list[psutil.Process]:
+        """Ray's train workers below the driver, once there are so many."""
+        found: list[psutil.Process] = []
+
+        def there() -> bool:
+            found[:] = filter(is_worker, self.drivers[-1].children(recursive=True))
+            return len(found) == number
+
+        self.wait_for(there, pause=0.1)
+        return found
+
+    def under_way(self, stage: Stage) -> bool:
+        """Whether a stage works and has left something to go on with."""
+        folder = self.store / "work" / f"{stage.kind}-{stage.key}"
+        if stage.kind == "evaluate":
+            # Nothing is left but the predictions, and these at the very end.
+            return folder.is_dir()
+        pattern = "shard-*.json" if stage.kind == "states" else "checkpoints/*/place.json"
+        return any(True for _ in folder.glob(pattern))
+
+    def published(self, stage: Stage) -> bool:
+        return (self.store / stage.kind / stage.key).exists()
+
+    def result(self) -> dict[str, Any]:
+        """Wait for the driver's end; its JSON document."""
+        status = self.drivers[-1].wait(SECONDS)
+        assert status == 0, self.output(".err")
+        found: dict[str, Any] = json.loads(self.output())
+        return found
+
+    def kill(self) -> None:
+        """End what still runs."""
+        for driver in alive(self.drivers):
+            for process in [*driver.children(recursive=True), driver]:
+                process.kill()
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it is a train worker of Ray's."""
+    try:
+        return "RayTrainWorker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run: one that has ended may wait for its parent to ask for its status."""
+    left = []
+    for process in processes:
+        try:
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                left.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return left
+
+
+def gone(processes: Sequence[psutil.Process]) -> bool:
+    """Whether none of them runs."""
+    return not alive(processes)
