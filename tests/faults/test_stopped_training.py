@@ -79,7 +79,8 @@ def rows(job: Job, stage: Stage) -> list[dict[str, Any]]:
 def trains_again(job: Job, stage: Stage, since: float) -> float:
     """Wait for a row of the journal that is younger; how many seconds."""
     job.wait_for(lambda: any(row["time"] > since for row in rows(job, stage)), pause=0.1)
-    return min(row["time"] for row in rows(job, stage) if row["time"] > since) - since
+    times = (float(row["time"]) for row in rows(job, stage))
+    return min(seconds for seconds in times if seconds > since) - since
 
 
 def same_as(job: Job, in_peace: Store) -> None:

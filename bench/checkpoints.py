@@ -1,0 +1,79 @@
+"""Cost of checkpoints at the default interval, as a share of the training's time.
+
+python bench/checkpoints.py [20M] [tiny]
+
+A training with a checkpoint every few steps beside one without any tells what one checkpoint costs;
+at the default interval it costs that much every `scale.checkpoint_steps`.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from workload import model_folder, random_tokens
+
+import torch  # isort: skip  (after the threads are set)
+
+from knife.config import Scale, Training
+from knife.data.tokens import Tokens
+from knife.method.backbone import load_backbone
+from knife.method.objective import Objective
+from knife.train.context import Context, PlainContext
+from knife.train.loop import Job, train
+
+BATCH, STEPS = 8, 60
+INTERVAL = 10
+ROUNDS = 5
+
+
+def seconds(folder: Path, tokens: list[Tokens], interval: int, context: Context) -> float:
+    """Seconds of a training of `STEPS` steps with a checkpoint every `interval` of them."""
+    objective = Objective(load_backbone(folder))
+    with tempfile.TemporaryDirectory() as name:
+        job = Job(
+            train=tokens,
+            ids=[str(row) for row in range(len(tokens))],
+            dev=tokens[:1],
+            pad_id=0,
+            rationale=False,
+            teacher=None,
+            save=lambda path, _: path.mkdir(),
+            training=Training(epochs=1, batch_size=BATCH, learning_rate=1e-4),
+            scale=Scale(checkpoint_steps=interval),
+            seed=0,
+        )
+        started = time.perf_counter()
+        train(objective, job, Path(name), context)
+        return time.perf_counter() - started
+
+
+def main() -> None:
+    default = Scale().checkpoint_steps
+    for size in sys.argv[1:] or ["20M", "tiny"]:
+        tokens = random_tokens(STEPS * BATCH, inputs=64, rationale=1, choices=2, choice=3)
+        with tempfile.TemporaryDirectory() as name, PlainContext() as context:
+            context.device = torch.device("cpu")
+            folder = model_folder(size, Path(name))
+            seconds(folder, tokens, STEPS, context)
+            rounds = [
+                (
+                    seconds(folder, tokens, STEPS, context),
+                    seconds(folder, tokens, INTERVAL, context),
+                )
+                for _ in range(ROUNDS)
+            ]
+        step = statistics.median(without for without, _ in rounds) / STEPS
+        # None in the last step: the training is over.
+        costs = [(with_ - without) / (STEPS // INTERVAL - 1) for without, with_ in rounds]
+        shares = sorted(100 * cost / (default * step) for cost in costs)
+        print(
+            f"{size:5} {1000 * step:7.1f} ms a step, {statistics.median(costs):6.3f} s a checkpoint: "
+            f"{statistics.median(shares):.2f} % of the time at one in {default} steps "
+            f"({shares[0]:.2f} to {shares[-1]:.2f} in {ROUNDS} rounds)"
+        )
+
+
+if __name__ == "__main__":
+    main()
