@@ -68,8 +68,9 @@ def main() -> None:
         # None in the last step: the training is over.
         costs = [(with_ - without) / (STEPS // INTERVAL - 1) for without, with_ in rounds]
         shares = sorted(100 * cost / (default * step) for cost in costs)
+        cost = statistics.median(costs)
         print(
-            f"{size:5} {1000 * step:7.1f} ms a step, {statistics.median(costs):6.3f} s a checkpoint: "
+            f"{size:5} {1000 * step:7.1f} ms a step, {cost:6.3f} s a checkpoint: "
             f"{statistics.median(shares):.2f} % of the time at one in {default} steps "
             f"({shares[0]:.2f} to {shares[-1]:.2f} in {ROUNDS} rounds)"
         )
