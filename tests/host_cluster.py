@@ -32,6 +32,7 @@ class Hosts:
     """Host 1 has the head of a Ray cluster, without CPUs for workers; the others have one each."""
 
     name: str
+    number: int
     environment: dict[str, str]
 
     def __call__(self, *words: str) -> str:
@@ -55,19 +56,31 @@ class Hosts:
         words = [str(SCRIPT), "exec", str(host), *command]
         return psutil.Popen(words, env=self.environment, **options)
 
+    def processes(self, host: int, words: str) -> list[psutil.Process]:
+        """The processes on a host that have some words in their command."""
+        pids = subprocess.check_output(["ip", "netns", "pids", f"{self.name}-{host}"], text=True)
+        found = []
+        for pid in pids.split():
+            with suppress(psutil.Error):
+                process = psutil.Process(int(pid))
+                if words in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
     def workers(self) -> dict[int, list[psutil.Process]]:
         """Ray's train workers by host."""
-        found: dict[int, list[psutil.Process]] = {}
-        for namespace in subprocess.check_output(["ip", "netns", "list"], text=True).split():
-            if not namespace.startswith(f"{self.name}-"):
-                continue
-            pids = subprocess.check_output(["ip", "netns", "pids", namespace], text=True)
-            for pid in pids.split():
-                with suppress(psutil.Error):
-                    process = psutil.Process(int(pid))
-                    if "RayTrainWorker" in " ".join(process.cmdline()):
-                        found.setdefault(int(namespace.rpartition("-")[2]), []).append(process)
-        return found
+        found = {host: self.processes(host, "RayTrainWorker") for host in range(2, self.number + 1)}
+        return {host: workers for host, workers in found.items() if workers}
+
+    def repair(self) -> None:
+        """Wait until no worker is left, heal every network and start Ray where it has gone."""
+        for host in range(2, self.number + 1):
+            self("heal", str(host))
+        wait_for(lambda: not self.workers(), SECONDS, pause=0.2)
+        for host in range(2, self.number + 1):
+            if not self.processes(host, "/raylet "):
+                self("kill", str(host))
+                self("start", str(host))
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +95,11 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
     }
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
-    hosts = Hosts(environment["KNIFE_HOSTS"], environment)
+    hosts = Hosts(environment["KNIFE_HOSTS"], request.module.HOSTS, environment)
     try:
-        hosts("up", str(request.module.HOSTS))
+        hosts("up", str(hosts.number))
         hosts("start", "1", "--cpus", "0")
-        for host in range(2, request.module.HOSTS + 1):
-            hosts("start", str(host))
+        hosts.repair()
         yield hosts
     finally:
         hosts("down")
@@ -143,8 +155,9 @@ class HostsRun:
         return found
 
     def end(self) -> None:
-        """End the driver, if it runs."""
+        """End the driver, if it runs, and make the hosts ready for the next run."""
         for driver in self.drivers:
             if driver.poll() is None:
                 driver.kill()
                 driver.wait()
+        self.hosts.repair()

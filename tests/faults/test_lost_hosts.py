@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 import pytest
-from host_cluster import Hosts, HostsRun, hosts, needs_hosts  # noqa: F401  (a fixture)
+from host_cluster import SECONDS, Hosts, HostsRun, hosts, needs_hosts  # noqa: F401  (a fixture)
 from pair import Pair, in_pair, make
-from small_run import SMALL
+from small_run import SMALL, wait_for
 
 from knife.config import merge, parse
 from knife.plan import plan_run
@@ -96,6 +96,13 @@ def trains_again(run: HostsRun, fault_at: float, step: int) -> float:
     return later[0] - fault_at
 
 
+def went_on_from(run: HostsRun, step: int, before: list[dict[str, Any]], fault_at: float) -> None:
+    """The training went on from the checkpoint at `step`: at most one interval was done twice."""
+    kept = [row for row in rows(run) if row["time"] < fault_at]
+    assert kept[-1]["step"] == step
+    assert step >= before[-1]["step"] - CHANGES["scale"]["checkpoint_steps"]
+
+
 def same_as(run: HostsRun, in_peace: Store) -> None:
     """Every artifact is whole, and weights, states and predictions are as in peace."""
     store = Store(run.store)
@@ -120,9 +127,76 @@ def test_a_host_that_dies_is_replaced_by_a_spare(
     assert lost not in run.hosts.workers()
     record_property("recovery", f"host killed, spare there: training again after {seconds:.0f} s")
     run.result()
-    kept = [row for row in rows(run) if row["time"] < killed_at]
-    # At most one interval of checkpoints was done twice.
-    assert kept[-1]["step"] >= before[-1]["step"] - CHANGES["scale"]["checkpoint_steps"]
-    assert kept[-1]["step"] == step
+    went_on_from(run, step, before, killed_at)
     same_as(run, in_peace)
-    run.hosts("start", str(lost))
+
+
+def test_a_network_that_is_cut_for_30_seconds_is_waited_for(
+    run: HostsRun, in_peace: Store, record_property: Recorded
+) -> None:
+    workers = train_until_checkpoint(run)
+    cut = str(max(workers))
+    cut_at = time.time()
+    run.hosts("cut", cut)
+    # A real time: what is promised is about the seconds.
+    wait_for(lambda: time.time() - cut_at >= 30, pause=0.1)
+    silent = [row["time"] for row in rows(run)]
+    assert silent[-1] < cut_at + 5
+    run.hosts("heal", cut)
+    seconds = trains_again(run, cut_at + 30, rows(run)[-1]["step"])
+    assert run.hosts.workers() == workers
+    record_property("recovery", f"cut for 30 s: training again {seconds:.0f} s after it was healed")
+    run.result()
+    assert [row["time"] for row in rows(run)][: len(silent)] == silent
+    same_as(run, in_peace)
+
+
+def test_a_host_that_is_cut_off_for_good_is_replaced_by_a_spare(
+    run: HostsRun, in_peace: Store, record_property: Recorded
+) -> None:
+    workers = train_until_checkpoint(run)
+    lost = max(workers)
+    before = rows(run)
+    run.hosts("cut", str(lost))
+    cut_at = time.time()
+    seconds = trains_again(run, cut_at + 5, step := checkpoint_step(run)) + 5
+    record_property("recovery", f"cut for good, spare there: training again after {seconds:.0f} s")
+    run.result()
+    went_on_from(run, step, before, cut_at + 5)
+    same_as(run, in_peace)
+
+
+def test_a_job_that_is_started_again_after_its_driver_was_killed_goes_on(
+    run: HostsRun, in_peace: Store, record_property: Recorded
+) -> None:
+    train_until_checkpoint(run)
+    before = rows(run)
+    run.drivers[-1].kill()
+    killed_at = time.time()
+    run.drivers[-1].wait()
+    run.start()
+    seconds = trains_again(run, killed_at, step := checkpoint_step(run))
+    record_property("recovery", f"driver killed, started again: training after {seconds:.0f} s")
+    result = run.result()
+    assert {stage["kind"] for stage in result["made"]} == {"student", "evaluate"}
+    went_on_from(run, step, before, killed_at)
+    same_as(run, in_peace)
+
+
+def test_a_store_that_one_host_has_for_itself_is_refused(run: HostsRun, tmp_path: Path) -> None:
+    """The driver's host and two of its workers share the folder, the third has one of its own."""
+    run.hosts("kill", "3")
+    run.hosts("start", "3", "--own-folder", str(tmp_path))
+    run.changes = merge(CHANGES, {"scale": {"workers": 3}, "student": {"batch_size": 30}})
+    run.changes = merge(run.changes, {"teacher": {"batch_size": 30}})
+    driver = run.start()
+    assert driver.wait(SECONDS) == 2
+    error = run.output(".err").splitlines()[-1]
+    address = run.hosts("address", "3")
+    assert error == (
+        f"error: store: {run.store} is another folder on {run.hosts.name}-3 ({address}) than where "
+        "the run was started; give a folder that all hosts mount at this path, or a bucket"
+    )
+    assert not (run.store / "teacher").exists()
+    assert [path.name for path in (run.store / "work").iterdir()] == []
+    run.hosts("kill", "3")
