@@ -6,14 +6,14 @@ from knife.config import RunConfig, Scale
 
 
 def batch_faults(config: RunConfig) -> list[str]:
-    """Batches that do not divide over the workers."""
+    """Batches that are too small to give every worker an example."""
     faults = []
     for name, training in (("teacher", config.teacher), ("student", config.student)):
         parts = config.scale.workers * training.accumulate
-        if training.batch_size % parts:
+        if training.batch_size < parts:
             faults.append(
-                f"{name}.batch_size: must be a multiple of scale.workers x {name}.accumulate "
-                f"= {parts}, but got {training.batch_size}"
+                f"{name}.batch_size: must be at least scale.workers x {name}.accumulate = {parts}, "
+                f"but got {training.batch_size}"
             )
     return faults
 

@@ -26,6 +26,7 @@ from knife.train.divergence import FirstBad
 from knife.train.engine import gathered_state, start_engine
 from knife.train.evaluate import accuracy_and_loss, score_split
 from knife.train.journal import Journal
+from knife.train.shares import write_shares
 from knife.train.stop import Agreement, noted
 
 LOG_STEPS = 10
@@ -121,7 +122,7 @@ def _train(
         for note in found.notes:
             journal.note(place.step, note)
     lengths = [len(t.input_ids) + job.rationale * len(t.rationale_ids) for t in job.train]
-    means, agreement = _Means(context), Agreement(context)
+    means, agreement, examples_taken = _Means(context), Agreement(context), 0
     started, saved_step = time.monotonic() - place.seconds, place.step
     logged_step, logged_at = place.step, time.monotonic()
 
@@ -137,6 +138,7 @@ def _train(
                 # Dropout hangs on these, so that no state of a random generator is to be kept.
                 torch.manual_seed(hash((job.seed, place.step, context.rank, number)) % 2**62)
                 means.add(_micro_step(engine, job, part, context), place.step)
+                examples_taken += sum(weight > 0 for weight in part.weights)
                 context.beat()
             place.step, place.batch = place.step + 1, place.batch + 1
             stop = agreement.reached(told() or context.told())
@@ -176,6 +178,7 @@ def _train(
             saved_step = place.step
         logged_at = time.monotonic()
     checkpoints.settle()
+    write_shares(work, context, examples_taken)
     if journal:
         journal.close()
         _finish(work, place, time.monotonic() - started)

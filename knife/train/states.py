@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from knife.data.batches import collate, evaluation_rows
 from knife.data.tokens import Tokens
 from knife.method.states import SHARD_BYTES, Moments, Summary, example_states, write_shard
 from knife.train.checkpoint import write_json
-from knife.train.context import Context, gather
+from knife.train.context import Context, share
 from knife.train.journal import Journal
 from knife.train.place import Place, Split, load_published
+from knife.train.shares import write_shares
 from knife.train.stage import StatesStage
 
 BATCH_SIZE = 64
@@ -42,34 +44,40 @@ def compute_states(stage: StatesStage, place: Place) -> None:
         stored=stage.stored,
     )
     shards = _shards(split.tokens, summary)
+    kept = [work / f"shard-{number:05d}.json" for number in range(len(shards))]
+    # As rank 0 sees them, so that no shard is computed twice or left out.
+    missing = share([number for number, path in enumerate(kept) if not path.is_file()])
+    own = missing[context.rank :: context.world_size]
     journal = Journal(work) if context.rank == 0 else None
-    moments = Moments(stage.layers)
-    for number in range(context.rank, len(shards), context.world_size):
-        path = work / f"shard-{number:05d}.safetensors"
-        kept = path.with_suffix(".json")
-        own = Moments(stage.layers)
-        if kept.is_file():
-            values = json.loads(kept.read_text())
-            own.tokens = values["tokens"]
-            own.sums_L3 = torch.tensor(values["sums"], dtype=torch.float64)
-        else:
-            parts = list(_parts(backbone, split, shards[number], stage.layers, context))
-            for part in parts:
-                own.add(part["input"])
-            if stage.stored:
-                write_shard(path, shards[number], parts, summary)
-            write_json(kept, {"tokens": own.tokens, "sums": own.sums_L3.tolist()})
-        moments.merge(own)
+    for number in own:
+        moments = Moments(stage.layers)
+        parts = list(_parts(backbone, split, shards[number], stage.layers, context))
+        for part in parts:
+            moments.add(part["input"])
+        if stage.stored:
+            write_shard(kept[number].with_suffix(".safetensors"), shards[number], parts, summary)
+        write_json(kept[number], {"tokens": moments.tokens, "sums": moments.sums_L3.tolist()})
         if journal:
             journal.add(number + 1, None, {"shards": number + 1})
-    everybody = gather((moments.tokens, moments.sums_L3))
+    write_shares(work, context, sum(len(shards[number]) for number in own))
     if journal:
         journal.close()
-        moments.tokens = sum(tokens for tokens, _ in everybody)
-        moments.sums_L3 = torch.stack([sums for _, sums in everybody]).sum(0)
+        moments = _merged(kept, stage.layers)
         replace(summary, variance=moments.variance(), tokens=moments.tokens).write(work)
-        for kept in work.glob("shard-*.json"):
-            kept.unlink()
+        for path in kept:
+            path.unlink()
+
+
+def _merged(kept: Sequence[Path], layers: Sequence[int]) -> Moments:
+    """The moments of all shards, in one order at any number of workers."""
+    merged = Moments(layers)
+    for path in kept:
+        values = json.loads(path.read_text())
+        moments = Moments(layers)
+        moments.tokens = values["tokens"]
+        moments.sums_L3 = torch.tensor(values["sums"], dtype=torch.float64)
+        merged.merge(moments)
+    return merged
 
 
 def _shards(tokens: Sequence[Tokens], summary: Summary) -> list[list[int]]:

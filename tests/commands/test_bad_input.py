@@ -102,7 +102,7 @@ def test_faults_of_scale_store_data_models_and_layers_all_at_once(
     faults = "\n".join(ended.faults)
     assert "scale.workers: 64 workers need a CPU each, but this machine has" in faults
     assert "ask for fewer" in faults
-    assert "student.batch_size: must be a multiple of scale.workers" in faults
+    assert "student.batch_size: must be at least scale.workers" in faults
     assert f"store: {tmp_path / 'file' / 'store'}" in faults
     assert "give another store" in faults
     assert "data.source: 'cretures'" in faults

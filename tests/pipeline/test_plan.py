@@ -206,14 +206,14 @@ def test_all_faults_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
     config = small_config(
         tmp_path / "file" / "store",
         methods=["knife", *variants],
-        scale={"launcher": "ray", "workers": 3},
+        scale={"launcher": "ray", "workers": 30},
     )
     with pytest.raises(UserError) as caught:
         plan_run(config)
     faults = caught.value.faults
     for start in (
-        "teacher.batch_size: must be a multiple of scale.workers x teacher.accumulate = 3",
-        "student.batch_size: must be a multiple of scale.workers x student.accumulate = 3",
+        "teacher.batch_size: must be at least scale.workers x teacher.accumulate = 30",
+        "student.batch_size: must be at least scale.workers x student.accumulate = 30",
         f"store: {tmp_path / 'file' / 'store'}: {tmp_path / 'file'} is a file",
         f"model.student: {tmp_path / 'empty'} has no config.json",
         "model: teacher and student must both be encoder-decoders or both be encoders",

@@ -129,7 +129,7 @@ def test_stop_and_resume_is_an_uninterrupted_training(
     assert student.steps == 12 - 6
     assert same_weights(tmp_path / "cut", tmp_path / "whole")
     names = {path.name for path in (tmp_path / "whole").iterdir()}
-    assert names == {"model", "journal.jsonl", "trained.json"}
+    assert names == {"model", "journal.jsonl", "trained.json", "workers.json"}
     assert {path.name for path in (tmp_path / "cut").iterdir()} == names
     # One more start finds the training done.
     assert student.train(tmp_path / "cut", context) == whole

@@ -4,6 +4,8 @@ A fault comes while the student trains and has a checkpoint.
 """
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import psutil
 import pytest
 from host_cluster import SECONDS, Hosts, HostsRun, hosts, needs_hosts  # noqa: F401  (a fixture)
 from pair import Pair, in_pair, make
+from ray_cluster import RAY
 from small_run import SMALL, wait_for
 
 from knife.config import merge, parse
@@ -30,6 +33,15 @@ CHANGES: dict[str, Any] = {
     "student": {"epochs": 16},
     "scale": {"launcher": "ray", "workers": 2, "placement": "spread", "checkpoint_steps": 25},
 }
+SMALL_DEMO = [
+    "data.world.train=120",
+    "data.world.dev=20",
+    "data.world.test=20",
+    "teacher.epochs=2",
+    "student.epochs=3",
+    "scale.workers=2",
+    "scale.placement=spread",
+]
 Recorded = Callable[[str, object], None]
 
 
@@ -74,11 +86,11 @@ def checkpoint_step(run: HostsRun) -> int:
 
 
 def train_until_checkpoint(run: HostsRun) -> dict[int, list[psutil.Process]]:
-    """Start the run and wait for a checkpoint of the student; its workers by host."""
+    """Start the run and wait for a checkpoint of the student; its workers, one a host, by host."""
     run.start()
     run.wait_for(lambda: checkpoint_step(run))
     workers = run.hosts.workers()
-    assert sorted(map(len, workers.values())) == [1, 1]
+    assert [len(found) for found in workers.values()] == [1] * run.config.scale.workers
     return workers
 
 
@@ -129,6 +141,31 @@ def test_a_host_that_dies_is_replaced_by_a_spare(
     run.result()
     went_on_from(run, step, before, killed_at)
     same_as(run, in_peace)
+
+
+def test_without_a_spare_a_run_shrinks_and_grows_back(
+    run: HostsRun, record_property: Recorded
+) -> None:
+    elastic = {"scale": {"workers": 3, "min_workers": 2}, "student": {"epochs": 500}}
+    run.changes = merge(CHANGES, elastic)
+    workers = train_until_checkpoint(run)
+    lost = max(workers)
+    run.hosts("kill", str(lost))
+    killed_at = time.time()
+    step = checkpoint_step(run)
+    seconds = trains_again(run, killed_at, step)
+    assert sorted(run.hosts.workers()) == sorted(workers.keys() - {lost})
+    record_property("recovery", f"host killed, no spare: two of three train after {seconds:.0f} s")
+    run.hosts("start", str(lost))
+    back_at = time.time()
+    run.wait_for(lambda: run.hosts.workers().keys() == workers.keys(), pause=0.2)
+    grown_at = time.time()
+    seconds = trains_again(run, grown_at, checkpoint_step(run)) + grown_at - back_at
+    record_property("recovery", f"host back: three of three train after {seconds:.0f} s")
+    # It went on from where it was: the losses are no new training's.
+    trained = [row for row in rows(run) if "loss" in row["metrics"]]
+    first = trained[0]["metrics"]["loss"]
+    assert max(row["metrics"]["loss"] for row in trained if row["time"] > killed_at) < first
 
 
 def test_a_network_that_is_cut_for_30_seconds_is_waited_for(
@@ -187,8 +224,7 @@ def test_a_store_that_one_host_has_for_itself_is_refused(run: HostsRun, tmp_path
     """The driver's host and two of its workers share the folder, the third has one of its own."""
     run.hosts("kill", "3")
     run.hosts("start", "3", "--own-folder", str(tmp_path))
-    run.changes = merge(CHANGES, {"scale": {"workers": 3}, "student": {"batch_size": 30}})
-    run.changes = merge(run.changes, {"teacher": {"batch_size": 30}})
+    run.changes = merge(CHANGES, {"scale": {"workers": 3}})
     driver = run.start()
     assert driver.wait(SECONDS) == 2
     error = run.output(".err").splitlines()[-1]
@@ -200,3 +236,31 @@ def test_a_store_that_one_host_has_for_itself_is_refused(run: HostsRun, tmp_path
     assert not (run.store / "teacher").exists()
     assert [path.name for path in (run.store / "work").iterdir()] == []
     run.hosts("kill", "3")
+
+
+def test_both_hosts_have_their_share_of_every_job(run: HostsRun, tmp_path: Path) -> None:
+    """As `knife submit` and as `ray job submit` send it; the second finds everything done."""
+    (tmp_path / "folder").mkdir()
+    words = ["run", "demo", "methods=[knife]", "seeds=[0]", *SMALL_DEMO, f"store={run.store}"]
+    knife = [sys.executable, "-m", "knife", "submit", "--address", run.hosts.dashboard, "--"]
+    ray = [RAY, "job", "submit", "--address", run.hosts.dashboard, "--working-dir", "."]
+    for command in ([*knife, *words], [*ray, "--", "python", "-m", "knife", *words]):
+        done = subprocess.run(
+            command,
+            cwd=tmp_path / "folder",
+            env=run.hosts.environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "verdict and config: " in done.stdout
+    assert "nothing was trained again" in done.stdout
+    for kind, examples in (("teacher", 240), ("states", 120), ("student", 360)):
+        (path,) = (run.store / kind).glob("*/workers.json")
+        shares = json.loads(path.read_text())
+        assert [share["rank"] for share in shares] == [0, 1]
+        assert len({share["host"] for share in shares}) == 2
+        assert all(share["host"].startswith(run.hosts.name) for share in shares)
+        assert sum(share["examples"] for share in shares) == examples
+        assert min(share["examples"] for share in shares) >= 0.4 * examples
