@@ -23,6 +23,12 @@
 # KNIFE_HOSTS is a name before those of the hosts (knife), one for each cluster of a machine.
 set -euo pipefail
 
+# When Ray takes a host for lost: after 8 s where it refuses, after 72 s of silence, in which a cut of
+# 30 s and TCP's pauses behind it have room. Ray's own 3 s, 10 s and 5 leave too little of it.
+export RAY_health_check_period_ms=${RAY_health_check_period_ms:-1000}
+export RAY_health_check_timeout_ms=${RAY_health_check_timeout_ms:-8000}
+export RAY_health_check_failure_threshold=${RAY_health_check_failure_threshold:-8}
+
 name=${KNIFE_HOSTS:-knife}
 bridge="$name-br"
 
