@@ -23,8 +23,10 @@
 # KNIFE_HOSTS is a name before those of the hosts (knife), one for each cluster of a machine.
 set -euo pipefail
 
-# When Ray takes a host for lost: after 8 s where it refuses, after 72 s of silence, in which a cut of
-# 30 s and TCP's pauses behind it have room. Ray's own 3 s, 10 s and 5 leave too little of it.
+# A cut of 30 s, and TCP's pauses behind it, shall end no connection and no host: Ray's own settings
+# close a connection after 30 s of silence and give a host up after 65. Here a host is lost after
+# 72 s of silence, or after 8 where it refuses.
+export RAY_grpc_keepalive_timeout_ms=${RAY_grpc_keepalive_timeout_ms:-80000}
 export RAY_health_check_period_ms=${RAY_health_check_period_ms:-1000}
 export RAY_health_check_timeout_ms=${RAY_health_check_timeout_ms:-8000}
 export RAY_health_check_failure_threshold=${RAY_health_check_failure_threshold:-8}
