@@ -13,11 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# First: it imports DeepSpeed in its own way, and allows what DeepSpeed's files need.
-import knife.train.engine  # noqa: F401
-
-from deepspeed.checkpoint import ds_to_universal  # isort: skip
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -48,6 +43,12 @@ def convert(folder: Path, target: Path, written: Shape, shape: Shape) -> Path | 
     to the other."""
     if written.precision != shape.precision or not (written.sharded and shape.sharded):
         return None
+    # Imported here: whoever only plans reads this module too. The engine first: it imports
+    # DeepSpeed in its own way, and allows what DeepSpeed's files need.
+    import knife.train.engine  # noqa: F401
+
+    from deepspeed.checkpoint import ds_to_universal  # isort: skip
+
     shutil.rmtree(target.parent, ignore_errors=True)
     target.parent.mkdir(parents=True)
     settings = Namespace(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,13 +186,19 @@ def test_a_full_disk_ends_the_run_and_a_larger_one_lets_it_go_on(
 
 def test_a_loss_that_is_no_number_ends_a_run_at_once(job: Job) -> None:
     job.changes = CHANGES | {"student": {"epochs": 8, "learning_rate": 3e37}}
-    started = time.monotonic()
     driver = job.start(launcher="ray", workers=2)
-    assert driver.wait(SECONDS) == 1
+    workers: set[int] = set()
+
+    def ended() -> bool:
+        with suppress(psutil.Error):
+            workers.update(p.pid for p in driver.children(recursive=True) if is_worker(p))
+        return driver.poll() is not None
+
+    wait_for(ended, SECONDS, pause=0.2)
+    assert driver.returncode == 1
     err = job.output(".err")
     assert "the loss is no finite number at step" in err
     assert "examples of that batch: " in err
     assert "last good checkpoint: " in err
-    # Not tried again and again.
-    assert not [p for p in driver.children(recursive=True) if is_worker(p)]
-    assert time.monotonic() - started < 90
+    # Not tried again and again: those that replace the first two find the note that they left.
+    assert 2 <= len(workers) <= 4
