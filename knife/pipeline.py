@@ -21,6 +21,7 @@ from knife.recording import (
 )
 from knife.report.verdict import Ceiling, Verdict, verdict
 from knife.store import Store, disk_faults
+from knife.track.secrets import redact_values
 from knife.train.checkpoint import write_json
 from knife.train.context import PlainContext
 from knife.train.stage import Stage
@@ -124,7 +125,8 @@ def run(config: RunConfig, display: Display) -> Result:
         plan.notes += damaged
         folder = store.root / "runs" / f"{config.name}-{plan.key}"
         folder.mkdir(parents=True, exist_ok=True)
-        resolved = config.model_dump(mode="json")
+        # The password of a tracking server stays out.
+        resolved = redact_values(config.model_dump(mode="json"))
         write_json(folder / "config.json", resolved)
         with Tracker(config.track.uri, store.root, config.track.experiment) as tracker:
             parent = tracker.open_run(config.name, plan.key, resolved, run_tags(plan))
