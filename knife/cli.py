@@ -126,7 +126,7 @@ def submit(
 
 @app.command()
 def predict(
-    student: Annotated[Path, typer.Argument(help="A student's folder: STORE/student/KEY")],
+    student: Annotated[str, typer.Argument(help="A student's folder or url: STORE/student/KEY")],
     file: Annotated[Path, typer.Argument(help="JSON Lines; answer and rationale may be missing")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write here instead of to stdout.")
@@ -136,8 +136,9 @@ def predict(
     """Let a student answer the questions of a file: one JSON line an example."""
     with exits():
         from knife import predict as answers
+        from knife.store import artifact_folder
 
-        found = answers.predict(student, file, output)
+        found = answers.predict(artifact_folder(student), file, output)
         if as_json:
             _print(found.to_dict())
         elif not output:
@@ -198,7 +199,7 @@ def cp(
 
 @app.command()
 def sync(
-    store: Annotated[Path, typer.Option(help="The store of a run.")] = Path("knife-store"),
+    store: Annotated[str, typer.Option(help="The store of a run.")] = "knife-store",
 ) -> None:
     """Send what MLflow has missed of runs and sweeps while it did not answer."""
     with exits("nothing is lost: the same command goes on from here"):
@@ -213,7 +214,7 @@ def sync(
 
 @app.command()
 def ui(
-    store: Annotated[Path, typer.Option(help="The store of a run.")] = Path("knife-store"),
+    store: Annotated[str, typer.Option(help="The store of a run.")] = "knife-store",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
     """Browse runs in the MLflow UI, on this machine alone (127.0.0.1)."""

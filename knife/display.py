@@ -92,9 +92,9 @@ def _looking(
     """A thread that looks several times a second, and once more at the end."""
     stop = threading.Event()
 
-    def look() -> None:
+    def look(*, last: bool = False) -> None:
         number = progress.number
-        for stage in progress.look(follower.newest()):
+        for stage in progress.look(follower.newest(), last=last):
             number += 1
             done(stage, number)
         for note in follower.take_notes():
@@ -112,7 +112,7 @@ def _looking(
     finally:
         stop.set()
         thread.join()
-        look()
+        look(last=True)
 
 
 def _render(progress: Progress, spinner: Spinner) -> RenderableType:

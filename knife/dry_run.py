@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -14,7 +13,7 @@ from knife.config import RunConfig
 from knife.memory import Need
 from knife.needs import size
 from knife.pipeline import missing_stages, refuse_what_cannot_fit
-from knife.plan import Plan, plan_run, store_folder
+from knife.plan import Plan, plan_run
 from knife.steps import total_steps
 from knife.store import Store
 from knife.train.stage import Stage, StudentStage, TeacherStage
@@ -52,7 +51,7 @@ class DryRun:
         stages: all stages, in order.
         needs: what the trainings need, without those of models whose files do not say their size.
         states: bytes on disk of the teacher's states.
-        store: the artifact store's folder.
+        store: the artifact store's folder or url.
         notes: what a user should know, one sentence each.
     """
 
@@ -62,12 +61,12 @@ class DryRun:
     stages: list[PlannedStage]
     needs: list[Estimate]
     states: int
-    store: Path
+    store: str
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self) | {"store": str(self.store)}
+        return asdict(self)
 
 
 def dry_run(config: RunConfig) -> DryRun:
@@ -77,14 +76,9 @@ def dry_run(config: RunConfig) -> DryRun:
         UserError: as the run would, where config, data or models are at fault.
     """
     plan = plan_run(config)
-    root = store_folder(config)
-    missing: list[Stage] = plan.stages
-    damaged: list[str] = []
-    have: set[str] = set()
-    if root.is_dir():
-        store = Store(root, write=False)
-        missing, damaged = missing_stages(plan, store, repair=False)
-        have = {stage.key for stage in plan.stages if store.has(stage.kind, stage.key)}
+    store = Store(config.store, write=False)
+    missing, damaged = missing_stages(plan, store, repair=False)
+    have = {stage.key for stage in plan.stages if store.has(stage.kind, stage.key)}
     make = {stage.key for stage in missing}
     stages = [_planned(stage, plan, make, have) for stage in plan.stages]
     splits = [
@@ -105,7 +99,7 @@ def dry_run(config: RunConfig) -> DryRun:
         stages=stages,
         needs=_estimates(plan),
         states=sum(need for need in plan.needs.values() if isinstance(need, int)),
-        store=root,
+        store=store.address,
         notes=plan.notes + damaged,
     )
 

@@ -1,16 +1,18 @@
 """A run from config to verdict: plan, make what the store lacks, track, conclude."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knife.bucket import is_url
 from knife.config import RunConfig, Scale
 from knife.data.jsonl import write_examples
 from knife.errors import raise_faults
 from knife.needs import find_room, free_disk, room_faults, room_notes, states_faults
-from knife.plan import Plan, data_files, inputs, needed, plan_run, store_folder
+from knife.plan import Plan, data_files, inputs, needed, plan_run
 from knife.recording import (
     accuracy,
     follow,
@@ -20,7 +22,7 @@ from knife.recording import (
     run_tags,
 )
 from knife.report.verdict import Ceiling, Verdict, verdict
-from knife.store import Store, disk_faults
+from knife.store import Store, disk_faults, store_root
 from knife.track.secrets import redact_values
 from knife.train.checkpoint import write_json
 from knife.train.context import PlainContext
@@ -40,7 +42,8 @@ class Result:
         plan: the run as stages.
         made: the stages that this start made; empty when the store had all of them.
         verdict: the comparison of methods.
-        folder: where config and verdict lie in the store.
+        store: the artifact store.
+        folder: where config and verdict lie on this host.
         tracking: MLflow's uri, without secrets, and the run's id.
         unsent: what MLflow did not get, one line each.
     """
@@ -48,17 +51,17 @@ class Result:
     plan: Plan
     made: list[Stage]
     verdict: Verdict
+    store: Store
     folder: Path
     tracking: tuple[str, str | None]
     unsent: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        store = self.plan.config.store
         return {
             "name": self.plan.config.name,
             "key": self.plan.key,
-            "store": str(Path(store).resolve()),
+            "store": self.store.address,
             "mlflow": {"uri": self.tracking[0], "run_id": self.tracking[1]},
             "made": [{"kind": s.kind, "key": s.key, "label": s.label} for s in self.made],
             "students": [
@@ -66,7 +69,7 @@ class Result:
                     "method": m.method,
                     "seed": m.seed,
                     "key": m.student.key,
-                    "folder": str(self.folder.parents[1] / "student" / m.student.key),
+                    "folder": f"{self.store.address}/student/{m.student.key}",
                 }
                 for m in self.plan.members
             ],
@@ -117,12 +120,12 @@ def run(config: RunConfig, display: Display) -> Result:
 
     plan = plan_run(config)
     refuse_what_cannot_fit(plan, _lacking(plan))
-    store = Store(store_folder(config))
+    store = Store(config.store)
     with disk_faults(store.root):
         for key in plan.data:
             publish_data(store, key, plan)
         missing, damaged = missing_stages(plan, store, repair=True)
-        plan.notes += damaged
+        plan.notes += damaged + tracking_notes(config)
         folder = store.root / "runs" / f"{config.name}-{plan.key}"
         folder.mkdir(parents=True, exist_ok=True)
         # The password of a tracking server stays out.
@@ -130,17 +133,18 @@ def run(config: RunConfig, display: Display) -> Result:
         write_json(folder / "config.json", resolved)
         with Tracker(config.track.uri, store.root, config.track.experiment) as tracker:
             parent = tracker.open_run(config.name, plan.key, resolved, run_tags(plan))
-            with tracked_status(parent), Follower(store.root) as follower:
+            with tracked_status(parent), Follower(store.address) as follower:
                 runs = nested_runs(plan, parent)
                 follow(plan, runs, follower)
                 if missing:
                     with display(missing, plan, follower):
-                        _make(missing, store.root, config.scale)
+                        _make(missing, store.address, config.scale)
                 found = conclude(plan, store)
                 write_json(folder / "verdict.json", found.to_dict())
+                store.keep(folder)
                 record(plan, store, found, parent, runs, folder)
         unsent = tracker.unsent()
-    return Result(plan, missing, found, folder, (tracker.uri, parent.run_id), unsent)
+    return Result(plan, missing, found, store, folder, (tracker.uri, parent.run_id), unsent)
 
 
 def refuse_what_cannot_fit(plan: Plan, stages: list[Stage]) -> None:
@@ -149,7 +153,7 @@ def refuse_what_cannot_fit(plan: Plan, stages: list[Stage]) -> None:
     Raises:
         UserError: they have not.
     """
-    root, scale = store_folder(plan.config), plan.config.scale
+    root, scale = store_root(plan.config.store), plan.config.scale
     room = find_room(scale)
     raise_faults(
         room_faults(plan.needs, stages, scale, room)
@@ -160,20 +164,20 @@ def refuse_what_cannot_fit(plan: Plan, stages: list[Stage]) -> None:
 
 def _lacking(plan: Plan) -> list[Stage]:
     """The stages that the store lacks, by their names alone; nothing is written or read through."""
-    store = Store(store_folder(plan.config), write=False)
+    store = Store(plan.config.store, write=False)
     return needed(plan.stages, {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)})
 
 
-def _make(stages: list[Stage], root: Path, scale: Scale) -> None:
+def _make(stages: list[Stage], store: str, scale: Scale) -> None:
     if scale.launcher == "ray":
         from knife.cluster.launch import launch
 
-        launch(stages, root, scale)
+        launch(stages, store, scale)
     else:
         from knife.train.stages import run_stages
 
         with PlainContext() as context:
-            run_stages(stages, root, scale, context)
+            run_stages(stages, store, scale, context)
 
 
 def conclude(plan: Plan, store: Store) -> Verdict:
@@ -204,6 +208,16 @@ def publish_data(store: Store, key: str, plan: Plan) -> None:
         ids = {name: [e.id for e in examples] for name, examples in data_files(splits).items()}
         write_json(work / "ids.json", ids)
         store.publish("data", key, {"data": key, "settings": plan.config.data.model_dump()})
+
+
+def tracking_notes(config: RunConfig) -> list[str]:
+    """What a user should know of where MLflow records."""
+    if not is_url(config.store) or config.track.uri or os.environ.get("MLFLOW_TRACKING_URI"):
+        return []
+    return [
+        "store is a bucket and track.uri is null: MLflow records in a file of this host alone "
+        f"({store_root(config.store) / 'mlflow.db'}); give a server to keep it elsewhere"
+    ]
 
 
 @contextmanager

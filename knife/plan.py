@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from knife.cluster.capacity import batch_faults, place_faults
 from knife.config import RunConfig, Variant
@@ -68,7 +67,7 @@ def plan_run(
             before a start.
     """
     plan = Plan(config)
-    faults = batch_faults(config) + store_faults(store_folder(config))
+    faults = batch_faults(config) + store_faults(config.store)
     faults += [] if elsewhere else place_faults(config)
     reader = reader or SourceReader()
     for variant in config.variants():
@@ -167,8 +166,3 @@ def _add_ceiling(plan: Plan, maker: StageMaker, teacher: TeacherStage) -> None:
 def data_files(splits: Splits) -> dict[str, list[Example]]:
     """What the store keeps of a run's data, by file name."""
     return {"train": splits.train, "dev": splits.dev, "test": splits.test}
-
-
-def store_folder(config: RunConfig) -> Path:
-    """The artifact store's root."""
-    return Path(config.store).expanduser().resolve()

@@ -2,12 +2,17 @@
 
 import json
 import time
-from pathlib import Path
+from contextlib import suppress
 
-from knife.plan import Plan, store_folder
+from knife.errors import UserError
+from knife.plan import Plan
 from knife.steps import total_steps
+from knife.store import Store
 from knife.track.journal import Row
 from knife.train.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
+
+# To ask a bucket is a request.
+_ASK_SECONDS = 2.0
 
 
 class Progress:
@@ -27,7 +32,8 @@ class Progress:
         self.stages = stages
         self.number = 0
         self.row: Row | None = None
-        self._root = store_folder(plan.config)
+        self._store = Store(plan.config.store, write=False)
+        self._ask_at = 0.0
         self._workers = plan.config.scale.workers
         self._totals = [_total(stage, plan) for stage in stages]
         self._first: Row | None = None
@@ -55,10 +61,12 @@ class Progress:
         # One worker writes the journal; the others are about as far.
         return min(int(self.row["metrics"].get("examples", 0)) * self._workers, self.total)
 
-    def look(self, newest: dict[tuple[str, str], Row]) -> list[Stage]:
+    def look(self, newest: dict[tuple[str, str], Row], *, last: bool = False) -> list[Stage]:
         """Take in the newest rows by stage; returns the stages done since the last look."""
+        if last:
+            self._ask_at = 0.0
         done = []
-        while (stage := self.stage) and (self._folder(stage) / "manifest.json").is_file():
+        while (stage := self.stage) and self._is_done(stage):
             seconds, units = self._spent.get(stage.kind, (0.0, 0.0))
             self._spent[stage.kind] = (seconds + self._seconds(stage), units + self.total)
             self.number += 1
@@ -88,24 +96,34 @@ class Progress:
 
     def result(self, stage: Stage) -> str:
         """What a stage that is done came to, in a few words."""
-        folder = self._folder(stage)
         if _trains(stage):
-            trained = json.loads((folder / "trained.json").read_text())
+            trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
             accuracy = f"dev {100 * trained['dev_accuracy']:.1f} %"
             return f"{accuracy} (step {trained['best_step']} of {trained['steps']})"
         if isinstance(stage, EvaluateStage):
-            row = json.loads((folder / "journal.jsonl").read_text().splitlines()[-1])
+            lines = self._store.read(stage.kind, stage.key, "journal.jsonl").splitlines()
+            row = json.loads(lines[-1])
             return f"test {100 * row['metrics']['test_accuracy']:.1f} %"
-        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        about = self._store.manifest(stage.kind, stage.key)
+        files = about["files"] if about else {}
+        size = sum(of["bytes"] for name, of in files.items() if name.endswith(".safetensors"))
         return f"{size / 2**20:.1f} MiB"
 
-    def _folder(self, stage: Stage) -> Path:
-        return self._root / stage.kind / stage.key
+    def _is_done(self, stage: Stage) -> bool:
+        if self._store.bucket and time.monotonic() < self._ask_at:
+            return False
+        done = False
+        # Whoever makes the stage says what is wrong with the store.
+        with suppress(OSError, UserError):
+            done = self._store.has(stage.kind, stage.key)
+        if not done:
+            self._ask_at = time.monotonic() + _ASK_SECONDS
+        return done
 
     def _seconds(self, stage: Stage) -> float:
         """How long a stage that is done took."""
         if _trains(stage):
-            trained = json.loads((self._folder(stage) / "trained.json").read_text())
+            trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
             return float(trained["seconds"])
         return time.monotonic() - self._since
 

@@ -25,8 +25,8 @@ _LIBRARIES = ("torch", "transformers", "deepspeed", "ray")
 
 def read_predictions(store: Store, stage: EvaluateStage) -> list[dict[str, Any]]:
     """The rows that an evaluation wrote, one an example."""
-    path = store.path(stage.kind, stage.key) / PREDICTIONS
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    text = store.read(stage.kind, stage.key, PREDICTIONS)
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def accuracy(store: Store, stage: EvaluateStage) -> float:

@@ -23,7 +23,9 @@ def run_with_display(config: RunConfig) -> Result:
 
 def last_words(result: Result) -> list[str]:
     """Where the results are, what to do next, and what a user should know."""
-    config, store = result.plan.config, Path(result.plan.config.store)
+    config = result.plan.config
+    # A folder as it was given: shorter to type.
+    store = result.store.address if result.store.bucket else Path(config.store)
     lines = [f"note: {note}" for note in result.plan.notes]
     lines += [f"warning: {line}" for line in result.unsent]
     if not result.made:

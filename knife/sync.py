@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from knife.errors import UserError
+from knife.store import store_root
 from knife.track.outbox import FOLDER, left
 
 
-def sync(store: Path) -> tuple[list[str], list[str], list[str]]:
+def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
     """Send all that lies in the outboxes of a store.
 
     Returns:
@@ -16,7 +17,7 @@ def sync(store: Path) -> tuple[list[str], list[str], list[str]]:
     Raises:
         UserError: where there is no store.
     """
-    root = store.expanduser().resolve()
+    root = store_root(store)
     if not (root / "locks").is_dir() and not (root / FOLDER).is_dir():
         raise UserError(
             f"--store: {store} is no store of runs; give one (knife sync --store FOLDER)"

@@ -5,21 +5,21 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 from knife.errors import UserError
 from knife.exits import say
+from knife.store import store_root
 
 HOST = "127.0.0.1"
 
 
-def serve(store: Path, port: int) -> int:
+def serve(store: str, port: int) -> int:
     """Serve the UI until it ends or is interrupted; returns its exit status.
 
     Raises:
         UserError: the store has no MLflow database, or the port is taken.
     """
-    database = store.expanduser().resolve() / "mlflow.db"
+    database = store_root(store) / "mlflow.db"
     if not database.is_file():
         raise UserError(
             f"--store: {store} has no mlflow.db; give the store of a run (knife ui --store "

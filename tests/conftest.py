@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from command_fixtures import command, finished_run  # noqa: F401  (fixtures for all tests)
 from ray_cluster import cluster  # noqa: F401
+from s3_server import s3, s3_server  # noqa: F401
 from small import EXAMPLES, save_tiny_bert
 
 from knife.method.model_source import EMBEDDED

@@ -50,12 +50,11 @@ class Pair:
 def make(config: RunConfig, context: Context) -> None:
     """Make all stages of a run; every worker calls it."""
     plan = plan_run(config)
-    root = Path(config.store)
     if context.rank == 0:
         for key in plan.data:
-            publish_data(Store(root), key, plan)
+            publish_data(Store(config.store), key, plan)
     distributed.barrier()
-    run_stages(plan.stages, root, config.scale, context)
+    run_stages(plan.stages, config.store, config.scale, context)
 
 
 def in_pair(work: Callable[[Pair, Path], None], folder: Path) -> Callable[[], None]:

@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def small_config(store: Path, **changes: Any) -> RunConfig:
+def small_config(store: Path | str, **changes: Any) -> RunConfig:
     """`SMALL` with changes laid over it, on a store."""
     return parse(merge(SMALL, changes | {"store": str(store)}))
 

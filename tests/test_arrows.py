@@ -30,6 +30,7 @@ ROWS = [
     {"data"},
     {"store"},
     {"memory"},
+    {"bucket"},
     {"exits"},
     {"config"},
     {"errors"},

@@ -1,6 +1,5 @@
 """Launch of stages with Ray Train: one worker group for all stages of a run."""
 
-import json
 import math
 import os
 import shutil
@@ -55,17 +54,21 @@ class _Work:
     """What every worker gets."""
 
     stages: tuple[Stage, ...]
-    root: Path
+    address: str
     scale: Scale
     name: str
-    mark: Path
-    faults: Path
+    mark: Path | None
 
 
 def launch(
-    stages: Sequence[Stage], root: Path, scale: Scale, *, cpus_per_worker: float | None = None
+    stages: Sequence[Stage],
+    address: Path | str,
+    scale: Scale,
+    *,
+    cpus_per_worker: float | None = None,
 ) -> None:
-    """Make stages on Ray workers, in the Ray session that is up or one of its own.
+    """Make stages on Ray workers, in the Ray session that is up or one of its own, for the store
+    at a folder or a url.
 
     Workers or hosts that are lost are replaced, and the work goes on from the last checkpoint.
     Each worker gets `cpus_per_worker`; None is its share of this machine.
@@ -84,7 +87,7 @@ def launch(
             cpus_per_worker = max(1, int(ray.cluster_resources()["CPU"]) // scale.workers)
             if "RAY_ADDRESS" in os.environ:
                 cpus_per_worker = 1
-        _make(stages, root, scale, cpus_per_worker)
+        _make(stages, Store(address), scale, cpus_per_worker)
 
 
 @contextmanager
@@ -142,9 +145,8 @@ def _init(gpus: float) -> None:
         )
 
 
-def _make(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float) -> None:
+def _make(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float) -> None:
     """Start worker groups for as long as each gets on, be it by a checkpoint."""
-    store = Store(root)
     _sweep(store)
     while True:
         before = _done(store, stages)
@@ -152,7 +154,7 @@ def _make(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float) -> Non
         name = f"ray-{uuid.uuid4().hex[:12]}"
         try:
             with store.lock("work", name):
-                _fit(stages, root, scale, cpus, name)
+                _fit(stages, store, scale, cpus, name)
             return
         except TrainingDivergedError:
             raise
@@ -168,6 +170,8 @@ def _done(store: Store, stages: Sequence[Stage]) -> set[str]:
         folder = store.root / "work" / f"{stage.kind}-{stage.key}"
         kept = [*folder.glob("checkpoints/*/place.json"), *folder.glob("shard-*.json")]
         done |= {str(path) for path in kept}
+        if store.bucket:
+            done |= {n for n in store.bucket.names(f"work/{folder.name}") if "/part-" in n}
         if store.has(stage.kind, stage.key):
             done.add(stage.key)
     return done
@@ -180,7 +184,7 @@ def _sweep(store: Store) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: str) -> None:
+def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name: str) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -189,12 +193,14 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: s
     from knife.cluster.hosts import HostsTorchConfig
 
     os.environ.setdefault(_START_TIMEOUT, "30" if scale.min_workers else "600")
-    mark, faults = (root / "work" / f"{name}.{kind}" for kind in ("mark", "faults.json"))
-    mark.touch()
+    # A bucket is the same one on every host.
+    mark = None if store.bucket else store.root / "work" / f"{name}.mark"
+    if mark:
+        mark.touch()
     gpu = scale.gpus_per_worker > 0
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"work": _Work(tuple(stages), root, scale, name, mark, faults)},
+        train_loop_config={"work": _Work(tuple(stages), store.address, scale, name, mark)},
         torch_config=HostsTorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=(
@@ -207,7 +213,7 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: s
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=str(root / "work"),
+            storage_path=str(store.root / "work"),
             failure_config=FailureConfig(
                 max_failures=_MAX_FAILURES, controller_failure_limit=_MAX_FAILURES
             ),
@@ -233,11 +239,11 @@ def _fit(stages: Sequence[Stage], root: Path, scale: Scale, cpus: float, name: s
             f"worker {rank} failed: {words}" if rank is not None else words
         ) from error
     finally:
-        shutil.rmtree(root / "work" / name, ignore_errors=True)
-        mark.unlink(missing_ok=True)
-    if faults.is_file():
-        note = json.loads(faults.read_text())
-        faults.unlink()
+        shutil.rmtree(store.root / "work" / name, ignore_errors=True)
+        if mark:
+            mark.unlink(missing_ok=True)
+    if note := store.noted(_faults(name)):
+        store.forget(_faults(name))
         if note["user"]:
             raise UserError(*note["lines"])
         raise TrainingDivergedError(*note["lines"])
@@ -285,17 +291,17 @@ def _worker(config: dict[str, Any]) -> list[str]:
     # Imported here: the driver and Ray's own actors read this module and need none of it.
     from knife.cluster.context import RayContext, was_told_to_end
     from knife.cluster.hosts import store_faults_of_hosts
-    from knife.train.checkpoint import write_json
     from knife.train.stages import run_stages
 
     work: _Work = config["work"]
-    if work.faults.is_file():
+    store = Store(work.address, write=False)
+    if store.noted(_faults(work.name)):
         return []
-    if faults := store_faults_of_hosts(work.mark):
+    if work.mark and (faults := store_faults_of_hosts(work.mark)):
         return faults
     try:
         context = RayContext(work.name, work.scale.hang_seconds)
-        run_stages(work.stages, work.root, work.scale, context)
+        run_stages(work.stages, work.address, work.scale, context)
     except Terminated as error:
         if not was_told_to_end(work.name):
             # The host of a worker goes away: Ray goes on with others.
@@ -305,9 +311,13 @@ def _worker(config: dict[str, Any]) -> list[str]:
         lines = error.faults if isinstance(error, UserError) else [str(error)]
         # On a full disk there is no note, and the new workers find the same fault.
         with suppress(OSError):
-            write_json(work.faults, {"user": user, "lines": lines})
+            store.note(_faults(work.name), {"user": user, "lines": lines})
         raise
     return []
+
+
+def _faults(name: str) -> str:
+    return f"{name}.faults.json"
 
 
 def _first_failure(error: BaseException) -> tuple[int | None, BaseException]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from knife.store import Store
 from knife.track.journal import Position, Row, read_stage
 from knife.track.run import TrackedRun
 
@@ -18,13 +19,14 @@ class Follower:
     """A thread that reads the journals of the registered stages and hands on their new rows.
 
     Args:
-        store_root: the artifact store's root.
+        store: the artifact store's folder or url.
         interval: seconds between two looks.
     """
 
-    def __init__(self, store_root: Path, interval: float = 0.5) -> None:
-        self._root = store_root
-        self._interval = interval
+    def __init__(self, store: Path | str, interval: float | None = None) -> None:
+        self._store = Store(store, write=False)
+        # A look into a bucket is a request for each stage.
+        self._interval = interval or (3.0 if self._store.bucket else 0.5)
         self._lock = threading.Lock()
         self._runs: dict[Stage, list[TrackedRun]] = {}
         self._positions: dict[Stage, Position] = {}
@@ -91,7 +93,7 @@ class Follower:
                     log.debug("journal of %s: %s", stage, error)
 
     def _read(self, stage: Stage) -> None:
-        rows, self._positions[stage] = read_stage(self._root, *stage, self._positions[stage])
+        rows, self._positions[stage] = read_stage(self._store, *stage, self._positions[stage])
         if not rows:
             return
         self._newest[stage] = rows[-1]

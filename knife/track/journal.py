@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
+from knife.store import Store
+
 log = logging.getLogger(__name__)
 
 JOURNAL = "journal.jsonl"
@@ -59,18 +61,13 @@ def read_rows(path: Path, position: Position) -> tuple[list[Row], Position]:
     return rows, Position(position.offset + len(whole), lines[-1])
 
 
-def read_stage(store: Path, kind: str, key: str, position: Position) -> tuple[list[Row], Position]:
-    """As `read_rows`, of the journal of a stage; no rows where it has none yet.
-
-    It lies in `work/<kind>-<key>` of the store while the stage works, and in `<kind>/<key>` when
-    it is done.
+def read_stage(store: Store, kind: str, key: str, position: Position) -> tuple[list[Row], Position]:
+    """As `read_rows`, of the journal of a stage, at work or done; no rows where it has none yet.
 
     Raises:
         OSError: where it cannot be read.
     """
-    done = store / kind / key / JOURNAL
-    # The stage may move from work to done between two tries, never back.
-    for path in (done, store / "work" / f"{kind}-{key}" / JOURNAL, done):
+    for path in store.journals(kind, key):
         try:
             return read_rows(path, position)
         except FileNotFoundError:

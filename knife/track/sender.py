@@ -7,6 +7,7 @@ from pathlib import Path
 import filelock
 from mlflow import MlflowClient
 
+from knife.store import Store
 from knife.track.address import Address
 from knife.track.connect import connect, is_away, one_try, reason
 from knife.track.journal import Position, read_stage
@@ -104,7 +105,7 @@ class Sender:
                 run = self._runs[told.place] = TrackedRun(self, parent, told.place, name, outbox)
             if told.what == "follow":
                 stage = told.values["kind"], told.values["key"]
-                run.send(read_stage(self.store, *stage, Position())[0])
+                run.send(read_stage(Store(self.store, write=False), *stage, Position())[0])
             else:
                 run.hear(told)
         outbox.waiting = []

@@ -7,18 +7,19 @@ best-00000480/                        the best model so far, in transformers' fo
 The two newest are kept: should the newest be damaged, the one before it serves.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import threading
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from knife.train.context import Context, gather, share, wait
+from knife.store import digest
+from knife.train.context import Context, gather, wait
 from knife.train.conversion import Shape, convert, fit, weights_only
+from knife.train.mirror import Mirror
 
 _PLACE = "place.json"
 _KEPT = 2
@@ -67,7 +68,7 @@ class Found:
     converted: bool = False
     notes: tuple[str, ...] = ()
 
-    def load(self, engine: Any, context: Context) -> Place:
+    def load(self, engine: Any) -> Place:
         """Bring an engine to this place; all ranks call it together."""
         if self.folder is None:
             return self.place
@@ -76,22 +77,26 @@ class Found:
             loaded, _ = engine.load_checkpoint(str(self.folder.parent), tag=self.folder.name)
         assert loaded is not None, f"DeepSpeed did not load its own checkpoint {self.folder}"
         wait()
-        if self.converted and context.rank == 0:
-            shutil.rmtree(self.folder.parent)
+        if self.converted:
+            shutil.rmtree(self.folder.parent, ignore_errors=True)
         return self.place
 
 
 class Checkpoints:
     """The checkpoints of one training, in its work folder; all ranks call every method together.
 
-    What is saved counts when it is on disk with its checksums. Syncing and summing up is done
-    beside the training, by a thread of rank 0.
+    What is saved counts when it is on disk with its checksums and, where the store is a bucket, in
+    the bucket. Syncing, summing up and copying is done beside the training, by a thread of rank 0
+    or, with a bucket, of the first rank on each host.
     """
 
-    def __init__(self, work: Path, context: Context) -> None:
+    def __init__(self, work: Path, context: Context, mirror: Mirror | None = None) -> None:
         self.work = work
         self.last_step: int | None = None
         self._context = context
+        self._mirror = mirror
+        self._leader = mirror.leader if mirror else 0
+        self._leads = context.rank == self._leader
         self._folder = work / "checkpoints"
         self._finisher: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -112,10 +117,11 @@ class Checkpoints:
     def find(self, zero_stage: int, precision: str) -> Found:
         """The newest whole checkpoint that can be used, converted where need be."""
         shape = Shape(self._context.world_size, zero_stage, precision)
-        found: Found = share(self._find(shape) if self._context.rank == 0 else None)
+        passed_over = self._mirror.restore() if self._mirror else []
+        found: Found = gather(self._find(shape) if self._leads else None)[self._leader]
         if found.folder:
             self.last_step = found.place.step
-        return found
+        return replace(found, notes=(*passed_over, *found.notes))
 
     def _find(self, shape: Shape) -> Found:
         """The newest one that serves; newer ones are removed."""
@@ -128,7 +134,7 @@ class Checkpoints:
                 files = values["files"].items()
             except (ValueError, TypeError, KeyError):
                 place, written, files = Place(), shape, {_PLACE: ""}.items()
-            damaged = [file for file, digest in files if _digest(self.work / file) != digest]
+            damaged = [file for file, of in files if _digest(self.work / file) != of]
             if damaged:
                 notes.append(f"checkpoint {name} is damaged ({', '.join(damaged)}): passed over")
             elif written == shape or fit(written, shape):
@@ -155,7 +161,7 @@ class Checkpoints:
         """
         self.settle()
         folder = self._folder / f"step-{place.step:08d}"
-        if self._context.rank == 0:
+        if self._leads:
             # What a try of another shape may have begun here.
             shutil.rmtree(folder, ignore_errors=True)
         wait()
@@ -172,7 +178,7 @@ class Checkpoints:
             raise
         wait()
         self.last_step = place.step
-        if self._context.rank == 0:
+        if self._leads:
             shape = Shape(
                 self._context.world_size,
                 engine.zero_optimization_stage(),
@@ -191,6 +197,9 @@ class Checkpoints:
         Raises:
             OSError: it could not be finished.
         """
+        if self._mirror:
+            # A large one takes its time; that is no sign of a worker that hangs.
+            self._context.rest()
         if self._finisher:
             self._finisher.join()
             self._finisher = None
@@ -206,11 +215,19 @@ class Checkpoints:
             for path in paths:
                 # On disk before the place says so: a machine may go down as well as a process.
                 _sync(path)
-                files[path.relative_to(self.work).as_posix()] = _digest(path)
-            write_json(folder / _PLACE, values | {"files": files})
+                files[path.relative_to(self.work).as_posix()] = digest(path)
+            values["files"] = files
+            if self._mirror:
+                values["leaders"] = self._mirror.leaders
+            write_json(folder / _PLACE, values)
+            if self._mirror:
+                place = values["place"]
+                self._mirror.upload(place["step"], values, place["best_step"])
             self._drop_old()
         except BaseException as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            # One that is whole here serves this host, whatever the bucket says.
+            if not (folder / _PLACE).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
             self._failure = error
 
     def _drop_old(self) -> None:
@@ -227,8 +244,7 @@ class Checkpoints:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest(path)
     except OSError:
         return "cannot be read"
 

@@ -21,11 +21,12 @@ from knife.data.tokens import Tokens
 from knife.exits import Terminated
 from knife.method.objective import Objective, TeacherBatch
 from knife.train.checkpoint import Checkpoints, Place, write_json
-from knife.train.context import Context, total, wait
+from knife.train.context import Context, share, total, wait
 from knife.train.divergence import FirstBad
 from knife.train.engine import gathered_state, start_engine
 from knife.train.evaluate import accuracy_and_loss, score_split
 from knife.train.journal import Journal
+from knife.train.mirror import Mirror
 from knife.train.shares import write_shares
 from knife.train.stop import Agreement, noted
 
@@ -83,22 +84,25 @@ class _Means:
         return means
 
 
-def train(objective: Objective, job: Job, work: Path, context: Context) -> None:
+def train(
+    objective: Objective, job: Job, work: Path, context: Context, mirror: Mirror | None = None
+) -> None:
     """Train to the end, or on from the last checkpoint, and leave the best model in `work/model`.
 
-    The best epoch is the one with the highest accuracy on dev, then the lowest loss.
+    The best epoch is the one with the highest accuracy on dev, then the lowest loss. A `mirror`
+    keeps checkpoints in a bucket too.
 
     Raises:
         Terminated: a worker was told to end (SIGTERM); the last step has a checkpoint.
         TrainingDivergedError: the loss became NaN or infinite.
     """
-    if (work / TRAINED).is_file():
-        wait()
-        if context.rank == 0:
-            _clean(work)
-        return
-    with noted() as told, Checkpoints(work, context) as checkpoints:
-        _train(objective, job, work, context, checkpoints, told)
+    if not share((work / TRAINED).is_file()):
+        with noted() as told, Checkpoints(work, context, mirror) as checkpoints:
+            _train(objective, job, work, context, checkpoints, told)
+    wait()
+    # Every host its own work folder.
+    if context.rank == (mirror.leader if mirror else 0):
+        _clean(work)
 
 
 def _train(
@@ -116,7 +120,7 @@ def _train(
     engine = start_engine(
         objective, training, scale, context.world_size, total_steps, universal=found.converted
     )
-    place = found.load(engine, context)
+    place = found.load(engine)
     journal = Journal(work, place.step) if context.rank == 0 else None
     if journal:
         for note in found.notes:
@@ -242,7 +246,6 @@ def _finish(work: Path, place: Place, seconds: float) -> None:
             "seconds": round(seconds, 3),
         },
     )
-    _clean(work)
 
 
 def _clean(work: Path) -> None:

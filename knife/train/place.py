@@ -12,6 +12,7 @@ from knife.data.tokens import Tokens, tokenize
 from knife.method.backbone import load_backbone, load_tokenizer
 from knife.store import Store
 from knife.train.context import Context
+from knife.train.mirror import Mirror
 from knife.train.stage import Stage
 
 MODEL_SETTINGS = "knife.json"
@@ -41,6 +42,12 @@ class Place:
     def model(self, kind: str, key: str) -> Path:
         """Folder of a trained teacher's or student's model."""
         return self.store.path(kind, key) / "model"
+
+    def mirror(self, stage: Stage) -> Mirror | None:
+        """Keeps a training's checkpoints where the store is a bucket; all workers ask together."""
+        if self.store.bucket is None:
+            return None
+        return Mirror(self.store, stage.kind, stage.key, self.context)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 from filelock import Timeout
 
 from knife.config import Scale
-from knife.store import Store, disk_faults
-from knife.train.context import Context, share, wait
+from knife.store import Store, disk_faults, new_attempt, store_root
+from knife.train.context import Context, gather, share, wait
+from knife.train.mirror import host_leaders, mirrored_journal
 from knife.train.place import Place
 from knife.train.predictions import evaluate_model
 from knife.train.quiet import quiet
@@ -17,11 +18,14 @@ from knife.train.states import compute_states
 from knife.train.training import train_student, train_teacher
 
 
-def run_stages(stages: Sequence[Stage], root: Path, scale: Scale, context: Context) -> None:
-    """Make every stage that the store lacks, in order; all workers call it together."""
+def run_stages(
+    stages: Sequence[Stage], address: Path | str, scale: Scale, context: Context
+) -> None:
+    """Make every stage that the store at a folder or url lacks, in order; all workers call it
+    together."""
     quiet()
-    with disk_faults(root):
-        store = Store(root)
+    with disk_faults(store_root(address)):
+        store = Store(address)
         for stage in stages:
             _run(stage, store, scale, context)
             context.report(stage.kind, {"key": stage.key})
@@ -40,25 +44,48 @@ def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
             # Short waits: the other ranks' collectives would time out during a long one.
             if share(held):
                 break
-        if share(store.has(stage.kind, stage.key)):
+        if share(context.rank == 0 and store.has(stage.kind, stage.key)):
             return
         # DeepSpeed's engines are full of cycles: left to themselves, weights and optimizer states
         # of the stage before would lie beside those of this one.
         gc.collect()
         place = Place(store, store.work(stage.kind, stage.key), scale, context)
-        match stage:
-            case TeacherStage():
-                train_teacher(stage, place)
-            case StudentStage():
-                train_student(stage, place)
-            case StatesStage():
-                compute_states(stage, place)
-            case EvaluateStage():
-                evaluate_model(stage, place)
+        with mirrored_journal(store, stage.kind, stage.key, context):
+            match stage:
+                case TeacherStage():
+                    train_teacher(stage, place)
+                case StudentStage():
+                    train_student(stage, place)
+                case StatesStage():
+                    compute_states(stage, place)
+                case EvaluateStage():
+                    evaluate_model(stage, place)
         wait()
         context.rest()
-        if context.rank == 0:
-            store.publish(stage.kind, stage.key, stage.depends)
+        _publish(stage, store, context)
         wait()
     finally:
         lock.release()
+
+
+def _publish(stage: Stage, store: Store, context: Context) -> None:
+    kind, key = stage.kind, stage.key
+    if store.bucket is None:
+        if context.rank == 0:
+            store.publish(kind, key, stage.depends)
+        return
+    # Every host has made a part; a file that two of them have is the first one's.
+    if context.rank == 0:
+        store.describe(kind, key, stage.depends)
+    leads = host_leaders(store.work(kind, key))[context.rank] == context.rank
+    everybody = gather(store.made(kind, key) if leads else [])
+    earlier = {name for names in everybody[: context.rank] for name in names}
+    own = [name for name in everybody[context.rank] if name not in earlier]
+    attempt = share(new_attempt())
+    uploaded = gather(store.upload(kind, key, attempt, own))
+    files = {name: of for part in uploaded for name, of in part.items()}
+    if context.rank == 0:
+        store.conclude(kind, key, attempt, files)
+    wait()
+    if leads:
+        store.hand_over(kind, key, files if len(own) == len(files) else None)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from knife.data.batches import collate, evaluation_rows
 from knife.data.tokens import Tokens
 from knife.method.states import SHARD_BYTES, Moments, Summary, example_states, write_shard
 from knife.train.checkpoint import write_json
-from knife.train.context import Context, share
+from knife.train.context import Context, gather, wait
 from knife.train.journal import Journal
 from knife.train.place import Place, Split, load_published
 from knife.train.shares import write_shares
@@ -45,8 +44,11 @@ def compute_states(stage: StatesStage, place: Place) -> None:
     )
     shards = _shards(split.tokens, summary)
     kept = [work / f"shard-{number:05d}.json" for number in range(len(shards))]
-    # As rank 0 sees them, so that no shard is computed twice or left out.
-    missing = share([number for number, path in enumerate(kept) if not path.is_file()])
+    known = {n: json.loads(path.read_text()) for n, path in enumerate(kept) if path.is_file()}
+    # As all see them together, so that no shard is computed twice or left out: hosts may have
+    # folders of their own.
+    there = {number for numbers in gather(sorted(known)) for number in numbers}
+    missing = [number for number in range(len(shards)) if number not in there]
     own = missing[context.rank :: context.world_size]
     journal = Journal(work) if context.rank == 0 else None
     for number in own:
@@ -56,23 +58,25 @@ def compute_states(stage: StatesStage, place: Place) -> None:
             moments.add(part["input"])
         if stage.stored:
             write_shard(kept[number].with_suffix(".safetensors"), shards[number], parts, summary)
-        write_json(kept[number], {"tokens": moments.tokens, "sums": moments.sums_L3.tolist()})
+        known[number] = {"tokens": moments.tokens, "sums": moments.sums_L3.tolist()}
+        write_json(kept[number], known[number])
         if journal:
             journal.add(number + 1, None, {"shards": number + 1})
     write_shares(work, context, sum(len(shards[number]) for number in own))
+    everybody = {number: of for part in gather(known) for number, of in part.items()}
     if journal:
         journal.close()
-        moments = _merged(kept, stage.layers)
+        moments = _merged([everybody[number] for number in range(len(shards))], stage.layers)
         replace(summary, variance=moments.variance(), tokens=moments.tokens).write(work)
-        for path in kept:
-            path.unlink()
+    wait()
+    for path in kept:
+        path.unlink(missing_ok=True)
 
 
-def _merged(kept: Sequence[Path], layers: Sequence[int]) -> Moments:
+def _merged(shards: Sequence[dict[str, Any]], layers: Sequence[int]) -> Moments:
     """The moments of all shards, in one order at any number of workers."""
     merged = Moments(layers)
-    for path in kept:
-        values = json.loads(path.read_text())
+    for values in shards:
         moments = Moments(layers)
         moments.tokens = values["tokens"]
         moments.sums_L3 = torch.tensor(values["sums"], dtype=torch.float64)

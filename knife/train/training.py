@@ -41,7 +41,7 @@ def train_teacher(stage: TeacherStage, place: Place) -> None:
         scale=place.scale,
         seed=stage.seed,
     )
-    train(Objective(backbone), job, place.work, place.context)
+    train(Objective(backbone), job, place.work, place.context, place.mirror(stage))
 
 
 def train_student(stage: StudentStage, place: Place) -> None:
@@ -76,7 +76,7 @@ def train_student(stage: StudentStage, place: Place) -> None:
         scale=place.scale,
         seed=stage.seed,
     )
-    train(objective, job, place.work, place.context)
+    train(objective, job, place.work, place.context, place.mirror(stage))
 
 
 def _stored(folder: Path) -> TeacherSource:

@@ -4,11 +4,11 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from knife.config import RunConfig, merge, nested, parse
 from knife.errors import UserError, raise_faults
+from knife.store import store_address
 from knife.tune.settings import Domain, Sweep
 from knife.tune.sweep_file import SweepFile, flat
 
@@ -55,7 +55,7 @@ class Space:
         values |= {
             "name": self.sweep.name,
             "seeds": self.sweep.seeds.search if seeds is None else seeds,
-            "store": str(Path(values.get("store", "knife-store")).expanduser().resolve()),
+            "store": store_address(values.get("store", "knife-store")),
             "methods": methods if isinstance(methods, list) else [methods],
         }
         return parse(values)

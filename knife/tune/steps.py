@@ -141,6 +141,7 @@ class Steps:
         if not kept.is_file():
             rows = phase.run(make_searcher, make_scheduler, self.listener(phase.name, params))
             write_json(kept, [row.to_dict() for row in rows])
+            Store(self.plan.config.store).keep(self.folder)
         return read_rows(kept)
 
 

@@ -18,7 +18,7 @@ from knife.display import display
 from knife.errors import UserError, raise_faults
 from knife.pipeline import missing_stages, run, tracked_status
 from knife.report.verdict import Verdict
-from knife.store import Store, disk_faults, fingerprint
+from knife.store import Store, disk_faults, fingerprint, store_root
 from knife.track.outbox import left
 from knife.train.checkpoint import write_json
 from knife.tune.board import Board
@@ -63,7 +63,7 @@ def sweep_key(plan: SweepPlan) -> str:
 
 def sweep_folder(plan: SweepPlan) -> Path:
     """Where a sweep's files lie."""
-    return Path(plan.config.store) / "sweeps" / plan.space.sweep.name
+    return store_root(plan.config.store) / "sweeps" / plan.space.sweep.name
 
 
 def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
@@ -75,6 +75,7 @@ def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
     """
     folder = sweep_folder(plan)
     about = folder / _ABOUT
+    Store(plan.config.store, write=False).recall(folder)
     if not about.is_file():
         if resume:
             what = "has no sweep of that name" if folder.parent.is_dir() else "is not there"
@@ -129,13 +130,14 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False) -> SweepResult:
     with disk_faults(store.root), _alone(store, folder.name):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / _ABOUT, {"version": SWEEP_VERSION, "key": key, "name": folder.name})
+        store.keep(folder)
         for each in plan.plans:
             missing_stages(each, store, repair=True)
         settings = plan.space.sweep.model_dump(mode="json", exclude_none=True)
         about = settings | {"base_config": plan.space.base}
         with (
             Tracker(config.track.uri, store.root, config.track.experiment) as tracker,
-            Follower(store.root) as follower,
+            Follower(store.address) as follower,
         ):
             record = SweepRecord(tracker, follower, folder.name, key, about, plan.plans[0])
             with tracked_status(record.parent), _ray(config) as cluster:
@@ -151,6 +153,7 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False) -> SweepResult:
         values["unsent"] = tracker.unsent()
         write_json(folder / _TRIALS, [row.to_dict() for row in rows])
         write_json(folder / _RESULT, values)
+        store.keep(folder)
     result = read_result(folder)
     assert result
     return replace(result, fresh=True)

@@ -20,7 +20,7 @@ from knife.plan import Member, Plan, needed, plan_run
 from knife.plan_sources import SourceReader
 from knife.recording import accuracy
 from knife.store import Store
-from knife.track.journal import JOURNAL, Position, Row, read_rows
+from knife.track.journal import Position, Row, read_rows
 from knife.train.context import PlainContext
 from knife.train.stage import Stage
 from knife.tune.space import Point, Space
@@ -66,6 +66,7 @@ def run_trial(params: Point, task: Task) -> None:
     try:
         _Trial(task, config_of(params, task.space)).run()
     except Exception as error:
+        note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(str(error).strip() or type(error).__name__)
         raise
 
@@ -130,11 +131,8 @@ class _Trial:
         try:
             for member in members:
                 # A training that goes on from a checkpoint tells of the later epochs alone.
-                for folder in (
-                    self.store.path("student", member.student.key),
-                    self.store.root / "work" / f"student-{member.student.key}",
-                ):
-                    self._replay(folder)
+                for path in self.store.journals("student", member.student.key)[:2]:
+                    self._replay(path)
             if not missing:
                 return
             if self.config.scale.workers > 1:
@@ -144,7 +142,7 @@ class _Trial:
             from knife.train.stages import run_stages
 
             with _TuneContext(self) as context:
-                run_stages(missing, self.store.root, self.config.scale, context)
+                run_stages(missing, self.store.address, self.config.scale, context)
         except SystemExit:
             # Ray Tune ends the trial; nobody goes on with its students.
             for member in members:
@@ -158,10 +156,10 @@ class _Trial:
             self.told = epoch
             self._report(epoch=epoch)
 
-    def _replay(self, folder: Path) -> None:
+    def _replay(self, path: Path) -> None:
         """Report what a student's journal has, so that schedulers judge it as they did."""
         with suppress(FileNotFoundError):
-            for row in read_rows(folder / JOURNAL, Position())[0]:
+            for row in read_rows(path, Position())[0]:
                 self._row(row)
 
     def _row(self, row: Row) -> None:
@@ -175,7 +173,7 @@ class _Trial:
 
         def work() -> None:
             try:
-                launch(stages, self.store.root, self.config.scale, cpus_per_worker=NESTED_CPUS)
+                launch(stages, self.store.address, self.config.scale, cpus_per_worker=NESTED_CPUS)
             except BaseException as error:
                 errors.append(error)
             finally:
@@ -183,12 +181,12 @@ class _Trial:
 
         threading.Thread(target=work, name="knife-launch", daemon=True).start()
         key, position, last = member.student.key, Position(), False
-        work_folder = self.store.root / "work" / f"student-{key}"
+        pause = 3.0 if self.store.bucket else 0.2
         while not last:
-            last = ended.wait(0.2)
-            for folder in (self.store.path("student", key), work_folder):
+            last = ended.wait(pause)
+            for path in self.store.journals("student", key):
                 with suppress(FileNotFoundError):
-                    rows, position = read_rows(folder / JOURNAL, position)
+                    rows, position = read_rows(path, position)
                     for row in rows:
                         self._row(row)
                     break
@@ -196,8 +194,7 @@ class _Trial:
             raise errors[0]
 
     def _note(self, member: Member) -> None:
-        folder = self.store.path("student", member.student.key)
-        trained = json.loads((folder / "trained.json").read_text())
+        trained = json.loads(self.store.read("student", member.student.key, "trained.json"))
         seed = str(member.seed)
         self.scores[seed] = trained[self.task.space.sweep.metric]
         self.students[seed] = member.student.key
@@ -227,6 +224,9 @@ def drop_unfinished(store: Store, stage: Stage, wait: float = 0) -> None:
     if folder.is_dir():
         with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=wait):
             shutil.rmtree(folder, ignore_errors=True)
+            if store.bucket:
+                store.bucket.remove_folder(f"work/{stage.kind}-{stage.key}")
+                store.bucket.remove([f"journals/{stage.kind}-{stage.key}.jsonl"])
 
 
 class _Best:

@@ -63,22 +63,23 @@ def lost_model(tmp_path: Path) -> tuple[Plan, _Work]:
     stage = plan.stages[0]
     assert isinstance(stage, TeacherStage)
     stage = replace(stage, model=replace(stage.model, folder=tmp_path / "gone"))
-    mark, faults = tmp_path / "work" / "mark", tmp_path / "work" / "faults.json"
+    mark = tmp_path / "work" / "mark"
     mark.touch()
-    return plan, _Work((stage,), tmp_path, plan.config.scale, "group", mark, faults)
+    return plan, _Work((stage,), str(tmp_path), plan.config.scale, "group", mark)
 
 
 def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
-    lost_model: tuple[Plan, _Work], monkeypatch: pytest.MonkeyPatch
+    lost_model: tuple[Plan, _Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, work = lost_model
     monkeypatch.setattr("knife.cluster.context.RayContext", lambda *_: PlainContext().__enter__())
     with pytest.raises(UserError, match=r"gone has no config.json"):
         _worker({"work": work})
-    assert "gone has no config.json" in work.faults.read_text()
+    note = tmp_path / "work" / "group.faults.json"
+    assert "gone has no config.json" in note.read_text()
     # Nothing is tried again.
     assert _worker({"work": work}) == []
-    work.faults.unlink()
+    note.unlink()
     with pytest.raises(UserError):
         _worker({"work": work})
 
@@ -112,7 +113,7 @@ def test_groups_are_started_for_as_long_as_stages_get_done(
 
     monkeypatch.setattr(launch_module, "_fit", fit)
     with pytest.raises(RuntimeError, match="lost"):
-        _make(plan.stages, tmp_path, plan.config.scale, 1)
+        _make(plan.stages, store, plan.config.scale, 1)
     assert len(groups) == 4
 
 
