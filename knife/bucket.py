@@ -36,6 +36,9 @@ _PACKAGES = {
 _LOCAL = ("file", "local")
 # Pauses between tries, in seconds: what fails for a moment costs nothing else.
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+# A bucket that stayed away is asked once at a time for so long, by all threads of the process.
+_AWAY_SECONDS = 60.0
+_away_until: dict[str, float] = {}
 # Files at a time.
 _PARALLEL = 8
 T = TypeVar("T")
@@ -104,7 +107,12 @@ class Bucket:
     def _opened(self) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
-        options = {"auto_mkdir": True} if urlsplit(self.url).scheme in _LOCAL else {}
+        scheme, options = urlsplit(self.url).scheme, dict[str, Any]()
+        if scheme in _LOCAL:
+            options = {"auto_mkdir": True}
+        elif _PACKAGES[scheme][0] == "s3fs":
+            # s3fs and we try again: three in a row would take minutes.
+            options = {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 10}}
         # Others write too: what was listed a moment ago is no answer.
         fs, path = url_to_fs(self.url, use_listings_cache=False, **options)
         return fs, path.rstrip("/")
@@ -207,7 +215,9 @@ class Bucket:
                 done.result()
 
     def _try(self, ask: Callable[[Any, str], T], pauses: tuple[float, ...] = _PAUSES) -> T:
-        """Ask, again where it fails for a moment."""
+        """Ask, again where it fails for a moment; once where others have waited in vain."""
+        if time.monotonic() < _away_until.get(self.url, 0.0):
+            pauses = ()
         for pause in (*pauses, None):
             try:
                 return ask(*self._opened)
@@ -217,6 +227,7 @@ class Bucket:
                 if isinstance(error, FileNotFoundError):
                     raise
                 if pause is None:
+                    _away_until[self.url] = time.monotonic() + _AWAY_SECONDS
                     raise OSError(
                         f"the bucket {self.url} cannot be reached: {_words(error)}; the same "
                         "command goes on from here once it can"
