@@ -10,6 +10,7 @@ import ray
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
+from knife.cluster.listening import listen_at_one_address
 from knife.train.context import gather
 from knife.train.stop import listen
 
@@ -36,6 +37,7 @@ class _HostsBackend(_TorchBackend):  # type: ignore[misc]
 def _prepare() -> None:
     listen()
     use_network_of_ray()
+    listen_at_one_address()
 
 
 def use_network_of_ray() -> None:

@@ -137,12 +137,24 @@ def _init(gpus: float) -> None:
     else:
         # One process less: nobody takes this machine away with a notice.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            num_gpus=math.ceil(gpus),
-            **quiet,
-        )
+        with _on_loopback():
+            ray.init(address="local", include_dashboard=False, num_gpus=math.ceil(gpus), **quiet)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have the session that is started here take the address 127.0.0.1 and listen there alone.
+
+    By itself Ray listens at all addresses, and replaces that one by another of this machine's. Its
+    only switch against it is the one for systems where it has no clusters.
+    """
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = True
 
 
 def _make(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float) -> None:
