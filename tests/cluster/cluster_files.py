@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,13 @@ def ray_faults(document: dict[str, Any]) -> Iterator[str]:
 
 def schema_faults(document: dict[str, Any]) -> list[str]:
     """What Kubernetes' own schema, without unknown keys, says of a document."""
+    return _schema_faults(json.dumps(document))
+
+
+@cache
+def _schema_faults(document: str) -> list[str]:
     try:
-        kubernetes_validate.validate(document, _KUBERNETES, strict=True)
+        kubernetes_validate.validate(json.loads(document), _KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
         return [f"{'.'.join(map(str, error.path))}: {error.message}"]
     return []

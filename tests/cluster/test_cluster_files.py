@@ -79,7 +79,7 @@ def test_files_for_kubernetes() -> None:
         ("rayjob.yaml", "scale.workers=2", "scale.worker=2"),
         ("rayjob.yaml", "strategyqa-t5-base", "strategyqa-t6-base"),
         ("rayjob.yaml", "runAsNonRoot: true", "runAsNonRoot: false"),
-        ("rayjob.yaml", "restartPolicy: Never", "restartPolicy: never"),
+        ("rayjob.yaml", "restartPolicy: Never", "restartpolicy: Never"),
         ("rayjob.yaml", "component: submitter", "component: submitters"),
         ("mlflow.yaml", "type: ClusterIP", "type: NodePort"),
         ("mlflow.yaml", "targetPort: http", "targetport: http"),
