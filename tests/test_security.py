@@ -80,6 +80,7 @@ def environment_of(ray_folder: Path) -> dict[str, str]:
     return environment
 
 
+@pytest.mark.faults
 def test_a_run_with_ray_listens_here_alone_and_tells_no_secrets(
     tmp_path: Path, ray_folder: Path
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from knife.config import RunConfig, merge, parse
+from knife.track.secrets import redact
 from knife.tune.files import replacing
 from knife.tune.space import Point, Space, describe
 from knife.tune.study import ranked
@@ -84,6 +85,9 @@ def write_recipe(path: Path, config: RunConfig, space: Space, best: TrialRow) ->
         f"#\n#   knife run {path.name}\n#\n# {describe(best.point)}\n"
     )
     values = config.model_dump(mode="json")
+    if config.track.uri and redact(config.track.uri) != config.track.uri:
+        # An address with a password is left to MLFLOW_TRACKING_URI.
+        values["track"]["uri"] = None
     # A variant says what it changes, and not what it leaves.
     values["methods"] = [
         {key: value for key, value in method.items() if value}
