@@ -100,10 +100,12 @@ def test_work_that_fails_ends_with_1_and_a_place_for_more(
     assert ended.out == ""
     lines = ended.err.splitlines()
     assert re.fullmatch(
-        r"error: the work failed: FloatingPointError: the loss is \w+ at step \d+", lines[-2]
+        r"error: the work failed: TrainingDivergedError: the loss is no finite number at step \d+; "
+        r"examples of that batch: .+; last good checkpoint: none yet\. Lower the learning rate.*",
+        lines[-2],
     ), ended.err
     place = lines[-1].removeprefix("the whole traceback is in ")
-    assert "FloatingPointError" in Path(place).read_text()
+    assert "TrainingDivergedError" in Path(place).read_text()
     assert "Traceback" not in ended.err
 
 
