@@ -151,7 +151,7 @@ def main() -> None:
             model_folder("20M", folder),
         )
         server = serve(folder, port)
-            ratios: list[tuple[float, float]] = []
+        ratios: list[tuple[float, float]] = []
         tracking: list[float] = []
         step("warm", model, tokens, store, uri, context)
         for number in range(rounds):
