@@ -131,18 +131,23 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write here instead of to stdout.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many Ray workers, instead of this process; with --output."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a student answer the questions of a file: one JSON line an example."""
-    with exits():
-        from knife import predict as answers
+    with exits("nothing is lost: the same command goes on from here" if output else ""):
+        from knife.predict import predict
         from knife.store import artifact_folder
+        from knife.train.answers import line
 
-        found = answers.predict(artifact_folder(student), file, output)
+        found = predict(artifact_folder(student), file, output, workers, keep_rows=as_json or not output)
         if as_json:
             _print(found.to_dict())
         elif not output:
-            print("\n".join(map(answers.line, found.rows)))
+            print("\n".join(map(line, found.rows)))
         say(found.sentence())
 
 

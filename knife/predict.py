@@ -1,16 +1,29 @@
-"""A student's choices for a file of questions, in one plain process."""
+"""A student's choices for a file of questions, in this process or by several Ray workers."""
 
+import hashlib
 import json
-from dataclasses import dataclass, replace
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from knife.data.example import Example
-from knife.data.jsonl import cap, read_questions
-from knife.errors import UserError, raise_faults
+from filelock import FileLock, Timeout
 
-# More than any tokenizer makes of a question: whether it fits is said here, by id.
-UNBOUNDED = 10**9
+import knife
+from knife.counter import counter
+from knife.data.example import Example
+from knife.data.parts import PART_ROWS, Part, refuse_faults, split
+from knife.errors import UserError, raise_faults
+from knife.exits import say
+from knife.store import fingerprint
+from knife.train.answers import Answerer, Answers, Tally, question_tokens
+
+# Other versions of these may come to other digits.
+_LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -18,96 +31,217 @@ class Predictions:
     """Choices for the questions of a file.
 
     Attributes:
-        rows: one an example: id, choice (text), index of the choice, probabilities.
-        right: number of right choices among the questions whose answer is known.
-        answered: number of those questions.
+        tally: how many questions there are, how many with an answer, and how many of these right.
+        rows: one a question, in the file's order: id, choice (text), index of the choice,
+            probabilities; none where they were written to a file and not read back.
     """
 
+    tally: Tally
     rows: list[dict[str, Any]]
-    right: int
-    answered: int
 
     @property
     def accuracy(self) -> float | None:
         """Share of right choices; None where no answer is known."""
-        return self.right / self.answered if self.answered else None
+        return self.tally.right / self.tally.answered if self.tally.answered else None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"accuracy": self.accuracy, "answered": self.answered, "predictions": self.rows}
+        return {
+            "accuracy": self.accuracy,
+            "answered": self.tally.answered,
+            "predictions": self.rows,
+        }
 
     def sentence(self) -> str:
         """The accuracy in words, or why there is none."""
-        if not self.answered:
-            return f"{len(self.rows)} questions, none with its answer: no accuracy"
-        share = 100 * self.right / self.answered
-        return f"accuracy {share:.1f} % ({self.right} of {self.answered} questions right)"
+        right, answered = self.tally.right, self.tally.answered
+        if not answered:
+            return f"{self.tally.questions} questions, none with its answer: no accuracy"
+        return f"accuracy {100 * right / answered:.1f} % ({right} of {answered} questions right)"
 
 
-def predict(student: Path, file: Path, output: Path | None = None) -> Predictions:
+def predict(
+    student: Path,
+    file: Path,
+    output: Path | None = None,
+    workers: int | None = None,
+    *,
+    keep_rows: bool = True,
+) -> Predictions:
     """Let a student answer the questions of a JSON Lines file; no answer or rationale is needed.
 
-    With `output`, one JSON line an example is written there, whole or not at all.
+    With `output`, one JSON line a question is written there, whole or not at all. Finished parts
+    lie beside it until then, so that after a kill the same call makes the missing ones alone. With
+    `workers`, that many Ray workers make them.
+
+    Without `keep_rows` the result has no rows, and memory does not grow with the file.
 
     Raises:
-        UserError: with all faults of the student's folder, the file and the output.
+        UserError: with all faults of the student's folder, the file and the output; more workers
+            than there are CPUs; another command writes the same output.
     """
-    folder, examples, unanswered = _inputs(student, file, output)
-
-    # Imported when nothing is wrong with the inputs: torch takes seconds.
-    from knife.data.tokens import tokenize
-    from knife.method.backbone import load_tokenizer
-    from knife.method.objective import Objective
-    from knife.train.context import PlainContext
-    from knife.train.evaluate import choose, probabilities, score_split
-    from knife.train.place import load_published
-    from knife.train.quiet import quiet
-
-    quiet()
-    tokenizer = load_tokenizer(folder, "STUDENT")
-    # What a student reads is the question alone.
-    questions = [replace(example, rationale=None) for example in examples]
-    tokens, _ = tokenize(questions, tokenizer, UNBOUNDED)
-    lengths = [len(example.input_ids) for example in tokens]
-    raise_faults(cap(_too_long(file, examples, lengths, _settings(folder)["max_tokens"])))
-    context = PlainContext()
-    objective = Objective(load_published(folder)).to(context.device).eval()
-    pad_id = tokenizer.pad_token_id or 0
-    scores = score_split(objective, tokens, pad_id, context, rationale=False)
-    rows, right = [], 0
-    for example, values in zip(examples, scores, strict=True):
-        index = choose(values)
-        right += example.id not in unanswered and index == example.answer
-        rows.append(
-            {
-                "id": example.id,
-                "choice": example.choices[index],
-                "index": index,
-                "probabilities": [round(p, 6) for p in probabilities(values)],
-            }
-        )
-    if output:
-        _write(rows, output)
-    return Predictions(rows, right, len(examples) - len(unanswered))
+    job = _prepared(student, file, output, workers)
+    with _folder(output) as folder:
+        answers = Answers(folder / job.key)
+        answers.folder.mkdir(exist_ok=True)
+        _answer(job, answers, workers)
+        whole = output or folder / "output"
+        tally = answers.join(job.parts, whole)
+        return Predictions(tally, read_rows(whole) if keep_rows else [])
 
 
-def _inputs(student: Path, file: Path, output: Path | None) -> tuple[Path, list[Example], set[str]]:
-    """The student's model folder, the questions, and the ids of those without an answer."""
-    faults: list[str] = []
-    folder, examples, unanswered = student, list[Example](), set[str]()
+def parts_folder(output: Path) -> Path:
+    """Where the finished parts of an output are, for as long as some are missing."""
+    output = output.resolve()
+    return output.with_name(f"{output.name}.parts")
+
+
+def read_rows(output: Path) -> list[dict[str, Any]]:
+    """The rows of an output file."""
+    with output.open(encoding="utf-8") as file:
+        return [json.loads(text) for text in file]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A student's model folder, a file in parts, and the key of all that the answers hang on."""
+
+    model: Path
+    file: Path
+    parts: list[Part]
+    key: str
+
+
+def _prepared(student: Path, file: Path, output: Path | None, workers: int | None) -> _Job:
+    """What is to be done, when nothing is wrong with it."""
+    model, parts = None, list[Part]()
+    found: list[str] = []
     try:
-        folder = student_model(student)
+        model = student_model(student).resolve()
     except UserError as error:
-        faults += error.faults
+        found += error.faults
     try:
-        examples, unanswered = read_questions(file)
+        parts = split(file)
+        key = _key(model, parts) if model else ""
+        if not (key and output and (parts_folder(output) / key).is_dir()):
+            _check(model, file, parts)
     except UserError as error:
-        faults += error.faults
-    if output and (output.is_dir() or not output.parent.is_dir()):
-        what = "is a folder" if output.is_dir() else "lies in a folder that is not there"
-        faults.append(f"--output: {output} {what}; give a file in a folder that is there")
-    raise_faults(faults)
-    return folder, examples, unanswered
+        found += error.faults
+    raise_faults([*found, *_output_faults(output), *_worker_faults(workers, output)])
+    assert model
+    return _Job(model, file.resolve(), parts, key)
+
+
+def _output_faults(output: Path | None) -> list[str]:
+    if output is None or (output.parent.is_dir() and not output.is_dir()):
+        return []
+    what = "is a folder" if output.is_dir() else "lies in a folder that is not there"
+    return [f"--output: {output} {what}; give a file in a folder that is there"]
+
+
+def _worker_faults(workers: int | None, output: Path | None) -> list[str]:
+    if workers is None:
+        return []
+    from knife.cluster.predict import place_faults
+
+    missing = "--workers: needs --output FILE, beside which the workers leave what is finished"
+    return [*([] if output else [missing]), *place_faults(workers)]
+
+
+def _check(model: Path | None, file: Path, parts: list[Part]) -> None:
+    """Refuse what is wrong with the questions; without a model, their lengths are not known."""
+    tokenizer: Any = None
+    limit = _settings(model)["max_tokens"] if model else 0
+
+    def look(questions: list[Example]) -> list[str]:
+        nonlocal tokenizer
+        if not (model and questions):
+            return []
+        if tokenizer is None:
+            # Imported when a question is good: transformers takes seconds.
+            from knife.method.backbone import load_tokenizer
+            from knife.train.quiet import quiet
+
+            quiet()
+            tokenizer = load_tokenizer(model, "STUDENT")
+        try:
+            lengths = [len(t.input_ids) for t in question_tokens(questions, tokenizer)]
+        except UserError as error:
+            return error.faults
+        return _too_long(file, questions, lengths, limit)
+
+    with counter("checking", _count(parts)) as count:
+        refuse_faults(file, parts, look, lambda part: count(part.rows))
+
+
+def _answer(job: _Job, answers: Answers, workers: int | None) -> None:
+    """Answer the parts that have none yet."""
+    missing = answers.missing(job.parts)
+    if len(missing) < len(job.parts):
+        done = _count(job.parts) - _count(missing)
+        say(f"{done:,} of {_count(job.parts):,} questions are answered already; going on …")
+    if not missing:
+        return
+    with counter("answering", _count(missing)) as count:
+        if workers is None:
+            answerer = Answerer(job.model)
+            for part in missing:
+                answerer.answer(job.file, part, answers)
+                count(part.rows)
+        else:
+            from knife.cluster.predict import answer_parts
+
+            say(f"{_count(missing):,} questions for {workers} Ray workers; starting …")
+            answer_parts(
+                job.model, job.file, answers, missing, workers, lambda part: count(part.rows)
+            )
+    left = answers.missing(job.parts)
+    assert not left, f"parts without answers: {left}"
+
+
+def _count(parts: Sequence[Part]) -> int:
+    return sum(part.rows for part in parts)
+
+
+def _key(model: Path, parts: list[Part]) -> str:
+    hashed = {}
+    for path in sorted(path for path in model.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        hashed[path.relative_to(model).as_posix()] = digest
+    return fingerprint(
+        {
+            "student": hashed,
+            "questions": [part.digest for part in parts],
+            "rows": PART_ROWS,
+            "versions": [knife.__version__, *map(version, _LIBRARIES)],
+        }
+    )
+
+
+@contextmanager
+def _folder(output: Path | None) -> Iterator[Path]:
+    """The folder of the parts; it is removed when the work inside is done."""
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="knife-predict-") as name:
+            yield Path(name)
+        return
+    folder = parts_folder(output)
+    lock = FileLock(folder / "lock")
+    try:
+        folder.mkdir(exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"--output: another command is writing {output}: wait for it, or give another file"
+        ) from None
+    except OSError as error:
+        raise UserError(f"--output: {output} cannot be written: {error.strerror}") from error
+    try:
+        yield folder
+        shutil.rmtree(folder)
+    finally:
+        lock.release()
 
 
 def student_model(student: Path) -> Path:
@@ -130,11 +264,6 @@ def student_model(student: Path) -> Path:
     )
 
 
-def line(row: dict[str, Any]) -> str:
-    """One row as JSON."""
-    return json.dumps(row, ensure_ascii=False)
-
-
 def _settings(folder: Path) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads((folder / "knife.json").read_text())
     return settings
@@ -147,14 +276,3 @@ def _too_long(file: Path, examples: list[Example], lengths: list[int], limit: in
         for example, length in zip(examples, lengths, strict=True)
         if length > limit
     ]
-
-
-def _write(rows: list[dict[str, Any]], output: Path) -> None:
-    unfinished = output.with_name(f".{output.name}.tmp")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.writelines(line(row) + "\n" for row in rows)
-        unfinished.replace(output)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise UserError(f"--output: {output} cannot be written: {error.strerror}") from error

@@ -13,7 +13,7 @@ ROWS = [
     {"submit"},
     {"submit_check"},
     {"tune", "dry_run", "predict", "show", "sync", "ui"},
-    {"run_command"},
+    {"run_command", "counter"},
     {"recipe_files"},
     {"display"},
     {"progress"},

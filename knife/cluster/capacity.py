@@ -31,19 +31,22 @@ def place_faults(config: RunConfig) -> list[str]:
 def capacity_faults(scale: Scale, resources: dict[str, float], where: str) -> list[str]:
     """Faults of a scale that `where` can never satisfy; `resources` are its CPU and GPU."""
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-    faults = []
     workers = scale.min_workers or scale.workers
-    if workers > cpus:
-        key = "scale.min_workers" if scale.min_workers else "scale.workers"
-        faults.append(
-            f"{key}: {workers} workers need a CPU each, but {where} has {cpus:.0f}; ask for fewer"
-        )
+    key = "scale.min_workers" if scale.min_workers else "scale.workers"
+    faults = worker_faults(key, workers, cpus, where)
     if workers * scale.gpus_per_worker > gpus:
         faults.append(
             f"scale.gpus_per_worker: {workers} x {scale.gpus_per_worker:g} GPUs are asked, "
             f"but {where} has {gpus:.0f}; ask for fewer workers or scale.gpus_per_worker=0"
         )
     return faults
+
+
+def worker_faults(key: str, workers: int, cpus: float, where: str) -> list[str]:
+    """More workers than CPUs; `key` is who asks for them."""
+    if workers <= cpus:
+        return []
+    return [f"{key}: {workers} workers need a CPU each, but {where} has {cpus:.0f}; ask for fewer"]
 
 
 def machine() -> dict[str, float]:

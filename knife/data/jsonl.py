@@ -2,7 +2,8 @@
 
 import codecs
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ FOLDER_FORMAT = (
     f"as {FORMAT}"
 )
 SHOWN_FAULTS = 20
+# The answer of a question whose answer is not known.
+UNANSWERED = -1
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+Parse = Callable[[object], tuple[Example | None, list[str]]]
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -32,67 +36,67 @@ def read_examples(path: Path) -> list[Example]:
         UserError: with every fault of the file as `file:line: message`, up to `SHOWN_FAULTS` and
             the number of those left unsaid; or where the file cannot be read.
     """
-    return _read(path, parse_example)
-
-
-def read_questions(path: Path) -> tuple[list[Example], set[str]]:
-    """Read a JSON Lines file of which a model is to answer the questions.
-
-    As `read_examples`, but `answer` may be missing or null too.
-
-    Returns:
-        The examples, and the ids of those without an answer: their `answer` is 0 and means nothing.
-
-    Raises:
-        UserError: as `read_examples` does.
-    """
-    unanswered: set[str] = set()
-
-    def parse(record: object) -> tuple[Example | None, list[str]]:
-        if not isinstance(record, dict) or record.get("answer") is not None:
-            return parse_example(record)
-        example, faults = parse_example({**record, "answer": 0})
-        if example is not None:
-            unanswered.add(example.id)
-        return example, faults
-
-    return _read(path, parse), unanswered
-
-
-Parse = Callable[[object], tuple[Example | None, list[str]]]
-
-
-def _read(path: Path, parse: Parse) -> list[Example]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if data.startswith(UTF16_MARKS):
-        raise UserError(f"{path}:1: the file is UTF-16, but must be UTF-8: save it as UTF-8")
+    refuse_utf16(path, data)
     examples: list[Example] = []
     faults: list[str] = []
     first_line: dict[str, int] = {}
-    # Bytes are split before they are decoded: text may hold other line separators, and a byte
-    # that is not UTF-8 spoils its own line alone.
-    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        record, found = _decode(line)
-        if not found:
-            example, found = parse(record)
-            if example is not None:
-                examples.append(example)
-        identity = _identity(record, []) if isinstance(record, dict) else ""
+    lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    for number, identity, example, found in parse_lines(lines, 1, parse_example):
+        if example is not None:
+            examples.append(example)
         first = first_line.setdefault(identity, number) if identity else number
         if first != number:
-            found.append(f"id: {show(identity)} stands in line {first} already")
+            found = [*found, stands_already(identity, first)]
         faults += [f"{path}:{number}: {fault}" for fault in found]
     if not examples and not faults:
-        faults.append(f"{path}: has no examples; expected one JSON object a line: {FORMAT}")
+        faults.append(no_examples(path))
     raise_faults(cap(faults))
     return examples
+
+
+def refuse_utf16(path: Path, data: bytes) -> None:
+    """Refuse a file that begins as UTF-16 does.
+
+    Raises:
+        UserError: `data`, the file's first bytes, has such a mark.
+    """
+    if data.startswith(UTF16_MARKS):
+        raise UserError(f"{path}:1: the file is UTF-16, but must be UTF-8: save it as UTF-8")
+
+
+def parse_lines(
+    lines: Iterable[bytes], number: int, parse: Parse
+) -> Iterator[tuple[int, str, Example | None, list[str]]]:
+    """Each line that is not blank: its number, its id, its example, and what is wrong with it.
+
+    The id is "" and the example None where a fault keeps them from being read; `number` is that of
+    the first line. Lines are bytes: text may hold other line separators, and a byte that is not
+    UTF-8 spoils its own line alone.
+    """
+    for at, line in enumerate(lines, start=number):
+        if not line.strip():
+            continue
+        record, faults = _decode(line)
+        example = None
+        if not faults:
+            example, faults = parse(record)
+        yield at, _identity(record, []) if isinstance(record, dict) else "", example, faults
+
+
+def stands_already(identity: str, line: int) -> str:
+    """The fault of an id that an earlier line has."""
+    return f"id: {show(identity)} stands in line {line} already"
+
+
+def no_examples(path: Path) -> str:
+    """The fault of an empty file."""
+    return f"{path}: has no examples; expected one JSON object a line: {FORMAT}"
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
@@ -129,6 +133,14 @@ def parse_example(record: object) -> tuple[Example | None, list[str]]:
         return None, faults
     rationale = rationale if rationale and rationale.strip() else None
     return Example(identity, question, tuple(choices), answer, rationale), []
+
+
+def parse_question(record: object) -> tuple[Example | None, list[str]]:
+    """As `parse_example`, but `answer` may be missing or null too: then it is `UNANSWERED`."""
+    if not isinstance(record, dict) or record.get("answer") is not None:
+        return parse_example(record)
+    example, faults = parse_example({**record, "answer": 0})
+    return example and replace(example, answer=UNANSWERED), faults
 
 
 def show(value: object) -> str:

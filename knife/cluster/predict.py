@@ -1,0 +1,173 @@
+"""Answers to the parts of a file by several Ray workers, with Ray Data.
+
+A worker reads its part of the file and writes the answers itself, so that the driver handles
+numbers alone, however long the file is.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from knife.cluster.capacity import machine, worker_faults
+from knife.cluster.launch import resources, session
+from knife.data.parts import Part
+from knife.errors import UserError, raise_faults
+from knife.train.answers import Answerer, Answers
+
+# A part that takes so many workers down in a row ends the work.
+_MAX_RETRIES = 3
+# Parts beyond this share their blocks: each block is an object of its own for Ray.
+_MAX_BLOCKS = 4096
+_LOOK_SECONDS = 120
+
+
+def place_faults(workers: int) -> list[str]:
+    """What this machine cannot give; a cluster (RAY_ADDRESS) is asked when the work starts."""
+    if "RAY_ADDRESS" in os.environ:
+        return []
+    return worker_faults("--workers", workers, machine()["CPU"], "this machine")
+
+
+def answer_parts(
+    model: Path,
+    file: Path,
+    answers: Answers,
+    parts: Sequence[Part],
+    workers: int,
+    answered: Callable[[Part], None],
+) -> None:
+    """Answer parts of a file, in the Ray session that is up or one of its own.
+
+    Each worker loads the student once, and one that is lost is replaced. GPUs are shared evenly.
+    `answered` hears of each part that is finished, in any order.
+
+    Raises:
+        UserError: more workers than the cluster has CPUs, a path that one of its hosts does not
+            see, or a fault that a worker found.
+        Exception: Ray's, where workers were lost again and again.
+    """
+    with session(machine()["GPU"]):
+        import ray
+
+        there = ray.cluster_resources()
+        raise_faults(worker_faults("--workers", workers, there.get("CPU", 0), "the cluster"))
+        raise_faults(_host_faults(model, file, answers.folder))
+        _run(_Worker(model, file, answers), parts, workers, there, answered)
+
+
+class _Worker:
+    """What each Ray worker does."""
+
+    def __init__(self, model: Path, file: Path, answers: Answers) -> None:
+        self.model, self.file, self.answers = model, file, answers
+        self.answerer: Answerer | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Answer the parts of a batch; a fault of the user's comes back as a text."""
+        names = [field.name for field in fields(Part)]
+        columns = [batch[name].tolist() for name in names]
+        faults = []
+        for values in zip(*columns, strict=True):
+            part = Part(**dict(zip(names, values, strict=True)))
+            try:
+                self._answer(part)
+                faults.append("")
+            except UserError as error:
+                faults.append("\n".join(error.faults))
+        return {**dict(zip(names, columns, strict=True)), "faults": faults}
+
+    def _answer(self, part: Part) -> None:
+        if self.answers.path(part).exists():
+            # A worker was lost between its answers and its word of them.
+            return
+        self.answerer = self.answerer or Answerer(self.model)
+        self.answerer.answer(self.file, part, self.answers)
+
+
+def _run(
+    worker: _Worker,
+    parts: Sequence[Part],
+    workers: int,
+    there: dict[str, float],
+    answered: Callable[[Part], None],
+) -> None:
+    import ray.data
+
+    from knife.cluster.quiet_data import quiet_data
+
+    cpus = 1 if "RAY_ADDRESS" in os.environ else max(1, int(there["CPU"]) // workers)
+    gpus = _share(there.get("GPU", 0), workers)
+    taken = resources(cpus, gpus)
+    dataset = ray.data.from_items(
+        [asdict(part) for part in parts], override_num_blocks=min(len(parts), _MAX_BLOCKS)
+    )
+    with warnings.catch_warnings():
+        # There is no named parameter for retries yet.
+        warnings.filterwarnings("ignore", ".*ray_remote_args.*")
+        dataset = dataset.map_batches(
+            _Worker,
+            fn_constructor_args=(worker.model, worker.file, worker.answers),
+            batch_size=1,
+            # One part waits behind the one that is worked on.
+            compute=ray.data.ActorPoolStrategy(
+                size=min(workers, len(parts)), max_tasks_in_flight_per_actor=2
+            ),
+            num_cpus=taken["CPU"],
+            num_gpus=taken.get("GPU"),
+            max_task_retries=_MAX_RETRIES,
+        )
+    names = [field.name for field in fields(Part)]
+    with quiet_data():
+        for batch in dataset.iter_batches(batch_size=None):
+            raise_faults(line for text in batch["faults"] for line in text.splitlines())
+            for values in zip(*(batch[name].tolist() for name in names), strict=True):
+                answered(Part(**dict(zip(names, values, strict=True))))
+
+
+def _share(gpus: float, workers: int) -> float:
+    """How much of a GPU each worker gets: all of one, an even part of one, or nothing."""
+    return 1 / math.ceil(workers / gpus) if gpus else 0.0
+
+
+def _host_faults(model: Path, file: Path, folder: Path) -> list[str]:
+    """Paths that a host of the cluster does not see as this one does."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    own = ray.get_runtime_context().get_node_id()
+    hosts = [
+        node
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] != own and node["Resources"].get("CPU")
+    ]
+    look = ray.remote(num_cpus=0)(unseen)
+    seen = {
+        node["NodeManagerAddress"]: look.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(model, file, file.stat().st_size, folder)
+        for node in hosts
+    }
+    faults = []
+    for address, answer in seen.items():
+        faults += [
+            f"{name}: the cluster's host {address} {what}; models, questions and output must lie "
+            "where all hosts see them"
+            for name, what in ray.get(answer, timeout=_LOOK_SECONDS)
+        ]
+    return faults
+
+
+def unseen(model: Path, file: Path, size: int, folder: Path) -> list[tuple[str, str]]:
+    """What this host lacks of a student's model, a file of some bytes, and a folder to write to."""
+    found = []
+    if not (model / "knife.json").is_file():
+        found.append(("STUDENT", f"has no student in {model}"))
+    if not file.is_file() or file.stat().st_size != size:
+        found.append(("FILE", f"has no {file}, or another one"))
+    if not os.access(folder, os.W_OK):
+        found.append(("--output", f"cannot write to {folder}"))
+    return found

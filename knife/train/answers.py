@@ -1,0 +1,177 @@
+"""Answers to the parts of a file of questions: each part is kept by itself until all are there.
+
+<output>.parts/lock                      held by the command that works on it
+<output>.parts/<key>/part-<from>-<to>    the answers to one part, whole by construction
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from knife.data.example import Example
+from knife.data.jsonl import UNANSWERED
+from knife.data.parts import Part, read_part
+from knife.errors import UserError
+
+# More tokens than any tokenizer makes of a question.
+_UNBOUNDED = 10**9
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many questions there are, how many with a known answer, and how many of these right."""
+
+    questions: int = 0
+    answered: int = 0
+    right: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.questions + other.questions,
+            self.answered + other.answered,
+            self.right + other.right,
+        )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of one student to the questions of one file.
+
+    Attributes:
+        folder: holds those parts that are finished; its name is the key of student and file.
+    """
+
+    folder: Path
+
+    def path(self, part: Part) -> Path:
+        """Where the answers to a part are, once they are whole."""
+        return self.folder / f"part-{part.first:012d}-{part.first + part.rows:012d}"
+
+    def missing(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts without answers."""
+        there = {path.name for path in self.folder.iterdir()}
+        return [part for part in parts if self.path(part).name not in there]
+
+    def write(self, part: Part, rows: Sequence[dict[str, Any]], tally: Tally) -> None:
+        """Keep the answers to a part: one JSON line a question, behind one of the tally.
+
+        Raises:
+            UserError: the disk is full, or not writable.
+        """
+        head = {"answered": tally.answered, "right": tally.right}
+        with self._written(self.path(part)) as file:
+            file.writelines(f"{line(row)}\n".encode() for row in (head, *rows))
+
+    def join(self, parts: Sequence[Part], output: Path) -> Tally:
+        """Make the answers to all parts one file, in the order of the questions.
+
+        Raises:
+            UserError: the disk is full, or not writable.
+        """
+        tally = Tally()
+        with self._written(output) as whole:
+            for part in parts:
+                with self.path(part).open("rb") as file:
+                    head = json.loads(file.readline())
+                    tally += Tally(part.rows, head["answered"], head["right"])
+                    shutil.copyfileobj(file, whole)
+        return tally
+
+    @contextmanager
+    def _written(self, path: Path) -> Iterator[BinaryIO]:
+        """A file that appears whole and on disk, or not at all."""
+        # In this folder, so that what a kill leaves goes with it.
+        unfinished = self.folder / f".{uuid.uuid4().hex[:12]}.tmp"
+        try:
+            with unfinished.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except OSError as error:
+            raise UserError(f"--output: {path} cannot be written: {error.strerror}") from error
+        finally:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+
+
+class Answerer:
+    """A student, loaded once; it answers on the GPU where there is one."""
+
+    def __init__(self, model: Path) -> None:
+        """Load the student of a model folder.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        # Imported here: whoever counts or joins parts needs no torch, which takes seconds.
+        from knife.method.backbone import load_tokenizer
+        from knife.method.objective import Objective
+        from knife.train.context import PlainContext
+        from knife.train.place import load_published
+        from knife.train.quiet import quiet
+
+        quiet()
+        self.tokenizer = load_tokenizer(model, "STUDENT")
+        self.context = PlainContext()
+        self.objective = Objective(load_published(model)).to(self.context.device).eval()
+
+    def rows(self, questions: Sequence[Example]) -> list[dict[str, Any]]:
+        """One JSON-ready row a question: id, choice (text), index of it, probabilities."""
+        from knife.train.evaluate import choose, probabilities, score_split
+
+        tokens = question_tokens(questions, self.tokenizer)
+        pad_id = self.tokenizer.pad_token_id or 0
+        scores = score_split(self.objective, tokens, pad_id, self.context, rationale=False)
+        rows = []
+        for question, values in zip(questions, scores, strict=True):
+            index = choose(values)
+            rows.append(
+                {
+                    "id": question.id,
+                    "choice": question.choices[index],
+                    "index": index,
+                    "probabilities": [round(p, 6) for p in probabilities(values)],
+                }
+            )
+        return rows
+
+    def answer(self, file: Path, part: Part, answers: Answers) -> None:
+        """Answer a part of a file and keep that.
+
+        Raises:
+            UserError: the file has changed, or the answers cannot be written.
+        """
+        questions = read_part(file, part)
+        rows = self.rows(questions)
+        known = [
+            (question.answer, row["index"])
+            for question, row in zip(questions, rows, strict=True)
+            if question.answer != UNANSWERED
+        ]
+        right = sum(answer == index for answer, index in known)
+        answers.write(part, rows, Tally(len(rows), len(known), right))
+
+
+def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:
+    """What a student reads of questions, of any length: no rationale, and no answer.
+
+    Raises:
+        UserError: the tokenizer makes nothing of a choice.
+    """
+    from knife.data.tokens import tokenize
+
+    bare = [replace(question, rationale=None, answer=0) for question in questions]
+    tokens, _ = tokenize(bare, tokenizer, _UNBOUNDED)
+    return tokens
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row as JSON."""
+    return json.dumps(row, ensure_ascii=False)
