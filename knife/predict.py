@@ -16,12 +16,14 @@ from filelock import FileLock, Timeout
 import knife
 from knife.counter import counter
 from knife.data.example import Example
-from knife.data.parts import PART_ROWS, Part, refuse_faults, split
+from knife.data.parts import Part, refuse_faults, split
 from knife.errors import UserError, raise_faults
 from knife.exits import say
 from knife.store import fingerprint
 from knife.train.answers import Answerer, Answers, Tally, question_tokens
 
+# What a lost worker costs at most, and what is sorted by length together.
+PART_ROWS = 1024
 # Other versions of these may come to other digits.
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 
@@ -121,7 +123,7 @@ def _prepared(student: Path, file: Path, output: Path | None, workers: int | Non
     except UserError as error:
         found += error.faults
     try:
-        parts = split(file)
+        parts = split(file, PART_ROWS)
         key = _key(model, parts) if model else ""
         if not (key and output and (parts_folder(output) / key).is_dir()):
             _check(model, file, parts)

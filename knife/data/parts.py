@@ -18,9 +18,6 @@ from knife.data.jsonl import (
 )
 from knife.errors import UserError, raise_faults
 
-# What a lost worker costs at most, and what is sorted by length together.
-PART_ROWS = 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -42,7 +39,7 @@ class Part:
     digest: str
 
 
-def split(path: Path, rows: int = PART_ROWS) -> list[Part]:
+def split(path: Path, rows: int) -> list[Part]:
     """The parts of a file, `rows` lines that are not blank in each; only one is held in memory.
 
     Raises:

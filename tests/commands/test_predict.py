@@ -1,14 +1,16 @@
 """`knife predict`: the choices that the run recorded, for questions with and without answers."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from command_fixtures import Command, FinishedRun
+from filelock import FileLock
 
-from knife.data.jsonl import read_examples, read_questions
+from knife.data.jsonl import read_examples
 from knife.errors import UserError
-from knife.predict import predict
+from knife.predict import parts_folder, predict, read_rows
 
 
 @pytest.mark.parametrize("method", ["finetune", "knife"])
@@ -72,7 +74,7 @@ def test_accuracy_is_of_the_answered_questions(finished_run: FinishedRun, tmp_pa
         lines.append(line | ({"answer": wanted[number]} if number in wanted else {"answer": None}))
     mixed.write_text("\n".join(map(json.dumps, lines)))
     found = predict(student, mixed)
-    assert (found.right, found.answered, found.accuracy) == (1, 4, 0.25)
+    assert (found.tally.right, found.tally.answered, found.accuracy) == (1, 4, 0.25)
     assert found.sentence() == "accuracy 25.0 % (1 of 4 questions right)"
 
 
@@ -91,17 +93,53 @@ def test_a_question_longer_than_the_student_was_trained_for(
     assert "id 'two'" in second
 
 
-def test_questions_are_read_strictly_but_for_the_answer(tmp_path: Path) -> None:
+def test_all_faults_of_all_questions_are_said_at_once(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
     path = tmp_path / "questions.jsonl"
-    known = {"id": "a", "question": "q ?", "choices": ["x", "y"], "answer": "y"}
-    unknown = {"id": "b", "question": "q ?", "choices": ["x", "y"]}
-    path.write_text(f"{json.dumps(known)}\n{json.dumps(unknown)}\n")
-    examples, unanswered = read_questions(path)
-    assert [(e.id, e.answer) for e in examples] == [("a", 1), ("b", 0)]
-    assert unanswered == {"b"}
-    with pytest.raises(UserError, match="answer: is missing"):
-        read_examples(path)
-    path.write_text(f"{json.dumps(known | {'answer': 'z'})}\n{json.dumps(unknown | {'id': 'a'})}\n")
+    long = {"id": "long", "question": "forest " * 300, "choices": ["yes", "no"]}
+    path.write_text(f"{json.dumps(long)}\nnope\n{json.dumps(long)}\n")
     with pytest.raises(UserError) as error:
-        read_questions(path)
-    assert [fault.split(": ")[1] for fault in error.value.faults] == ["answer", "id"]
+        predict(finished_run.student("knife"), path)
+    kinds = [fault.removeprefix(f"{path}:").split(": ")[0] for fault in error.value.faults]
+    assert kinds == [" id 'long'", " id 'long'", "2", "3"]
+
+
+def test_an_output_that_is_there_is_replaced(finished_run: FinishedRun, tmp_path: Path) -> None:
+    output = tmp_path / "choices.jsonl"
+    output.write_text("old\n")
+    found = predict(finished_run.student("knife"), finished_run.test_file, output, keep_rows=False)
+    assert found.rows == []
+    assert read_rows(output) == predict(finished_run.student("knife"), finished_run.test_file).rows
+
+
+def test_two_commands_do_not_write_one_output(
+    command: Command, finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    output = tmp_path / "choices.jsonl"
+    parts_folder(output).mkdir()
+    words = ("predict", finished_run.student("knife"), finished_run.test_file, "-o", output)
+    with FileLock(parts_folder(output) / "lock"):
+        (fault,) = command(*words).faults
+    assert fault.startswith(f"--output: another command is writing {output}")
+    assert command(*words).status == 0
+
+
+def test_workers_that_cannot_be_had_are_refused_with_the_other_faults(
+    command: Command, finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("nope\n")
+    student = finished_run.student("knife")
+    faults = command("predict", student, questions, "--workers", 5000).faults
+    assert faults[0].startswith(f"{questions}:1: broken JSON")
+    assert faults[1].startswith("--workers: needs --output FILE")
+    assert faults[2].startswith("--workers: 5000 workers need a CPU each, but this machine has")
+    assert len(faults) == 3
+
+
+def test_a_pipe_cannot_be_read_twice(finished_run: FinishedRun, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="must be a file that can be read again"):
+        predict(finished_run.student("knife"), pipe)

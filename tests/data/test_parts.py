@@ -1,0 +1,107 @@
+"""A file in parts: the same questions and the same faults as when it is read at once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from knife.data.example import Example
+from knife.data.jsonl import UNANSWERED
+from knife.data.parts import read_part, refuse_faults, split
+from knife.errors import UserError
+
+
+def line(name: str, **changes: Any) -> str:
+    return json.dumps({"id": name, "question": "q ?", "choices": ["x", "y"], **changes})
+
+
+def faults(path: Path, rows: int) -> list[str]:
+    with pytest.raises(UserError) as error:
+        refuse_faults(path, split(path, rows), lambda _: [], lambda _: None)
+    return [fault.removeprefix(f"{path}:") for fault in error.value.faults]
+
+
+@given(
+    blanks=st.lists(st.integers(0, 3), min_size=1, max_size=20),
+    rows=st.integers(1, 7),
+    end=st.sampled_from(["\n", "\r\n"]),
+    mark=st.booleans(),
+    closed=st.booleans(),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_parts_are_the_whole(
+    blanks: list[int],
+    rows: int,
+    end: str,
+    mark: bool,
+    closed: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = tmp_path_factory.mktemp("parts") / "questions.jsonl"
+    lines = [end * count + line(f"ü{n}") for n, count in enumerate(blanks)]
+    text = end.join(lines) + end * closed
+    path.write_bytes(b"\xef\xbb\xbf" * mark + text.encode())
+    parts = split(path, rows)
+    refuse_faults(path, parts, lambda _: [], lambda _: None)
+    read = [read_part(path, part) for part in parts]
+    assert [e.id for examples in read for e in examples] == [f"ü{n}" for n in range(len(blanks))]
+    assert all(len(examples) == part.rows for examples, part in zip(read, parts, strict=True))
+    assert all(part.rows == rows for part in parts[:-1])
+    assert [part.first for part in parts] == list(range(0, len(blanks), rows))
+
+
+def test_an_answer_may_be_missing_but_not_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(f"{line('a', answer='y')}\n{line('b')}\n{line('c', answer=None)}\n")
+    (part,) = split(path, 10)
+    assert [e.answer for e in read_part(path, part)] == [1, UNANSWERED, UNANSWERED]
+    path.write_text(line("a", answer="z"))
+    assert faults(path, 10) == ['1: answer: "z" is not among the choices ["x", "y"]']
+
+
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_faults_have_their_lines_in_every_part(tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(f"\n{line('a')}\nnope\n\n{line('b')}\n{line('a')}\n{line('b', choices=[])}\n")
+    assert faults(path, rows) == [
+        "3: broken JSON at column 1: Expecting value",
+        '6: id: "a" stands in line 2 already',
+        "7: choices: must be two or more, but got []",
+        '7: id: "b" stands in line 5 already',
+    ]
+
+
+def test_only_so_many_faults_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text("nope\n" * 30 + f"{line('a')}\n" * 3)
+    said = faults(path, 4)
+    assert len(said) == 21
+    assert said[19].startswith("20: broken JSON")
+    assert said[20] == "… and 12 more"
+
+
+def test_what_cannot_be_split(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    with pytest.raises(UserError, match="no such file"):
+        split(path, 10)
+    path.write_text(" \n\n")
+    with pytest.raises(UserError, match="has no examples"):
+        split(path, 10)
+    path.write_text(line("a"), encoding="utf-16")
+    with pytest.raises(UserError, match="UTF-16"):
+        split(path, 10)
+    with pytest.raises(UserError, match="not a folder or pipe"):
+        split(tmp_path, 10)
+
+
+def test_a_part_of_a_file_that_has_changed_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(f"{line('a')}\n{line('b')}\n")
+    first, second = split(path, 1)
+    path.write_text(f"{line('a')}\n{line('c')}\n")
+    assert read_part(path, first) == [Example("a", "q ?", ("x", "y"), UNANSWERED)]
+    with pytest.raises(UserError, match="has changed since it was checked"):
+        read_part(path, second)
