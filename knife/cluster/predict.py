@@ -6,6 +6,7 @@ numbers alone, however long the file is.
 
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
@@ -23,6 +24,8 @@ _MAX_RETRIES = 3
 # Parts beyond this share their blocks: each block is an object of its own for Ray.
 _MAX_BLOCKS = 4096
 _LOOK_SECONDS = 120
+# An NFS client may look at what it knew of a folder for so many seconds.
+_SEEN_SECONDS = 10
 
 
 def place_faults(workers: int) -> list[str]:
@@ -161,8 +164,20 @@ def _host_faults(model: Path, file: Path, folder: Path) -> list[str]:
     return faults
 
 
-def unseen(model: Path, file: Path, size: int, folder: Path) -> list[tuple[str, str]]:
-    """What this host lacks of a student's model, a file of some bytes, and a folder to write to."""
+def unseen(
+    model: Path, file: Path, size: int, folder: Path, seconds: float = _SEEN_SECONDS
+) -> list[tuple[str, str]]:
+    """What this host lacks of a student's model, a file of some bytes, and a folder to write to.
+
+    What is new on a network's disk is looked for so many seconds.
+    """
+    end = time.monotonic() + seconds
+    while (found := _unseen(model, file, size, folder)) and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
+
+
+def _unseen(model: Path, file: Path, size: int, folder: Path) -> list[tuple[str, str]]:
     found = []
     if not (model / "knife.json").is_file():
         found.append(("STUDENT", f"has no student in {model}"))

@@ -128,7 +128,7 @@ def test_parts_of_other_questions_or_of_another_student_are_not_taken(
 def test_what_a_host_does_not_see(task: Task, tmp_path: Path) -> None:
     model, size = student_model(task.student), task.file.stat().st_size
     assert unseen(model, task.file, size, tmp_path) == []
-    names = [name for name, _ in unseen(tmp_path, task.file, size + 1, tmp_path / "gone")]
+    names = [name for name, _ in unseen(tmp_path, task.file, size + 1, tmp_path / "gone", 0)]
     assert names == ["STUDENT", "FILE", "--output"]
 
 
