@@ -9,6 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -156,11 +157,13 @@ def _host_faults(model: Path, file: Path, folder: Path) -> list[str]:
     }
     faults = []
     for address, answer in seen.items():
-        faults += [
-            f"{name}: the cluster's host {address} {what}; models, questions and output must lie "
-            "where all hosts see them"
-            for name, what in ray.get(answer, timeout=_LOOK_SECONDS)
-        ]
+        # A host that does not answer has died: nothing will be done there.
+        with suppress(ray.exceptions.RayError):
+            faults += [
+                f"{name}: the cluster's host {address} {what}; models, questions and output must "
+                "lie where all hosts see them"
+                for name, what in ray.get(answer, timeout=_LOOK_SECONDS)
+            ]
     return faults
 
 
