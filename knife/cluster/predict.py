@@ -7,7 +7,6 @@ numbers alone, however long the file is.
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -20,8 +19,9 @@ from knife.data.parts import Part
 from knife.errors import UserError, raise_faults
 from knife.train.answers import Answerer, Answers
 
-# A part that takes so many workers down in a row ends the work.
-_MAX_RETRIES = 3
+# A part that has ended so many workers ends the work. Ray's own limit would count each look for a
+# worker whose host has just died.
+_MAX_TRIES = 4
 # Parts beyond this share their blocks: each block is an object of its own for Ray.
 _MAX_BLOCKS = 4096
 _LOOK_SECONDS = 120
@@ -52,8 +52,11 @@ def answer_parts(
     Raises:
         UserError: more workers than the cluster has CPUs, a path that one of its hosts does not
             see, or a fault that a worker found.
-        Exception: Ray's, where workers were lost again and again.
+        RuntimeError: workers were lost over the same questions again and again.
     """
+    answers.forget_tries()
+    # A host that dies would be told of once a second, until Ray is sure of it.
+    os.environ.setdefault("RAY_enable_output_error_log_if_still_retry", "0")
     with session(machine()["GPU"]):
         import ray
 
@@ -74,22 +77,22 @@ class _Worker:
         """Answer the parts of a batch; a fault of the user's comes back as a text."""
         names = [field.name for field in fields(Part)]
         columns = [batch[name].tolist() for name in names]
-        faults = []
+        faults, lost = [], []
         for values in zip(*columns, strict=True):
             part = Part(**dict(zip(names, values, strict=True)))
+            fault, too_often = "", False
             try:
-                self._answer(part)
-                faults.append("")
+                # A worker may be lost between its answers and its word of them.
+                if not self.answers.path(part).exists():
+                    too_often = self.answers.begin(part) > _MAX_TRIES
+                    if not too_often:
+                        self.answerer = self.answerer or Answerer(self.model)
+                        self.answerer.answer(self.file, part, self.answers)
             except UserError as error:
-                faults.append("\n".join(error.faults))
-        return {**dict(zip(names, columns, strict=True)), "faults": faults}
-
-    def _answer(self, part: Part) -> None:
-        if self.answers.path(part).exists():
-            # A worker was lost between its answers and its word of them.
-            return
-        self.answerer = self.answerer or Answerer(self.model)
-        self.answerer.answer(self.file, part, self.answers)
+                fault = "\n".join(error.faults)
+            faults.append(fault)
+            lost.append(too_often)
+        return {**dict(zip(names, columns, strict=True)), "faults": faults, "lost": lost}
 
 
 def _run(
@@ -109,27 +112,30 @@ def _run(
     dataset = ray.data.from_items(
         [asdict(part) for part in parts], override_num_blocks=min(len(parts), _MAX_BLOCKS)
     )
-    with warnings.catch_warnings():
-        # There is no named parameter for retries yet.
-        warnings.filterwarnings("ignore", ".*ray_remote_args.*")
-        dataset = dataset.map_batches(
-            _Worker,
-            fn_constructor_args=(worker.model, worker.file, worker.answers),
-            batch_size=1,
-            # One part waits behind the one that is worked on.
-            compute=ray.data.ActorPoolStrategy(
-                size=min(workers, len(parts)), max_tasks_in_flight_per_actor=2
-            ),
-            num_cpus=taken["CPU"],
-            num_gpus=taken.get("GPU"),
-            max_task_retries=_MAX_RETRIES,
-        )
+    dataset = dataset.map_batches(
+        _Worker,
+        fn_constructor_args=(worker.model, worker.file, worker.answers),
+        batch_size=1,
+        # One part waits behind the one that is worked on.
+        compute=ray.data.ActorPoolStrategy(
+            size=min(workers, len(parts)), max_tasks_in_flight_per_actor=2
+        ),
+        num_cpus=taken["CPU"],
+        num_gpus=taken.get("GPU"),
+    )
     names = [field.name for field in fields(Part)]
     with quiet_data():
         for batch in dataset.iter_batches(batch_size=None):
             raise_faults(line for text in batch["faults"] for line in text.splitlines())
-            for values in zip(*(batch[name].tolist() for name in names), strict=True):
-                answered(Part(**dict(zip(names, values, strict=True))))
+            columns = [batch[name].tolist() for name in names]
+            for values, lost in zip(zip(*columns, strict=True), batch["lost"], strict=True):
+                part = Part(**dict(zip(names, values, strict=True)))
+                if lost:
+                    raise RuntimeError(
+                        f"{_MAX_TRIES} workers were lost, one after the other, over the "
+                        f"{part.rows} questions from line {part.line} of {worker.file} on"
+                    )
+                answered(part)
 
 
 def _share(gpus: float, workers: int) -> float:

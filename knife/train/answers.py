@@ -58,6 +58,25 @@ class Answers:
         there = {path.name for path in self.folder.iterdir()}
         return [part for part in parts if self.path(part).name not in there]
 
+    def begin(self, part: Part) -> int:
+        """Note that a part is begun; how often it was, now included.
+
+        Raises:
+            UserError: the disk is full, or not writable.
+        """
+        path = self.folder / f".tries-{self.path(part).name}"
+        try:
+            with path.open("ab") as file:
+                file.write(b".")
+                return file.tell()
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def forget_tries(self) -> None:
+        """Count from nought again how often parts are begun."""
+        for path in self.folder.glob(".tries-*"):
+            path.unlink()
+
     def write(self, part: Part, rows: Sequence[dict[str, Any]], tally: Tally) -> None:
         """Keep the answers to a part: one JSON line a question, behind one of the tally.
 
@@ -95,7 +114,7 @@ class Answers:
                 os.fsync(file.fileno())
             unfinished.replace(path)
         except OSError as error:
-            raise UserError(f"--output: {path} cannot be written: {error.strerror}") from error
+            raise _unwritable(path, error) from error
         finally:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
@@ -175,3 +194,7 @@ def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:
 def line(row: dict[str, Any]) -> str:
     """One row as JSON."""
     return json.dumps(row, ensure_ascii=False)
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"--output: {path} cannot be written: {error.strerror}")

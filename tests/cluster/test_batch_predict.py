@@ -218,6 +218,26 @@ def test_a_fault_that_a_worker_finds_is_the_users(task: Task) -> None:
 
 
 @pytest.mark.faults
+def test_a_part_that_ends_every_worker_ends_the_work(driver: Driver) -> None:
+    driver.start("--workers", "1")
+    folder = parts_folder(driver.task.output)
+    for count in range(1, 5):
+        wait_for(
+            lambda n=count: any(
+                path.stat().st_size == n for path in folder.glob("*/.tries-part-000000000000-*")
+            )
+        )
+        assert driver.process
+        (worker,) = workers_below(driver.process)
+        worker.kill()
+        worker.wait()
+    assert driver.process.wait(240) == 1
+    assert "4 workers were lost, one after the other, over the 1024 questions from line 1 of" in (
+        driver.log.read_text()
+    )
+
+
+@pytest.mark.faults
 def test_a_killed_worker_is_replaced(many: Task, driver: Driver) -> None:
     driver.start("--workers", "2")
     driver.wait_for_parts(3)
