@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -220,14 +221,15 @@ def test_a_fault_that_a_worker_finds_is_the_users(task: Task) -> None:
 @pytest.mark.faults
 def test_a_part_that_ends_every_worker_ends_the_work(driver: Driver) -> None:
     driver.start("--workers", "1")
+    assert driver.process
     folder = parts_folder(driver.task.output)
-    for count in range(1, 5):
-        wait_for(
-            lambda n=count: any(
-                path.stat().st_size == n for path in folder.glob("*/.tries-part-000000000000-*")
-            )
-        )
-        assert driver.process
+
+    def begun(times: int) -> bool:
+        tries = folder.glob("*/.tries-part-000000000000-*")
+        return any(path.stat().st_size == times for path in tries)
+
+    for times in range(1, 5):
+        wait_for(partial(begun, times))
         (worker,) = workers_below(driver.process)
         worker.kill()
         worker.wait()
