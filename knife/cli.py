@@ -143,7 +143,8 @@ def predict(
         from knife.store import artifact_folder
         from knife.train.answers import line
 
-        found = predict(artifact_folder(student), file, output, workers, keep_rows=as_json or not output)
+        keep_rows = as_json or not output
+        found = predict(artifact_folder(student), file, output, workers, keep_rows=keep_rows)
         if as_json:
             _print(found.to_dict())
         elif not output:
