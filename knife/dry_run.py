@@ -91,7 +91,7 @@ def dry_run(config: RunConfig) -> DryRun:
         for data in plan.data.values()
     ]
     models = {"teacher": config.model.teacher, "student": config.model.student}
-    refuse_what_cannot_fit(plan, missing)
+    refuse_what_cannot_fit(plan)
     return DryRun(
         name=config.name,
         models=models,

@@ -119,7 +119,7 @@ def run(config: RunConfig, display: Display) -> Result:
     from knife.track.tracker import Tracker
 
     plan = plan_run(config)
-    refuse_what_cannot_fit(plan, _lacking(plan))
+    refuse_what_cannot_fit(plan)
     store = Store(config.store)
     with disk_faults(store.root):
         for key in plan.data:
@@ -147,25 +147,24 @@ def run(config: RunConfig, display: Display) -> Result:
     return Result(plan, missing, found, store, folder, (tracker.uri, parent.run_id), unsent)
 
 
-def refuse_what_cannot_fit(plan: Plan, stages: list[Stage]) -> None:
-    """Look whether memory and disk have room for stages; what is only likely is noted in the plan.
+def refuse_what_cannot_fit(plan: Plan) -> None:
+    """Look whether memory and disk have room for what the store lacks; what is only likely to run
+    out is noted in the plan. Nothing is written or read through.
 
     Raises:
         UserError: they have not.
     """
-    root, scale = store_root(plan.config.store), plan.config.scale
+    address, scale = plan.config.store, plan.config.scale
+    store = Store(address, write=False)
+    have = {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)}
+    stages = needed(plan.stages, have)
     room = find_room(scale)
-    raise_faults(
-        room_faults(plan.needs, stages, scale, room)
-        + states_faults(plan.needs, stages, root, free_disk(root))
-    )
+    faults = room_faults(plan.needs, stages, scale, room)
+    # What a bucket keeps lies on the disks of the workers' hosts, which may be others.
+    if not is_url(address):
+        faults += states_faults(plan.needs, stages, store.root, free_disk(store.root))
+    raise_faults(faults)
     plan.notes += room_notes(plan.needs, stages, room)
-
-
-def _lacking(plan: Plan) -> list[Stage]:
-    """The stages that the store lacks, by their names alone; nothing is written or read through."""
-    store = Store(plan.config.store, write=False)
-    return needed(plan.stages, {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)})
 
 
 def _make(stages: list[Stage], store: str, scale: Scale) -> None:

@@ -1,5 +1,6 @@
 """Small examples, tokens and models for tests."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from knife.data.creatures import creatures
 from knife.data.example import Example
 from knife.data.tokens import Tokens, task_input_text, tokenize
 from knife.method.backbone import load_tokenizer
+from knife.method.model_source import EMBEDDED
 
 HOMES = ("forest", "desert", "swamp", "mountain")
 
@@ -67,6 +69,17 @@ def save_tiny_bert(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         BertModel(config).save_pretrained(folder)
+
+
+def save_giant(folder: Path) -> Path:
+    """A T5 of 100 B parameters as far as its files say: the head of a file without its weights."""
+    folder.mkdir()
+    for path in EMBEDDED["tiny-t5"].glob("*.json"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    tensor = {"dtype": "BF16", "shape": [1_000_000, 100_000], "data_offsets": [0, 2 * 10**11]}
+    header = json.dumps({"shared.weight": tensor}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    return folder
 
 
 def tokens_of(

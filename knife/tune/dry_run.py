@@ -18,7 +18,7 @@ from knife.tune.estimate import Stopwatch
 from knife.tune.resources import slots
 from knife.tune.space import describe
 from knife.tune.sweep import open_sweep, sweep_folder
-from knife.tune.sweep_plan import SweepPlan
+from knife.tune.sweep_plan import SweepPlan, refuse_what_has_no_room
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,13 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
     """Look at a sweep's store, and measure a step of each kind of training.
 
     Raises:
-        UserError: as the sweep would, where its folder is another sweep's.
+        UserError: as the sweep would: its folder is another sweep's, or a trial has no room.
     """
     sweep, scale = plan.space.sweep, plan.config.scale
     folder = sweep_folder(plan)
     done = open_sweep(plan, resume=False)
+    if not done:
+        refuse_what_has_no_room(plan)
     state = "done" if done else "begun" if folder.is_dir() else "new"
     store = Store(plan.config.store, write=False)
     stored = sum(store.has("teacher", teacher.key) for teacher in plan.teachers)

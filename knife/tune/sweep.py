@@ -28,7 +28,7 @@ from knife.tune.recording import SweepRecord
 from knife.tune.resources import slots
 from knife.tune.steps import Steps, read_rows
 from knife.tune.study import ranked
-from knife.tune.sweep_plan import SweepPlan
+from knife.tune.sweep_plan import SweepPlan, refuse_what_has_no_room
 from knife.tune.trials import TrialRow
 
 # Raised when what a sweep leaves in its folder can no longer be gone on with.
@@ -125,6 +125,7 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False) -> SweepResult:
     config, folder = plan.config, sweep_folder(plan)
     if "RAY_ADDRESS" not in os.environ:
         raise_faults(capacity_faults(config.scale, machine(), "this machine"))
+    refuse_what_has_no_room(plan)
     store = Store(config.store)
     key = sweep_key(plan)
     with disk_faults(store.root), _alone(store, folder.name):

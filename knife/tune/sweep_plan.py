@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from knife.config import RunConfig
-from knife.errors import UserError
+from knife.errors import UserError, raise_faults
+from knife.pipeline import refuse_what_cannot_fit
 from knife.plan import Plan, plan_run
 from knife.plan_sources import SourceReader
 from knife.train.stage import StatesStage, TeacherStage
@@ -88,6 +89,22 @@ def plan_sweep(space: Space) -> SweepPlan:
             f"(student.epochs), but got {settings.grace}"
         )
     return found
+
+
+def refuse_what_has_no_room(plan: SweepPlan) -> None:
+    """Look whether memory and disk have room for each trial; what is only likely to run out is
+    noted in its plan.
+
+    Raises:
+        UserError: for one of them they have not.
+    """
+    faults: list[str] = []
+    for each in plan.plans:
+        try:
+            refuse_what_cannot_fit(each)
+        except UserError as error:
+            faults += error.faults
+    raise_faults(dict.fromkeys(faults))
 
 
 def _add(plan: SweepPlan, points: list[Point], reader: SourceReader) -> None:

@@ -1,16 +1,15 @@
 """What a run needs, and the refusal of what there is no room for."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_fixtures import Command
+from small import save_giant
 from small_run import small_config
 
 from knife.config import RunConfig, Scale
 from knife.memory import Need, least
-from knife.method.model_source import EMBEDDED
 from knife.needs import Room, machine_memory, room_faults, room_notes, states_faults
 from knife.plan import plan_run
 from knife.train.stage import StatesStage
@@ -81,23 +80,11 @@ def test_this_machine_has_memory() -> None:
     assert 10**8 < machine_memory() < 10**14
 
 
-def giant(folder: Path) -> Path:
-    """A T5 of 100 B parameters as far as its files say: the head of a file without its weights."""
-    folder.mkdir()
-    for path in EMBEDDED["tiny-t5"].iterdir():
-        if path.suffix == ".json":
-            (folder / path.name).write_bytes(path.read_bytes())
-    tensor = {"dtype": "BF16", "shape": [1_000_000, 100_000], "data_offsets": [0, 2 * 10**11]}
-    header = json.dumps({"shared.weight": tensor}).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    return folder
-
-
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry-run"])
 def test_a_giant_is_refused_by_the_command_and_nothing_is_written(
     command: Command, tmp_path: Path, dry: list[str]
 ) -> None:
-    model = giant(tmp_path / "giant")
+    model = save_giant(tmp_path / "giant")
     store = tmp_path / "store"
     ended = command(
         "run", "demo", f"model.student={model}", "methods=[finetune]", f"store={store}", *dry

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from small_sweep import RATE, WEIGHT, faults, planned
+from command_fixtures import Command
+from small import save_giant
+from small_sweep import RATE, WEIGHT, faults, planned, write_sweep
 
 from knife.train.stage import TeacherStage
 from knife.tune.sweep_plan import SweepPlan
@@ -94,3 +96,12 @@ def test_what_is_wrong_with_every_trial_is_said_once(tmp_path: Path) -> None:
         f"align.input.layers=[[9, 1]] {RATE}=0.001",
     ]
     assert not (tmp_path / "store").exists()
+
+
+def test_a_sweep_of_a_giant_is_refused(command: Command, tmp_path: Path) -> None:
+    model = save_giant(tmp_path / "giant")
+    for words in ([], ["--dry-run"]):
+        ended = command("tune", write_sweep(tmp_path), f"set.model.student={model}", *words)
+        (fault,) = ended.faults
+        assert fault.startswith("model.student: 100.0 B parameters take 1.6 TB")
+        assert not (tmp_path / "store").exists()
