@@ -77,12 +77,15 @@ def on_gpu(scale: Scale) -> bool:
 
 
 def find_room(scale: Scale) -> Room | None:
-    """The memory of one worker on this machine; None on a cluster, whose hosts are not known."""
+    """The memory of one worker on this machine; None on a cluster, whose hosts are not known, and
+    where there is no GPU for a worker that wants one."""
     if scale.launcher == "ray" and "RAY_ADDRESS" in os.environ:
         return None
     if on_gpu(scale):
         import torch
 
+        if not torch.cuda.is_available():
+            return None
         found = torch.cuda.get_device_properties(0)
         share = min(1.0, scale.gpus_per_worker or 1.0)
         part = f"{share:.0%} of " if share < 1 else ""

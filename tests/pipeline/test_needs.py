@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_fixtures import Command
 from small import save_giant
 from small_run import small_config
 
 from knife.config import RunConfig, Scale
 from knife.memory import Need, least
-from knife.needs import Room, machine_memory, room_faults, room_notes, states_faults
+from knife.needs import Room, find_room, machine_memory, room_faults, room_notes, states_faults
 from knife.plan import plan_run
 from knife.train.stage import StatesStage
 
@@ -76,8 +77,21 @@ def test_an_online_teacher_is_counted_and_stores_no_states(tmp_path: Path) -> No
     assert not any(isinstance(need, int) for need in plan.needs.values())
 
 
-def test_this_machine_has_memory() -> None:
+def test_workers_share_the_memory_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert 10**8 < machine_memory() < 10**14
+    room = find_room(Scale(workers=2))
+    assert room
+    assert room.memory == machine_memory() // 2
+    # The hosts of a cluster are not known.
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert find_room(Scale(workers=2)) is None
+
+
+def test_the_memory_of_a_gpu_is_asked_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    room = find_room(Scale(gpus_per_worker=1))
+    assert (room is not None) == torch.cuda.is_available()
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry-run"])
