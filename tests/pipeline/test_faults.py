@@ -6,7 +6,7 @@ stage is under way and, where a stage can be gone on with, that there is somethi
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
 
 
 def test_a_worker_killed_in_each_stage_changes_nothing(
-    job: Job, in_peace: dict[str, Store]
+    job: Job, in_peace: dict[str, Store], record_property: Callable[[str, object], None]
 ) -> None:
     """Four kills in one run: more than Ray Train is allowed to bear in a row."""
     stages = job.stages()
@@ -79,6 +79,9 @@ def test_a_worker_killed_in_each_stage_changes_nothing(
         job.wait_for(partial(gone, group))
         assert not job.published(stages[kind])
     result = job.result()
+    for kind in ("teacher", "student"):
+        seconds = min(t for t in times(job, stages[kind]) if t > killed_at[kind]) - killed_at[kind]
+        record_property("recovery", f"worker killed, {kind}: training again after {seconds:.0f} s")
     check_results(job, in_peace["pair"], result)
     check_resumed(job, stages, killed_at)
 
@@ -108,6 +111,12 @@ def test_the_driver_killed_in_each_stage_changes_nothing(
     assert {stage["kind"] for stage in result["made"]} <= {"evaluate"}
     check_results(job, in_peace["alone"], result)
     check_resumed(job, stages, killed_at)
+
+
+def times(job: Job, stage: Stage) -> list[float]:
+    """When the rows of a stage's journal were written."""
+    path = job.store / stage.kind / stage.key / "journal.jsonl"
+    return [json.loads(line)["time"] for line in path.read_text().splitlines()]
 
 
 def check_results(job: Job, in_peace: Store, result: dict[str, Any]) -> None:
@@ -142,9 +151,8 @@ def check_results(job: Job, in_peace: Store, result: dict[str, Any]) -> None:
 def check_resumed(job: Job, stages: dict[str, Stage], killed_at: dict[str, float]) -> None:
     """Trainings went on from their checkpoints: their journals begin before the kill."""
     for kind in ("teacher", "student"):
-        path = job.store / kind / stages[kind].key / "journal.jsonl"
-        times = [json.loads(line)["time"] for line in path.read_text().splitlines()]
-        assert times[0] < killed_at[kind] < times[-1]
+        rows = times(job, stages[kind])
+        assert rows[0] < killed_at[kind] < rows[-1]
     # Shards that were there before the kill were not computed again.
     shards = (job.store / "states" / stages["states"].key).glob("shard-*.safetensors")
     written = [path.stat().st_mtime for path in shards]
