@@ -159,7 +159,7 @@ def test_a_run_is_in_the_bucket_alone(
     assert {stage["state"] for stage in found["stages"]} <= {"in the store", "not needed"}
     assert not (tmp_path / "third").exists()
     questions = tmp_path / "questions.jsonl"
-    questions.write_text('{"question": "is it ?", "choices": ["yes", "no"]}')
+    questions.write_text('{"id": "1", "question": "is it ?", "choices": ["yes", "no"]}')
     ended = command("predict", f"{s3.url}/student/{member.student.key}", questions)
     assert ended.status == 0, ended.err
     assert json.loads(ended.out)["choice"] in ("yes", "no")
