@@ -12,18 +12,19 @@ import tempfile
 import time
 from pathlib import Path
 
+from finetune import BATCH, finetune_job
 from workload import model_folder, random_tokens
 
 import torch  # isort: skip  (after the threads are set)
 
-from knife.config import Scale, Training
+from knife.config import Scale
 from knife.data.tokens import Tokens
 from knife.method.backbone import load_backbone
 from knife.method.objective import Objective
 from knife.train.context import Context, PlainContext
-from knife.train.loop import Job, train
+from knife.train.loop import train
 
-BATCH, STEPS = 8, 60
+STEPS = 60
 INTERVAL = 10
 ROUNDS = 5
 
@@ -32,18 +33,7 @@ def seconds(folder: Path, tokens: list[Tokens], interval: int, context: Context)
     """Seconds of a training of `STEPS` steps with a checkpoint every `interval` of them."""
     objective = Objective(load_backbone(folder))
     with tempfile.TemporaryDirectory() as name:
-        job = Job(
-            train=tokens,
-            ids=[str(row) for row in range(len(tokens))],
-            dev=tokens[:1],
-            pad_id=0,
-            rationale=False,
-            teacher=None,
-            save=lambda path, _: path.mkdir(),
-            training=Training(epochs=1, batch_size=BATCH, learning_rate=1e-4),
-            scale=Scale(checkpoint_steps=interval),
-            seed=0,
-        )
+        job = finetune_job(tokens, checkpoint_steps=interval)
         started = time.perf_counter()
         train(objective, job, Path(name), context)
         return time.perf_counter() - started

@@ -9,20 +9,18 @@ import tempfile
 import time
 from pathlib import Path
 
+from finetune import BATCH, finetune_job
 from workload import model_folder, random_tokens
 
 import torch  # isort: skip  (after the threads are set)
 
-from knife.config import Scale, Training
 from knife.data.batches import collate, training_rows
 from knife.data.tokens import Tokens
 from knife.method.backbone import load_backbone
 from knife.method.objective import Objective
 from knife.train.context import Context, PlainContext
 from knife.train.engine import schedule
-from knife.train.loop import LOG_STEPS, Job, train
-
-BATCH = 8
+from knife.train.loop import LOG_STEPS, train
 
 
 def bare(folder: Path, tokens: list[Tokens], steps: int) -> float:
@@ -48,18 +46,7 @@ def ours(folder: Path, tokens: list[Tokens], steps: int, stage: int, context: Co
     """Seconds a step of the training loop, by its own journal."""
     objective = Objective(load_backbone(folder))
     with tempfile.TemporaryDirectory() as name:
-        job = Job(
-            train=tokens[: steps * BATCH],
-            ids=[str(row) for row in range(steps * BATCH)],
-            dev=tokens[:1],
-            pad_id=0,
-            rationale=False,
-            teacher=None,
-            save=lambda path, _: path.mkdir(),
-            training=Training(epochs=1, batch_size=BATCH, learning_rate=1e-4),
-            scale=Scale(zero_stage=stage),
-            seed=0,
-        )
+        job = finetune_job(tokens[: steps * BATCH], zero_stage=stage)
         train(objective, job, Path(name), context)
         lines = (Path(name) / "journal.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]

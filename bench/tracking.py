@@ -23,13 +23,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from finetune import BATCH, finetune_job
 from workload import model_folder, random_tokens
 
 import torch  # isort: skip  (after the threads are set)
 
 from mlflow import MlflowClient
 
-from knife.config import Scale, Training
 from knife.data.tokens import Tokens
 from knife.method.backbone import load_backbone
 from knife.method.objective import Objective
@@ -37,9 +37,9 @@ from knife.track.follow import Follower
 from knife.track.resend import resend
 from knife.track.tracker import Tracker
 from knife.train.context import Context, PlainContext
-from knife.train.loop import Job, train
+from knife.train.loop import train
 
-BATCH, STEPS = 8, 40
+STEPS = 40
 
 
 def free_port() -> int:
@@ -77,18 +77,7 @@ def step(
     the threads of the tracker have used."""
     work = store / "student" / name
     work.mkdir(parents=True)
-    job = Job(
-        train=tokens,
-        ids=[str(row) for row in range(len(tokens))],
-        dev=tokens[:1],
-        pad_id=0,
-        rationale=False,
-        teacher=None,
-        save=lambda path, _: path.mkdir(),
-        training=Training(epochs=1, batch_size=BATCH, learning_rate=1e-4),
-        scale=Scale(),
-        seed=0,
-    )
+    job = finetune_job(tokens)
     with Tracker(uri, store, "bench") as tracker:
         run = tracker.open_run(name, name, {}, {})
         with Follower(store) as follower:

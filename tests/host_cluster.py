@@ -1,11 +1,10 @@
 """Several hosts on this machine, as cluster/hosts.sh makes them, and runs on them."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,10 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
-from small_run import SMALL, wait_for
-
-from knife.config import RunConfig, merge, parse
+from job import SECONDS, Job
+from small_run import wait_for
 
 SCRIPT = Path(__file__).parents[1] / "cluster" / "hosts.sh"
-SECONDS = 300
 
 needs_hosts = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None,
@@ -106,58 +102,18 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
 
 
 @dataclass
-class HostsRun:
+class HostsRun(Job):
     """`knife run` of a small config on host 1, again and again, on one store."""
 
-    hosts: Hosts
-    folder: Path
-    changes: dict[str, Any]
-    drivers: list[psutil.Popen] = field(default_factory=list)
+    hosts: Hosts = field(kw_only=True)
 
-    @property
-    def store(self) -> Path:
-        return self.folder / "store"
-
-    @property
-    def config(self) -> RunConfig:
-        changes = merge(self.changes, {"scale": {"launcher": "ray"}, "store": str(self.store)})
-        return parse(merge(SMALL, changes))
-
-    def start(self) -> psutil.Popen:
-        """Start the driver on host 1."""
-        path = self.folder / f"run-{len(self.drivers)}.yaml"
-        path.write_text(yaml.safe_dump(self.config.model_dump(mode="json")))
+    def _popen(self, *command: str, **options: Any) -> psutil.Popen:
         address = f"RAY_ADDRESS={self.hosts('address', '1')}:6379"
-        command = ["env", address, sys.executable, "-m", "knife", "run", str(path), "--json"]
-        with path.with_suffix(".out").open("w") as out, path.with_suffix(".err").open("w") as err:
-            self.drivers.append(self.hosts.popen(1, *command, stdout=out, stderr=err))
-        return self.drivers[-1]
+        return self.hosts.popen(1, "env", address, *command, **options)
 
-    def output(self, suffix: str = ".out") -> str:
-        """What the last driver has printed."""
-        return (self.folder / f"run-{len(self.drivers) - 1}{suffix}").read_text()
-
-    def wait_for(self, condition: Callable[[], object], pause: float = 0.005) -> None:
-        """Poll until the condition holds, while the driver lives."""
-
-        def reached() -> bool:
-            found = bool(condition())
-            assert found or self.drivers[-1].poll() is None, self.output(".err")
-            return found
-
-        wait_for(reached, SECONDS, pause)
-
-    def result(self) -> dict[str, Any]:
-        """Wait for the driver's end; its JSON document."""
-        status = self.drivers[-1].wait(SECONDS)
-        assert status == 0, self.output(".err")
-        found: dict[str, Any] = json.loads(self.output())
-        return found
-
-    def end(self) -> None:
-        """End the driver, if it runs, and make the hosts ready for the next run."""
+    def kill(self) -> None:
+        """End what still runs, and make the hosts ready for the next run."""
+        super().kill()
         for driver in self.drivers:
-            if driver.poll() is None:
-                driver.kill()
-                driver.wait()
+            driver.wait()
         self.hosts.repair()

@@ -11,8 +11,9 @@ import psutil
 import yaml
 from small_run import SMALL, small_config, wait_for
 
-from knife.config import merge
+from knife.config import RunConfig, merge
 from knife.plan import plan_run
+from knife.store import Store
 from knife.train.stage import Stage
 
 SECONDS = 300
@@ -30,9 +31,13 @@ class Job:
     def store(self) -> Path:
         return self.folder / "store"
 
+    @property
+    def config(self) -> RunConfig:
+        return small_config(self.store, **self.changes)
+
     def stages(self) -> dict[str, Stage]:
         """The stages by kind; of the evaluations, the student's."""
-        plan = plan_run(small_config(self.store, **self.changes))
+        plan = plan_run(self.config)
         (member,) = plan.members
         return {stage.kind: stage for stage in plan.stages} | {"evaluate": member.evaluate}
 
@@ -43,8 +48,11 @@ class Job:
         path.write_text(yaml.safe_dump(values))
         with path.with_suffix(".out").open("w") as out, path.with_suffix(".err").open("w") as err:
             command = [sys.executable, "-m", "knife", "run", str(path), "--json"]
-            self.drivers.append(psutil.Popen(command, stdout=out, stderr=err))
+            self.drivers.append(self._popen(*command, stdout=out, stderr=err))
         return self.drivers[-1]
+
+    def _popen(self, *command: str, **options: Any) -> psutil.Popen:
+        return psutil.Popen(command, **options)
 
     def output(self, suffix: str = ".out") -> str:
         """What the last driver has printed."""
@@ -82,6 +90,33 @@ class Job:
 
     def published(self, stage: Stage) -> bool:
         return (self.store / stage.kind / stage.key).exists()
+
+    def rows(self, stage: Stage) -> list[dict[str, Any]]:
+        """The journal of a stage, done or as far as it is."""
+        for folder in (
+            self.store / stage.kind / stage.key,
+            self.store / "work" / f"{stage.kind}-{stage.key}",
+        ):
+            if (folder / "journal.jsonl").is_file():
+                lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+                return [json.loads(line) for line in lines if line.endswith("\n")]
+        return []
+
+    def checkpoint_steps(self, stage: Stage) -> list[int]:
+        """Steps of the checkpoints of a stage under way."""
+        folder = self.store / "work" / f"{stage.kind}-{stage.key}" / "checkpoints"
+        return sorted(int(path.parent.name[5:]) for path in folder.glob("*/place.json"))
+
+    def same_as(self, in_peace: Store) -> None:
+        """Every artifact is whole, and weights, states and predictions are as in peace."""
+        store = Store(self.store)
+        for stage in plan_run(self.config).stages:
+            assert store.damage(stage.kind, stage.key) == []
+            for path in store.path(stage.kind, stage.key).rglob("*"):
+                results = ("predictions.jsonl", "states.json")
+                if path.suffix == ".safetensors" or path.name in results:
+                    other = in_peace.root / path.relative_to(store.root)
+                    assert path.read_bytes() == other.read_bytes(), other
 
     def result(self) -> dict[str, Any]:
         """Wait for the driver's end; its JSON document."""

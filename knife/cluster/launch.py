@@ -43,7 +43,7 @@ _RESIZE_SECONDS = 30.0
 T = TypeVar("T")
 
 # A lost worker or host is worth a new start; an error of our own comes again every time. So many
-# in a row without a finished stage end the run.
+# in a row without anything that is done, be it a checkpoint, end the run.
 _MAX_FAILURES = 3
 # How long workers that are told to end have for their checkpoint.
 _CHECKPOINT_SECONDS = 60.0
@@ -150,11 +150,11 @@ def _on_loopback() -> Iterator[None]:
     """
     from ray._private import ray_constants
 
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = True
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _make(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float) -> None:

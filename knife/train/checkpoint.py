@@ -19,10 +19,9 @@ from typing import Any, Self
 from knife.store import digest
 from knife.train.context import Context, gather, wait
 from knife.train.conversion import Shape, convert, fit, weights_only
-from knife.train.mirror import Mirror
+from knife.train.mirror import KEPT, Mirror
 
 _PLACE = "place.json"
-_KEPT = 2
 
 
 @dataclass
@@ -232,7 +231,7 @@ class Checkpoints:
 
     def _drop_old(self) -> None:
         """Keep the newest checkpoints that count, and the best models that they know."""
-        kept = self._newest_first()[:_KEPT]
+        kept = self._newest_first()[:KEPT]
         for old in self._folder.iterdir():
             if old.name < kept[-1].parent.name:
                 shutil.rmtree(old)

@@ -29,12 +29,13 @@ class Journal:
         row: dict[str, Any] = {"step": step, "time": time.time(), "metrics": metrics}
         if epoch is not None:
             row["epoch"] = round(epoch, 4)
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        self._write(row)
 
     def note(self, step: int, text: str) -> None:
         """Add a line for people: what happened before this step."""
-        row = {"step": step, "time": time.time(), "metrics": {}, "note": text}
+        self._write({"step": step, "time": time.time(), "metrics": {}, "note": text})
+
+    def _write(self, row: dict[str, Any]) -> None:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 

@@ -27,7 +27,8 @@ from knife.train.journal import NAME as JOURNAL
 log = logging.getLogger(__name__)
 
 _PART = re.compile(r"(?P<attempt>\w+)/part-(?P<step>\d+)-(?P<rank>\d+)")
-_KEPT = 2
+# Should the newest checkpoint be damaged, the one before it serves.
+KEPT = 2
 _JOURNAL_SECONDS = 3.0
 
 
@@ -81,9 +82,9 @@ class Mirror:
         """Keep this try's newest checkpoints; once it has them, those of others go."""
         names = self._bucket.names(self._prefix)
         whole = [step for attempt, step in self._whole(names) if attempt == self._attempt]
-        if len(whole) < _KEPT:
+        if len(whole) < KEPT:
             return
-        kept = whole[:_KEPT]
+        kept = whole[:KEPT]
         best = min(self._part(self._attempt, step, 0)["best_step"] for step in kept)
         old = []
         for name in names:

@@ -1,15 +1,14 @@
 """`knife predict` on several hosts that die: the answers of one process, nothing made twice."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 from command_fixtures import FinishedRun
-from host_cluster import SECONDS, Hosts, hosts, needs_hosts  # noqa: F401  (a fixture)
+from host_cluster import Hosts, hosts, needs_hosts  # noqa: F401  (a fixture)
+from job import SECONDS
 from small_run import wait_for
 
 from knife.config import World
@@ -61,18 +60,8 @@ class Prediction:
 
     def working(self) -> list[int]:
         """The hosts with a worker."""
-        found = set()
-        for host in range(2, HOSTS + 1):
-            done = subprocess.run(
-                ["ip", "netns", "pids", f"{self.hosts.name}-{host}"], capture_output=True, text=True
-            )
-            for pid in done.stdout.split():
-                try:
-                    if "MapWorker" in " ".join(psutil.Process(int(pid)).cmdline()):
-                        found.add(host)
-                except psutil.Error:
-                    pass
-        return sorted(found)
+        numbers = range(2, HOSTS + 1)
+        return [host for host in numbers if self.hosts.processes(host, "MapWorker")]
 
     def wait_for_parts(self, number: int) -> None:
         def there() -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 import pytest
-from host_cluster import SECONDS, Hosts, HostsRun, hosts, needs_hosts  # noqa: F401  (a fixture)
+from host_cluster import Hosts, HostsRun, hosts, needs_hosts  # noqa: F401  (a fixture)
+from job import SECONDS
 from pair import Pair, in_pair, make
 from ray_cluster import RAY
 from small_run import SMALL, wait_for
@@ -59,9 +60,9 @@ def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def run(hosts: Hosts, tmp_path: Path) -> Iterator[HostsRun]:  # noqa: F811
-    run = HostsRun(hosts, tmp_path, CHANGES)
+    run = HostsRun(tmp_path, CHANGES, hosts=hosts)
     yield run
-    run.end()
+    run.kill()
 
 
 def student(run: HostsRun) -> StudentStage:
@@ -71,18 +72,12 @@ def student(run: HostsRun) -> StudentStage:
 
 def rows(run: HostsRun) -> list[dict[str, Any]]:
     """The student's journal so far."""
-    stage = student(run)
-    for folder in (run.store / stage.kind / stage.key, run.store / "work" / f"student-{stage.key}"):
-        if (folder / "journal.jsonl").is_file():
-            lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
-            return [json.loads(line) for line in lines if line.endswith("\n")]
-    return []
+    return run.rows(student(run))
 
 
 def checkpoint_step(run: HostsRun) -> int:
     """The step of the newest checkpoint of the student; 0 without one."""
-    folder = run.store / "work" / f"student-{student(run).key}" / "checkpoints"
-    return max((int(p.parent.name[5:]) for p in folder.glob("*/place.json")), default=0)
+    return max(run.checkpoint_steps(student(run)), default=0)
 
 
 def train_until_checkpoint(run: HostsRun) -> dict[int, list[psutil.Process]]:
@@ -115,17 +110,6 @@ def went_on_from(run: HostsRun, step: int, before: list[dict[str, Any]], fault_a
     assert step >= before[-1]["step"] - CHANGES["scale"]["checkpoint_steps"]
 
 
-def same_as(run: HostsRun, in_peace: Store) -> None:
-    """Every artifact is whole, and weights, states and predictions are as in peace."""
-    store = Store(run.store)
-    for stage in plan_run(run.config).stages:
-        assert store.damage(stage.kind, stage.key) == []
-        for path in store.path(stage.kind, stage.key).rglob("*"):
-            if path.suffix == ".safetensors" or path.name in ("predictions.jsonl", "states.json"):
-                name = path.relative_to(store.root)
-                assert path.read_bytes() == (in_peace.root / name).read_bytes(), name
-
-
 def test_a_host_that_dies_is_replaced_by_a_spare(
     run: HostsRun, in_peace: Store, record_property: Recorded
 ) -> None:
@@ -140,7 +124,7 @@ def test_a_host_that_dies_is_replaced_by_a_spare(
     record_property("recovery", f"host killed, spare there: training again after {seconds:.0f} s")
     run.result()
     went_on_from(run, step, before, killed_at)
-    same_as(run, in_peace)
+    run.same_as(in_peace)
 
 
 def test_without_a_spare_a_run_shrinks_and_grows_back(
@@ -188,7 +172,7 @@ def test_a_network_that_is_cut_for_30_seconds_is_waited_for(
     # From the first step to the last by the same workers.
     shares = json.loads((run.store / "student" / student(run).key / "workers.json").read_text())
     assert sum(share["examples"] for share in shares) == 300 * CHANGES["student"]["epochs"]
-    same_as(run, in_peace)
+    run.same_as(in_peace)
 
 
 def test_a_host_that_is_cut_off_for_good_is_replaced_by_a_spare(
@@ -203,7 +187,7 @@ def test_a_host_that_is_cut_off_for_good_is_replaced_by_a_spare(
     record_property("recovery", f"cut for good, spare there: training again after {seconds:.0f} s")
     run.result()
     went_on_from(run, step, before, cut_at + 5)
-    same_as(run, in_peace)
+    run.same_as(in_peace)
 
 
 def test_a_job_that_is_started_again_after_its_driver_was_killed_goes_on(
@@ -223,7 +207,7 @@ def test_a_job_that_is_started_again_after_its_driver_was_killed_goes_on(
     result = run.result()
     assert {stage["kind"] for stage in result["made"]} == {"student", "evaluate"}
     went_on_from(run, step, before, gone_at)
-    same_as(run, in_peace)
+    run.same_as(in_peace)
 
 
 def test_a_store_that_one_host_has_for_itself_is_refused(run: HostsRun, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 The commands run as a user runs them; a fault comes while the student trains.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,6 @@ from job import SECONDS, Job, gone, is_worker
 from pair import Pair, in_pair, make
 from small_run import small_config, wait_for
 
-from knife.plan import plan_run
 from knife.store import Store
 from knife.train.context import PlainContext
 from knife.train.stage import Stage
@@ -59,40 +57,11 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
     job.kill()
 
 
-def steps_of(job: Job, stage: Stage) -> list[int]:
-    """Steps of the checkpoints of a stage under way."""
-    folder = job.store / "work" / f"{stage.kind}-{stage.key}" / "checkpoints"
-    return sorted(int(path.parent.name[5:]) for path in folder.glob("*/place.json"))
-
-
-def rows(job: Job, stage: Stage) -> list[dict[str, Any]]:
-    """The journal of a stage, under way or done."""
-    for folder in (
-        job.store / stage.kind / stage.key,
-        job.store / "work" / f"{stage.kind}-{stage.key}",
-    ):
-        if (folder / "journal.jsonl").is_file():
-            lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
-            return [json.loads(line) for line in lines if line.endswith("\n")]
-    return []
-
-
 def trains_again(job: Job, stage: Stage, since: float) -> float:
     """Wait for a row of the journal that is younger; how many seconds."""
-    job.wait_for(lambda: any(row["time"] > since for row in rows(job, stage)), pause=0.1)
-    times = (float(row["time"]) for row in rows(job, stage))
+    job.wait_for(lambda: any(row["time"] > since for row in job.rows(stage)), pause=0.1)
+    times = (float(row["time"]) for row in job.rows(stage))
     return min(seconds for seconds in times if seconds > since) - since
-
-
-def same_as(job: Job, in_peace: Store) -> None:
-    """Every artifact is whole, and weights, states and predictions are as in peace."""
-    store = Store(job.store)
-    for stage in plan_run(small_config(job.store, **CHANGES)).stages:
-        assert store.damage(stage.kind, stage.key) == []
-        for path in store.path(stage.kind, stage.key).rglob("*"):
-            if path.suffix == ".safetensors" or path.name in ("predictions.jsonl", "states.json"):
-                other = in_peace.root / path.relative_to(store.root)
-                assert path.read_bytes() == other.read_bytes(), other
 
 
 @pytest.mark.parametrize(("launcher", "workers"), [("process", 1), ("ray", 2)])
@@ -102,17 +71,17 @@ def test_a_driver_told_to_end_leaves_a_checkpoint_and_143(
     student = job.stages()["student"]
     # Far from any checkpoint of its own.
     driver = job.start(launcher=launcher, workers=workers, checkpoint_steps=10_000)
-    job.wait_for(lambda: len(rows(job, student)) > 2)
-    step = rows(job, student)[-1]["step"]
+    job.wait_for(lambda: len(job.rows(student)) > 2)
+    step = job.rows(student)[-1]["step"]
     driver.send_signal(signal.SIGTERM)
     assert driver.wait(SECONDS) == 143, job.output(".err")
     assert "terminated" in job.output(".err")
-    (kept,) = steps_of(job, student)
+    (kept,) = job.checkpoint_steps(student)
     assert kept >= step
     job.start(launcher=launcher, workers=workers, checkpoint_steps=10_000)
     job.result()
-    assert min(row["step"] for row in rows(job, student) if "note" not in row) <= step
-    same_as(job, in_peace[workers])
+    assert min(row["step"] for row in job.rows(student) if "note" not in row) <= step
+    job.same_as(in_peace[workers])
 
 
 def test_a_worker_told_to_end_leaves_a_checkpoint_and_the_run_goes_on(
@@ -121,15 +90,15 @@ def test_a_worker_told_to_end_leaves_a_checkpoint_and_the_run_goes_on(
     student = job.stages()["student"]
     job.start(launcher="ray", workers=2, checkpoint_steps=10_000)
     group = job.workers(2)
-    job.wait_for(lambda: len(rows(job, student)) > 2)
-    step, told_at = rows(job, student)[-1]["step"], time.time()
+    job.wait_for(lambda: len(job.rows(student)) > 2)
+    step, told_at = job.rows(student)[-1]["step"], time.time()
     group[1].send_signal(signal.SIGTERM)
     job.wait_for(lambda: gone(group))
     job.result()
-    later = [row["step"] for row in rows(job, student) if row["time"] > told_at]
+    later = [row["step"] for row in job.rows(student) if row["time"] > told_at]
     # No step was done twice.
     assert min(later) >= step
-    same_as(job, in_peace[2])
+    job.same_as(in_peace[2])
 
 
 def test_a_worker_that_hangs_is_found_and_replaced(
@@ -138,7 +107,7 @@ def test_a_worker_that_hangs_is_found_and_replaced(
     student = job.stages()["student"]
     job.start(launcher="ray", workers=2, hang_seconds=10)
     group = job.workers(2)
-    job.wait_for(lambda: steps_of(job, student))
+    job.wait_for(lambda: job.checkpoint_steps(student))
     hung_at = time.time()
     group[1].send_signal(signal.SIGSTOP)
     # Its last row may come a moment later.
@@ -146,7 +115,7 @@ def test_a_worker_that_hangs_is_found_and_replaced(
     record_property("recovery", f"worker hangs: training again after {seconds + 5:.0f} s")
     job.result()
     assert gone(group)
-    same_as(job, in_peace[2])
+    job.same_as(in_peace[2])
 
 
 def test_a_full_disk_ends_the_run_and_a_larger_one_lets_it_go_on(
@@ -159,7 +128,7 @@ def test_a_full_disk_ends_the_run_and_a_larger_one_lets_it_go_on(
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "knife-test", job.store], check=True)
     try:
         driver = job.start(launcher="process")
-        job.wait_for(lambda: steps_of(job, student))
+        job.wait_for(lambda: job.checkpoint_steps(student))
         filler = job.store / "filler"
         with filler.open("wb") as file:
             while psutil.disk_usage(str(job.store)).free:
@@ -172,13 +141,13 @@ def test_a_full_disk_ends_the_run_and_a_larger_one_lets_it_go_on(
         err = job.output(".err")
         assert "the disk is full; free space or give another store" in err
         assert "Traceback" not in err
-        kept = steps_of(job, student)
+        kept = job.checkpoint_steps(student)
         assert kept
         filler.unlink()
         job.start(launcher="process")
         job.result()
-        assert rows(job, student)[0]["step"] <= kept[0]
-        same_as(job, in_peace[1])
+        assert job.rows(student)[0]["step"] <= kept[0]
+        job.same_as(in_peace[1])
     finally:
         job.kill()
         wait_for(lambda: subprocess.run(["umount", job.store]).returncode == 0, 20, pause=0.5)
