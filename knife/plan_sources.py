@@ -8,11 +8,11 @@ from knife.data.check import rationale_faults
 from knife.data.example import Splits
 from knife.data.source import load_source
 from knife.data.subset import subset
-from knife.data.tokens import Tokens, tokenize
+from knife.data.tokens import Tokens, answer_start, tokenize
 from knife.data.treatment import treat
 from knife.errors import UserError, raise_faults
 from knife.memory import Lengths, Shape, model_shape
-from knife.method.backbone import load_tokenizer, model_config
+from knife.method.backbone import family, load_tokenizer, model_config, positions
 from knife.method.model_source import ModelSource, find_model
 from knife.store import fingerprint
 
@@ -83,8 +83,9 @@ class SourceReader:
         raise_faults(dict.fromkeys(faults))
         assert splits
         assert student
-        raise_faults(_model_faults(config, variant, student, teacher))
+        raise_faults(_model_faults(variant, student, teacher))
         tokens, notes = _tokens(config.data.max_tokens, splits, student, teacher)
+        raise_faults(_position_faults(config.data.max_tokens, tokens, student, teacher))
         lengths = _lengths(tokens[: len(splits.train)])
         return Sources(splits, student, teacher, lengths, splits.notes + notes)
 
@@ -115,20 +116,9 @@ class SourceReader:
         return Splits(train, dev, test, whole.notes)
 
 
-def _model_faults(
-    config: RunConfig, variant: Variant, student: KnownModel, teacher: KnownModel | None
-) -> list[str]:
+def _model_faults(variant: Variant, student: KnownModel, teacher: KnownModel | None) -> list[str]:
     """Faults of models that do not go with the settings or with each other."""
-    faults = []
-    for name, model in (("student", student), ("teacher", teacher)):
-        if model is None or model.config.is_encoder_decoder:
-            continue
-        longest = getattr(model.config, "max_position_embeddings", config.data.max_tokens)
-        if config.data.max_tokens > longest:
-            faults.append(
-                f"data.max_tokens: must be at most {longest}, the positions of model.{name}, "
-                f"but got {config.data.max_tokens}"
-            )
+    faults: list[str] = []
     if teacher is None:
         return faults
     if variant.method == "teacher_init" and student.source.identity != teacher.source.identity:
@@ -137,11 +127,34 @@ def _model_faults(
             f"the model of model.teacher, but got {student.source.name!r} and "
             f"{teacher.source.name!r}"
         )
-    if student.config.is_encoder_decoder != teacher.config.is_encoder_decoder:
+    if family(student.config) != family(teacher.config):
         faults.append(
-            "model: teacher and student must both be encoder-decoders or both be encoders, but "
-            f"got {teacher.config.model_type!r} and {student.config.model_type!r}"
+            "model: teacher and student must both be encoder-decoders, both be encoders or both be "
+            f"decoder-only, but got {teacher.config.model_type!r} and "
+            f"{student.config.model_type!r}"
         )
+    return faults
+
+
+def _position_faults(
+    limit: int, tokens: list[Tokens], student: KnownModel, teacher: KnownModel | None
+) -> list[str]:
+    """Faults of models that have no position for the last of `limit` tokens, or for an answer."""
+    faults = []
+    for name, model in (("student", student), ("teacher", teacher)):
+        known = positions(model.config) if model else None
+        if model is None or known is None:
+            continue
+        answer = 0
+        if family(model.config) == "decoder":
+            start = len(answer_start(model.tokenizer))
+            answer = start + max(len(ids) for t in tokens for ids in t.choice_ids)
+        if limit + answer > known:
+            less = f", less {answer} tokens for the longest answer" if answer else ""
+            faults.append(
+                f"data.max_tokens: must be at most {known - answer}, the positions of "
+                f"model.{name}{less}, but got {limit}"
+            )
     return faults
 
 

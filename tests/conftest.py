@@ -14,7 +14,7 @@ import pytest
 from command_fixtures import command, finished_run  # noqa: F401  (fixtures for all tests)
 from ray_cluster import cluster  # noqa: F401
 from s3_server import s3, s3_server  # noqa: F401
-from small import EXAMPLES, save_tiny_bert
+from small import EXAMPLES, save_tiny_bert, save_tiny_gpt2, save_tiny_llama
 
 from knife.method.model_source import EMBEDDED
 
@@ -30,10 +30,36 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=["encoder-decoder", "encoder-only"])
-def model_folder(request: pytest.FixtureRequest, tiny_bert: Path) -> Path:
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random Llama (rotary positions, grouped queries) with its tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    save_tiny_llama(folder, EXAMPLES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random GPT-2 (a table of positions) with its tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny-gpt2")
+    save_tiny_gpt2(folder, EXAMPLES)
+    return folder
+
+
+@pytest.fixture(
+    scope="session", params=["encoder-decoder", "encoder-only", "decoder-rotary", "decoder-table"]
+)
+def model_folder(
+    request: pytest.FixtureRequest, tiny_bert: Path, tiny_llama: Path, tiny_gpt2: Path
+) -> Path:
     """Folder of a tiny model: every test that asks for it runs once for each family."""
-    return EMBEDDED["tiny-t5"] if request.param == "encoder-decoder" else tiny_bert
+    folders = {
+        "encoder-decoder": EMBEDDED["tiny-t5"],
+        "encoder-only": tiny_bert,
+        "decoder-rotary": tiny_llama,
+        "decoder-table": tiny_gpt2,
+    }
+    return folders[request.param]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,8 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
 
 from knife.config import World
 from knife.data.batches import Batch, Rows, collate
@@ -71,6 +86,73 @@ def save_tiny_bert(
         BertModel(config).save_pretrained(folder)
 
 
+def save_tiny_llama(folder: Path, examples: Sequence[Example]) -> None:
+    """A random Llama of two layers with two heads of keys to four of queries; texts begin with
+    `<s>`."""
+    tokenizer = _byte_pairs(examples, ["<s>", "</s>"])
+    opening = ("<s>", tokenizer.token_to_id("<s>"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[opening]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+    )
+    _save_decoder(config, folder)
+
+
+def save_tiny_gpt2(folder: Path, examples: Sequence[Example], *, dropout: float = 0.1) -> None:
+    """A random GPT-2 of two layers; like the real one's, its tokenizer opens no text."""
+    tokenizer = _byte_pairs(examples, ["<|endoftext|>"])
+    end = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **end).save_pretrained(folder)
+    config = GPT2Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=512,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    _save_decoder(config, folder)
+
+
+def _save_decoder(config: Any, folder: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+def _byte_pairs(examples: Sequence[Example], special: list[str]) -> Tokenizer:
+    """A byte-level tokenizer that has some of the examples' words whole."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = (f"{task_input_text(e)[0]} explanation: {e.rationale}" for e in examples)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
 def save_giant(folder: Path) -> Path:
     """A T5 of 100 B parameters as far as its files say: the head of a file without its weights."""
     folder.mkdir()
@@ -85,9 +167,9 @@ def save_giant(folder: Path) -> Path:
 def tokens_of(
     folder: Path, examples: Sequence[Example], max_tokens: int = 256
 ) -> tuple[list[Tokens], int]:
-    """Examples as tokens of the folder's tokenizer, and its padding token."""
+    """Examples as tokens of the folder's tokenizer, and a padding token."""
     tokenizer: Any = load_tokenizer(folder, "model")
-    return tokenize(examples, tokenizer, max_tokens)[0], tokenizer.pad_token_id
+    return tokenize(examples, tokenizer, max_tokens)[0], tokenizer.pad_token_id or 0
 
 
 def batch_of(

@@ -2,6 +2,10 @@
 
 The teacher reads `[I ; R]` and the student `[I]`; both see the very same tokens of `I` at the very
 same positions, its special tokens included. Truncation takes rationale tokens only.
+
+Tokenizers of encoders end every text with a special token. Those of decoder-only models do not:
+there a rationale ends with its line, and a choice stands as it would behind `answer:`, closed by
+the end-of-sequence token.
 """
 
 from collections.abc import Sequence
@@ -12,6 +16,9 @@ from knife.data.example import Example
 from knife.data.jsonl import cap
 from knife.errors import raise_faults
 
+# What stands before the answer where a decoder-only model reads on.
+ANSWER = " answer:"
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -19,7 +26,7 @@ class Tokens:
 
     Attributes:
         input_ids: the task input `I`, special tokens included.
-        rationale_ids: the rationale `R` with its closing special token; empty where there is none.
+        rationale_ids: the rationale `R` with what closes it; empty where there is none.
         choice_ids: each choice's tokens with the closing special token.
         choice_spans: where each choice stands in `input_ids`: first token and one past the last.
         answer: index of the right choice.
@@ -56,6 +63,17 @@ def rationale_text(rationale: str) -> str:
     return f"explanation: {rationale}"
 
 
+def closes(tokenizer: Any) -> bool:
+    """Whether a tokenizer ends texts with a special token, as those of encoders do."""
+    mask: list[int] = tokenizer("answer", return_special_tokens_mask=True)["special_tokens_mask"]
+    return mask[-1] == 1
+
+
+def answer_start(tokenizer: Any) -> list[int]:
+    """Tokens of `answer:` behind a task input, from where a decoder-only model reads on."""
+    return _following(tokenizer, "choices", [ANSWER])[0]
+
+
 def tokenize(
     examples: Sequence[Example], tokenizer: Any, max_tokens: int
 ) -> tuple[list[Tokens], Truncation]:
@@ -69,11 +87,16 @@ def tokenize(
     """
     texts = [task_input_text(example) for example in examples]
     inputs = tokenizer([text for text, _ in texts], return_offsets_mapping=True)
-    rationales = iter(
-        _encode(tokenizer, [rationale_text(e.rationale) for e in examples if e.rationale])
-    )
+    written = [rationale_text(e.rationale) for e in examples if e.rationale]
     distinct = list(dict.fromkeys(choice for e in examples for choice in e.choices))
-    choice_ids = dict(zip(distinct, _encode(tokenizer, distinct), strict=True))
+    if closes(tokenizer):
+        rationales, choices = _encode(tokenizer, written), _encode(tokenizer, distinct)
+    else:
+        rationales = _encode(tokenizer, [f"{text}\n" for text in written])
+        choices = _following(tokenizer, ANSWER, [f" {choice}" for choice in distinct])
+        choices = [[*ids, tokenizer.eos_token_id] for ids in choices]
+    rationale_rows = iter(rationales)
+    choice_ids = dict(zip(distinct, choices, strict=True))
 
     tokens, cut, faults = [], [], []
     longest, too_long = 0, 0
@@ -81,7 +104,7 @@ def tokenize(
         input_ids = inputs["input_ids"][row]
         longest = max(longest, len(input_ids))
         too_long += len(input_ids) > max_tokens
-        rationale_ids = next(rationales) if example.rationale else []
+        rationale_ids = next(rationale_rows) if example.rationale else []
         room = max_tokens - len(input_ids)
         if len(rationale_ids) > room:
             cut.append(len(rationale_ids) - room)
@@ -113,12 +136,24 @@ def _letter(number: int) -> str:
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids with the closing special token but without an opening one: they follow `I`."""
+    """Token ids with the closing special token, if any, but without an opening one: `I` has it."""
     if not texts:
         return []
-    ids: list[list[int]] = tokenizer(texts)["input_ids"]
+    ends = closes(tokenizer)
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=ends)["input_ids"]
     opening = tokenizer.cls_token_id
-    return [row[1:] if opening is not None and row[0] == opening else row for row in ids]
+    return [row[1:] if ends and opening is not None and row[0] == opening else row for row in ids]
+
+
+def _following(tokenizer: Any, before: str, texts: list[str]) -> list[list[int]]:
+    """Tokens of texts as they stand right behind another text: a word's tokens hang on the space
+    before it."""
+    if not texts:
+        return []
+    first: list[int] = tokenizer(before, add_special_tokens=False)["input_ids"]
+    wholes = tokenizer([before + text for text in texts], add_special_tokens=False)["input_ids"]
+    split = all(whole[: len(first)] == first for whole in wholes)
+    return [whole[len(first) :] for whole in wholes] if split else _encode(tokenizer, texts)
 
 
 def _token_span(offsets: list[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:

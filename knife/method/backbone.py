@@ -1,18 +1,25 @@
 """The small interface behind which every model works, and how one is loaded.
 
-Shapes: B examples, L tokens, I task-input tokens, C choices, T tokens a choice, H width.
+Shapes: B examples, L tokens, I task-input tokens, C choices, T tokens a choice, H width; V is the
+vocabulary.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from knife.data.batches import Batch
+from knife.data.tokens import closes
 from knife.errors import UserError
+
+Family = Literal["encoder-decoder", "encoder", "decoder"]
+# Decoder-only models whose positions are rotary, and those that have a table of them.
+ROTARY = ("gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+TABLE = ("gpt2",)
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,8 @@ class Output:
 
     Attributes:
         scores_BC: score of each choice; the most negative number where there is no choice.
-        input_states: by encoder layer (from 1), the states at task-input positions, (B, I, H).
+        input_states: by layer (from 1) of what reads `I`, the states at task-input positions,
+            (B, I, H).
         input_mask_BI: 1 at task-input tokens, 0 at padding and, where `[I ; R]` was read, at
             rationale tokens that share a column with another example's task input.
         output_states_BCTH: answer-side states of each choice.
@@ -38,13 +46,13 @@ class Output:
 class Backbone(Protocol):
     """A model that scores choices, as teacher (`[I ; R]`) and as student (`[I]`).
 
-    Every backbone is a `torch.nn.Module`. With its bottleneck, nothing that reads the encoder's
-    output sees a rationale's states, so that the answer hangs on the task-input states alone
-    (Chan et al. 2022, arXiv 2212.09721, section 3).
+    Every backbone is a `torch.nn.Module`. With its bottleneck, nothing on the answer's side sees a
+    rationale's states, so that the answer hangs on the task-input states alone (Chan et al. 2022,
+    arXiv 2212.09721, section 3).
 
     Attributes:
-        depth: number of encoder layers.
-        width: width of the encoder's states.
+        depth: number of layers of what reads the task input: the encoder, or a decoder alone.
+        width: width of their states.
         output_width: width of the answer-side states.
     """
 
@@ -77,6 +85,43 @@ def masked_scores(scores_BC: Tensor, batch: Batch) -> Tensor:
     return scores_BC.masked_fill(~batch.choice_exists_BC, torch.finfo(scores_BC.dtype).min)
 
 
+def choice_scores(logits_BNV: Tensor, batch: Batch) -> Tensor:
+    """Mean log-probability of each choice's tokens, the closing one included: (B, C).
+
+    `logits_BNV` stand at all choices' tokens, N = C x T, and say what each token is.
+    """
+    losses_BN = nn.functional.cross_entropy(
+        logits_BNV.float().transpose(1, 2), batch.choice_ids_BCT.flatten(1), reduction="none"
+    )
+    mask_BCT = batch.choice_mask_BCT
+    sums_BC = (losses_BN.view(mask_BCT.shape) * mask_BCT).sum(-1)
+    return masked_scores(-sums_BC / mask_BCT.sum(-1).clamp(min=1), batch)
+
+
+def family(config: Any) -> Family | None:
+    """The family of a transformers config; None where no backbone can be made of it."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if config.is_encoder_decoder:
+        # All choices are decoded in one sequence: their positions have to be relative.
+        return "encoder-decoder" if hasattr(config, "relative_attention_num_buckets") else None
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return "encoder"
+    return "decoder" if config.model_type in (*ROTARY, *TABLE) else None
+
+
+def positions(config: Any) -> int | None:
+    """How many tokens a model of this config can read; None where positions are relative alone."""
+    if config.is_encoder_decoder:
+        return None
+    # A mask of ours shows layers what their window would hide: texts have to fit into it.
+    windows = (
+        getattr(config, "max_position_embeddings", None),
+        getattr(config, "sliding_window", None),
+    )
+    return min((window for window in windows if window is not None), default=None)
+
+
 def model_config(folder: Path, key: str) -> Any:
     """The transformers config of a model folder; `key` is the config key that named it.
 
@@ -84,7 +129,6 @@ def model_config(folder: Path, key: str) -> Any:
         UserError: the folder is no model that a backbone can be made of.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     if not (folder / "config.json").is_file():
         raise UserError(f"{key}: {folder} has no config.json; give a folder with a saved model")
@@ -93,15 +137,11 @@ def model_config(folder: Path, key: str) -> Any:
     except (ValueError, OSError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"{key}: {folder}/config.json is not a known model: {first}") from error
-    if config.is_encoder_decoder:
-        # All choices are decoded in one sequence: their positions have to be relative.
-        known = hasattr(config, "relative_attention_num_buckets")
-    else:
-        known = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if not known:
+    if family(config) is None:
         raise UserError(
-            f"{key}: {config.model_type!r} models are not supported; "
-            "expected an encoder-decoder (T5 family) or an encoder (BERT family)"
+            f"{key}: {config.model_type!r} models are not supported; expected an encoder-decoder "
+            "(T5 family), an encoder (BERT family) or a decoder-only model "
+            f"({', '.join((*TABLE, *ROTARY))})"
         )
     return config
 
@@ -110,7 +150,8 @@ def load_tokenizer(folder: Path, key: str) -> Any:
     """The tokenizer of a model folder.
 
     Raises:
-        UserError: there is none, or it cannot say where in a text its tokens stand.
+        UserError: there is none, it cannot say where in a text its tokens stand, or it does not
+            end texts as the model's family does.
     """
     from transformers import AutoTokenizer
 
@@ -127,6 +168,18 @@ def load_tokenizer(folder: Path, key: str) -> Any:
         raise UserError(f"{key}: the tokenizer in {folder} cannot be read: {first}") from error
     if not tokenizer.is_fast:
         raise UserError(f"{key}: the tokenizer in {folder} is a slow one; save a tokenizer.json")
+    decoder = family(model_config(folder, key)) == "decoder"
+    if decoder == closes(tokenizer):
+        fault = "ends every text, which a decoder-only model" if decoder else "ends no text, which"
+        raise UserError(
+            f"{key}: the tokenizer in {folder} {fault} must not: "
+            "give the one that the model was trained with"
+        )
+    if decoder and tokenizer.eos_token_id is None:
+        raise UserError(
+            f"{key}: the tokenizer in {folder} has no eos_token, which ends an answer of a "
+            "decoder-only model; name one in its tokenizer_config.json"
+        )
     return tokenizer
 
 
@@ -136,11 +189,16 @@ def load_backbone(folder: Path, *, bottleneck: bool = True, seed: int = 0) -> An
     Safetensors are the only weights that are read, and no code of a model's author is run.
     The result is a `Backbone`; its type is Any because it is a module as well.
     """
+    from knife.method.decoder_only import DecoderOnly
     from knife.method.encoder_decoder import EncoderDecoder
     from knife.method.encoder_only import EncoderOnly
 
-    config = model_config(folder, "model")
-    kind: Any = EncoderDecoder if config.is_encoder_decoder else EncoderOnly
+    kinds: dict[Family | None, Any] = {
+        "encoder-decoder": EncoderDecoder,
+        "encoder": EncoderOnly,
+        "decoder": DecoderOnly,
+    }
+    kind = kinds[family(model_config(folder, "model"))]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone: nn.Module = kind(folder, bottleneck=bottleneck)

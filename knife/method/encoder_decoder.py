@@ -4,7 +4,7 @@ The encoder reads `[I]` or `[I ; R]`; the decoder scores all choices against tha
 one sequence of N = C x T tokens in which no choice sees another. Positions are relative in the T5
 family, so that each choice is scored as if it stood alone. The bottleneck is the decoder's
 cross-attention mask: it covers `I` alone, so that the weights over `R` are exactly 0. Shapes as in
-`backbone`; V is the vocabulary.
+`backbone`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 
 from knife.data.batches import Batch
-from knife.method.backbone import Output, masked_scores, task_input_states
+from knife.method.backbone import Output, choice_scores, task_input_states
 
 
 class EncoderDecoder(nn.Module):
@@ -54,7 +54,7 @@ class EncoderDecoder(nn.Module):
             encoded.hidden_states or (), encoded.last_hidden_state, batch, layers
         )
         return Output(
-            scores_BC=masked_scores(self._scores(decoded.logits, batch), batch),
+            scores_BC=choice_scores(decoded.logits, batch),
             input_states=states,
             input_mask_BI=input_mask_BI,
             output_states_BCTH=decoded.decoder_hidden_states[-1].view(B, C, T, -1),
@@ -65,15 +65,6 @@ class EncoderDecoder(nn.Module):
         """Write the model as transformers does, from a gathered state dict of this module."""
         own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
         self.model.save_pretrained(folder, state_dict=own)
-
-    @staticmethod
-    def _scores(logits_BNV: Tensor, batch: Batch) -> Tensor:
-        losses_BN = nn.functional.cross_entropy(
-            logits_BNV.float().transpose(1, 2), batch.choice_ids_BCT.flatten(1), reduction="none"
-        )
-        mask_BCT = batch.choice_mask_BCT
-        sums_BC = (losses_BN.view(mask_BCT.shape) * mask_BCT).sum(-1)
-        return -sums_BC / mask_BCT.sum(-1).clamp(min=1)
 
 
 def _choices_apart(choices: int, tokens: int, like: Tensor) -> Tensor:

@@ -10,13 +10,22 @@ import torch
 from safetensors import safe_open
 from small import EXAMPLES, batch_of, tokens_of
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForSeq2SeqLM, BartConfig, GPT2Config
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    BloomConfig,
+    DynamicCache,
+    GPT2Model,
+)
 
 from knife.config import Align
 from knife.data.batches import Batch
-from knife.data.tokens import Tokens
+from knife.data.tokens import Tokens, answer_start
 from knife.errors import UserError
 from knife.method.backbone import Output, load_backbone, load_tokenizer, model_config
+from knife.method.decoder_only import DecoderOnly
 from knife.method.encoder_decoder import EncoderDecoder
 from knife.method.model_source import EMBEDDED, find_model
 from knife.method.objective import Alignment, Objective
@@ -42,27 +51,43 @@ def backbone(model_folder: Path) -> Any:
 
 
 def encoder_of(backbone: Any) -> nn.Module:
+    """What reads the task input."""
     encoder: nn.Module
     if isinstance(backbone, EncoderDecoder):
         encoder = backbone.model.get_encoder()
+    elif isinstance(backbone, DecoderOnly):
+        encoder = backbone.model.base_model
     else:
         encoder = backbone.encoder
     return encoder
 
 
 def scores_and_gradient(backbone: Any, batch: Batch) -> tuple[Output, Tensor]:
-    """The output, and the gradient of all scores with respect to the encoder's last states."""
+    """The output, and the gradient of all scores with respect to the states that the answer reads:
+    the encoder's last ones, or those before each layer of a decoder alone, through the answer's
+    own attention; the sum of its sizes."""
     kept: list[Tensor] = []
+    handles = []
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
         kept.append(output.last_hidden_state)
 
-    handle = encoder_of(backbone).register_forward_hook(keep)
+    def cut(_module: nn.Module, inputs: Any) -> Any:
+        read_BLH, answer_BNH = inputs[0].tensor_split([batch.ids_BL.shape[1]], 1)
+        kept.append(read_BLH.detach().requires_grad_())
+        return torch.cat([kept[-1], answer_BNH], 1), *inputs[1:]
+
+    if isinstance(backbone, DecoderOnly):
+        layers = next(m for m in encoder_of(backbone).children() if isinstance(m, nn.ModuleList))
+        handles = [layer.register_forward_pre_hook(cut) for layer in layers]
+    else:
+        handles = [encoder_of(backbone).register_forward_hook(keep)]
     output: Output = backbone(batch)
-    handle.remove()
-    assert len(kept) == 1, "the task input is encoded once"
-    (gradient_BLH,) = torch.autograd.grad(output.scores_BC[batch.choice_exists_BC].sum(), kept)
-    return output, gradient_BLH
+    for handle in handles:
+        handle.remove()
+    assert len(kept) == len(handles), "the task input is encoded once"
+    gradients = torch.autograd.grad(output.scores_BC[batch.choice_exists_BC].sum(), kept)
+    return output, torch.stack(gradients).abs().sum(0)
 
 
 def test_scores_hang_on_no_rationale_state_with_the_bottleneck(
@@ -172,8 +197,11 @@ def test_one_encoding_for_all_choices_is_as_good_as_one_for_each(
 
 def naive_score(backbone: Any, example: Tokens, choice: int, rationale: bool) -> float:
     """One choice scored by itself, the bottleneck by cutting the rationale's states off."""
-    sequence = example.input_ids + (example.rationale_ids if rationale else [])
+    before = example.rationale_ids if rationale else []
     own = len(example.input_ids)
+    if isinstance(backbone, DecoderOnly):
+        return naive_decoder_score(backbone, before, example.input_ids, example.choice_ids[choice])
+    sequence = example.input_ids + before
     if isinstance(backbone, EncoderDecoder):
         states = encoder_of(backbone)(torch.tensor([sequence])).last_hidden_state[:, :own]
         target = torch.tensor([example.choice_ids[choice]])
@@ -186,6 +214,34 @@ def naive_score(backbone: Any, example: Tokens, choice: int, rationale: bool) ->
     whole, part = states[0, :own].mean(0), states[0, start:end].mean(0)
     answer = backbone.head(torch.cat([whole, part, whole * part]))
     return float(backbone.score(answer))
+
+
+def naive_decoder_score(
+    backbone: DecoderOnly, before: list[int], own: list[int], choice: list[int]
+) -> float:
+    """Read `[R ; I]` as transformers does, cut `R` out of its cache, and read the answer on."""
+    rows = backbone.model.config.max_position_embeddings
+    # A table of positions has no negative ones: Python's index from the end is the same row.
+    table = isinstance(encoder_of(backbone), GPT2Model)
+    places = torch.arange(-len(before), len(own))[None]
+    read = backbone.model(
+        torch.tensor([before + own]),
+        position_ids=torch.where(places < 0, rows + places, places) if table else places,
+        attention_mask=torch.ones(1, len(before) + len(own)),
+        use_cache=True,
+    )
+    cache = DynamicCache()
+    for number, layer in enumerate(read.past_key_values.layers):
+        cache.update(layer.keys[:, :, len(before) :], layer.values[:, :, len(before) :], number)
+    start = answer_start(load_tokenizer(Path(backbone.model.config._name_or_path), "model"))
+    sequence = start + choice
+    answer = backbone.model(
+        torch.tensor([sequence]),
+        position_ids=torch.arange(len(own), len(own) + len(sequence))[None],
+        past_key_values=cache,
+    )
+    logits_TV = answer.logits[0, len(start) - 1 : -1]
+    return -float(nn.functional.cross_entropy(logits_TV, torch.tensor(choice)))
 
 
 def test_states_are_those_of_the_task_input_in_the_chosen_layers(
@@ -205,8 +261,11 @@ def test_states_are_those_of_the_task_input_in_the_chosen_layers(
     teacher: Output = backbone(batch_of(tokens, pad, rationale=True), layers)
     assert teacher.input_states[1].shape == output.input_states[1].shape
     # The last layer's states are what the encoder gives out; no layer is another.
-    encoded = encoder_of(backbone)(batch.ids_BL, batch.mask_BL).last_hidden_state
-    torch.testing.assert_close(output.input_states[backbone.depth], encoded)
+    encoded = encoder_of(backbone)(input_ids=batch.ids_BL, attention_mask=batch.mask_BL)
+    own = batch.input_mask_BL.bool()
+    torch.testing.assert_close(
+        output.input_states[backbone.depth][own], encoded.last_hidden_state[own]
+    )
     assert not torch.allclose(output.input_states[1], output.input_states[backbone.depth])
     assert backbone(batch).input_states == {}
 
@@ -232,12 +291,17 @@ def test_a_saved_model_gives_the_same_scores(
         assert torch.equal(again(batch).scores_BC, trained(batch).scores_BC)
         before = load_backbone(model_folder).eval()(batch).scores_BC
         assert not torch.allclose(before, trained(batch).scores_BC, atol=1e-3)
-        kind: Any = AutoModelForSeq2SeqLM if isinstance(trained, EncoderDecoder) else AutoModel
-        plain = kind.from_pretrained(tmp_path).eval()
-        encoder = plain.get_encoder() if isinstance(trained, EncoderDecoder) else plain
-        ids, mask = batch.ids_BL, batch.mask_BL
-        states = encoder(ids, mask).last_hidden_state
-        assert torch.equal(states, encoder_of(trained)(ids, mask).last_hidden_state)
+        plain: Any
+        if isinstance(trained, EncoderDecoder):
+            plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval().get_encoder()
+        elif isinstance(trained, DecoderOnly):
+            plain = AutoModelForCausalLM.from_pretrained(tmp_path).eval().base_model
+        else:
+            plain = AutoModel.from_pretrained(tmp_path).eval()
+        encoders = [encoder_of(trained), plain]
+        ids = {"input_ids": batch.ids_BL, "attention_mask": batch.mask_BL}
+        states = [encoder(**ids).last_hidden_state for encoder in encoders]
+        assert torch.equal(*states)
     assert tokens_of(tmp_path, EXAMPLES)[0] == tokens
 
 
@@ -293,8 +357,10 @@ def test_unfit_model_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{broken")
     with pytest.raises(UserError, match=r"^model.student: the tokenizer in .* cannot be read"):
         load_tokenizer(tmp_path, "model.student")
-    GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=9).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"^model.student: 'gpt2' models are not supported"):
+    # Its positions are a bias on distances, which no position ids change.
+    BloomConfig(n_layer=1, n_head=1, hidden_size=8, vocab_size=9).save_pretrained(tmp_path)
+    expected = r"^model.student: 'bloom' models are not supported; .* decoder-only model \(gpt2,"
+    with pytest.raises(UserError, match=expected):
         model_config(tmp_path, "model.student")
     BartConfig(d_model=8, vocab_size=9).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"^model.student: 'bart' models are not supported"):

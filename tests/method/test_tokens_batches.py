@@ -10,7 +10,7 @@ from small import EXAMPLES, batch_of, tokens_of
 
 from knife.data.batches import Rows, collate, evaluation_rows, training_rows
 from knife.data.example import Example
-from knife.data.tokens import Truncation, task_input_text, tokenize
+from knife.data.tokens import Truncation, closes, task_input_text, tokenize
 from knife.errors import UserError
 from knife.method.backbone import load_tokenizer
 
@@ -40,18 +40,20 @@ def test_the_rationale_follows_directly_without_a_second_opening(model_folder: P
         assert batch.ids_BL[row, : len(whole)].tolist() == whole
         assert (batch.ids_BL[row, len(whole) :] == pad).all()
         assert int(batch.mask_BL[row].sum()) == len(whole)
-        assert tokenizer.cls_token_id not in whole[1:]
+        assert not {tokenizer.cls_token_id, tokenizer.bos_token_id} & set(whole[1:])
 
 
 def test_choice_spans_are_the_text_of_the_choices(model_folder: Path) -> None:
     tokens, _ = tokens_of(model_folder, EXAMPLES)
+    tokenizer = load_tokenizer(model_folder, "model")
     for example, own in zip(EXAMPLES, tokens, strict=True):
         text, characters = task_input_text(example)
         assert [text[start:end] for start, end in characters] == list(example.choices)
         spans = [own.input_ids[start:end] for start, end in own.choice_spans]
         # A choice alone has the same tokens and the closing one.
         assert spans == [ids[:-1] for ids in own.choice_ids]
-        assert all(ids[-1] == own.input_ids[-1] for ids in own.choice_ids)
+        closing = own.input_ids[-1] if closes(tokenizer) else tokenizer.eos_token_id
+        assert all(ids[-1] == closing for ids in own.choice_ids)
         assert own.answer == example.answer
 
 

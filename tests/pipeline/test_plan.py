@@ -1,5 +1,8 @@
 """What the key of a result hangs on, and which stages a run shares, needs and refuses."""
 
+import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +219,7 @@ def test_all_faults_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
         "student.batch_size: must be at least scale.workers x student.accumulate = 30",
         f"store: {tmp_path / 'file' / 'store'}: {tmp_path / 'file'} is a file",
         f"model.student: {tmp_path / 'empty'} has no config.json",
-        "model: teacher and student must both be encoder-decoders or both be encoders",
+        "model: teacher and student must both be encoder-decoders, both be encoders or both be ",
         "align.input.layers: student layer 4 must be from 1 to 3",
         "align.input.layers: teacher layer 9 must be from 1 to 3",
         "data.max_tokens: 80 of 80 task inputs are longer than 9 tokens",
@@ -247,6 +250,41 @@ def test_teacher_and_student_that_do_not_go_together(tmp_path: Path) -> None:
     (other / "tokenizer.json").write_text(text.replace('"yes"', '"yess"'))
     with pytest.raises(UserError, match="cut task inputs into different tokens"):
         plan_run(small_config(tmp_path, model={"teacher": str(other)}))
+
+
+def test_a_decoder_has_positions_for_its_answer_too(
+    tmp_path: Path, tiny_gpt2: Path, tiny_llama: Path
+) -> None:
+    changes: dict[str, Any] = {"methods": ["knife"]}
+    for folder in (tiny_gpt2, tiny_llama):
+        changes["model"] = {"teacher": str(folder), "student": str(folder)}
+        with pytest.raises(UserError) as caught:
+            plan_run(small_config(tmp_path, data={"max_tokens": 512}, **changes))
+        (student, teacher) = caught.value.faults
+        found = re.fullmatch(
+            r"data.max_tokens: must be at most (\d+), the positions of model.student, less (\d+) "
+            r"tokens for the longest answer, but got 512",
+            student,
+        )
+        assert found
+        most, answer = map(int, found.groups())
+        assert most + answer == 512
+        # ` answer:` is 6 tokens, ` yes` and the end one each.
+        assert answer == 8
+        assert teacher == student.replace("model.student", "model.teacher")
+        plan_run(small_config(tmp_path, data={"max_tokens": most}, **changes))
+
+
+def test_a_window_is_as_good_as_positions(tmp_path: Path, tiny_llama: Path) -> None:
+    """In layers that see a window alone, the mask would show what a window hides."""
+    folder = shutil.copytree(tiny_llama, tmp_path / "mistral")
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"model_type": "mistral", "sliding_window": 130}
+    (folder / "config.json").write_text(json.dumps(settings))
+    model = {"teacher": str(folder), "student": str(folder)}
+    plan_run(small_config(tmp_path, model=model, data={"max_tokens": 100}))
+    with pytest.raises(UserError, match=r"must be at most 1\d\d, the positions of model.student"):
+        plan_run(small_config(tmp_path, model=model, data={"max_tokens": 128}))
 
 
 def test_a_variant_may_not_change_the_test_split(tmp_path: Path) -> None:

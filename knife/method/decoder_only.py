@@ -1,0 +1,127 @@
+"""Decoder-only backbone (GPT-2, Llama and Qwen families).
+
+The model reads `[R ; I ; O]`: the rationale, the task input, and the answer `O`, which is the text
+` answer:` and a choice. All choices stand in one sequence, at the same positions, and none sees
+another, so that the task input is read once for all of them.
+
+`I` and `O` stand at positions 0, 1, … with and without a rationale; `R` ends at position -1.
+Rotary positions are relative (Su et al. 2021, arXiv 2104.09864): to such a model this is a text
+that begins with the rationale. Where positions are rows of a table, as in GPT-2, -1 is its last
+row, as an index from the end is.
+
+The bottleneck: `O` sees `I` and itself, so that the weights over `R` are exactly 0; without it, `O`
+sees `R` as well. Who sees whom hangs on a mask and on positions alone, so the columns are in the
+order `[I ; R ; O]` of a batch. Shapes as in `backbone`; S tokens of ` answer:`, N columns.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from knife.data.batches import Batch
+from knife.data.tokens import answer_start
+from knife.method.backbone import TABLE, Output, choice_scores, load_tokenizer, task_input_states
+
+
+class DecoderOnly(nn.Module):
+    """A `Backbone` around a causal language model."""
+
+    def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
+        super().__init__()
+        self.model = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False
+        )
+        self.bottleneck = bottleneck
+        config = self.model.config
+        self.width: int = config.hidden_size
+        self.depth: int = config.num_hidden_layers
+        self.output_width: int = self.width
+        self._rows: int | None = (
+            config.max_position_embeddings if config.model_type in TABLE else None
+        )
+        self._start = answer_start(load_tokenizer(folder, "model"))
+
+    def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
+        """Score a choice by the mean log-probability of its tokens, the closing one included."""
+        B, C, T = batch.choice_ids_BCT.shape
+        ids_BN, places_BN, seen_BNN = self._layout(batch)
+        middle = any(layer != self.depth for layer in layers)
+        decoded = self.model.base_model(
+            input_ids=ids_BN,
+            attention_mask=_additive(seen_BNN, self.model.dtype),
+            position_ids=self._positions(places_BN),
+            use_cache=False,
+            output_hidden_states=middle,
+        )
+        answer_BNH = decoded.last_hidden_state[:, -C * T :]
+        logits_BNV = self.model.get_output_embeddings()(answer_BNH)
+        states, input_mask_BI = task_input_states(
+            decoded.hidden_states or (), decoded.last_hidden_state, batch, layers
+        )
+        return Output(
+            scores_BC=choice_scores(logits_BNV, batch),
+            input_states=states,
+            input_mask_BI=input_mask_BI,
+            output_states_BCTH=answer_BNH.view(B, C, T, -1),
+            output_mask_BCT=batch.choice_mask_BCT,
+        )
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write the model as transformers does, from a gathered state dict of this module."""
+        own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        self.model.save_pretrained(folder, state_dict=own)
+
+    def _positions(self, places_BN: Tensor) -> Tensor:
+        """Position ids: a table of positions has no negative ones, so they count from its end."""
+        if self._rows is None:
+            return places_BN
+        return torch.where(places_BN < 0, places_BN + self._rows, places_BN)
+
+    def _layout(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids and places of all columns, (B, N), and who sees whom, (B, N, N).
+
+        The columns: a batch's `[I ; R]`, the start of the answer but for its last token, and for
+        each choice that token and the choice but for its own last one: what stands there says
+        what comes next.
+        """
+        B, C, T = batch.choice_ids_BCT.shape
+        device = batch.ids_BL.device
+        start_S = torch.tensor(self._start, device=device)
+        S, L = len(start_S), batch.ids_BL.shape[1]
+        first_BC1 = start_S[-1].expand(B, C, 1)
+        choices_BCT = torch.cat([first_BC1, batch.choice_ids_BCT[..., :-1]], -1)
+        ids_BN = torch.cat([batch.ids_BL, start_S[:-1].expand(B, S - 1), choices_BCT.flatten(1)], 1)
+
+        columns_L = torch.arange(L, device=device)
+        own_B1, whole_B1 = batch.input_mask_BL.sum(1, True), batch.mask_BL.sum(1, True)
+        read_BL = torch.where(batch.input_mask_BL.bool(), columns_L, columns_L - whole_B1)
+        answer_N = torch.cat(
+            [
+                torch.arange(S - 1, device=device),
+                torch.arange(S - 1, S - 1 + T, device=device).repeat(C),
+            ]
+        )
+        places_BN = torch.cat([read_BL * batch.mask_BL, own_B1 + answer_N], 1)
+
+        # Which choice a column belongs to: -1 is everybody's.
+        common_N = torch.full((L + S - 1,), -1, device=device)
+        choice_N = torch.cat([common_N, torch.arange(C, device=device).repeat_interleave(T)])
+        apart_NN = (choice_N != -1) & (choice_N != choice_N[:, None])
+        is_answer_N = torch.arange(len(choice_N), device=device) >= L
+        token_BN = nn.functional.pad(batch.mask_BL, (0, S - 1 + C * T), value=1).bool()
+        seen_BNN = (places_BN[:, None] <= places_BN[:, :, None]) & token_BN[:, None] & ~apart_NN
+        if self.bottleneck:
+            rationale_BL = batch.mask_BL - batch.input_mask_BL
+            rationale_BN = nn.functional.pad(rationale_BL, (0, S - 1 + C * T)).bool()
+            seen_BNN &= ~(is_answer_N[:, None] & rationale_BN[:, None])
+        # Padding sees itself: an attention over nothing is not a number.
+        return ids_BN, places_BN, seen_BNN | torch.eye(len(choice_N), device=device).bool()
+
+
+def _additive(seen_BNN: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask that every attention implementation with 4-D masks adds to its logits."""
+    mask_BNN = torch.zeros_like(seen_BNN, dtype=dtype)
+    return mask_BNN.masked_fill(~seen_BNN, torch.finfo(dtype).min)[:, None]
