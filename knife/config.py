@@ -10,7 +10,29 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from knife.errors import UserError, nearest, raise_faults
 
-Method = Literal["finetune", "knife", "teacher_init"]
+Method = Literal[
+    "finetune",
+    "knife",
+    "teacher_init",
+    "explain_then_answer",
+    "answer_then_explain",
+    "rationale_input",
+    "step_by_step",
+    "prompt",
+    "retrieve",
+]
+# Methods whose students are trained on rationales themselves.
+READS_RATIONALES = {
+    "explain_then_answer",
+    "answer_then_explain",
+    "rationale_input",
+    "step_by_step",
+    "retrieve",
+}
+# Methods that need a student that writes text: a rationale, or an answer by a prompt alone.
+WRITES = {"explain_then_answer", "answer_then_explain", "step_by_step", "prompt"}
+# Methods whose students learn from a teacher.
+TEACHES = {"knife", "teacher_init"}
 Layers = Literal["last", "all"] | list[tuple[int, int]]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -123,6 +145,14 @@ class TeacherTraining(Training):
     seed: int = 0
 
 
+class Prompt(Section):
+    """The solved training examples that `prompt` puts before each question, drawn by the seed;
+    with or without their rationales."""
+
+    shots: int = Field(4, ge=1)
+    rationales: bool = False
+
+
 class Scale(Section):
     """Where and how wide a run works. `launcher: process` runs all stages in this one process.
 
@@ -173,9 +203,10 @@ class Variant(Section):
     align: dict[str, Any] = {}
     teacher: dict[str, Any] = {}
     student: dict[str, Any] = {}
+    prompt: dict[str, Any] = {}
 
 
-VARIANT_PARTS = ("data", "model", "align", "teacher", "student")
+VARIANT_PARTS = ("data", "model", "align", "teacher", "student", "prompt")
 
 
 class RunConfig(Section):
@@ -189,6 +220,7 @@ class RunConfig(Section):
     align: Align = Align()
     teacher: TeacherTraining = TeacherTraining()
     student: Training = Training()
+    prompt: Prompt = Prompt()
     scale: Scale = Scale()
     track: Track = Track()
     store: str = "./knife-store"

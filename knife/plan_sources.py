@@ -3,17 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
-from knife.config import Data, RunConfig, Variant
+from knife.config import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
 from knife.data.check import rationale_faults
 from knife.data.example import Splits
+from knife.data.forms import training_tokens
 from knife.data.source import load_source
 from knife.data.subset import subset
 from knife.data.tokens import Tokens, answer_start, tokenize
 from knife.data.treatment import treat
 from knife.errors import UserError, raise_faults
 from knife.memory import Lengths, Shape, model_shape
-from knife.method.backbone import family, load_tokenizer, model_config, positions
+from knife.method.backbone import can_write, family, load_tokenizer, model_config, positions
 from knife.method.model_source import ModelSource, find_model
+from knife.plan_preambles import preamble_limit, with_preambles
 from knife.store import fingerprint
 
 
@@ -34,7 +36,8 @@ class Sources:
     Attributes:
         splits: the fraction of train, dev and test, rationales treated.
         student, teacher: the models; the teacher is None where the method has none.
-        lengths: how long the examples of train are.
+        lengths: how long the examples of train are, as the student reads and writes them.
+        preamble_tokens: bound on a task input with solved examples before it; 0 without.
         notes: what was decided on the way, one sentence each.
     """
 
@@ -42,6 +45,7 @@ class Sources:
     student: KnownModel
     teacher: KnownModel | None
     lengths: Lengths
+    preamble_tokens: int
     notes: list[str]
 
 
@@ -59,17 +63,18 @@ class SourceReader:
         Raises:
             UserError: with all faults of the data and of the models.
         """
-        known = fingerprint([config.data.model_dump(), config.model.model_dump(), variant.method])
+        parts = (config.data, config.model, config.prompt)
+        known = fingerprint([*(part.model_dump() for part in parts), variant.method])
         if known not in self._sources:
             self._sources[known] = self._read(config, variant)
         return self._sources[known]
 
     def _read(self, config: RunConfig, variant: Variant) -> Sources:
-        teaches = variant.method != "finetune"
+        teaches = variant.method in TEACHES
         faults: list[str] = []
         splits = student = teacher = None
         try:
-            splits = self._splits(config.data, teaches)
+            splits = self._splits(config, variant.method)
         except UserError as error:
             faults += error.faults
         try:
@@ -83,11 +88,16 @@ class SourceReader:
         raise_faults(dict.fromkeys(faults))
         assert splits
         assert student
-        raise_faults(_model_faults(variant, student, teacher))
+        raise_faults(_model_faults(variant, splits, student, teacher))
         tokens, notes = _tokens(config.data.max_tokens, splits, student, teacher)
-        raise_faults(_position_faults(config.data.max_tokens, tokens, student, teacher))
-        lengths = _lengths(tokens[: len(splits.train)])
-        return Sources(splits, student, teacher, lengths, splits.notes + notes)
+        method, tokenizer = variant.method, student.tokenizer
+        train, _ = training_tokens(method, tokens[: len(splits.train)], tokenizer)
+        answer = answer_room(student, [*tokens, *train])
+        raise_faults(_position_faults(config.data.max_tokens, answer, student, teacher))
+        most = preamble_limit(config, method, student.config, tokenizer, answer)
+        tokens, more = with_preambles(config, method, splits, tokens, tokenizer, most)
+        train, _ = training_tokens(method, tokens[: len(splits.train)], tokenizer)
+        return Sources(splits, student, teacher, _lengths(train), most, splits.notes + notes + more)
 
     def _model(self, name: str, key: str) -> KnownModel:
         if name not in self._models:
@@ -98,7 +108,8 @@ class SourceReader:
             self._models[name] = KnownModel(source, config, tokenizer, shape)
         return self._models[name]
 
-    def _splits(self, data: Data, teaches: bool) -> Splits:
+    def _splits(self, config: RunConfig, method: str) -> Splits:
+        data = config.data
         source = data.model_dump_json(exclude={"fraction", "rationale", "max_tokens"})
         if source not in self._whole:
             self._whole[source] = load_source(data)
@@ -111,14 +122,33 @@ class SourceReader:
                 whole.test,
             )
         )
-        if teaches:
-            raise_faults(rationale_faults(train))
+        if method in TEACHES | READS_RATIONALES - {"retrieve"}:
+            raise_faults(rationale_faults(train, method))
         return Splits(train, dev, test, whole.notes)
 
 
-def _model_faults(variant: Variant, student: KnownModel, teacher: KnownModel | None) -> list[str]:
-    """Faults of models that do not go with the settings or with each other."""
+def _model_faults(
+    variant: Variant, splits: Splits, student: KnownModel, teacher: KnownModel | None
+) -> list[str]:
+    """Faults of models that do not go with data and method or with each other."""
     faults: list[str] = []
+    encoders = [
+        f"model.{name}"
+        for name, model in (("student", student), ("teacher", teacher))
+        if model and not can_write(model.config)
+    ]
+    for place in encoders:
+        if splits.train[0].open:
+            faults.append(
+                f"data.source: holds open questions, whose answers are written, but {place} is an "
+                "encoder, which writes no text; give an encoder-decoder or a decoder-only model"
+            )
+        elif variant.method in WRITES and place == "model.student":
+            faults.append(
+                f"methods: {variant.method} lets the student write, but {place} is an encoder, "
+                "which writes no text; give an encoder-decoder or a decoder-only model, or leave "
+                "the method out"
+            )
     if teacher is None:
         return faults
     if variant.method == "teacher_init" and student.source.identity != teacher.source.identity:
@@ -136,20 +166,23 @@ def _model_faults(variant: Variant, student: KnownModel, teacher: KnownModel | N
     return faults
 
 
+def answer_room(model: KnownModel, tokens: list[Tokens]) -> int:
+    """Positions that the longest answer takes behind a task input; an encoder-decoder's decoder
+    has its own, and an encoder has no answer there."""
+    if family(model.config) != "decoder":
+        return 0
+    longest = max(len(ids) for example in tokens for ids in example.choice_ids)
+    return len(answer_start(model.tokenizer)) + longest
+
+
 def _position_faults(
-    limit: int, tokens: list[Tokens], student: KnownModel, teacher: KnownModel | None
+    limit: int, answer: int, student: KnownModel, teacher: KnownModel | None
 ) -> list[str]:
     """Faults of models that have no position for the last of `limit` tokens, or for an answer."""
     faults = []
     for name, model in (("student", student), ("teacher", teacher)):
         known = positions(model.config) if model else None
-        if model is None or known is None:
-            continue
-        answer = 0
-        if family(model.config) == "decoder":
-            start = len(answer_start(model.tokenizer))
-            answer = start + max(len(ids) for t in tokens for ids in t.choice_ids)
-        if limit + answer > known:
+        if known is not None and limit + answer > known:
             less = f", less {answer} tokens for the longest answer" if answer else ""
             faults.append(
                 f"data.max_tokens: must be at most {known - answer}, the positions of "

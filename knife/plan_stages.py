@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from knife.config import RunConfig, Variant
+from knife.config import READS_RATIONALES, RunConfig, Variant
 from knife.data.digest import digest
 from knife.data.example import Splits
 from knife.plan_sources import Sources
@@ -93,17 +93,24 @@ class StageMaker:
         states: StatesStage | None,
         pairs: list[tuple[int, int]],
     ) -> StudentStage:
-        """Training a student; it reads no rationale, so its key hangs on none but by `states`."""
+        """Training a student; unless its method reads rationales, its key hangs on none but by
+        `states`."""
         splits, training, align = self.sources.splits, self.config.student, self.config.align
         depends = self._common() | {
             "stage": "student",
             "method": self.variant.method,
             "seed": seed,
-            "train": digest(splits.train, rationales=False),
+            "train": digest(splits.train, rationales=self._reads_rationales()),
             "dev": digest(splits.dev, rationales=False),
             "model": self.sources.student.source.identity,
             "training": training.model_dump(),
         }
+        prompt = None
+        if self.variant.method == "prompt":
+            prompt = self.config.prompt
+            depends |= {"prompt": prompt.model_dump(), "training": None}
+        if self.variant.method == "retrieve":
+            depends["bm25s"] = version("bm25s")
         if self.variant.method == "teacher_init":
             assert teacher is not None
             depends["teacher"] = teacher.key
@@ -126,6 +133,8 @@ class StageMaker:
             states=states.key if states else None,
             align=align if states else None,
             layers=tuple(pairs),
+            prompt=prompt,
+            preamble_tokens=self.sources.preamble_tokens,
             **self._shared(),
         )
 
@@ -148,6 +157,10 @@ class StageMaker:
             rationale=rationale,
             **self._shared(),
         )
+
+    def _reads_rationales(self) -> bool:
+        method = self.variant.method
+        return method in READS_RATIONALES or (method == "prompt" and self.config.prompt.rationales)
 
     def _common(self) -> dict[str, Any]:
         return {

@@ -170,7 +170,8 @@ def _check(model: Path | None, file: Path, parts: list[Part]) -> None:
             lengths = [len(t.input_ids) for t in question_tokens(questions, tokenizer)]
         except UserError as error:
             return error.faults
-        return _too_long(file, questions, lengths, limit)
+        unfit = _of_other_kind(file, questions, bool(_settings(model).get("open")))
+        return unfit + _too_long(file, questions, lengths, limit)
 
     with counter("checking", _count(parts)) as count:
         refuse_faults(file, parts, look, lambda part: count(part.rows))
@@ -269,6 +270,14 @@ def student_model(student: Path) -> Path:
 def _settings(folder: Path) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads((folder / "knife.json").read_text())
     return settings
+
+
+def _of_other_kind(file: Path, examples: list[Example], opened: bool) -> list[str]:
+    if opened:
+        said = "has choices, but the student was trained to write its answers: leave them out"
+    else:
+        said = "has no choices, but the student was trained to choose: give it some"
+    return [f"{file}: id {e.id!r}: {said}" for e in examples if e.open != opened]
 
 
 def _too_long(file: Path, examples: list[Example], lengths: list[int], limit: int) -> list[str]:

@@ -24,6 +24,7 @@ ROWS = [
     {"plan_stages"},
     {"needs"},
     {"plan_sources"},
+    {"plan_preambles"},
     {"cluster", "track", "report"},
     {"train"},
     {"method"},

@@ -26,11 +26,12 @@ class Batch:
         ids_BL: tokens of `[I]` or `[I ; R]`, then padding.
         mask_BL: 1 at tokens, 0 at padding.
         input_mask_BL: 1 at task-input tokens alone.
-        choice_ids_BCT: tokens of the choices, 0 at padding.
-        choice_mask_BCT: 1 at their tokens.
+        choice_ids_BCT: tokens of the choices behind what is written before them, 0 at padding.
+        choice_mask_BCT: 1 at the choices' own tokens.
         choice_spans_BC2: where each choice stands in the task input.
         choice_exists_BC: which choices an example has.
         answer_B: index of the right choice.
+        open_B: whether the answer is written freely.
         weight_B: weight of an example's loss: 0 for one that only fills the batch up; the mean
             over a whole global batch is 1.
         explained_B: whether the example has a rationale.
@@ -45,6 +46,7 @@ class Batch:
     choice_spans_BC2: Tensor
     choice_exists_BC: Tensor
     answer_B: Tensor
+    open_B: Tensor
     weight_B: Tensor
     explained_B: Tensor
 
@@ -115,8 +117,10 @@ def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) 
     examples = [tokens[row] for row in rows.rows]
     sequences = [e.input_ids + (e.rationale_ids if rationale else []) for e in examples]
     count, length = len(examples), max(map(len, sequences))
-    choices = max(len(e.choice_ids) for e in examples)
-    width = max(len(ids) for e in examples for ids in e.choice_ids)
+    # An open question without a known answer has no choice.
+    choices = max(1, *(len(e.choice_ids) for e in examples))
+    widths = (len(e.prefix_ids) + len(ids) for e in examples for ids in e.choice_ids)
+    width = max(widths, default=1)
     ids_BL = torch.full((count, length), pad_id)
     mask_BL = torch.zeros(count, length, dtype=torch.long)
     input_mask_BL = torch.zeros(count, length, dtype=torch.long)
@@ -129,10 +133,13 @@ def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) 
         mask_BL[b, : len(sequence)] = 1
         input_mask_BL[b, : len(example.input_ids)] = 1
         choice_exists_BC[b, : len(example.choice_ids)] = True
-        choice_spans_BC2[b, : len(example.choice_spans)] = torch.tensor(example.choice_spans)
+        if example.choice_spans:
+            choice_spans_BC2[b, : len(example.choice_spans)] = torch.tensor(example.choice_spans)
+        before = len(example.prefix_ids)
         for c, ids in enumerate(example.choice_ids):
-            choice_ids_BCT[b, c, : len(ids)] = torch.tensor(ids)
-            choice_mask_BCT[b, c, : len(ids)] = 1
+            whole = example.prefix_ids + ids
+            choice_ids_BCT[b, c, : len(whole)] = torch.tensor(whole)
+            choice_mask_BCT[b, c, before : len(whole)] = 1
     return Batch(
         row_B=torch.tensor(rows.rows),
         ids_BL=ids_BL,
@@ -143,6 +150,7 @@ def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) 
         choice_spans_BC2=choice_spans_BC2,
         choice_exists_BC=choice_exists_BC,
         answer_B=torch.tensor([e.answer for e in examples]),
+        open_B=torch.tensor([e.open for e in examples]),
         weight_B=torch.tensor(rows.weights),
         explained_B=torch.tensor([bool(e.rationale_ids) for e in examples]),
     )

@@ -85,18 +85,20 @@ def repeated_questions(splits: Splits) -> list[str]:
     return notes
 
 
-def rationale_faults(examples: Sequence[Example], share: float = SHARE_WITH_RATIONALE) -> list[str]:
-    """Why the method `knife` cannot learn from these training examples, or nothing: fewer than
-    `share` of them have a rationale."""
+def rationale_faults(
+    examples: Sequence[Example], method: str, share: float = SHARE_WITH_RATIONALE
+) -> list[str]:
+    """Why a method that learns from rationales cannot learn from these training examples, or
+    nothing: fewer than `share` of them have one."""
     count = sum(example.rationale is not None for example in examples)
     if count and count >= share * len(examples):
         return []
     total = len(examples)
     have = f"only {count} of {total} ({_percent(count / total)})" if count else f"none of {total}"
     return [
-        f"data: {have} training examples have a rationale, but the method knife needs at least "
+        f"data: {have} training examples have a rationale, but the method {method} needs at least "
         f"{_percent(share)}: give more examples a rationale (data.source), drop fewer "
-        "(data.rationale), or leave knife out (methods=[finetune])"
+        f"(data.rationale), or leave {method} out (methods=[finetune])"
     ]
 
 

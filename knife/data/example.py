@@ -1,16 +1,18 @@
-"""The example: one question with its choices, its answer and, where there is one, its rationale."""
+"""The example: one question with its answer and, where there are some, choices and a rationale."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One multiple-choice question.
+    """One question: multiple-choice, or open, whose answer is written freely.
 
     Attributes:
         id: unique within its data set.
         question: the question's text.
-        choices: two or more answer texts; question and choices are the task input `I`.
+        choices: two or more answer texts; question and choices are the task input `I`. An open
+            question has its right answer here alone, which is no part of the task input, or
+            nothing where the answer is not known.
         answer: index of the right choice.
         rationale: free text that explains the answer (`R`), or None. Training data only.
     """
@@ -20,6 +22,11 @@ class Example:
     choices: tuple[str, ...]
     answer: int
     rationale: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether the answer is written freely."""
+        return len(self.choices) < 2
 
 
 @dataclass(frozen=True, slots=True)

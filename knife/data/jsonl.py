@@ -29,8 +29,9 @@ def read_examples(path: Path) -> list[Example]:
     """Read one JSON Lines file of examples, in the file's order.
 
     A line holds `id` (text or integer, kept as text), `question`, `choices`, `answer` (one of the
-    choices, or its index from 0) and, where there is one, `rationale`. Other fields are ignored,
-    and so are blank lines, CRLF line ends and a byte-order mark. An empty rationale is none.
+    choices, or its index from 0) and, where there is one, `rationale`. Without `choices` it is an
+    open question and its answer a text. Other fields are ignored, and so are blank lines, CRLF
+    line ends and a byte-order mark. An empty rationale is none.
 
     Raises:
         UserError: with every fault of the file as `file:line: message`, up to `SHOWN_FAULTS` and
@@ -46,18 +47,32 @@ def read_examples(path: Path) -> list[Example]:
     examples: list[Example] = []
     faults: list[str] = []
     first_line: dict[str, int] = {}
+    first_kind: dict[bool, int] = {}
     lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
     for number, identity, example, found in parse_lines(lines, 1, parse_example):
         if example is not None:
             examples.append(example)
+            first_kind.setdefault(example.open, number)
         first = first_line.setdefault(identity, number) if identity else number
         if first != number:
             found = [*found, stands_already(identity, first)]
         faults += [f"{path}:{number}: {fault}" for fault in found]
     if not examples and not faults:
         faults.append(no_examples(path))
-    raise_faults(cap(faults))
+    raise_faults([*cap(faults), *mixed(path, first_kind)])
     return examples
+
+
+def mixed(path: Path, first_line: dict[bool, int]) -> list[str]:
+    """The fault of a file with open questions and questions with choices, by the first line of
+    each kind (whether it is open)."""
+    if len(first_line) < 2:
+        return []
+    return [
+        f"{path}:{first_line[True]}: choices: is missing, but line {first_line[False]} has some; "
+        "open questions (without choices) and others cannot be mixed: add the choices, or make two "
+        "data sets"
+    ]
 
 
 def refuse_utf16(path: Path, data: bytes) -> None:
@@ -110,7 +125,7 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
             record = {
                 "id": example.id,
                 "question": example.question,
-                "choices": example.choices,
+                "choices": None if example.open else example.choices,
                 "answer": example.choices[example.answer],
                 "rationale": example.rationale,
             }
@@ -124,8 +139,12 @@ def parse_example(record: object) -> tuple[Example | None, list[str]]:
     faults: list[str] = []
     identity = _identity(record, faults)
     question = _text(record, "question", faults)
-    choices = _choices(record, faults)
-    answer = _answer(record, choices, faults)
+    answer = 0
+    if record.get("choices") is None:
+        choices = [_text(record, "answer", faults, kinds="text where there are no choices")]
+    else:
+        choices = _choices(record, faults)
+        answer = _answer(record, choices, faults)
     rationale = record.get("rationale")
     if rationale is not None:
         rationale = _text(record, "rationale", faults, may_be_empty=True)
@@ -139,8 +158,12 @@ def parse_question(record: object) -> tuple[Example | None, list[str]]:
     """As `parse_example`, but `answer` may be missing or null too: then it is `UNANSWERED`."""
     if not isinstance(record, dict) or record.get("answer") is not None:
         return parse_example(record)
-    example, faults = parse_example({**record, "answer": 0})
-    return example and replace(example, answer=UNANSWERED), faults
+    known = 0 if record.get("choices") is not None else "unknown"
+    example, faults = parse_example({**record, "answer": known})
+    if example is None:
+        return None, faults
+    choices = () if example.open else example.choices
+    return replace(example, answer=UNANSWERED, choices=choices), faults
 
 
 def show(value: object) -> str:
@@ -202,10 +225,8 @@ def _text(
 
 def _choices(record: dict[str, Any], faults: list[str]) -> list[str]:
     """The choices; [] where they are at fault."""
-    value = record.get("choices")
-    if "choices" not in record:
-        faults.append("choices: is missing")
-    elif not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
+    value = record["choices"]
+    if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
         faults.append(f"choices: must be a list of texts, but got {show(value)}")
     elif len(value) < 2:
         faults.append(f"choices: must be two or more, but got {show(value)}")

@@ -104,7 +104,7 @@ def _read_folder(folder: Path) -> Splits:
     if not (folder / "train.jsonl").exists():
         others = _names(sorted(folder.glob("*.jsonl"))) or "no .jsonl file"
         faults.append(f"{folder}: train.jsonl is missing; the folder has {others}")
-    raise_faults([*faults, *_shared_ids(folder, splits)])
+    raise_faults([*faults, *_shared_ids(folder, splits), *_mixed(folder, splits)])
     return Splits(splits["train"], splits.get("dev", []), splits.get("test", []))
 
 
@@ -118,6 +118,19 @@ def _shared_ids(folder: Path, splits: dict[str, list[Example]]) -> list[str]:
             if other != split:
                 faults.append(f"{folder}: id {example.id!r} stands in {other} and in {split}")
     return cap(faults)
+
+
+def _mixed(folder: Path, splits: dict[str, list[Example]]) -> list[str]:
+    """The fault of splits of which some hold open questions and others questions with choices."""
+    kinds = {split: examples[0].open for split, examples in splits.items() if examples}
+    if len(set(kinds.values())) < 2:
+        return []
+    opened = [split for split, is_open in kinds.items() if is_open]
+    others = [split for split, is_open in kinds.items() if not is_open]
+    return [
+        f"{folder}: {' and '.join(opened)} holds open questions (without choices), but "
+        f"{' and '.join(others)} questions with choices; all splits must hold the same kind"
+    ]
 
 
 def _names(paths: Sequence[Path]) -> str:

@@ -9,7 +9,7 @@ the end-of-sequence token.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from knife.data.example import Example
@@ -18,6 +18,8 @@ from knife.errors import raise_faults
 
 # What stands before the answer where a decoder-only model reads on.
 ANSWER = " answer:"
+# The word that every rationale starts with.
+EXPLANATION = "explanation:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +29,13 @@ class Tokens:
     Attributes:
         input_ids: the task input `I`, special tokens included.
         rationale_ids: the rationale `R` with what closes it; empty where there is none.
-        choice_ids: each choice's tokens with the closing special token.
-        choice_spans: where each choice stands in `input_ids`: first token and one past the last.
+        choice_ids: each choice's tokens with the closing special token; of an open question, the
+            right answer's alone, if it is known.
+        choice_spans: where each choice stands in `input_ids`: first token and one past the last;
+            empty for an open question.
         answer: index of the right choice.
+        open: whether the answer is written freely, and `answer_text` that answer.
+        prefix_ids: what the model has written before its answer; it is read, and not scored.
     """
 
     input_ids: list[int]
@@ -37,6 +43,9 @@ class Tokens:
     choice_ids: list[list[int]]
     choice_spans: list[tuple[int, int]]
     answer: int
+    open: bool = False
+    answer_text: str = ""
+    prefix_ids: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,8 @@ class Truncation:
 
 def task_input_text(example: Example) -> tuple[str, list[tuple[int, int]]]:
     """The task input as text, and the characters at which each choice stands in it."""
+    if example.open:
+        return f"question: {example.question}", []
     text = f"question: {example.question} choices:"
     spans = []
     for number, choice in enumerate(example.choices):
@@ -60,7 +71,12 @@ def task_input_text(example: Example) -> tuple[str, list[tuple[int, int]]]:
 
 def rationale_text(rationale: str) -> str:
     """The rationale as the teacher reads it."""
-    return f"explanation: {rationale}"
+    return f"{EXPLANATION} {rationale}"
+
+
+def bare_rationale(text: str) -> str:
+    """The inverse of `rationale_text`, for what a student has written."""
+    return text.removeprefix(EXPLANATION).strip()
 
 
 def closes(tokenizer: Any) -> bool:
@@ -113,11 +129,13 @@ def tokenize(
         faults += [
             f"example {example.id!r}: the tokenizer makes no token of the choice {choice!r}; "
             "give it characters that the model knows"
-            for choice, (start, end) in zip(example.choices, spans, strict=True)
+            for choice, (start, end) in zip(example.choices, spans, strict=False)
             if start == end
         ]
         ids = [choice_ids[choice] for choice in example.choices]
-        tokens.append(Tokens(input_ids, rationale_ids, ids, spans, example.answer))
+        text = example.choices[0] if example.open and example.choices else ""
+        own = Tokens(input_ids, rationale_ids, ids, spans, example.answer, example.open, text)
+        tokens.append(own)
     faults = cap(faults)
     if too_long:
         faults.append(

@@ -63,6 +63,12 @@ class Backbone(Protocol):
     def __call__(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
         """Score the choices of a batch, the task input encoded once; keep states of `layers`."""
 
+    def write(
+        self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
+    ) -> list[list[int]]:
+        """Text for each example, greedily, as tokens: up to the closing token of its last part,
+        or to `most` tokens. An encoder-only backbone has no such method: see `can_write`."""
+
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write a gathered state dict so that `AutoModel…` and `load_backbone` read it back."""
 
@@ -144,6 +150,11 @@ def model_config(folder: Path, key: str) -> Any:
             f"({', '.join((*TABLE, *ROTARY))})"
         )
     return config
+
+
+def can_write(config: Any) -> bool:
+    """Whether models of a transformers config write text; an encoder alone does not."""
+    return family(config) != "encoder"
 
 
 def load_tokenizer(folder: Path, key: str) -> Any:

@@ -15,15 +15,17 @@ order `[I ; R ; O]` of a batch. Shapes as in `backbone`; S tokens of ` answer:`,
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from knife.data.batches import Batch
 from knife.data.tokens import answer_start
 from knife.method.backbone import TABLE, Output, choice_scores, load_tokenizer, task_input_states
+from knife.method.writing import up_to
 
 
 class DecoderOnly(nn.Module):
@@ -42,7 +44,9 @@ class DecoderOnly(nn.Module):
         self._rows: int | None = (
             config.max_position_embeddings if config.model_type in TABLE else None
         )
-        self._start = answer_start(load_tokenizer(folder, "model"))
+        tokenizer = load_tokenizer(folder, "model")
+        self._start = answer_start(tokenizer)
+        self.closing: int = tokenizer.eos_token_id
 
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
         """Score a choice by the mean log-probability of its tokens, the closing one included."""
@@ -68,6 +72,39 @@ class DecoderOnly(nn.Module):
             output_states_BCTH=answer_BNH.view(B, C, T, -1),
             output_mask_BCT=batch.choice_mask_BCT,
         )
+
+    @torch.no_grad()
+    def write(
+        self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
+    ) -> list[list[int]]:
+        """Text for each example, up to the closing token of its last part.
+
+        By hand: transformers' generation has neither negative positions nor a mask that hides the
+        rationale from what is written.
+        """
+        B = len(batch.row_B)
+        nothing_B11 = batch.ids_BL.new_zeros(B, 1, 1)
+        asked = replace(batch, choice_ids_BCT=nothing_B11, choice_mask_BCT=nothing_B11)
+        ids_BN, places_BN, seen_BNN = self._layout(asked)
+        cache, place_B1, seen_BN = DynamicCache(), places_BN[:, -1:], seen_BNN[:, -1]
+        written: list[Tensor] = []
+        closed_B = torch.zeros_like(batch.row_B)
+        # Workers that hold parts of the weights have to make as many passes as all others.
+        while len(written) < most and (together or bool((closed_B < closings).any())):
+            states_BNH = self.model.base_model(
+                input_ids=ids_BN,
+                attention_mask=_additive(seen_BNN, self.model.dtype),
+                position_ids=self._positions(places_BN),
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+            ids_BN = self.model.get_output_embeddings()(states_BNH[:, -1:]).argmax(-1)
+            written.append(ids_BN)
+            closed_B += ids_BN[:, 0] == self.closing
+            place_B1 = place_B1 + 1
+            seen_BN = nn.functional.pad(seen_BN, (0, 1), value=True)
+            places_BN, seen_BNN = place_B1, seen_BN[:, None]
+        return [up_to(row, self.closing, closings) for row in torch.cat(written, 1).tolist()]
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write the model as transformers does, from a gathered state dict of this module."""

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from knife.data.batches import Batch
 from knife.method.backbone import Output, choice_scores, task_input_states
+from knife.method.writing import write
 
 
 class EncoderDecoder(nn.Module):
@@ -59,6 +60,26 @@ class EncoderDecoder(nn.Module):
             input_mask_BI=input_mask_BI,
             output_states_BCTH=decoded.decoder_hidden_states[-1].view(B, C, T, -1),
             output_mask_BCT=batch.choice_mask_BCT,
+        )
+
+    def write(
+        self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
+    ) -> list[list[int]]:
+        """Text for each example, up to the closing token of its last part."""
+        with torch.no_grad():
+            encoded = self.model.get_encoder()(input_ids=batch.ids_BL, attention_mask=batch.mask_BL)
+        inputs = {
+            "encoder_outputs": BaseModelOutput(encoded.last_hidden_state),
+            "attention_mask": batch.input_mask_BL if self.bottleneck else batch.mask_BL,
+        }
+        return write(
+            self.model,
+            inputs,
+            start=1,
+            closing=self.model.config.eos_token_id,
+            closings=closings,
+            most=most,
+            together=together,
         )
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:

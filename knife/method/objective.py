@@ -1,6 +1,6 @@
 """What a model is trained on: the task loss on choices and, for `knife`, alignment to the teacher.
 
-loss = cross-entropy over the choices' scores
+loss = cross-entropy over the choices' scores; of an open answer, that of its tokens
      + w_in  * mean over aligned layers of the distance of task-input states      (KD-In)
      + w_out * distance of answer-side states, or KL of choice distributions      (KD-Out)
 
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from knife.config import Align
@@ -96,13 +97,24 @@ class Objective(nn.Module):
                 backbone.output_width, alignment.teacher_output_width
             )
 
-    def forward(self, batch: Batch, teacher: TeacherBatch | None = None) -> Losses:
-        """The loss of a batch; with the teacher's states, the alignment terms as well."""
+    def forward(
+        self,
+        batch: Batch,
+        teacher: TeacherBatch | None = None,
+        explanation: Batch | None = None,
+    ) -> Losses:
+        """The loss of a batch; with the teacher's states, the alignment terms as well.
+
+        `explanation` holds the same examples as the task of writing their rationales: then both
+        tasks weigh the same (Hsieh et al. 2023, arXiv 2305.02301, section 3.2).
+        """
         aligned = self.alignment is not None and teacher is not None
         weight_in = self.alignment.align.input.weight if self.alignment and aligned else 0.0
         layers = [s for s, _ in self.alignment.layers] if self.alignment and weight_in else []
         output: Output = self.backbone(batch, layers)
-        task_B = nn.functional.cross_entropy(output.scores_BC, batch.answer_B, reduction="none")
+        choice_B = nn.functional.cross_entropy(output.scores_BC, batch.answer_B, reduction="none")
+        # The score of an answer is the mean log-probability of its tokens.
+        task_B = torch.where(batch.open_B, -output.scores_BC[:, 0], choice_B)
         loss_B = task_B
         parts = {"task_loss": task_B}
         if self.alignment is not None and teacher is not None:
@@ -111,6 +123,10 @@ class Objective(nn.Module):
                 term_B = term_B * batch.explained_B
                 loss_B = loss_B + weight * term_B
                 parts[name] = term_B
+        if explanation is not None:
+            written_B = -self.backbone(explanation).scores_BC[:, 0] * batch.explained_B
+            loss_B = torch.where(batch.explained_B, (task_B + written_B) / 2, task_B)
+            parts["rationale_loss"] = written_B
         parts["loss"] = loss_B
         weight_B = batch.weight_B
         means = {name: (each_B * weight_B).mean() for name, each_B in parts.items()}

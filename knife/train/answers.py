@@ -18,6 +18,7 @@ from knife.data.example import Example
 from knife.data.jsonl import UNANSWERED
 from knife.data.parts import Part, read_part
 from knife.errors import UserError
+from knife.train.text_match import exact_match
 
 # More tokens than any tokenizer makes of a question.
 _UNBOUNDED = 10**9
@@ -130,35 +131,45 @@ class Answerer:
             UserError: it cannot be read.
         """
         # Imported here: whoever counts or joins parts needs no torch, which takes seconds.
+        from knife.data.preamble import saved_preamble
         from knife.method.backbone import load_tokenizer
         from knife.method.objective import Objective
         from knife.train.context import PlainContext
+        from knife.train.model_settings import ModelSettings
         from knife.train.place import load_published
         from knife.train.quiet import quiet
 
         quiet()
         self.tokenizer = load_tokenizer(model, "STUDENT")
+        self.settings = ModelSettings.read(model)
+        self.preamble = saved_preamble(model)
         self.context = PlainContext()
         self.objective = Objective(load_published(model)).to(self.context.device).eval()
 
     def rows(self, questions: Sequence[Example]) -> list[dict[str, Any]]:
-        """One JSON-ready row a question: id, choice (text), index of it, probabilities."""
-        from knife.train.evaluate import choose, probabilities, score_split
+        """One JSON-ready row a question: id, choice (text), index of it, probabilities; of an open
+        question id and text; and the rationale where one is written first."""
+        from knife.data.preamble import put_before
+        from knife.train.evaluate import answer_split, choose, probabilities
 
         tokens = question_tokens(questions, self.tokenizer)
+        if self.preamble:
+            texts, most = self.preamble.texts(questions), self.settings.preamble_tokens
+            tokens, _ = put_before(tokens, texts, self.tokenizer, most)
         pad_id = self.tokenizer.pad_token_id or 0
-        scores = score_split(self.objective, tokens, pad_id, self.context, rationale=False)
-        rows = []
-        for question, values in zip(questions, scores, strict=True):
-            index = choose(values)
-            rows.append(
-                {
-                    "id": question.id,
-                    "choice": question.choices[index],
-                    "index": index,
-                    "probabilities": [round(p, 6) for p in probabilities(values)],
-                }
-            )
+        asking = self.settings.asking(self.tokenizer, rationale=False)
+        rows: list[dict[str, Any]] = []
+        answers = answer_split(self.objective, tokens, pad_id, self.context, asking)
+        for question, answer in zip(questions, answers, strict=True):
+            if question.open:
+                row: dict[str, Any] = {"id": question.id, "text": answer.text}
+            else:
+                index = choose(answer.scores)
+                row = {"id": question.id, "choice": question.choices[index], "index": index}
+                row["probabilities"] = [round(p, 6) for p in probabilities(answer.scores)]
+            if answer.rationale is not None:
+                row["rationale"] = answer.rationale
+            rows.append(row)
         return rows
 
     def answer(self, file: Path, part: Part, answers: Answers) -> None:
@@ -170,12 +181,13 @@ class Answerer:
         questions = read_part(file, part)
         rows = self.rows(questions)
         known = [
-            (question.answer, row["index"])
+            exact_match(row["text"], question.choices[0])
+            if question.open
+            else row["index"] == question.answer
             for question, row in zip(questions, rows, strict=True)
             if question.answer != UNANSWERED
         ]
-        right = sum(answer == index for answer, index in known)
-        answers.write(part, rows, Tally(len(rows), len(known), right))
+        answers.write(part, rows, Tally(len(rows), len(known), sum(known)))
 
 
 def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:

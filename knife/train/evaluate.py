@@ -1,17 +1,81 @@
-"""Scoring a split: accuracy and loss while training, predictions by example at the end."""
+"""Answers of a model to a split, choices by score and open ones in writing; and their worth."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from knife.data.batches import Batch, collate, evaluation_rows
-from knife.data.tokens import Tokens
+from knife.data.forms import after_rationales
+from knife.data.tokens import Tokens, bare_rationale
 from knife.method.objective import Losses
 from knife.train.context import Context, gather
+from knife.train.text_match import exact_match, token_f1
 
 BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a model is asked.
+
+    Attributes:
+        rationale: whether it reads `[I ; R]` (a teacher) or `[I]`.
+        explains_first: whether it writes a rationale before each answer.
+        answer_tokens: the most tokens that it writes.
+        tokenizer: makes text of them; needed where anything is written.
+    """
+
+    rationale: bool = False
+    explains_first: bool = False
+    answer_tokens: int = 0
+    tokenizer: Any = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer to one example.
+
+    Attributes:
+        scores: of the choices, or of the right answer alone where the question is open.
+        text: what it has written as its answer to an open question.
+        rationale: what it has written before.
+    """
+
+    scores: list[float]
+    text: str | None = None
+    rationale: str | None = None
+
+
+def answer_split(
+    model: Callable[[Batch], Losses],
+    tokens: Sequence[Tokens],
+    pad_id: int,
+    context: Context,
+    asking: Asking,
+) -> list[Answer]:
+    """Answers to all examples, in the split's order, on every rank.
+
+    `model` is an objective, or an engine around one. All ranks make the same number of forward
+    passes, which sharded weights need.
+    """
+    opened = tokens[0].open
+    texts: list[str | None] = [None] * len(tokens)
+    rationales: list[str | None] = [None] * len(tokens)
+    if opened or asking.explains_first:
+        closings = 1 + (opened and asking.explains_first)
+        written = _write_split(model, tokens, pad_id, context, asking, closings)
+        if asking.explains_first:
+            parts = [_parted(ids, asking.tokenizer.eos_token_id) for ids in written]
+            tokens = after_rationales(tokens, [first for first, _ in parts])
+            rationales = [bare_rationale(_text(asking, first)) for first, _ in parts]
+            written = [rest for _, rest in parts]
+        if opened:
+            texts = [_text(asking, ids) for ids in written]
+    scores = score_split(model, tokens, pad_id, context, rationale=asking.rationale)
+    return list(map(Answer, scores, texts, rationales))
 
 
 def score_split(
@@ -22,26 +86,67 @@ def score_split(
     *,
     rationale: bool,
 ) -> list[list[float]]:
-    """Scores of every example's choices, in the split's order, on every rank.
-
-    All ranks make the same number of forward passes, which sharded weights need.
-    """
-    lengths = [len(t.input_ids) + rationale * len(t.rationale_ids) for t in tokens]
+    """Scores of every example's choices, in the split's order, on every rank."""
     own: list[tuple[int, list[float]]] = []
     with torch.no_grad():
-        for rows in evaluation_rows(lengths, BATCH_SIZE * context.world_size):
-            part = rows.part(context.rank, context.world_size)
-            batch = collate(tokens, part, pad_id, rationale).to(context.device)
+        for rows, batch in _batches(tokens, pad_id, context, rationale):
             scores_BC = forward(batch).scores_BC.float().cpu()
             context.beat()
-            for row, weight, scores_C in zip(part.rows, part.weights, scores_BC, strict=True):
-                if weight:
+            for row, scores_C in zip(rows, scores_BC, strict=True):
+                if row is not None:
                     own.append((row, scores_C[: len(tokens[row].choice_ids)].tolist()))
-    scores: list[list[float]] = [[] for _ in tokens]
-    for part_scores in gather(own):
-        for row, values in part_scores:
-            scores[row] = values
-    return scores
+    return _in_order(own, len(tokens))
+
+
+def _write_split(
+    model: Any,
+    tokens: Sequence[Tokens],
+    pad_id: int,
+    context: Context,
+    asking: Asking,
+    closings: int,
+) -> list[list[int]]:
+    """What the model writes for every example, as tokens, in the split's order, on every rank."""
+    backbone = getattr(model, "module", model).backbone
+    own: list[tuple[int, list[int]]] = []
+    for rows, batch in _batches(tokens, pad_id, context, asking.rationale):
+        together = context.world_size > 1
+        written = backbone.write(batch, asking.answer_tokens, closings, together=together)
+        context.beat()
+        own += [(row, ids) for row, ids in zip(rows, written, strict=True) if row is not None]
+    return _in_order(own, len(tokens))
+
+
+def _batches(
+    tokens: Sequence[Tokens], pad_id: int, context: Context, rationale: bool
+) -> Iterator[tuple[list[int | None], Batch]]:
+    """This rank's part of each batch, with its rows; None for what only fills it up."""
+    lengths = [len(t.input_ids) + rationale * len(t.rationale_ids) for t in tokens]
+    for rows in evaluation_rows(lengths, BATCH_SIZE * context.world_size):
+        part = rows.part(context.rank, context.world_size)
+        batch = collate(tokens, part, pad_id, rationale).to(context.device)
+        own = [r if w else None for r, w in zip(part.rows, part.weights, strict=True)]
+        yield own, batch
+
+
+def _in_order(own: list[tuple[int, Any]], count: int) -> list[Any]:
+    whole: list[Any] = [[] for _ in range(count)]
+    for part in gather(own):
+        for row, values in part:
+            whole[row] = values
+    return whole
+
+
+def _parted(ids: list[int], closing: int) -> tuple[list[int], list[int]]:
+    """The first text with its closing token, and the rest."""
+    end = ids.index(closing) + 1 if closing in ids else len(ids)
+    first = ids[:end]
+    return (first if closing in first else [*first, closing]), ids[end:]
+
+
+def _text(asking: Asking, ids: list[int]) -> str:
+    text: str = asking.tokenizer.decode(ids, skip_special_tokens=True)
+    return text.strip()
 
 
 def probabilities(scores: Sequence[float]) -> list[float]:
@@ -51,36 +156,59 @@ def probabilities(scores: Sequence[float]) -> list[float]:
     return [e / sum(exponentials) for e in exponentials]
 
 
-def accuracy_and_loss(
-    scores: Sequence[Sequence[float]], tokens: Sequence[Tokens]
-) -> tuple[float, float]:
-    """Share of examples whose right choice scores highest, and mean cross-entropy over choices."""
-    right, loss = 0, 0.0
-    for values, example in zip(scores, tokens, strict=True):
-        right += choose(values) == example.answer
-        loss -= math.log(max(probabilities(values)[example.answer], 1e-30))
-    return right / len(tokens), loss / len(tokens)
-
-
 def choose(scores: Sequence[float]) -> int:
     """Index of the highest score, the first one of equals."""
     return max(range(len(scores)), key=scores.__getitem__)
 
 
+def measures(answers: Sequence[Answer], tokens: Sequence[Tokens]) -> dict[str, float]:
+    """Accuracy and loss, and of open answers token F1, as means over the examples.
+
+    Choices: the share of examples whose right choice scores highest, and the cross-entropy over
+    choices. Open answers: exact match, and the mean negative log-probability of the right
+    answer's tokens.
+    """
+    rights = [right(answer, example) for answer, example in zip(answers, tokens, strict=True)]
+    losses = [
+        -answer.scores[0]
+        if example.open
+        else -math.log(max(probabilities(answer.scores)[example.answer], 1e-30))
+        for answer, example in zip(answers, tokens, strict=True)
+    ]
+    found = {"accuracy": sum(rights) / len(tokens), "loss": sum(losses) / len(tokens)}
+    if tokens[0].open:
+        pairs = zip(answers, tokens, strict=True)
+        f1 = [token_f1(answer.text or "", example.answer_text) for answer, example in pairs]
+        found["f1"] = sum(f1) / len(f1)
+    return found
+
+
+def right(answer: Answer, example: Tokens) -> bool:
+    """Whether the answer is the right one."""
+    if example.open:
+        return exact_match(answer.text or "", example.answer_text)
+    return choose(answer.scores) == example.answer
+
+
 def predictions(
-    ids: Sequence[str], tokens: Sequence[Tokens], scores: Sequence[Sequence[float]]
+    ids: Sequence[str], tokens: Sequence[Tokens], answers: Sequence[Answer]
 ) -> list[dict[str, Any]]:
-    """One JSON-ready row an example: id, answer, choice, right, probabilities."""
+    """One JSON-ready row an example.
+
+    id, answer, choice, right, probabilities; of an open one id, answer and text, right, f1; and
+    the rationale where one was written first.
+    """
     rows = []
-    for name, example, values in zip(ids, tokens, scores, strict=True):
-        choice = choose(values)
-        rows.append(
-            {
-                "id": name,
-                "answer": example.answer,
-                "choice": choice,
-                "right": choice == example.answer,
-                "probabilities": [round(p, 6) for p in probabilities(values)],
-            }
-        )
+    for name, example, answer in zip(ids, tokens, answers, strict=True):
+        row: dict[str, Any] = {"id": name, "right": right(answer, example)}
+        if example.open:
+            text = answer.text or ""
+            row |= {"answer": example.answer_text, "text": text}
+            row["f1"] = round(token_f1(text, example.answer_text), 6)
+        else:
+            row |= {"answer": example.answer, "choice": choose(answer.scores)}
+            row["probabilities"] = [round(p, 6) for p in probabilities(answer.scores)]
+        if answer.rationale is not None:
+            row["rationale"] = answer.rationale
+        rows.append(row)
     return rows

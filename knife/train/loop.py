@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from knife.train.checkpoint import Checkpoints, Place, write_json
 from knife.train.context import Context, share, total, wait
 from knife.train.divergence import FirstBad
 from knife.train.engine import gathered_state, start_engine
-from knife.train.evaluate import accuracy_and_loss, score_split
+from knife.train.evaluate import Asking, answer_split, measures
 from knife.train.journal import Journal
 from knife.train.mirror import Mirror
 from knife.train.shares import write_shares
@@ -44,6 +44,8 @@ class Job:
         pad_id: the tokenizer's padding token.
         rationale: whether the model reads `[I ; R]` (a teacher) or `[I]`.
         teacher: gives the teacher's states for the rows of a batch, or None.
+        asking: how it is asked on dev.
+        explanations: the second task of `step_by_step`, by row, or None.
         save: writes a gathered state dict of the backbone into a folder.
         evaluated: hears of every evaluation on dev: epochs trained, and its metrics.
     """
@@ -58,6 +60,8 @@ class Job:
     training: Training
     scale: Scale
     seed: int
+    asking: Asking = field(default_factory=Asking)
+    explanations: Sequence[Tokens] | None = None
     evaluated: Callable[[int, dict[str, float]], None] | None = None
 
 
@@ -199,7 +203,10 @@ def _parts(rows: Rows, training: Training, context: Context) -> list[Rows]:
 def _micro_step(engine: Any, job: Job, rows: Rows, context: Context) -> dict[str, torch.Tensor]:
     batch = collate(job.train, rows, job.pad_id, job.rationale).to(context.device)
     teacher = job.teacher(rows, batch) if job.teacher else None
-    losses = engine(batch, teacher)
+    explanation = None
+    if job.explanations is not None:
+        explanation = collate(job.explanations, rows, job.pad_id, False).to(context.device)
+    losses = engine(batch, teacher, explanation)
     engine.backward(losses.loss)
     engine.step()
     parts: dict[str, torch.Tensor] = losses.parts
@@ -211,8 +218,8 @@ def _evaluate(
 ) -> dict[str, float]:
     """Accuracy and loss on dev; a new best model is saved at once."""
     engine.eval()
-    scores = score_split(engine, job.dev, job.pad_id, context, rationale=job.rationale)
-    accuracy, loss = accuracy_and_loss(scores, job.dev)
+    found = measures(answer_split(engine, job.dev, job.pad_id, context, job.asking), job.dev)
+    accuracy, loss = found["accuracy"], found["loss"]
     place.worse += 1
     if (accuracy, -loss) > (place.best_accuracy, -place.best_loss):
         place.best_accuracy, place.best_loss = accuracy, loss
@@ -223,7 +230,7 @@ def _evaluate(
             shutil.rmtree(folder, ignore_errors=True)
             job.save(folder, state)
         wait()
-    return {"dev_accuracy": accuracy, "dev_loss": loss}
+    return {f"dev_{name}": value for name, value in found.items()}
 
 
 def _patience_is_out(place: Place, training: Training) -> bool:

@@ -1,21 +1,21 @@
 """Where a stage is made, and what it reads there."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from knife.config import Scale
+from knife.data.example import Example
 from knife.data.jsonl import read_examples
+from knife.data.preamble import Preamble, put_before
 from knife.data.tokens import Tokens, tokenize
 from knife.method.backbone import load_backbone, load_tokenizer
 from knife.store import Store
 from knife.train.context import Context
 from knife.train.mirror import Mirror
+from knife.train.model_settings import ModelSettings
 from knife.train.stage import Stage
-
-MODEL_SETTINGS = "knife.json"
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,25 @@ class Place:
 
 @dataclass(frozen=True)
 class Split:
-    """A tokenised split: tokens and ids by row, and the tokenizer's padding token."""
+    """A tokenised split: examples and their tokens by row, the tokenizer, its padding token."""
 
+    examples: list[Example]
     tokens: list[Tokens]
-    ids: list[str]
+    tokenizer: Any
     pad_id: int
+
+    @property
+    def ids(self) -> list[str]:
+        """The examples' ids, by row."""
+        return [example.id for example in self.examples]
+
+    def behind(self, preamble: Preamble | None, most: int) -> "Split":
+        """The same split with solved examples before each task input, `most` tokens together."""
+        if preamble is None:
+            return self
+        texts = preamble.texts(self.examples)
+        tokens, _ = put_before(self.tokens, texts, self.tokenizer, most)
+        return replace(self, tokens=tokens)
 
 
 @lru_cache(maxsize=8)
@@ -65,10 +79,9 @@ def tokenized(path: Path, model: Path, max_tokens: int) -> Split:
     examples = read_examples(path)
     tokenizer = load_tokenizer(model, "model")
     tokens, _ = tokenize(examples, tokenizer, max_tokens)
-    return Split(tokens, [e.id for e in examples], tokenizer.pad_token_id or 0)
+    return Split(examples, tokens, tokenizer, tokenizer.pad_token_id or 0)
 
 
 def load_published(model: Path) -> Any:
     """The backbone of a trained teacher or student, with the bottleneck it was trained with."""
-    settings = json.loads((model / MODEL_SETTINGS).read_text())
-    return load_backbone(model, bottleneck=settings["bottleneck"])
+    return load_backbone(model, bottleneck=ModelSettings.read(model).bottleneck)

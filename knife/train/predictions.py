@@ -1,10 +1,12 @@
-"""The stage that predicts: a teacher's or a student's choices on the test split."""
+"""The stage that predicts: a teacher's or a student's answers on the test split."""
 
 import json
 
+from knife.data.preamble import saved_preamble
 from knife.method.objective import Objective
-from knife.train.evaluate import accuracy_and_loss, predictions, score_split
+from knife.train.evaluate import answer_split, measures, predictions
 from knife.train.journal import Journal
+from knife.train.model_settings import ModelSettings
 from knife.train.place import Place, load_published
 from knife.train.stage import EvaluateStage
 
@@ -12,17 +14,20 @@ PREDICTIONS = "predictions.jsonl"
 
 
 def evaluate_model(stage: EvaluateStage, place: Place) -> None:
-    """Write the predictions by example id, and accuracy and loss into the journal."""
+    """Write the predictions by example id, and what they come to into the journal."""
     folder = place.model(stage.model_kind, stage.model_key)
+    settings = ModelSettings.read(folder)
     split = place.split(stage, folder, "test")
+    split = split.behind(saved_preamble(folder), settings.preamble_tokens)
     context = place.context
     objective = Objective(load_published(folder)).to(context.device).eval()
-    scores = score_split(objective, split.tokens, split.pad_id, context, rationale=stage.rationale)
+    asking = settings.asking(split.tokenizer, rationale=stage.rationale)
+    answers = answer_split(objective, split.tokens, split.pad_id, context, asking)
     if context.rank == 0:
-        accuracy, loss = accuracy_and_loss(scores, split.tokens)
         with (place.work / PREDICTIONS).open("w") as file:
-            for row in predictions(split.ids, split.tokens, scores):
+            for row in predictions(split.ids, split.tokens, answers):
                 file.write(json.dumps(row) + "\n")
         journal = Journal(place.work)
-        journal.add(0, None, {"test_accuracy": accuracy, "test_loss": loss})
+        found = measures(answers, split.tokens)
+        journal.add(0, None, {f"test_{name}": value for name, value in found.items()})
         journal.close()

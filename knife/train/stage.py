@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from knife.config import Align, Method, Training
+from knife.config import Align, Method, Prompt, Training
 from knife.method.model_source import ModelSource
 
 
@@ -52,11 +52,13 @@ class StatesStage(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class StudentStage(Stage):
-    """Train a student by one method and seed.
+    """Train a student by one method and seed; `prompt` trains nothing.
 
     Attributes:
         teacher: key of the teacher, for `teacher_init` and `knife`.
         states: key of the teacher states, for `knife`, with settings and layer map.
+        prompt: which solved examples the student of `prompt` gets.
+        preamble_tokens: bound on a task input with solved examples before it.
     """
 
     kind: ClassVar[str] = "student"
@@ -68,6 +70,8 @@ class StudentStage(Stage):
     states: str | None = None
     align: Align | None = None
     layers: tuple[tuple[int, int], ...] = ()
+    prompt: Prompt | None = None
+    preamble_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

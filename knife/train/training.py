@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from knife.data.batches import Batch, Rows, collate
+from knife.data.forms import training_tokens
+from knife.data.preamble import Preamble
 from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher, StoredStates, Summary
-from knife.train.checkpoint import write_json
 from knife.train.loop import Job, train
-from knife.train.place import MODEL_SETTINGS, Place, load_published
+from knife.train.model_settings import ModelSettings
+from knife.train.place import Place, load_published
+from knife.train.prompting import keep_untrained, student_preamble
 from knife.train.stage import StudentStage, TeacherStage
 
 TeacherSource = Callable[[Rows, Batch], TeacherBatch]
@@ -29,14 +32,23 @@ def train_teacher(stage: TeacherStage, place: Place) -> None:
     dev_split = place.split(stage, folder, "dev")
     # The teacher is for reading rationales; examples without one would teach it to guess.
     explained = [row for row, t in enumerate(train_split.tokens) if t.rationale_ids]
+    settings = ModelSettings(
+        rationale=True,
+        bottleneck=stage.bottleneck,
+        max_tokens=stage.max_tokens,
+        method="teacher",
+        open=train_split.tokens[0].open,
+        answer_tokens=max(len(ids) for t in train_split.tokens for ids in t.choice_ids),
+    )
     job = Job(
         train=[train_split.tokens[row] for row in explained],
         ids=[train_split.ids[row] for row in explained],
         dev=[t for t in dev_split.tokens if t.rationale_ids] or dev_split.tokens,
         pad_id=train_split.pad_id,
         rationale=True,
+        asking=settings.asking(train_split.tokenizer, rationale=True),
         teacher=None,
-        save=_saver(backbone, folder, stage),
+        save=_saver(backbone, folder, settings),
         training=stage.training,
         scale=place.scale,
         seed=stage.seed,
@@ -51,7 +63,8 @@ def train_student(stage: StudentStage, place: Place) -> None:
         assert stage.teacher is not None
         folder = place.model("teacher", stage.teacher)
     torch.manual_seed(stage.seed)
-    backbone = load_backbone(folder, seed=stage.seed)
+    # Only rationale_input reads rationales, and nothing keeps it from doing so.
+    backbone = load_backbone(folder, bottleneck=stage.method != "rationale_input", seed=stage.seed)
     objective, teacher = Objective(backbone), None
     if stage.method == "knife":
         assert stage.align is not None
@@ -63,14 +76,34 @@ def train_student(stage: StudentStage, place: Place) -> None:
         objective = Objective(backbone, alignment)
         teacher = _stored(states) if summary.stored else _online(stage, place, summary)
     train_split = place.split(stage, folder, "train")
-    job = Job(
-        train=train_split.tokens,
-        ids=train_split.ids,
-        dev=place.split(stage, folder, "dev").tokens,
-        pad_id=train_split.pad_id,
+    preamble = student_preamble(stage, train_split.examples)
+    train_split = train_split.behind(preamble, stage.preamble_tokens)
+    dev_split = place.split(stage, folder, "dev").behind(preamble, stage.preamble_tokens)
+    tokens, explanations = training_tokens(stage.method, train_split.tokens, train_split.tokenizer)
+    settings = ModelSettings(
         rationale=False,
+        bottleneck=backbone.bottleneck,
+        max_tokens=stage.max_tokens,
+        method=stage.method,
+        open=train_split.tokens[0].open,
+        answer_tokens=max(len(ids) for example in tokens for ids in example.choice_ids),
+        preamble_tokens=stage.preamble_tokens,
+    )
+    save = _saver(backbone, folder, settings, preamble)
+    asking = settings.asking(train_split.tokenizer, rationale=False)
+    if stage.method == "prompt":
+        keep_untrained(objective, dev_split, asking, save, place)
+        return
+    job = Job(
+        train=tokens,
+        ids=train_split.ids,
+        dev=dev_split.tokens,
+        pad_id=train_split.pad_id,
+        rationale=stage.method == "rationale_input",
+        asking=asking,
+        explanations=explanations,
         teacher=teacher,
-        save=_saver(backbone, folder, stage),
+        save=save,
         evaluated=partial(place.context.evaluated, stage),
         training=stage.training,
         scale=place.scale,
@@ -99,19 +132,16 @@ def _online(stage: StudentStage, place: Place, summary: Summary) -> TeacherSourc
 
 
 def _saver(
-    backbone: Any, folder: Path, stage: TeacherStage | StudentStage
+    backbone: Any, folder: Path, settings: ModelSettings, preamble: Preamble | None = None
 ) -> Callable[[Path, dict[str, Tensor]], None]:
-    """Writes weights with all that is needed to use them: tokenizer and settings."""
+    """Writes weights with all that is needed to use them: tokenizer, settings, solved examples."""
     tokenizer = load_tokenizer(folder, "model")
 
     def save(model: Path, state: dict[str, Tensor]) -> None:
         backbone.save(model, state)
         tokenizer.save_pretrained(model)
-        settings = {
-            "rationale": isinstance(stage, TeacherStage),
-            "bottleneck": stage.bottleneck if isinstance(stage, TeacherStage) else True,
-            "max_tokens": stage.max_tokens,
-        }
-        write_json(model / MODEL_SETTINGS, settings)
+        settings.write(model)
+        if preamble:
+            preamble.save(model)
 
     return save

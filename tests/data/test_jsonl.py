@@ -68,6 +68,32 @@ def test_mark_line_ends_and_blank_lines_are_fine(tmp_path: Path) -> None:
     ]
 
 
+def test_without_choices_a_question_is_open(tmp_path: Path) -> None:
+    opened = without("choices")
+    path = write(tmp_path, opened, line(id="q2", choices=None, answer="No, it sinks."))
+    found = read_examples(path)
+    assert [e.choices for e in found] == [("no",), ("No, it sinks.",)]
+    assert all(e.open and e.answer == 0 for e in found)
+    write_examples(tmp_path / "again.jsonl", found)
+    assert read_examples(tmp_path / "again.jsonl") == found
+    bad = write(
+        tmp_path,
+        opened,
+        line(id="q2", choices=None, answer=0),
+        line(id="q3", choices=None, answer=" "),
+    )
+    assert faults(bad) == [
+        f"{bad}:2: answer: must be text where there are no choices, but got 0",
+        f"{bad}:3: answer: is empty",
+    ]
+
+
+def test_open_questions_and_others_are_not_mixed(tmp_path: Path) -> None:
+    path = write(tmp_path, line(), line(id="q2"), without("choices").replace("q1", "q3"))
+    (fault,) = faults(path)
+    assert fault.startswith(f"{path}:3: choices: is missing, but line 1 has some; open questions")
+
+
 def test_text_that_is_a_choice_is_that_choice_not_an_index(tmp_path: Path) -> None:
     path = write(tmp_path, line(choices=["1", "0"], answer="0"))
     assert read_examples(path)[0].answer == 1

@@ -58,6 +58,14 @@ def test_an_answer_may_be_missing_but_not_wrong(tmp_path: Path) -> None:
     path.write_text(f"{line('a', answer='y')}\n{line('b')}\n{line('c', answer=None)}\n")
     (part,) = split(path, 10)
     assert [e.answer for e in read_part(path, part)] == [1, UNANSWERED, UNANSWERED]
+    opened = [{"id": "a", "question": "q ?", "answer": "it is"}, {"id": "b", "question": "q ?"}]
+    path.write_text("\n".join(map(json.dumps, opened)))
+    (part,) = split(path, 10)
+    read = read_part(path, part)
+    assert [(e.open, e.choices, e.answer) for e in read] == [
+        (True, ("it is",), 0),
+        (True, (), UNANSWERED),
+    ]
     path.write_text(line("a", answer="z"))
     assert faults(path, 10) == ['1: answer: "z" is not among the choices ["x", "y"]']
 

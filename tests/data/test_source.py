@@ -1,6 +1,7 @@
 """Sources: folders and files, the splits that are made, and every fault at once."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,15 @@ def test_faults_of_all_files_at_once(tmp_path: Path) -> None:
     assert found[2].startswith(f"{tmp_path}/test.jsonl:3: must be a JSON object")
     assert found[3] == f"{tmp_path}: id 't0' stands in train and in dev"
     assert len(found) == 4
+
+
+def test_all_splits_hold_one_kind_of_question(tmp_path: Path) -> None:
+    opened = [replace(example, choices=("so it is",), answer=0) for example in make("x", 2)]
+    source = folder(tmp_path, train=make("t", 2), dev=make("d", 1), test=opened)
+    assert faults(source) == [
+        f"{tmp_path}: test holds open questions (without choices), but train and dev questions "
+        "with choices; all splits must hold the same kind"
+    ]
 
 
 def test_train_is_required(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What every backbone must do, whatever its family."""
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from knife.config import Align
 from knife.data.batches import Batch
 from knife.data.tokens import Tokens, answer_start
 from knife.errors import UserError
-from knife.method.backbone import Output, load_backbone, load_tokenizer, model_config
+from knife.method.backbone import Output, can_write, load_backbone, load_tokenizer, model_config
 from knife.method.decoder_only import DecoderOnly
 from knife.method.encoder_decoder import EncoderDecoder
 from knife.method.model_source import EMBEDDED, find_model
 from knife.method.objective import Alignment, Objective
 from knife.method.states import OnlineTeacher
+from knife.train.context import PlainContext
 from knife.train.engine import gathered_state
 
 ROWS = list(range(len(EXAMPLES)))
@@ -242,6 +244,42 @@ def naive_decoder_score(
     )
     logits_TV = answer.logits[0, len(start) - 1 : -1]
     return -float(nn.functional.cross_entropy(logits_TV, torch.tensor(choice)))
+
+
+@pytest.mark.parametrize("bottleneck", [True, False])
+@pytest.mark.parametrize("rationale", [True, False])
+def test_what_is_written_is_the_likeliest_next_token_each_time(
+    model_folder: Path, tokens: list[Tokens], pad: int, bottleneck: bool, rationale: bool
+) -> None:
+    """Each next token, as an answer behind those before it, scores highest of all tokens."""
+    if not can_write(model_config(model_folder, "model")):
+        pytest.skip("an encoder writes nothing")
+    backbone = load_backbone(model_folder, bottleneck=bottleneck).eval()
+    closing = tokens[0].choice_ids[0][-1]
+    words = [[token] for token in range(backbone.model.config.vocab_size)]
+    written = backbone.write(batch_of(tokens, pad, rationale=rationale), 6)
+    assert len({tuple(ids) for ids in written}) > 1
+    for row in (0, 3, 5):
+        ids = written[row]
+        assert 1 <= len(ids) <= 6
+        assert closing not in ids[:-1]
+        steps = [
+            replace(tokens[row], choice_ids=words, choice_spans=[], prefix_ids=ids[:count])
+            for count in range(len(ids))
+        ]
+        with torch.no_grad():
+            scores_BC = backbone(batch_of(steps, pad, rationale=rationale)).scores_BC
+        assert scores_BC.argmax(-1).tolist() == ids
+        # Alone or in a batch, and with others to wait for.
+        alone = batch_of(tokens, pad, rationale=rationale, rows=[row])
+        assert backbone.write(alone, 6) == [ids]
+    batch = batch_of(tokens, pad, rationale=rationale)
+    with PlainContext():
+        assert backbone.write(batch, 6, together=True) == written
+    both = backbone.write(batch, 9, closings=2)
+    for first, longer in zip(written, both, strict=True):
+        assert longer[: len(first)] == first
+        assert longer.count(closing) <= 2
 
 
 def test_states_are_those_of_the_task_input_in_the_chosen_layers(

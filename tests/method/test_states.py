@@ -1,6 +1,5 @@
 """Teacher states: computed by the stage that stores them, read as a student's training does."""
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +29,8 @@ from knife.store import Store
 from knife.train import states as states_stage
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state
-from knife.train.place import MODEL_SETTINGS, Place, load_published
+from knife.train.model_settings import ModelSettings
+from knife.train.place import Place, load_published
 from knife.train.stage import StatesStage
 from knife.train.states import compute_states
 
@@ -58,7 +58,7 @@ def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store
     work = store.work("teacher", "t")
     backbone.save(work / "model", gathered_state(backbone))
     load_tokenizer(model_folder, "model").save_pretrained(work / "model")
-    (work / "model" / MODEL_SETTINGS).write_text(json.dumps({"bottleneck": True}))
+    ModelSettings(rationale=True, bottleneck=True, max_tokens=256).write(work / "model")
     store.publish("teacher", "t", {})
     return store
 

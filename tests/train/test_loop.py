@@ -25,7 +25,7 @@ from knife.store import Store
 from knife.train import loop
 from knife.train.context import PlainContext
 from knife.train.engine import schedule, start_engine
-from knife.train.evaluate import accuracy_and_loss, score_split
+from knife.train.evaluate import Asking, answer_split, measures
 from knife.train.loop import train
 from knife.train.stages import run_stages
 
@@ -245,10 +245,11 @@ def test_the_model_is_that_of_the_best_epoch(
     assert trained["steps"] == 12
     assert trained["seconds"] > 0
     objective = Objective(load_backbone(tmp_path / "model")).eval()
-    dev = score_split(objective, student.job.dev, student.job.pad_id, context, rationale=False)
-    accuracy, loss = accuracy_and_loss(dev, student.job.dev)
-    assert accuracy == trained["dev_accuracy"]
-    assert loss == pytest.approx(trained["dev_loss"], rel=1e-5)
+    dev = student.job.dev
+    answers = answer_split(objective, dev, student.job.pad_id, context, Asking())
+    found_again = measures(answers, dev)
+    assert found_again["accuracy"] == trained["dev_accuracy"]
+    assert found_again["loss"] == pytest.approx(trained["dev_loss"], rel=1e-5)
 
 
 def test_a_loss_that_is_no_number_ends_a_training(

@@ -1,0 +1,104 @@
+"""Solved examples in front of a task input: the same few for all, or the most similar one."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from knife.data.example import Example
+from knife.data.jsonl import read_examples, write_examples
+from knife.data.retrieve import Similar
+from knife.data.subset import lot
+from knife.data.tokens import Tokens, closes, rationale_text, task_input_text
+
+_SHOTS, _TRAINING = "shots.json", "retrieve.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """For how many questions some solved examples had no room, of how many."""
+
+    questions: int
+    of: int
+
+
+def solved_text(example: Example, *, rationale: bool) -> str:
+    """An example with its answer, as it stands before a task input."""
+    parts = [task_input_text(example)[0]]
+    if rationale and example.rationale:
+        parts.append(rationale_text(example.rationale))
+    return " ".join([*parts, f"answer: {example.choices[example.answer]}"])
+
+
+def draw_shots(
+    training: Sequence[Example], count: int, seed: int, *, rationales: bool
+) -> list[str]:
+    """`count` solved training examples, drawn by the seed; with `rationales`, of those that have
+    one."""
+    pool = [example for example in training if example.rationale or not rationales]
+    pool.sort(key=lambda example: lot(seed, "shots", example.id))
+    return [solved_text(example, rationale=rationales) for example in pool[:count]]
+
+
+class Preamble:
+    """The solved examples that go before each task input of a model, the farthest first."""
+
+    def __init__(self, shots: Sequence[str], training: Sequence[Example] = ()) -> None:
+        self.shots, self.training = list(shots), list(training)
+        self._similar = Similar(training) if training else None
+
+    def texts(self, examples: Sequence[Example]) -> list[list[str]]:
+        """The solved examples before each example, as texts."""
+        if self._similar is None:
+            return [self.shots for _ in examples]
+        found = self._similar.of(examples)
+        return [[solved_text(other, rationale=True)] if other else [] for other in found]
+
+    def save(self, model: Path) -> None:
+        """Write beside a model's weights."""
+        (model / _SHOTS).write_text(json.dumps(self.shots, ensure_ascii=False))
+        if self.training:
+            write_examples(model / _TRAINING, self.training)
+
+
+def saved_preamble(model: Path) -> Preamble | None:
+    """What `save` wrote beside a model's weights; None where its task inputs stand alone."""
+    if not (model / _SHOTS).is_file():
+        return None
+    training = model / _TRAINING
+    shots = json.loads((model / _SHOTS).read_text())
+    return Preamble(shots, read_examples(training) if training.is_file() else ())
+
+
+def put_before(
+    tokens: Sequence[Tokens], texts: Sequence[Sequence[str]], tokenizer: Any, most: int
+) -> tuple[list[Tokens], LeftOut]:
+    """Task inputs behind solved examples, which together have at most `most` tokens.
+
+    Task inputs are never cut: the farthest solved examples are left out where there is no room.
+    Solved examples are cut into tokens apart, so that the tokens of task inputs stay the same.
+    """
+    distinct = list(dict.fromkeys(text for pieces in texts for text in pieces))
+    # As a rationale does, an example ends with its line where no special token closes a text.
+    end = "" if closes(tokenizer) else "\n"
+    whole = [text + end for text in distinct]
+    ids = dict(zip(distinct, tokenizer(whole)["input_ids"], strict=True)) if whole else {}
+    openings = {tokenizer.cls_token_id, tokenizer.bos_token_id} - {None}
+    placed, without_room = [], 0
+    for example, pieces in zip(tokens, texts, strict=True):
+        opening = int(bool(example.input_ids) and example.input_ids[0] in openings)
+        before: list[int] = []
+        for text in reversed(pieces):
+            piece = ids[text][int(ids[text][0] in openings) :]
+            if piece[-1] == tokenizer.eos_token_id:
+                piece = piece[:-1]
+            if len(before) + len(piece) + len(example.input_ids) > most:
+                without_room += 1
+                break
+            before = [*piece, *before]
+        own = example.input_ids
+        moved = [(start + len(before), end + len(before)) for start, end in example.choice_spans]
+        input_ids = [*own[:opening], *before, *own[opening:]]
+        placed.append(replace(example, input_ids=input_ids, choice_spans=moved))
+    return placed, LeftOut(without_room, len(tokens))

@@ -1,0 +1,48 @@
+"""What is to be known of a trained model beside its weights: how it reads, and how it answers."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from knife.train.checkpoint import write_json
+from knife.train.evaluate import Asking
+
+MODEL_SETTINGS = "knife.json"
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How a trained model reads and answers.
+
+    Attributes:
+        rationale: whether it reads `[I ; R]`, as a teacher does.
+        bottleneck: whether its answer hangs on task-input states alone.
+        max_tokens: bound on task input and rationale together.
+        method: how a student was trained; "teacher" for a teacher.
+        open: whether it was trained to write open answers.
+        answer_tokens: the most tokens that it writes.
+        preamble_tokens: the most tokens of a task input with solved examples before it.
+    """
+
+    rationale: bool
+    bottleneck: bool
+    max_tokens: int
+    method: str = "finetune"
+    open: bool = False
+    answer_tokens: int = 0
+    preamble_tokens: int = 0
+
+    def write(self, model: Path) -> None:
+        """Write beside the weights."""
+        write_json(model / MODEL_SETTINGS, asdict(self))
+
+    @staticmethod
+    def read(model: Path) -> "ModelSettings":
+        """Read what `write` wrote."""
+        return ModelSettings(**json.loads((model / MODEL_SETTINGS).read_text()))
+
+    def asking(self, tokenizer: Any, *, rationale: bool) -> Asking:
+        """How the model is asked, with or without rationales."""
+        first = self.method == "explain_then_answer"
+        return Asking(rationale, first, self.answer_tokens, tokenizer)

@@ -1,0 +1,52 @@
+"""What students of `prompt` and `retrieve` get: solved examples, and for `prompt` no training."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from knife.data.example import Example
+from knife.data.preamble import Preamble, draw_shots
+from knife.method.objective import Objective
+from knife.train.checkpoint import write_json
+from knife.train.context import wait
+from knife.train.engine import gathered_state
+from knife.train.evaluate import Asking, answer_split, measures
+from knife.train.journal import Journal
+from knife.train.loop import TRAINED
+from knife.train.place import Place, Split
+from knife.train.stage import StudentStage
+
+
+def student_preamble(stage: StudentStage, training: Sequence[Example]) -> Preamble | None:
+    """The solved examples before the task inputs of `prompt` and `retrieve`."""
+    if stage.method == "prompt":
+        assert stage.prompt is not None
+        count, rationales = stage.prompt.shots, stage.prompt.rationales
+        return Preamble(draw_shots(training, count, stage.seed, rationales=rationales))
+    if stage.method == "retrieve":
+        return Preamble([], training)
+    return None
+
+
+def keep_untrained(
+    objective: Objective,
+    dev: Split,
+    asking: Asking,
+    save: Callable[[Path, dict[str, Tensor]], None],
+    place: Place,
+) -> None:
+    """Make a model that is only prompted a student like the others, with its accuracy on dev."""
+    context = place.context
+    objective.to(context.device).eval()
+    answers = answer_split(objective, dev.tokens, dev.pad_id, context, asking)
+    found = measures(answers, dev.tokens)
+    if context.rank == 0:
+        save(place.work / "model", gathered_state(objective.backbone))
+        journal = Journal(place.work)
+        journal.add(0, 0, {f"dev_{name}": value for name, value in found.items()})
+        journal.close()
+        zeros = {"steps": 0, "epochs": 0, "best_step": 0, "seconds": 0.0}
+        best = {"dev_accuracy": found["accuracy"], "dev_loss": found["loss"]}
+        write_json(place.work / TRAINED, zeros | best)
+    wait()

@@ -1,0 +1,92 @@
+"""Solved examples before task inputs: which ones, where, and what has no room."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small import EXAMPLES, tokens_of
+
+from knife.data.example import Example
+from knife.data.preamble import Preamble, draw_shots, put_before, saved_preamble, solved_text
+from knife.data.tokens import closes
+from knife.method.backbone import load_tokenizer
+
+SKY = Example("sky", "what colour is the sky ?", ("blue", "red"), 0, "air scatters blue light")
+SEA = Example("sea", "what colour is the sea at noon ?", ("blue", "red"), 0)
+DOG = Example("dog", "how many legs has a dog ?", ("four", "two"), 0, "dogs walk on all fours")
+TRAINING = [SKY, SEA, DOG]
+
+
+def test_a_solved_example_has_question_rationale_and_answer() -> None:
+    start = "question: what colour is the sky ? choices: (a) blue (b) red"
+    told = f"{start} explanation: air scatters blue light answer: blue"
+    assert solved_text(SKY, rationale=True) == told
+    assert solved_text(SKY, rationale=False) == f"{start} answer: blue"
+    assert solved_text(SEA, rationale=True).endswith("(b) red answer: blue")
+    opened = replace(SKY, choices=("blue",), rationale=None)
+    assert solved_text(opened, rationale=True) == "question: what colour is the sky ? answer: blue"
+
+
+def test_shots_are_drawn_by_the_seed_alone() -> None:
+    drawn = draw_shots(EXAMPLES, 3, 0, rationales=False)
+    assert len(drawn) == len(set(drawn)) == 3
+    assert draw_shots(EXAMPLES[::-1], 3, 0, rationales=False) == drawn
+    assert draw_shots(EXAMPLES, 3, 1, rationales=False) != drawn
+    # More of them are these and others.
+    assert draw_shots(EXAMPLES, 5, 0, rationales=False)[:3] == drawn
+    told = draw_shots(EXAMPLES, 1000, 0, rationales=True)
+    assert len(told) == sum(example.rationale is not None for example in EXAMPLES) < len(EXAMPLES)
+    assert all("explanation:" in text for text in told)
+
+
+def test_the_most_similar_example_is_another_one() -> None:
+    preamble = Preamble([], TRAINING)
+    new = Example("new", "how many legs has a cat ?", ("four", "two"), 0)
+    texts = preamble.texts([SKY, SEA, new])
+    expected = [solved_text(example, rationale=True) for example in (SEA, SKY, DOG)]
+    assert texts == [[text] for text in expected]
+    assert Preamble([], [SKY]).texts([SKY, new]) == [[], [solved_text(SKY, rationale=True)]]
+
+
+def test_a_preamble_is_saved_with_its_model(tmp_path: Path) -> None:
+    assert saved_preamble(tmp_path) is None
+    Preamble([], TRAINING).save(tmp_path)
+    found = saved_preamble(tmp_path)
+    assert found is not None
+    assert found.texts([DOG]) == Preamble([], TRAINING).texts([DOG])
+    (tmp_path / "retrieve.jsonl").unlink()
+    Preamble(["one", "two"]).save(tmp_path)
+    found = saved_preamble(tmp_path)
+    assert found is not None
+    assert found.texts([DOG, SKY]) == [["one", "two"]] * 2
+
+
+@pytest.mark.parametrize("most", [1000, 60, 40, 0])
+def test_the_farthest_examples_are_left_out_and_task_inputs_never(
+    model_folder: Path, most: int
+) -> None:
+    tokenizer = load_tokenizer(model_folder, "model")
+    tokens, _ = tokens_of(model_folder, EXAMPLES)
+    texts = draw_shots(EXAMPLES, 3, 0, rationales=False)
+    opening = int(tokens[0].input_ids[0] in {tokenizer.cls_token_id, tokenizer.bos_token_id})
+    end = "\n" if tokenizer.cls_token_id is None and not closes(tokenizer) else ""
+    pieces = [tokenizer(text + end, add_special_tokens=False)["input_ids"] for text in texts]
+    closing = [tokenizer.sep_token_id] if tokenizer.eos_token_id is None else []
+    placed, left_out = put_before(tokens, [texts] * len(tokens), tokenizer, most)
+    without = 0
+    for own, before in zip(placed, tokens, strict=True):
+        room = most - len(before.input_ids)
+        count = next(
+            n for n in (3, 2, 1, 0) if n == 0 or sum(len(p + closing) for p in pieces[-n:]) <= room
+        )
+        without += count < 3
+        front = [token for piece in pieces[len(pieces) - count :] for token in piece + closing]
+        assert own.input_ids == [
+            *before.input_ids[:opening],
+            *front,
+            *before.input_ids[opening:],
+        ]
+        spans = [own.input_ids[start:end] for start, end in own.choice_spans]
+        assert spans == [before.input_ids[start:end] for start, end in before.choice_spans]
+    assert (left_out.questions, left_out.of) == (without, len(tokens))
+    assert without == {1000: 0, 0: len(tokens)}.get(most, without)

@@ -1,0 +1,227 @@
+"""Every method from config to answers, for questions with choices and for open ones."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import small_config
+
+from knife.config import READS_RATIONALES, merge, read_overrides
+from knife.data.example import Example
+from knife.data.jsonl import write_examples
+from knife.errors import UserError
+from knife.pipeline import Result, run
+from knife.plan import plan_run
+from knife.predict import predict
+
+METHODS = [
+    "finetune",
+    "explain_then_answer",
+    "answer_then_explain",
+    "rationale_input",
+    "step_by_step",
+    "prompt",
+    "retrieve",
+]
+HOMES = ("forest", "swamp", "desert", "mountain")
+NAMES = ("gramap", "kebik", "drapif", "slokor")
+
+
+@contextmanager
+def silent(*_: Any) -> Iterator[None]:
+    yield
+
+
+def rows(result: Result) -> dict[str, list[dict[str, Any]]]:
+    """The recorded predictions by method."""
+    found = {}
+    for member in result.plan.members:
+        text = result.store.read("evaluate", member.evaluate.key, "predictions.jsonl")
+        found[member.method] = [json.loads(line) for line in text.splitlines()]
+    return found
+
+
+def student(result: Result, method: str) -> Path:
+    (member,) = [m for m in result.plan.members if m.method == method]
+    return result.store.path("student", member.student.key)
+
+
+def settings(result: Result, method: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((student(result, method) / "model/knife.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module", params=["encoder-decoder", "decoder"])
+def choosing(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path
+) -> Result:
+    """All methods on a few questions with choices."""
+    model = "tiny-t5" if request.param == "encoder-decoder" else str(tiny_llama)
+    values = read_overrides(
+        ["data.world.train=24", "data.world.dev=8", "data.world.test=12", "prompt.shots=2"]
+    )
+    values["model"] = {"teacher": model, "student": model}
+    changes = merge(values, {"methods": METHODS, "student": {"epochs": 1}})
+    return run(small_config(tmp_path_factory.mktemp("store"), **changes), silent)
+
+
+@pytest.fixture(scope="module")
+def writing(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """Open questions that can be learned by heart: dev and test ask them again."""
+    folder = tmp_path_factory.mktemp("open")
+    for split, count in (("train", 8), ("dev", 1), ("test", 1)):
+        examples = [
+            Example(
+                f"{split}-{name}-{turn}",
+                f"which one is the home of a {name} ?",
+                (f"the {home}",),
+                0,
+                f"you find a {name} in the {home} .",
+            )
+            for name, home in zip(NAMES, HOMES, strict=True)
+            for turn in range(count)
+        ]
+        write_examples(folder / f"{split}.jsonl", examples)
+    methods = ["finetune", "knife", "explain_then_answer", "answer_then_explain", "step_by_step"]
+    training = {"epochs": 15, "batch_size": 8, "learning_rate": 3e-3, "evaluate_epochs": 5}
+    changes = {
+        "data": {"source": str(folder)},
+        "methods": methods,
+        "student": training,
+        "align": {"output": {"weight": 1.0}},
+    }
+    return run(small_config(tmp_path_factory.mktemp("store"), **changes), silent)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_student_answers_as_the_run_recorded(choosing: Result, method: str) -> None:
+    recorded = rows(choosing)[method]
+    assert len(recorded) == 12
+    test = choosing.store.path("data", next(iter(choosing.plan.data))) / "test.jsonl"
+    found = predict(student(choosing, method), test)
+    for own, row in zip(found.rows, recorded, strict=True):
+        assert (own["id"], own["index"]) == (row["id"], row["choice"])
+        assert own["probabilities"] == pytest.approx(row["probabilities"], abs=1e-5)
+        assert own.get("rationale") == row.get("rationale")
+    (accuracy,) = [m.accuracy for m in choosing.verdict.methods if m.method == method]
+    assert accuracy == sum(row["right"] for row in recorded) / 12 == found.accuracy
+
+
+def test_methods_differ_as_they_should(choosing: Result) -> None:
+    recorded = rows(choosing)
+    probabilities = [json.dumps([r["probabilities"] for r in own]) for own in recorded.values()]
+    assert len(set(probabilities)) == len(METHODS)
+    explains = {method for method, own in recorded.items() if any("rationale" in r for r in own)}
+    assert explains == {"explain_then_answer"}
+    unbound = {method for method in METHODS if not settings(choosing, method)["bottleneck"]}
+    assert unbound == {"rationale_input"}
+    untrained = {
+        method
+        for method in METHODS
+        if json.loads((student(choosing, method) / "trained.json").read_text())["steps"] == 0
+    }
+    assert untrained == {"prompt"}
+
+
+def test_a_second_run_finds_all_students(choosing: Result) -> None:
+    assert run(choosing.plan.config, silent).made == []
+
+
+def test_keys_hang_on_rationales_where_methods_read_them(tmp_path: Path) -> None:
+    def keys(*overrides: str) -> dict[str, str]:
+        values = merge(read_overrides(list(overrides)), {"methods": METHODS})
+        plan = plan_run(small_config(tmp_path, **values))
+        return {member.method: member.student.key for member in plan.members}
+
+    plain = keys()
+
+    def changed(*overrides: str) -> set[str]:
+        return {method for method, key in keys(*overrides).items() if key != plain[method]}
+
+    assert len(set(plain.values())) == len(METHODS)
+    assert changed("data.rationale=shuffled") == READS_RATIONALES
+    assert changed("prompt.shots=1") == {"prompt"}
+    assert changed("prompt.rationales=true") == {"prompt"}
+    assert changed("student.epochs=7") == set(METHODS) - {"prompt"}
+
+
+@pytest.mark.parametrize("method", ["finetune", "knife", "answer_then_explain", "step_by_step"])
+def test_open_answers_are_learned_and_written(writing: Result, method: str) -> None:
+    for row in rows(writing)[method]:
+        assert row["right"], row
+        assert row["f1"] == 1
+        assert row["text"] == row["answer"]
+
+
+def test_a_rationale_is_written_before_an_open_answer(writing: Result) -> None:
+    for row in rows(writing)["explain_then_answer"]:
+        assert row["right"], row
+        home = row["answer"].split()[-1]
+        assert row["rationale"].endswith(f"in the {home}."), row
+        assert row["rationale"].startswith("you find")
+
+
+def test_open_questions_are_predicted_with_and_without_answers(
+    writing: Result, tmp_path: Path
+) -> None:
+    file = tmp_path / "questions.jsonl"
+    question = {"id": "a", "question": "which one is the home of a kebik ?"}
+    file.write_text(json.dumps(question))
+    found = predict(student(writing, "knife"), file)
+    assert (found.accuracy, found.rows) == (None, [{"id": "a", "text": "the swamp"}])
+    file.write_text(json.dumps(question | {"answer": "Swamp"}))
+    assert predict(student(writing, "knife"), file).accuracy == 1
+    file.write_text(json.dumps(question | {"choices": ["x", "y"]}))
+    with pytest.raises(UserError, match="has choices, but the student was trained to write"):
+        predict(student(writing, "knife"), file)
+
+
+def test_a_student_that_chooses_refuses_open_questions(choosing: Result, tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text(json.dumps({"id": "a", "question": "q ?"}))
+    with pytest.raises(UserError, match="has no choices, but the student was trained to choose"):
+        predict(student(choosing, "finetune"), file)
+
+
+def test_open_metrics_are_recorded(writing: Result) -> None:
+    text = (student(writing, "knife") / "journal.jsonl").read_text()
+    metrics = [json.loads(line)["metrics"] for line in text.splitlines()]
+    dev = [own for own in metrics if "dev_f1" in own]
+    assert len(dev) == 3
+    assert dev[-1]["dev_accuracy"] == dev[-1]["dev_f1"] == 1
+    assert any("output_alignment" in own for own in metrics)
+
+
+@pytest.mark.parametrize(
+    "method", ["explain_then_answer", "answer_then_explain", "step_by_step", "prompt"]
+)
+def test_an_encoder_writes_nothing(tiny_bert: Path, tmp_path: Path, method: str) -> None:
+    model = {"teacher": str(tiny_bert), "student": str(tiny_bert)}
+    with pytest.raises(UserError, match=rf"^methods: {method} lets the student write, but model"):
+        plan_run(small_config(tmp_path, methods=[method], model=model))
+
+
+def test_an_encoder_answers_no_open_question(
+    writing: Result, tiny_bert: Path, tmp_path: Path
+) -> None:
+    model = {"teacher": str(tiny_bert), "student": str(tiny_bert)}
+    data = {"source": writing.plan.config.data.source}
+    with pytest.raises(UserError) as error:
+        plan_run(small_config(tmp_path, methods=["finetune", "knife"], model=model, data=data))
+    assert [fault.split(",")[0] for fault in error.value.faults] == [
+        "data.source: holds open questions"
+    ] * 2
+    assert {"model.student", "model.teacher"} <= set(" ".join(error.value.faults).split())
+
+
+def test_a_prompt_without_room_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^prompt.shots: 80 of 80 questions \(100.0 %\) have no"):
+        plan_run(small_config(tmp_path, methods=["prompt"], prompt={"shots": 40}))
+    with pytest.raises(UserError, match=r"^prompt.shots: must be at most 40, the training"):
+        plan_run(small_config(tmp_path, methods=["prompt"], prompt={"shots": 41}))
+    plan = plan_run(small_config(tmp_path, methods=["retrieve"], data={"max_tokens": 40}))
+    (note,) = [note for note in plan.notes if note.startswith("retrieve: ")]
+    assert "have no room for the most similar training example in data.max_tokens=40" in note
