@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import bm25s
-
 from knife.data.example import Example
 from knife.data.tokens import task_input_text
 
@@ -12,6 +10,9 @@ class Similar:
     """Finds the training example that is most similar to another one."""
 
     def __init__(self, training: Sequence[Example]) -> None:
+        # Imports scipy, which takes a second, and most methods look for nothing.
+        import bm25s
+
         self._training = list(training)
         self._index = bm25s.BM25(backend="numpy")
         self._index.index(_words(self._training), show_progress=False)
@@ -30,6 +31,8 @@ class Similar:
 
 
 def _words(examples: Sequence[Example]) -> list[list[str]]:
+    import bm25s
+
     texts = [task_input_text(example)[0] for example in examples]
     words: list[list[str]] = bm25s.tokenize(
         texts, stopwords=None, show_progress=False, return_ids=False
