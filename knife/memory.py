@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from knife.config import Scale, Training
+from knife.method.backbone import ROTARY, Family, family
 
 # DeepSpeed's defaults, in elements: what is reduced at a time (for smaller models, all of it), the
 # parameters that stay gathered and that are gathered ahead, and those that are stepped at a time.
@@ -28,9 +29,10 @@ class Shape:
     Attributes:
         parameters: how many it has, and `largest` those of its largest tensor.
         hidden, inner, feed_forward: widths of states, of all attention heads and between.
-        layers, decoder_layers: depths; an encoder has no decoder.
+        layers, decoder_layers: depths; only an encoder-decoder has the second.
+        family: which kind of backbone it is.
         heads, vocabulary: numbers of attention heads and of tokens.
-        gated: whether the feed-forward layer has a gate, as in T5 1.1.
+        gated: whether the feed-forward layer has a gate, as in T5 1.1 and Llama.
         dropout: whether there is any; its masks are kept for the backward pass.
     """
 
@@ -41,6 +43,7 @@ class Shape:
     feed_forward: int
     layers: int
     decoder_layers: int
+    family: Family
     heads: int
     vocabulary: int
     gated: bool
@@ -104,28 +107,34 @@ def model_shape(config: Any, folder: Path) -> Shape | None:
 
     No weight is read. None where config or files do not say it.
     """
-    t5 = config.is_encoder_decoder
-    sizes = _tensor_sizes(folder, encoder=not t5)
-    if sizes and not t5:
+    kind = family(config)
+    t5 = kind == "encoder-decoder"
+    sizes = _tensor_sizes(folder, encoder=kind == "encoder")
+    if sizes and kind == "encoder":
         # The answer head, which a pretrained encoder lacks.
         sizes["score.weight"] = config.hidden_size
         sizes["head.0.weight"] = 3 * config.hidden_size**2
     heads = getattr(config, "num_attention_heads", None)
     feed_forward = getattr(config, "d_ff" if t5 else "intermediate_size", None)
-    if not sizes or not heads or not feed_forward:
+    if config.model_type == "gpt2":
+        feed_forward = config.n_inner or 4 * config.hidden_size
+    if not sizes or not heads or not feed_forward or kind is None:
         return None
+    width = config.d_kv if t5 else getattr(config, "head_dim", None)
+    dropouts = ("dropout_rate", "hidden_dropout_prob", "hidden_dropout", "resid_pdrop")
     return Shape(
         parameters=sum(sizes.values()),
         largest=max(sizes.values()),
         hidden=config.hidden_size,
-        inner=heads * config.d_kv if t5 else config.hidden_size,
+        inner=heads * width if width else config.hidden_size,
         feed_forward=feed_forward,
         layers=config.num_hidden_layers,
         decoder_layers=config.num_decoder_layers if t5 else 0,
+        family=kind,
         heads=heads,
         vocabulary=config.vocab_size,
-        gated=bool(getattr(config, "is_gated_act", False)),
-        dropout=getattr(config, "dropout_rate" if t5 else "hidden_dropout_prob", 0) > 0,
+        gated=getattr(config, "is_gated_act", config.model_type in ROTARY),
+        dropout=any(getattr(config, name, 0) > 0 for name in dropouts),
     )
 
 
@@ -240,28 +249,40 @@ def activations(
 ) -> int:
     """What the forward pass of `rows` examples keeps for the backward pass, padded to the longest.
 
-    Counted from the tensors that transformers' T5 and BERT layers save in training, attention as
-    on a CPU: fused attention on a GPU keeps no probabilities, and needs less.
+    Counted from the tensors that transformers' T5, BERT, GPT-2 and Llama layers save in training,
+    attention as on a CPU: fused attention on a GPU keeps no probabilities, and needs less.
     """
     wide = 2 if precision == "bf16" else 4
     length = lengths.wholes if rationale else lengths.inputs
     hidden, inner, masks = shape.hidden, shape.inner, int(shape.dropout)
     attention = (3 * 4 + wide) * inner
     probabilities = (1 + 2 * masks) * 4 * shape.heads
-    if not shape.decoder_layers:
+    answer = lengths.choices * lengths.choice
+    # The scores of all tokens of the vocabulary are there three times when the loss is taken.
+    scores = 3 * 4 * answer * shape.vocabulary
+    if shape.family == "decoder":
+        length += answer
+        if shape.gated:
+            # Norms in fp32, and without dropout attention is fused on a CPU as well.
+            layer = 2 * (4 + 2 * wide) * hidden + 4 * wide * (shape.feed_forward + inner)
+        else:
+            # GPT-2's activation function is put together from small steps.
+            layer = (4 + 2 * masks) * wide * hidden + 5 * wide * shape.feed_forward
+            layer += attention + probabilities * length
+        ends = (4 + wide) * hidden + wide * length
+        return rows * (length * (shape.layers * layer + ends) + scores)
+    if shape.family == "encoder":
         between = 2 * wide * shape.feed_forward
         layer = (4 + 2 * masks) * wide * hidden + between + attention + probabilities * length
         return rows * length * (shape.layers * layer + 4 * wide * hidden)
-    answer = lengths.choices * lengths.choice
     between = ((6 if shape.gated else 1) + 2 * masks) * wide * shape.feed_forward
     # T5 computes its norms in fp32, and keeps a copy.
     norm = ((3 + masks) * wide + (4 if wide == 2 else 0)) * hidden
     encoder = length * (2 * norm + between + attention + probabilities * length)
     decoder = answer * (3 * norm + between + attention + (4 + wide) * inner)
     decoder += answer * probabilities * (answer + length) + length * 2 * 4 * inner
-    # The scores of all tokens of the vocabulary are there three times when the loss is taken.
-    ends = norm * (length + answer) + 3 * 4 * answer * shape.vocabulary
-    return rows * (shape.layers * encoder + shape.decoder_layers * decoder + ends)
+    ends = norm * (length + answer)
+    return rows * (shape.layers * encoder + shape.decoder_layers * decoder + ends + scores)
 
 
 def states_bytes(
@@ -269,7 +290,7 @@ def states_bytes(
 ) -> int:
     """Size on disk of a teacher's stored states of all examples."""
     wide = 2 if precision == "bf16" else 4
-    answers = lengths.all_choices if teacher.decoder_layers else lengths.scores
+    answers = lengths.scores if teacher.family == "encoder" else lengths.all_choices
     states = lengths.all_inputs * layers * teacher.hidden + outputs * answers * teacher.hidden
     # Scores in fp32; the row's number and where its parts end, as 64-bit numbers.
     return states * wide + lengths.scores * 4 + lengths.count * 8 * (3 + outputs)

@@ -8,13 +8,18 @@ import pytest
 import torch
 from measured import Measured, measure
 from pair import Pair, in_pair
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from knife.config import Scale, Training
-from knife.data.batches import Rows, collate
+from knife.data.batches import Batch, Rows, collate
 from knife.data.tokens import Tokens
 from knife.memory import Lengths, Need, model_shape, training_need
-from knife.method.backbone import model_config
+from knife.method.backbone import load_tokenizer, model_config
 from knife.train.context import Context, PlainContext
 
 ROWS, INPUT, CHOICES, CHOICE = 4, 48, 2, 3
@@ -27,10 +32,15 @@ def scale(workers: int, precision: str, stage: int) -> Scale:
     return Scale.model_validate(values)
 
 
+def example_batch() -> Batch:
+    """Examples that are all of one length."""
+    tokens = [Tokens([*range(3, INPUT + 2), 1], [], [[5, 6, 1]] * CHOICES, [(0, 1)] * CHOICES, 0)]
+    return collate(tokens * ROWS, Rows(list(range(ROWS)), [1.0] * ROWS), 0, False)
+
+
 def measure_all(context: Context, folder: Path) -> None:
     """One worker's measurements of every engine, into a file."""
-    tokens = [Tokens([*range(3, INPUT + 2), 1], [], [[5, 6, 1]] * CHOICES, [(0, 1)] * CHOICES, 0)]
-    batch = collate(tokens * ROWS, Rows(list(range(ROWS)), [1.0] * ROWS), 0, False)
+    batch = example_batch()
     found = [
         asdict(measure(folder / "model", scale(context.world_size, *engine), batch, context))
         for engine in ENGINES
@@ -84,6 +94,31 @@ def test_the_peak_of_a_worker_is_the_formulas(
 ) -> None:
     found, need = both(folder, workers, engine)
     assert 0.85 < found.peak / need.peak < 1.2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_decoders_peak_is_the_formulas(
+    kind: str, precision: str, tmp_path: Path, tiny_llama: Path
+) -> None:
+    """Larger than the tiny ones, whose small tensors nobody counts."""
+    config = CONFIG_MAPPING[kind](
+        vocab_size=2000, hidden_size=128, intermediate_size=512, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    load_tokenizer(tiny_llama, "model").save_pretrained(tmp_path)
+    shape = model_shape(model_config(tmp_path, "model"), tmp_path)
+    assert shape
+    assert shape.parameters == AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters()
+    alone = scale(1, precision, 0)
+    with PlainContext() as context:
+        found = measure(tmp_path, alone, example_batch(), context)
+    lengths = Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0)
+    need = training_need(shape, Training(batch_size=ROWS), alone, lengths, rationale=False)
+    assert found.kept == pytest.approx(need.activations, rel=0.15)
+    assert 0.85 < found.peak / need.peak < 1.2
+    assert found.rest == pytest.approx(need.weights + need.optimizer, rel=0.05)
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
