@@ -1,4 +1,4 @@
-"""Speed of scoring with the task input encoded once, to one encoding a choice.
+"""Speed of scoring with the task input read once, to one reading a choice.
 
 python bench/scoring.py
 """
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from workload import model_folder, random_tokens, time_in_turn
+from workload import llama_folder, model_folder, random_tokens, time_in_turn
 
 import torch  # isort: skip  (after the threads are set)
 
@@ -38,18 +38,22 @@ def score(backbone: Any, tokens: list[Tokens]) -> torch.Tensor:
 
 def main() -> None:
     tokens = random_tokens(BATCH, inputs=TOKENS, rationale=1, choices=CHOICES, choice=4)
-    for size in ("tiny", "20M", "60M"):
+    models = {"T5 tiny": partial(model_folder, "tiny")}
+    for size in ("20M", "60M"):
+        models[f"T5 {size}"] = partial(model_folder, size)
+        models[f"Llama {size}"] = partial(llama_folder, size)
+    for model, make in models.items():
         with tempfile.TemporaryDirectory() as name:
-            backbone = load_backbone(model_folder(size, Path(name))).eval()
+            backbone = load_backbone(make(Path(name))).eval()
             difference = (score(backbone, tokens) - score(backbone, alone(tokens))).abs().max()
             ways = {
                 "shared": partial(score, backbone, tokens),
                 "one encoding a choice": partial(score, backbone, alone(tokens)),
             }
-            medians = time_in_turn(ways, 40 if size == "tiny" else 8)
+            medians = time_in_turn(ways, 40 if model == "T5 tiny" else 8)
             ratio = medians["one encoding a choice"] / medians["shared"]
             print(
-                f"{size:5} {CHOICES} choices, {TOKENS} tokens: shared encoding {ratio:.2f} x as "
+                f"{model:9} {CHOICES} choices, {TOKENS} tokens: shared encoding {ratio:.2f} x as "
                 f"fast ({1000 * medians['shared']:.1f} ms); scores differ by {difference:.1e}"
             )
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: random T5 models, random examples, and timing in turn."""
+"""What the benchmarks share: random models, random examples, and timing in turn."""
 
 import os
 
@@ -11,7 +11,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from tokenizers import processors
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 from transformers.utils import logging as transformers_logging
 
 from knife.data.tokens import Tokens
@@ -36,6 +44,34 @@ def model_folder(size: str, parent: Path) -> Path:
     model.save_pretrained(folder)
     count = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"# {size}: {count:.1f} M parameters")
+    return folder
+
+
+def llama_folder(size: str, parent: Path) -> Path:
+    """A Llama as wide and deep as the T5's encoder of that size, with random weights.
+
+    Its tokenizer is the tiny T5's, which then ends no text.
+    """
+    torch.manual_seed(0)
+    like = SIZES[size]
+    config = LlamaConfig(
+        vocab_size=32128,
+        hidden_size=like["d_model"],
+        intermediate_size=like["d_ff"],
+        num_hidden_layers=like["num_layers"],
+        num_attention_heads=like["num_heads"],
+        num_key_value_heads=like["num_heads"] // 2,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    model = LlamaForCausalLM(config)
+    folder = parent / f"llama-{size}"
+    model.save_pretrained(folder)
+    words = AutoTokenizer.from_pretrained(EMBEDDED["tiny-t5"]).backend_tokenizer
+    words.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(folder)
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"# Llama {size}: {count:.1f} M parameters")
     return folder
 
 

@@ -153,25 +153,36 @@ def _worker_faults(workers: int | None, output: Path | None) -> list[str]:
 def _check(model: Path | None, file: Path, parts: list[Part]) -> None:
     """Refuse what is wrong with the questions; without a model, their lengths are not known."""
     tokenizer: Any = None
+    room: int | None = None
     limit = _settings(model)["max_tokens"] if model else 0
 
     def look(questions: list[Example]) -> list[str]:
-        nonlocal tokenizer
+        nonlocal tokenizer, room
         if not (model and questions):
             return []
         if tokenizer is None:
             # Imported when a question is good: transformers takes seconds.
-            from knife.method.backbone import load_tokenizer
+            from knife.method.backbone import answer_room, load_tokenizer
             from knife.train.quiet import quiet
 
             quiet()
             tokenizer = load_tokenizer(model, "STUDENT")
+            room = answer_room(model, tokenizer)
         try:
-            lengths = [len(t.input_ids) for t in question_tokens(questions, tokenizer)]
+            tokens = question_tokens(questions, tokenizer)
         except UserError as error:
             return error.faults
-        unfit = _of_other_kind(file, questions, bool(_settings(model).get("open")))
-        return unfit + _too_long(file, questions, lengths, limit)
+        faults = _of_other_kind(file, questions, bool(_settings(model).get("open")))
+        faults += _too_long(file, questions, [len(t.input_ids) for t in tokens], limit)
+        if room is None:
+            return faults
+        lengths = [len(t.input_ids) + max(map(len, t.choice_ids), default=0) for t in tokens]
+        return faults or [
+            f"{file}: id {question.id!r}: question, choices and the longest choice again are "
+            f"{length} tokens long, but the student has positions for {room}: shorten them"
+            for question, length in zip(questions, lengths, strict=True)
+            if length > room
+        ]
 
     with counter("checking", _count(parts)) as count:
         refuse_faults(file, parts, look, lambda part: count(part.rows))

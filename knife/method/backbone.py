@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from knife.data.batches import Batch
-from knife.data.tokens import closes
+from knife.data.tokens import answer_start, closes
 from knife.errors import UserError
 
 Family = Literal["encoder-decoder", "encoder", "decoder"]
@@ -192,6 +192,13 @@ def load_tokenizer(folder: Path, key: str) -> Any:
             "decoder-only model; name one in its tokenizer_config.json"
         )
     return tokenizer
+
+
+def answer_room(folder: Path, tokenizer: Any) -> int | None:
+    """How many tokens a task input and an answer may have; None for all but decoder-only models."""
+    config = model_config(folder, "model")
+    known = positions(config) if family(config) == "decoder" else None
+    return None if known is None else known - len(answer_start(tokenizer))
 
 
 def load_backbone(folder: Path, *, bottleneck: bool = True, seed: int = 0) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pair import Pair, in_pair, make
 from safetensors.torch import load_file
-from small import EXAMPLES, save_tiny_bert
+from small import EXAMPLES, save_tiny_bert, save_tiny_llama
 from small_run import small_config
 from torch import Tensor
 
@@ -36,18 +36,22 @@ SCALES: dict[str, dict[str, Any]] = {
     "zero-2": {"zero_stage": 2},
     "zero-3": {"zero_stage": 3},
     "bert": {"zero_stage": 3},
+    "llama": {"zero_stage": 3},
     "bf16": {"zero_stage": 2, "precision": "bf16"},
     # Students that write: all workers go on until the last text is done.
     "writes": {"zero_stage": 3},
 }
+# Runs of their own, which one process makes as well.
+OTHERS = ("bert", "llama", "writes")
 
 
 def config(folder: Path, name: str) -> RunConfig:
     """The run of a name; the store is a folder of that name."""
     changes = dict(CHANGES)
-    if name.endswith("bert"):
-        bert = str(folder / "model")
-        changes["model"] = {"teacher": bert, "student": bert}
+    for family in ("bert", "llama"):
+        if name.endswith(family):
+            model = str(folder / f"{family}-model")
+            changes["model"] = {"teacher": model, "student": model}
     if name.endswith("writes"):
         changes["methods"] = ["step_by_step", "explain_then_answer"]
     return small_config(folder / name, scale=SCALES.get(name, {}), **changes)
@@ -76,11 +80,12 @@ def work(context: Pair, folder: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stores of all runs: those of two workers by scale, and those of one process."""
     folder = tmp_path_factory.mktemp("zero")
-    save_tiny_bert(folder / "model", EXAMPLES, dropout=0.0)
+    save_tiny_bert(folder / "bert-model", EXAMPLES, dropout=0.0)
+    save_tiny_llama(folder / "llama-model", EXAMPLES)
     wait = in_pair(work, folder)
     with PlainContext() as context, pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "LOG_STEPS", 1)
-        for name in ("alone", "alone-bert", "alone-writes"):
+        for name in ("alone", *(f"alone-{name}" for name in OTHERS)):
             make(config(folder, name), context)
     wait()
     return folder
@@ -105,9 +110,9 @@ def weights(artifact: Path) -> dict[str, Tensor]:
     return {name: tensor for path in paths for name, tensor in load_file(path).items()}
 
 
-@pytest.mark.parametrize("name", ["zero-0", "zero-1", "zero-2", "zero-3", "bert", "writes"])
+@pytest.mark.parametrize("name", ["zero-0", "zero-1", "zero-2", "zero-3", *OTHERS])
 def test_two_workers_have_the_losses_and_weights_of_one(folder: Path, name: str) -> None:
-    alone = trained(folder, f"alone-{name}" if name in ("bert", "writes") else "alone")
+    alone = trained(folder, f"alone-{name}" if name in OTHERS else "alone")
     for method, artifact in trained(folder, name).items():
         # The keys are the same: nobody's result hangs on the scale.
         assert artifact.name == alone[method].name
