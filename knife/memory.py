@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from knife.config import Scale, Training
-from knife.method.backbone import ROTARY, Family, family
+from knife.families import ROTARY, Family, family
 
 # DeepSpeed's defaults, in elements: what is reduced at a time (for smaller models, all of it), the
 # parameters that stay gathered and that are gathered ahead, and those that are stepped at a time.

@@ -12,8 +12,9 @@ from knife.data.subset import subset
 from knife.data.tokens import Tokens, answer_start, tokenize
 from knife.data.treatment import treat
 from knife.errors import UserError, raise_faults
+from knife.families import family, positions
 from knife.memory import Lengths, Shape, model_shape
-from knife.method.backbone import can_write, family, load_tokenizer, model_config, positions
+from knife.method.backbone import can_write, load_tokenizer, model_config
 from knife.method.model_source import ModelSource, find_model
 from knife.plan_preambles import preamble_limit, with_preambles
 from knife.store import fingerprint

@@ -31,6 +31,7 @@ ROWS = [
     {"data"},
     {"store"},
     {"memory"},
+    {"families"},
     {"bucket"},
     {"exits"},
     {"config"},

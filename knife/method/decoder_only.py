@@ -24,7 +24,8 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from knife.data.batches import Batch
 from knife.data.tokens import answer_start
-from knife.method.backbone import TABLE, Output, choice_scores, load_tokenizer, task_input_states
+from knife.families import TABLE
+from knife.method.backbone import Output, choice_scores, load_tokenizer, task_input_states
 from knife.method.writing import up_to
 
 

@@ -14,7 +14,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from knife.data.batches import Batch
 from knife.data.tokens import Tokens, answer_start
 from knife.errors import UserError
-from knife.method.backbone import ROTARY, TABLE, load_backbone, load_tokenizer
+from knife.families import ROTARY, TABLE
+from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.objective import Objective
 
 
