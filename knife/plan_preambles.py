@@ -8,7 +8,7 @@ from knife.data.example import Splits
 from knife.data.preamble import Preamble, draw_shots, put_before
 from knife.data.tokens import Tokens
 from knife.errors import UserError
-from knife.method.backbone import positions
+from knife.families import positions
 
 # Above this share of questions without room, the prompt is not the one that was asked for.
 REFUSED_SHARE = 0.1

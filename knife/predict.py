@@ -162,12 +162,12 @@ def _check(model: Path | None, file: Path, parts: list[Part]) -> None:
             return []
         if tokenizer is None:
             # Imported when a question is good: transformers takes seconds.
-            from knife.method.backbone import answer_room, load_tokenizer
+            from knife.method.backbone import room_for_choices, load_tokenizer
             from knife.train.quiet import quiet
 
             quiet()
             tokenizer = load_tokenizer(model, "STUDENT")
-            room = answer_room(model, tokenizer)
+            room = room_for_choices(model, tokenizer)
         try:
             tokens = question_tokens(questions, tokenizer)
         except UserError as error:

@@ -166,7 +166,7 @@ def load_tokenizer(folder: Path, key: str) -> Any:
     return tokenizer
 
 
-def answer_room(folder: Path, tokenizer: Any) -> int | None:
+def room_for_choices(folder: Path, tokenizer: Any) -> int | None:
     """How many tokens a task input and an answer may have; None for all but decoder-only models."""
     config = model_config(folder, "model")
     known = positions(config) if family(config) == "decoder" else None
