@@ -162,7 +162,7 @@ def _check(model: Path | None, file: Path, parts: list[Part]) -> None:
             return []
         if tokenizer is None:
             # Imported when a question is good: transformers takes seconds.
-            from knife.method.backbone import room_for_choices, load_tokenizer
+            from knife.method.backbone import load_tokenizer, room_for_choices
             from knife.train.quiet import quiet
 
             quiet()
