@@ -206,7 +206,8 @@ class TrackedRun:
     def settle(self) -> None:
         """Set the status that `finish` was told."""
         ending = self._ending
-        if ending and self.remote:
+        # One that was told to begin again since comes first: it would run for ever after.
+        if ending and self.remote and not self._opening:
             self.remote.finish(ending.values["status"], ending.values["time"])
             self._outbox.sent(ending)
             # Told anew in the meantime: left for the next time.

@@ -104,6 +104,28 @@ def test_a_run_has_config_tags_and_nested_children(tracker: Tracker, store: Path
     assert fetch(tracker, teacher).data.params == {"epochs": "10"}
 
 
+def test_a_run_that_begins_anew_and_ends_while_it_is_opened_has_ended(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a run that a killed driver has left is gone on with: one thread tells, one sends."""
+    child = open_run(tracker).child("trial", "k", {}, {})
+    update, told = tracker.client.update_run, threading.Event()
+
+    def told_meanwhile(run_id: str, **values: str) -> None:
+        update(run_id, **values)
+        if run_id == child.run_id and not told.is_set():
+            told.set()
+            child.opened({}, {})
+            child.finish("FINISHED")
+
+    monkeypatch.setattr(tracker.client, "update_run", told_meanwhile)
+    assert tracker.flush()
+    assert told.is_set()
+    assert tracker.flush()
+    assert fetch(tracker, child).info.status == "FINISHED"
+    assert not child.unsent()
+
+
 def test_the_same_place_is_the_same_run(tracker: Tracker) -> None:
     run = open_run(tracker)
     assert run.child("teacher", "k", {}, {}) is run.child("teacher", "k", {}, {})

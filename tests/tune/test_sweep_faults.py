@@ -187,12 +187,22 @@ def test_a_killed_worker_changes_nothing(job: Job, in_peace: Job) -> None:
 
 
 def test_the_driver_killed_in_each_step_changes_nothing(job: Job, in_peace: Job) -> None:
+    """Before the first trial, then in each step; and the first time, files of Ray Tune are cut."""
+    job.start()
+    job.wait_for((job.sweep / "search" / "tuner.pkl").exists)
+    job.kill()
+    assert job.published() == {}
     before: dict[str, tuple[int, int]] = {}
-    tracked: dict[str, tuple[str, str]] = {}
+    tracked = job.tracked()
     for step in ("search", "seeds", "final"):
-        job.start(*["--resume"][: len(job.drivers)])
+        job.start("--resume")
+        first = step == "search"
         job.wait_for(lambda: (job.sweep / step).is_dir() and job.under_way())  # noqa: B023
+        job.wait_for(lambda: (job.published() or not first) and job.under_way())  # noqa: B023
         job.kill()
+        for pattern in ("experiment_state-*", "searcher-state-*") if first else ():
+            (path,) = (job.sweep / step).glob(pattern)
+            path.write_bytes(path.read_bytes()[:1])
         found = job.published()
         assert before.items() <= found.items()
         assert not (job.sweep / f"{step}.json").exists()
@@ -209,29 +219,6 @@ def test_the_driver_killed_in_each_step_changes_nothing(job: Job, in_peace: Job)
     counts = trainings(job.folder)
     assert [n for name, n in counts.items() if name.startswith("teacher-")] == [1]
     assert {counts[f"student-{key}"] for key in before} <= {1, 2}
-
-
-def test_a_driver_killed_before_the_first_trial(job: Job, in_peace: Job) -> None:
-    job.start()
-    job.wait_for((job.sweep / "search" / "tuner.pkl").exists)
-    job.kill()
-    job.start("--resume")
-    check_as_in_peace(job, in_peace, job.result())
-
-
-def test_files_of_ray_tune_that_a_kill_has_cut(job: Job, in_peace: Job) -> None:
-    job.start()
-    job.wait_for(lambda: job.published() and job.under_way())
-    job.kill()
-    before, counts = job.published(), trainings(job.folder)
-    for pattern in ("experiment_state-*", "searcher-state-*"):
-        (path,) = (job.sweep / "search").glob(pattern)
-        path.write_bytes(path.read_bytes()[:1])
-    job.start("--resume")
-    check_as_in_peace(job, in_peace, job.result())
-    assert before.items() <= job.published().items()
-    after = trainings(job.folder)
-    assert all(after[f"student-{key}"] == counts[f"student-{key}"] for key in before)
 
 
 @pytest.fixture
