@@ -33,7 +33,7 @@ READS_RATIONALES = {
 WRITES = {"explain_then_answer", "answer_then_explain", "step_by_step", "prompt"}
 # Methods whose students learn from a teacher.
 TEACHES = {"knife", "teacher_init"}
-Layers = Literal["last", "all"] | list[tuple[int, int]]
+Layers = Literal["last", "all", "uniform"] | list[tuple[int, int]]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -94,13 +94,16 @@ class Model(Section):
 class InputAlignment(Section):
     """KD-In: distance between student's and teacher's states at task-input positions.
 
-    `layers` is the layer map: `last`, `all` (equal depths), or pairs [student layer, teacher
-    layer], counted from 1. `scaled_mse` is MSE over the variance of the teacher's states.
+    `layers` is the layer map: `last`, `all` (equal depths), `uniform` (spread over the teacher's),
+    or pairs [student layer, teacher layer], counted from 1. `scaled_mse` is MSE over the variance
+    of the teacher's states, `layer_norm_mse` MSE of layer-normalised states. `tokens` are all
+    task-input tokens, those that carry content, or the mean over all. See docs/alignment.md.
     """
 
     weight: float = Field(30.0, ge=0)
     layers: Layers = "last"
-    distance: Literal["scaled_mse", "mse", "cosine"] = "scaled_mse"
+    distance: Literal["scaled_mse", "mse", "cosine", "layer_norm_mse"] = "scaled_mse"
+    tokens: Literal["all", "content", "mean"] = "all"
 
 
 class OutputAlignment(Section):
@@ -112,12 +115,14 @@ class OutputAlignment(Section):
 
 class Align(Section):
     """Alignment of student and teacher. `states` says whether the teacher's states are computed
-    once and stored, or again in every step by an online teacher."""
+    once and stored, or again in every step by an online teacher. `projection` allows a learned
+    linear projection where teacher and student differ in width."""
 
     input: InputAlignment = InputAlignment()
     output: OutputAlignment = OutputAlignment()
     states: Literal["stored", "online"] = "stored"
     states_precision: Literal["fp32", "bf16"] = "fp32"
+    projection: bool = True
 
 
 class Training(Section):

@@ -9,7 +9,7 @@ from knife.data.digest import digest
 from knife.data.example import Example, Splits
 from knife.errors import UserError, raise_faults
 from knife.memory import Need
-from knife.method.alignment import layer_map
+from knife.method.alignment import layer_map, projection_faults
 from knife.needs import stage_needs
 from knife.plan_sources import SourceReader
 from knife.plan_stages import StageMaker, data_key
@@ -141,6 +141,7 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader) -> None:
         assert teacher
         assert sources.teacher
         models = (sources.student, sources.teacher)
+        raise_faults(projection_faults(config.align, *(m.config.hidden_size for m in models)))
         pairs = layer_map(config.align.input.layers, *(m.config.num_hidden_layers for m in models))
         states = maker.states(teacher, pairs)
         plan.stages.append(states)

@@ -202,10 +202,12 @@ def _tokens(
         return tokens, []
     if student.source.identity != teacher.source.identity:
         others, cut = tokenize(everything, teacher.tokenizer, limit)
-        if any(a.input_ids != b.input_ids for a, b in zip(tokens, others, strict=True)):
+        pairs = list(zip(tokens, others, strict=True))
+        if any((a.input_ids, a.choice_ids) != (b.input_ids, b.choice_ids) for a, b in pairs):
             raise UserError(
                 "model: teacher and student cut task inputs into different tokens, so their "
-                "states cannot be aligned; give models with the same tokenizer"
+                "states cannot be aligned; give models with the same tokenizer (vocabularies of "
+                "other sizes do, as long as these examples become the same tokens)"
             )
     if not cut.rationales:
         return tokens, []

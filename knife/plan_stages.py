@@ -119,6 +119,10 @@ class StageMaker:
             depends |= {"states": states.key, "layers": pairs, "weights": weights}
             # What has no weight changes no number.
             depends |= {"distance": align.input.distance} if align.input.weight else {}
+            if align.input.weight and align.input.tokens != "all":
+                depends["tokens"] = align.input.tokens
+            if align.input.weight and align.input.tokens == "content":
+                depends["bm25s"] = version("bm25s")
             depends |= {"target": align.output.target} if align.output.weight else {}
         return StudentStage(
             key=fingerprint(depends),

@@ -26,6 +26,7 @@ class Batch:
         ids_BL: tokens of `[I]` or `[I ; R]`, then padding.
         mask_BL: 1 at tokens, 0 at padding.
         input_mask_BL: 1 at task-input tokens alone.
+        content_mask_BL: 1 at those of them that carry content.
         choice_ids_BCT: tokens of the choices behind what is written before them, 0 at padding.
         choice_mask_BCT: 1 at the choices' own tokens.
         choice_spans_BC2: where each choice stands in the task input.
@@ -41,6 +42,7 @@ class Batch:
     ids_BL: Tensor
     mask_BL: Tensor
     input_mask_BL: Tensor
+    content_mask_BL: Tensor
     choice_ids_BCT: Tensor
     choice_mask_BCT: Tensor
     choice_spans_BC2: Tensor
@@ -124,6 +126,7 @@ def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) 
     ids_BL = torch.full((count, length), pad_id)
     mask_BL = torch.zeros(count, length, dtype=torch.long)
     input_mask_BL = torch.zeros(count, length, dtype=torch.long)
+    content_mask_BL = torch.zeros(count, length, dtype=torch.long)
     choice_ids_BCT = torch.zeros(count, choices, width, dtype=torch.long)
     choice_mask_BCT = torch.zeros(count, choices, width, dtype=torch.long)
     choice_spans_BC2 = torch.zeros(count, choices, 2, dtype=torch.long)
@@ -132,6 +135,7 @@ def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) 
         ids_BL[b, : len(sequence)] = torch.tensor(sequence)
         mask_BL[b, : len(sequence)] = 1
         input_mask_BL[b, : len(example.input_ids)] = 1
+        content_mask_BL[b, example.content] = 1
         choice_exists_BC[b, : len(example.choice_ids)] = True
         if example.choice_spans:
             choice_spans_BC2[b, : len(example.choice_spans)] = torch.tensor(example.choice_spans)
@@ -145,6 +149,7 @@ def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) 
         ids_BL=ids_BL,
         mask_BL=mask_BL,
         input_mask_BL=input_mask_BL,
+        content_mask_BL=content_mask_BL,
         choice_ids_BCT=choice_ids_BCT,
         choice_mask_BCT=choice_mask_BCT,
         choice_spans_BC2=choice_spans_BC2,

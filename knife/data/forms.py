@@ -71,7 +71,7 @@ def explanation_task(tokens: Sequence[Tokens], word: Sequence[int], opening: int
 
 
 def _written(example: Tokens, ids: list[int]) -> Tokens:
-    return replace(example, choice_ids=[ids], choice_spans=[], answer=0, open=True)
+    return replace(example, choice_ids=[ids], choice_spans=[], answer=0, open=True, content=[])
 
 
 def _closed_rationale(example: Tokens) -> list[int]:

@@ -100,5 +100,6 @@ def put_before(
         own = example.input_ids
         moved = [(start + len(before), end + len(before)) for start, end in example.choice_spans]
         input_ids = [*own[:opening], *before, *own[opening:]]
-        placed.append(replace(example, input_ids=input_ids, choice_spans=moved))
+        content = [place + len(before) for place in example.content]
+        placed.append(replace(example, input_ids=input_ids, choice_spans=moved, content=content))
     return placed, LeftOut(without_room, len(tokens))

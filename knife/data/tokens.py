@@ -9,15 +9,18 @@ the end-of-sequence token.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from knife.data.content import content_tokens
 from knife.data.example import Example
 from knife.data.jsonl import cap
 from knife.errors import raise_faults
 
 # What stands before the answer where a decoder-only model reads on.
 ANSWER = " answer:"
+# What every task input starts with.
+QUESTION = "question: "
 # The word that every rationale starts with.
 EXPLANATION = "explanation:"
 
@@ -36,6 +39,7 @@ class Tokens:
         answer: index of the right choice.
         open: whether the answer is written freely, and `answer_text` that answer.
         prefix_ids: what the model has written before its answer; it is read, and not scored.
+        content: places in `input_ids` of the tokens that carry content.
     """
 
     input_ids: list[int]
@@ -46,6 +50,7 @@ class Tokens:
     open: bool = False
     answer_text: str = ""
     prefix_ids: list[int] = field(default_factory=list)
+    content: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +64,8 @@ class Truncation:
 def task_input_text(example: Example) -> tuple[str, list[tuple[int, int]]]:
     """The task input as text, and the characters at which each choice stands in it."""
     if example.open:
-        return f"question: {example.question}", []
-    text = f"question: {example.question} choices:"
+        return f"{QUESTION}{example.question}", []
+    text = f"{QUESTION}{example.question} choices:"
     spans = []
     for number, choice in enumerate(example.choices):
         text += f" ({_letter(number)}) "
@@ -135,7 +140,10 @@ def tokenize(
         ids = [choice_ids[choice] for choice in example.choices]
         text = example.choices[0] if example.open and example.choices else ""
         own = Tokens(input_ids, rationale_ids, ids, spans, example.answer, example.open, text)
-        tokens.append(own)
+        written_in, places = texts[row]
+        asked = (len(QUESTION), len(QUESTION) + len(example.question))
+        content = content_tokens(written_in, [asked, *places], inputs["offset_mapping"][row])
+        tokens.append(replace(own, content=content))
     faults = cap(faults)
     if too_long:
         faults.append(

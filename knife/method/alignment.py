@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from knife.config import Layers
+from knife.config import Align, Layers
 from knife.errors import UserError
 
-Distance = Literal["scaled_mse", "mse", "cosine"]
+Distance = Literal["scaled_mse", "mse", "cosine", "layer_norm_mse"]
 
 
 def layer_map(
@@ -20,7 +20,8 @@ def layer_map(
     """Pairs of (student layer, teacher layer), counted from 1.
 
     `last` pairs the last layers, `all` each layer with the same one of a teacher that is as
-    deep; pairs are taken as they are.
+    deep; `uniform` spreads the student's n layers over the teacher's m, layer l looking at
+    ceil(l m / n), so that the last ones are paired; pairs are taken as they are.
 
     Raises:
         UserError: the map does not fit the two depths; every fault at once.
@@ -32,9 +33,12 @@ def layer_map(
             raise UserError(
                 f"{key}: 'all' needs equal depths, but the student has {student_depth} layers and "
                 f"the teacher {teacher_depth}; give pairs such as [[{student_depth}, "
-                f"{teacher_depth}]] or 'last'"
+                f"{teacher_depth}]], 'uniform' or 'last'"
             )
         return [(layer, layer) for layer in range(1, student_depth + 1)]
+    if layers == "uniform":
+        each = range(1, student_depth + 1)
+        return [(layer, -(-layer * teacher_depth // student_depth)) for layer in each]
     faults = []
     for student, teacher in layers:
         if not 1 <= student <= student_depth:
@@ -50,6 +54,18 @@ def layer_map(
     return [(student, teacher) for student, teacher in layers]
 
 
+def projection_faults(align: Align, student_width: int, teacher_width: int) -> list[str]:
+    """Faults of states of other widths that are to be aligned without a projection."""
+    output = align.output.weight and align.output.target == "states"
+    if align.projection or student_width == teacher_width or not (align.input.weight or output):
+        return []
+    return [
+        "align.projection: must be true, because the student's states are "
+        f"{student_width} wide and the teacher's {teacher_width}, but got false; or give models "
+        "of the same width"
+    ]
+
+
 def state_distance(
     student_BNH: Tensor, teacher_BNH: Tensor, mask_BN: Tensor, distance: Distance, variance: float
 ) -> Tensor:
@@ -58,15 +74,27 @@ def state_distance(
     The mean goes over an example's own positions first, so that the loss of a batch is a mean
     over examples and splits over workers exactly. `scaled_mse` divides by the variance of the
     teacher's states: raw MSE over unnormalised middle layers is many times stronger.
+    `layer_norm_mse` normalises each state by its own mean and variance first (Ba et al. 2016,
+    arXiv 1607.06450, without gain and bias).
     """
     student_BNH, teacher_BNH = student_BNH.float(), teacher_BNH.float()
     if distance == "cosine":
         each_BN = 1 - nn.functional.cosine_similarity(student_BNH, teacher_BNH, dim=-1)
     else:
+        if distance == "layer_norm_mse":
+            width = teacher_BNH.shape[-1:]
+            student_BNH = nn.functional.layer_norm(student_BNH, width)
+            teacher_BNH = nn.functional.layer_norm(teacher_BNH, width)
         each_BN = (student_BNH - teacher_BNH).square().mean(-1)
         if distance == "scaled_mse":
             each_BN = each_BN / variance
     return (each_BN * mask_BN).sum(-1) / mask_BN.sum(-1).clamp(min=1)
+
+
+def position_mean(states_BNH: Tensor, mask_BN: Tensor) -> Tensor:
+    """The mean state of each example over its positions, (B, 1, H), in fp32."""
+    weight_BN = mask_BN.float() / mask_BN.sum(-1, keepdim=True).clamp(min=1)
+    return weight_BN.unsqueeze(1) @ states_BNH.float()
 
 
 def choice_divergence(student_BC: Tensor, teacher_BC: Tensor, exists_BC: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from knife.config import Align
 from knife.data.batches import Batch
-from knife.method.alignment import choice_divergence, state_distance
+from knife.method.alignment import choice_divergence, position_mean, state_distance
 from knife.method.backbone import Output
 
 
@@ -146,6 +146,12 @@ class Objective(nn.Module):
                     states_BIH = self.input_projections[str(student_layer)](states_BIH)
                 target_BIH = teacher.input_states[teacher_layer]
                 mask_BI = output.input_mask_BI
+                if align.input.tokens == "content":
+                    mask_BI = batch.content_mask_BL[:, : mask_BI.shape[1]]
+                elif align.input.tokens == "mean":
+                    states_BIH = position_mean(states_BIH, mask_BI)
+                    target_BIH = position_mean(target_BIH, mask_BI)
+                    mask_BI = mask_BI[:, :1]
                 variance = alignment.variance[str(teacher_layer)]
                 each.append(
                     state_distance(states_BIH, target_BIH, mask_BI, align.input.distance, variance)

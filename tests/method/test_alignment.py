@@ -12,7 +12,13 @@ from torch import Tensor
 from knife.config import Align, InputAlignment, OutputAlignment
 from knife.data.batches import Batch
 from knife.errors import UserError
-from knife.method.alignment import Distance, choice_divergence, layer_map, state_distance
+from knife.method.alignment import (
+    Distance,
+    choice_divergence,
+    layer_map,
+    position_mean,
+    state_distance,
+)
 from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher
@@ -23,6 +29,10 @@ def test_layer_maps_that_fit() -> None:
     assert layer_map("last", 2, 6) == [(2, 6)]
     assert layer_map("all", 3, 3) == [(1, 1), (2, 2), (3, 3)]
     assert layer_map([(1, 3), (2, 6)], 2, 6) == [(1, 3), (2, 6)]
+    assert layer_map("uniform", 2, 6) == [(1, 3), (2, 6)]
+    assert layer_map("uniform", 3, 4) == [(1, 2), (2, 3), (3, 4)]
+    assert layer_map("uniform", 4, 2) == [(1, 1), (2, 1), (3, 2), (4, 2)]
+    assert layer_map("uniform", 5, 5) == layer_map("all", 5, 5)
     # Two students' layers may look at one of the teacher's.
     assert layer_map([(1, 6), (2, 6)], 2, 6) == [(1, 6), (2, 6)]
 
@@ -32,7 +42,7 @@ def test_layer_maps_that_do_not_fit_name_every_fault() -> None:
         layer_map("all", 2, 6)
     assert caught.value.faults == [
         "align.input.layers: 'all' needs equal depths, but the student has 2 layers and the "
-        "teacher 6; give pairs such as [[2, 6]] or 'last'"
+        "teacher 6; give pairs such as [[2, 6]], 'uniform' or 'last'"
     ]
     with pytest.raises(UserError) as caught:
         layer_map([(0, 7), (3, 1), (3, 2)], 2, 6)
@@ -63,11 +73,13 @@ MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
         ("scaled_mse", [3.25 / 4, 2.5 / 4]),
         # 1 - 1/sqrt(5) and 1 - 16/(5 * 4); 1 - 0.
         ("cosine", [(1 - 1 / math.sqrt(5) + 0.2) / 2, 1.0]),
+        # Of two numbers that differ, layer normalisation makes -1 and 1, whatever they are.
+        ("layer_norm_mse", [(4 + 0) / 2, 4.0]),
     ],
 )
 def test_distances_by_hand(distance: Distance, expected: list[float]) -> None:
     found = state_distance(STUDENT, TEACHER, MASK, distance, 4.0)
-    assert found.tolist() == pytest.approx(expected)
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_mean_goes_over_an_examples_own_tokens() -> None:
@@ -215,3 +227,37 @@ def test_equal_widths_need_no_projection(model_folder: Path) -> None:
     assert sum(p.numel() for p in objective.parameters()) == sum(
         p.numel() for p in backbone.parameters()
     )
+
+
+def test_the_mean_state_is_that_of_an_examples_own_tokens() -> None:
+    assert position_mean(STUDENT, MASK).tolist() == [[[2.0, 3.0]], [[1.0, 0.0]]]
+
+
+@pytest.mark.parametrize("distance", ["scaled_mse", "mse", "cosine", "layer_norm_mse"])
+def test_tokens_that_are_not_chosen_do_not_count(model_folder: Path, distance: Distance) -> None:
+    """With `content`, other tokens of the teacher change nothing; `mean` sees their mean alone."""
+    backbone, teacher = load_backbone(model_folder), load_backbone(model_folder, seed=1)
+    student_batch, teacher_batch = batches(model_folder)
+    right = OnlineTeacher(teacher, [teacher.depth]).batch(teacher_batch)
+    content_BI = student_batch.content_mask_BL
+
+    def loss(tokens: Any, added_BI: Tensor) -> float:
+        align = Align(input=InputAlignment(tokens=tokens, distance=distance))
+        objective = aligned(backbone, teacher, align)
+        columns = right.input_states[teacher.depth].shape[1]
+        states_BIH = right.input_states[teacher.depth].clone()
+        # Not the same for all elements, which layer normalisation would take away.
+        states_BIH[..., 0] += added_BI[:, :columns]
+        moved = TeacherBatch({teacher.depth: states_BIH}, None, right.scores_BC)
+        return float(objective(student_batch, moved).parts["input_alignment"])
+
+    nothing = torch.zeros_like(content_BI)
+    other = 5 * (student_batch.input_mask_BL - content_BI)
+    assert loss("content", other) == loss("content", nothing)
+    assert loss("content", 5 * content_BI) != loss("content", nothing)
+    assert loss("all", other) != loss("all", nothing)
+    # What is added to the first token and taken from the second one is not in their mean.
+    swapped = nothing.clone()
+    swapped[:, 0], swapped[:, 1] = 5, -5
+    assert loss("mean", swapped) == pytest.approx(loss("mean", nothing), rel=1e-4)
+    assert loss("mean", other) != pytest.approx(loss("mean", nothing), rel=1e-4)

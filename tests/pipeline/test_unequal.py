@@ -1,0 +1,91 @@
+"""Teacher and student of unequal sizes and vocabularies: what is refused, and a run that works."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small import EXAMPLES, save_tiny_bert
+from small_run import small_config
+
+from knife.config import RunConfig
+from knife.errors import UserError
+from knife.pipeline import publish_data
+from knife.plan import plan_run
+from knife.store import Store
+from knife.train.context import PlainContext
+from knife.train.stages import run_stages
+
+
+@pytest.fixture
+def wide_bert(tmp_path: Path) -> Path:
+    save_tiny_bert(tmp_path / "wide", EXAMPLES, width=48)
+    return tmp_path / "wide"
+
+
+def unequal(store: Path, student: Path, teacher: Path, **align: Any) -> RunConfig:
+    model = {"teacher": str(teacher), "student": str(student)}
+    return small_config(store, model=model, align=align)
+
+
+def test_a_projection_that_is_needed_and_switched_off(
+    tmp_path: Path, tiny_bert: Path, wide_bert: Path
+) -> None:
+    fault = (
+        "align.projection: must be true, because the student's states are 32 wide and the "
+        "teacher's 48, but got false; or give models of the same width"
+    )
+    for settings in ({}, {"input": {"weight": 0}, "output": {"weight": 1}}):
+        with pytest.raises(UserError) as caught:
+            plan_run(unequal(tmp_path, tiny_bert, wide_bert, projection=False, **settings))
+        assert caught.value.faults == [fault]
+    # It is not needed for equal widths, nor for distributions of choices.
+    plan_run(unequal(tmp_path, tiny_bert, tiny_bert, projection=False))
+    choices = {"input": {"weight": 0}, "output": {"weight": 1, "target": "choices"}}
+    plan_run(unequal(tmp_path, tiny_bert, wide_bert, projection=False, **choices))
+
+
+def test_a_wider_teacher_with_a_larger_vocabulary_and_the_same_tokens_teaches(
+    tmp_path: Path, tiny_bert: Path, wide_bert: Path
+) -> None:
+    """Embeddings are often padded to a round number of rows that no text ever asks for."""
+    weights = load_file(wide_bert / "model.safetensors")
+    (name,) = [name for name in weights if name.endswith("word_embeddings.weight")]
+    weights[name] = torch.cat([weights[name], weights[name][:7]])
+    save_file(weights, wide_bert / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((wide_bert / "config.json").read_text())
+    settings["vocab_size"] += 7
+    (wide_bert / "config.json").write_text(json.dumps(settings))
+    chosen = {"layers": "uniform", "distance": "layer_norm_mse", "tokens": "content"}
+    config = unequal(tmp_path / "store", tiny_bert, wide_bert, input=chosen)
+    plan, store = plan_run(config), Store(config.store)
+    for key in plan.data:
+        publish_data(store, key, plan)
+    with PlainContext() as context:
+        run_stages(plan.stages, store.root, config.scale, context)
+    student = plan.members[0].student
+    assert student.layers == ((1, 1), (2, 2))
+    folder = store.path("student", student.key)
+    saved = load_file(folder / "model" / "model.safetensors")
+    assert not [name for name in saved if "projection" in name]
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    metrics = [json.loads(line).get("metrics", {}) for line in lines]
+    distances = [found["input_alignment"] for found in metrics if "input_alignment" in found]
+    assert distances
+    assert all(0 < distance < 4 for distance in distances)
+
+
+def test_keys_of_what_is_aligned_hang_on_the_tokens_chosen(tmp_path: Path) -> None:
+    def key(**settings: Any) -> tuple[str, str]:
+        student = plan_run(small_config(tmp_path, align={"input": settings})).members[0].student
+        assert student.states is not None
+        return student.key, student.states
+
+    plain = key()
+    assert key(tokens="all") == plain
+    found = [key(tokens=tokens) for tokens in ("content", "mean")]
+    assert len({plain, *found}) == 3
+    # The stored states are those of all tokens: every choice of tokens shares them.
+    assert {states for _, states in (plain, *found)} == {plain[1]}
