@@ -211,16 +211,19 @@ class Variant(Section):
     prompt: dict[str, Any] = {}
 
 
+# Weights of an ablation where `knife` itself has none: the default, and that of the task loss.
+ABLATED_INPUT_WEIGHT, ABLATED_OUTPUT_WEIGHT = 30.0, 1.0
 VARIANT_PARTS = ("data", "model", "align", "teacher", "student", "prompt")
 
 
 class RunConfig(Section):
-    """One run: every stage that its methods and seeds need."""
+    """One run: all stages that its methods and seeds need; `ablate` adds the ablations of knife."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     data: Data
     model: Model
     methods: list[Method | Variant] = Field(["finetune", "knife"], min_length=1)
+    ablate: bool = False
     seeds: list[int] = Field([0, 1, 2], min_length=1)
     align: Align = Align()
     teacher: TeacherTraining = TeacherTraining()
@@ -241,8 +244,31 @@ class RunConfig(Section):
         return value
 
     def variants(self) -> list[Variant]:
-        """The methods, each as a variant: a plain method is a variant that changes nothing."""
-        return [m if isinstance(m, Variant) else Variant(name=m, method=m) for m in self.methods]
+        """The methods, each as a variant: a plain method is a variant that changes nothing.
+
+        Ablations of `ablate` come last; one that `knife` is already, as configured, is left out.
+        """
+        own = [m if isinstance(m, Variant) else Variant(name=m, method=m) for m in self.methods]
+        return own + (self._ablations() if self.ablate and "knife" in self.methods else [])
+
+    def _ablations(self) -> list[Variant]:
+        """What `knife` differs from in one thing each: what is aligned, whether the bottleneck
+        stands, whether rationales fit their questions."""
+        weight_in = self.align.input.weight or ABLATED_INPUT_WEIGHT
+        weight_out = self.align.output.weight or ABLATED_OUTPUT_WEIGHT
+        changes: dict[str, dict[str, Any]] = {
+            "input-only": {"align": _weights(weight_in, 0)},
+            "output-only": {"align": _weights(0, weight_out)},
+            "input-and-output": {"align": _weights(weight_in, weight_out)},
+            "no-bottleneck": {"teacher": {"bottleneck": False}},
+            "shuffled": {"data": {"rationale": "shuffled"}},
+        }
+        plain = self.model_dump()
+        return [
+            Variant(name=name, method="knife", **change)
+            for name, change in changes.items()
+            if merge(plain, change) != plain
+        ]
 
     def of(self, variant: Variant) -> "RunConfig":
         """This config for the variant alone, its changes merged in.
@@ -251,8 +277,12 @@ class RunConfig(Section):
             UserError: where a change is at fault, by its dotted key.
         """
         changes: dict[str, Any] = {part: getattr(variant, part) for part in VARIANT_PARTS}
-        changes["methods"] = [variant.method]
+        changes |= {"methods": [variant.method], "ablate": False}
         return parse(merge(self.model_dump(), changes), f"methods.{variant.name}.")
+
+
+def _weights(weight_in: float, weight_out: float) -> dict[str, Any]:
+    return {"input": {"weight": weight_in}, "output": {"weight": weight_out}}
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -337,7 +367,15 @@ def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:
 def _impossible(config: RunConfig) -> list[str]:
     """Faults of values that are right one by one and wrong together."""
     names = [variant.name for variant in config.variants()]
-    faults = [f"methods: {n!r} stands twice" for n in dict.fromkeys(names) if names.count(n) > 1]
+    own = len(config.methods)
+    faults = [
+        f"methods: {n!r} stands twice"
+        + ("; ablate: true adds one of that name, so leave it out" if n in names[own:] else "")
+        for n in dict.fromkeys(names)
+        if names.count(n) > 1
+    ]
+    if config.ablate and "knife" not in config.methods:
+        faults.append("ablate: needs knife, whose parts it takes away; add it to methods")
     seeds = config.seeds
     faults += [f"seeds: {s} stands twice" for s in dict.fromkeys(seeds) if seeds.count(s) > 1]
     for variant in config.variants():

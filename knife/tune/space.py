@@ -57,6 +57,8 @@ class Space:
             "seeds": self.sweep.seeds.search if seeds is None else seeds,
             "store": store_address(values.get("store", "knife-store")),
             "methods": methods if isinstance(methods, list) else [methods],
+            # A trial trains one method, whatever its base run adds.
+            "ablate": False,
         }
         return parse(values)
 
