@@ -85,7 +85,7 @@ class Data(Section):
 
 
 class Model(Section):
-    """Hub ids, local folders or `tiny-t5` (the model that the package carries)."""
+    """Hub ids, local folders, or `tiny-t5` or `tiny-llama`, which the package carries."""
 
     teacher: str
     student: str

@@ -21,6 +21,7 @@ import itertools
 import random
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -54,15 +55,16 @@ FREE_NAMES = [
 PAD, EOS = 0, 1
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words and syllables as WordPiece; an end-of-sequence token behind every text."""
+def word_pieces(more: Sequence[str] = (), ending: bool = False) -> PreTrainedTokenizerFast:
+    """Whole words, and `more` of them, and syllables as WordPiece; with `ending`, an
+    end-of-sequence token behind every text."""
     sentences = ["question: choices: explanation: (a) (b) (c) (d) (e) yes no"]
     sentences += [*LOOK_UP.values(), *CHECK.values()]
     for attribute in ATTRIBUTES:
         sentences += [*attribute.values, *attribute.facts]
         sentences += [attribute.same, attribute.which, attribute.cue]
     words = sorted(set(re.sub(r"\{.\}", " ", " ".join(sentences)).split()))
-    pieces = ["<pad>", "</s>", "<unk>", *words, *FIRST_SYLLABLES]
+    pieces = ["<pad>", "</s>", "<unk>", *words, *more, *FIRST_SYLLABLES]
     pieces += ["##" + syllable for syllable in SECOND_SYLLABLES]
     tokenizer = Tokenizer(
         models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>")
@@ -71,9 +73,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     # "(a)" and "question:" stay whole: shorter sequences, and they never mix with the words.
     whole = Regex(r"\(\w\)|\w+:|\w+|[^\w\s]")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(whole, "removed", invert=True)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", EOS)]
-    )
+    if ending:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", EOS)]
+        )
     tokenizer.decoder = decoders.WordPiece()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -168,7 +171,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
-    tokenizer = make_tokenizer()
+    tokenizer = word_pieces(ending=True)
     model = make_model(len(tokenizer))
     print(f"{model.num_parameters()} parameters, {len(tokenizer)} tokens")
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.01)

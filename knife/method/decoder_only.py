@@ -17,9 +17,11 @@ order `[I ; R ; O]` of a batch. Shapes as in `backbone`; S tokens of ` answer:`,
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from knife.data.batches import Batch
@@ -56,7 +58,7 @@ class DecoderOnly(nn.Module):
         middle = any(layer != self.depth for layer in layers)
         decoded = self.model.base_model(
             input_ids=ids_BN,
-            attention_mask=_additive(seen_BNN, self.model.dtype),
+            attention_mask=self._mask(seen_BNN),
             position_ids=self._positions(places_BN),
             use_cache=False,
             output_hidden_states=middle,
@@ -94,7 +96,7 @@ class DecoderOnly(nn.Module):
         while len(written) < most and (together or bool((closed_B < closings).any())):
             states_BNH = self.model.base_model(
                 input_ids=ids_BN,
-                attention_mask=_additive(seen_BNN, self.model.dtype),
+                attention_mask=self._mask(seen_BNN),
                 position_ids=self._positions(places_BN),
                 past_key_values=cache,
                 use_cache=True,
@@ -111,6 +113,17 @@ class DecoderOnly(nn.Module):
         """Write the model as transformers does, from a gathered state dict of this module."""
         own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
         self.model.save_pretrained(folder, state_dict=own)
+
+    def _mask(self, seen_BQN: Tensor) -> Any:
+        """Who sees whom, as the model's attention implementation wants to know it."""
+        if self.model.config._attn_implementation == "flex_attention":
+            B, Q, N = seen_BQN.shape
+            return create_block_mask(
+                lambda b, _head, query, key: seen_BQN[b, query, key],
+                B, None, Q, N, seen_BQN.device.type,
+            )  # fmt: skip
+        mask_BQN = torch.zeros_like(seen_BQN, dtype=self.model.dtype)
+        return mask_BQN.masked_fill(~seen_BQN, torch.finfo(mask_BQN.dtype).min)[:, None]
 
     def _positions(self, places_BN: Tensor) -> Tensor:
         """Position ids: a table of positions has no negative ones, so they count from its end."""
@@ -157,9 +170,3 @@ class DecoderOnly(nn.Module):
             seen_BNN &= ~(is_answer_N[:, None] & rationale_BN[:, None])
         # Padding sees itself: an attention over nothing is not a number.
         return ids_BN, places_BN, seen_BNN | torch.eye(len(choice_N), device=device).bool()
-
-
-def _additive(seen_BNN: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask that every attention implementation with 4-D masks adds to its logits."""
-    mask_BNN = torch.zeros_like(seen_BNN, dtype=dtype)
-    return mask_BNN.masked_fill(~seen_BNN, torch.finfo(dtype).min)[:, None]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from knife.errors import UserError, nearest
 
-EMBEDDED = {"tiny-t5": Path(__file__).parents[1] / "assets" / "tiny_t5"}
+_ASSETS = Path(__file__).parents[1] / "assets"
+EMBEDDED = {"tiny-t5": _ASSETS / "tiny_t5", "tiny-llama": _ASSETS / "tiny_llama"}
 # Weights as safetensors, configs and tokenizers: nothing that could be run.
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
@@ -37,7 +38,7 @@ class ModelSource:
 
 
 def find_model(name: str, key: str) -> ModelSource:
-    """Resolve `tiny-t5`, a local folder or a hub id; `key` is the config key that named it.
+    """Resolve a model of the package, a local folder or a hub id; `key` is the config key.
 
     Raises:
         UserError: there is no such model, it has no safetensors, or the hub is out of reach.

@@ -37,6 +37,7 @@ def test_a_recipes_head_says_what_it_answers_and_how_to_start_it(name: str) -> N
 def test_recipes_are_those_that_we_promise() -> None:
     assert set(recipes()) == {
         "demo",
+        "demo-decoder",
         "creatures-full",
         "cose-minilm",
         "strategyqa-t5-base",

@@ -1,14 +1,14 @@
-"""The embedded world: balanced, apart, true to its rationales, and legible to the tiny T5."""
+"""The embedded world: balanced, apart, true to its rationales, and legible to the tiny models."""
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from small import batch_of, tokens_of
+from transformers import AutoTokenizer
 
 from knife.config import World
 from knife.data.creatures import (
@@ -20,8 +20,9 @@ from knife.data.creatures import (
 )
 from knife.data.example import Example, Splits
 from knife.errors import UserError
+from knife.method.backbone import load_backbone
+from knife.method.model_source import EMBEDDED
 
-ASSET = Path(__file__).resolve().parents[2] / "knife" / "assets" / "tiny_t5"
 SMALL = World(creatures=24, train=120, dev=40, test=80, cue=0.5, which=0.25, seed=3)
 PLAIN = SMALL.model_copy(update={"cue": 0.0, "which": 0.0})
 VALUES = {value for attribute in ATTRIBUTES for value in attribute.values}
@@ -182,28 +183,26 @@ def test_any_world_is_whole_or_refused(
 
 def test_names_are_apart_and_two_tokens_each() -> None:
     assert len(set(WORLD_NAMES)) == 64
-    tokenizer = AutoTokenizer.from_pretrained(ASSET)
-    for first in FIRST_SYLLABLES:
-        for second in SECOND_SYLLABLES:
-            assert tokenizer.tokenize(first + second) == [first, "##" + second]
+    for asset in EMBEDDED.values():
+        tokenizer = AutoTokenizer.from_pretrained(asset)
+        for first in FIRST_SYLLABLES:
+            for second in SECOND_SYLLABLES:
+                assert tokenizer.tokenize(first + second) == [first, "##" + second]
 
 
-def test_the_tiny_t5_knows_every_word() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(ASSET)
-    for example in every(creatures(SMALL)):
-        choices = " ".join(f"({'ab'[i]}) {c}" for i, c in enumerate(example.choices))
-        for text in (
-            f"question: {example.question} choices: {choices}",
-            f"explanation: {example.rationale}",
-            *example.choices,
-        ):
-            ids = tokenizer(text)["input_ids"]
+@pytest.mark.parametrize("model", EMBEDDED)
+def test_the_tiny_models_know_every_word(model: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED[model])
+    tokens, _ = tokens_of(EMBEDDED[model], every(creatures(SMALL)))
+    for example in tokens:
+        for ids in (example.input_ids, example.rationale_ids, *example.choice_ids):
             assert tokenizer.unk_token_id not in ids
-            assert ids[-1] == tokenizer.eos_token_id
+        assert all(ids[-1] == tokenizer.eos_token_id for ids in example.choice_ids)
 
 
-def test_the_tiny_t5_is_small_and_loads() -> None:
-    files = [path for path in ASSET.iterdir() if path.is_file()]
+@pytest.mark.parametrize(("model", "kind"), [("tiny-t5", "t5"), ("tiny-llama", "llama")])
+def test_the_tiny_models_are_small_and_load(model: str, kind: str) -> None:
+    files = [path for path in EMBEDDED[model].iterdir() if path.is_file()]
     assert {path.name for path in files} == {
         "config.json",
         "model.safetensors",
@@ -211,31 +210,22 @@ def test_the_tiny_t5_is_small_and_loads() -> None:
         "tokenizer_config.json",
     }
     assert sum(path.stat().st_size for path in files) < 2_000_000
-    model = AutoModelForSeq2SeqLM.from_pretrained(ASSET)
-    assert model.dtype == torch.float32
-    assert model.config.model_type == "t5"
-    assert 150_000 < model.num_parameters() < 250_000
+    loaded = load_backbone(EMBEDDED[model]).model
+    assert loaded.dtype == torch.float32
+    assert loaded.config.model_type == kind
+    assert 150_000 < loaded.num_parameters() < 250_000
 
 
-def test_the_tiny_t5_reads_facts_that_it_has_never_seen() -> None:
-    # With rationale and without bottleneck it needs no training at all; without, it must guess.
-    tokenizer = AutoTokenizer.from_pretrained(ASSET)
-    model = AutoModelForSeq2SeqLM.from_pretrained(ASSET).eval()
-    examples = creatures(PLAIN).test
-    right = {True: 0, False: 0}
-    for explained in right:
-        for example in examples:
-            text = f"question: {example.question} choices: (a) yes (b) no"
-            ids = tokenizer(text)["input_ids"]
-            if explained:
-                ids += tokenizer(f"explanation: {example.rationale}")["input_ids"]
-            losses = [
-                model(
-                    input_ids=torch.tensor([ids]),
-                    labels=torch.tensor([tokenizer(choice)["input_ids"]]),
-                ).loss.item()
-                for choice in example.choices
-            ]
-            right[explained] += losses[example.answer] < losses[1 - example.answer]
-    assert right[True] / len(examples) > 0.95
-    assert right[False] / len(examples) < 0.7
+@pytest.mark.parametrize("model", EMBEDDED)
+def test_the_tiny_models_read_facts_that_they_have_never_seen(model: str) -> None:
+    # With rationale and without bottleneck they need no training at all; without, they must guess.
+    backbone = load_backbone(EMBEDDED[model], bottleneck=False).eval()
+    tokens, pad = tokens_of(EMBEDDED[model], creatures(PLAIN).test)
+    accuracy = {}
+    for explained in (True, False):
+        batch = batch_of(tokens, pad, rationale=explained)
+        with torch.no_grad():
+            right = backbone(batch).scores_BC.argmax(-1) == batch.answer_B
+        accuracy[explained] = float(right.float().mean())
+    assert accuracy[True] > 0.95
+    assert accuracy[False] < 0.7

@@ -1,6 +1,7 @@
 """What a decoder-only backbone alone must do: positions, who sees whom, every family."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,16 @@ def test_attention_implementations_give_the_same_scores(family_folder: Path) -> 
     assert backbone.model.config._attn_implementation == "sdpa"
     fused = scores_of(backbone, tokens, pad)
     backbone.model.set_attn_implementation("eager")
+    torch.testing.assert_close(scores_of(backbone, tokens, pad), fused, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="flex attention is compiled by g++")
+def test_flex_attention_gives_the_same_scores(tiny_llama: Path) -> None:
+    """Forward alone: on a CPU it has no backward pass."""
+    tokens, pad = tokens_of(tiny_llama, EXAMPLES)
+    backbone = load_backbone(tiny_llama).eval()
+    fused = scores_of(backbone, tokens, pad)
+    backbone.model.set_attn_implementation("flex_attention")
     torch.testing.assert_close(scores_of(backbone, tokens, pad), fused, atol=1e-5, rtol=1e-5)
 
 
