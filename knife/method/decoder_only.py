@@ -116,7 +116,9 @@ class DecoderOnly(nn.Module):
 
     def _mask(self, seen_BQN: Tensor) -> Any:
         """Who sees whom, as the model's attention implementation wants to know it."""
-        if self.model.config._attn_implementation == "flex_attention":
+        implementation = self.model.config._attn_implementation
+        assert "flash" not in implementation, "FlashAttention takes no mask of ours"
+        if implementation == "flex_attention":
             B, Q, N = seen_BQN.shape
             return create_block_mask(
                 lambda b, _head, query, key: seen_BQN[b, query, key],
