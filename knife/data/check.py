@@ -1,5 +1,6 @@
 """What a user should know of the data before anything is trained on it."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +10,30 @@ from statistics import fmean
 from typing import Any
 
 from knife.data.example import Example, Splits
+from knife.data.leaks import RationaleOnly, rationale_only
+from knife.data.near import NearDuplicates, near_duplicates
 from knife.data.subset import class_names, share_choices
 
 SHARE_WITH_RATIONALE = 0.1
+_QUANTILES = (0.05, 0.5, 0.95, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How many words texts have: mean, the 5 %, 50 % and 95 % quantiles, and the most."""
+
+    mean: float
+    low: int
+    median: int
+    high: int
+    most: int
+
+    def __str__(self) -> str:
+        """All of them, for people."""
+        return (
+            f"{self.mean:.1f} (5 % of them at most {self.low}, half {self.median}, "
+            f"95 % {self.high}, all {self.most})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,31 +42,43 @@ class SplitReport:
 
     Attributes:
         examples: their number.
-        fewest_choices, most_choices: over the examples.
+        open: whether the answers are written freely.
+        fewest_choices, most_choices: over the examples; 0 where answers are open.
         answers: how many examples each answer has, the most frequent first: by its text where
-            all examples share one set of choices, or else by its index.
+            all examples share one set of choices or answers are open, or else by its index.
         rationales: number of examples that have one.
-        question_words, rationale_words: mean number of words; None where there is none.
+        question_words, rationale_words: how many words they have; None where there is none.
         leakage: share of the rationales that say the answer's text, as whole words in either
             case; None without rationales, and where all examples share one set of choices (that
             a rationale says "no" tells nothing).
     """
 
     examples: int
+    open: bool
     fewest_choices: int
     most_choices: int
     answers: dict[str, int]
     rationales: int
-    question_words: float | None
-    rationale_words: float | None
+    question_words: Words | None
+    rationale_words: Words | None
     leakage: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the splits hold, by name, and what was decided or found on the way."""
+    """What the splits hold, by name, and what was decided or found on the way.
+
+    Attributes:
+        splits: train, dev and test.
+        rationale_only: what a cheap model tells from the rationales of train alone; None where
+            there are too few, or answers are open.
+        near_duplicates: of dev and of test, to train.
+        notes: one sentence each.
+    """
 
     splits: dict[str, SplitReport]
+    rationale_only: RationaleOnly | None
+    near_duplicates: dict[str, NearDuplicates]
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,6 +92,14 @@ class Report:
             lines.append(f"{name}: {split.examples} examples")
             if split.examples:
                 lines += [f"  {line}" for line in _lines(split)]
+            if name == "train" and self.rationale_only:
+                only = self.rationale_only
+                lines.append(
+                    f"  answers told from the rationale alone: {_percent(only.accuracy)} "
+                    f"(chance: {_percent(only.chance)})"
+                )
+            if name in self.near_duplicates and split.examples:
+                lines += _near_lines(self.near_duplicates[name], split.examples)
         return lines + [f"note: {note}" for note in self.notes]
 
 
@@ -66,6 +108,8 @@ def check(splits: Splits) -> Report:
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
     return Report(
         {name: _check_split(examples) for name, examples in parts.items()},
+        rationale_only(splits.train),
+        {name: near_duplicates(splits.train, parts[name]) for name in ("dev", "test")},
         list(dict.fromkeys([*splits.notes, *repeated_questions(splits)])),
     )
 
@@ -104,35 +148,60 @@ def rationale_faults(
 
 def _check_split(examples: Sequence[Example]) -> SplitReport:
     rationales = [example.rationale for example in examples if example.rationale is not None]
-    numbers = [len(example.choices) for example in examples]
+    opened = any(example.open for example in examples)
+    numbers = [] if opened else [len(example.choices) for example in examples]
+    names = [e.choices[e.answer] for e in examples] if opened else class_names(examples)
     leakage = None
-    if rationales and not share_choices(examples):
+    if rationales and (opened or not share_choices(examples)):
         leakage = sum(map(_says_answer, examples)) / len(rationales)
     return SplitReport(
         examples=len(examples),
+        open=opened,
         fewest_choices=min(numbers, default=0),
         most_choices=max(numbers, default=0),
-        answers=dict(Counter(class_names(examples)).most_common()),
+        answers=dict(Counter(names).most_common()),
         rationales=len(rationales),
-        question_words=_mean_words([example.question for example in examples]),
-        rationale_words=_mean_words(rationales),
+        question_words=_word_counts([example.question for example in examples]),
+        rationale_words=_word_counts(rationales),
         leakage=leakage,
     )
 
 
 def _lines(split: SplitReport) -> list[str]:
-    numbers = sorted({split.fewest_choices, split.most_choices})
-    shares = (f"{name} {_percent(n / split.examples)}" for name, n in split.answers.items())
-    lines = [
-        f"choices: {' to '.join(map(str, numbers))}",
-        f"answers: {', '.join(shares)}",
-        f"words in a question: {split.question_words:.1f}",
+    lines = _open_lines(split) if split.open else _choice_lines(split)
+    lines += [
+        f"words in a question: {split.question_words}",
         f"rationales: {split.rationales} ({_percent(split.rationales / split.examples)})",
     ]
     if split.rationale_words is not None:
-        lines.append(f"words in a rationale: {split.rationale_words:.1f}")
+        lines.append(f"words in a rationale: {split.rationale_words}")
     if split.leakage is not None:
         lines.append(f"rationales that say the answer: {_percent(split.leakage)}")
+    return lines
+
+
+def _open_lines(split: SplitReport) -> list[str]:
+    answer, number = next(iter(split.answers.items()))
+    share = _percent(number / split.examples)
+    return [f"open answers: {len(split.answers)} different, {share} of them {answer!r}"]
+
+
+def _choice_lines(split: SplitReport) -> list[str]:
+    numbers = sorted({split.fewest_choices, split.most_choices})
+    shares = (f"{name} {_percent(n / split.examples)}" for name, n in split.answers.items())
+    return [f"choices: {' to '.join(map(str, numbers))}", f"answers: {', '.join(shares)}"]
+
+
+def _near_lines(near: NearDuplicates, total: int) -> list[str]:
+    lines = [
+        f"  near-duplicates in train: {near.count} of {total} questions "
+        f"(similarity {near.threshold:g} or more)"
+    ]
+    if near.count:
+        own, other = (
+            f"{text!r} ({name})" for text, name in zip(near.questions, near.ids, strict=True)
+        )
+        lines.append(f"    the nearest, {near.similarity:.2f}: {own} and {other} of train")
     return lines
 
 
@@ -155,8 +224,13 @@ def _bare_words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-def _mean_words(texts: Sequence[str]) -> float | None:
-    return fmean(len(text.split()) for text in texts) if texts else None
+def _word_counts(texts: Sequence[str]) -> Words | None:
+    if not texts:
+        return None
+    counts = sorted(len(text.split()) for text in texts)
+    # The smallest number that so large a share of the texts does not exceed.
+    found = (counts[math.ceil(share * len(counts)) - 1] for share in _QUANTILES)
+    return Words(fmean(counts), *found)
 
 
 def _percent(share: float) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from knife.data.check import check, rationale_faults, repeated_questions
+from knife.data.check import Words, check, rationale_faults, repeated_questions
 from knife.data.example import Example, Splits
 
 TRAIN = [
@@ -29,8 +29,8 @@ def test_counts_of_a_split() -> None:
     assert train.answers == {"answer index 0": 2, "answer index 1": 2}
     assert dev.answers == {"answer 'yes'": 2, "answer 'no'": 1}
     assert (train.rationales, dev.rationales, test.rationales) == (3, 2, 0)
-    assert train.question_words == pytest.approx((4 + 3 + 5 + 2) / 4)
-    assert train.rationale_words == pytest.approx((5 + 5 + 5) / 3)
+    assert train.question_words == Words(mean=(4 + 3 + 5 + 2) / 4, low=2, median=3, high=5, most=5)
+    assert train.rationale_words == Words(5, 5, 5, 5, 5)
     assert (test.question_words, test.rationale_words) == (None, None)
 
 
@@ -65,9 +65,9 @@ def test_report_as_dict_and_lines() -> None:
         "train: 4 examples",
         "  choices: 2 to 3",
         "  answers: answer index 0 50 %, answer index 1 50 %",
-        "  words in a question: 3.5",
+        "  words in a question: 3.5 (5 % of them at most 2, half 3, 95 % 5, all 5)",
         "  rationales: 3 (75 %)",
-        "  words in a rationale: 5.0",
+        "  words in a rationale: 5.0 (5 % of them at most 5, half 5, 95 % 5, all 5)",
         "  rationales that say the answer: 66.7 %",
     ]
     assert report.lines()[-2:] == [
@@ -80,6 +80,24 @@ def test_notes_are_not_said_twice() -> None:
     splits = Splits(TRAIN, TRAIN, [])
     noted = Splits(TRAIN, TRAIN, [], notes=repeated_questions(splits))
     assert check(noted).notes == check(splits).notes
+
+
+def test_open_answers_are_counted_as_such() -> None:
+    examples = [
+        Example("1", "Where do owls sleep?", ("in a tree",), 0, "They rest in a tree at day."),
+        Example("2", "Where do bats sleep?", ("in a cave",), 0, "They hang from rock."),
+        Example("3", "Where do jays sleep?", ("in a tree",), 0, "They nest up there."),
+    ]
+    report = check(Splits(examples, examples[:1], []))
+    train = report.splits["train"]
+    assert (train.open, train.fewest_choices) == (True, 0)
+    assert train.leakage == pytest.approx(1 / 3)
+    assert report.rationale_only is None
+    assert report.lines()[:2] == [
+        "train: 3 examples",
+        "  open answers: 2 different, 66.7 % of them 'in a tree'",
+    ]
+    assert not any("choices" in line for line in report.lines())
 
 
 def make(with_rationale: int, without: int) -> list[Example]:

@@ -1,0 +1,125 @@
+"""How well the answer can be told from the rationale alone, by a cheap classifier of words."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from knife.data.example import Example
+from knife.data.subset import share_choices
+
+FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RationaleOnly:
+    """What a model that sees rationales and choices, but no question, gets right.
+
+    Attributes:
+        accuracy: cross-validated, from 0 to 1; where choices tie, their share of the tie.
+        chance: what guessing without the rationale comes to: the most frequent answer's share
+            where all examples share one set of choices, or else the mean of 1 / choices.
+        examples: how many have a rationale with words.
+    """
+
+    accuracy: float
+    chance: float
+    examples: int
+
+
+def rationale_only(examples: Sequence[Example]) -> RationaleOnly | None:
+    """Cross-validate a logistic regression that sees rationales alone, in five parts.
+
+    Where all examples share one set of choices its features are the words and pairs of words of
+    the rationale (TF-IDF), and it predicts the answer's text. Elsewhere it weighs how much of each
+    choice the rationale says, and takes the choice that weighs most.
+
+    None where the answers are open, or where some answer has fewer than five rationales.
+    """
+    explained = [example for example in examples if _words(example.rationale)]
+    if len(explained) < FOLDS or explained[0].open:
+        return None
+    return _shared_choices(explained) if share_choices(examples) else _own_choices(explained)
+
+
+def _shared_choices(examples: list[Example]) -> RationaleOnly | None:
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+
+    answers = np.array([example.choices[example.answer] for example in examples])
+    _, counts = np.unique(answers, return_counts=True)
+    if len(counts) < 2 or counts.min() < FOLDS:
+        return None
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", sublinear_tf=True),
+        LogisticRegression(solver="newton-cg"),
+    )
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    found = cross_val_predict(model, [_words(e.rationale) for e in examples], answers, cv=folds)
+    right = float((found == answers).mean())
+    return RationaleOnly(right, float(counts.max() / len(answers)), len(examples))
+
+
+def _own_choices(examples: list[Example]) -> RationaleOnly:
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    numbers = [len(example.choices) for example in examples]
+    groups = np.repeat(np.arange(len(examples)), numbers)
+    right = np.concatenate([np.arange(len(e.choices)) == e.answer for e in examples])
+    weights = cross_val_predict(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        _overlaps(examples, groups),
+        right,
+        groups=groups,
+        cv=GroupKFold(FOLDS, shuffle=True, random_state=0),
+        method="decision_function",
+    )
+    starts = np.cumsum([0, *numbers[:-1]])
+    best = np.maximum.reduceat(weights, starts)[groups]
+    tied = np.isclose(weights, best)
+    shares = np.add.reduceat(tied & right, starts) / np.add.reduceat(tied, starts, dtype=int)
+    chance = float(np.mean(1 / np.array(numbers)))
+    return RationaleOnly(float(shares.mean()), chance, len(examples))
+
+
+def _overlaps(examples: list[Example], groups: Any) -> Any:
+    """For every choice of every example, how much of it the rationale says: cosine of TF-IDF over
+    words and over word beginnings, share of its words, and all of it in a row; each also as what
+    it is above the best of the example's choices."""
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    rationales = [_words(example.rationale) for example in examples]
+    choices = [_words(choice) for example in examples for choice in example.choices]
+    columns = []
+    for pattern in (r"\w+", r"\b\w{1,4}"):
+        vectorizer = TfidfVectorizer(token_pattern=pattern).fit(rationales + choices)
+        of_rationales = vectorizer.transform(rationales)[groups]
+        of_choices = vectorizer.transform(choices)
+        columns.append(np.asarray(of_rationales.multiply(of_choices).sum(axis=1)).ravel())
+    said = [(choice.split(), rationales[row]) for choice, row in zip(choices, groups, strict=True)]
+    known = [set(rationale.split()) for rationale in rationales]
+    columns.append(
+        np.array(
+            [
+                sum(word in known[row] for word in words) / max(len(words), 1)
+                for (words, _), row in zip(said, groups, strict=True)
+            ]
+        )
+    )
+    columns.append(np.array([f" {' '.join(w)} " in f" {rationale} " for w, rationale in said]))
+    values = np.column_stack(columns).astype(float)
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    best = np.maximum.reduceat(values, starts)[groups]
+    return np.hstack([values, values - best])
+
+
+def _words(text: str | None) -> str:
+    return " ".join(re.findall(r"\w+", (text or "").casefold()))
