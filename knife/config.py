@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from knife.ablations import ablations
 from knife.errors import UserError, nearest, raise_faults
 
 Method = Literal[
@@ -164,7 +165,9 @@ class Scale(Section):
     A share of a GPU (`gpus_per_worker: 0.25`) lets so many one-worker jobs share one. `placement`
     fills host after host (pack) or uses as many hosts as it can (spread). With `min_workers` a run
     goes on with fewer workers while hosts are lost, and grows back to `workers`. A worker that ends
-    no batch in `hang_seconds` is taken to hang, and replaced.
+    no batch in `hang_seconds` is taken to hang, and replaced. Trainings use `attention` (null:
+    what transformers takes by itself), `gradient_checkpointing` (less memory, more time) and
+    `compile` (torch.compile).
     """
 
     launcher: Literal["ray", "process"] = "ray"
@@ -174,6 +177,9 @@ class Scale(Section):
     gpus_per_worker: float = Field(0, ge=0, le=1)
     zero_stage: int = Field(0, ge=0, le=3)
     precision: Literal["fp32", "bf16"] = "fp32"
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    gradient_checkpointing: bool = False
+    compile: bool = False
     checkpoint_steps: int = Field(500, ge=1)
     hang_seconds: float = Field(600, gt=0)
 
@@ -211,8 +217,6 @@ class Variant(Section):
     prompt: dict[str, Any] = {}
 
 
-# Weights of an ablation where `knife` itself has none: the default, and that of the task loss.
-ABLATED_INPUT_WEIGHT, ABLATED_OUTPUT_WEIGHT = 30.0, 1.0
 VARIANT_PARTS = ("data", "model", "align", "teacher", "student", "prompt")
 
 
@@ -252,18 +256,8 @@ class RunConfig(Section):
         return own + (self._ablations() if self.ablate and "knife" in self.methods else [])
 
     def _ablations(self) -> list[Variant]:
-        """What `knife` differs from in one thing each: what is aligned, whether the bottleneck
-        stands, whether rationales fit their questions."""
-        weight_in = self.align.input.weight or ABLATED_INPUT_WEIGHT
-        weight_out = self.align.output.weight or ABLATED_OUTPUT_WEIGHT
-        changes: dict[str, dict[str, Any]] = {
-            "input-only": {"align": _weights(weight_in, 0)},
-            "output-only": {"align": _weights(0, weight_out)},
-            "input-and-output": {"align": _weights(weight_in, weight_out)},
-            "no-bottleneck": {"teacher": {"bottleneck": False}},
-            "shuffled": {"data": {"rationale": "shuffled"}},
-        }
         plain = self.model_dump()
+        changes = ablations(self.align.input.weight, self.align.output.weight)
         return [
             Variant(name=name, method="knife", **change)
             for name, change in changes.items()
@@ -279,10 +273,6 @@ class RunConfig(Section):
         changes: dict[str, Any] = {part: getattr(variant, part) for part in VARIANT_PARTS}
         changes |= {"methods": [variant.method], "ablate": False}
         return parse(merge(self.model_dump(), changes), f"methods.{variant.name}.")
-
-
-def _weights(weight_in: float, weight_out: float) -> dict[str, Any]:
-    return {"input": {"weight": weight_in}, "output": {"weight": weight_out}}
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

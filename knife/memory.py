@@ -168,7 +168,14 @@ def training_need(
     """What each worker of a training needs; `teacher` is what it holds of an online teacher or of
     stored states."""
     rows = max(1, training.batch_size // (scale.workers * training.accumulate))
-    kept = activations(shape, lengths, rows, scale.precision, rationale=rationale)
+    kept = activations(
+        shape,
+        lengths,
+        rows,
+        scale.precision,
+        rationale=rationale,
+        again=scale.gradient_checkpointing,
+    )
     return _need(shape, scale, kept, teacher, gpu=gpu)
 
 
@@ -245,9 +252,18 @@ def _sent(stage: int, count: int) -> int:
 
 
 def activations(
-    shape: Shape, lengths: Lengths, rows: int, precision: str, *, rationale: bool
+    shape: Shape,
+    lengths: Lengths,
+    rows: int,
+    precision: str,
+    *,
+    rationale: bool,
+    again: bool = False,
 ) -> int:
     """What the forward pass of `rows` examples keeps for the backward pass, padded to the longest.
+
+    With gradient checkpointing (`again`), that is the states between layers, and one layer at a
+    time whose activations are computed again.
 
     Counted from the tensors that transformers' T5, BERT, GPT-2 and Llama layers save in training,
     attention as on a CPU: fused attention on a GPU keeps no probabilities, and needs less.
@@ -270,11 +286,13 @@ def activations(
             layer = (4 + 2 * masks) * wide * hidden + 5 * wide * shape.feed_forward
             layer += attention + probabilities * length
         ends = (4 + wide) * hidden + wide * length
-        return rows * (length * (shape.layers * layer + ends) + scores)
+        stack = _stack([(shape.layers, layer, wide * hidden)], again=again)
+        return rows * (length * (stack + ends) + scores)
     if shape.family == "encoder":
         between = 2 * wide * shape.feed_forward
         layer = (4 + 2 * masks) * wide * hidden + between + attention + probabilities * length
-        return rows * length * (shape.layers * layer + 4 * wide * hidden)
+        stack = _stack([(shape.layers, layer, wide * hidden)], again=again)
+        return rows * length * (stack + 4 * wide * hidden)
     between = ((6 if shape.gated else 1) + 2 * masks) * wide * shape.feed_forward
     # T5 computes its norms in fp32, and keeps a copy.
     norm = ((3 + masks) * wide + (4 if wide == 2 else 0)) * hidden
@@ -282,7 +300,22 @@ def activations(
     decoder = answer * (3 * norm + between + attention + (4 + wide) * inner)
     decoder += answer * probabilities * (answer + length) + length * 2 * 4 * inner
     ends = norm * (length + answer)
-    return rows * (shape.layers * encoder + shape.decoder_layers * decoder + ends + scores)
+    stack = _stack(
+        [
+            (shape.layers, encoder, length * wide * hidden),
+            (shape.decoder_layers, decoder, answer * wide * hidden),
+        ],
+        again=again,
+    )
+    return rows * (stack + ends + scores)
+
+
+def _stack(kinds: list[tuple[int, int, int]], *, again: bool) -> int:
+    """What layers keep: of each kind their number, the activations and the states of one."""
+    if not again:
+        return sum(count * activations for count, activations, _ in kinds)
+    largest = max(activations for _, activations, _ in kinds)
+    return sum(count * states for count, _, states in kinds) + largest
 
 
 def states_bytes(

@@ -11,6 +11,7 @@ from knife.errors import UserError, raise_faults
 from knife.memory import Need
 from knife.method.alignment import layer_map, projection_faults
 from knife.needs import stage_needs
+from knife.plan_scale import scale_faults
 from knife.plan_sources import SourceReader
 from knife.plan_stages import StageMaker, data_key
 from knife.store import fingerprint, store_faults
@@ -72,7 +73,7 @@ def plan_run(
     reader = reader or SourceReader()
     for variant in config.variants():
         try:
-            _add_variant(plan, variant, reader)
+            _add_variant(plan, variant, reader, elsewhere=elsewhere)
         except UserError as error:
             faults += error.faults
     raise_faults(dict.fromkeys(faults))
@@ -122,10 +123,12 @@ def inputs(stage: Stage) -> list[tuple[str, str]]:
     return []
 
 
-def _add_variant(plan: Plan, variant: Variant, reader: SourceReader) -> None:
+def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewhere: bool) -> None:
     config = plan.config.of(variant)
     sources = reader.read(config, variant)
     plan.notes += sources.notes
+    known = {"model.student": sources.student, "model.teacher": sources.teacher}
+    raise_faults(scale_faults(config.scale, known, elsewhere=elsewhere))
     plan.data[data_key(sources.splits)] = sources.splits
     own = any((variant.data, variant.model, variant.teacher))
     maker = StageMaker(config, variant, sources, own)

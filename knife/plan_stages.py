@@ -167,11 +167,18 @@ class StageMaker:
         return method in READS_RATIONALES or (method == "prompt" and self.config.prompt.rationales)
 
     def _common(self) -> dict[str, Any]:
-        return {
+        scale = self.config.scale
+        # They round otherwise, and may draw other dropout; each stands in a key where it is set.
+        chosen = {
+            "attention": scale.attention,
+            "gradient_checkpointing": scale.gradient_checkpointing,
+            "compile": scale.compile,
+        }
+        return {name: value for name, value in chosen.items() if value} | {
             "version": METHOD_VERSION,
             "libraries": {name: version(name) for name in _LIBRARIES},
             "max_tokens": self.config.data.max_tokens,
-            "precision": self.config.scale.precision,
+            "precision": scale.precision,
         }
 
     def _shared(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from knife.method.backbone import load_backbone
 from knife.method.objective import Objective
 from knife.train.context import Context
 from knife.train.engine import start_engine
+from knife.train.scaled import scaled
 
 _MARK = "measured: "
 
@@ -49,7 +50,11 @@ def measure(folder: Path, scale: Scale, batch: Batch, context: Context) -> Measu
         activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=True
     ) as profiler:
         engine = start_engine(
-            Objective(load_backbone(folder)), training, scale, context.world_size, 10
+            Objective(scaled(load_backbone(folder), scale)),
+            training,
+            scale,
+            context.world_size,
+            10,
         )
         _step(engine, batch, lambda _: None)
         mark("start")

@@ -22,6 +22,7 @@ ROWS = [
     {"recording"},
     {"plan"},
     {"plan_stages"},
+    {"plan_scale"},
     {"needs"},
     {"plan_sources"},
     {"plan_preambles"},
@@ -35,6 +36,7 @@ ROWS = [
     {"bucket"},
     {"exits"},
     {"config"},
+    {"ablations"},
     {"errors"},
 ]
 FILES = sorted(HOUSE.rglob("*.py"))

@@ -18,6 +18,7 @@ from knife.train.loop import Job, train
 from knife.train.model_settings import ModelSettings
 from knife.train.place import Place, load_published
 from knife.train.prompting import keep_untrained, student_preamble
+from knife.train.scaled import scaled
 from knife.train.stage import StudentStage, TeacherStage
 
 TeacherSource = Callable[[Rows, Batch], TeacherBatch]
@@ -53,6 +54,7 @@ def train_teacher(stage: TeacherStage, place: Place) -> None:
         scale=place.scale,
         seed=stage.seed,
     )
+    scaled(backbone, place.scale)
     train(Objective(backbone), job, place.work, place.context, place.mirror(stage))
 
 
@@ -109,6 +111,7 @@ def train_student(stage: StudentStage, place: Place) -> None:
         scale=place.scale,
         seed=stage.seed,
     )
+    scaled(backbone, place.scale)
     train(objective, job, place.work, place.context, place.mirror(stage))
 
 

@@ -75,6 +75,10 @@ CHANGES: dict[str, set[str]] = {
     "data.max_tokens=200": EVERYTHING,
     "data.world.test=22": TESTS | {"data"},
     "scale.precision=bf16": EVERYTHING,
+    "scale.attention=eager": EVERYTHING,
+    "scale.gradient_checkpointing=true": EVERYTHING,
+    "scale.compile=true": EVERYTHING,
+    "align.input.tokens=content": KNIFE,
     "name=other": set(),
 }
 NO_CHANGES = [
@@ -83,6 +87,7 @@ NO_CHANGES = [
     "scale.checkpoint_steps=7",
     "align.output.target=choices",
     "track.experiment=other",
+    "align.projection=false",
     # The order and the number of methods and seeds change no single result.
     "methods=[teacher_init, knife, finetune]",
     "align.input.layers=[[3, 3]]",

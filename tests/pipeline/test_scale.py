@@ -1,0 +1,53 @@
+"""Scale keys that a model or a machine cannot give are refused before a start."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import small_config
+
+from knife.errors import UserError
+from knife.plan import plan_run
+
+
+def faults(store: Path, model: Path | None = None, **scale: Any) -> list[str]:
+    changes: dict[str, Any] = {"scale": scale, "methods": ["finetune"]}
+    if model:
+        changes["model"] = {"teacher": str(model), "student": str(model)}
+    try:
+        plan_run(small_config(store, **changes))
+    except UserError as error:
+        return error.faults
+    return []
+
+
+def test_attention_that_a_model_lacks(tmp_path: Path, tiny_llama: Path, tiny_bert: Path) -> None:
+    for attention in (None, "eager", "sdpa"):
+        assert faults(tmp_path, attention=attention) == []
+    assert faults(tmp_path, attention="flash_attention_2") == [
+        "scale.attention: flash_attention_2 is not there for T5ForConditionalGeneration "
+        "(model.student); give sdpa, eager or null"
+    ]
+    assert faults(tmp_path, tiny_llama, attention="flash_attention_2") == [
+        "scale.attention: flash_attention_2 takes no mask of who sees whom, which keeps the "
+        "choices apart in model.student (LlamaForCausalLM); give sdpa, eager or null"
+    ]
+    # Nothing is wrong with the model: the launcher 'ray' has no GPU by default.
+    bert = faults(tmp_path, tiny_bert, attention="flash_attention_2", launcher="ray")
+    assert bert == [
+        "scale.attention: flash_attention_2 computes in bf16 alone, but scale.precision is fp32",
+        "scale.attention: flash_attention_2 needs a GPU, but workers have none; set "
+        "scale.gpus_per_worker=1",
+    ]
+    with pytest.raises(UserError, match=r"scale\.attention"):
+        small_config(tmp_path, scale={"attention": "flash"})
+
+
+def test_compilation_for_a_cpu_needs_a_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert faults(tmp_path, gradient_checkpointing=True) == []
+    # A path without programs; the launcher 'ray' computes on a CPU by default.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (fault,) = faults(tmp_path, compile=True, launcher="ray")
+    assert fault.startswith("scale.compile: needs a C++ compiler to compile for a CPU")
