@@ -180,6 +180,28 @@ def show(
         print("\n".join(shown(used_splits(settings).train[:number], settings, model)))
 
 
+@data_app.command()
+def score(
+    config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score the rationales of a run's test split: RQ, LAS and REV, with the run's own models."""
+    with exits("nothing is lost: the same command goes on from here"):
+        from knife.config import read
+        from knife.display import display
+        from knife.recipe_files import find_config
+        from knife.report.rationale_table import render
+        from knife.run_command import stdout_to_stderr
+        from knife.score import score as score_run
+
+        settings = read(find_config(config), overrides)
+        with stdout_to_stderr():
+            result = score_run(settings, display)
+        _print(result.to_dict() if as_json else render(result.scores))
+        say(*(f"note: {note}" for note in result.notes), f"by example: {result.folder}")
+
+
 @app.command()
 def ls() -> None:
     """List the ready recipes."""

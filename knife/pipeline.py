@@ -138,7 +138,7 @@ def run(config: RunConfig, display: Display) -> Result:
                 follow(plan, runs, follower)
                 if missing:
                     with display(missing, plan, follower):
-                        _make(missing, store.address, config.scale)
+                        make_stages(missing, store.address, config.scale)
                 found = conclude(plan, store)
                 write_json(folder / "verdict.json", found.to_dict())
                 store.keep(folder)
@@ -167,7 +167,8 @@ def refuse_what_cannot_fit(plan: Plan) -> None:
     plan.notes += room_notes(plan.needs, stages, room)
 
 
-def _make(stages: list[Stage], store: str, scale: Scale) -> None:
+def make_stages(stages: list[Stage], store: str, scale: Scale) -> None:
+    """Make stages in one worker group, or in this process."""
     if scale.launcher == "ray":
         from knife.cluster.launch import launch
 

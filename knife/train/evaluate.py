@@ -195,8 +195,9 @@ def predictions(
 ) -> list[dict[str, Any]]:
     """One JSON-ready row an example.
 
-    id, answer, choice, right, probabilities; of an open one id, answer and text, right, f1; and
-    the rationale where one was written first.
+    id, answer, choice, right, probabilities; of an open one id, answer and text, right, f1 and the
+    mean log-probability of the right answer's tokens; and the rationale where one was written
+    first.
     """
     rows = []
     for name, example, answer in zip(ids, tokens, answers, strict=True):
@@ -205,6 +206,7 @@ def predictions(
             text = answer.text or ""
             row |= {"answer": example.answer_text, "text": text}
             row["f1"] = round(token_f1(text, example.answer_text), 6)
+            row["log_probability"] = round(answer.scores[0], 6)
         else:
             row |= {"answer": example.answer, "choice": choose(answer.scores)}
             row["probabilities"] = [round(p, 6) for p in probabilities(answer.scores)]

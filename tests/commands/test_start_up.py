@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import knife
-from knife.cli import app
+from knife.cli import app, data_app
 
 HEAVY = {"torch", "transformers", "mlflow", "ray", "deepspeed", "datasets", "scipy", "numpy"}
 
@@ -58,6 +58,11 @@ def test_every_command_has_help() -> None:
         "sync",
         "ui",
     }
-    for command in app.registered_commands:
+    assert {c.callback.__name__ for c in data_app.registered_commands if c.callback} == {
+        "check",
+        "show",
+        "score",
+    }
+    for command in app.registered_commands + data_app.registered_commands:
         assert command.callback
         assert command.callback.__doc__

@@ -1,0 +1,141 @@
+"""Scores of rationales, from predictions alone; docs/rationale-quality.md has the equations."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+THIRDS = ("lowest third", "middle third", "highest third")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What is known of one example that has a rationale.
+
+    Attributes:
+        id: the example's.
+        without: share of the seeds whose finetuned student is right, I -> O.
+        explained: 1 where the teacher is right, I + R -> O, or else 0.
+        leaks: whether a model of the rationale alone is right, R -> O.
+        leak: its log-probability of the right answer, in nats.
+        rev: log p(O | R, B) - log p(O | B), in nats.
+        gain: share of the seeds in which `knife` is right, less `without`; None: not known.
+    """
+
+    id: str
+    without: float
+    explained: float
+    leaks: bool
+    leak: float
+    rev: float
+    gain: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """How the gain of `knife` goes with a score.
+
+    Attributes:
+        score: the score's name.
+        thirds: mean gain of the examples with the lowest, the middle and the highest scores, from
+            -1 to 1; empty with fewer than three examples.
+        rho, p: Spearman's rank correlation, and the probability of one so far from 0 by chance;
+            None where scores or gains are all equal or there are fewer than three.
+    """
+
+    score: str
+    thirds: tuple[float, ...]
+    rho: float | None
+    p: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RationaleScores:
+    """The scores of a split's rationales; accuracies and their differences from 0 to 1.
+
+    Attributes:
+        examples, seeds: how many.
+        without, explained: accuracy of I -> O, and of I + R -> O.
+        rationale_only: accuracy of R -> O, which is the share of rationales that leak.
+        rq: `explained` - `without`.
+        gain_leaking, gain_other: the same over the rationales that leak and over the others; None
+            where there are none.
+        las: mean of these two; None without one of them.
+        rev: mean over the examples, in nats.
+        relations: of the gain of `knife` to each score; empty where it is not known.
+        notes: what a reader has to know, one sentence each.
+    """
+
+    examples: int
+    seeds: int
+    without: float
+    explained: float
+    rationale_only: float
+    rq: float
+    gain_leaking: float | None
+    gain_other: float | None
+    las: float | None
+    rev: float
+    relations: tuple[Relation, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def rationale_scores(rows: Sequence[Scored], seeds: int) -> RationaleScores:
+    """All scores of some examples, at least one, whose shares are over `seeds` seeds."""
+    assert rows
+    by_leak = [
+        [r.explained - r.without for r in rows if r.leaks is leaks] for leaks in (True, False)
+    ]
+    leaking, other = (fmean(gains) if gains else None for gains in by_leak)
+    notes = []
+    for gain, words in ((leaking, "no rationale leaks"), (other, "every rationale leaks")):
+        if gain is None:
+            notes.append(f"{words} its answer, so LAS has one of its two groups alone: no value.")
+    las = None if leaking is None or other is None else (leaking + other) / 2
+    relations: tuple[Relation, ...] = ()
+    gains = [row.gain for row in rows if row.gain is not None]
+    if len(gains) < len(rows):
+        notes.append("the gain of knife is not known, so it is related to no score.")
+    else:
+        relations = (
+            relation("REV", [row.rev for row in rows], gains),
+            relation("leak", [row.leak for row in rows], gains),
+        )
+        if any(r.rho is None for r in relations):
+            notes.append("scores or gains are all equal: no rank correlation.")
+        if seeds == 1:
+            notes.append("one seed: gains are of a single training, and mostly chance.")
+    without, explained = fmean(r.without for r in rows), fmean(r.explained for r in rows)
+    return RationaleScores(
+        examples=len(rows),
+        seeds=seeds,
+        without=without,
+        explained=explained,
+        rationale_only=fmean(row.leaks for row in rows),
+        rq=explained - without,
+        gain_leaking=leaking,
+        gain_other=other,
+        las=las,
+        rev=fmean(row.rev for row in rows),
+        relations=relations,
+        notes=tuple(notes),
+    )
+
+
+def relation(name: str, scores: Sequence[float], gains: Sequence[float]) -> Relation:
+    """How gains go with scores, example by example."""
+    if len(scores) < 3:
+        return Relation(name, (), None, None)
+    import numpy as np
+    from scipy import stats
+
+    order = np.argsort(scores, kind="stable")
+    thirds = tuple(float(part.mean()) for part in np.array_split(np.array(gains)[order], 3))
+    if len(set(scores)) == 1 or len(set(gains)) == 1:
+        return Relation(name, thirds, None, None)
+    found = stats.spearmanr(scores, gains)
+    return Relation(name, thirds, float(found.statistic), float(found.pvalue))
