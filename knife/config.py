@@ -201,6 +201,16 @@ class Track(Section):
     experiment: str = "knife"
 
 
+class Compare(Section):
+    """What methods are compared with. `baseline: null` is finetune, or else the first method.
+    `margin`, in points, is what does not matter: a method that is not farther below is no worse.
+    A run that cannot show a `difference` of so many points says so before it starts."""
+
+    baseline: str | None = None
+    margin: float = Field(2.0, gt=0, lt=100)
+    difference: float | None = Field(None, gt=0, lt=100)
+
+
 class Variant(Section):
     """A method under a name of its own, with changes to the run's config for it alone.
 
@@ -233,6 +243,7 @@ class RunConfig(Section):
     teacher: TeacherTraining = TeacherTraining()
     student: Training = Training()
     prompt: Prompt = Prompt()
+    compare: Compare = Compare()
     scale: Scale = Scale()
     track: Track = Track()
     store: str = "./knife-store"
@@ -271,7 +282,7 @@ class RunConfig(Section):
             UserError: where a change is at fault, by its dotted key.
         """
         changes: dict[str, Any] = {part: getattr(variant, part) for part in VARIANT_PARTS}
-        changes |= {"methods": [variant.method], "ablate": False}
+        changes |= {"methods": [variant.method], "ablate": False, "compare": {"baseline": None}}
         return parse(merge(self.model_dump(), changes), f"methods.{variant.name}.")
 
 
@@ -368,6 +379,11 @@ def _impossible(config: RunConfig) -> list[str]:
         faults.append("ablate: needs knife, whose parts it takes away; add it to methods")
     seeds = config.seeds
     faults += [f"seeds: {s} stands twice" for s in dict.fromkeys(seeds) if seeds.count(s) > 1]
+    baseline = config.compare.baseline
+    if baseline is not None and baseline not in names:
+        faults.append(
+            f"compare.baseline: {baseline!r} is no method of the run; {nearest(baseline, names)}"
+        )
     for variant in config.variants():
         if any(getattr(variant, part) for part in VARIANT_PARTS):
             try:

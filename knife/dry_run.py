@@ -13,7 +13,7 @@ from knife.config import RunConfig
 from knife.memory import Need
 from knife.needs import size
 from knife.pipeline import missing_stages, refuse_what_cannot_fit
-from knife.plan import Plan, plan_run
+from knife.plan import Plan, design_notes, plan_run
 from knife.steps import total_steps
 from knife.store import Store
 from knife.train.stage import Stage, StudentStage, TeacherStage
@@ -100,7 +100,7 @@ def dry_run(config: RunConfig) -> DryRun:
         needs=_estimates(plan),
         states=sum(need for need in plan.needs.values() if isinstance(need, int)),
         store=store.address,
-        notes=plan.notes + damaged,
+        notes=list(dict.fromkeys([*plan.notes, *damaged, *design_notes(plan)])),
     )
 
 

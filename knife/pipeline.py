@@ -190,8 +190,9 @@ def conclude(plan: Plan, store: Store) -> Verdict:
     if plan.ceiling:
         found = {name: accuracy(store, stage) for name, stage in plan.ceiling.items()}
         ceiling = Ceiling(found.get("with"), found["without"])
-    baseline = "finetune" if "finetune" in rights else next(iter(rights))
-    return verdict(rights, baseline, ceiling)
+    settings = plan.config.compare
+    plain = "finetune" if "finetune" in rights else next(iter(rights))
+    return verdict(rights, settings.baseline or plain, ceiling, settings.margin)
 
 
 def publish_data(store: Store, key: str, plan: Plan) -> None:

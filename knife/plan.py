@@ -14,6 +14,7 @@ from knife.needs import stage_needs
 from knife.plan_scale import scale_faults
 from knife.plan_sources import SourceReader
 from knife.plan_stages import StageMaker, data_key
+from knife.report.power import design_note
 from knife.store import fingerprint, store_faults
 from knife.train.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
 
@@ -83,6 +84,8 @@ def plan_run(
             "methods: a variant changes the test split, so that methods could not be compared; "
             "make it a run of its own"
         )
+    if config.compare.difference:
+        plan.notes += design_notes(plan)
     order = {"teacher": 0, "states": 1, "student": 2, "evaluate": 2}
     unique = {(stage.kind, stage.key): stage for stage in plan.stages}
     plan.stages = sorted(unique.values(), key=lambda stage: order[stage.kind])
@@ -90,6 +93,14 @@ def plan_run(
     plan.key = fingerprint({"name": config.name, "members": members})
     plan.notes = list(dict.fromkeys(plan.notes))
     return plan
+
+
+def design_notes(plan: Plan) -> list[str]:
+    """What differences a run with several methods can show, or why not the one that is wanted."""
+    if len(plan.config.variants()) < 2:
+        return []
+    tests = [len(splits.test) for splits in plan.data.values()]
+    return design_note(len(plan.config.seeds), min(tests), plan.config.compare.difference)
 
 
 def needed(stages: Iterable[Stage], have: set[tuple[str, str]]) -> list[Stage]:

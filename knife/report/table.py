@@ -4,23 +4,29 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from knife.report.verdict import Difference, MethodVerdict, Verdict
+from knife.report.compare import Difference
+from knife.report.verdict import MethodVerdict, Verdict
 
 SIGNIFICANT = 0.05
 
 
 def render(verdict: Verdict) -> Table:
-    """A table of the methods (accuracy in percent, difference in points), the teacher's ceiling,
-    and below it the verdict in one sentence and the notes. Readable at 80 columns."""
+    """A table of the methods (accuracy in percent, difference in points, p after Holm's correction,
+    answers gained and lost), the teacher's ceiling, and below it the verdict in a sentence or two
+    and the notes. Readable at 80 columns."""
     below = [sentence(verdict), *verdict.notes]
     table = Table(box=box.SIMPLE_HEAD, caption=Text("\n".join(below)), caption_justify="left")
     table.caption_style = ""
+    # Every column counts at a width of 80.
+    table.padding = (0, 1, 0, 0)
+    table.pad_edge = False
     table.add_column("method", overflow="fold")
-    table.add_column("accuracy", no_wrap=True)
-    table.add_column(f"to {verdict.baseline} (95 %)", justify="right")
+    table.add_column("accuracy (95 %)", no_wrap=True)
+    table.add_column(f"to {verdict.baseline} (95 %)", justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("gain/loss", justify="right", no_wrap=True)
     for method in verdict.methods:
-        accuracy = f"{_percent(method.accuracy):>5}{_sd(method.sd)}"
+        accuracy = f"{_percent(method.accuracy):>5}{_interval(method)}"
         table.add_row(method.method, accuracy, *_cells(method.difference))
     if verdict.ceiling:
         table.add_section()
@@ -29,12 +35,12 @@ def render(verdict: Verdict) -> Table:
             ("teacher, without", verdict.ceiling.without_rationale),
         ):
             if share is not None:
-                table.add_row(words, f"{_percent(share):>5}", "", "")
+                table.add_row(words, f"{_percent(share):>5}")
     return table
 
 
 def sentence(verdict: Verdict) -> str:
-    """The verdict in one plain sentence: of `knife`, or else of the best method."""
+    """The verdict in plain words: of `knife`, or else of the best method."""
     others = [method for method in verdict.methods if method.difference]
     if not others:
         best = max(verdict.methods, key=lambda method: method.accuracy)
@@ -52,12 +58,24 @@ def sentence(verdict: Verdict) -> str:
     start = f"{method.method} is {abs(difference.points):.1f} points {side} {verdict.baseline}"
     if difference.p is None or difference.low is None or difference.high is None:
         return f"{start} ({_counts(method)})."
-    chance = "" if difference.p < SIGNIFICANT else ", which may be chance"
+    p = difference.p if difference.p_adjusted is None else difference.p_adjusted
+    chance = "" if p < SIGNIFICANT else ", which may be chance"
     low, high = difference.low, difference.high
     if difference.points < 0:
         low, high = -high, -low
-    p = f"p {_p(difference.p)}" if difference.p < 0.001 else f"p = {_p(difference.p)}"
-    return f"{start}{chance} (95 % interval {low:.1f} to {high:.1f}, {p}; {_counts(method)})."
+    said = f"{start}{chance} (95 % interval {low:.1f} to {high:.1f}, {_is(p)}; {_counts(method)})."
+    return said if p < SIGNIFICANT else f"{said} {_doubt(method.method, difference, verdict)}"
+
+
+def _doubt(name: str, difference: Difference, verdict: Verdict) -> str:
+    """What can be said where a difference may be chance."""
+    no_worse, equal = difference.p_no_worse, difference.p_equal
+    other, margin = verdict.baseline, f"{verdict.margin:g} points"
+    if equal is not None and equal < SIGNIFICANT:
+        return f"{name} and {other} are equal to within {margin} ({_is(equal)})."
+    if no_worse is not None and no_worse < SIGNIFICANT:
+        return f"{name} is no worse than {other} by more than {margin} ({_is(no_worse)})."
+    return f"An experiment like this one shows differences of {difference.detectable:.1f} or more."
 
 
 def _counts(method: MethodVerdict) -> str:
@@ -69,17 +87,24 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _sd(sd: float | None) -> str:
-    return "" if sd is None else f" ± {100 * sd:.1f}"
+def _interval(method: MethodVerdict) -> str:
+    if method.low is None or method.high is None:
+        return ""
+    return f" ({_percent(method.low)}-{_percent(method.high)})"
 
 
-def _cells(difference: Difference | None) -> tuple[str, str]:
+def _cells(difference: Difference | None) -> tuple[str, str, str]:
     if difference is None:
-        return "", ""
-    points = f"{difference.points:+.1f}"
+        return "", "", ""
+    points, counts = f"{difference.points:+.1f}", f"{difference.gained}/{difference.lost}"
     if difference.p is None:
-        return points, ""
-    return f"{points} ({difference.low:+.1f} to {difference.high:+.1f})", _p(difference.p)
+        return points, "", counts
+    p = difference.p if difference.p_adjusted is None else difference.p_adjusted
+    return f"{points} ({difference.low:.1f} to {difference.high:.1f})", _p(p), counts
+
+
+def _is(p: float) -> str:
+    return f"p {_p(p)}" if p < 0.001 else f"p = {_p(p)}"
 
 
 def _p(p: float) -> str:

@@ -1,33 +1,13 @@
 """From predictions to the verdict: accuracies, differences, and whether they may be chance."""
 
-import dataclasses
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A method's accuracy minus the baseline's, in points (hundredths of accuracy).
-
-    Attributes:
-        points: mean over the shared seeds and all examples.
-        low, high: 95 % interval; None where nothing can be said about the spread.
-        p: probability of so large a difference by chance, two-sided; None likewise.
-        seeds: number of seeds that both methods have.
-    """
-
-    points: float
-    low: float | None
-    high: float | None
-    p: float | None
-    seeds: int
+from knife.report.compare import Difference, compare, holm, interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +16,8 @@ class MethodVerdict:
 
     Attributes:
         method: its name.
-        accuracy: mean over seeds, from 0 to 1.
+        accuracy: mean over seeds, from 0 to 1, and `low` and `high` its 95 % interval over seeds
+            and examples; None where there is no spread to see.
         sd: standard deviation over seeds (ddof 1); None with one seed.
         seeds, examples: how many.
         difference: to the baseline; None for the baseline itself, or where there is none.
@@ -44,6 +25,8 @@ class MethodVerdict:
 
     method: str
     accuracy: float
+    low: float | None
+    high: float | None
     sd: float | None
     seeds: int
     examples: int
@@ -64,20 +47,22 @@ class Verdict:
 
     Attributes:
         baseline: the method that differences are to.
+        margin: in points; a smaller difference does not matter.
         methods: in the order of the predictions.
         ceiling: the teacher's, where it is known.
         notes: what a reader has to know, one sentence each.
     """
 
     baseline: str
+    margin: float
     methods: tuple[MethodVerdict, ...]
     ceiling: Ceiling | None
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain mappings, lists and numbers, ready for JSON."""
-        values = dataclasses.asdict(self)
-        return values | {"methods": list(values["methods"]), "notes": list(values["notes"])}
+        values: dict[str, Any] = TypeAdapter(Verdict).dump_python(self, mode="json")
+        return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Verdict":
@@ -89,14 +74,16 @@ def verdict(
     predictions: dict[str, dict[int, dict[str, bool]]],
     baseline: str = "finetune",
     ceiling: Ceiling | None = None,
+    margin: float = 2.0,
 ) -> Verdict:
-    """Compare methods on the same examples.
+    """Compare methods on the same examples. The p values are corrected for all comparisons.
 
     Args:
         predictions: method -> seed -> example id -> right or wrong. Every method and seed has the
             same example ids; a method shares at least one seed with the baseline.
         baseline: the method to compare with; where it is missing there are no differences.
         ceiling: the teacher's accuracies.
+        margin: in points; a smaller difference does not matter.
     """
     assert predictions
     ids = sorted(next(iter(next(iter(predictions.values())).values())))
@@ -106,85 +93,41 @@ def verdict(
     for method, right_SN in tables.items():
         accuracies_S = right_SN.mean(axis=1)
         sd = float(accuracies_S.std(ddof=1)) if len(accuracies_S) > 1 else None
+        low, high = interval(right_SN) or (None, None)
         difference = None
         if method != baseline and baseline in tables:
-            seeds = sorted(set(predictions[method]) & set(predictions[baseline]))
-            assert seeds, f"{method} and {baseline} share no seed"
-            rows = _rows(predictions[method], seeds), _rows(predictions[baseline], seeds)
-            difference, note = compare(right_SN[rows[0]] - tables[baseline][rows[1]])
+            difference, note = _difference(predictions[method], predictions[baseline], ids, margin)
             notes += [f"{method}: {note}"] if note else []
-        methods.append(
-            MethodVerdict(
-                method, float(accuracies_S.mean()), sd, len(right_SN), len(ids), difference
-            )
-        )
-    compared = sum(method.difference is not None for method in methods)
+        mean = float(accuracies_S.mean())
+        seeds, examples = right_SN.shape
+        methods.append(MethodVerdict(method, mean, low, high, sd, seeds, examples, difference))
     if baseline not in tables:
         notes.append(f"{baseline} is not among the methods, so there is nothing to compare with.")
-    if compared > 1:
-        notes.append(f"The p values are not adjusted for there being {compared} comparisons.")
-    return Verdict(baseline, tuple(methods), ceiling, tuple(notes))
+    compared = [m for m in methods if m.difference and m.difference.p is not None]
+    raw = [m.difference.p for m in compared if m.difference and m.difference.p is not None]
+    for method_verdict, p in zip(compared, holm(raw), strict=True):
+        assert method_verdict.difference
+        adjusted = replace(method_verdict.difference, p_adjusted=p)
+        place = methods.index(method_verdict)
+        methods[place] = replace(method_verdict, difference=adjusted)
+    if len(compared) > 1:
+        notes.append(f"The p values are corrected for {len(compared)} comparisons (Holm).")
+    return Verdict(baseline, margin, tuple(methods), ceiling, tuple(notes))
 
 
-def compare(differences_SN: NDArray[np.float64]) -> tuple[Difference, str]:
-    """Test whether paired differences are 0 on average, over examples and seeds alike.
-
-    A difference is modelled as D[s, i] = mu + a[s] + b[i] + e[s, i] with independent effects of
-    the seed s (S of them), of the example i (N of them), and of both together. The mean of all
-    has the variance
-
-        var(a) / S + var(b) / N + var(e) / (S N).
-
-    The sample variance over examples of the means over seeds, over N, estimates
-    A = var(b) / N + var(e) / (S N); the sample variance over seeds of the means over examples,
-    over S, estimates B = var(a) / S + var(e) / (S N). Their sum holds the last term once too often.
-    Two-way clustering (Cameron, Gelbach and Miller 2011, "Robust inference with multiway
-    clustering", section 2.2) would subtract it; we do not, so A + B is never too small on average
-    and the test is conservative. The t statistic mean / sqrt(A + B) has about Satterthwaite's
-    degrees of freedom, (A + B)^2 / (A^2 / (N - 1) + B^2 / (S - 1)).
-
-    Few seeds cannot show how much seeds differ. Simulated without a difference (400 examples), p is
-    below 0.05 in 1 to 2 % of experiments where seeds do not matter, and where they matter more
-    than all else in 12 % with two seeds, 7 % with three, 5 % with five or ten.
-
-    Args:
-        differences_SN: seeds x examples, each -1, 0 or 1.
-
-    Returns:
-        The difference, and a note on what it does not cover (empty where there is none). With
-        one seed the test is over examples alone (the one-sample t test).
-    """
-    # Takes a second to import, and whoever only plans a run needs none of it.
-    from scipy import stats
-
-    seeds, examples = differences_SN.shape
-    mean = float(differences_SN.mean())
-    points = 100 * mean
-    if not differences_SN.any():
-        return Difference(0.0, 0.0, 0.0, 1.0, seeds), ""
-    if examples < 2:
-        note = "one example says nothing about chance: no interval and no p value."
-        return Difference(points, None, None, None, seeds), note
-    note = ""
-    over_examples = float(differences_SN.mean(axis=0).var(ddof=1)) / examples
-    over_seeds = 0.0
-    if seeds > 1:
-        over_seeds = float(differences_SN.mean(axis=1).var(ddof=1)) / seeds
-    if seeds == 2:
-        note = "two seeds hardly show how much seeds differ: p is too small where they differ much."
-    elif seeds == 1:
-        note = "one seed: interval and p value cover the choice of examples alone, not the seed's."
-    variance = over_examples + over_seeds
-    if variance < 1e-24:
-        note = "all examples differ alike, so there is no spread to test against."
-        return Difference(points, None, None, None, seeds), note
-    freedom = variance**2 / (over_examples**2 / (examples - 1) + over_seeds**2 / max(seeds - 1, 1))
-    error = math.sqrt(variance)
-    p = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    reach = 100 * error * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-    # No difference lies beyond 100 points.
-    low, high = max(points - reach, -100.0), min(points + reach, 100.0)
-    return Difference(points, low, high, p, seeds), note
+def _difference(
+    own: dict[int, dict[str, bool]], base: dict[int, dict[str, bool]], ids: list[str], margin: float
+) -> tuple[Difference, str]:
+    seeds = sorted(set(own) & set(base))
+    assert seeds, "a method and its baseline share no seed"
+    tables = [_table({seed: by_seed[seed] for seed in seeds}, ids) for by_seed in (own, base)]
+    differences_SN = tables[0] - tables[1]
+    difference, note = compare(differences_SN, margin)
+    most_N = differences_SN.mean(axis=0)
+    gained, lost = (
+        tuple(ids[place] for place in np.flatnonzero(sign * most_N > 0.5)) for sign in (1, -1)
+    )
+    return replace(difference, gained_ids=gained, lost_ids=lost), note
 
 
 def _table(by_seed: dict[int, dict[str, bool]], ids: list[str]) -> NDArray[np.float64]:
@@ -193,9 +136,3 @@ def _table(by_seed: dict[int, dict[str, bool]], ids: list[str]) -> NDArray[np.fl
     for right in by_seed.values():
         assert right.keys() == set(ids), "methods and seeds must have the same examples"
     return np.array([[by_seed[seed][id_] for id_ in ids] for seed in sorted(by_seed)], dtype=float)
-
-
-def _rows(by_seed: dict[int, dict[str, bool]], seeds: list[int]) -> list[int]:
-    """Rows of `_table` that belong to `seeds`."""
-    order = sorted(by_seed)
-    return [order.index(seed) for seed in seeds]

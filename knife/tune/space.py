@@ -60,7 +60,8 @@ class Space:
             # A trial trains one method, whatever its base run adds.
             "ablate": False,
         }
-        return parse(values)
+        # A trial has no other method; the sweep's winner meets finetune.
+        return parse(merge(values, {"compare": {"baseline": None}}))
 
     def points(self) -> list[Point]:
         """The points of a grid or of a random search, those to be tried first in front."""

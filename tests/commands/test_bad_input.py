@@ -58,6 +58,13 @@ def test_wrong_keys_types_and_values_all_at_once(refused: Command) -> None:
     assert "valid list" in faults["seeds"]
 
 
+def test_a_baseline_that_is_no_method_of_the_run(refused: Command) -> None:
+    (fault,) = refused("methods=[finetune, knife]", "compare.baseline=finetuen").faults
+    assert fault == (
+        "compare.baseline: 'finetuen' is no method of the run; did you mean 'finetune'?"
+    )
+
+
 def test_variant_with_faults(refused: Command) -> None:
     ended = refused("methods=[knife, {name: a b, method: knive, datum: {}}]")
     faults = {fault.split(":")[0]: fault for fault in ended.faults}

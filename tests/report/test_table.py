@@ -3,18 +3,19 @@ import io
 import pytest
 from rich.console import Console
 
+from knife.report.compare import Difference
 from knife.report.table import render, sentence
-from knife.report.verdict import Ceiling, Difference, MethodVerdict, Verdict
+from knife.report.verdict import Ceiling, MethodVerdict, Verdict
 
-BASE = MethodVerdict("finetune", 0.637, 0.031, 5, 400, None)
+BASE = MethodVerdict("finetune", 0.637, 0.601, 0.674, 0.031, 5, 400, None)
 
 
 def method(name: str, accuracy: float, difference: Difference | None) -> MethodVerdict:
-    return MethodVerdict(name, accuracy, 0.009, 5, 400, difference)
+    return MethodVerdict(name, accuracy, 0.93, 0.968, 0.009, 5, 400, difference)
 
 
 def found(*methods: MethodVerdict, ceiling: Ceiling | None = None) -> Verdict:
-    return Verdict("finetune", (BASE, *methods), ceiling, ())
+    return Verdict("finetune", 2.0, (BASE, *methods), ceiling, ())
 
 
 def shown(verdict: Verdict) -> list[str]:
@@ -24,7 +25,9 @@ def shown(verdict: Verdict) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
-KNIFE = method("knife", 0.949, Difference(31.2, 27.0, 35.4, 0.00004, 5))
+KNIFE = method(
+    "knife", 0.949, Difference(31.2, 27.0, 35.4, 0.00001, 5, 0.00004, gained=640, lost=16)
+)
 
 
 def test_sentence_of_a_clear_difference() -> None:
@@ -43,9 +46,22 @@ def test_sentence_of_a_clear_difference() -> None:
             "(95 % interval 1.5 to 6.5, p = 0.004; 3 seeds, 400 test examples).",
         ),
         (
-            Difference(1.5, -2.0, 5.0, 0.314, 1),
+            Difference(1.5, -2.0, 5.0, 0.314, 1, None, 0.06, 0.4, 4.96),
             "x is 1.5 points above finetune, which may be chance "
-            "(95 % interval -2.0 to 5.0, p = 0.31; 1 seed, 400 test examples).",
+            "(95 % interval -2.0 to 5.0, p = 0.31; 1 seed, 400 test examples). "
+            "An experiment like this one shows differences of 5.0 or more.",
+        ),
+        (
+            Difference(1.5, -0.1, 3.0, 0.03, 4, 0.06, 0.0002, 0.3, 2.2),
+            "x is 1.5 points above finetune, which may be chance "
+            "(95 % interval -0.1 to 3.0, p = 0.060; 4 seeds, 400 test examples). "
+            "x is no worse than finetune by more than 2 points (p < 0.001).",
+        ),
+        (
+            Difference(0.5, -0.9, 1.9, 0.4, 4, 0.4, 0.001, 0.02, 2.0),
+            "x is 0.5 points above finetune, which may be chance "
+            "(95 % interval -0.9 to 1.9, p = 0.40; 4 seeds, 400 test examples). "
+            "x and finetune are equal to within 2 points (p = 0.020).",
         ),
         (
             Difference(0.0, 0.0, 0.0, 1.0, 3),
@@ -76,16 +92,24 @@ def test_table_fits_a_terminal() -> None:
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
     assert "to finetune (95 %)" in text
-    (knife,) = [line for line in lines if line.split()[:1] == ["knife"] and "±" in line]
-    assert " ".join(knife.split()) == "knife 94.9 ± 0.9 +31.2 (+27.0 to +35.4) < 0.001"
-    (ceiling,) = [line for line in lines if "with rationale" in line]
+    (knife,) = [line for line in lines if line.split()[:1] == ["knife"] and "(93" in line]
+    expected = "knife 94.9 (93.0-96.8) +31.2 (27.0 to 35.4) < 0.001 640/16"
+    assert " ".join(knife.split()) == expected
+    (ceiling,) = [line for line in lines if "teacher, with " in line]
     assert ceiling.index("99.8") == knife.index("94.9"), "points stand below each other"
     assert any("teacher, without" in line and "47.4" in line for line in lines)
     assert " ".join(text.split()).endswith(sentence(verdict))
 
 
 def test_table_without_ceiling_or_spread() -> None:
-    alone = Verdict("finetune", (MethodVerdict("knife", 0.5, None, 1, 4, None),), None, ("Note.",))
+    alone = Verdict(
+        "finetune",
+        2.0,
+        (MethodVerdict("knife", 0.5, None, None, None, 1, 4, None),),
+        None,
+        ("Note.",),
+    )
     lines = shown(alone)
-    assert not any("teacher" in line or "±" in line for line in lines)
+    assert "50.0" in "".join(lines)
+    assert not any("teacher" in line or "-" in line for line in lines)
     assert lines[-1].strip() == "Note."

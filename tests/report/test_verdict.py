@@ -1,115 +1,12 @@
 import json
-import math
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from scipy import stats
 
-from knife.report.verdict import Ceiling, compare, verdict
+from knife.report.compare import holm
+from knife.report.verdict import Ceiling, Verdict, verdict
 
 Predictions = dict[int, dict[str, bool]]
-
-
-def simulate(
-    generator: np.random.Generator, seeds: int, examples: int, spread: float, gain: float = 0.0
-) -> NDArray[np.float64]:
-    """Differences of two methods whose examples differ in difficulty and whose seeds in luck.
-
-    `spread` is the standard deviation over seeds and `gain` the second method's advantage, both
-    on the logit scale.
-    """
-    difficulty = generator.normal(0, 1, (1, examples))
-
-    def right(advantage: float) -> NDArray[np.float64]:
-        taste = generator.normal(0, 0.5, (1, examples))
-        luck = generator.normal(0, spread, (seeds, 1)) if spread else 0.0
-        chance = 1 / (1 + np.exp(-(difficulty + taste + luck + advantage)))
-        return (generator.random((seeds, examples)) < chance).astype(float)
-
-    return right(gain) - right(0.0)
-
-
-def share_below_5_percent(seeds: int, spread: float, gain: float = 0.0) -> float:
-    generator = np.random.default_rng(7)
-    p = [compare(simulate(generator, seeds, 200, spread, gain))[0].p for _ in range(500)]
-    return float(np.mean([value is not None and value < 0.05 for value in p]))
-
-
-@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.0), (3, 0.15), (5, 0.3)])
-def test_no_difference_is_found_rarely(seeds: int, spread: float) -> None:
-    # 5 % of 500 has a standard error of 1 %.
-    assert share_below_5_percent(seeds, spread) <= 0.07
-
-
-def test_a_difference_is_found_often() -> None:
-    assert share_below_5_percent(5, 0.1, gain=0.8) > 0.9
-
-
-def test_examples_alone_would_find_differences_that_are_not_there() -> None:
-    """What the seeds' part of the variance is for."""
-    generator = np.random.default_rng(7)
-    p = [
-        stats.ttest_1samp(simulate(generator, 5, 200, 0.5).mean(axis=0), 0).pvalue
-        for _ in range(300)
-    ]
-    assert np.mean(np.array(p) < 0.05) > 0.3
-
-
-def test_the_interval_holds_the_truth() -> None:
-    """A gain that is known: the second method is right on a fixed share of the examples more."""
-    generator = np.random.default_rng(3)
-    held = 0
-    for _ in range(400):
-        noise = generator.normal(0, 0.03, (5, 1)) + generator.normal(0, 0.5, (1, 300))
-        difference, _ = compare(0.1 + noise + generator.normal(0, 0.5, (5, 300)))
-        assert difference.low is not None
-        assert difference.high is not None
-        held += difference.low <= 10 <= difference.high
-    assert held / 400 >= 0.93
-
-
-def test_one_seed_is_the_t_test_over_examples() -> None:
-    differences_SN = simulate(np.random.default_rng(1), 1, 150, 0.0, gain=0.6)
-    difference, note = compare(differences_SN)
-    result = stats.ttest_1samp(differences_SN[0], 0)
-    interval = result.confidence_interval(0.95)
-    assert difference.p == pytest.approx(result.pvalue, rel=1e-9)
-    assert difference.low == pytest.approx(100 * interval.low)
-    assert difference.high == pytest.approx(100 * interval.high)
-    assert note.startswith("one seed")
-
-
-def test_many_seeds_that_agree_are_the_t_test_over_examples() -> None:
-    generator = np.random.default_rng(2)
-    differences_SN = generator.normal(0.02, 0.2, (1, 300)) + generator.normal(0, 0.02, (200, 300))
-    difference, note = compare(differences_SN)
-    result = stats.ttest_1samp(differences_SN.mean(axis=0), 0)
-    assert difference.p == pytest.approx(result.pvalue, rel=0.01)
-    assert note == ""
-
-
-def test_the_formula_by_hand() -> None:
-    # Means over seeds: 1, 0, 0.5; over examples: 1/3, 2/3.
-    difference, note = compare(np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 1.0]]))
-    a, b = 0.25 / 3, (1 / 18) / 2
-    freedom = (a + b) ** 2 / (a**2 / 2 + b**2 / 1)
-    assert difference.points == pytest.approx(50)
-    assert difference.p == pytest.approx(2 * stats.t.sf(0.5 / math.sqrt(a + b), freedom))
-    assert difference.high == 100, "cut at what is possible"
-    assert note.startswith("two seeds")
-
-
-def test_no_difference_at_all() -> None:
-    difference, _ = compare(np.zeros((3, 10)))
-    assert (difference.points, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
-
-
-@pytest.mark.parametrize("differences_SN", [np.ones((3, 10)), np.array([[1.0], [0.0]])])
-def test_no_p_where_there_is_no_spread_to_see(differences_SN: NDArray[np.float64]) -> None:
-    difference, note = compare(differences_SN)
-    assert difference.p is difference.low is difference.high is None
-    assert note
 
 
 def predictions(**right: dict[int, str]) -> dict[str, Predictions]:
@@ -146,20 +43,46 @@ def test_verdict() -> None:
     assert (one.difference.points, one.difference.seeds) == (50, 1)
     assert found.notes == (
         "one: one seed: interval and p value cover the choice of examples alone, not the seed's.",
-        "The p values are not adjusted for there being 2 comparisons.",
+        "The p values are corrected for 2 comparisons (Holm).",
     )
+    assert (one.difference.gained, one.difference.lost) == (2, 0)
+    assert found.margin == 2
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert plain == found.to_dict()
+    assert Verdict.from_dict(plain) == found
     assert plain["ceiling"] == {"with_rationale": 0.9, "without_rationale": None}
 
 
 def test_examples_are_paired_by_id_not_by_order() -> None:
-    by_seed = predictions(finetune={0: "1010"}, knife={0: "1011"})
-    by_seed["knife"][0] = dict(reversed(by_seed["knife"][0].items()))
+    marks = {0: "10111111", 1: "10111111"}
+    by_seed = predictions(finetune={0: "10100000", 1: "10000000"}, knife=marks)
+    by_seed["knife"][1] = dict(reversed(by_seed["knife"][1].items()))
     difference = verdict(by_seed).methods[1].difference
     assert difference is not None
-    expected = stats.ttest_1samp([0, 0, 0, 1], 0)
-    assert difference.p == pytest.approx(expected.pvalue)
+    assert (difference.gained, difference.lost) == (11, 0)
+    assert difference.gained_ids == ("e3", "e4", "e5", "e6", "e7")
+    assert difference.lost_ids == ()
+    assert difference.points == pytest.approx(100 * 11 / 16)
+
+
+def test_p_values_are_corrected_for_all_comparisons() -> None:
+    generator = np.random.default_rng(0)
+
+    def marks(share: float) -> str:
+        return "".join("01"[int(x < share)] for x in generator.random(200))
+
+    shares = {"finetune": 0.5, "knife": 0.65, "one": 0.55, "two": 0.5}
+    made = {name: {s: marks(share) for s in range(3)} for name, share in shares.items()}
+    found = verdict(predictions(**made))
+    differences = [m.difference for m in found.methods if m.difference]
+    raw, adjusted = ([getattr(d, name) for d in differences] for name in ("p", "p_adjusted"))
+    assert adjusted == pytest.approx(holm(raw))
+    assert adjusted != raw
+    assert found.notes == ("The p values are corrected for 3 comparisons (Holm).",)
+    # One comparison needs no correction.
+    single = verdict(predictions(finetune={0: "1100"}, knife={0: "1010"}))
+    assert single.methods[1].difference is not None
+    assert single.methods[1].difference.p_adjusted == single.methods[1].difference.p == 1
 
 
 def test_without_the_baseline() -> None:
