@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from knife.ablations import ablations
 from knife.errors import UserError, nearest, raise_faults
+from knife.overrides import merge, read_overrides, read_yaml
 
 Method = Literal[
     "finetune",
@@ -286,16 +286,6 @@ class RunConfig(Section):
         return parse(merge(self.model_dump(), changes), f"methods.{variant.name}.")
 
 
-def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, key by key through nested mappings."""
-    merged = dict(base)
-    for key, value in changes.items():
-        old = merged.get(key)
-        nested = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
-    return merged
-
-
 def read(path: Path, overrides: list[str] | None = None) -> RunConfig:
     """Read a run config from a YAML file and lay `KEY=VALUE` overrides over it.
 
@@ -303,52 +293,6 @@ def read(path: Path, overrides: list[str] | None = None) -> RunConfig:
         UserError: with every fault of file and overrides, each by its dotted key.
     """
     return parse(merge(read_yaml(path), read_overrides(overrides or [])))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        UserError: it is no YAML, or no mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or "not a UTF-8 text"
-        raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
-    if not isinstance(values, dict):
-        raise UserError(
-            f"{path}: must be a mapping of config keys, but got {type(values).__name__}"
-        )
-    return values
-
-
-def read_overrides(overrides: list[str]) -> dict[str, Any]:
-    """`["a.b=1"]` as `{"a": {"b": 1}}`; values are read as YAML."""
-    values: dict[str, Any] = {}
-    faults = []
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            faults.append(f"{override!r}: an override must be KEY=VALUE, such as data.fraction=0.1")
-            continue
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            faults.append(f"{key}: {text!r} is not a YAML value")
-            continue
-        values = merge(values, nested(key, value))
-    raise_faults(faults)
-    return values
-
-
-def nested(key: str, value: Any) -> dict[str, Any]:
-    """`a.b` and 1 as `{"a": {"b": 1}}`."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value  # type: ignore[no-any-return]
 
 
 def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from knife.config import Data, merge, parse, read_overrides
+from knife.config import Data, parse
 from knife.data.example import Example, Splits
 from knife.data.source import load_source
 from knife.data.subset import subset
 from knife.data.treatment import treat
 from knife.errors import UserError
+from knife.overrides import merge, read_overrides
 
 # More than any tokenizer makes of an example: nothing is cut.
 UNBOUNDED = 10**9

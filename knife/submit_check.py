@@ -9,9 +9,10 @@ from typing import Any
 
 from knife.cluster.capacity import batch_faults
 from knife.cluster.working_dir import WorkingDir
-from knife.config import merge, nested, read, read_overrides, read_yaml
+from knife.config import read
 from knife.data.source import KNOWN_SOURCES
 from knife.method.model_source import EMBEDDED
+from knife.overrides import merge, nested, read_overrides, read_yaml
 from knife.recipe_files import find_config
 from knife.track.secrets import redact
 from knife.tune.space import Space

@@ -11,7 +11,8 @@ import psutil
 import yaml
 from small_run import SMALL, small_config, wait_for
 
-from knife.config import RunConfig, merge
+from knife.config import RunConfig
+from knife.overrides import merge
 from knife.plan import plan_run
 from knife.store import Store
 from knife.train.stage import Stage

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from knife.config import RunConfig, merge, parse
+from knife.config import RunConfig, parse
+from knife.overrides import merge
 
 SMALL: dict[str, Any] = {
     "name": "small",

@@ -36,6 +36,7 @@ ROWS = [
     {"bucket"},
     {"exits"},
     {"config"},
+    {"overrides"},
     {"ablations"},
     {"errors"},
 ]

@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from knife.config import RunConfig, merge, parse
+from knife.config import RunConfig, parse
+from knife.overrides import merge
 from knife.track.secrets import redact
 from knife.tune.files import replacing
 from knife.tune.space import Point, Space, describe

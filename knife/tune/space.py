@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from knife.config import RunConfig, merge, nested, parse
+from knife.config import RunConfig, parse
 from knife.errors import UserError, raise_faults
+from knife.overrides import merge, nested
 from knife.store import store_address
 from knife.tune.settings import Domain, Sweep
 from knife.tune.sweep_file import SweepFile, flat

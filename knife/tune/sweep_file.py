@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from knife.config import merge, read_overrides, read_yaml, section_faults
+from knife.config import section_faults
 from knife.data.source import KNOWN_SOURCES
 from knife.errors import UserError, nearest, raise_faults
 from knife.method.model_source import EMBEDDED
+from knife.overrides import merge, read_overrides, read_yaml
 from knife.recipe_files import find_config
 from knife.tune.settings import Sweep
 

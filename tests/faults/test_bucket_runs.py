@@ -22,7 +22,7 @@ from pair import Pair, in_pair, make
 from s3_server import S3
 from small_run import SMALL, small_config, wait_for
 
-from knife.config import merge
+from knife.overrides import merge
 from knife.pipeline import run
 from knife.plan import plan_run
 from knife.store import Store

@@ -19,7 +19,8 @@ from pair import Pair, in_pair, make
 from ray_cluster import RAY
 from small_run import SMALL, wait_for
 
-from knife.config import merge, parse
+from knife.config import parse
+from knife.overrides import merge
 from knife.plan import plan_run
 from knife.store import Store
 from knife.train.stage import StudentStage

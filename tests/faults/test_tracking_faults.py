@@ -22,7 +22,7 @@ from mlflow_server import MlflowServer
 from recorded import journal_points, points, run_tree
 from small_run import SMALL, small_config, wait_for
 
-from knife.config import merge
+from knife.overrides import merge
 from knife.plan import Plan, plan_run
 from knife.store import Store
 from knife.track.outbox import left

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from small_run import small_config
 
-from knife.config import READS_RATIONALES, merge, read_overrides
+from knife.config import READS_RATIONALES
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
 from knife.errors import UserError
+from knife.overrides import merge, read_overrides
 from knife.pipeline import Result, run
 from knife.plan import plan_run
 from knife.predict import predict

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from small_run import small_config
 
-from knife.config import merge, read_overrides
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
 from knife.errors import UserError
 from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.model_source import EMBEDDED, find_model
+from knife.overrides import merge, read_overrides
 from knife.plan import Plan, inputs, needed, plan_run
 from knife.train.engine import gathered_state
 

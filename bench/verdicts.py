@@ -1,6 +1,6 @@
-"""The verdict: how long it takes, how often it finds what is not there, how often it holds the truth.
+"""Verdicts: their time, how often they find what is not there, how often they hold the truth.
 
-python bench/statistics.py [experiments]
+python bench/verdicts.py [experiments]
 """
 
 import sys
