@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from job import SECONDS, Job
+from job import SECONDS, Job, parent
 from small_run import wait_for
 
 SCRIPT = Path(__file__).parents[1] / "cluster" / "hosts.sh"
@@ -61,7 +61,9 @@ class Hosts:
                 process = psutil.Process(int(pid))
                 if words in " ".join(process.cmdline()):
                     found.append(process)
-        return found
+        # One that starts a command is for a moment two of the same name.
+        found_ids = {process.pid for process in found}
+        return [process for process in found if parent(process) not in found_ids]
 
     def workers(self) -> dict[int, list[psutil.Process]]:
         """Ray's train workers by host."""

@@ -74,7 +74,7 @@ class Job:
         found: list[psutil.Process] = []
 
         def there() -> bool:
-            found[:] = filter(is_worker, self.drivers[-1].children(recursive=True))
+            found[:] = workers_below(self.drivers[-1])
             return len(found) == number
 
         self.wait_for(there, pause=0.1)
@@ -131,6 +131,21 @@ class Job:
         for driver in alive(self.drivers):
             for process in [*driver.children(recursive=True), driver]:
                 process.kill()
+
+
+def workers_below(driver: psutil.Process) -> list[psutil.Process]:
+    """Ray's train workers below a driver. A worker that starts a command is for a moment two
+    processes with one name: the younger one does not count."""
+    found = {p.pid: p for p in driver.children(recursive=True) if is_worker(p)}
+    return [process for process in found.values() if parent(process) not in found]
+
+
+def parent(process: psutil.Process) -> int:
+    """The parent's id; 0 where the process has gone."""
+    try:
+        return int(process.ppid())
+    except psutil.Error:
+        return 0
 
 
 def is_worker(process: psutil.Process) -> bool:

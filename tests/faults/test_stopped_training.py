@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from job import SECONDS, Job, gone, is_worker
+from job import SECONDS, Job, gone, workers_below
 from pair import Pair, in_pair, make
 from small_run import small_config, wait_for
 
@@ -160,7 +160,7 @@ def test_a_loss_that_is_no_number_ends_a_run_at_once(job: Job) -> None:
 
     def ended() -> bool:
         with suppress(psutil.Error):
-            workers.update(p.pid for p in driver.children(recursive=True) if is_worker(p))
+            workers.update(process.pid for process in workers_below(driver))
         return driver.poll() is not None
 
     wait_for(ended, SECONDS, pause=0.2)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job import SECONDS, Job, gone, is_worker
+from job import SECONDS, Job, gone, workers_below
 from pair import Pair, in_pair, make
 from recorded import journal_points, points, run_tree, timeless
 from small_run import small_config, wait_for
@@ -95,7 +95,7 @@ def test_the_driver_killed_in_each_stage_changes_nothing(
     for kind in KINDS:
         driver = job.start(launcher="ray" if kind == "evaluate" else "process")
         job.wait_for(partial(job.under_way, stages[kind]))
-        workers = [p for p in driver.children(recursive=True) if is_worker(p)]
+        workers = workers_below(driver)
         assert len(workers) == (kind == "evaluate")
         driver.kill()
         killed_at[kind] = time.time()
