@@ -7,8 +7,9 @@ import pytest
 from command_fixtures import Command
 from small_run import SMALL
 
+from knife.config import parse
 from knife.errors import UserError
-from knife.overrides import merge, parse
+from knife.overrides import merge
 from knife.plan_scores import plan_scores
 
 CHANGES = {
