@@ -16,7 +16,6 @@ from knife.pipeline import (
     publish_data,
     refuse_what_cannot_fit,
 )
-from knife.plan import Member
 from knife.plan_scores import ScorePlan, plan_scores
 from knife.recording import read_predictions
 from knife.report.rationale_scores import RationaleScores, Scored, rationale_scores
@@ -97,13 +96,14 @@ def _rows(wanted: ScorePlan, store: Store) -> list[Scored]:
     def read(stage: Any) -> dict[str, dict[str, Any]]:
         return {row["id"]: row for row in read_predictions(store, stage)}
 
-    def share_right(members: list[Member]) -> dict[str, float]:
-        tables = [read(member.evaluate) for member in members]
+    def share_right(tables: list[dict[str, dict[str, Any]]]) -> dict[str, float]:
         return {name: fmean(table[name]["right"] for table in tables) for name in wanted.ids}
 
     done = [m for m in wanted.knife if store.has("evaluate", m.evaluate.key)]
     whole = bool(done) and len(done) == len(wanted.knife)
-    without, knife = share_right(wanted.finetune), share_right(done) if whole else {}
+    finetune = [read(member.evaluate) for member in wanted.finetune]
+    without = share_right(finetune)
+    knife = share_right([read(member.evaluate) for member in done]) if whole else {}
     teacher, rationale = read(wanted.teacher), read(wanted.rationale)
     vacuous, both = read(wanted.vacuous), read(wanted.both)
     return [
@@ -113,7 +113,10 @@ def _rows(wanted: ScorePlan, store: Store) -> list[Scored]:
             explained=float(teacher[name]["right"]),
             leaks=bool(rationale[name]["right"]),
             leak=_log_probability(rationale[name]),
+            information=_log_probability(teacher[name])
+            - fmean(_log_probability(table[name]) for table in finetune),
             rev=_log_probability(both[name]) - _log_probability(vacuous[name]),
+            room=-_log_probability(vacuous[name]),
             gain=knife[name] - without[name] if whole else None,
         )
         for name in wanted.ids

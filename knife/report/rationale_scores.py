@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+# Below this, in nats, REV has no room to tell rationales apart.
+LEAST_ROOM = 0.05
 THIRDS = ("lowest third", "middle third", "highest third")
 
 
@@ -18,7 +20,9 @@ class Scored:
         explained: 1 where the teacher is right, I + R -> O, or else 0.
         leaks: whether a model of the rationale alone is right, R -> O.
         leak: its log-probability of the right answer, in nats.
+        information: log p(O | I, R) - log p(O | I), in nats, the second as a mean over seeds.
         rev: log p(O | R, B) - log p(O | B), in nats.
+        room: -log p(O | B), in nats, which `rev` cannot exceed.
         gain: share of the seeds in which `knife` is right, less `without`; None: not known.
     """
 
@@ -27,7 +31,9 @@ class Scored:
     explained: float
     leaks: bool
     leak: float
+    information: float
     rev: float
+    room: float
     gain: float | None = None
 
 
@@ -61,7 +67,8 @@ class RationaleScores:
         gain_leaking, gain_other: the same over the rationales that leak and over the others; None
             where there are none.
         las: mean of these two; None without one of them.
-        rev: mean over the examples, in nats.
+        information, rev: means over the examples, in nats.
+        room: what `rev` can be at most: the mean of -log p(O | B).
         relations: of the gain of `knife` to each score; empty where it is not known.
         notes: what a reader has to know, one sentence each.
     """
@@ -75,7 +82,9 @@ class RationaleScores:
     gain_leaking: float | None
     gain_other: float | None
     las: float | None
+    information: float
     rev: float
+    room: float
     relations: tuple[Relation, ...]
     notes: tuple[str, ...]
 
@@ -96,6 +105,12 @@ def rationale_scores(rows: Sequence[Scored], seeds: int) -> RationaleScores:
         if gain is None:
             notes.append(f"{words} its answer, so LAS has one of its two groups alone: no value.")
     las = None if leaking is None or other is None else (leaking + other) / 2
+    room = fmean(row.room for row in rows)
+    if room < LEAST_ROOM:
+        notes.append(
+            f"the vacuous rationale alone tells the answer (REV is at most {room:.3f} nats), so "
+            "REV hardly tells rationales apart."
+        )
     relations: tuple[Relation, ...] = ()
     gains = [row.gain for row in rows if row.gain is not None]
     if len(gains) < len(rows):
@@ -120,7 +135,9 @@ def rationale_scores(rows: Sequence[Scored], seeds: int) -> RationaleScores:
         gain_leaking=leaking,
         gain_other=other,
         las=las,
+        information=fmean(row.information for row in rows),
         rev=fmean(row.rev for row in rows),
+        room=room,
         relations=relations,
         notes=tuple(notes),
     )

@@ -24,7 +24,9 @@ def render(scores: RationaleScores) -> Group:
     table.add_row("  where the rationale leaks", _points(scores.gain_leaking))
     table.add_row("  where it does not", _points(scores.gain_other))
     table.add_row("LAS", _points(scores.las))
+    table.add_row("information beyond I", f"{scores.information:+.3f} nats")
     table.add_row("REV", f"{scores.rev:+.3f} nats")
+    table.add_row("  at most", f"{scores.room:+.3f} nats")
     return Group(table, Text("\n".join(_below(scores))))
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -20,7 +21,7 @@ from knife.report.rationale_table import render
 def rows(values: Iterable[tuple[float, int, bool, float, float | None]]) -> list[Scored]:
     """From without, explained, leaks, REV and gain; the leak is minus the example's number."""
     return [
-        Scored(str(n), without, float(explained), leaks, -float(n), rev, gain)
+        Scored(str(n), without, float(explained), leaks, -float(n), rev / 2, rev, 1.0, gain)
         for n, (without, explained, leaks, rev, gain) in enumerate(values)
     ]
 
@@ -53,7 +54,14 @@ def test_rq_las_and_rev_by_hand() -> None:
     assert (found.gain_leaking, found.gain_other) == (0.125, 0.25)
     assert found.las == (0.125 + 0.25) / 2
     assert found.rev == pytest.approx(2.7 / 6)
+    assert found.information == pytest.approx(2.7 / 12)
+    assert found.room == 1
     assert found.notes == ()
+
+
+def test_rev_without_room_is_said() -> None:
+    found = rationale_scores([replace(row, room=0.01) for row in MIXED], seeds=2)
+    assert any("REV is at most 0.010 nats" in note for note in found.notes)
 
 
 def test_las_weighs_its_groups_alike_however_large_they_are() -> None:
