@@ -85,9 +85,10 @@ def train_until_checkpoint(run: HostsRun) -> dict[int, list[psutil.Process]]:
     """Start the run and wait for a checkpoint of the student; its workers, one a host, by host."""
     run.start()
     run.wait_for(lambda: checkpoint_step(run))
-    workers = run.hosts.workers()
-    assert [len(found) for found in workers.values()] == [1] * run.config.scale.workers
-    return workers
+    # With an elastic range it may begin before Ray knows the last of the hosts, and grow.
+    full = [1] * run.config.scale.workers
+    run.wait_for(lambda: list(map(len, run.hosts.workers().values())) == full, pause=0.1)
+    return run.hosts.workers()
 
 
 def trains_again(run: HostsRun, fault_at: float, step: int) -> float:
