@@ -90,6 +90,7 @@ def verdict(
     tables = {method: _table(by_seed, ids) for method, by_seed in predictions.items()}
     notes = []
     methods = []
+    uncovered: dict[str, list[str]] = {}
     for method, right_SN in tables.items():
         accuracies_S = right_SN.mean(axis=1)
         sd = float(accuracies_S.std(ddof=1)) if len(accuracies_S) > 1 else None
@@ -97,10 +98,13 @@ def verdict(
         difference = None
         if method != baseline and baseline in tables:
             difference, note = _difference(predictions[method], predictions[baseline], ids, margin)
-            notes += [f"{method}: {note}"] if note else []
+            uncovered.setdefault(note, []).append(method)
         mean = float(accuracies_S.mean())
         seeds, examples = right_SN.shape
         methods.append(MethodVerdict(method, mean, low, high, sd, seeds, examples, difference))
+    for note, names in uncovered.items():
+        everybody = 1 < len(names) == len(tables) - 1
+        notes += [f"{'all methods' if everybody else ', '.join(names)}: {note}"] if note else []
     if baseline not in tables:
         notes.append(f"{baseline} is not among the methods, so there is nothing to compare with.")
     compared = [m for m in methods if m.difference and m.difference.p is not None]

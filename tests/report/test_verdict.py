@@ -85,6 +85,11 @@ def test_p_values_are_corrected_for_all_comparisons() -> None:
     assert single.methods[1].difference.p_adjusted == single.methods[1].difference.p == 1
 
 
+def test_what_is_true_of_all_methods_is_said_once() -> None:
+    found = verdict(predictions(finetune={0: "1100"}, knife={0: "1010"}, one={0: "1111"}))
+    assert [note.split(":")[0] for note in found.notes[:-1]] == ["all methods"]
+
+
 def test_without_the_baseline() -> None:
     found = verdict(predictions(knife={0: "10"}))
     assert found.methods[0].difference is None
