@@ -323,6 +323,12 @@ def _impossible(config: RunConfig) -> list[str]:
         faults.append("ablate: needs knife, whose parts it takes away; add it to methods")
     seeds = config.seeds
     faults += [f"seeds: {s} stands twice" for s in dict.fromkeys(seeds) if seeds.count(s) > 1]
+    aligned = config.align.input.weight or config.align.output.weight
+    if not aligned and any(m == "knife" for m in config.methods):
+        faults.append(
+            "align: knife with the weights of input and output both 0 is finetune; give one of "
+            "align.input.weight and align.output.weight"
+        )
     baseline = config.compare.baseline
     if baseline is not None and baseline not in names:
         faults.append(

@@ -52,7 +52,7 @@ def stage_needs(
                 outputs=stage.outputs,
                 precision=stage.precision,
             )
-        elif isinstance(stage, StudentStage) and student:
+        elif isinstance(stage, StudentStage) and student and stage.method != "prompt":
             held = 0
             if stage.method == "knife" and teacher:
                 layers = len({layer for _, layer in stage.layers})
@@ -61,8 +61,9 @@ def stage_needs(
                 )
                 # An online teacher computes in fp32.
                 held += 4 * teacher.parameters if align.states == "online" else 0
+            reads = stage.method == "rationale_input"
             needs[stage.key] = training_need(
-                student, stage.training, scale, lengths, rationale=False, teacher=held, gpu=gpu
+                student, stage.training, scale, lengths, rationale=reads, teacher=held, gpu=gpu
             )
     return needs
 

@@ -65,7 +65,8 @@ class SourceReader:
             UserError: with all faults of the data and of the models.
         """
         parts = (config.data, config.model, config.prompt)
-        known = fingerprint([*(part.model_dump() for part in parts), variant.method])
+        # Seeds draw what a prompt shows.
+        known = fingerprint([*(p.model_dump() for p in parts), config.seeds, variant.method])
         if known not in self._sources:
             self._sources[known] = self._read(config, variant)
         return self._sources[known]
@@ -89,11 +90,17 @@ class SourceReader:
         raise_faults(dict.fromkeys(faults))
         assert splits
         assert student
-        raise_faults(_model_faults(variant, splits, student, teacher))
+        raise_faults(_model_faults(config, variant, splits, student, teacher))
         tokens, notes = _tokens(config.data.max_tokens, splits, student, teacher)
         method, tokenizer = variant.method, student.tokenizer
-        train, _ = training_tokens(method, tokens[: len(splits.train)], tokenizer)
+        train, second = training_tokens(method, tokens[: len(splits.train)], tokenizer)
         answer = answer_room(student, [*tokens, *train])
+        if method == "explain_then_answer":
+            # What it writes first may lack the token that closes it.
+            answer += answer_room(student, tokens) + 1
+        if second:
+            word = len(second[0].input_ids) - len(tokens[0].input_ids)
+            answer = max(answer, answer_room(student, second) + word)
         raise_faults(_position_faults(config.data.max_tokens, answer, student, teacher))
         most = preamble_limit(config, method, student.config, tokenizer, answer)
         tokens, more = with_preambles(config, method, splits, tokens, tokenizer, most)
@@ -129,7 +136,11 @@ class SourceReader:
 
 
 def _model_faults(
-    variant: Variant, splits: Splits, student: KnownModel, teacher: KnownModel | None
+    config: RunConfig,
+    variant: Variant,
+    splits: Splits,
+    student: KnownModel,
+    teacher: KnownModel | None,
 ) -> list[str]:
     """Faults of models that do not go with data and method or with each other."""
     faults: list[str] = []
@@ -152,6 +163,13 @@ def _model_faults(
             )
     if teacher is None:
         return faults
+    output = config.align.output
+    opened = variant.method == "knife" and splits.train[0].open
+    if opened and output.weight and output.target == "choices":
+        faults.append(
+            "align.output.target: must be states, because an open question has no choices whose "
+            "probabilities could be aligned"
+        )
     if variant.method == "teacher_init" and student.source.identity != teacher.source.identity:
         faults.append(
             "methods: teacher_init starts from the teacher's weights, so model.student must be "

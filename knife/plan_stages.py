@@ -108,7 +108,8 @@ class StageMaker:
         prompt = None
         if self.variant.method == "prompt":
             prompt = self.config.prompt
-            depends |= {"prompt": prompt.model_dump(), "training": None}
+            most = self.sources.preamble_tokens
+            depends |= {"prompt": prompt.model_dump(), "training": None, "preamble_tokens": most}
         if self.variant.method == "retrieve":
             depends["bm25s"] = version("bm25s")
         if self.variant.method == "teacher_init":

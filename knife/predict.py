@@ -176,10 +176,18 @@ def _check(model: Path | None, file: Path, parts: list[Part]) -> None:
         faults += _too_long(file, questions, [len(t.input_ids) for t in tokens], limit)
         if room is None:
             return faults
-        lengths = [len(t.input_ids) + max(map(len, t.choice_ids), default=0) for t in tokens]
+        settings = _settings(model)
+        # Solved examples before a question, and a rationale before its answer, take room too.
+        before = settings.get("preamble_tokens", 0)
+        explains = settings.get("method") == "explain_then_answer"
+        written = settings.get("answer_tokens", 0) + 1 if explains or settings.get("open") else 0
+        lengths = [
+            max(len(t.input_ids), before) + written + max(map(len, t.choice_ids), default=0)
+            for t in tokens
+        ]
         return faults or [
-            f"{file}: id {question.id!r}: question, choices and the longest choice again are "
-            f"{length} tokens long, but the student has positions for {room}: shorten them"
+            f"{file}: id {question.id!r}: with all that is read and written, question and choices "
+            f"are {length} tokens long, but the student has positions for {room}: shorten them"
             for question, length in zip(questions, lengths, strict=True)
             if length > room
         ]

@@ -15,5 +15,7 @@ def training_examples(stage: TeacherStage | StudentStage, splits: Splits) -> lis
 
 def total_steps(stage: TeacherStage | StudentStage, splits: Splits) -> int:
     """Optimizer steps of the whole training, if its patience holds to the end."""
+    if isinstance(stage, StudentStage) and stage.method == "prompt":
+        return 0
     examples = len(training_examples(stage, splits))
     return math.ceil(examples / stage.training.batch_size) * stage.training.epochs

@@ -81,7 +81,8 @@ def put_before(
     """
     distinct = list(dict.fromkeys(text for pieces in texts for text in pieces))
     # As a rationale does, an example ends with its line where no special token closes a text.
-    end = "" if closes(tokenizer) else "\n"
+    ended = closes(tokenizer)
+    end = "" if ended else "\n"
     whole = [text + end for text in distinct]
     ids = dict(zip(distinct, tokenizer(whole)["input_ids"], strict=True)) if whole else {}
     openings = {tokenizer.cls_token_id, tokenizer.bos_token_id} - {None}
@@ -91,7 +92,7 @@ def put_before(
         before: list[int] = []
         for text in reversed(pieces):
             piece = ids[text][int(ids[text][0] in openings) :]
-            if piece[-1] == tokenizer.eos_token_id:
+            if ended:
                 piece = piece[:-1]
             if len(before) + len(piece) + len(example.input_ids) > most:
                 without_room += 1

@@ -18,16 +18,18 @@ class Similar:
         self._index.index(_words(self._training), show_progress=False)
 
     def of(self, examples: Sequence[Example]) -> list[Example | None]:
-        """The most similar training example of each, never the one of the same id; None where
-        there is no other."""
+        """The most similar training example of each, never itself; None where there is no other."""
         most = min(2, len(self._training))
         found = self._index.retrieve(_words(examples), k=most, show_progress=False).documents
         return [
-            next(
-                (self._training[row] for row in rows if self._training[row].id != example.id), None
-            )
+            next((other for row in rows if not _same(other := self._training[row], example)), None)
             for example, rows in zip(examples, found.tolist(), strict=True)
         ]
+
+
+def _same(one: Example, other: Example) -> bool:
+    """By question too: another data set may have the same ids."""
+    return (one.id, one.question) == (other.id, other.question)
 
 
 def _words(examples: Sequence[Example]) -> list[list[str]]:

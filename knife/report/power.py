@@ -37,7 +37,9 @@ def detectable(seeds: int, examples: int) -> float:
 def enough(points: float, seeds: int) -> tuple[int, int] | None:
     """The fewest examples, and so many seeds or more, that show a difference of `points`; None
     where no reasonable number does."""
-    for count in range(seeds, _MOST_SEEDS + 1):
+    # One seed shows nothing about seeds.
+    fewest = max(seeds, 2)
+    for count in range(fewest, max(fewest, _MOST_SEEDS) + 1):
         if detectable(count, _MOST_EXAMPLES) > points:
             continue
         low, high = 2, _MOST_EXAMPLES

@@ -62,7 +62,9 @@ class Space:
             "ablate": False,
         }
         # A trial has no other method; the sweep's winner meets finetune.
-        return parse(merge(values, {"compare": {"baseline": None}}))
+        if isinstance(values.get("compare", {}), dict):
+            values = merge(values, {"compare": {"baseline": None}})
+        return parse(values)
 
     def points(self) -> list[Point]:
         """The points of a grid or of a random search, those to be tried first in front."""

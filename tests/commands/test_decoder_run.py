@@ -60,5 +60,5 @@ def test_an_answer_beyond_the_positions_is_refused(
     with pytest.raises(UserError) as error:
         predict(decoder_run.student("knife"), path)
     (fault,) = error.value.faults
-    assert fault.startswith(f"{path}: id 'long': question, choices and the longest choice")
+    assert fault.startswith(f"{path}: id 'long': with all that is read and written")
     assert fault.endswith("but the student has positions for 506: shorten them")

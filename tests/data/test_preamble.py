@@ -44,6 +44,8 @@ def test_the_most_similar_example_is_another_one() -> None:
     new = Example("new", "how many legs has a cat ?", ("four", "two"), 0)
     texts = preamble.texts([SKY, SEA, new])
     expected = [solved_text(example, rationale=True) for example in (SEA, SKY, DOG)]
+    # Ids of another data set mean nothing.
+    assert preamble.texts([replace(new, id="dog")]) == [[expected[2]]]
     assert texts == [[text] for text in expected]
     assert Preamble([], [SKY]).texts([SKY, new]) == [[], [solved_text(SKY, rationale=True)]]
 
@@ -71,16 +73,13 @@ def test_the_farthest_examples_are_left_out_and_task_inputs_never(
     opening = int(tokens[0].input_ids[0] in {tokenizer.cls_token_id, tokenizer.bos_token_id})
     end = "\n" if tokenizer.cls_token_id is None and not closes(tokenizer) else ""
     pieces = [tokenizer(text + end, add_special_tokens=False)["input_ids"] for text in texts]
-    closing = [tokenizer.sep_token_id] if tokenizer.eos_token_id is None else []
     placed, left_out = put_before(tokens, [texts] * len(tokens), tokenizer, most)
     without = 0
     for own, before in zip(placed, tokens, strict=True):
         room = most - len(before.input_ids)
-        count = next(
-            n for n in (3, 2, 1, 0) if n == 0 or sum(len(p + closing) for p in pieces[-n:]) <= room
-        )
+        count = next(n for n in (3, 2, 1, 0) if n == 0 or sum(len(p) for p in pieces[-n:]) <= room)
         without += count < 3
-        front = [token for piece in pieces[len(pieces) - count :] for token in piece + closing]
+        front = [token for piece in pieces[len(pieces) - count :] for token in piece]
         assert own.input_ids == [
             *before.input_ids[:opening],
             *front,

@@ -17,6 +17,7 @@ from knife.overrides import merge, read_overrides
 from knife.pipeline import Result, run
 from knife.plan import plan_run
 from knife.predict import predict
+from knife.steps import total_steps
 
 METHODS = [
     "finetune",
@@ -226,3 +227,36 @@ def test_a_prompt_without_room_is_refused(tmp_path: Path) -> None:
     plan = plan_run(small_config(tmp_path, methods=["retrieve"], data={"max_tokens": 40}))
     (note,) = [note for note in plan.notes if note.startswith("retrieve: ")]
     assert "have no room for the most similar training example in data.max_tokens=40" in note
+
+
+def test_what_cannot_be_aligned_is_refused(writing: Result, tmp_path: Path) -> None:
+    data = {"source": writing.plan.config.data.source}
+    output = {"output": {"weight": 1, "target": "choices"}}
+    with pytest.raises(UserError, match=r"^align.output.target: must be states, because an open"):
+        plan_run(small_config(tmp_path, data=data, align=output))
+    with pytest.raises(UserError, match=r"^align: knife with the weights of input and output both"):
+        small_config(tmp_path, align={"input": {"weight": 0}})
+
+
+def test_a_prompt_needs_no_memory_for_a_training(tmp_path: Path) -> None:
+    plan = plan_run(small_config(tmp_path, methods=["prompt", "finetune"]))
+    prompted, trained = (member.student for member in plan.members)
+    assert prompted.key not in plan.needs
+    assert trained.key in plan.needs
+    splits = plan.data[prompted.data]
+    assert (total_steps(prompted, splits), total_steps(trained, splits)) == (0, 4)
+
+
+def test_all_that_a_decoder_reads_and_writes_has_to_fit(tiny_gpt2: Path, tmp_path: Path) -> None:
+    """A table of 512 positions: I and R, and what each method writes behind them."""
+
+    def most(method: str) -> int:
+        model = {"teacher": str(tiny_gpt2), "student": str(tiny_gpt2)}
+        config = small_config(tmp_path, methods=[method], model=model, data={"max_tokens": 512})
+        with pytest.raises(UserError) as error:
+            plan_run(config)
+        (fault,) = error.value.faults
+        return int(fault.partition("must be at most ")[2].partition(",")[0])
+
+    found = {m: most(m) for m in ("finetune", "step_by_step", "explain_then_answer")}
+    assert found["finetune"] > found["step_by_step"] > found["explain_then_answer"]

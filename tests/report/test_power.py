@@ -40,6 +40,8 @@ def test_enough_is_enough_and_no_more() -> None:
     assert seeds >= 3
     assert detectable(seeds, examples) <= 4 < detectable(seeds, examples - 1)
     assert enough(0.01, 3) is None
+    assert (enough(5.0, 25) or (0, 0))[0] == 25
+    assert (enough(5.0, 1) or (0, 0))[0] > 1
 
 
 def test_notes() -> None:
