@@ -122,9 +122,7 @@ def run(config: RunConfig, display: Display) -> Result:
     refuse_what_cannot_fit(plan)
     store = Store(config.store)
     with disk_faults(store.root):
-        for key in plan.data:
-            publish_data(store, key, plan)
-        missing, damaged = missing_stages(plan, store, repair=True)
+        missing, damaged = prepared(plan, store)
         plan.notes += damaged + tracking_notes(config)
         folder = store.root / "runs" / f"{config.name}-{plan.key}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,6 +143,13 @@ def run(config: RunConfig, display: Display) -> Result:
                 record(plan, store, found, parent, runs, folder)
         unsent = tracker.unsent()
     return Result(plan, missing, found, store, folder, (tracker.uri, parent.run_id), unsent)
+
+
+def prepared(plan: Plan, store: Store) -> tuple[list[Stage], list[str]]:
+    """Put the plan's data into the store; then what `missing_stages` finds, and repairs."""
+    for key in plan.data:
+        publish_data(store, key, plan)
+    return missing_stages(plan, store, repair=True)
 
 
 def refuse_what_cannot_fit(plan: Plan) -> None:

@@ -6,13 +6,12 @@ from typing import Any
 from knife.config import RunConfig
 from knife.data.example import Splits
 from knife.data.preamble import Preamble, draw_shots, put_before
-from knife.data.tokens import Tokens
+from knife.data.tokens import UNBOUNDED, Tokens
 from knife.errors import UserError
 from knife.families import positions
 
 # Above this share of questions without room, the prompt is not the one that was asked for.
 REFUSED_SHARE = 0.1
-_UNBOUNDED = 10**9
 
 
 def preamble_limit(config: RunConfig, method: str, model: Any, tokenizer: Any, answer: int) -> int:
@@ -25,7 +24,7 @@ def preamble_limit(config: RunConfig, method: str, model: Any, tokenizer: Any, a
         return config.data.max_tokens
     if method != "prompt":
         return 0
-    return min(positions(model) or _UNBOUNDED, int(tokenizer.model_max_length)) - answer
+    return min(positions(model) or UNBOUNDED, int(tokenizer.model_max_length)) - answer
 
 
 def with_preambles(

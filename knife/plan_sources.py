@@ -104,7 +104,9 @@ class SourceReader:
         raise_faults(_position_faults(config.data.max_tokens, answer, student, teacher))
         most = preamble_limit(config, method, student.config, tokenizer, answer)
         tokens, more = with_preambles(config, method, splits, tokens, tokenizer, most)
-        train, _ = training_tokens(method, tokens[: len(splits.train)], tokenizer)
+        if most:
+            # Those that get solved examples learn from examples as they are.
+            train = tokens[: len(splits.train)]
         return Sources(splits, student, teacher, _lengths(train), most, splits.notes + notes + more)
 
     def _model(self, name: str, key: str) -> KnownModel:

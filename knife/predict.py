@@ -154,7 +154,8 @@ def _check(model: Path | None, file: Path, parts: list[Part]) -> None:
     """Refuse what is wrong with the questions; without a model, their lengths are not known."""
     tokenizer: Any = None
     room: int | None = None
-    limit = _settings(model)["max_tokens"] if model else 0
+    settings = _settings(model) if model else {"max_tokens": 0}
+    limit = settings["max_tokens"]
 
     def look(questions: list[Example]) -> list[str]:
         nonlocal tokenizer, room
@@ -172,11 +173,10 @@ def _check(model: Path | None, file: Path, parts: list[Part]) -> None:
             tokens = question_tokens(questions, tokenizer)
         except UserError as error:
             return error.faults
-        faults = _of_other_kind(file, questions, bool(_settings(model).get("open")))
+        faults = _of_other_kind(file, questions, bool(settings.get("open")))
         faults += _too_long(file, questions, [len(t.input_ids) for t in tokens], limit)
         if room is None:
             return faults
-        settings = _settings(model)
         # Solved examples before a question, and a rationale before its answer, take room too.
         before = settings.get("preamble_tokens", 0)
         explains = settings.get("method") == "explain_then_answer"

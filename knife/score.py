@@ -9,13 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from knife.config import RunConfig
-from knife.pipeline import (
-    Display,
-    make_stages,
-    missing_stages,
-    publish_data,
-    refuse_what_cannot_fit,
-)
+from knife.pipeline import Display, make_stages, prepared, refuse_what_cannot_fit
 from knife.plan_scores import ScorePlan, plan_scores
 from knife.recording import read_predictions
 from knife.report.rationale_scores import RationaleScores, Scored, rationale_scores
@@ -70,9 +64,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
     refuse_what_cannot_fit(plan)
     store = Store(config.store)
     with disk_faults(store.root):
-        for key in plan.data:
-            publish_data(store, key, plan)
-        missing, damaged = missing_stages(plan, store, repair=True)
+        missing, damaged = prepared(plan, store)
         if missing:
             with Follower(store.address) as follower:
                 for stage in missing:

@@ -10,9 +10,6 @@ from knife.data.treatment import treat
 from knife.errors import UserError
 from knife.overrides import merge, read_overrides
 
-# More than any tokenizer makes of an example: nothing is cut.
-UNBOUNDED = 10**9
-
 
 def read_data(source: str, overrides: list[str]) -> Data:
     """The data settings of `source` with `data.KEY=VALUE` overrides.
@@ -64,7 +61,7 @@ def shown(examples: list[Example], data: Data, model: str | None) -> list[str]:
 
 def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
     """By example: its tokens as task input, as rationale, and those that do not fit."""
-    from knife.data.tokens import tokenize
+    from knife.data.tokens import UNBOUNDED, tokenize
     from knife.method.backbone import load_tokenizer
     from knife.method.model_source import find_model
 

@@ -99,7 +99,11 @@ def write_config(folder: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """One small run, finetune and knife with one seed; tests may read its store."""
-    config = write_config(tmp_path_factory.mktemp("finished-run"))
+    return finish(write_config(tmp_path_factory.mktemp("finished-run")))
+
+
+def finish(config: Path) -> FinishedRun:
+    """`knife run` of a config, to its end."""
     done = subprocess.run(
         [sys.executable, "-m", "knife", "run", config, "--json"],
         capture_output=True,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from knife.data.tokens import EXPLANATION, Tokens
+from knife.data.tokens import EXPLANATION, Tokens, openings
 
 
 def training_tokens(
@@ -27,8 +27,7 @@ def training_tokens(
     if method == "step_by_step":
         # The word that every rationale starts with asks for one, too.
         word = tokenizer(EXPLANATION, add_special_tokens=False)["input_ids"]
-        openings = {tokenizer.cls_token_id, tokenizer.bos_token_id} - {None}
-        opening = int(tokens[0].input_ids[0] in openings)
+        opening = int(tokens[0].input_ids[0] in openings(tokenizer))
         return list(tokens), explanation_task(tokens, word, opening)
     return list(tokens), None
 

@@ -10,7 +10,7 @@ from knife.data.example import Example
 from knife.data.jsonl import read_examples, write_examples
 from knife.data.retrieve import Similar
 from knife.data.subset import lot
-from knife.data.tokens import Tokens, closes, rationale_text, task_input_text
+from knife.data.tokens import Tokens, closes, openings, rationale_text, task_input_text
 
 _SHOTS, _TRAINING = "shots.json", "retrieve.jsonl"
 
@@ -85,13 +85,13 @@ def put_before(
     end = "" if ended else "\n"
     whole = [text + end for text in distinct]
     ids = dict(zip(distinct, tokenizer(whole)["input_ids"], strict=True)) if whole else {}
-    openings = {tokenizer.cls_token_id, tokenizer.bos_token_id} - {None}
+    opens = openings(tokenizer)
     placed, without_room = [], 0
     for example, pieces in zip(tokens, texts, strict=True):
-        opening = int(bool(example.input_ids) and example.input_ids[0] in openings)
+        opening = int(bool(example.input_ids) and example.input_ids[0] in opens)
         before: list[int] = []
         for text in reversed(pieces):
-            piece = ids[text][int(ids[text][0] in openings) :]
+            piece = ids[text][int(ids[text][0] in opens) :]
             if ended:
                 piece = piece[:-1]
             if len(before) + len(piece) + len(example.input_ids) > most:

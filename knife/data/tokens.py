@@ -21,6 +21,8 @@ from knife.errors import raise_faults
 ANSWER = " answer:"
 # What every task input starts with.
 QUESTION = "question: "
+# More tokens than any tokenizer makes of an example: nothing is cut.
+UNBOUNDED = 10**9
 # The word that every rationale starts with.
 EXPLANATION = "explanation:"
 
@@ -88,6 +90,11 @@ def closes(tokenizer: Any) -> bool:
     """Whether a tokenizer ends texts with a special token, as those of encoders do."""
     mask: list[int] = tokenizer("answer", return_special_tokens_mask=True)["special_tokens_mask"]
     return mask[-1] == 1
+
+
+def openings(tokenizer: Any) -> set[int]:
+    """The special tokens that a text may begin with."""
+    return {tokenizer.cls_token_id, tokenizer.bos_token_id} - {None}
 
 
 def answer_start(tokenizer: Any) -> list[int]:

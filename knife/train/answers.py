@@ -20,9 +20,6 @@ from knife.data.parts import Part, read_part
 from knife.errors import UserError
 from knife.train.text_match import exact_match
 
-# More tokens than any tokenizer makes of a question.
-_UNBOUNDED = 10**9
-
 
 @dataclass(frozen=True)
 class Tally:
@@ -196,10 +193,10 @@ def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:
     Raises:
         UserError: the tokenizer makes nothing of a choice.
     """
-    from knife.data.tokens import tokenize
+    from knife.data.tokens import UNBOUNDED, tokenize
 
     bare = [replace(question, rationale=None, answer=0) for question in questions]
-    tokens, _ = tokenize(bare, tokenizer, _UNBOUNDED)
+    tokens, _ = tokenize(bare, tokenizer, UNBOUNDED)
     return tokens
 
 

@@ -1,13 +1,11 @@
 """A decoder-only teacher and student through the commands: run, predict, and what is refused."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_fixtures import Command, FinishedRun, write_config
+from command_fixtures import Command, FinishedRun, finish, write_config
 from small_run import SMALL
 from transformers import AutoModelForCausalLM
 
@@ -24,15 +22,7 @@ def decoder_run(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Fi
     data = SMALL["data"] | {"max_tokens": 400}
     folder = tmp_path_factory.mktemp("decoder-run")
     config = write_config(folder, model=model, align=align, methods=["knife"], data=data)
-    done = subprocess.run(
-        [sys.executable, "-m", "knife", "run", config, "--json"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    return FinishedRun(config, config.parent / "store", result, done.stdout, done.stderr)
+    return finish(config)
 
 
 def test_predict_gives_the_choices_of_the_run(decoder_run: FinishedRun) -> None:

@@ -253,7 +253,8 @@ def test_what_is_written_is_the_likeliest_next_token_each_time(
 ) -> None:
     """Each next token, as an answer behind those before it, scores highest of all tokens."""
     if not can_write(model_config(model_folder, "model")):
-        pytest.skip("an encoder writes nothing")
+        assert not hasattr(load_backbone(model_folder), "write")
+        return
     backbone = load_backbone(model_folder, bottleneck=bottleneck).eval()
     closing = tokens[0].choice_ids[0][-1]
     words = [[token] for token in range(backbone.model.config.vocab_size)]
