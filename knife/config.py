@@ -86,7 +86,8 @@ class Data(Section):
 
 
 class Model(Section):
-    """Hub ids, local folders, or `tiny-t5` or `tiny-llama`, which the package carries."""
+    """Hub ids, local folders, or what the package carries: `tiny-t5`, `tiny-bert`,
+    `tiny-llama`."""
 
     teacher: str
     student: str

@@ -7,7 +7,9 @@ from pathlib import Path
 from knife.errors import UserError, nearest
 
 _ASSETS = Path(__file__).parents[1] / "assets"
-EMBEDDED = {"tiny-t5": _ASSETS / "tiny_t5", "tiny-llama": _ASSETS / "tiny_llama"}
+EMBEDDED = {
+    name: _ASSETS / name.replace("-", "_") for name in ("tiny-t5", "tiny-bert", "tiny-llama")
+}
 # Weights as safetensors, configs and tokenizers: nothing that could be run.
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
