@@ -178,7 +178,7 @@ class Scale(Section):
     gpus_per_worker: float = Field(0, ge=0, le=1)
     zero_stage: int = Field(0, ge=0, le=3)
     precision: Literal["fp32", "bf16"] = "fp32"
-    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
     gradient_checkpointing: bool = False
     compile: bool = False
     checkpoint_steps: int = Field(500, ge=1)
@@ -335,12 +335,6 @@ def _impossible(config: RunConfig) -> list[str]:
         faults.append(
             f"compare.baseline: {baseline!r} is no method of the run; {nearest(baseline, names)}"
         )
-    for variant in config.variants():
-        if any(getattr(variant, part) for part in VARIANT_PARTS):
-            try:
-                config.of(variant)
-            except UserError as error:
-                faults += error.faults
     if config.scale.workers > 1 and config.scale.gpus_per_worker % 1:
         faults.append(
             "scale.gpus_per_worker: workers of one group cannot share a GPU (NCCL); "
@@ -354,6 +348,19 @@ def _impossible(config: RunConfig) -> list[str]:
             f"scale.min_workers: must be at most scale.workers = {config.scale.workers}, but got "
             f"{config.scale.min_workers}"
         )
+    return faults + _variant_faults(config, faults)
+
+
+def _variant_faults(config: RunConfig, said: list[str]) -> list[str]:
+    """What variants bring in, beside what is `said` of the run's own values."""
+    faults = []
+    for variant in config.variants():
+        if any(getattr(variant, part) for part in VARIANT_PARTS):
+            try:
+                config.of(variant)
+            except UserError as error:
+                start = f"methods.{variant.name}."
+                faults += [f for f in error.faults if f.removeprefix(start) not in said]
     return faults
 
 

@@ -51,6 +51,12 @@ def _attention_faults(
     where = f"scale.attention: {scale.attention}"
     if scale.attention == "sdpa" and not kind._supports_sdpa:
         return [f"{where} is not there for {kind.__name__} ({key}); give eager or null"]
+    if scale.attention == "flex_attention":
+        if family(config) != "decoder" or not kind._supports_flex_attn:
+            return [f"{where} is not there for {kind.__name__} ({key}); give sdpa, eager or null"]
+        if not on_gpu(scale):
+            return [f"{where} trains on a GPU alone; set scale.gpus_per_worker=1, or give sdpa"]
+        return []
     if scale.attention != "flash_attention_2":
         return []
     if not kind._supports_flash_attn:

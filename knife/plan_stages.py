@@ -52,7 +52,7 @@ class StageMaker:
         return TeacherStage(
             key=fingerprint(depends),
             depends=depends,
-            label=self._label("teacher"),
+            label=self._label("teacher", own=self.own),
             model=model.source,
             training=training,
             bottleneck=training.bottleneck,
@@ -77,7 +77,7 @@ class StageMaker:
         return StatesStage(
             key=fingerprint(depends),
             depends=depends,
-            label=self._label("teacher states"),
+            label=self._label("teacher states", own=self.own or bool(self.variant.align)),
             teacher=teacher.key,
             layers=layers,
             outputs=outputs,
@@ -188,5 +188,5 @@ class StageMaker:
             "max_tokens": self.config.data.max_tokens,
         }
 
-    def _label(self, name: str) -> str:
-        return f"{name} of {self.variant.name}" if self.own else name
+    def _label(self, name: str, *, own: bool) -> str:
+        return f"{name} of {self.variant.name}" if own else name

@@ -39,6 +39,8 @@ def test_recipes_are_those_that_we_promise() -> None:
         "demo",
         "demo-decoder",
         "creatures-full",
+        "creatures-full-decoder",
+        "creatures-full-encoder",
         "cose-minilm",
         "strategyqa-t5-base",
         "openbookqa-t5-base",

@@ -1,12 +1,12 @@
 """`ablate: true`: which variants it adds, what they share, and what is refused."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from small_run import small_config
 
-from knife.config import read
+from knife.config import Method, read
 from knife.errors import UserError
 from knife.plan import plan_run
 from knife.recipe_files import find_config
@@ -71,6 +71,8 @@ def test_equal_stages_are_shared(tmp_path: Path) -> None:
     by_name = {member.method: member.student for member in plan.members}
     assert list(by_name) == ["finetune", "knife", *(name for name in ALL if name != "input-only")]
     assert by_name["output-only"].states == by_name["input-and-output"].states
+    labels = {stage.key: stage.label for stage in plan.stages}
+    assert len(set(labels.values())) == len(labels)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
@@ -87,14 +89,19 @@ def test_what_is_refused(tmp_path: Path) -> None:
     ]
 
 
-def test_creatures_full_has_the_papers_ablations() -> None:
-    variants = read(find_config("creatures-full")).variants()
-    assert [variant.name for variant in variants] == [
-        "finetune",
-        "knife",
-        "teacher_init",
-        *(name for name in ALL if name != "input-only"),
+def test_a_fault_of_the_run_is_said_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        small_config(tmp_path, ablate=True, scale={"workers": 2})
+    assert caught.value.faults == [
+        "scale.workers: launcher 'process' has one worker; use launcher 'ray'"
     ]
+
+
+@pytest.mark.parametrize("name", ["creatures-full", "creatures-full-decoder"])
+def test_creatures_full_has_every_method_and_ablation(name: str) -> None:
+    variants = read(find_config(name)).variants()
+    assert {variant.method for variant in variants} == set(get_args(Method))
+    assert [v.name for v in variants][-4:] == [n for n in ALL if n != "input-only"]
 
 
 def test_a_trial_trains_its_method_alone(tmp_path: Path) -> None:

@@ -39,6 +39,15 @@ def test_attention_that_a_model_lacks(tmp_path: Path, tiny_llama: Path, tiny_ber
         "scale.attention: flash_attention_2 needs a GPU, but workers have none; set "
         "scale.gpus_per_worker=1",
     ]
+    assert faults(tmp_path, attention="flex_attention") == [
+        "scale.attention: flex_attention is not there for T5ForConditionalGeneration "
+        "(model.student); give sdpa, eager or null"
+    ]
+    flex: dict[str, Any] = {"attention": "flex_attention", "launcher": "ray"}
+    assert faults(tmp_path, tiny_llama, **flex) == [
+        "scale.attention: flex_attention trains on a GPU alone; set scale.gpus_per_worker=1, or "
+        "give sdpa"
+    ]
     with pytest.raises(UserError, match=r"scale\.attention"):
         small_config(tmp_path, scale={"attention": "flash"})
 
