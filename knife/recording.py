@@ -73,17 +73,41 @@ def record(
 ) -> None:
     """Hand on the verdict, predictions and students; MLflow has each once however often told."""
     parent.artifact(folder / "verdict.json")
-    parent.log_summary({f"test_accuracy.{m.method}": m.accuracy for m in verdict.methods})
+    parent.log_summary(verdict_metrics(verdict))
     for member in plan.members:
         run = runs[_name(member)]
+        run.log_summary(trained_metrics(store, "student", member.student.key))
         run.artifact(store.path("evaluate", member.evaluate.key) / PREDICTIONS)
         run.model(store.path("student", member.student.key) / "model", _name(member))
         run.finish("FINISHED")
     if plan.teacher:
+        runs["teacher"].log_summary(trained_metrics(store, "teacher", plan.teacher.key))
         for name, stage in plan.ceiling.items():
             value = accuracy(store, stage)
             runs["teacher"].log_summary({f"test_accuracy_{name}_rationale": value})
         runs["teacher"].finish("FINISHED")
+
+
+def trained_metrics(store: Store, kind: str, key: str) -> dict[str, float]:
+    """What a training came to: its best evaluation on dev, and what it cost."""
+    trained = json.loads(store.read(kind, key, "trained.json"))
+    named = {name: name for name in ("dev_accuracy", "dev_loss")}
+    named |= {n: f"train_{n}" for n in ("seconds", "steps", "memory_mib", "gpu_memory_mib")}
+    return {new: trained[name] for name, new in named.items() if name in trained}
+
+
+def verdict_metrics(verdict: Verdict) -> dict[str, float]:
+    """The verdict's numbers, those of a method under its name; what is not known is left out."""
+    found: dict[str, float | None] = {}
+    for each in verdict.methods:
+        values = {"test_accuracy": each.accuracy, "test_accuracy_low": each.low}
+        values["test_accuracy_high"] = each.high
+        if each.difference:
+            values |= {"gain_points": each.difference.points, "p": each.difference.p_adjusted}
+            values |= {"gain_low_points": each.difference.low}
+            values |= {"gain_high_points": each.difference.high}
+        found |= {f"{name}.{each.method}": value for name, value in values.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def run_tags(plan: Plan) -> dict[str, str]:

@@ -6,6 +6,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from knife.store import Store
+from knife.track.curves import Curves
+from knife.track.journal import Position, read_rows
 from knife.train.stage import Stage
 
 # Name, step and value of a metric.
@@ -32,19 +34,23 @@ def points(uri: str, run: Run) -> list[Point]:
     )
 
 
-def journal_points(store: Store, *stages: Stage) -> list[Point]:
-    """All metrics of the stages' journals, a training's `epoch` as one of them."""
+def journal_points(store: Store, *stages: Stage, ended: bool = True) -> list[Point]:
+    """What MLflow has to have of stages: the curves of their journals, and what they came to."""
     found = []
     for stage in stages:
-        path = store.path(stage.kind, stage.key) / "journal.jsonl"
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            metrics = row["metrics"] | ({"epoch": row["epoch"]} if "epoch" in row else {})
-            found += [(name, row["step"], value) for name, value in metrics.items()]
-    # Two rows of one step, of training and of dev, have one epoch.
-    return sorted(set(found))
+        folder = store.path(stage.kind, stage.key)
+        rows, _ = read_rows(folder / "journal.jsonl", Position())
+        for row in Curves().rows(rows):
+            found += [(name, row["step"], value) for name, value in row["metrics"].items()]
+        if ended and (folder / "trained.json").is_file():
+            trained = json.loads((folder / "trained.json").read_text())
+            found += [(name, 0, trained[name]) for name in ("dev_accuracy", "dev_loss")]
+            cost = ("seconds", "steps", "memory_mib")
+            found += [(f"train_{name}", 0, trained[name]) for name in cost]
+    return sorted(found)
 
 
 def timeless(found: list[Point]) -> list[Point]:
-    """Without the metric that hangs on the clock."""
-    return [point for point in found if point[0] != "examples_per_second"]
+    """Without the metrics that hang on clock and machine."""
+    clock = ("train/examples_per_second", "train_seconds", "train_memory_mib")
+    return [point for point in found if point[0] not in clock]

@@ -108,12 +108,11 @@ class RemoteRun:
         self._client.log_batch(self.run_id, tags=[RunTag(*pair) for pair in tags.items()])
 
     def rows(self, rows: Iterable[Row]) -> None:
-        """Rows of journals, in the order of their steps: of each metric, those after its newest."""
+        """Rows in the order of their steps: of each metric, those after its newest."""
         newest = dict(self._known())
         metrics = []
         for row in rows:
-            values = row["metrics"] | ({"epoch": row["epoch"]} if "epoch" in row else {})
-            for name, value in values.items():
+            for name, value in row["metrics"].items():
                 if row["step"] > newest.get(name, (-math.inf, 0.0))[0]:
                     metrics.append(Metric(name, value, int(row["time"] * 1000), row["step"]))
                     newest[name] = (row["step"], value)

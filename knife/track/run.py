@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlflow.exceptions import MlflowException
 
+from knife.track.curves import Curves
 from knife.track.journal import Row
 from knife.track.outbox import Outbox, Told
 from knife.track.params import to_params, to_tags
@@ -56,6 +57,7 @@ class TrackedRun:
         self._outbox = outbox
         self._began = time.time()
         self._opening: Told | None = None
+        self._curves = Curves()
         self._rows: deque[tuple[Row, Told | None]] = deque()
         self._jobs: deque[Told] = deque()
         self._uploads: deque[Told] = deque()
@@ -84,19 +86,19 @@ class TrackedRun:
         self._tell("follow", kind=kind, key=key)
 
     def send(self, rows: list[Row]) -> None:
-        """Record a journal's rows, in the order of their steps, `epoch` as a metric beside them.
+        """Record a journal's rows, in the order of their steps, under the names of `Curves`.
 
         They are not kept in the outbox: the journal has them, and `follows` tells which it is.
         Journals that go into one run must not share a metric's name: of a metric, steps up to the
         newest that MLflow has are skipped.
         """
-        measured = [row for row in rows if row["metrics"]]
+        measured = [row for row in self._curves.rows(rows) if row["metrics"]]
         if measured:
             self._rows.extend((row, None) for row in measured)
             self._sender.told.set()
 
     def log_row(self, row: Row) -> None:
-        """Record a row that is in no journal; steps as in `send`."""
+        """Record a row that is in no journal, as it is; steps as in `send`."""
         self._tell("rows", rows=[row])
 
     def log_summary(self, metrics: dict[str, float]) -> None:

@@ -6,6 +6,7 @@ step alone.
 """
 
 import math
+import resource
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -251,8 +252,17 @@ def _finish(work: Path, place: Place, seconds: float) -> None:
             "dev_accuracy": place.best_accuracy,
             "dev_loss": place.best_loss,
             "seconds": round(seconds, 3),
-        },
+            # Of this process, by its highest so far.
+            "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1),
+        }
+        | _gpu_memory(),
     )
+
+
+def _gpu_memory() -> dict[str, float]:
+    if not torch.cuda.is_available():
+        return {}
+    return {"gpu_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20, 1)}
 
 
 def _clean(work: Path) -> None:

@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from knife.plan import Plan
-from knife.recording import run_tags
-from knife.store import fingerprint
+from knife.recording import run_tags, trained_metrics
+from knife.store import Store, fingerprint
 from knife.track.follow import Follower
 from knife.track.journal import Row
 from knife.track.run import TrackedRun
 from knife.track.tracker import Tracker
 from knife.tune.space import Point
 from knife.tune.sweep_file import flat
-from knife.tune.trial import SCORE
 from knife.tune.trials import TrialRow
 
 
@@ -39,9 +38,12 @@ class SweepRecord:
         self.parent = tracker.open_run(
             name, key, settings, run_tags(plan) | {"knife.fingerprint": key, "knife.sweep": name}
         )
+        self._best = f"best_{settings['metric']}"
         self._follower = follower
         self._trials: dict[int, TrackedRun] = {}
-        self._seeds: dict[int, set[TrackedRun]] = {}
+        # By trial and the student's key.
+        self._seeds: dict[int, dict[str, TrackedRun]] = {}
+        self._store = Store(plan.config.store, write=False)
 
     def started(self, number: int, point: Point, plan: Plan | None) -> None:
         """A trial starts, with the students of `plan`, if it could be planned."""
@@ -55,12 +57,12 @@ class SweepRecord:
             student, name = member.student, f"trial {number} seed {member.seed}"
             tags = {"knife.method": member.method, "knife.fingerprint": student.key}
             run = self._trials[number].child(name, student.key, student.depends, tags)
-            self._seeds.setdefault(number, set()).add(run)
+            self._seeds.setdefault(number, {})[student.key] = run
             self._follower.follow("student", student.key, run)
 
     def reported(self, number: int, epoch: int, score: float) -> None:
         """A trial's score so far."""
-        row: Row = {"step": epoch, "time": time.time(), "metrics": {SCORE: score}}
+        row: Row = {"step": epoch, "time": time.time(), "metrics": {f"epoch/{self._best}": score}}
         self._trials[number].log_row(row)
 
     def ended(self, row: TrialRow) -> None:
@@ -68,13 +70,16 @@ class SweepRecord:
         run = self._trials[row.number]
         tags = {"knife.status": row.state}
         run.tag(tags | ({"knife.error": row.error} if row.error else {}))
-        summary = {"seconds": row.seconds}
+        summary = {"trial_seconds": row.seconds}
         if row.score is not None:
-            summary["best_score"] = row.score
+            summary[self._best] = row.score
         if row.tests:
             summary["test_accuracy"] = sum(row.tests.values()) / len(row.tests)
         run.log_summary(summary)
-        for each in (*self._seeds.get(row.number, ()), run):
+        seeds = self._seeds.get(row.number, {})
+        for key in set(row.students.values()) & seeds.keys():
+            seeds[key].log_summary(trained_metrics(self._store, "student", key))
+        for each in (*seeds.values(), run):
             each.finish("FAILED" if row.state == "failed" else "FINISHED")
 
     def closed(self) -> None:

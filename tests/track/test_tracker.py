@@ -62,7 +62,7 @@ def rows(first: int, last: int, seconds: float = 1e9) -> list[Row]:
     ]
 
 
-def steps(tracker: Tracker, run: TrackedRun, metric: str = "loss") -> list[int]:
+def steps(tracker: Tracker, run: TrackedRun, metric: str = "train/loss") -> list[int]:
     return [m.step for m in tracker.client.get_metric_history(run.run_id, metric)]
 
 
@@ -163,7 +163,7 @@ def test_a_reopened_run_goes_on(store: Path) -> None:
     client = tracker.client
     assert len(client.search_runs([tracker.experiment_id])) == 2
     assert steps(tracker, child) == list(range(1, 13))
-    assert steps(tracker, child, "epoch") == list(range(1, 13))
+    assert steps(tracker, child, "train/epoch") == list(range(1, 13))
     assert len(client.get_metric_history(child.run_id, "accuracy")) == 1
     (logged,) = client.search_logged_models([tracker.experiment_id])
     assert (logged.name, logged.status) == ("student-v1-0", "READY")
@@ -197,8 +197,8 @@ def test_more_metrics_than_a_batch_takes(tracker: Tracker) -> None:
     run.send(rows(1, 1100))
     assert tracker.flush()
     assert steps(tracker, run) == list(range(1, 1101))
-    assert steps(tracker, run, "epoch") == list(range(1, 1101))
-    last = tracker.client.get_metric_history(run.run_id, "loss")[-1]
+    assert steps(tracker, run, "train/epoch") == list(range(1, 1101))
+    last = tracker.client.get_metric_history(run.run_id, "train/loss")[-1]
     assert (last.value, last.timestamp) == (1 / 1100, (10**9 + 1100) * 1000)
 
 
@@ -215,7 +215,7 @@ def test_odd_numbers_arrive(tracker: Tracker) -> None:
     run = open_run(tracker)
     run.send([{"step": 0, "time": 1.0, "metrics": {"loss": float("nan"), "x": float("inf")}}])
     assert tracker.close() == []
-    assert steps(tracker, run) == steps(tracker, run, "x") == [0]
+    assert steps(tracker, run, "loss") == steps(tracker, run, "x") == [0]
     (point,) = tracker.client.get_metric_history(run.run_id, "loss")
     assert point.value != point.value
 
@@ -257,7 +257,7 @@ def test_a_metric_that_mlflow_refuses_holds_up_nothing(tracker: Tracker) -> None
     run = open_run(tracker)
     run.send([{**row, "metrics": {"no #name": 1.0, "loss": 0.5}} for row in rows(1, 3)])
     (line,) = tracker.close()
-    assert line.startswith("MLflow did not take the metric 'no #name' of run 'demo'")
+    assert line.startswith("MLflow did not take the metric 'train/no #name' of run 'demo'")
     # Nor those of other names that were sent in one batch with it.
     assert steps(tracker, run) == [1, 2, 3]
 
@@ -313,7 +313,7 @@ def test_a_batch_that_fails_half_way_is_completed(tracker: Tracker, store: Path)
         assert steps(tracker, run) == list(range(1, 501)), "the first batch of 1,000 metrics"
         database.execute("DROP TRIGGER fail")
     assert tracker.close() == []
-    assert steps(tracker, run) == steps(tracker, run, "epoch") == list(range(1, 1201))
+    assert steps(tracker, run) == steps(tracker, run, "train/epoch") == list(range(1, 1201))
 
 
 def test_what_stays_unsent_is_said_at_the_end(

@@ -141,8 +141,9 @@ def test_mlflow_has_the_sweep_its_trials_and_their_seeds(swept: Swept) -> None:
         assert run.info.status == "FINISHED"
         assert run.data.tags["knife.status"] == row["state"]
         assert run.data.params == {key: str(value) for key, value in row["point"].items()}
-        assert run.data.metrics["best_score"] == row["score"]
-        scores = {str(step): value for name, step, value in points(uri, run) if name == "score"}
+        assert run.data.metrics["best_dev_loss"] == row["score"]
+        by_epoch = [p for p in points(uri, run) if p[0] == "epoch/best_dev_loss"]
+        scores = {str(step): value for _, step, value in by_epoch}
         assert scores == row["by_epoch"]
         _, seeds = run_tree(uri, run.info.run_id)
         expected = row["scores"] or {"0": None}
