@@ -203,6 +203,19 @@ def score(
 
 
 @app.command()
+def report(
+    target: Annotated[str, typer.Argument(help="A run's name, or its folder")],
+    out: Annotated[Path | None, typer.Option(help="Where the page is written.")] = None,
+    store: Annotated[str, typer.Option(help="The store of the run.")] = "knife-store",
+) -> None:
+    """Write what a run came to as one HTML page, for any of the past or of now."""
+    with exits():
+        from knife.report_command import write_report
+
+        print(write_report(target, store, out))
+
+
+@app.command()
 def ls() -> None:
     """List the ready recipes."""
     from knife.recipe_files import recipes, summary

@@ -22,6 +22,7 @@ from knife.recording import (
     run_tags,
 )
 from knife.report.verdict import Ceiling, Verdict, verdict
+from knife.run_record import RunRecord
 from knife.store import Store, disk_faults, store_root
 from knife.track.secrets import redact_values
 from knife.train.checkpoint import write_json
@@ -115,6 +116,7 @@ def run(config: RunConfig, display: Display) -> Result:
     Raises:
         UserError: where config, data, models, store or cluster are at fault.
     """
+    from knife.report.run_page import write_run_report
     from knife.track.follow import Follower
     from knife.track.tracker import Tracker
 
@@ -129,7 +131,11 @@ def run(config: RunConfig, display: Display) -> Result:
         # The password of a tracking server stays out.
         resolved = redact_values(config.model_dump(mode="json"))
         write_json(folder / "config.json", resolved)
-        with Tracker(config.track.uri, store.root, config.track.experiment) as tracker:
+        kept = RunRecord(folder, plan, missing)
+        with (
+            kept.until_the_end(),
+            Tracker(config.track.uri, store.root, config.track.experiment) as tracker,
+        ):
             parent = tracker.open_run(config.name, plan.key, resolved, run_tags(plan))
             with tracked_status(parent), Follower(store.address) as follower:
                 runs = nested_runs(plan, parent)
@@ -139,6 +145,8 @@ def run(config: RunConfig, display: Display) -> Result:
                         make_stages(missing, store.address, config.scale)
                 found = conclude(plan, store)
                 write_json(folder / "verdict.json", found.to_dict())
+                kept.end("finished")
+                write_run_report(folder, store)
                 store.keep(folder)
                 record(plan, store, found, parent, runs, folder)
         unsent = tracker.unsent()

@@ -73,6 +73,7 @@ def record(
 ) -> None:
     """Hand on the verdict, predictions and students; MLflow has each once however often told."""
     parent.artifact(folder / "verdict.json")
+    parent.artifact(folder / "report.html")
     parent.log_summary(verdict_metrics(verdict))
     for member in plan.members:
         run = runs[_name(member)]
@@ -116,7 +117,7 @@ def run_tags(plan: Plan) -> dict[str, str]:
     tags |= {"knife.version": knife.__version__, "knife.fingerprint": plan.key}
     tags["knife.data"] = ",".join(plan.data)
     tags["knife.data.source"] = plan.config.data.source
-    return tags | _git()
+    return tags | git_tags()
 
 
 def _name(member: Member) -> str:
@@ -127,7 +128,7 @@ def _tags(stage: Stage, method: str) -> dict[str, str]:
     return {"knife.method": method, "knife.fingerprint": stage.key, "knife.data": stage.data}
 
 
-def _git() -> dict[str, str]:
+def git_tags() -> dict[str, str]:
     """The commit of the folder that the run was started in, and whether it has changes."""
 
     def ask(*words: str) -> str:

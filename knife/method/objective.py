@@ -121,7 +121,8 @@ class Objective(nn.Module):
             terms = self._terms(self.alignment, batch, output, teacher)
             for name, (weight, term_B) in terms.items():
                 term_B = term_B * batch.explained_B
-                loss_B = loss_B + weight * term_B
+                if weight:
+                    loss_B = loss_B + weight * term_B
                 parts[name] = term_B
         if explanation is not None:
             written_B = -self.backbone(explanation).scores_BC[:, 0] * batch.explained_B
@@ -136,6 +137,7 @@ class Objective(nn.Module):
     def _terms(
         self, alignment: Alignment, batch: Batch, output: Output, teacher: TeacherBatch
     ) -> dict[str, tuple[float, Tensor]]:
+        """The alignment terms with their weights; one without a weight is told and not trained."""
         align = alignment.align
         terms: dict[str, tuple[float, Tensor]] = {}
         if align.input.weight:
@@ -157,6 +159,9 @@ class Objective(nn.Module):
                     state_distance(states_BIH, target_BIH, mask_BI, align.input.distance, variance)
                 )
             terms["input_alignment"] = (align.input.weight, _mean(each))
+            if len(each) > 1:
+                for (layer, _), term_B in zip(alignment.layers, each, strict=True):
+                    terms[f"input_alignment_layer_{layer}"] = (0.0, term_B.detach())
         if align.output.weight and align.output.target == "choices":
             term_B = choice_divergence(output.scores_BC, teacher.scores_BC, batch.choice_exists_BC)
             terms["output_alignment"] = (align.output.weight, term_B)

@@ -26,7 +26,7 @@ def render(verdict: Verdict) -> Table:
     table.add_column("p", justify="right", no_wrap=True)
     table.add_column("gain/loss", justify="right", no_wrap=True)
     for method in verdict.methods:
-        accuracy = f"{_percent(method.accuracy):>5}{_interval(method)}"
+        accuracy = f"{percent(method.accuracy):>5}{_interval(method)}"
         table.add_row(method.method, accuracy, *_cells(method.difference))
     if verdict.ceiling:
         table.add_section()
@@ -35,7 +35,7 @@ def render(verdict: Verdict) -> Table:
             ("teacher, without", verdict.ceiling.without_rationale),
         ):
             if share is not None:
-                table.add_row(words, f"{_percent(share):>5}")
+                table.add_row(words, f"{percent(share):>5}")
     return table
 
 
@@ -44,7 +44,7 @@ def sentence(verdict: Verdict) -> str:
     others = [method for method in verdict.methods if method.difference]
     if not others:
         best = max(verdict.methods, key=lambda method: method.accuracy)
-        return f"{best.method} answers {_percent(best.accuracy)} % right ({_counts(best)})."
+        return f"{best.method} answers {percent(best.accuracy)} % right ({_counts(best)})."
     named = [method for method in others if method.method == "knife"]
     method = named[0] if named else max(others, key=lambda other: other.accuracy)
     difference = method.difference
@@ -83,14 +83,15 @@ def _counts(method: MethodVerdict) -> str:
     return f"{seeds} seed{'s'[: seeds > 1]}, {method.examples} test examples"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in percent."""
     return f"{100 * share:.1f}"
 
 
 def _interval(method: MethodVerdict) -> str:
     if method.low is None or method.high is None:
         return ""
-    return f" ({_percent(method.low)}-{_percent(method.high)})"
+    return f" ({percent(method.low)}-{percent(method.high)})"
 
 
 def _cells(difference: Difference | None) -> tuple[str, str, str]:
@@ -100,12 +101,13 @@ def _cells(difference: Difference | None) -> tuple[str, str, str]:
     if difference.p is None:
         return points, "", counts
     p = difference.p if difference.p_adjusted is None else difference.p_adjusted
-    return f"{points} ({difference.low:.1f} to {difference.high:.1f})", _p(p), counts
+    return f"{points} ({difference.low:.1f} to {difference.high:.1f})", p_value(p), counts
 
 
 def _is(p: float) -> str:
-    return f"p {_p(p)}" if p < 0.001 else f"p = {_p(p)}"
+    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
 
 
-def _p(p: float) -> str:
+def p_value(p: float) -> str:
+    """A p value with the digits that it is worth."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

@@ -34,6 +34,7 @@ class Place:
         best: accuracy and loss on dev of the best model, and the step it was saved at.
         worse: evaluations since then.
         seconds: time spent training, over all tries.
+        resumed: the steps that later tries went on from.
     """
 
     step: int = 0
@@ -44,6 +45,7 @@ class Place:
     best_step: int = -1
     worse: int = 0
     seconds: float = 0.0
+    resumed: list[int] = field(default_factory=list)
 
     def best_folder(self, work: Path) -> Path:
         """The folder of the best model."""

@@ -126,6 +126,8 @@ def _train(
         objective, training, scale, context.world_size, total_steps, universal=found.converted
     )
     place = found.load(engine)
+    if place.step:
+        place.resumed.append(place.step)
     journal = Journal(work, place.step) if context.rank == 0 else None
     if journal:
         for note in found.notes:
@@ -255,7 +257,8 @@ def _finish(work: Path, place: Place, seconds: float) -> None:
             # Of this process, by its highest so far.
             "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1),
         }
-        | _gpu_memory(),
+        | _gpu_memory()
+        | ({"resumed": place.resumed} if place.resumed else {}),
     )
 
 

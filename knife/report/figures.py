@@ -1,0 +1,82 @@
+"""Figures of the report: drawn by matplotlib, set into the page as SVG.
+
+Text and axes take the page's own colour, so they are readable on a light and on a dark ground.
+Lines are told apart by the colours of Okabe and Ito, which the colour-blind tell apart too
+(https://jfly.uni-koeln.de/color/), and by their dashes.
+"""
+
+import io
+import re
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito without black and yellow, which have too little contrast on one of the grounds.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("-", "--", "-.", ":")
+# Stands for the page's colour of text while matplotlib draws.
+INK = "#010203"
+SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "knife",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "axes.grid": True,
+}
+
+
+def panels(
+    count: int, columns: int, width: float, height: float, sharey: bool = False
+) -> tuple["Figure", list["Axes"]]:
+    """A figure in the report's style with `count` panels, each of so many inches, with one
+    scale of y (`sharey`) or with their own."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    with rc_context(SETTINGS):
+        figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat
+        for spare in axes[count:]:
+            spare.remove()
+    return figure, list(axes[:count])
+
+
+def inline(figure: "Figure", name: str, alt: str, caption: str = "") -> Markup:
+    """A figure as HTML; `name` is its own in the page, `alt` says in words what it shows."""
+    from matplotlib import rc_context
+
+    drawn = io.StringIO()
+    with rc_context(SETTINGS):
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    svg = drawn.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Figures number their parts alike: each keeps its own apart.
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    opening = Markup('<svg role="img" aria-label="{}" ').format(alt)
+    svg = svg.replace("<svg ", opening, 1)
+    return Markup('<figure><div class="wide">{}</div><figcaption>{}</figcaption></figure>').format(
+        Markup(svg), caption
+    )

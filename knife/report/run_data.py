@@ -1,0 +1,119 @@
+"""What the report of a run is made of: all of it is in the store."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from knife.report.verdict import Ceiling, Verdict, verdict
+from knife.store import Store
+from knife.train.loop import TRAINED
+from knife.train.predictions import PREDICTIONS
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run of now or of the past.
+
+    Attributes:
+        folder: the run's in the store.
+        store: the store.
+        config: the resolved config, without secrets.
+        record: stages, members and starts, as knife.run_record keeps them; empty for a run of a
+            version that kept none.
+    """
+
+    folder: Path
+    store: Store
+    config: Row
+    record: Row
+
+    @staticmethod
+    def read(folder: Path, store: Store) -> "RunData":
+        """Read a run's folder."""
+        store.recall(folder)
+        record = folder / "run.json"
+        return RunData(
+            folder,
+            store,
+            json.loads((folder / "config.json").read_text()),
+            json.loads(record.read_text()) if record.is_file() else {},
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its verdict."""
+        return (self.folder / "verdict.json").is_file()
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """The run's verdict or, as long as it goes on, that of the evaluations there are."""
+        if self.finished:
+            return Verdict.from_dict(json.loads((self.folder / "verdict.json").read_text()))
+        rights: dict[str, dict[int, dict[str, bool]]] = {}
+        for member in self.members:
+            if rows := self.predictions(member["evaluate"]):
+                right = {row["id"]: row["right"] for row in rows}
+                rights.setdefault(member["method"], {})[member["seed"]] = right
+        if not rights:
+            return None
+        shares = {name: self._accuracy(key) for name, key in self.record["ceiling"].items()}
+        ceiling = Ceiling(shares.get("with"), shares.get("without")) if shares else None
+        compare = self.config["compare"]
+        plain = "finetune" if "finetune" in rights else next(iter(rights))
+        baseline = compare["baseline"] or plain
+        seeds = set(rights.get(baseline, {}))
+        if seeds:
+            # The baseline shares a seed with every method that is compared.
+            rights = {name: found for name, found in rights.items() if seeds & set(found)}
+        return verdict(rights, baseline, ceiling, compare["margin"])
+
+    @property
+    def members(self) -> list[Row]:
+        """Method, seed and the keys of student and evaluation."""
+        found: list[Row] = self.record.get("members", [])
+        return found
+
+    @property
+    def stages(self) -> list[Row]:
+        """Every stage: kind, key, label, and the keys of those that it reads."""
+        found: list[Row] = self.record.get("stages", [])
+        return found
+
+    def journal(self, kind: str, key: str) -> list[Row]:
+        """A stage's journal, also while it is made; empty where it is gone."""
+        for path in self.store.journals(kind, key):
+            if path.is_file():
+                lines = path.read_text().splitlines(keepends=True)
+                return [json.loads(line) for line in lines if line.endswith("\n")]
+        return []
+
+    def trained(self, kind: str, key: str) -> Row:
+        """How a training ended: steps, kept step, dev accuracy, seconds; empty before its end."""
+        try:
+            found: Row = json.loads(self.store.read(kind, key, TRAINED))
+        except OSError:
+            return {}
+        return found
+
+    def predictions(self, key: str) -> list[Row]:
+        """An evaluation's rows; empty where it is not there, or not yet."""
+        if not self.store.has("evaluate", key):
+            return []
+        text = self.store.read("evaluate", key, PREDICTIONS)
+        return [json.loads(line) for line in text.splitlines()]
+
+    def test_examples(self) -> dict[str, Row]:
+        """The test split by id; empty where the store has it no longer."""
+        for key in {stage["data"] for stage in self.stages}:
+            if self.store.has("data", key):
+                lines = self.store.read("data", key, "test.jsonl").splitlines()
+                return {row["id"]: row for row in map(json.loads, lines)}
+        return {}
+
+    def _accuracy(self, key: str) -> float | None:
+        rows = self.predictions(key)
+        return sum(row["right"] for row in rows) / len(rows) if rows else None

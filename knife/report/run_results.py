@@ -1,0 +1,214 @@
+"""Sections of a run's report that say what came out: methods, differences, answers, rationales."""
+
+import json
+from collections import Counter
+from typing import Any
+
+from markupsafe import Markup
+
+from knife.report import figures
+from knife.report.page import Section, empty, paragraphs, table
+from knife.report.rationale_scores import THIRDS
+from knife.report.run_data import Row, RunData
+from knife.report.table import p_value, percent, sentence
+from knife.report.verdict import MethodVerdict, Verdict
+
+# Answers that are shown of each side.
+_SHOWN = 5
+
+
+def lead(run: RunData) -> list[str]:
+    """The verdict in a sentence, or how far the run is."""
+    going = [] if run.finished else [f"So far: {_progress(run)}."]
+    return [*going, *([sentence(run.verdict)] if run.verdict else [])]
+
+
+def _progress(run: RunData) -> str:
+    if not run.stages:
+        return "the run has not come to a verdict"
+    done = sum(run.store.has(stage["kind"], stage["key"]) for stage in run.stages)
+    return f"{done} of {len(run.stages)} stages are done"
+
+
+def methods(run: RunData) -> Section:
+    """Every method with its accuracy, and its difference to the baseline."""
+    title, verdict = "Methods", run.verdict
+    if verdict is None:
+        return Section(title, empty("No student has been evaluated yet."))
+    rows = [
+        (
+            method.method,
+            method.seeds,
+            percent(method.accuracy),
+            _interval(method),
+            *_difference_cells(method),
+        )
+        for method in verdict.methods
+    ]
+    if verdict.ceiling:
+        for name, share in (
+            ("teacher, with rationales", verdict.ceiling.with_rationale),
+            ("teacher, without", verdict.ceiling.without_rationale),
+        ):
+            rows += [(name, 1, percent(share), *[""] * 6)] if share is not None else []
+    heads = (
+        "method", "seeds", "accuracy (%)", "95 % interval", f"to {verdict.baseline} (points)",
+        "95 % interval", "p (Holm)", "gained", "lost",
+    )  # fmt: skip
+    examples = verdict.methods[0].examples
+    found = table(f"Accuracy on {examples} test examples", heads, rows, range(1, 9))
+    return Section(title, found + paragraphs(*verdict.notes) + _accuracy_figure(verdict))
+
+
+def _interval(method: MethodVerdict) -> str:
+    if method.low is None or method.high is None:
+        return "one seed"
+    return f"{percent(method.low)} to {percent(method.high)}"
+
+
+def _difference_cells(method: MethodVerdict) -> list[str]:
+    found = method.difference
+    if found is None:
+        return [""] * 5
+    span = p = ""
+    if found.p is not None:
+        span = f"{found.low:+.1f} to {found.high:+.1f}"
+        p = p_value(found.p if found.p_adjusted is None else found.p_adjusted)
+    return [f"{found.points:+.1f}", span, p, str(found.gained), str(found.lost)]
+
+
+def _accuracy_figure(verdict: Verdict) -> Markup:
+    """The methods' accuracies, one above the other, with their intervals."""
+    order = list(reversed(verdict.methods))
+    figure, (axes,) = figures.panels(1, 1, 7.2, 0.9 + 0.3 * len(order))
+    for place, method in enumerate(order):
+        mean = 100 * method.accuracy
+        if method.low is not None and method.high is not None:
+            ends = [100 * method.low, 100 * method.high]
+            axes.plot(ends, [place, place], color=figures.COLOURS[0], linewidth=2)
+        mark = "D" if method.method == verdict.baseline else "o"
+        axes.plot([mean], [place], mark, color=figures.COLOURS[0], markersize=7)
+    lines = []
+    if verdict.ceiling:
+        for dash, words, share in (
+            ("--", "teacher with rationales", verdict.ceiling.with_rationale),
+            (":", "teacher without", verdict.ceiling.without_rationale),
+        ):
+            if share is not None:
+                lines.append(f"{words} {percent(share)} %")
+                axes.axvline(100 * share, color=figures.COLOURS[1], linestyle=dash, label=lines[-1])
+    axes.set_yticks(range(len(order)), [method.method for method in order])
+    axes.set_xlabel("test accuracy (%)")
+    if lines:
+        figure.legend(loc="outside lower right", ncols=2)
+    said = "; ".join(f"{m.method} {percent(m.accuracy)} %" for m in verdict.methods)
+    return figures.inline(
+        figure,
+        "accuracy",
+        f"Test accuracy by method: {said}" + "".join(f"; {line}" for line in lines),
+        f"Mean over seeds and 95 % interval; the diamond is {verdict.baseline}.",
+    )
+
+
+def answers(run: RunData) -> Section:
+    """Questions that one method got right by majority and the baseline did not, and the reverse."""
+    title, verdict = "Answers gained and lost", run.verdict
+    compared = [m for m in verdict.methods if m.difference] if verdict else []
+    if verdict is None or not compared:
+        return Section(title, empty("Nothing is compared with a baseline here."))
+    best = next((m for m in compared if m.method == "knife"), compared[0])
+    difference = best.difference
+    assert difference
+    examples = run.test_examples()
+    if not examples:
+        return Section(title, empty("The store no longer has the test examples of this run."))
+    said = [_majority(run, name) for name in (best.method, verdict.baseline)]
+    names = (best.method, verdict.baseline)
+    parts = [
+        paragraphs(
+            f"Of all {best.examples * difference.seeds} answers of {difference.seeds} seeds, "
+            f"{best.method} is right on {difference.gained} where {verdict.baseline} is wrong, and "
+            f"wrong on {difference.lost} where it is right. Below are questions that most seeds "
+            "gain or lose."
+        )
+    ]
+    for words, ids in (("gained", difference.gained_ids), ("lost", difference.lost_ids)):
+        shown = [id_ for id_ in ids if id_ in examples][:_SHOWN]
+        parts.append(Markup("<h3>{} by {}: {} questions</h3>").format(
+            words.capitalize(), best.method, len(ids)
+        ))  # fmt: skip
+        parts += [_answer(examples[id_], names, said) for id_ in shown]
+        if not shown:
+            parts.append(empty("None."))
+    return Section(title, Markup("\n").join(parts))
+
+
+def _majority(run: RunData, method: str) -> dict[str, str]:
+    """What most seeds of a method answer, by example id."""
+    votes: dict[str, Counter[Any]] = {}
+    for member in run.members:
+        if member["method"] == method:
+            for row in run.predictions(member["evaluate"]):
+                said = row["text"] if "text" in row else row["choice"]
+                votes.setdefault(row["id"], Counter())[said] += 1
+    return {id_: counter.most_common(1)[0][0] for id_, counter in votes.items()}
+
+
+def _answer(example: Row, names: tuple[str, str], said: list[dict[str, Any]]) -> Markup:
+    choices = example.get("choices", [])
+
+    def words(answer: Any) -> str:
+        return choices[answer] if isinstance(answer, int) else str(answer)
+
+    facts = [("answer", example["answer"])]
+    facts += [
+        (name, words(own[example["id"]]))
+        for name, own in zip(names, said, strict=True)
+        if example["id"] in own
+    ]
+    facts += [("choices", ", ".join(choices))] if choices else []
+    facts += [("rationale", example["rationale"])] if example.get("rationale") else []
+    items = Markup().join(Markup("<dt>{}</dt><dd>{}</dd>").format(*fact) for fact in facts)
+    return Markup("<details open><summary>{}</summary><dl>{}</dl></details>").format(
+        example["question"], items
+    )
+
+
+def rationales(run: RunData) -> Section:
+    """How good the rationales are, and how the gain of `knife` goes with that."""
+    title, path = "Gain against rationale quality", run.folder / "rationale_scores.json"
+    if not path.is_file():
+        return Section(
+            title, empty("The rationales of this run have not been scored: knife data score does.")
+        )
+    scores = json.loads(path.read_text())
+    rows = [
+        ("accuracy of finetune, I to O (%)", percent(scores["without"])),
+        ("accuracy of the teacher, I + R to O (%)", percent(scores["explained"])),
+        ("accuracy from the rationale alone, R to O (%)", percent(scores["rationale_only"])),
+        ("RQ, simulatability (points)", f"{100 * scores['rq']:+.1f}"),
+        ("LAS (points)", "none" if scores["las"] is None else f"{100 * scores['las']:+.1f}"),
+        ("REV (nats)", f"{scores['rev']:+.3f}"),
+    ]
+    body = table(
+        f"{scores['examples']} test examples with a rationale", ("score", "value"), rows, [1]
+    )
+    body += paragraphs(*scores["notes"])
+    if not scores["relations"]:
+        body += empty("The gain of knife is not known: knife run, then knife data score again.")
+        return Section(title, body)
+    relations = scores["relations"]
+    drawn, axes = figures.panels(len(relations), 3, 2.6, 2.2, sharey=True)
+    said = []
+    for panel, found in zip(axes, relations, strict=True):
+        gains = [100 * gain for gain in found["thirds"]]
+        panel.bar(THIRDS[: len(gains)], gains, color=figures.COLOURS[0])
+        panel.axhline(0, color=figures.INK, linewidth=0.8)
+        panel.set_title(found["score"])
+        values = ", ".join(f"{gain:+.1f}" for gain in gains)
+        rho = "" if found["rho"] is None else f", rank correlation {found['rho']:+.2f}"
+        said.append(f"{found['score']}: {values}{rho}")
+    axes[0].set_ylabel("gain of knife (points)")
+    caption = "Gain of knife over finetune by thirds of each score; " + "; ".join(said) + "."
+    alt = "Gain of knife by thirds of each score. " + "; ".join(said)
+    return Section(title, body + figures.inline(drawn, "rationales", alt, caption))

@@ -1,0 +1,293 @@
+"""Sections of a run's report that say how it was made: curves, cost, faults, how to do it again."""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean, median
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from knife.report import figures
+from knife.report.page import Section, empty, paragraphs, table
+from knife.report.run_data import Row, RunData
+
+_NO_RECORD = (
+    "This run is of a version of knife that kept no record of its stages; the same command again "
+    "adds one, and trains nothing again."
+)
+_ALIGNMENT = "input_alignment"
+# More panels are no longer looked at.
+_MOST_PANELS = 15
+
+# Points (epoch, value) of a curve.
+Curve = list[tuple[float, float]]
+
+
+def curves(run: RunData) -> Section:
+    """Loss and accuracy by epoch: a panel for the teacher and for each method."""
+    title = "Learning curves"
+    trainings = _trainings(run)
+    if not trainings:
+        return Section(title, empty(_NO_RECORD if not run.stages else "Nothing is trained yet."))
+    from matplotlib.ticker import MaxNLocator
+
+    names = list(trainings)[:_MOST_PANELS]
+    body = Markup()
+    if len(trainings) > len(names):
+        body += paragraphs(f"The first {len(names)} of {len(trainings)} are shown.")
+    for name, label, metrics in (
+        ("dev-accuracy", "dev accuracy (%)", {"dev_accuracy": ("-", 100.0)}),
+        ("loss", "task loss (nats)", {"dev_loss": ("-", 1.0), "task_loss": ("--", 1.0)}),
+    ):
+        figure, axes = figures.panels(len(names), 3, 2.5, 1.9, sharey=True)
+        for panel, training in zip(axes, names, strict=True):
+            for place, (metric, (dash, scale)) in enumerate(metrics.items()):
+                for journal in trainings[training]:
+                    points = _curve(journal, metric)
+                    panel.plot(
+                        [epoch for epoch, _ in points],
+                        [scale * value for _, value in points],
+                        dash,
+                        color=figures.COLOURS[place],
+                        linewidth=1.2,
+                        marker="o" if dash == "-" else None,
+                        markersize=3,
+                    )
+            panel.set_title(training)
+            panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        figure.supxlabel("epoch", fontsize=9)
+        figure.supylabel(label, fontsize=9)
+        ends = "; ".join(_ends(n, trainings[n], metrics) for n in names)
+        caption = "A line for each seed" + ("; dashed: training." if len(metrics) > 1 else ".")
+        body += figures.inline(figure, name, f"{label} by epoch. At the end: {ends}", caption)
+    return Section(title, body)
+
+
+def _trainings(run: RunData) -> dict[str, list[list[Row]]]:
+    """The journals of teacher and students, by what they are, one a seed."""
+    found: dict[str, list[list[Row]]] = defaultdict(list)
+    for stage in run.stages:
+        if stage["kind"] == "teacher" and (journal := run.journal("teacher", stage["key"])):
+            found[stage["label"]].append(journal)
+    for member in run.members:
+        journal = run.journal("student", member["student"])
+        if any(_curve(journal, name) for name in ("task_loss", "dev_accuracy")):
+            found[member["method"]].append(journal)
+    return dict(found)
+
+
+def _curve(journal: Sequence[Row], metric: str) -> Curve:
+    """A metric by epoch; what is measured every few steps as its mean over each epoch."""
+    by_epoch: dict[float, list[float]] = defaultdict(list)
+    for row in journal:
+        if metric in row["metrics"] and row.get("epoch") is not None:
+            # Steps inside of an epoch belong to its end.
+            by_epoch[-(-row["epoch"] // 1)].append(row["metrics"][metric])
+    return [(epoch, fmean(values)) for epoch, values in sorted(by_epoch.items())]
+
+
+def _ends(name: str, journals: Sequence[Sequence[Row]], metrics: dict[str, Any]) -> str:
+    said = []
+    for metric, (_, scale) in metrics.items():
+        ends = [curve[-1][1] for journal in journals if (curve := _curve(journal, metric))]
+        said += [f"{metric} {scale * fmean(ends):.3g}"] if ends else []
+    return f"{name}: {', '.join(said)}"
+
+
+def alignment(run: RunData) -> Section:
+    """Distance of the students' states to the teacher's, by layer, over the training."""
+    title = "Alignment of states"
+    found: dict[str, list[list[Row]]] = defaultdict(list)
+    for member in run.members:
+        journal = run.journal("student", member["student"])
+        if _curve(journal, _ALIGNMENT):
+            found[member["method"]].append(journal)
+    if not found:
+        return Section(title, empty("No student of this run is aligned on its input states."))
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = figures.panels(len(found), 3, 2.7, 2.1)
+    said = []
+    for panel, (method, journals) in zip(axes, found.items(), strict=True):
+        names = sorted(
+            {n for row in journals[0] for n in row["metrics"] if n.startswith(_ALIGNMENT)}
+        )
+        # Where there are several layers, each has a line; the mean alone would hide them.
+        layers = [name for name in names if name != _ALIGNMENT] or [_ALIGNMENT]
+        for place, name in enumerate(layers):
+            means = _mean_curve([_curve(journal, name) for journal in journals])
+            panel.plot(
+                [epoch for epoch, _ in means],
+                [value for _, value in means],
+                figures.DASHES[place // len(figures.COLOURS) % len(figures.DASHES)],
+                color=figures.COLOURS[place % len(figures.COLOURS)],
+                label=name.removeprefix(_ALIGNMENT).strip("_").replace("_", " ")
+                or "aligned layers",
+            )
+            said.append(f"{method} {name} from {means[0][1]:.3g} to {means[-1][1]:.3g}")
+        panel.set_title(method)
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panel.set_ylim(bottom=0)
+        if len(layers) > 1:
+            panel.legend(fontsize=7)
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel("distance", fontsize=9)
+    distance = run.config["align"]["input"]["distance"]
+    caption = f"Distance ({distance}, before its weight) to the teacher's states, mean over seeds."
+    alt = "Distance of states by epoch: " + "; ".join(said)
+    return Section(title, figures.inline(figure, "alignment", alt, caption))
+
+
+def _mean_curve(found: Sequence[Curve]) -> Curve:
+    by_epoch: dict[float, list[float]] = defaultdict(list)
+    for curve in found:
+        for epoch, value in curve:
+            by_epoch[epoch].append(value)
+    return [(epoch, fmean(values)) for epoch, values in sorted(by_epoch.items())]
+
+
+def cost(run: RunData) -> Section:
+    """Time, speed and memory of each stage, and what sharing stages saved."""
+    title = "Cost"
+    if not run.stages:
+        return Section(title, empty(_NO_RECORD))
+    readers: dict[str, int] = defaultdict(int)
+    for stage in run.stages:
+        for key in stage["reads"]:
+            readers[key] += 1
+    rows, seconds = [], {}
+    for stage in run.stages:
+        if stage["kind"] == "evaluate":
+            continue
+        kind, key = stage["kind"], stage["key"]
+        journal, trained = run.journal(kind, key), run.trained(kind, key)
+        seconds[key] = trained.get("seconds") or _span(journal)
+        speeds = [
+            row["metrics"]["examples_per_second"]
+            for row in journal
+            if "examples_per_second" in row["metrics"]
+        ]
+        memory = trained.get("gpu_memory_mib") or trained.get("memory_mib")
+        rows.append(
+            (
+                stage["label"],
+                _state(run, stage),
+                f"{seconds[key]:.1f}" if seconds[key] else "",
+                f"{median(speeds):.0f}" if speeds else "",
+                f"{memory:.0f}" if memory else "",
+                readers[key] or "",
+            )
+        )
+    heads = (
+        "stage",
+        "in the last start",
+        "seconds",
+        "examples/s",
+        "memory (MiB)",
+        "stages that read it",
+    )
+    found = table("Stages, evaluations aside", heads, rows, [2, 3, 4, 5])
+    words = [f"Trainings and states took {_duration(sum(seconds.values()))} together."]
+    taught = {s["key"]: _students(run, s) for s in run.stages if s["kind"] in ("teacher", "states")}
+    shared = sum(max(0, students - 1) * seconds[key] for key, students in taught.items())
+    if shared:
+        words.append(
+            f"A teacher trained again for every student that learns from it would have taken "
+            f"{_duration(shared)} more."
+        )
+    return Section(title, paragraphs(*words) + found)
+
+
+def _state(run: RunData, stage: Row) -> str:
+    if not run.store.has(stage["kind"], stage["key"]):
+        return "not there"
+    return "made" if stage["key"] in run.record["starts"][-1]["made"] else "was there"
+
+
+def _students(run: RunData, stage: Row) -> int:
+    """How many students learn from a teacher, or from its states."""
+    reads = {s["key"]: s["reads"] for s in run.stages}
+
+    def learns(key: str) -> bool:
+        return any(read == stage["key"] or learns(read) for read in reads.get(key, []))
+
+    return sum(s["kind"] == "student" and learns(s["key"]) for s in run.stages)
+
+
+def _span(journal: Sequence[Row]) -> float:
+    return float(journal[-1]["time"] - journal[0]["time"]) if journal else 0.0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def faults(run: RunData) -> Section:
+    """Every start of the command and how it ended, and what stages noted on their way."""
+    title = "Faults and restarts"
+    if not run.stages:
+        return Section(title, empty(_NO_RECORD))
+    starts = run.record["starts"]
+    rows = [
+        (
+            _moment(start["time"]),
+            len(start["made"]),
+            start["status"] if start["ended"] else _unended(start, starts),
+            _duration(start["ended"] - start["time"]) if start["ended"] else "",
+        )
+        for start in starts
+    ]
+    body = table(
+        "Starts of the command", ("start", "stages to make", "ended", "after"), rows, [1, 3]
+    )
+    notes = []
+    for stage in run.stages:
+        for step in run.trained(stage["kind"], stage["key"]).get("resumed", []):
+            notes.append(("", f"{stage['label']}: went on from the checkpoint of step {step}"))
+        for row in run.journal(stage["kind"], stage["key"]):
+            if "note" in row:
+                words = f"{stage['label']}, step {row['step']}: {row['note']}"
+                notes.append((_moment(row["time"]), words))
+    if notes:
+        body += table("What stages noted", ("when", "what"), notes)
+    else:
+        body += paragraphs("No stage had to go on from a checkpoint, and nothing was damaged.")
+    return Section(title, body)
+
+
+def _unended(start: Row, starts: Sequence[Row]) -> str:
+    return "not yet" if start is starts[-1] else "killed"
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def again(run: RunData) -> Section:
+    """The command, the config, and the versions."""
+    title = "How to do it again"
+    config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
+    command = f"knife run {run.config['name']}.yaml"
+    words = [f"The config below, saved as {run.config['name']}.yaml, makes the same run:"]
+    body = paragraphs(*words) + Markup("<pre>{}</pre>").format(command)
+    if run.record:
+        versions = ", ".join(f"{name} {v}" for name, v in run.record["versions"].items())
+        git = run.record["git"].get("mlflow.source.git.commit", "unknown")
+        changed = " (with changes)" if run.record["git"].get("knife.git.changed") == "true" else ""
+        facts = [
+            ("started as", run.record["starts"][-1]["command"]),
+            ("fingerprint", run.record["key"]),
+            ("store", run.store.address),
+            ("git revision", git + changed),
+            ("versions", versions),
+        ]
+        items = Markup().join(Markup("<dt>{}</dt><dd>{}</dd>").format(*fact) for fact in facts)
+        body += Markup("<dl>{}</dl>").format(items)
+    body += Markup("<details><summary>config</summary><pre>{}</pre></details>").format(config)
+    return Section(title, body)

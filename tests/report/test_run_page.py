@@ -1,0 +1,160 @@
+"""The report of a run: the numbers of its verdict, and what it says where something is missing."""
+
+import json
+import re
+import shutil
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_fixtures import Command, FinishedRun
+
+from knife.report.run_page import NAME, run_report
+from knife.store import Store
+
+
+@pytest.fixture
+def folder(finished_run: FinishedRun, tmp_path: Path) -> Path:
+    """A copy of a finished run's folder, with its store around it."""
+    shutil.copytree(finished_run.store, tmp_path / "store")
+    (folder,) = (tmp_path / "store" / "runs").iterdir()
+    return folder
+
+
+def report(folder: Path) -> str:
+    return run_report(folder, Store(folder.parents[1], write=False))
+
+
+def section(html: str, title: str) -> str:
+    """The text of a section, without its tags; a space between."""
+    body = html.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0]
+    assert body, title
+    return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))).strip()
+
+
+def values(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_a_run_leaves_its_report_in_its_folder_and_in_mlflow(finished_run: FinishedRun) -> None:
+    (folder,) = (finished_run.store / "runs").iterdir()
+    html = (folder / NAME).read_text()
+    assert html == report(folder)
+    (tracked,) = (finished_run.store / "mlartifacts").rglob(NAME)
+    assert tracked.read_text() == html
+
+
+def test_the_methods_are_those_of_the_verdict(folder: Path) -> None:
+    html, verdict = report(folder), values(folder / "verdict.json")
+    text = section(html, "Methods")
+    finetune, knife = verdict["methods"]
+    # One seed has an interval over examples alone.
+    for method in (finetune, knife):
+        mean, low, high = (f"{100 * method[name]:.1f}" for name in ("accuracy", "low", "high"))
+        assert f"{method['method']} 1 {mean} {low} to {high}" in text
+    difference = knife["difference"]
+    assert f"{difference['points']:+.1f} {difference['low']:+.1f} to" in text
+    assert f" {difference['gained']} {difference['lost']} teacher, with" in text
+    for share in verdict["ceiling"].values():
+        assert f" 1 {100 * share:.1f} " in text
+
+
+def test_no_other_file_is_needed(folder: Path) -> None:
+    html = report(folder)
+    assert "<script" not in html
+    assert not re.search(r"""(src|href)=["'](?!#)""", html.replace("xlink:href", "href"))
+    assert not re.search(r"url\((?!#)", html)
+    names = re.findall(r'\bid="([^"]+)"', html)
+    assert len(set(names)) == len(names)
+    assert html.count('role="img" aria-label="') == html.count("<svg ") == 4
+
+
+def test_texts_of_examples_are_escaped(folder: Path) -> None:
+    (path,) = (folder.parents[1] / "data").glob("*/test.jsonl")
+    lines = path.read_text().splitlines()
+    example = json.loads(lines[0]) | {"question": "<script>alert('a & b')</script>"}
+    path.write_text("\n".join([json.dumps(example), *lines[1:]]))
+    verdict = values(folder / "verdict.json")
+    verdict["methods"][1]["difference"]["gained_ids"] = [example["id"]]
+    (folder / "verdict.json").write_text(json.dumps(verdict))
+    html = report(folder)
+    assert "<script" not in html
+    assert "<summary>&lt;script&gt;alert(&#39;a &amp; b&#39;)&lt;/script&gt;</summary>" in html
+    assert f"rationale {example['rationale']}" in section(html, "Answers gained and lost")
+
+
+def test_a_run_that_goes_on_is_reported_so_far(folder: Path) -> None:
+    store = folder.parents[1]
+    (folder / "verdict.json").unlink()
+    record = values(folder / "run.json")
+    record["starts"][-1] |= {"ended": None, "status": "killed"}
+    (folder / "run.json").write_text(json.dumps(record))
+    total = len(record["stages"])
+    knife = next(m for m in record["members"] if m["method"] == "knife")
+    shutil.rmtree(store / "evaluate" / knife["evaluate"])
+    html = report(folder)
+    assert f"So far: {total - 1} of {total} stages are done." in html
+    assert "finetune answers" in html
+    assert "Nothing is compared" in section(html, "Answers gained and lost")
+    assert " not yet " in section(html, "Faults and restarts")
+    for kind in ("evaluate", "student", "teacher"):
+        shutil.rmtree(store / kind)
+    html = report(folder)
+    assert "No student has been evaluated yet." in section(html, "Methods")
+    assert "Nothing is trained yet." in section(html, "Learning curves")
+
+
+def test_what_was_deleted_is_said(folder: Path) -> None:
+    for kind in ("data", "student", "evaluate"):
+        shutil.rmtree(folder.parents[1] / kind)
+    html = report(folder)
+    assert "no longer has the test examples" in section(html, "Answers gained and lost")
+    assert "No student of this run" in section(html, "Alignment of states")
+    assert "knife seed 0 not there" in section(html, "Cost")
+
+
+def test_a_run_without_a_record_has_its_verdict(folder: Path) -> None:
+    (folder / "run.json").unlink()
+    html = report(folder)
+    assert "knife 1 " in section(html, "Methods")
+    for title in ("Learning curves", "Cost", "Faults and restarts"):
+        assert "kept no record of its stages" in section(html, title)
+
+
+def test_starts_and_restarts_are_told(folder: Path) -> None:
+    record = values(folder / "run.json")
+    first = record["starts"][0]
+    record["starts"] = [first | {"ended": None, "status": "killed"}, first]
+    (folder / "run.json").write_text(json.dumps(record))
+    path = folder.parents[1] / "teacher" / record["teacher"] / "trained.json"
+    path.write_text(json.dumps(values(path) | {"resumed": [2, 3]}))
+    text = section(report(folder), "Faults and restarts")
+    assert re.search(rf"{len(first['made'])} killed .* finished", text)
+    assert "teacher: went on from the checkpoint of step 2" in text
+    assert "step 3" in text
+
+
+def test_the_command_finds_a_run_by_name_and_by_folder(
+    command: Command, folder: Path, tmp_path: Path
+) -> None:
+    store = folder.parents[1]
+    (folder / NAME).unlink()
+    by_name = command("report", "small", "--store", store)
+    assert by_name.status == 0, by_name.err
+    assert by_name.out == f"{folder / NAME}\n"
+    assert (folder / NAME).read_text() == report(folder)
+    elsewhere = command("report", folder, "--out", tmp_path / "here.html")
+    assert elsewhere.out == f"{tmp_path / 'here.html'}\n"
+    assert command("report", "smal", "--store", store).faults == [
+        f"TARGET: the store {store} has no run 'smal'; did you mean 'small'? (newest "
+        "first: small), or give the folder of one"
+    ]
+    assert command("report", "small", "--store", tmp_path / "none").faults == [
+        f"TARGET: the store {tmp_path / 'none'} has no run; give another by --store"
+    ]
+    missing = tmp_path / "no" / "here.html"
+    assert command("report", folder, "--out", missing).faults == [
+        f"--out: there is no folder {missing.parent}; make it first"
+    ]
