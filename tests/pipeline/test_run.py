@@ -116,6 +116,7 @@ def test_mlflow_has_one_tree_a_run(first: Result) -> None:
     client = MlflowClient(first.tracking[0])
     assert {f.path for f in client.list_artifacts(parent.info.run_id)} == {
         "config.yaml",
+        "report.html",
         "verdict.json",
     }
     assert first.plan.teacher is not None
