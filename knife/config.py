@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -195,11 +196,19 @@ class Scale(Section):
         return value
 
 
+# Every class of pydantic's has a method of that name, from ABCMeta; nothing calls it.
+warnings.filterwarnings("ignore", 'Field name "register" in "Track" shadows')
+
+
 class Track(Section):
-    """Where MLflow records: null is MLFLOW_TRACKING_URI, or else a sqlite file in the store."""
+    """Where MLflow records: null is MLFLOW_TRACKING_URI, or else a sqlite file in the store.
+
+    The best student on dev becomes the `champion` of the registered model `register`.
+    """
 
     uri: str | None = None
     experiment: str = "knife"
+    register: str | None = Field(None, pattern=r"^[^/:'\s]+$")
 
 
 class Compare(Section):

@@ -144,6 +144,8 @@ def run(config: RunConfig, display: Display) -> Result:
                     with display(missing, plan, follower):
                         make_stages(missing, store.address, config.scale)
                 found = conclude(plan, store)
+                # Results of the last evaluation come before what is said of the students.
+                follower.poll()
                 write_json(folder / "verdict.json", found.to_dict())
                 kept.end("finished")
                 write_run_report(folder, store)

@@ -6,6 +6,7 @@ import json
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import knife
@@ -81,12 +82,32 @@ def record(
         run.artifact(store.path("evaluate", member.evaluate.key) / PREDICTIONS)
         run.model(store.path("student", member.student.key) / "model", _name(member))
         run.finish("FINISHED")
+    best = champion(plan, store)
+    parent.tag({"knife.champion": _name(best), "knife.champion.key": best.student.key})
+    if plan.config.track.register:
+        runs[_name(best)].register(_name(best), plan.config.track.register)
     if plan.teacher:
         runs["teacher"].log_summary(trained_metrics(store, "teacher", plan.teacher.key))
         for name, stage in plan.ceiling.items():
             value = accuracy(store, stage)
             runs["teacher"].log_summary({f"test_accuracy_{name}_rationale": value})
         runs["teacher"].finish("FINISHED")
+
+
+def champion(plan: Plan, store: Store) -> Member:
+    """The student to use: of the method that is best on dev, over its seeds, the best on dev."""
+    dev: dict[str, list[tuple[float, float]]] = {}
+    scores: list[tuple[float, float]] = []
+    for member in plan.members:
+        values = trained_metrics(store, "student", member.student.key)
+        scores.append((values["dev_accuracy"], -values["dev_loss"]))
+        dev.setdefault(member.method, []).append(scores[-1])
+    mean = {
+        name: [fmean(values) for values in zip(*each, strict=True)] for name, each in dev.items()
+    }
+    best = max(mean, key=mean.__getitem__)
+    own = [pair for pair in zip(scores, plan.members, strict=True) if pair[1].method == best]
+    return max(own, key=lambda pair: pair[0])[1]
 
 
 def trained_metrics(store: Store, kind: str, key: str) -> dict[str, float]:

@@ -103,12 +103,13 @@ def answer_start(tokenizer: Any) -> list[int]:
 
 
 def tokenize(
-    examples: Sequence[Example], tokenizer: Any, max_tokens: int
+    examples: Sequence[Example], tokenizer: Any, max_tokens: int, *, mark_content: bool = True
 ) -> tuple[list[Tokens], Truncation]:
     """Tokenise examples for any backbone.
 
     `max_tokens` bounds task input and rationale together; what is too long loses tokens at the
-    end of its rationale, and a rationale that keeps no token of its own counts as none.
+    end of its rationale, and a rationale that keeps no token of its own counts as none. Only
+    alignment asks which tokens carry content: `mark_content`.
 
     Raises:
         UserError: task inputs alone are longer than `max_tokens`, or nothing is left of a choice.
@@ -147,10 +148,12 @@ def tokenize(
         ids = [choice_ids[choice] for choice in example.choices]
         text = example.choices[0] if example.open and example.choices else ""
         own = Tokens(input_ids, rationale_ids, ids, spans, example.answer, example.open, text)
-        written_in, places = texts[row]
-        asked = (len(QUESTION), len(QUESTION) + len(example.question))
-        content = content_tokens(written_in, [asked, *places], inputs["offset_mapping"][row])
-        tokens.append(replace(own, content=content))
+        if mark_content:
+            written_in, places = texts[row]
+            asked = (len(QUESTION), len(QUESTION) + len(example.question))
+            content = content_tokens(written_in, [asked, *places], inputs["offset_mapping"][row])
+            own = replace(own, content=content)
+        tokens.append(own)
     faults = cap(faults)
     if too_long:
         faults.append(

@@ -13,5 +13,8 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Else it takes a uv.lock of the folder that one stands in for the model's requirements.
+    "MLFLOW_UV_AUTO_DETECT": "false",
 }.items():
     os.environ.setdefault(_name, _value)

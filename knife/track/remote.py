@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from knife.track.connect import one_try
 from knife.track.journal import Row
+from knife.track.logged_model import log_model, register
 from knife.track.params import to_tags
 
 KEY = "knife.key"
@@ -146,24 +147,15 @@ class RemoteRun:
         self.count["artifacts"] += 1
 
     def model(self, folder: Path, name: str) -> None:
-        """A folder as a logged model."""
+        """A student's folder as a logged model, once."""
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is no folder")
-        client, experiment = self._client, self._experiment
-        found = client.search_logged_models(
-            [experiment], f"source_run_id = '{self.run_id}' AND name = '{name}'"
-        )
-        if any(model.status == "READY" for model in found):
-            return
-        # One that is not ready is left from a driver that was killed while it uploaded.
-        with one_try():
-            model = next(iter(found), None) or client.create_logged_model(
-                experiment, name=name, source_run_id=self.run_id
-            )
-        client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
-        client.log_model_artifacts(model.model_id, str(folder))
-        client.finalize_logged_model(model.model_id, "READY")
-        self.count["models"] += 1
+        self.count["models"] += log_model(self._client, self._experiment, self.run_id, folder, name)
+
+    def register(self, name: str, registered: str) -> None:
+        """The logged model `name` as the champion of a registered model."""
+        number = register(self._client, self._experiment, self.run_id, name, registered)
+        self.tag({"knife.registered": f"{registered} version {number}"})
 
     def end_strays(self, own: Collection[str]) -> None:
         """End the nested runs that still run and are not among `own`."""

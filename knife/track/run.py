@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from knife.track.sender import Sender
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-_UPLOADS = ("artifact", "text", "model", "strays")
+_UPLOADS = ("artifact", "text", "model", "register", "strays")
 
 
 class TrackedRun:
@@ -120,9 +120,11 @@ class TrackedRun:
 
     def model(self, folder: Path, name: str) -> None:
         """Record a student's folder as a logged model, once however often it is told."""
-        # The letters that MLflow refuses in a model's name.
-        name = re.sub(r"[/:.%\"']", "-", name)
-        self._tell("model", folder=self._in_store(folder), name=name)
+        self._tell("model", folder=self._in_store(folder), name=_model_name(name))
+
+    def register(self, name: str, registered: str) -> None:
+        """Make the logged model `name` the newest version and the champion of a registered one."""
+        self._tell("register", name=_model_name(name), registered=registered)
 
     def end_strays(self) -> None:
         """End the nested runs that still run in MLflow and are none of this process's."""
@@ -269,12 +271,21 @@ class TrackedRun:
             case "text":
                 remote.text(values["name"], values["text"])
             case "model":
+                # It is given the results that were told before it.
+                self.send_queued()
                 remote.model(store / values["folder"], values["name"])
+            case "register":
+                remote.register(values["name"], values["registered"])
             case "strays":
                 remote.end_strays(self._sender.living())
 
     def _refuse(self, what: str, error: Exception) -> None:
         self._sender.refuse(f"{what} of run {self.name!r}", error)
+
+
+def _model_name(name: str) -> str:
+    """Without the letters that MLflow refuses in a model's name."""
+    return re.sub(r"[/:.%\"']", "-", name)
 
 
 def _words(job: Told) -> str:
@@ -289,6 +300,8 @@ def _words(job: Told) -> str:
             return f"artifact {job.values['name']}"
         case "model":
             return f"model {job.values['name']}"
+        case "register":
+            return f"registered model {job.values['registered']}"
         case "strays":
             return "ends of nested runs"
     return job.what

@@ -196,7 +196,7 @@ def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:
     from knife.data.tokens import UNBOUNDED, tokenize
 
     bare = [replace(question, rationale=None, answer=0) for question in questions]
-    tokens, _ = tokenize(bare, tokenizer, UNBOUNDED)
+    tokens, _ = tokenize(bare, tokenizer, UNBOUNDED, mark_content=False)
     return tokens
 
 

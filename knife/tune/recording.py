@@ -11,6 +11,7 @@ from knife.track.follow import Follower
 from knife.track.journal import Row
 from knife.track.run import TrackedRun
 from knife.track.tracker import Tracker
+from knife.tune.settings import METRICS
 from knife.tune.space import Point
 from knife.tune.sweep_file import flat
 from knife.tune.trials import TrialRow
@@ -39,6 +40,7 @@ class SweepRecord:
             name, key, settings, run_tags(plan) | {"knife.fingerprint": key, "knife.sweep": name}
         )
         self._best = f"best_{settings['metric']}"
+        self._best_of = max if METRICS[settings["metric"]] == "max" else min
         self._follower = follower
         self._trials: dict[int, TrackedRun] = {}
         # By trial and the student's key.
@@ -85,6 +87,15 @@ class SweepRecord:
     def closed(self) -> None:
         """All trials have ended: what a killed driver had begun and nobody went on with is over."""
         self.parent.end_strays()
+
+    def register(self, row: TrialRow, name: str) -> None:
+        """Make the trial's best student the champion of a registered model."""
+        assert row.scores, "a trial that won has students"
+        seed = self._best_of(row.scores, key=row.scores.__getitem__)
+        key = row.students[seed]
+        run = self._seeds[row.number][key]
+        run.model(self._store.path("student", key) / "model", run.name)
+        run.register(run.name, name)
 
     def artifacts(self, paths: list[Path], folder: str = "") -> None:
         """Files of the whole sweep."""

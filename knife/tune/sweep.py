@@ -201,7 +201,10 @@ def _conclude(
         write_recipe(steps.folder / RECIPE, config, space, best)
         values["final"] = run(config, display).to_dict()
     else:
-        write_recipe(steps.folder / RECIPE, space.config(best.point), space, best)
+        config = space.config(best.point)
+        write_recipe(steps.folder / RECIPE, config, space, best)
+        if config.track.register:
+            board.record.register(best, config.track.register)
     return rows, values
 
 

@@ -142,7 +142,7 @@ def test_the_same_place_is_the_same_run(tracker: Tracker) -> None:
 def test_a_reopened_run_goes_on(store: Path) -> None:
     model = store / "student" / "k"
     model.mkdir(parents=True)
-    (model / "config.json").write_text("{}")
+    (model / "knife.json").write_text("{}")
     ids: list[tuple[str | None, str | None]] = []
     for workers in (1, 1, 2):
         with Tracker(None, store, "exp") as tracker:
@@ -168,7 +168,7 @@ def test_a_reopened_run_goes_on(store: Path) -> None:
     (logged,) = client.search_logged_models([tracker.experiment_id])
     assert (logged.name, logged.status) == ("student-v1-0", "READY")
     folder = Path(logged.artifact_location.removeprefix("file://"))
-    assert (folder / "config.json").read_text() == "{}"
+    assert (folder / "artifacts" / "student" / "knife.json").read_text() == "{}"
     (output,) = fetch(tracker, child).outputs.model_outputs
     assert output.model_id == logged.model_id
     # A param cannot change in MLflow; the tag and config.yaml say what is true now.
@@ -181,7 +181,7 @@ def test_a_reopened_run_goes_on(store: Path) -> None:
 def test_a_half_uploaded_model_is_completed(tracker: Tracker, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "weights").write_text("w")
+    (folder / "knife.json").write_text("{}")
     run = open_run(tracker)
     left = tracker.client.create_logged_model(
         tracker.experiment_id, name="student", source_run_id=run.run_id

@@ -90,7 +90,7 @@ def test_a_server_that_goes_away_and_comes_back(
     monkeypatch.setattr(tracker_module, "SHORTEST_PAUSE", 0.1)
     folder = tmp_path / "student"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "knife.json").write_text("{}")
     uri = f"http://me:secret@127.0.0.1:{server.port}"
     with Tracker(uri, tmp_path / "store", "over-http") as tracker:
         assert tracker.uri == f"http://***@127.0.0.1:{server.port}"
@@ -134,7 +134,7 @@ def in_the_journal(store: Path, key: str, content: list[Row], mode: str = "w") -
 def tell(uri: str, store: Path, experiment: str, score: Row) -> list[str]:
     """What a small run tells: a nested run with a journal, a score, a model, and two ends."""
     (store / "model").mkdir(exist_ok=True)
-    (store / "model" / "config.json").write_text("{}")
+    (store / "model" / "knife.json").write_text("{}")
     with Tracker(uri, store, experiment) as tracker:
         run = tracker.open_run("demo", "k1", {"a": 1, "uri": uri}, {"remote": uri})
         child = run.child("student", "k2", {"b": 2}, {"c": uri})

@@ -1,0 +1,77 @@
+"""A student as MLflow's pyfunc: MLflow keeps a copy of this file beside the weights and runs it.
+
+In: a question a row, `question` and `choices` (an open one has no choices), `id` if wanted. Out: a
+row for each, as `knife predict` gives it: `choice`, `index` and `probabilities`, or `text`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PythonModel
+
+from knife.data.example import Example
+from knife.data.jsonl import parse_question
+from knife.errors import UserError
+
+
+class Scorer(PythonModel):  # type: ignore[misc]
+    """Answers questions with a student, loaded once; on the GPU where there is one."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the student of a model's folder."""
+        # Whoever only writes a model down needs no torch.
+        from knife.train.answers import Answerer
+
+        self._answerer = Answerer(Path(context.artifacts["student"]))
+
+    def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
+        """A row for each question.
+
+        Raises:
+            MlflowException: what is wrong with the questions, all at once; to a server's client
+                that is status 400.
+        """
+        questions, faults = _read(model_input, self._answerer.settings.open)
+        try:
+            faults += [] if faults else self._too_long(questions)
+            rows = [] if faults else self._answerer.rows(questions)
+        except UserError as error:
+            faults = error.faults
+        if faults:
+            raise MlflowException.invalid_parameter_value("; ".join(faults))
+        if "id" not in model_input:
+            rows = [{name: row[name] for name in row if name != "id"} for row in rows]
+        return pd.DataFrame(rows, index=model_input.index)
+
+    def _too_long(self, questions: list[Example]) -> list[str]:
+        from knife.train.answers import question_tokens
+
+        most = self._answerer.settings.max_tokens
+        lengths = [len(t.input_ids) for t in question_tokens(questions, self._answerer.tokenizer)]
+        return [
+            f"row {number}: question and choices are {length} tokens long, but the student was "
+            f"trained for at most {most}"
+            for number, length in enumerate(lengths, 1)
+            if length > most
+        ]
+
+
+def _read(given: pd.DataFrame, opened: bool) -> tuple[list[Example], list[str]]:
+    """The questions, and what is wrong with them."""
+    questions, faults = [], []
+    # Through JSON: MLflow gives lists as arrays, and what is missing as NaN.
+    for number, record in enumerate(json.loads(given.to_json(orient="records")), 1):
+        question, found = parse_question({"id": str(number), **record, "answer": None})
+        if question and question.open != opened:
+            said = "leave them out" if opened else "give two or more"
+            found = [f"choices: the student {'writes' if opened else 'chooses'} answers: {said}"]
+        faults += [f"row {number}: {fault}" for fault in found]
+        questions += [question] if question else []
+    return questions, faults
+
+
+mlflow.models.set_model(Scorer())
