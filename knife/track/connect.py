@@ -211,6 +211,8 @@ def _quiet() -> None:
     # A whole traceback for every failed statement, and a line for every retried request.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    # A line for each model that is written.
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     for handler in logging.getLogger("mlflow").handlers:
         if not any(isinstance(known, _Redact) for known in handler.filters):
             handler.addFilter(_Redact())
