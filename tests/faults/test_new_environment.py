@@ -38,8 +38,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     three need: neither ray nor deepspeed."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
-    constraints = ["--constraint", ROOT / "constraints.txt"]
+    pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    constraints: list[str | Path] = ["--constraint", ROOT / "constraints.txt"]
     wanted = subprocess.run(
         [*pip, *constraints, "mlflow", "torch", "transformers"], capture_output=True, text=True
     )
@@ -71,7 +71,13 @@ def clean() -> dict[str, str]:
 
 def predicted(finished: FinishedRun, folder: Path) -> list[dict[str, Any]]:
     output = folder / "choices.jsonl"
-    words = ["predict", finished.student("knife"), finished.test_file, "--output", output]
+    words: list[str | Path] = [
+        "predict",
+        finished.student("knife"),
+        finished.test_file,
+        "--output",
+        output,
+    ]
     subprocess.run([sys.executable, "-m", "knife", *words], check=True, capture_output=True)
     return [json.loads(line) for line in output.read_text().splitlines()]
 
@@ -79,7 +85,7 @@ def predicted(finished: FinishedRun, folder: Path) -> list[dict[str, Any]]:
 def test_it_loads_and_answers_as_predict_does(
     environment: Path, model: Path, finished_run: FinishedRun, tmp_path: Path
 ) -> None:
-    command = [environment / "python", "-c", LOAD, model, finished_run.test_file]
+    command: list[str | Path] = [environment / "python", "-c", LOAD, model, finished_run.test_file]
     done = subprocess.run(command, capture_output=True, text=True, env=clean(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == predicted(finished_run, tmp_path)
@@ -92,7 +98,7 @@ def test_it_loads_and_answers_as_predict_does(
 def served(environment: Path, model: Path, tmp_path: Path) -> Iterator[str]:
     """The address of `mlflow models serve`."""
     port = free_port()
-    command = [environment / "mlflow", "models", "serve", "--model-uri", model]
+    command: list[str | Path] = [environment / "mlflow", "models", "serve", "--model-uri", model]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     path = {"PATH": f"{environment}:{os.environ['PATH']}"}
     with (tmp_path / "log").open("wb") as log:

@@ -44,7 +44,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A run on a new store. Tests may add to the store, and mend what they break in it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return run(config(tmp_path_factory.mktemp("store")), silent)
+        return run(config(tmp_path_factory.mktemp("store"), track={"register": "small"}), silent)
 
 
 def store_of(result: Result) -> Store:
@@ -137,6 +137,21 @@ def test_mlflow_has_one_tree_a_run(first: Result) -> None:
         assert len(found.outputs.model_outputs) == 1
         model = client.get_logged_model(found.outputs.model_outputs[0].model_id)
         assert model.status == "READY"
+
+
+def test_the_best_student_on_dev_is_the_champion(first: Result) -> None:
+    parent, nested = tree(first)
+    scores = {
+        name: (run.data.metrics["dev_accuracy"], -run.data.metrics["dev_loss"])
+        for name, run in nested.items()
+        if name != "teacher"
+    }
+    best = max(scores, key=scores.__getitem__)
+    assert parent.data.tags["knife.champion"] == best
+    client = MlflowClient(first.tracking[0])
+    version = client.get_model_version_by_alias("small", "champion")
+    assert version.run_id == nested[best].info.run_id
+    assert [v.version for v in client.search_model_versions("name = 'small'")] == [1]
 
 
 def test_a_second_run_makes_nothing_and_tells_nothing_twice(first: Result) -> None:

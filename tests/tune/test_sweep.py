@@ -306,6 +306,7 @@ def test_trials_of_two_workers_on_two_cpus_finish(tmp_path: Path) -> None:
     found = sweep(
         tmp_path,
         "scale.workers=2",
+        "track.register=small",
         metric="dev_loss",
         space={RATE: {"choice": [3e-3, 2.0]}},
         first=[{RATE: 3e-3}, {RATE: 2.0}],
@@ -317,4 +318,11 @@ def test_trials_of_two_workers_on_two_cpus_finish(tmp_path: Path) -> None:
     assert found.ended.status == 0, found.ended.err
     assert [row["state"] for row in found.rows.values()] == ["finished", "pruned"]
     assert set(trainings(tmp_path).values()) == {1}
+    # Without a final, the best trial's student is the champion.
+    _, trials = found.tracked()
+    client = MlflowClient(found.result["mlflow"]["uri"])
+    version = client.get_model_version_by_alias("small", "champion")
+    champion = client.get_run(version.run_id)
+    assert champion.data.tags["mlflow.parentRunId"] == trials["trial 1"].info.run_id
+    assert champion.data.tags["knife.fingerprint"] == found.rows[1]["students"]["0"]
     assert found.left_in_work() == []
