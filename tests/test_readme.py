@@ -63,6 +63,7 @@ def test_every_command_of_the_readme(
         "knife submit",
         "ray job",
         "knife predict",
+        "knife report",
         "knife ui",
     } <= set(seen)
 
