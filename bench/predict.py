@@ -20,7 +20,7 @@ import yaml
 from knife.config import World
 from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
-from knife.predict import PART_ROWS, parts_folder
+from knife.predict_file import PART_ROWS, parts_folder
 
 RUN = {
     "name": "bench",

@@ -1,3 +1,99 @@
-"""Distil free-text rationales into small language models with the KNIFE method."""
+"""Distil free-text rationales into small language models with the KNIFE method.
+
+`run`, `sweep` and `predict` do what the commands `knife run`, `knife tune` and `knife predict` do.
+They raise `UserError` where input is at fault. What they need is imported when they are called.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knife.errors import UserError
+
+if TYPE_CHECKING:
+    from knife.pipeline import Result
+    from knife.predict_file import Predictions
+    from knife.tune.sweep import SweepResult
 
 __version__ = "0.1.0"
+__all__ = ["UserError", "predict", "run", "sweep"]
+
+
+def run(config: str | Path | Mapping[str, Any], **overrides: Any) -> Result:
+    """Train teacher and students, evaluate them and compare them; what the store has is kept.
+
+        result = run("demo", seeds=[0, 1], student={"epochs": 8}, store="here")
+        print(result.verdict.methods, result.students)
+
+    Args:
+        config: a recipe's name, the path of a YAML file, or a run config as a mapping.
+        overrides: keys of the config to set; a mapping sets the keys below alone.
+
+    Raises:
+        UserError: config, data, models, store or cluster are at fault; every fault at once.
+    """
+    from knife.config import parse
+    from knife.display import display
+    from knife.overrides import merge, read_overrides, read_yaml
+    from knife.pipeline import run
+    from knife.recipe_files import find_config
+
+    if isinstance(config, Mapping):
+        values = _plain(config)
+    else:
+        values = read_yaml(find_config(os.fspath(config)))
+    return run(parse(merge(values, read_overrides(_plain(overrides)))), display)
+
+
+def sweep(path: str | Path, *, resume: bool = False, **overrides: Any) -> SweepResult:
+    """Search a space of run configs, or go on with a sweep that was begun.
+
+        result = sweep("weights.yaml", budget={"trials": 4})
+        print(result.best.point, result.verdict)
+
+    Args:
+        path: the sweep's YAML file.
+        resume: refuse to begin a new one.
+        overrides: keys of the sweep or of its run config to set; the latter are searched no more.
+
+    Raises:
+        UserError: sweep, data, models, store or cluster are at fault; every fault at once.
+        RuntimeError: no trial has succeeded.
+    """
+    from knife.tune.command import plan_file
+    from knife.tune.sweep import run_sweep
+
+    return run_sweep(plan_file(Path(path), _plain(overrides)), resume=resume)
+
+
+def predict(student: str | Path, examples: str | Path | Iterable[Mapping[str, Any]]) -> Predictions:
+    """Let a student answer questions; neither answers nor rationales are needed.
+
+        question = {"id": "1", "question": "can a kebik swim ?", "choices": ["yes", "no"]}
+        for row in predict("knife-store/student/KEY", [question]).rows:
+            print(row["id"], row["choice"], row["probabilities"])
+
+    Args:
+        student: its folder or url, STORE/student/KEY.
+        examples: mappings as the lines of a JSON Lines file have them, or the path of such a file.
+
+    Raises:
+        UserError: student or examples are at fault; of the examples, every fault at once.
+    """
+    from knife.predict_file import predict, predict_examples
+    from knife.store import artifact_folder
+
+    folder = artifact_folder(os.fspath(student))
+    if isinstance(examples, str | Path):
+        return predict(folder, Path(examples))
+    return predict_examples(folder, examples)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a YAML file would hold them: paths are text, and tuples lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=os.fspath))
+    return plain

@@ -139,7 +139,7 @@ def predict(
 ) -> None:
     """Let a student answer the questions of a file: one JSON line an example."""
     with exits("nothing is lost: the same command goes on from here" if output else ""):
-        from knife.predict import predict
+        from knife.predict_file import predict
         from knife.store import artifact_folder
         from knife.train.answers import line
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from knife.ablations import ablations
 from knife.errors import UserError, nearest, raise_faults
-from knife.overrides import merge, read_overrides, read_yaml
+from knife.overrides import Overrides, merge, read_overrides, read_yaml
 
 Method = Literal[
     "finetune",
@@ -296,8 +296,8 @@ class RunConfig(Section):
         return parse(merge(self.model_dump(), changes), f"methods.{variant.name}.")
 
 
-def read(path: Path, overrides: list[str] | None = None) -> RunConfig:
-    """Read a run config from a YAML file and lay `KEY=VALUE` overrides over it.
+def read(path: Path, overrides: Overrides | None = None) -> RunConfig:
+    """Read a run config from a YAML file and lay overrides over it.
 
     Raises:
         UserError: with every fault of file and overrides, each by its dotted key.

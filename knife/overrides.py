@@ -1,11 +1,15 @@
 """Mappings of config keys: read from YAML, made from `KEY=VALUE` words, laid over each other."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from knife.errors import UserError, raise_faults
+
+# `KEY=VALUE` words of a command, or values by dotted key.
+Overrides = Sequence[str] | Mapping[str, Any]
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -38,9 +42,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_overrides(overrides: list[str]) -> dict[str, Any]:
-    """`["a.b=1"]` as `{"a": {"b": 1}}`; values are read as YAML."""
+def read_overrides(overrides: Overrides) -> dict[str, Any]:
+    """`["a.b=1"]` or `{"a.b": 1}` as `{"a": {"b": 1}}`; values of words are read as YAML."""
     values: dict[str, Any] = {}
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            values = merge(values, nested(key, value))
+        return values
     faults = []
     for override in overrides:
         key, equals, text = override.partition("=")

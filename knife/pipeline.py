@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Student:
+    """A student of a run: `folder` is where it lies, a folder or a url."""
+
+    method: str
+    seed: int
+    key: str
+    folder: str
+
+
+@dataclass(frozen=True)
 class Result:
     """What a run came to.
 
@@ -57,6 +67,15 @@ class Result:
     tracking: tuple[str, str | None]
     unsent: list[str]
 
+    @property
+    def students(self) -> list[Student]:
+        """Of each method and seed."""
+        folder = f"{self.store.address}/student"
+        return [
+            Student(m.method, m.seed, m.student.key, f"{folder}/{m.student.key}")
+            for m in self.plan.members
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
@@ -65,15 +84,7 @@ class Result:
             "store": self.store.address,
             "mlflow": {"uri": self.tracking[0], "run_id": self.tracking[1]},
             "made": [{"kind": s.kind, "key": s.key, "label": s.label} for s in self.made],
-            "students": [
-                {
-                    "method": m.method,
-                    "seed": m.seed,
-                    "key": m.student.key,
-                    "folder": f"{self.store.address}/student/{m.student.key}",
-                }
-                for m in self.plan.members
-            ],
+            "students": [asdict(student) for student in self.students],
             "notes": self.plan.notes,
             "verdict": self.verdict.to_dict(),
         }

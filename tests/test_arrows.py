@@ -13,7 +13,7 @@ ROWS = [
     {"submit"},
     {"submit_check"},
     {"report_command"},
-    {"tune", "dry_run", "predict", "score", "show", "sync", "ui"},
+    {"tune", "dry_run", "predict_file", "score", "show", "sync", "ui"},
     {"run_command", "counter"},
     {"recipe_files"},
     {"display"},
@@ -69,7 +69,10 @@ def test_imports_point_downwards(path: Path) -> None:
     own = part(path)
     rows = {name: number for number, row in enumerate(ROWS) for name in row}
     if own == "__init__":
-        assert not any(name.startswith("knife") for name in imports(path))
+        # Its functions call those of all rows, and import them when they are called.
+        first = [node for node in ast.parse(path.read_text()).body if not isinstance(node, ast.If)]
+        top = {node.module for node in first if isinstance(node, ast.ImportFrom)}
+        assert {name for name in top if name and name.startswith("knife")} == {"knife.errors"}
         return
     assert own in rows, f"knife/{own} has no row in this test: give it one"
     for name in imports(path):

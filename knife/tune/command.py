@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Group
 
+from knife.overrides import Overrides
 from knife.report.table import render as verdict_table
 from knife.run_command import stdout_to_stderr
 from knife.tune.final import RECIPE
@@ -25,7 +26,7 @@ def sweep_with_display(plan: SweepPlan, *, resume: bool) -> SweepResult:
         return run_sweep(plan, resume=resume)
 
 
-def plan_file(path: Path, overrides: list[str]) -> SweepPlan:
+def plan_file(path: Path, overrides: Overrides) -> SweepPlan:
     """The plan of a sweep's file.
 
     Raises:

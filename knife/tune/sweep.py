@@ -54,6 +54,11 @@ class SweepResult:
     verdict: Verdict | None
     fresh: bool
 
+    @property
+    def best(self) -> TrialRow:
+        """The winner."""
+        return next(row for row in self.rows if row.number == self.values["best"]["number"])
+
 
 def sweep_key(plan: SweepPlan) -> str:
     """Fingerprint of all that a sweep's trials hang on."""

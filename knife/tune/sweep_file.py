@@ -11,7 +11,7 @@ from knife.config import section_faults
 from knife.data.source import KNOWN_SOURCES
 from knife.errors import UserError, nearest, raise_faults
 from knife.method.model_source import EMBEDDED
-from knife.overrides import merge, read_overrides, read_yaml
+from knife.overrides import Overrides, merge, read_overrides, read_yaml
 from knife.recipe_files import find_config
 from knife.tune.settings import Sweep
 
@@ -37,8 +37,8 @@ class SweepFile:
     base: dict[str, Any]
 
 
-def read_sweep(path: Path, overrides: list[str] | None = None) -> SweepFile:
-    """Read a sweep and its base; `KEY=VALUE` sets a key of the sweep or of the run config.
+def read_sweep(path: Path, overrides: Overrides | None = None) -> SweepFile:
+    """Read a sweep and its base; an override sets a key of the sweep or of the run config.
 
     A run config's key that is set this way is no longer searched.
 

@@ -14,7 +14,7 @@ import pytest
 from command_fixtures import FinishedRun
 from small_run import wait_for
 
-import knife.predict as predict_module
+import knife.predict_file as predict_module
 from knife.cluster.launch import session
 from knife.cluster.predict import _share, answer_parts, unseen
 from knife.config import World
@@ -22,7 +22,7 @@ from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
 from knife.data.parts import Part, split
 from knife.errors import UserError
-from knife.predict import parts_folder, predict, student_model
+from knife.predict_file import parts_folder, predict, student_model
 from knife.train.answers import Answerer, Answers
 
 QUESTIONS = creatures(World(train=300, dev=10, test=10)).train

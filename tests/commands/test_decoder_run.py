@@ -10,7 +10,7 @@ from small_run import SMALL
 from transformers import AutoModelForCausalLM
 
 from knife.errors import UserError
-from knife.predict import predict
+from knife.predict_file import predict
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from knife.data.jsonl import read_examples
 from knife.errors import UserError
-from knife.predict import parts_folder, predict, read_rows
+from knife.predict_file import parts_folder, predict, read_rows
 
 
 @pytest.mark.parametrize("method", ["finetune", "knife"])

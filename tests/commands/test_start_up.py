@@ -35,6 +35,14 @@ def test_nothing_heavy_is_imported_to_help(words: list[str]) -> None:
     assert out
 
 
+def test_nothing_heavy_is_imported_with_the_functions() -> None:
+    code = "import sys; from knife import predict, run, sweep; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    modules = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "knife" in modules
+    assert not modules & (HEAVY | {"pydantic", "rich", "yaml"})
+
+
 def test_a_dry_run_needs_neither_ray_nor_deepspeed_nor_mlflow(tmp_path: object) -> None:
     modules, _ = loaded_by("run", "demo", "--dry-run", f"store={tmp_path}/store")
     assert not modules & {"ray", "deepspeed", "mlflow", "scipy", "datasets"}

@@ -14,7 +14,7 @@ from small_run import wait_for
 from knife.config import World
 from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
-from knife.predict import parts_folder, predict
+from knife.predict_file import parts_folder, predict
 
 pytestmark = [pytest.mark.faults, needs_hosts]
 

@@ -16,7 +16,7 @@ from knife.errors import UserError
 from knife.overrides import merge, read_overrides
 from knife.pipeline import Result, run
 from knife.plan import plan_run
-from knife.predict import predict
+from knife.predict_file import predict
 from knife.steps import total_steps
 
 METHODS = [

@@ -9,11 +9,13 @@ from typing import Any
 import optuna
 import pytest
 from command_fixtures import Command, Ended
+from documented import example
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from recorded import journal_points, points, run_tree
 from small_sweep import RATE, WEIGHT, trainings, tune, write_sweep
 
+from knife.errors import UserError
 from knife.plan import plan_run
 from knife.store import Store
 from knife.tune.command import plan_file
@@ -80,6 +82,23 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     )
     assert found.ended.status == 0, found.ended.err
     return found
+
+
+def test_a_sweep_from_python(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example of docs/python.md, on a sweep that is done."""
+    monkeypatch.chdir(swept.path.parent)
+    Path("weights.yaml").write_bytes(swept.path.read_bytes())
+    found: dict[str, Any] = {}
+    exec(example("sweep"), found)
+    result = found["found"]
+    best = swept.rows[swept.result["best"]["number"]]
+    assert json.loads(json.dumps(result.best.to_dict())) == best
+    assert result.verdict.to_dict() == swept.result["final"]["verdict"]
+    assert capsys.readouterr().out.splitlines()[-1] == str(swept.folder)
+    with pytest.raises(UserError, match="belongs to another sweep"):
+        found["sweep"]("weights.yaml", budget={"trials": 5})
 
 
 def snapshot(folder: Path) -> dict[str, int]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -90,6 +90,23 @@ def predict(
         whole = output or folder / "output"
         tally = answers.join(job.parts, whole)
         return Predictions(tally, read_rows(whole) if keep_rows else [])
+
+
+def predict_examples(student: Path, examples: Iterable[Mapping[str, Any]]) -> Predictions:
+    """Let a student answer questions that are in memory, as a file of them would hold them.
+
+    Raises:
+        UserError: as `predict` does; the first example is `examples:1`.
+    """
+    with tempfile.TemporaryDirectory(prefix="knife-predict-") as name:
+        file = Path(name).resolve() / "examples"
+        with file.open("w", encoding="utf-8") as lines:
+            lines.writelines(f"{json.dumps(example, default=dict)}\n" for example in examples)
+        try:
+            return predict(student, file)
+        except UserError as error:
+            said = (fault.removeprefix(f"{file.parent}/") for fault in error.faults)
+            raise UserError(*said) from None
 
 
 def parts_folder(output: Path) -> Path:

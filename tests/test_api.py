@@ -1,0 +1,85 @@
+"""`from knife import run, sweep, predict`: the examples of docs/python.md, and what is refused."""
+
+import asyncio
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_fixtures import Command, FinishedRun
+from documented import example
+
+from knife import UserError, predict, run
+from knife.data.jsonl import read_examples
+from knife.predict_file import predict as predict_file
+
+
+def test_examples_of_the_page_in_a_notebook(
+    finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a notebook's kernel calls them: an event loop runs, and stdout is no file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(finished_run.config.read_text())
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    names: dict[str, Any] = {}
+
+    async def cells() -> None:
+        for section in ("run", "predict", "Faults"):
+            exec(example(section), names)
+
+    asyncio.run(cells())
+    lines = out.getvalue().splitlines()
+    verdict = finished_run.result["verdict"]["methods"]
+    assert lines[:2] == [f"{m['method']} {m['accuracy']} {m['low']} {m['high']}" for m in verdict]
+    assert lines[2:4] == [
+        f"{s['method']} {s['seed']} {s['folder']}" for s in finished_run.result["students"]
+    ]
+    choice, probabilities = lines[4].split(" ", 1)
+    assert choice in ("yes", "no")
+    assert sum(json.loads(probabilities)) == pytest.approx(1, abs=1e-5)
+    assert lines[5:] == ["student.epoch: unknown key; did you mean 'epochs'?"]
+    assert names["result"].made == []
+
+
+def test_the_command_says_the_same(command: Command, finished_run: FinishedRun) -> None:
+    result = run(finished_run.config)
+    ended = command("run", finished_run.config, "--json")
+    assert json.loads(ended.out) == result.to_dict()
+
+
+def test_a_config_may_be_a_mapping(finished_run: FinishedRun, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        run({"name": "mine", "data": {"source": tmp_path / "none"}}, **{"student.epochs": 0})
+    assert error.value.faults == [
+        "model: must be set",
+        "student.epochs: input should be greater than or equal to 1, but got 0",
+    ]
+    (config,) = (finished_run.store / "runs").glob("*/config.json")
+    values = json.loads(config.read_text())
+    assert run(values, store=finished_run.store).made == []
+
+
+def test_examples_in_memory_are_those_of_a_file(finished_run: FinishedRun) -> None:
+    student = finished_run.student("knife")
+    examples = [
+        {"id": e.id, "question": e.question, "choices": e.choices, "answer": e.answer}
+        for e in read_examples(finished_run.test_file)
+    ]
+    assert predict(str(student), iter(examples)) == predict_file(student, finished_run.test_file)
+
+
+def test_faults_of_examples_in_memory(finished_run: FinishedRun) -> None:
+    good = {"id": "a", "question": "forest ?", "choices": ["yes", "no"]}
+    with pytest.raises(UserError) as error:
+        predict(finished_run.student("knife"), [good, good, {"id": "b"}, "c"])  # type: ignore[list-item]
+    assert [fault.split(": ")[0] for fault in error.value.faults] == [
+        "examples:2",
+        "examples:3",
+        "examples:4",
+    ]
+    with pytest.raises(UserError, match="examples: has no examples"):
+        predict(finished_run.student("knife"), [])
+    with pytest.raises(UserError, match="is no folder of a student"):
+        predict(finished_run.store, [good])
