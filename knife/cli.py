@@ -36,6 +36,9 @@ Source = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say nothing but the result, and what went wrong.")
+]
 
 
 @app.command()
@@ -46,6 +49,7 @@ def run(
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train teacher and students, evaluate them, and print the verdict."""
     with exits("nothing is lost: the same command goes on from here"):
@@ -63,9 +67,9 @@ def run(
         from knife.report.table import render
         from knife.run_command import last_words, run_with_display
 
-        result = run_with_display(settings)
+        result = run_with_display(settings, quiet=quiet)
         _print(result.to_dict() if as_json else render(result.verdict))
-        say(*last_words(result))
+        say(*last_words(result, quiet=quiet))
 
 
 @app.command()
@@ -79,6 +83,7 @@ def tune(
         bool, typer.Option("--resume", help="Go on with a sweep that was begun, or refuse.")
     ] = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Search a space of run configs: each teacher is trained once for all trials."""
     with exits("nothing is lost: the same command goes on from here"):
@@ -92,9 +97,9 @@ def tune(
             _print(found.to_dict() if as_json else dry.render(found))
             return
 
-        result = command.sweep_with_display(plan, resume=resume)
+        result = command.sweep_with_display(plan, resume=resume, quiet=quiet)
         _print(result.values if as_json else command.rendered(plan, result))
-        say(*command.last_words(plan, result))
+        say(*command.last_words(plan, result, quiet=quiet))
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -304,4 +309,7 @@ def _print(found: Any) -> None:
     else:
         import rich
 
-        rich.print(found)
+        # Tables are laid out for 80 columns: a narrower terminal wraps their lines and loses none.
+        console = rich.get_console()
+        console.width = max(console.width, 80)
+        console.print(found)

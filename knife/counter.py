@@ -4,10 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from knife.display import LINE_SECONDS, clock
+from knife.terminal import LINE_SECONDS, can_draw, clock, progress_console, say_line
 
 
 @contextmanager
@@ -16,8 +15,8 @@ def counter(words: str, total: int) -> Iterator[Callable[[int], None]]:
 
     `words` tell what is done with them, such as "answering".
     """
-    console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
+    console = progress_console()
+    if can_draw(console):
         columns = [TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn()]
         with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
             task = bar.add_task(words, total=total)
@@ -37,10 +36,9 @@ def counter(words: str, total: int) -> Iterator[Callable[[int], None]]:
             said = now
             rate = (done - first) / (now - started)
             left = clock((total - done) / rate)
-            console.print(
+            say_line(
+                console,
                 f"{words}: {done:,} of {total:,} questions, {rate:,.0f} a second, {left} left",
-                markup=False,
-                soft_wrap=True,
             )
 
     yield count

@@ -1,69 +1,86 @@
-"""Progress on stderr: one live display in a terminal, plain lines anywhere else."""
+"""A run's progress on stderr: drawn in a terminal, plain lines anywhere else."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Console
 from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
 from knife.plan import Plan
 from knife.progress import Progress
+from knife.terminal import LINE_SECONDS, bar, can_draw, clock, drawn, progress_console, say_line
 from knife.track.follow import Follower
 from knife.track.journal import Row
 from knife.train.stage import Stage
 
 LOOK_SECONDS = 0.25
-LINE_SECONDS = 10.0
 
 
 @contextmanager
-def display(stages: list[Stage], plan: Plan, follower: Follower) -> Iterator[None]:
-    """Show the stages as they are made, until the context ends."""
+def display(
+    stages: list[Stage], plan: Plan, follower: Follower, links: Sequence[str] = ()
+) -> Iterator[None]:
+    """Show the stages as they are made, until the context ends.
+
+    `links` are lines that say where else to look; those that come while the work goes on are
+    shown too.
+    """
     progress = Progress(stages, plan)
-    console = Console(stderr=True, highlight=False)
+    console = progress_console()
     scale = plan.config.scale
     place = f"{scale.workers} Ray worker{'s'[: scale.workers > 1]}"
     place = "this process" if scale.launcher == "process" else place
-    console.print(f"{len(stages)} of {len(plan.stages)} stages to make, in {place}; starting …")
-    show = _live if console.is_terminal else _lines
-    with show(progress, follower, console):
+    say_line(console, f"{len(stages)} of {len(plan.stages)} stages to make, in {place}; starting …")
+    show = _live if can_draw(console) else _lines
+    with show(progress, _News(follower, links), console):
         yield
 
 
 @contextmanager
-def _live(progress: Progress, follower: Follower, console: Console) -> Iterator[None]:
+def no_display(*_: object) -> Iterator[None]:
+    """Show nothing."""
+    yield
+
+
+class _News:
+    """What comes beside the stages' own rows."""
+
+    def __init__(self, follower: Follower, links: Sequence[str]) -> None:
+        self.follower, self._links, self._said = follower, links, 0
+
+    def lines(self) -> list[str]:
+        """What is new since the last call: links, and notes of stages."""
+        fresh = list(self._links[self._said :])
+        self._said += len(fresh)
+        return fresh + [f"note: {note}" for note in self.follower.take_notes()]
+
+
+@contextmanager
+def _live(progress: Progress, news: _News, console: Console) -> Iterator[None]:
     spinner = Spinner("dots")
 
     def ticked(stage: Stage, number: int) -> None:
         place = f"[dim]{number}/{len(progress.stages)}[/dim]"
         console.print(f"[green]✓[/green] {place} {stage.label}: {progress.result(stage)}")
 
-    live = Live(
-        console=console,
-        get_renderable=lambda: _render(progress, spinner),
-        refresh_per_second=4,
-        transient=True,
-    )
-    with live, _looking(progress, follower, console, ticked, lambda: None):
+    with (
+        drawn(console, lambda: _drawing(progress, spinner, console)),
+        _looking(progress, news, console, ticked, lambda: None),
+    ):
         yield
 
 
 @contextmanager
-def _lines(progress: Progress, follower: Follower, console: Console) -> Iterator[None]:
+def _lines(progress: Progress, news: _News, console: Console) -> Iterator[None]:
     """A line when a stage starts to move, one when it is done, one every 10 s in between."""
     moving, said = -1, 0.0
     last: Row | None = None
 
     def line(number: int, text: str) -> None:
-        # No wrapping: whoever keeps these lines wants them whole.
-        place = f"[{number}/{len(progress.stages)}]"
-        console.print(f"{place} {text}", markup=False, soft_wrap=True)
+        say_line(console, f"[{number}/{len(progress.stages)}] {text}")
 
     def done(stage: Stage, number: int) -> None:
         line(number, f"{stage.label}: done, {progress.result(stage)}")
@@ -74,17 +91,19 @@ def _lines(progress: Progress, follower: Follower, console: Console) -> Iterator
             return
         if progress.number > moving or time.monotonic() - said >= LINE_SECONDS:
             moving, said, last = progress.number, time.monotonic(), progress.row
-            parts = [f"{progress.units}/{progress.total}", *_numbers(progress), _left(progress)]
+            of_stage, of_run = _left(progress)
+            of_run = of_run.replace("left", "of the run")
+            parts = [f"{progress.units}/{progress.total}", *_numbers(progress), of_stage, of_run]
             line(progress.number + 1, f"{progress.stage.label}: {', '.join(filter(None, parts))}")
 
-    with _looking(progress, follower, console, done, under_way):
+    with _looking(progress, news, console, done, under_way):
         yield
 
 
 @contextmanager
 def _looking(
     progress: Progress,
-    follower: Follower,
+    news: _News,
     console: Console,
     done: Callable[[Stage, int], None],
     under_way: Callable[[], None],
@@ -94,14 +113,15 @@ def _looking(
 
     def look(*, last: bool = False) -> None:
         number = progress.number
-        for stage in progress.look(follower.newest(), last=last):
+        for stage in progress.look(news.follower.newest(), last=last):
             number += 1
             done(stage, number)
-        for note in follower.take_notes():
-            console.print(f"note: {note}", markup=False, soft_wrap=True)
+        for line in news.lines():
+            say_line(console, line)
         under_way()
 
     def loop() -> None:
+        look()
         while not stop.wait(LOOK_SECONDS):
             look()
 
@@ -115,24 +135,24 @@ def _looking(
         look(last=True)
 
 
-def _render(progress: Progress, spinner: Spinner) -> RenderableType:
+def _drawing(progress: Progress, spinner: Spinner, console: Console) -> list[Text]:
+    """The stage under way, in lines that fit 40 columns."""
     if progress.stage is None:
-        return Text("writing the verdict …")
-    head = Table.grid(padding=(0, 1))
-    place = f"stage {progress.number + 1} of {len(progress.stages)}"
+        return [Text("writing the verdict …")]
+    turn = spinner.render(console.get_time())
+    assert isinstance(turn, Text)
+    place = f" stage {progress.number + 1} of {len(progress.stages)}: "
+    of_stage, of_run = _left(progress)
     share = progress.units / progress.total if progress.total else 0.0
-    head.add_row(
-        spinner,
-        Text(place),
-        Text(progress.stage.label, style="bold"),
-        ProgressBar(total=1.0, completed=share, width=20),
-        Text(f"{progress.units}/{progress.total}"),
-    )
-    body = Table.grid()
-    body.add_row(head)
-    words = [*_numbers(progress), _left(progress)] if progress.row else ["starting"]
-    body.add_row(Text("  " + ", ".join(filter(None, words)), style="dim"))
-    return body
+    units = ", ".join(filter(None, [f" {progress.units}/{progress.total}", of_stage]))
+    lines = [
+        Text.assemble(turn, place, (progress.stage.label, "bold")),
+        Text.assemble("  ", bar(console, share), units),
+        Text("  " + (", ".join(_numbers(progress)) if progress.row else "starting"), style="dim"),
+    ]
+    if of_run and progress.number + 1 < len(progress.stages):
+        lines.append(Text(f"  whole run: {of_run}", style="dim"))
+    return lines
 
 
 def _numbers(progress: Progress) -> list[str]:
@@ -148,18 +168,9 @@ def _numbers(progress: Progress) -> list[str]:
     return numbers
 
 
-def _left(progress: Progress) -> str:
-    """The time left, or nothing where that is unknown."""
-    of_stage, of_run = progress.seconds_left()
-    if of_stage is None:
-        return ""
-    words = f"{clock(of_stage)} left"
-    return words if of_run is None else f"{words}, {clock(of_run)} of the run"
-
-
-def clock(seconds: float) -> str:
-    """A duration in words: 8 s, 3 min, 2 h 5 min."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+def _left(progress: Progress) -> tuple[str, str]:
+    """The time left of the stage and of the run; nothing where that is unknown."""
+    of_stage, of_run = (
+        "" if seconds is None else f"{clock(seconds)} left" for seconds in progress.seconds_left()
+    )
+    return of_stage, of_run

@@ -57,6 +57,7 @@ class Result:
         folder: where config and verdict lie on this host.
         tracking: MLflow's uri, without secrets, and the run's id.
         unsent: what MLflow did not get, one line each.
+        links: where else to look, one line each.
     """
 
     plan: Plan
@@ -66,6 +67,7 @@ class Result:
     folder: Path
     tracking: tuple[str, str | None]
     unsent: list[str]
+    links: list[str]
 
     @property
     def students(self) -> list[Student]:
@@ -90,8 +92,9 @@ class Result:
         }
 
 
-# Called while stages are made: shows progress from the follower until the context ends.
-Display = Callable[[list[Stage], Plan, "Follower"], Any]
+# Called while stages are made: shows progress from the follower, and links as they come, until the
+# context ends.
+Display = Callable[[list[Stage], Plan, "Follower", list[str]], Any]
 
 
 def missing_stages(plan: Plan, store: Store, *, repair: bool) -> tuple[list[Stage], list[str]]:
@@ -122,7 +125,8 @@ def missing_stages(plan: Plan, store: Store, *, repair: bool) -> tuple[list[Stag
 def run(config: RunConfig, display: Display) -> Result:
     """Make a run: only what the store lacks, all of it in one worker group.
 
-    `display(stages, plan, follower)` is a context manager that shows stages as they are made.
+    `display(stages, plan, follower, links)` is a context manager that shows stages while they are
+    made.
 
     Raises:
         UserError: where config, data, models, store or cluster are at fault.
@@ -151,9 +155,10 @@ def run(config: RunConfig, display: Display) -> Result:
             with tracked_status(parent), Follower(store.address) as follower:
                 runs = nested_runs(plan, parent)
                 follow(plan, runs, follower)
+                links = [f"MLflow: {tracker.link(parent)}"]
                 if missing:
-                    with display(missing, plan, follower):
-                        make_stages(missing, store.address, config.scale)
+                    with display(missing, plan, follower, links):
+                        make_stages(missing, store.address, config.scale, links)
                 found = conclude(plan, store)
                 # Results of the last evaluation come before what is said of the students.
                 follower.poll()
@@ -163,7 +168,8 @@ def run(config: RunConfig, display: Display) -> Result:
                 store.keep(folder)
                 record(plan, store, found, parent, runs, folder)
         unsent = tracker.unsent()
-    return Result(plan, missing, found, store, folder, (tracker.uri, parent.run_id), unsent)
+    tracking = (tracker.uri, parent.run_id)
+    return Result(plan, missing, found, store, folder, tracking, unsent, links)
 
 
 def prepared(plan: Plan, store: Store) -> tuple[list[Stage], list[str]]:
@@ -193,12 +199,13 @@ def refuse_what_cannot_fit(plan: Plan) -> None:
     plan.notes += room_notes(plan.needs, stages, room)
 
 
-def make_stages(stages: list[Stage], store: str, scale: Scale) -> None:
-    """Make stages in one worker group, or in this process."""
+def make_stages(stages: list[Stage], store: str, scale: Scale, links: list[str]) -> None:
+    """Make stages in one worker group, or in this process; a line on Ray's dashboard, where there
+    is one, is added to `links`."""
     if scale.launcher == "ray":
         from knife.cluster.launch import launch
 
-        launch(stages, store, scale)
+        launch(stages, store, scale, links=links)
     else:
         from knife.train.stages import run_stages
 

@@ -69,8 +69,9 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
             with Follower(store.address) as follower:
                 for stage in missing:
                     follower.follow(stage.kind, stage.key, None)
-                with display(missing, plan, follower):
-                    make_stages(missing, store.address, config.scale)
+                links: list[str] = []
+                with display(missing, plan, follower, links):
+                    make_stages(missing, store.address, config.scale, links)
         notes = plan.notes + damaged
         rows = _rows(wanted, store)
         found = rationale_scores(rows, len(wanted.finetune))

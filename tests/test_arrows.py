@@ -17,7 +17,7 @@ ROWS = [
     {"run_command", "counter"},
     {"recipe_files"},
     {"display"},
-    {"progress"},
+    {"progress", "terminal"},
     {"steps"},
     {"pipeline"},
     {"run_record"},

@@ -66,12 +66,14 @@ def launch(
     scale: Scale,
     *,
     cpus_per_worker: float | None = None,
+    links: list[str] | None = None,
 ) -> None:
     """Make stages on Ray workers, in the Ray session that is up or one of its own, for the store
     at a folder or a url.
 
     Workers or hosts that are lost are replaced, and the work goes on from the last checkpoint.
-    Each worker gets `cpus_per_worker`; None is its share of this machine.
+    Each worker gets `cpus_per_worker`; None is its share of this machine. `links` gets a line on
+    the session's dashboard.
 
     Raises:
         UserError: more workers than the cluster can give, or a fault of the user's in a worker.
@@ -79,9 +81,11 @@ def launch(
     """
     if "RAY_ADDRESS" not in os.environ:
         raise_faults(capacity_faults(scale, machine(), "this machine"))
-    with session(scale.workers * scale.gpus_per_worker):
+    with session(scale.workers * scale.gpus_per_worker) as found:
         import ray
 
+        if links is not None:
+            links += found
         raise_faults(capacity_faults(scale, ray.cluster_resources(), "the cluster"))
         if cpus_per_worker is None:
             cpus_per_worker = max(1, int(ray.cluster_resources()["CPU"]) // scale.workers)
@@ -91,21 +95,22 @@ def launch(
 
 
 @contextmanager
-def session(gpus: float) -> Iterator[None]:
+def session(gpus: float) -> Iterator[list[str]]:
     """A Ray session: the one that is up, the cluster of RAY_ADDRESS, or one on this machine.
 
-    `gpus` is how many GPUs of this machine it has. Who started the session ends it.
+    `gpus` is how many GPUs of this machine it has. Who started the session ends it, and is told
+    where its dashboard is, if it has one, in a line.
     """
     import ray
 
     if ray.is_initialized():
-        yield
+        yield []
         return
     os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
     with _own_sigterm():
-        _init(gpus)
+        dashboard = _init(gpus)
     try:
-        yield
+        yield [f"Ray dashboard: http://{dashboard}"] if dashboard else []
     finally:
         ray.shutdown()
 
@@ -128,17 +133,19 @@ def _own_sigterm() -> Iterator[None]:
         signal.raise_signal(signal.SIGTERM)
 
 
-def _init(gpus: float) -> None:
+def _init(gpus: float) -> str | None:
+    """Begin the session; host and port of its dashboard."""
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if "RAY_ADDRESS" in os.environ:
-        ray.init(runtime_env={"env_vars": dict(_ENVIRONMENT)}, **quiet)
-    else:
-        # One process less: nobody takes this machine away with a notice.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        with _on_loopback():
-            ray.init(address="local", include_dashboard=False, num_gpus=math.ceil(gpus), **quiet)
+        context = ray.init(runtime_env={"env_vars": dict(_ENVIRONMENT)}, **quiet)
+        return context.dashboard_url or None
+    # One process less: nobody takes this machine away with a notice.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    with _on_loopback():
+        ray.init(address="local", include_dashboard=False, num_gpus=math.ceil(gpus), **quiet)
+    return None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import yaml
 from mlflow import MlflowClient
@@ -107,6 +108,20 @@ class Tracker:
         text = yaml.safe_dump(redact_values(config), sort_keys=False, allow_unicode=True)
         run.text("config.yaml", text)
         return run
+
+    def link(self, run: TrackedRun) -> str:
+        """Where to look at a run: its page, or the command that opens the UI."""
+        address, store = self._sender.address, self._sender.store
+        if address.where == "store":
+            return f"knife ui --store {store}"
+        if not address.uri.startswith(("http://", "https://")):
+            return f"mlflow ui --backend-store-uri {address.shown}"
+        # A name in the address would stand there without its password.
+        parts = urlsplit(address.shown)
+        page = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        return (
+            f"{page}/#/experiments/{self.experiment_id}/runs/{run.run_id}" if run.run_id else page
+        )
 
     def flush(self) -> bool:
         """Send all that is queued, now and in this thread; False where something stayed behind."""

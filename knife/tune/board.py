@@ -2,27 +2,31 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, RenderableType
-from rich.live import Live
 from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
-from knife.display import clock
 from knife.errors import UserError
-from knife.plan import Plan, plan_run
+from knife.plan import Plan, needed, plan_run
 from knife.plan_sources import SourceReader
-from knife.tune.labels import is_share
+from knife.progress import Progress
+from knife.store import Store
+from knife.terminal import can_draw, clock, drawn, progress_console, say_line
+from knife.track.follow import Follower
+from knife.train.stage import Stage
 from knife.tune.recording import SweepRecord
-from knife.tune.space import Space, describe
+from knife.tune.standing import AtWork, Standing, score_words
 from knife.tune.sweep_plan import SweepPlan
-from knife.tune.trial import SCORE, config_of, point_of
+from knife.tune.trial import SCORE, Task, config_of, point_of, trial_stages
 from knife.tune.trials import State, TrialRow
 
+# Seconds between two lines on how a sweep stands, where nothing is drawn.
+STANDING_SECONDS = 60.0
 _WORDS = {
     "search": "search",
     "seeds": "more seeds for the best",
@@ -32,33 +36,55 @@ _WORDS = {
 
 
 class Board:
-    """Shows a sweep while it runs: a live display in a terminal, plain lines anywhere else."""
+    """Shows a sweep while it runs: drawn in a terminal, plain lines anywhere else.
 
-    def __init__(self, plan: SweepPlan, record: SweepRecord, slots: int) -> None:
+    Args:
+        plan: the sweep.
+        record: what MLflow hears.
+        follower: reads the journals of the trials' stages.
+        slots: trials at a time.
+        links: lines that say where else to look.
+        quiet: show nothing.
+    """
+
+    def __init__(
+        self,
+        plan: SweepPlan,
+        record: SweepRecord,
+        follower: Follower,
+        slots: int,
+        links: Sequence[str] = (),
+        *,
+        quiet: bool = False,
+    ) -> None:
         self.plan = plan
         self.record = record
+        self.follower = follower
         self.slots = slots
-        self.console = Console(stderr=True, highlight=False)
+        self.links = links
+        self.console = progress_console(quiet=quiet)
         self.reader = SourceReader()
-        self.best: float | None = None
+        self.store = Store(plan.config.store, write=False)
+        self.best: tuple[int, float] | None = None
+        #: Teachers' states that a trial took as another one, or an earlier run, had left them.
+        self.reused = 0
+        self._states: set[str] = set()
+        self._followed: set[tuple[str, str]] = set()
         self._step: _Step | None = None
         self._told: set[int] = set()
-        self._live: Live | None = None
+        self._drawn = ExitStack()
 
     def __enter__(self) -> Self:
-        self._say(
+        self.say(
             f"{self.plan.trials} trials, {self.slots} at a time, "
-            f"{len(self.plan.teachers)} distinct teachers; starting …"
+            f"{len(self.plan.teachers)} distinct teachers; starting …",
+            *self.links,
         )
-        if self.console.is_terminal:
+        if can_draw(self.console):
             spinner = Spinner("dots")
-            self._live = Live(
-                console=self.console,
-                get_renderable=lambda: self._step.render(spinner) if self._step else Text(""),
-                refresh_per_second=4,
-                transient=True,
+            self._drawn.enter_context(
+                drawn(self.console, lambda: self._step.drawing(spinner) if self._step else [])
             )
-            self._live.start()
         return self
 
     def __exit__(
@@ -67,12 +93,12 @@ class Board:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live:
-            self._live.stop()
+        self._drawn.close()
 
     def step(self, name: str, params: list[dict[str, Any]]) -> "_Step":
         """A step begins, with trials of these params where they are known."""
-        self._step = _Step(self, name, len(params) or self.plan.trials)
+        trials = self.plan.trials
+        self._step = _Step(self, Standing(name, len(params) or trials, trials, self.slots))
         return self._step
 
     def all_ended(self, rows: Sequence[TrialRow]) -> None:
@@ -80,24 +106,47 @@ class Board:
         for row in rows:
             seeds = list(row.scores) or None
             if row.number not in self._told:
-                self.tell(row.number, {"point": row.point, "seeds": seeds})
+                params = {"point": row.point, "seeds": seeds}
+                self.tell(row.number, params, self.planned(params))
             self.record.ended(row)
 
-    def tell(self, number: int, params: dict[str, Any]) -> None:
+    def tell(self, number: int, params: dict[str, Any], plan: Plan | None) -> None:
         """Let MLflow know of a trial, or of more seeds of it."""
         self._told.add(number)
-        point = point_of(params, self.plan.space)
-        self.record.started(number, point, self._plan(params))
+        self.record.started(number, point_of(params, self.plan.space), plan)
 
-    def _plan(self, params: dict[str, Any]) -> Plan | None:
+    def planned(self, params: dict[str, Any]) -> Plan | None:
+        """The plan of a trial, where it can be made."""
         try:
             return plan_run(config_of(params, self.plan.space), self.reader, elsewhere=True)
         except UserError:
             # The trial itself says so.
             return None
 
-    def _say(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
+    def progress(self, step: str, plan: Plan) -> Progress:
+        """How far a trial of a step is, from now on."""
+        last = step == "final"
+        task = Task(self.plan.space, last or self.plan.space.sweep.test, last, Path())
+        stages = trial_stages(plan, plan.members, task)
+        have = {(s.kind, s.key) for s in stages if self.store.has(s.kind, s.key)}
+        for stage in stages:
+            self._follow(stage, followed=stage.kind == "student" and step in ("search", "seeds"))
+            if stage.kind == "states":
+                self.reused += stage.key in self._states or (stage.kind, stage.key) in have
+                self._states.add(stage.key)
+        return Progress(needed(stages, have), plan)
+
+    def say(self, *lines: str) -> None:
+        """Lines above what is drawn."""
+        for line in [*lines, *(f"note: {note}" for note in self.follower.take_notes())]:
+            say_line(self.console, line)
+
+    def _follow(self, stage: Stage, *, followed: bool) -> None:
+        """Have a stage's journal read, once: a reading from its beginning repeats its notes."""
+        place = (stage.kind, stage.key)
+        if not followed and place not in self._followed:
+            self._followed.add(place)
+            self.follower.follow(*place, None)
 
 
 @dataclass
@@ -105,83 +154,84 @@ class _Step:
     """The listener of one step."""
 
     board: Board
-    name: str
-    total: int
-    since: float = field(default_factory=time.monotonic)
-    done: int = 0
-    before: int = 0
-    pruned: int = 0
-    running: dict[int, dict[str, Any]] = field(default_factory=dict)
-    seconds: float = 0.0
+    standing: Standing
+    said: float = field(default_factory=time.monotonic)
 
     def resumed(self, done: int) -> None:
         """So many trials have ended at an earlier start."""
-        self.done = self.before = done
+        self.standing.before = done
 
     def started(self, number: int, params: dict[str, Any]) -> None:
         """A trial starts, or starts again."""
-        self.running[number] = {"params": params, "since": time.monotonic()}
-        if self.name in ("search", "seeds"):
-            self.board.tell(self._trial(number), params)
+        again = self.standing.running.get(number)
+        trial = self.standing.running[number] = AtWork(params)
+        plan = self.board.planned(params)
+        if self.standing.name in ("search", "seeds"):
+            self.board.tell(int(params.get("trial", number)), params, plan)
+        if again:
+            trial.progress = again.progress
+        elif plan:
+            trial.progress = self.board.progress(self.standing.name, plan)
 
     def reported(self, number: int, result: dict[str, Any]) -> None:
         """A trial has a score so far."""
-        self.running.setdefault(number, {"params": result["config"], "since": time.monotonic()})
-        self.running[number] |= {"score": result[SCORE], "epoch": result["epoch"]}
-        if self.name == "search":
+        trial = self.standing.running.setdefault(number, AtWork(result["config"]))
+        trial.score = result[SCORE]
+        if self.standing.name == "search":
             self.board.record.reported(number, result["epoch"], result[SCORE])
+        self._stand()
 
     def ended(self, number: int, state: State) -> None:
         """A trial has ended."""
-        last = self.running.pop(number, {"params": {}, "since": time.monotonic()})
-        seconds = time.monotonic() - last["since"]
-        self.done, self.seconds = self.done + 1, self.seconds + seconds
-        self.pruned += state == "pruned"
-        space, score = self.board.plan.space, last.get("score")
+        standing, space = self.standing, self.board.plan.space
+        last = standing.running.pop(number, AtWork({}))
+        standing.ends[state] += 1
+        standing.seconds += last.seconds
         words = "failed" if state == "failed" else ""
-        if score is not None and state != "failed":
-            words = score_words(space, score) + (" (pruned)" if state == "pruned" else "")
-            if self.name == "search" and state == "finished" and self._better(score):
-                self.board.best = score
+        if last.score is not None and state != "failed":
+            words = score_words(space, last.score) + (" (pruned)" if state == "pruned" else "")
+            if standing.name == "search" and state == "finished" and self._is_best(last.score):
+                self.board.best = number, last.score
                 words += ", the best so far"
-        point = describe(point_of(last["params"], space)) if last["params"] else ""
-        self.board._say(
-            f"[{self.done}/{self.total}] {self._title(number)}: {words} in {clock(seconds)}"
-            + (f"  {point}" if point else "")
-        )
+        place = f"[{standing.done}/{standing.total}] {self._title(number)}"
+        words = f"{place}: {words} in {clock(last.seconds)}  {last.point(space)}"
+        self.board.say(words.rstrip())
+        self._stand()
 
-    def render(self, spinner: Spinner) -> RenderableType:
-        """The step as it stands."""
-        grid = Table.grid(padding=(0, 1))
-        words = f"{self.done} of {self.total} trials done"
-        words += f" ({self.pruned} pruned)" if self.pruned else ""
-        if self.board.best is not None:
-            words += f", best {score_words(self.board.plan.space, self.board.best)}"
-        if self.done > self.before:
-            each = self.seconds / (self.done - self.before) / self.board.slots
-            left = each * (self.total - self.done)
-            words += f", about {clock(left)} left"
-        grid.add_row(spinner, Text(_WORDS[self.name], style="bold"), Text(words))
-        for number, trial in sorted(self.running.items()):
-            at = "starting"
-            if "score" in trial:
-                score = score_words(self.board.plan.space, trial["score"])
-                at = f"epoch {trial['epoch']}, {score}"
-            grid.add_row("", Text(self._title(number), style="dim"), Text(at, style="dim"))
-        return grid
+    def drawing(self, spinner: Spinner) -> list[Text]:
+        """The step as it stands, and a line for each trial at work."""
+        turn = spinner.render(self.board.console.get_time())
+        assert isinstance(turn, Text)
+        first, *others = self._lines()
+        lines = [Text.assemble(turn, (f" {_WORDS[self.standing.name]}: ", "bold"), first)]
+        lines += [Text(f"  {line}") for line in others]
+        for number, trial in sorted(self.standing.running.items()):
+            words = f"  {number}: {trial.words(self.board.plan.space)}"
+            lines.append(Text(words, style="dim"))
+        return lines
 
-    def _better(self, score: float) -> bool:
+    def _lines(self) -> list[str]:
+        board = self.board
+        self.standing.look(board.follower.newest())
+        lines = [self.standing.counts()]
+        if board.best:
+            number, score = board.best
+            lines.append(f"best {score_words(board.plan.space, score)}, trial {number}")
+        if times := board.reused:
+            lines.append(f"teacher states reused {times} time{'s'[: times > 1]}")
+        return [*lines, *filter(None, [self.standing.left(board.plan.space.sweep)])]
+
+    def _stand(self) -> None:
+        """A line now and then, for who sees no drawing."""
+        now = time.monotonic()
+        if not can_draw(self.board.console) and now - self.said >= STANDING_SECONDS:
+            self.said = now
+            self.board.say(f"{_WORDS[self.standing.name]}: {'; '.join(self._lines())}")
+
+    def _is_best(self, score: float) -> bool:
         sign = 1 if self.board.plan.space.sweep.direction == "max" else -1
-        return self.board.best is None or sign * score > sign * self.board.best
-
-    def _trial(self, number: int) -> int:
-        """The search's trial that a trial of this step belongs to."""
-        return int(self.running[number]["params"].get("trial", number))
+        return self.board.best is None or sign * score > sign * self.board.best[1]
 
     def _title(self, number: int) -> str:
-        return f"trial {number}" if self.name == "search" else f"{_WORDS[self.name]}, {number}"
-
-
-def score_words(space: Space, score: float) -> str:
-    """A score for people."""
-    return f"dev {100 * score:.1f} %" if is_share(space) else f"dev loss {score:.4f}"
+        name = self.standing.name
+        return f"trial {number}" if name == "search" else f"{_WORDS[name]}, {number}"

@@ -16,14 +16,14 @@ from knife.tune.sweep_plan import SweepPlan, plan_sweep
 from knife.tune.table import render
 
 
-def sweep_with_display(plan: SweepPlan, *, resume: bool) -> SweepResult:
-    """Run a sweep and show its progress; whatever a library prints goes to stderr.
+def sweep_with_display(plan: SweepPlan, *, resume: bool, quiet: bool = False) -> SweepResult:
+    """Run a sweep and show its progress, unless `quiet`; what a library prints goes to stderr.
 
     Raises:
         UserError, RuntimeError: as `run_sweep` does.
     """
     with stdout_to_stderr():
-        return run_sweep(plan, resume=resume)
+        return run_sweep(plan, resume=resume, quiet=quiet)
 
 
 def plan_file(path: Path, overrides: Overrides) -> SweepPlan:
@@ -43,19 +43,20 @@ def rendered(plan: SweepPlan, result: SweepResult) -> Group:
     return Group(*parts)
 
 
-def last_words(plan: SweepPlan, result: SweepResult) -> list[str]:
-    """Where the results are, what failed, and what to do next."""
+def last_words(plan: SweepPlan, result: SweepResult, *, quiet: bool = False) -> list[str]:
+    """Where the results are, what failed, and what to do next; `quiet`, what failed or was lost."""
+    warnings = [f"warning: {line}" for line in result.values["unsent"]]
+    failed = [row for row in result.rows if row.state == "failed"]
+    warnings += [f"warning: trial {row.number} failed: {row.error}" for row in failed]
+    if quiet:
+        return warnings
     if not result.fresh:
         lines = ["the sweep is done: nothing was trained again"]
     else:
         lines = [f"note: {describe(point)} is left out: {'; '.join(faults)}"
                  for point, faults in plan.refused]  # fmt: skip
-    lines += [f"warning: {line}" for line in result.values["unsent"]]
-    failed = [row for row in result.rows if row.state == "failed"]
-    lines += [f"warning: trial {row.number} failed: {row.error}" for row in failed]
+    lines += warnings
     folder = result.folder
     lines.append(f"trials, study and plots: {folder}")
     lines.append(f"the best as a recipe: knife run {folder / RECIPE}")
-    uri, ui = plan.config.track.uri, f"knife ui --store {plan.config.store}"
-    lines.append(f"MLflow: {result.values['mlflow']['uri'] if uri else ui}")
-    return lines
+    return [*lines, *result.links]

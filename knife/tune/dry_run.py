@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from knife.cluster.capacity import capacity_faults, machine
-from knife.display import clock
 from knife.plan import Plan
 from knife.store import Store
+from knife.terminal import clock
 from knife.tune.estimate import Stopwatch
 from knife.tune.resources import slots
 from knife.tune.space import describe

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from filelock import Timeout
 from knife.cluster.capacity import capacity_faults, machine
 from knife.cluster.launch import session
 from knife.config import RunConfig
-from knife.display import display
+from knife.display import display, no_display
 from knife.errors import UserError, raise_faults
 from knife.pipeline import missing_stages, run, tracked_status
 from knife.report.verdict import Verdict
@@ -46,6 +46,7 @@ class SweepResult:
         values: the result, JSON-ready: best trial, verdict, MLflow run.
         verdict: the winner against finetune on test; None where the sweep asks for none.
         fresh: whether this start did any of it.
+        links: where else to look, one line each.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class SweepResult:
     values: dict[str, Any]
     verdict: Verdict | None
     fresh: bool
+    links: Sequence[str] = ()
 
     @property
     def best(self) -> TrialRow:
@@ -111,11 +113,13 @@ def read_result(folder: Path) -> SweepResult | None:
         return None
     values = json.loads((folder / _RESULT).read_text())
     found = Verdict.from_dict(values["final"]["verdict"]) if "final" in values else None
-    return SweepResult(folder, read_rows(folder / _TRIALS), values, found, fresh=False)
+    links = [f"MLflow: {values['mlflow']['link']}"] if "link" in values["mlflow"] else []
+    rows = read_rows(folder / _TRIALS)
+    return SweepResult(folder, rows, values, found, fresh=False, links=links)
 
 
-def run_sweep(plan: SweepPlan, *, resume: bool = False) -> SweepResult:
-    """Run a sweep to its end, or on from where it was cut off.
+def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> SweepResult:
+    """Run a sweep to its end, or on from where it was cut off; `quiet`, without progress.
 
     Raises:
         UserError: where sweep, store or cluster are at fault.
@@ -146,23 +150,25 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False) -> SweepResult:
             Follower(store.address) as follower,
         ):
             record = SweepRecord(tracker, follower, folder.name, key, about, plan.plans[0])
-            with tracked_status(record.parent), _ray(config) as cluster:
+            links = [f"MLflow: {tracker.link(record.parent)}"]
+            with tracked_status(record.parent), _ray(config, links) as cluster:
                 places = slots(config, cluster, plan.space.sweep)
-                with Board(plan, record, places) as board:
+                with Board(plan, record, follower, places, links, quiet=quiet) as board:
                     steps = Steps(plan, folder, places, board.step)
                     rows = steps.search()
                     board.all_ended(rows)
-                    rows, values = _conclude(steps, rows, board)
+                    rows, values = _conclude(steps, rows, board, quiet=quiet)
             record.closed()
             record.artifacts([*write_outputs(plan.space, rows, folder), folder / RECIPE])
-            values["mlflow"] = {"uri": tracker.uri, "run_id": record.parent.run_id}
+            link = tracker.link(record.parent)
+            values["mlflow"] = {"uri": tracker.uri, "run_id": record.parent.run_id, "link": link}
         values["unsent"] = tracker.unsent()
         write_json(folder / _TRIALS, [row.to_dict() for row in rows])
         write_json(folder / _RESULT, values)
         store.keep(folder)
     result = read_result(folder)
     assert result
-    return replace(result, fresh=True)
+    return replace(result, fresh=True, links=links)
 
 
 def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:
@@ -178,7 +184,7 @@ def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:
 
 
 def _conclude(
-    steps: Steps, rows: list[TrialRow], board: Board
+    steps: Steps, rows: list[TrialRow], board: Board, *, quiet: bool
 ) -> tuple[list[TrialRow], dict[str, Any]]:
     """More seeds for the best trials, and the winner against finetune on test.
 
@@ -204,7 +210,7 @@ def _conclude(
     if space.sweep.final:
         config = steps.final(best, rows)
         write_recipe(steps.folder / RECIPE, config, space, best)
-        values["final"] = run(config, display).to_dict()
+        values["final"] = run(config, no_display if quiet else display).to_dict()
     else:
         config = space.config(best.point)
         write_recipe(steps.folder / RECIPE, config, space, best)
@@ -227,10 +233,12 @@ def _alone(store: Store, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _ray(config: RunConfig) -> Iterator[dict[str, float]]:
-    """A Ray session that can give what a trial takes; what it has."""
-    with session(machine()["GPU"]):
+def _ray(config: RunConfig, links: list[str]) -> Iterator[dict[str, float]]:
+    """A Ray session that can give what a trial takes; what it has. Its dashboard is a link."""
+    with session(machine()["GPU"]) as found:
         import ray
+
+        links += found
 
         raise_faults(capacity_faults(config.scale, ray.cluster_resources(), "the cluster"))
         yield ray.cluster_resources()

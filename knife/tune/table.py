@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from knife.display import clock
+from knife.terminal import clock
 from knife.tune.files import replacing
 from knife.tune.labels import is_share, label, metric_label, short_keys, shown
 from knife.tune.space import Space
