@@ -34,8 +34,8 @@ from deepspeed.utils.tensor_fragment import fragment_address  # noqa: E402
 if _hides_mlflow:
     del sys.modules["mlflow"]
 
-# What DeepSpeed would find by trial compilations, whose errors show. It looks here for one operation
-# alone, which only serves inference and takes 45 s to build on every new machine.
+# What DeepSpeed would find by trial compilations, whose errors show. It looks here for one
+# operation alone, which only serves inference and takes 45 s to build on every new machine.
 deepspeed.ops.__compatible_ops__ = {}
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 

@@ -10,10 +10,11 @@ import pytest
 from command_fixtures import FinishedRun
 
 from knife.config import read
-from knife.display import clock, display
+from knife.display import display
 from knife.plan import Plan, plan_run
 from knife.progress import Progress
 from knife.steps import total_steps
+from knife.terminal import clock
 from knife.track.follow import Follower
 from knife.track.journal import Row
 from knife.train.stage import Stage, StudentStage

@@ -31,7 +31,9 @@ def test_progress_in_plain_lines_and_no_noise_of_libraries(finished_run: Finishe
     assert lines[0] == "8 of 8 stages to make, in this process; starting …"
     ends = [i for i, line in enumerate(lines) if re.match(r"\[8/8\] .*: done, test", line)]
     assert ends, finished_run.stderr
-    for line in lines[1 : ends[0] + 1]:
+    assert lines[1] == f"MLflow: knife ui --store {finished_run.store}"
+    assert lines[-1] == lines[1]
+    for line in lines[2 : ends[0] + 1]:
         assert re.match(r"\[\d/8\] [\w ]+: (\d+/\d+|done, )", line), line
     done = [line for line in lines if ": done, " in line]
     assert [line[:5] for line in done] == [f"[{n}/8]" for n in range(1, 9)]

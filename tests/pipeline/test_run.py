@@ -17,17 +17,11 @@ from small_run import small_config
 from torch import Tensor
 
 from knife.config import RunConfig
+from knife.display import no_display
 from knife.errors import TrainingDivergedError
 from knife.pipeline import Result, run
-from knife.plan import Plan
 from knife.store import Store
-from knife.track.follow import Follower
 from knife.train.stage import Stage
-
-
-@contextmanager
-def silent(_stages: list[Stage], _plan: Plan, _follower: Follower) -> Iterator[None]:
-    yield
 
 
 def config(store: Path, **changes: Any) -> RunConfig:
@@ -44,7 +38,9 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A run on a new store. Tests may add to the store, and mend what they break in it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return run(config(tmp_path_factory.mktemp("store"), track={"register": "small"}), silent)
+        return run(
+            config(tmp_path_factory.mktemp("store"), track={"register": "small"}), no_display
+        )
 
 
 def store_of(result: Result) -> Store:
@@ -156,7 +152,7 @@ def test_the_best_student_on_dev_is_the_champion(first: Result) -> None:
 
 def test_a_second_run_makes_nothing_and_tells_nothing_twice(first: Result) -> None:
     before, kept = contents(first), tree(first)
-    again = run(first.plan.config, silent)
+    again = run(first.plan.config, no_display)
     assert again.made == []
     assert again.verdict == first.verdict
     assert again.tracking == first.tracking
@@ -177,7 +173,7 @@ def test_a_lost_evaluation_is_made_again_without_training(first: Result) -> None
     path = store_of(first).path("evaluate", member.evaluate.key)
     predictions = (path / "predictions.jsonl").read_bytes()
     shutil.rmtree(path)
-    again = run(first.plan.config, silent)
+    again = run(first.plan.config, no_display)
     assert labels(again) == ["test knife seed 0"]
     assert (path / "predictions.jsonl").read_bytes() == predictions
     assert contents(first, but="evaluate") == before
@@ -188,7 +184,7 @@ def test_a_damaged_prediction_file_is_found_and_made_again(first: Result) -> Non
     path = store_of(first).path("evaluate", member.evaluate.key) / "predictions.jsonl"
     predictions = path.read_text()
     path.write_text(predictions.replace("true", "false", 1))
-    again = run(first.plan.config, silent)
+    again = run(first.plan.config, no_display)
     assert labels(again) == ["test finetune seed 0"]
     assert path.read_text() == predictions
     assert [note for note in again.plan.notes if "damaged" in note] == [
@@ -206,7 +202,7 @@ def test_a_damaged_shard_of_states_is_found_and_the_states_alone_made_again(
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     before = contents(first, but="states")
     # A new seed reads the states.
-    again = run(config(store_of(first).root, seeds=[0, 1]), silent)
+    again = run(config(store_of(first).root, seeds=[0, 1]), no_display)
     assert set(labels(again)) == {
         "teacher states",
         *(f"{test}{method} seed 1" for test in ("", "test ") for method in ("finetune", "knife")),
@@ -220,7 +216,7 @@ def test_a_lost_student_is_trained_again_to_the_same_weights(first: Result) -> N
     store, member = store_of(first), first.plan.members[1]
     before = weights(first, "knife")
     shutil.rmtree(store.path("student", member.student.key))
-    again = run(first.plan.config, silent)
+    again = run(first.plan.config, no_display)
     assert labels(again) == ["knife seed 0"]
     after = weights(first, "knife")
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -237,13 +233,13 @@ def test_damaged_data_is_written_again(first: Result) -> None:
     train = store.path("data", key) / "train.jsonl"
     whole = train.read_text()
     train.write_text(whole[:-20])
-    assert run(first.plan.config, silent).made == []
+    assert run(first.plan.config, no_display).made == []
     assert train.read_text() == whole
 
 
 def test_an_online_teacher_gives_the_results_of_stored_states(first: Result) -> None:
     root = store_of(first).root
-    online = run(config(root, methods=["knife"], align={"states": "online"}), silent)
+    online = run(config(root, methods=["knife"], align={"states": "online"}), no_display)
     # The teacher is there; of its states, the variance alone is needed.
     assert labels(online) == ["teacher states", "knife seed 0", "test knife seed 0"]
     stored = weights(first, "knife")
@@ -260,7 +256,7 @@ def test_an_online_teacher_gives_the_results_of_stored_states(first: Result) -> 
 def test_teacher_init_starts_from_the_teacher(first: Result) -> None:
     root = store_of(first).root
     still = {"epochs": 1, "learning_rate": 1e-12}
-    result = run(config(root, methods=["teacher_init", "finetune"], student=still), silent)
+    result = run(config(root, methods=["teacher_init", "finetune"], student=still), no_display)
     assert first.plan.teacher is not None
     folder = store_of(first).path("teacher", first.plan.teacher.key)
     teacher = load_file(folder / "model" / "model.safetensors")
@@ -275,7 +271,7 @@ def test_teacher_init_starts_from_the_teacher(first: Result) -> None:
 def test_without_the_bottleneck_the_teacher_reads_rationale_states(first: Result) -> None:
     root = store_of(first).root
     variant = {"name": "open", "method": "knife", "teacher": {"bottleneck": False}}
-    result = run(config(root, methods=["finetune", variant]), silent)
+    result = run(config(root, methods=["finetune", variant]), no_display)
     (stage,) = [s for s in result.plan.stages if s.kind == "teacher"]
     settings = store_of(result).path("teacher", stage.key) / "model" / "knife.json"
     assert json.loads(settings.read_text())["bottleneck"] is False
@@ -286,7 +282,7 @@ def test_without_the_bottleneck_the_teacher_reads_rationale_states(first: Result
 def test_two_methods_with_one_student_have_its_metrics_each(first: Result) -> None:
     """Finetuning sees no rationales, so this variant changes nothing."""
     same = {"name": "same", "method": "finetune", "data": {"rationale": "none"}}
-    result = run(config(store_of(first).root, methods=["finetune", same]), silent)
+    result = run(config(store_of(first).root, methods=["finetune", same]), no_display)
     assert result.made == []
     finetune, other = result.plan.members
     assert finetune.student.key == other.student.key
@@ -298,7 +294,7 @@ def test_two_methods_with_one_student_have_its_metrics_each(first: Result) -> No
 def test_a_run_that_fails_says_so_in_mlflow_and_can_be_mended(tmp_path: Path) -> None:
     wild = config(tmp_path, methods=["finetune"], student={"epochs": 4, "learning_rate": 3e37})
     with pytest.raises(TrainingDivergedError):
-        run(wild, silent)
+        run(wild, no_display)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "knife"]
     names = {
@@ -309,14 +305,14 @@ def test_a_run_that_fails_says_so_in_mlflow_and_can_be_mended(tmp_path: Path) ->
     assert not list(tmp_path.glob("student/*"))
 
     @contextmanager
-    def interrupting(_stages: list[Stage], _plan: Plan, _follower: Follower) -> Iterator[None]:
+    def interrupting(*_: object) -> Iterator[None]:
         raise KeyboardInterrupt
         yield
 
     tame = config(tmp_path, methods=["finetune"])
     with pytest.raises(KeyboardInterrupt):
         run(tame, interrupting)
-    ended = run(tame, silent)
+    ended = run(tame, no_display)
     assert labels(ended) == ["finetune seed 0", "test finetune seed 0"]
     parent, nested = tree(ended)
     assert parent.info.status == "FINISHED"
