@@ -62,6 +62,12 @@ def model_folder(
     return folders[request.param]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: of two processes, none is left alone with one at the end."""
+    longest = ("tests/tune/test_sweep.py", "tests/test_readme.py", "tests/pipeline", "tests/train")
+    items.sort(key=lambda item: not item.nodeid.startswith(longest))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what tests of faults have measured."""
     for report in terminalreporter.getreports("passed"):

@@ -29,6 +29,7 @@ SMALL = [
     "data.world.test=20",
     "teacher.epochs=1",
     "student.epochs=1",
+    "seeds=[0]",
 ]
 
 
