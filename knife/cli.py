@@ -221,6 +221,24 @@ def report(
 
 
 @app.command()
+def push(
+    student: Annotated[str, typer.Argument(help="A student's folder or url: STORE/student/KEY")],
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the hub; made where there is none")],
+    private: Annotated[bool, typer.Option("--private", help="Refuse to make it public.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the files and print the card; send nothing.")
+    ] = False,
+) -> None:
+    """Upload a student with its model card to the Hugging Face hub, or to HF_ENDPOINT."""
+    with exits("nothing is lost: the same command goes on from here"):
+        from knife.push import plan_upload
+        from knife.push import push as upload
+
+        found = plan_upload(student, repo)
+        print("\n".join(found.lines()) if dry_run else upload(found, private=private))
+
+
+@app.command()
 def ls() -> None:
     """List the ready recipes."""
     from knife.recipe_files import recipes, summary

@@ -131,6 +131,7 @@ def run(config: RunConfig, display: Display) -> Result:
     Raises:
         UserError: where config, data, models, store or cluster are at fault.
     """
+    from knife.cards import write_cards
     from knife.report.run_page import write_run_report
     from knife.track.follow import Follower
     from knife.track.tracker import Tracker
@@ -163,6 +164,7 @@ def run(config: RunConfig, display: Display) -> Result:
                 # Results of the last evaluation come before what is said of the students.
                 follower.poll()
                 write_json(folder / "verdict.json", found.to_dict())
+                write_cards(plan, store, found, anew=bool(missing))
                 kept.end("finished")
                 write_run_report(folder, store)
                 store.keep(folder)

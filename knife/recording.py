@@ -80,7 +80,9 @@ def record(
         run = runs[_name(member)]
         run.log_summary(trained_metrics(store, "student", member.student.key))
         run.artifact(store.path("evaluate", member.evaluate.key) / PREDICTIONS)
-        run.model(store.path("student", member.student.key) / "model", _name(member))
+        student = store.path("student", member.student.key)
+        run.artifact(student / "README.md")
+        run.model(student / "model", _name(member))
         run.finish("FINISHED")
     best = champion(plan, store)
     parent.tag({"knife.champion": _name(best), "knife.champion.key": best.student.key})

@@ -64,6 +64,7 @@ def test_every_command_of_the_readme(
         "knife submit",
         "ray job",
         "knife predict",
+        "knife push",
         "knife report",
         "knife ui",
     } <= set(seen)
@@ -86,7 +87,7 @@ def run_line(words: list[str], command: Command, folder: Path) -> None:
         words = [str(ROOT / word) if word.startswith("tune/") else word for word in words]
         words += [*SMALL, "budget.trials=2", "seeds.more=[]", "scheduler.grace=1"]
         words += ["final=null"]
-    if words[1] == "predict":
+    if words[1] in ("predict", "push"):
         students = (folder / "knife-store" / "student").iterdir()
         words = [
             word.replace("KEY", next(students).name) if "KEY" in word else word for word in words

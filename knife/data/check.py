@@ -107,7 +107,7 @@ def check(splits: Splits) -> Report:
     """Count what `splits` hold."""
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
     return Report(
-        {name: _check_split(examples) for name, examples in parts.items()},
+        {name: check_split(examples) for name, examples in parts.items()},
         rationale_only(splits.train),
         {name: near_duplicates(splits.train, parts[name]) for name in ("dev", "test")},
         list(dict.fromkeys([*splits.notes, *repeated_questions(splits)])),
@@ -146,7 +146,8 @@ def rationale_faults(
     ]
 
 
-def _check_split(examples: Sequence[Example]) -> SplitReport:
+def check_split(examples: Sequence[Example]) -> SplitReport:
+    """Count what one split holds."""
     rationales = [example.rationale for example in examples if example.rationale is not None]
     opened = any(example.open for example in examples)
     numbers = [] if opened else [len(example.choices) for example in examples]

@@ -27,7 +27,7 @@ def render(verdict: Verdict) -> Table:
     table.add_column("gain/loss", justify="right", no_wrap=True)
     for method in verdict.methods:
         accuracy = f"{percent(method.accuracy):>5}{_interval(method)}"
-        table.add_row(method.method, accuracy, *_cells(method.difference))
+        table.add_row(method.method, accuracy, *difference_cells(method.difference))
     if verdict.ceiling:
         table.add_section()
         for words, share in (
@@ -94,7 +94,8 @@ def _interval(method: MethodVerdict) -> str:
     return f" ({percent(method.low)}-{percent(method.high)})"
 
 
-def _cells(difference: Difference | None) -> tuple[str, str, str]:
+def difference_cells(difference: Difference | None) -> tuple[str, str, str]:
+    """A difference with its interval, its p after correction, and answers gained and lost."""
     if difference is None:
         return "", "", ""
     points, counts = f"{difference.points:+.1f}", f"{difference.gained}/{difference.lost}"

@@ -61,6 +61,7 @@ def test_every_command_has_help() -> None:
         "tune",
         "submit",
         "predict",
+        "push",
         "report",
         "ls",
         "cp",

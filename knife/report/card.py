@@ -1,0 +1,324 @@
+"""The model card of a student: what it is, what it can, where its limits are, how to load it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+import knife
+from knife.config import READS_RATIONALES, TEACHES, Method, RunConfig
+from knife.data.check import check_split
+from knife.data.example import Example, Splits
+from knife.data.hub import SOURCES
+from knife.data.leaks import RationaleOnly
+from knife.families import Family
+from knife.method.model_source import EMBEDDED, ModelSource
+from knife.report.table import difference_cells, percent, sentence
+from knife.report.verdict import MethodVerdict, Verdict
+
+_TEMPLATE = Path(__file__).with_name("card.md")
+_KNIFE = "[arXiv 2212.09721](https://arxiv.org/abs/2212.09721)"
+WHAT: dict[Method, str] = {
+    "knife": "trained by KNIFE (Chan et al. 2022, " + _KNIFE + "): it learns to answer from the "
+    "question alone, while its hidden states at the question are drawn to those of a frozen "
+    "teacher that also read a rationale",
+    "finetune": "finetuned to answer from the question alone",
+    "teacher_init": "finetuned to answer from the question alone, from the weights of a teacher on "
+    "that also read rationales (a baseline of " + _KNIFE + ")",
+    "rationale_input": "finetuned to answer from question and rationale, and asked without "
+    "rationales (a baseline of " + _KNIFE + ")",
+    "explain_then_answer": "finetuned to write a rationale and then to answer (a baseline of "
+    + _KNIFE + ")",
+    "answer_then_explain": "finetuned to answer and then to write a rationale (a baseline of "
+    + _KNIFE + ")",
+    "step_by_step": "finetuned on two tasks, the answer and the rationale, both from the question "
+    "(Hsieh et al. 2023, [arXiv 2305.02301](https://arxiv.org/abs/2305.02301))",
+    "prompt": "not trained: solved examples stand before each question",
+    "retrieve": "finetuned to answer behind the most similar solved training example",
+}  # fmt: skip
+# Students that are asked with the bare task input, so that plain transformers can ask them.
+_BARE = ("knife", "finetune", "teacher_init", "rationale_input", "step_by_step")
+_PLAIN = """Plain transformers reads it as well. A choice's score is the mean log-probability of its
+tokens:
+
+```python
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+model = AutoModelForSeq2SeqLM.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+question = "do a frog and a toad both lay eggs ?"
+choices = {"yes": "(a)", "no": "(b)"}
+listed = " ".join(f"{letter} {choice}" for choice, letter in choices.items())
+inputs = tokenizer(f"question: {question} choices: {listed}", return_tensors="pt")
+
+
+def score(choice):
+    labels = tokenizer(choice, return_tensors="pt").input_ids
+    with torch.no_grad():
+        return -model(**inputs, labels=labels).loss.item()
+
+
+print(max(choices, key=score))
+```"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a card is written from.
+
+    Attributes:
+        run: name of the run, and `run_key` its key.
+        method: the student's name in the run, and `seed`; `key` is its own key in the store.
+        config: the run config of its method alone.
+        student, teacher: the models that were trained; the teacher is None where there is none.
+        family: of the student.
+        data_key: of the splits in the store.
+        splits: what it was trained and tested on.
+        leaks: how well the answer can be told from the rationales of train; None: not known.
+        accuracy: the student's own on test, from 0 to 1.
+        verdict: the run's.
+    """
+
+    run: str
+    run_key: str
+    method: str
+    seed: int
+    key: str
+    config: RunConfig
+    student: ModelSource
+    teacher: ModelSource | None
+    family: Family
+    data_key: str
+    splits: Splits
+    leaks: RationaleOnly | None
+    accuracy: float
+    verdict: Verdict
+
+    @property
+    def kind(self) -> Method:
+        """What was done to it."""
+        (variant,) = self.config.variants()
+        return variant.method
+
+    @property
+    def open(self) -> bool:
+        """Whether it writes its answers."""
+        return self.splits.test[0].open
+
+    @property
+    def base(self) -> ModelSource:
+        """The model whose weights it was started from."""
+        return self.teacher if self.teacher and self.kind == "teacher_init" else self.student
+
+
+def card(facts: Facts) -> str:
+    """The card as Markdown, with the hub's metadata before it."""
+    measure = "exact match" if facts.open else "accuracy"
+    question: dict[str, Any] = {"id": "1", "question": "do a frog and a toad both lay eggs ?"}
+    if not facts.open:
+        question["choices"] = ["yes", "no"]
+    made = ModelCard.from_template(
+        _metadata(facts),
+        template_str=_TEMPLATE.read_text(encoding="utf-8"),
+        title=f"{facts.run}: {facts.method}, seed {facts.seed}",
+        what=_what(facts),
+        about=_about(facts),
+        results=_results(facts, measure),
+        measure=measure,
+        baseline=facts.verdict.baseline,
+        methods=[_method_row(each, facts) for each in facts.verdict.methods],
+        examples=len(facts.splits.test),
+        data=_data(facts),
+        splits=[_split_row(name, part) for name, part in _parts(facts.splits)],
+        settings=_settings(facts.config, facts.kind),
+        limits=_limits(facts),
+        question=repr(question).replace("'", '"'),
+        version=knife.__version__,
+        plain=_plain(facts),
+    )
+    return f"{str(made).strip()}\n"
+
+
+def _metadata(facts: Facts) -> ModelCardData:
+    source = facts.config.data.source
+    repository = SOURCES[source].repository if source in SOURCES else None
+    # Where all of it came with the package, its licence is known.
+    packaged = source == "creatures" and facts.base.name in EMBEDDED
+    task = "question-answering" if facts.open else "multiple-choice"
+    return ModelCardData(
+        license="apache-2.0" if packaged else None,
+        base_model=facts.base.name if facts.base.revision else None,
+        datasets=[repository] if repository else None,
+        library_name="transformers",
+        pipeline_tag=task,
+        tags=["knife", "rationales", facts.kind.replace("_", "-")],
+        metrics=["exact_match" if facts.open else "accuracy"],
+        model_name=f"{facts.run}-{facts.method}-seed-{facts.seed}",
+        eval_results=[
+            EvalResult(
+                task_type=task,
+                dataset_type=repository or _source(source),
+                dataset_name=_source(source),
+                dataset_split="test",
+                metric_type="exact_match" if facts.open else "accuracy",
+                metric_value=round(facts.accuracy, 4),
+            )
+        ],
+    )
+
+
+def _what(facts: Facts) -> str:
+    does = "writes the answer to a question" if facts.open else "chooses among a question's answers"
+    named = "" if facts.method == facts.kind else f" (method `{facts.kind}`)"
+    return f"A small language model that {does}, {WHAT[facts.kind]}{named}."
+
+
+def _about(facts: Facts) -> list[tuple[str, str]]:
+    found = [("started from", _model(facts.base))]
+    if facts.kind in TEACHES and facts.teacher:
+        found.append(("teacher", f"{_model(facts.teacher)}, finetuned on questions and rationales"))
+    found.append(("run", _code(f"{facts.run}-{facts.run_key}")))
+    found.append(("key in the store", _code(facts.key)))
+    return found
+
+
+def _results(facts: Facts, measure: str) -> list[str]:
+    own = f"This student: {measure} {percent(facts.accuracy)} % on the test split."
+    return [own, f"Its run: {sentence(facts.verdict)}", *facts.verdict.notes]
+
+
+def _method_row(each: MethodVerdict, facts: Facts) -> list[str]:
+    span = "one seed"
+    if each.low is not None and each.high is not None:
+        span = f"{percent(each.low)} to {percent(each.high)}"
+    points, p, _ = difference_cells(each.difference)
+    name = f"**{each.method}**" if each.method == facts.method else each.method
+    seeds = f"{each.seeds} seed{'s'[: each.seeds > 1]}"
+    return [f"{name}, {seeds}", f"{percent(each.accuracy)} ({span})", points, p]
+
+
+def _data(facts: Facts) -> list[tuple[str, str]]:
+    data = facts.config.data
+    source = _code(_source(data.source))
+    if data.source in SOURCES:
+        source += f" (hub: `{SOURCES[data.source].repository}`)"
+    found = [("source", source), ("digest", _code(facts.data_key))]
+    found.append(("share of train that is used", f"{data.fraction:g} (drawn by {data.split_seed})"))
+    return [*found, ("rationales", data.rationale)]
+
+
+def _parts(splits: Splits) -> list[tuple[str, list[Example]]]:
+    return [("train", splits.train), ("dev", splits.dev), ("test", splits.test)]
+
+
+def _split_row(name: str, examples: list[Example]) -> list[str]:
+    explained = sum(example.rationale is not None for example in examples)
+    return [name, f"{len(examples):,}", f"{explained:,}"]
+
+
+def _settings(config: RunConfig, kind: Method) -> list[tuple[str, str]]:
+    if kind == "prompt":
+        return [(f"prompt.{name}", str(value)) for name, value in config.prompt]
+    found = [(f"student.{name}", str(value)) for name, value in config.student]
+    if kind in TEACHES:
+        found += [(f"teacher.{name}", str(value)) for name, value in config.teacher]
+    if kind == "knife":
+        for name, part in (("input", config.align.input), ("output", config.align.output)):
+            found += [(f"align.{name}.{key}", str(value)) for key, value in part]
+    scale = config.scale
+    found.append(("precision", f"{scale.precision}, ZeRO {scale.zero_stage}"))
+    found.append(("data.max_tokens", str(config.data.max_tokens)))
+    return [(name, value) for name, value in found if value != "None"]
+
+
+def _limits(facts: Facts) -> list[str]:
+    found = [_noise(len(facts.splits.test))]
+    if not facts.open:
+        found.append(_chance(facts.splits.test))
+    if facts.kind in READS_RATIONALES or facts.kind in TEACHES:
+        found += _leakage(facts)
+    found.append(
+        "It was tested on questions like those of its training alone. What it says of others, or "
+        "in other languages, nobody has measured."
+    )
+    if facts.kind == "retrieve":
+        found.append("`retrieve.jsonl` holds its training examples: whoever has it can read them.")
+    if facts.kind == "prompt":
+        found.append("The solved examples before each question are training examples, in clear.")
+    if not _metadata(facts).license:
+        found.append("Licence: that of base model and data; this card does not know them.")
+    return found
+
+
+def _noise(examples: int) -> str:
+    points = 98 / examples**0.5
+    small = " The test split is small." if examples < 200 else ""
+    return (
+        f"With {examples:,} test examples, one student's accuracy is known to about "
+        f"± {points:.1f} points (95 %).{small}"
+    )
+
+
+def _chance(test: list[Example]) -> str:
+    chance = fmean(1 / len(example.choices) for example in test)
+    number = max(check_split(test).answers.values())
+    return (
+        f"Guessing comes to {percent(chance)} %, and always the most frequent answer to "
+        f"{percent(number / len(test))} %."
+    )
+
+
+def _leakage(facts: Facts) -> list[str]:
+    found = []
+    said = check_split(facts.splits.train).leakage
+    if said is not None:
+        found.append(f"{percent(said)} % of the training rationales say the answer.")
+    if facts.leaks:
+        found.append(
+            f"A model of words tells {percent(facts.leaks.accuracy)} % of the answers from the "
+            f"rationale alone (chance {percent(facts.leaks.chance)} %, {facts.leaks.examples:,} "
+            "training rationales): what leaks the answer teaches no reasoning."
+        )
+    ceiling = facts.verdict.ceiling
+    if ceiling and ceiling.with_rationale is not None and ceiling.without_rationale is not None:
+        found.append(
+            f"The teacher answers {percent(ceiling.with_rationale)} % of the test split with its "
+            f"rationales, and {percent(ceiling.without_rationale)} % without."
+        )
+    return found
+
+
+def _plain(facts: Facts) -> str:
+    if facts.family == "encoder-decoder" and facts.kind in _BARE and not facts.open:
+        return _PLAIN
+    if facts.family == "encoder":
+        return (
+            "`AutoModel.from_pretrained` of plain transformers loads the encoder alone: the head "
+            "that chooses lies in `answer_head.safetensors`, which `knife` reads."
+        )
+    name = "AutoModelForSeq2SeqLM" if facts.family == "encoder-decoder" else "AutoModelForCausalLM"
+    return (
+        f"`{name}.from_pretrained` of plain transformers loads the weights; how questions are put "
+        "to it and answers scored is what `knife` adds."
+    )
+
+
+def _model(source: ModelSource) -> str:
+    if source.revision:
+        return f"`{source.name}` (hub, revision `{source.revision[:12]}`)"
+    if source.name in EMBEDDED:
+        return f"`{source.name}` (comes with the package `knife`)"
+    return f"{_code(_source(source.name))} (a local folder)"
+
+
+def _source(name: str) -> str:
+    """A known name as it is; of a path, which may tell of its user, the last part alone."""
+    return name if name in SOURCES else Path(name).name
+
+
+def _code(text: str) -> str:
+    """Text as code in a table's cell, whatever stands in it."""
+    return f"`{' '.join(text.split()).replace('`', chr(39)).replace('|', '/')}`"
