@@ -31,7 +31,7 @@ class RunRecord:
         self._path = folder / NAME
         starts = json.loads(self._path.read_text())["starts"] if self._path.is_file() else []
         self._start = {
-            "command": redact(shlex.join(["knife", *sys.argv[1:]])),
+            "command": redact(_command()),
             "time": time.time(),
             "made": [stage.key for stage in missing],
             "ended": None,
@@ -59,6 +59,12 @@ class RunRecord:
             stopped = isinstance(error, KeyboardInterrupt | Terminated)
             self.end("stopped" if stopped else f"failed: {redact(str(error)[:500])}")
             raise
+
+
+def _command() -> str:
+    """How this process was started: as the command, or as a program that calls `knife.run`."""
+    called = Path(sys.argv[0]).name in ("knife", "__main__.py")
+    return shlex.join(["knife", *sys.argv[1:]] if called else ["python", *sys.argv])
 
 
 def _plan_record(plan: Plan) -> dict[str, Any]:

@@ -58,7 +58,11 @@ def test_a_config_may_be_a_mapping(finished_run: FinishedRun, tmp_path: Path) ->
     ]
     (config,) = (finished_run.store / "runs").glob("*/config.json")
     values = json.loads(config.read_text())
-    assert run(values, store=finished_run.store).made == []
+    result = run(values, store=finished_run.store)
+    assert result.made == []
+    (start, *_, last) = json.loads((result.folder / "run.json").read_text())["starts"]
+    assert start["command"].startswith("knife run ")
+    assert last["command"].startswith("python ")
 
 
 def test_examples_in_memory_are_those_of_a_file(finished_run: FinishedRun) -> None:
