@@ -59,7 +59,7 @@ def plan_upload(student: str, repository: str) -> Upload:
             the repository's name is malformed.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     faults, files, card = [], dict[str, Path](), ""
     try:
@@ -83,7 +83,7 @@ def push(upload: Upload, *, private: bool) -> str:
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     host = urlsplit(endpoint).hostname or "the hub"
