@@ -129,7 +129,7 @@ def test_mlflow_has_one_tree_a_run(first: Result) -> None:
         assert found.data.tags["knife.method"] == member.method
         assert found.data.tags["knife.fingerprint"] == member.student.key
         artifacts = client.list_artifacts(found.info.run_id)
-        assert [file.path for file in artifacts] == ["predictions.jsonl"]
+        assert [file.path for file in artifacts] == ["README.md", "predictions.jsonl"]
         assert len(found.outputs.model_outputs) == 1
         model = client.get_logged_model(found.outputs.model_outputs[0].model_id)
         assert model.status == "READY"
