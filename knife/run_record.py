@@ -63,7 +63,8 @@ class RunRecord:
 
 def _command() -> str:
     """How this process was started: as the command, or as a program that calls `knife.run`."""
-    called = Path(sys.argv[0]).name in ("knife", "__main__.py")
+    program = Path(sys.argv[0])
+    called = program.name == "knife" or program.parts[-2:] == ("knife", "__main__.py")
     return shlex.join(["knife", *sys.argv[1:]] if called else ["python", *sys.argv])
 
 
