@@ -209,11 +209,11 @@ def score(
 
 @app.command()
 def report(
-    target: Annotated[str, typer.Argument(help="A run's name, or its folder")],
+    target: Annotated[str, typer.Argument(help="A run's or a sweep's name, or its folder")],
     out: Annotated[Path | None, typer.Option(help="Where the page is written.")] = None,
-    store: Annotated[str, typer.Option(help="The store of the run.")] = "knife-store",
+    store: Annotated[str, typer.Option(help="The store it is in.")] = "knife-store",
 ) -> None:
-    """Write what a run came to as one HTML page, for any of the past or of now."""
+    """Write what a run or a sweep came to as one HTML page, for any of the past or of now."""
     with exits():
         from knife.report_command import write_report
 

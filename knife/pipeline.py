@@ -22,7 +22,7 @@ from knife.recording import (
     run_tags,
 )
 from knife.report.verdict import Ceiling, Verdict, verdict
-from knife.run_record import RunRecord
+from knife.run_record import NAME, Record, plan_record
 from knife.store import Store, disk_faults, store_root
 from knife.track.secrets import redact_values
 from knife.train.checkpoint import write_json
@@ -147,7 +147,7 @@ def run(config: RunConfig, display: Display) -> Result:
         # The password of a tracking server stays out.
         resolved = redact_values(config.model_dump(mode="json"))
         write_json(folder / "config.json", resolved)
-        kept = RunRecord(folder, plan, missing)
+        kept = Record(folder / NAME, plan_record(plan), [stage.key for stage in missing])
         with (
             kept.until_the_end(),
             Tracker(config.track.uri, store.root, config.track.experiment) as tracker,

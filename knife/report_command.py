@@ -1,4 +1,4 @@
-"""`knife report`: the page of a run, of now or of the past."""
+"""`knife report`: the page of a run or a sweep, of now or of the past."""
 
 from pathlib import Path
 
@@ -6,20 +6,26 @@ from knife.errors import UserError, nearest
 from knife.report.run_page import NAME, run_report, write_page
 from knife.store import Store, disk_faults
 
+_KINDS = ("runs", "sweeps")
 _MOST_LISTED = 10
 
 
 def write_report(target: str, store: str, out: Path | None) -> Path:
-    """Write the report of a run, by default into its own folder; where it is then.
+    """Write the report of a run or a sweep, by default into its own folder; where it is then.
 
-    `target` is such a folder, or what the run is called in the store: the newest of that
+    `target` is such a folder, or what the run or sweep is called in the store: the newest of that
     name.
 
     Raises:
         UserError: there is none, or the page cannot be written.
     """
     folder, home = _find(target, store)
-    text = run_report(folder, home)
+    if folder.parent.name == "sweeps":
+        from knife.tune.report import sweep_report
+
+        text = sweep_report(folder, home)
+    else:
+        text = run_report(folder, home)
     path = out or folder / NAME
     if path.is_dir():
         path = path / NAME
@@ -31,9 +37,9 @@ def write_report(target: str, store: str, out: Path | None) -> Path:
 
 
 def _find(target: str, address: str) -> tuple[Path, Store]:
-    """The folder of a run, and its store."""
+    """The folder of a run or a sweep, and its store."""
     given = Path(target).expanduser().resolve()
-    if given.is_dir() and given.parent.name == "runs":
+    if given.is_dir() and given.parent.name in _KINDS:
         return given, Store(given.parents[1], write=False)
     store = Store(address, write=False)
     folders = _folders(store)
@@ -41,24 +47,27 @@ def _find(target: str, address: str) -> tuple[Path, Store]:
     if named:
         return named[-1], store
     if not folders:
-        raise UserError(f"TARGET: the store {store.address} has no run; give another by --store")
+        raise UserError(
+            f"TARGET: the store {store.address} has no run and no sweep; give another by --store"
+        )
     names = list(dict.fromkeys(_name(folder) for folder in reversed(folders)))
     listed = ", ".join(names[:_MOST_LISTED]) + (", …" if len(names) > _MOST_LISTED else "")
     raise UserError(
-        f"TARGET: the store {store.address} has no run {target!r}; "
+        f"TARGET: the store {store.address} has no run or sweep {target!r}; "
         f"{nearest(target, names)} (newest first: {listed}), or give the folder of one"
     )
 
 
 def _folders(store: Store) -> list[Path]:
-    """Of all runs, the oldest first."""
+    """Of all runs and sweeps, the oldest first."""
     if store.bucket:
-        for name in {n.split("/")[0] for n in store.bucket.names("runs")}:
-            (store.root / "runs" / name).mkdir(parents=True, exist_ok=True)
-    found = (store.root / "runs").glob("*/")
+        for kind in _KINDS:
+            for name in {n.split("/")[0] for n in store.bucket.names(kind)}:
+                (store.root / kind / name).mkdir(parents=True, exist_ok=True)
+    found = [folder for kind in _KINDS for folder in (store.root / kind).glob("*/")]
     return sorted(found, key=lambda folder: folder.stat().st_mtime)
 
 
 def _name(folder: Path) -> str:
-    """What its config calls it; the key stands behind."""
-    return folder.name.rpartition("-")[0]
+    """What its config calls it; behind a run's stands the key."""
+    return folder.name if folder.parent.name == "sweeps" else folder.name.rpartition("-")[0]

@@ -1,4 +1,4 @@
-"""What a run's folder says of how the run was made: its stages, and every start of the command."""
+"""What the folder of a run or a sweep says of how it was made: above all, every start of it."""
 
 import json
 import platform
@@ -17,38 +17,45 @@ from knife.plan import Plan, inputs
 from knife.recording import git_tags
 from knife.track.secrets import redact
 from knife.train.checkpoint import write_json
-from knife.train.stage import Stage
 
 NAME = "run.json"
 _LIBRARIES = ("torch", "transformers", "deepspeed", "ray", "mlflow")
 
 
-class RunRecord:
-    """The record in a run's folder, whole at every moment."""
+class Record:
+    """The record in a run's or a sweep's folder, whole at every moment."""
 
-    def __init__(self, folder: Path, plan: Plan, missing: list[Stage]) -> None:
-        """Note a start that will make the `missing` stages."""
-        self._path = folder / NAME
-        starts = json.loads(self._path.read_text())["starts"] if self._path.is_file() else []
+    def __init__(self, path: Path, about: dict[str, Any], made: list[str]) -> None:
+        """Note a start that will make the stages of these keys, and what it is `about`."""
+        self._path = path
+        before = json.loads(path.read_text()) if path.is_file() else {}
         self._start = {
             "command": redact(_command()),
             "time": time.time(),
-            "made": [stage.key for stage in missing],
+            "made": made,
             "ended": None,
             "status": "killed",
         }
-        self._values = _plan_record(plan) | {
-            "versions": {"knife": knife.__version__, "python": platform.python_version()}
-            | {name: version(name) for name in _LIBRARIES},
-            "git": git_tags(),
-            "starts": [*starts, self._start],
-        }
-        write_json(self._path, self._values)
+        self.values: dict[str, Any] = (
+            before
+            | about
+            | {
+                "versions": {"knife": knife.__version__, "python": platform.python_version()}
+                | {name: version(name) for name in _LIBRARIES},
+                "git": git_tags(),
+                "starts": [*before.get("starts", []), self._start],
+            }
+        )
+        self.write()
+
+    def write(self) -> None:
+        """Keep what was changed in `values`."""
+        write_json(self._path, self.values)
 
     def end(self, status: str) -> None:
         """Note how the start ended; one that was killed outright notes nothing more."""
         self._start |= {"ended": time.time(), "status": status}
-        write_json(self._path, self._values)
+        self.write()
 
     @contextmanager
     def until_the_end(self) -> Iterator[None]:
@@ -68,7 +75,8 @@ def _command() -> str:
     return shlex.join(["knife", *sys.argv[1:]] if called else ["python", *sys.argv])
 
 
-def _plan_record(plan: Plan) -> dict[str, Any]:
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """What a run's record is about: its stages and students."""
     return {
         "name": plan.config.name,
         "key": plan.key,

@@ -15,6 +15,7 @@ from command_fixtures import command, finished_run  # noqa: F401  (fixtures for 
 from ray_cluster import cluster  # noqa: F401
 from s3_server import s3, s3_server  # noqa: F401
 from small import EXAMPLES, save_tiny_bert, save_tiny_gpt2, save_tiny_llama
+from small_sweep import swept  # noqa: F401
 
 from knife.method.model_source import EMBEDDED
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 # Okabe and Ito without black and yellow, which have too little contrast on one of the grounds.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":")
-# Stands for the page's colour of text while matplotlib draws.
-INK = "#010203"
+# Stand for the page's colours of text and ground while matplotlib draws.
+INK, GROUND = "#010203", "#fefdfc"
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "knife",
@@ -68,9 +68,11 @@ def inline(figure: "Figure", name: str, alt: str, caption: str = "") -> Markup:
 
     drawn = io.StringIO()
     with rc_context(SETTINGS):
-        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(
+            drawn, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
+        )
     svg = drawn.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(GROUND, "var(--ground)")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Figures number their parts alike: each keeps its own apart.
     svg = re.sub(r'\bid="', f'id="{name}-', svg)

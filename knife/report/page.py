@@ -70,6 +70,17 @@ def paragraphs(*sentences: str) -> Markup:
     return Markup("\n").join(Markup("<p>{}</p>").format(escape(s)) for s in sentences)
 
 
+def facts(items: Iterable[tuple[str, object]]) -> Markup:
+    """What is known, by name."""
+    found = Markup().join(Markup("<dt>{}</dt><dd>{}</dd>").format(*item) for item in items)
+    return Markup("<dl>{}</dl>").format(found)
+
+
+def listing(summary: str, text: str) -> Markup:
+    """A long text that is folded below its name."""
+    return Markup("<details><summary>{}</summary><pre>{}</pre></details>").format(summary, text)
+
+
 def empty(reason: str) -> Markup:
     """What stands in a section that has nothing to show."""
     return Markup('<p class="empty">{}</p>').format(reason)

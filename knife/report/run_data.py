@@ -85,19 +85,11 @@ class RunData:
 
     def journal(self, kind: str, key: str) -> list[Row]:
         """A stage's journal, also while it is made; empty where it is gone."""
-        for path in self.store.journals(kind, key):
-            if path.is_file():
-                lines = path.read_text().splitlines(keepends=True)
-                return [json.loads(line) for line in lines if line.endswith("\n")]
-        return []
+        return journal(self.store, kind, key)
 
     def trained(self, kind: str, key: str) -> Row:
         """How a training ended: steps, kept step, dev accuracy, seconds; empty before its end."""
-        try:
-            found: Row = json.loads(self.store.read(kind, key, TRAINED))
-        except OSError:
-            return {}
-        return found
+        return trained(self.store, kind, key)
 
     def predictions(self, key: str) -> list[Row]:
         """An evaluation's rows; empty where it is not there, or not yet."""
@@ -117,3 +109,28 @@ class RunData:
     def _accuracy(self, key: str) -> float | None:
         rows = self.predictions(key)
         return sum(row["right"] for row in rows) / len(rows) if rows else None
+
+
+def journal(store: Store, kind: str, key: str) -> list[Row]:
+    """A stage's journal, also while it is made; empty where it is gone."""
+    for path in store.journals(kind, key):
+        if path.is_file():
+            lines = path.read_text().splitlines(keepends=True)
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+    return []
+
+
+def trained(store: Store, kind: str, key: str) -> Row:
+    """How a training ended: steps, kept step, dev accuracy, seconds; empty before its end."""
+    try:
+        found: Row = json.loads(store.read(kind, key, TRAINED))
+    except OSError:
+        return {}
+    return found
+
+
+def stage_seconds(store: Store, kind: str, key: str) -> float:
+    """How long a stage took; 0 where nobody knows."""
+    rows = journal(store, kind, key)
+    span = rows[-1]["time"] - rows[0]["time"] if rows else 0.0
+    return float(trained(store, kind, key).get("seconds") or span)

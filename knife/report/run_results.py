@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from knife.report import figures
-from knife.report.page import Section, empty, paragraphs, table
+from knife.report.page import Section, empty, facts, paragraphs, table
 from knife.report.rationale_scores import THIRDS
 from knife.report.run_data import Row, RunData
 from knife.report.table import p_value, percent, sentence
@@ -32,9 +32,13 @@ def _progress(run: RunData) -> str:
 
 def methods(run: RunData) -> Section:
     """Every method with its accuracy, and its difference to the baseline."""
-    title, verdict = "Methods", run.verdict
-    if verdict is None:
-        return Section(title, empty("No student has been evaluated yet."))
+    found = run.verdict
+    body = comparison(found) if found else empty("No student has been evaluated yet.")
+    return Section("Methods", body)
+
+
+def comparison(verdict: Verdict) -> Markup:
+    """A verdict as a table with its notes, and as a figure."""
     rows = [
         (
             method.method,
@@ -57,7 +61,7 @@ def methods(run: RunData) -> Section:
     )  # fmt: skip
     examples = verdict.methods[0].examples
     found = table(f"Accuracy on {examples} test examples", heads, rows, range(1, 9))
-    return Section(title, found + paragraphs(*verdict.notes) + _accuracy_figure(verdict))
+    return found + paragraphs(*verdict.notes) + _accuracy_figure(verdict)
 
 
 def _interval(method: MethodVerdict) -> str:
@@ -98,9 +102,10 @@ def _accuracy_figure(verdict: Verdict) -> Markup:
                 lines.append(f"{words} {percent(share)} %")
                 axes.axvline(100 * share, color=figures.COLOURS[1], linestyle=dash, label=lines[-1])
     axes.set_yticks(range(len(order)), [method.method for method in order])
+    axes.set_ylim(-0.5, len(order) - 0.5)
     axes.set_xlabel("test accuracy (%)")
     if lines:
-        figure.legend(loc="outside lower right", ncols=2)
+        figure.legend(loc="outside lower right", ncols=2, frameon=False)
     said = "; ".join(f"{m.method} {percent(m.accuracy)} %" for m in verdict.methods)
     return figures.inline(
         figure,
@@ -160,17 +165,16 @@ def _answer(example: Row, names: tuple[str, str], said: list[dict[str, Any]]) ->
     def words(answer: Any) -> str:
         return choices[answer] if isinstance(answer, int) else str(answer)
 
-    facts = [("answer", example["answer"])]
-    facts += [
+    known = [("answer", example["answer"])]
+    known += [
         (name, words(own[example["id"]]))
         for name, own in zip(names, said, strict=True)
         if example["id"] in own
     ]
-    facts += [("choices", ", ".join(choices))] if choices else []
-    facts += [("rationale", example["rationale"])] if example.get("rationale") else []
-    items = Markup().join(Markup("<dt>{}</dt><dd>{}</dd>").format(*fact) for fact in facts)
-    return Markup("<details open><summary>{}</summary><dl>{}</dl></details>").format(
-        example["question"], items
+    known += [("choices", ", ".join(choices))] if choices else []
+    known += [("rationale", example["rationale"])] if example.get("rationale") else []
+    return Markup("<details open><summary>{}</summary>{}</details>").format(
+        example["question"], facts(known)
     )
 
 

@@ -10,8 +10,8 @@ import yaml
 from markupsafe import Markup
 
 from knife.report import figures
-from knife.report.page import Section, empty, paragraphs, table
-from knife.report.run_data import Row, RunData
+from knife.report.page import Section, empty, facts, listing, paragraphs, table
+from knife.report.run_data import Row, RunData, stage_seconds
 
 _NO_RECORD = (
     "This run is of a version of knife that kept no record of its stages; the same command again "
@@ -163,7 +163,7 @@ def cost(run: RunData) -> Section:
             continue
         kind, key = stage["kind"], stage["key"]
         journal, trained = run.journal(kind, key), run.trained(kind, key)
-        seconds[key] = trained.get("seconds") or _span(journal)
+        seconds[key] = stage_seconds(run.store, kind, key)
         speeds = [
             row["metrics"]["examples_per_second"]
             for row in journal
@@ -189,13 +189,13 @@ def cost(run: RunData) -> Section:
         "stages that read it",
     )
     found = table("Stages, evaluations aside", heads, rows, [2, 3, 4, 5])
-    words = [f"Trainings and states took {_duration(sum(seconds.values()))} together."]
+    words = [f"Trainings and states took {duration(sum(seconds.values()))} together."]
     taught = {s["key"]: _students(run, s) for s in run.stages if s["kind"] in ("teacher", "states")}
     shared = sum(max(0, students - 1) * seconds[key] for key, students in taught.items())
     if shared:
         words.append(
             f"A teacher trained again for every student that learns from it would have taken "
-            f"{_duration(shared)} more."
+            f"{duration(shared)} more."
         )
     return Section(title, paragraphs(*words) + found)
 
@@ -216,11 +216,8 @@ def _students(run: RunData, stage: Row) -> int:
     return sum(s["kind"] == "student" and learns(s["key"]) for s in run.stages)
 
 
-def _span(journal: Sequence[Row]) -> float:
-    return float(journal[-1]["time"] - journal[0]["time"]) if journal else 0.0
-
-
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """How long something took, in words."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:
@@ -233,19 +230,7 @@ def faults(run: RunData) -> Section:
     title = "Faults and restarts"
     if not run.stages:
         return Section(title, empty(_NO_RECORD))
-    starts = run.record["starts"]
-    rows = [
-        (
-            _moment(start["time"]),
-            len(start["made"]),
-            start["status"] if start["ended"] else _unended(start, starts),
-            _duration(start["ended"] - start["time"]) if start["ended"] else "",
-        )
-        for start in starts
-    ]
-    body = table(
-        "Starts of the command", ("start", "stages to make", "ended", "after"), rows, [1, 3]
-    )
+    body = starts(run.record["starts"], "stages to make")
     notes = []
     for stage in run.stages:
         for step in run.trained(stage["kind"], stage["key"]).get("resumed", []):
@@ -253,7 +238,7 @@ def faults(run: RunData) -> Section:
         for row in run.journal(stage["kind"], stage["key"]):
             if "note" in row:
                 words = f"{stage['label']}, step {row['step']}: {row['note']}"
-                notes.append((_moment(row["time"]), words))
+                notes.append((moment(row["time"]), words))
     if notes:
         body += table("What stages noted", ("when", "what"), notes)
     else:
@@ -261,11 +246,21 @@ def faults(run: RunData) -> Section:
     return Section(title, body)
 
 
-def _unended(start: Row, starts: Sequence[Row]) -> str:
-    return "not yet" if start is starts[-1] else "killed"
+def starts(found: Sequence[Row], made: str = "") -> Markup:
+    """Every start and how it ended, with the number of what it was to make, where that has a
+    name."""
+    rows = []
+    for start in found:
+        ended = "not yet" if start is found[-1] else "killed"
+        row = [moment(start["time"]), start["status"] if start["ended"] else ended]
+        row += [duration(start["ended"] - start["time"]) if start["ended"] else ""]
+        rows.append([*row, len(start["made"])] if made else row)
+    heads = ["start", "ended", "after", *([made] if made else [])]
+    return table("Starts of the command", heads, rows, [2, 3])
 
 
-def _moment(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """A time of Unix in words."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
@@ -277,17 +272,18 @@ def again(run: RunData) -> Section:
     words = [f"The config below, saved as {run.config['name']}.yaml, makes the same run:"]
     body = paragraphs(*words) + Markup("<pre>{}</pre>").format(command)
     if run.record:
-        versions = ", ".join(f"{name} {v}" for name, v in run.record["versions"].items())
-        git = run.record["git"].get("mlflow.source.git.commit", "unknown")
-        changed = " (with changes)" if run.record["git"].get("knife.git.changed") == "true" else ""
-        facts = [
-            ("started as", run.record["starts"][-1]["command"]),
-            ("fingerprint", run.record["key"]),
-            ("store", run.store.address),
-            ("git revision", git + changed),
-            ("versions", versions),
-        ]
-        items = Markup().join(Markup("<dt>{}</dt><dd>{}</dd>").format(*fact) for fact in facts)
-        body += Markup("<dl>{}</dl>").format(items)
-    body += Markup("<details><summary>config</summary><pre>{}</pre></details>").format(config)
-    return Section(title, body)
+        body += facts([*made_by(run.record), ("store", run.store.address)])
+    return Section(title, body + listing("config", config))
+
+
+def made_by(record: Row) -> list[tuple[str, str]]:
+    """The command, and all else that a result may hang on."""
+    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
+    git = record["git"].get("mlflow.source.git.commit", "unknown")
+    changed = " (with changes)" if record["git"].get("knife.git.changed") == "true" else ""
+    return [
+        ("started as", record["starts"][-1]["command"]),
+        ("fingerprint", record["key"]),
+        ("git revision", git + changed),
+        ("versions", versions),
+    ]

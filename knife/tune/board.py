@@ -19,6 +19,7 @@ from knife.store import Store
 from knife.terminal import can_draw, clock, drawn, progress_console, say_line
 from knife.track.follow import Follower
 from knife.train.stage import Stage
+from knife.tune.about import SweepAbout
 from knife.tune.recording import SweepRecord
 from knife.tune.standing import AtWork, Standing, score_words
 from knife.tune.sweep_plan import SweepPlan
@@ -40,6 +41,7 @@ class Board:
 
     Args:
         plan: the sweep.
+        about: the record in the sweep's folder.
         record: what MLflow hears.
         follower: reads the journals of the trials' stages.
         slots: trials at a time.
@@ -50,6 +52,7 @@ class Board:
     def __init__(
         self,
         plan: SweepPlan,
+        about: SweepAbout,
         record: SweepRecord,
         follower: Follower,
         slots: int,
@@ -58,6 +61,7 @@ class Board:
         quiet: bool = False,
     ) -> None:
         self.plan = plan
+        self.about = about
         self.record = record
         self.follower = follower
         self.slots = slots
@@ -168,6 +172,8 @@ class _Step:
         plan = self.board.planned(params)
         if self.standing.name in ("search", "seeds"):
             self.board.tell(int(params.get("trial", number)), params, plan)
+        if self.standing.name == "search":
+            self.board.about.started(number, plan)
         if again:
             trial.progress = again.progress
         elif plan:

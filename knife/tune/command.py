@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Group
 
 from knife.overrides import Overrides
+from knife.report.run_page import NAME as REPORT
 from knife.report.table import render as verdict_table
 from knife.run_command import stdout_to_stderr
 from knife.tune.final import RECIPE
@@ -58,5 +59,6 @@ def last_words(plan: SweepPlan, result: SweepResult, *, quiet: bool = False) -> 
     lines += warnings
     folder = result.folder
     lines.append(f"trials, study and plots: {folder}")
+    lines.append(f"report: {folder / REPORT}")
     lines.append(f"the best as a recipe: knife run {folder / RECIPE}")
     return [*lines, *result.links]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from knife.report import figures
 from knife.tune.labels import point_label
 from knife.tune.measured import Measured
 from knife.tune.trials import TrialRow
@@ -18,10 +19,8 @@ FRACTION = "data.fraction"
 # With more lines a panel is a tangle; then each combination of the other keys gets its own.
 MOST_LINES = 8
 MOST_BARS = 40
-# Okabe and Ito's, told apart by the colour-blind too; without the yellow, which is pale on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-# One more than colours: it takes 56 lines until both come together again.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+# One more than colours: it takes 42 lines until both come together again.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def low_resource(measured: Measured) -> "Figure":
@@ -48,7 +47,6 @@ def low_resource(measured: Measured) -> "Figure":
             found = [r for r in members if point_label(measured.space, r.point, inner) == line]
             _line(axes, measured, found, number, len(lines))
         _fraction_scale(axes, rows)
-        axes.grid(color="0.9")
         axes.set_axisbelow(True)
         axes.tick_params(labelbottom=True)
     for axes in grid[len(panels) :]:
@@ -85,11 +83,17 @@ def combinations(measured: Measured) -> "Figure":
     for place, row in enumerate(drawn):
         found = measured.estimate(row)
         number = values.index(point_label(measured.space, row.point, named))
-        axes.barh(place, found.mean, height=0.7, color=COLOURS[number % len(COLOURS)], alpha=0.85)
+        axes.barh(
+            place,
+            found.mean,
+            height=0.7,
+            color=figures.COLOURS[number % len(figures.COLOURS)],
+            alpha=0.85,
+        )
         reach = ""
         if found.high > found.low:
             error = [[found.mean - found.low], [found.high - found.mean]]
-            axes.errorbar(found.mean, place, xerr=error, color="black", capsize=3)
+            axes.errorbar(found.mean, place, xerr=error, color=figures.INK, capsize=3)
             reach = f" ({_number(measured, found.low)} to {_number(measured, found.high)})"
         text = f"{_number(measured, found.mean)}{reach}"
         axes.annotate(
@@ -150,7 +154,7 @@ def _handle(number: int) -> "Line2D":
 
 def _style(number: int) -> dict[str, Any]:
     return {
-        "color": COLOURS[number % len(COLOURS)],
+        "color": figures.COLOURS[number % len(figures.COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
         "markersize": 5,
         "linewidth": 1.5,

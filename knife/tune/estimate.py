@@ -10,19 +10,23 @@ import torch
 
 from knife.data.batches import Rows, collate, evaluation_rows, training_rows
 from knife.data.example import Splits
+from knife.data.forms import training_tokens
 from knife.data.tokens import tokenize
 from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.objective import Objective
 from knife.plan import Plan
 from knife.steps import total_steps, training_examples
-from knife.train.evaluate import BATCH_SIZE
+from knife.train.context import PlainContext
+from knife.train.evaluate import BATCH_SIZE, Asking, answer_split
+from knife.train.place import Split
+from knife.train.prompting import student_preamble
 from knife.train.quiet import quiet
 from knife.train.stage import Stage, StatesStage, StudentStage, TeacherStage
 
 # A measurement is over when it has lasted so long, whatever it has seen until then.
 SECONDS = 2.0
 # Models and batches that are measured; of more, the others count as the last one.
-_MOST = 8
+_MOST = 12
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Stopwatch:
         if isinstance(stage, TeacherStage | StudentStage):
             pace = self._pace(stage, splits)
             times = math.ceil(stage.training.epochs / stage.training.evaluate_epochs)
+            times = 1 if _method(stage) == "prompt" else times
             batches = math.ceil(len(splits.dev) / BATCH_SIZE)
             return total_steps(stage, splits) * pace.step + times * batches * pace.evaluation
         if isinstance(stage, StatesStage):
@@ -57,31 +62,49 @@ class Stopwatch:
     def _pace(self, stage: TeacherStage | StudentStage, splits: Splits) -> Pace:
         training = stage.training
         batch = training.batch_size // training.accumulate
-        kind = (stage.kind, stage.model.identity, batch, training.accumulate, stage.max_tokens)
+        about = (_method(stage), stage.model.identity, stage.max_tokens)
+        kind = (*about, batch, training.accumulate)
         if kind not in self._known and len(self._known) < _MOST:
             self._known[kind] = _measure(stage, splits, batch)
         return self._known.get(kind) or list(self._known.values())[-1]
 
 
+def _method(stage: TeacherStage | StudentStage) -> str:
+    return stage.method if isinstance(stage, StudentStage) else stage.kind
+
+
 def _measure(stage: TeacherStage | StudentStage, splits: Splits, batch_size: int) -> Pace:
-    """Some steps of a training, without DeepSpeed, on a GPU where there is one."""
+    """Some steps of a training, without DeepSpeed and alignment, and some answers, on a GPU where
+    there is one."""
     quiet()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    context, method = PlainContext(), _method(stage)
     folder = stage.model.local()
-    rationale = isinstance(stage, TeacherStage)
     tokenizer = load_tokenizer(folder, "model")
     examples = training_examples(stage, splits)[: 8 * max(batch_size, BATCH_SIZE)]
     tokens, _ = tokenize(examples, tokenizer, stage.max_tokens)
-    lengths = [len(t.input_ids) + rationale * len(t.rationale_ids) for t in tokens]
-    objective = Objective(load_backbone(folder, seed=0)).to(device)
+    split = Split(examples, tokens, tokenizer, tokenizer.pad_token_id or 0)
+    if isinstance(stage, StudentStage):
+        split = split.behind(student_preamble(stage, examples), stage.preamble_tokens)
+    trained, explanations = training_tokens(method, split.tokens, tokenizer)
+    most = max(len(ids) for example in trained for ids in example.choice_ids)
+    asking = Asking(method == "teacher", method == "explain_then_answer", most, tokenizer)
+    reads = method in ("teacher", "rationale_input")
+    objective = Objective(load_backbone(folder, seed=0)).to(context.device)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-9)
 
-    def forward(rows: Rows) -> torch.Tensor:
-        batch = collate(tokens, rows, tokenizer.pad_token_id or 0, rationale)
-        return objective(batch.to(device)).loss  # type: ignore[no-any-return]
+    def loss(rows: Rows) -> torch.Tensor:
+        batch = collate(trained, rows, split.pad_id, reads).to(context.device)
+        second = None
+        if explanations is not None:
+            second = collate(explanations, rows, split.pad_id, False).to(context.device)
+        return objective(batch, None, second).loss  # type: ignore[no-any-return]
+
+    def answer(rows: Rows) -> None:
+        asked = [split.tokens[row] for row in rows.rows]
+        answer_split(objective, asked, split.pad_id, context, asking)
 
     def step(rows: Rows) -> None:
-        torch.autograd.backward(forward(rows))
+        torch.autograd.backward(loss(rows))
         optimizer.step()
         optimizer.zero_grad()
 
@@ -89,9 +112,11 @@ def _measure(stage: TeacherStage | StudentStage, splits: Splits, batch_size: int
     # A trial of one worker has one CPU.
     torch.set_num_threads(1)
     try:
-        seconds = _mean_seconds(step, training_rows(lengths, batch_size, 0, 0), device)
-        with torch.no_grad():
-            evaluation = _mean_seconds(forward, evaluation_rows(lengths, BATCH_SIZE), device)
+        lengths = [len(t.input_ids) + reads * len(t.rationale_ids) for t in trained]
+        evaluation = _mean_seconds(answer, evaluation_rows(lengths, BATCH_SIZE), context.device)
+        if method == "prompt":
+            return Pace(0.0, evaluation)
+        seconds = _mean_seconds(step, training_rows(lengths, batch_size, 0, 0), context.device)
     finally:
         torch.set_num_threads(threads)
     return Pace(seconds * stage.training.accumulate, evaluation)

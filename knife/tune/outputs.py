@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from knife.tune.plots import draw
+from knife.tune.plots import plots, write_pictures
 from knife.tune.space import Space
 from knife.tune.study import export_study
 from knife.tune.table import write_csv
@@ -17,4 +17,4 @@ def write_outputs(space: Space, rows: Sequence[TrialRow], folder: Path) -> list[
     export_study(space, rows, study)
     pictures = folder / "plots"
     pictures.mkdir(exist_ok=True)
-    return [table, study, *draw(space, rows, pictures).files.values()]
+    return [table, study, *write_pictures(plots(space, rows), pictures).values()]

@@ -20,6 +20,7 @@ from knife.config import Scale
 from knife.train.checkpoint import write_json
 from knife.tune.schedulers import pruned, trial_key
 from knife.tune.settings import Budget
+from knife.tune.space import Space
 from knife.tune.trial import SCORE, Task, point_of, run_trial
 from knife.tune.trials import State, TrialRow
 
@@ -250,23 +251,58 @@ class Phase:
                 state = "failed"
             elif not metrics.get("finished"):
                 state = "pruned" if trial_key(params) in ended_early else "stopped"
-            rows.append(
-                TrialRow(
-                    number=params["number"],
-                    point=point_of(params, self.task.space),
-                    state=state,
-                    score=metrics.get(SCORE) if state != "failed" else None,
-                    seconds=float(metrics.get("time_total_s", 0.0)),
-                    by_epoch=_by_epoch(result),
-                    scores=_by_seed(metrics.get("scores")),
-                    tests=_by_seed(metrics.get("tests")),
-                    students=_by_seed(metrics.get("students")),
-                    error=error or None,
-                )
-            )
+            rows.append(_row(params, metrics, self.task.space, state, _by_epoch(result), error))
         # A kill between two of Ray Tune's files can make it give a number again.
         once = {row.number: row for row in sorted(rows, key=lambda row: row.state == "finished")}
         return sorted(once.values(), key=lambda row: row.number)
+
+
+def rows_so_far(folder: Path, space: Space) -> tuple[list[TrialRow], list[int]]:
+    """Of an experiment that goes on, the trials that have ended, and the numbers of the others
+    that have begun; both in order."""
+    ended_early, rows, begun = pruned(folder), {}, set()
+    for path in folder.glob("*/params.json"):
+        # What is being written is left for another look.
+        with suppress(ValueError):
+            params = json.loads(path.read_text())
+            begun.add(params["number"])
+            told = path.with_name("result.json")
+            lines = told.read_text().splitlines(keepends=True) if told.is_file() else []
+            reports = [json.loads(line) for line in lines if line.endswith("\n")]
+            last = reports[-1] if reports else {}
+            note = folder / "failed" / f"{path.parent.name}.txt"
+            state: State | None = "finished" if last.get("finished") else None
+            if note.is_file():
+                state = "failed"
+            elif not state and trial_key(params) in ended_early:
+                state = "pruned"
+            if state:
+                scores = {report["epoch"]: report[SCORE] for report in reports}
+                error = note.read_text() if note.is_file() else ""
+                rows[params["number"]] = _row(params, last, space, state, scores, error)
+    return [rows[number] for number in sorted(rows)], sorted(begun - set(rows))
+
+
+def _row(
+    params: dict[str, Any],
+    metrics: dict[str, Any],
+    space: Space,
+    state: State,
+    by_epoch: dict[int, float],
+    error: str,
+) -> TrialRow:
+    return TrialRow(
+        number=params["number"],
+        point=point_of(params, space),
+        state=state,
+        score=metrics.get(SCORE) if state != "failed" else None,
+        seconds=float(metrics.get("time_total_s", 0.0)),
+        by_epoch=by_epoch,
+        scores=_by_seed(metrics.get("scores")),
+        tests=_by_seed(metrics.get("tests")),
+        students=_by_seed(metrics.get("students")),
+        error=error or None,
+    )
 
 
 def _name(trial: Any) -> str:

@@ -6,8 +6,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from knife.config import RunConfig
 from knife.plan import plan_run
 from knife.plan_sources import SourceReader
@@ -21,7 +19,7 @@ from knife.tune.settings import Budget
 from knife.tune.study import ranked
 from knife.tune.sweep_plan import SweepPlan
 from knife.tune.trial import Task, drop_unfinished
-from knife.tune.trials import TrialRow
+from knife.tune.trials import TrialRow, read_rows
 
 # What Ray gives itself to notice that the owner of a worker group has gone, and more.
 _DYING_SECONDS = 15
@@ -143,8 +141,3 @@ class Steps:
             write_json(kept, [row.to_dict() for row in rows])
             Store(self.plan.config.store).keep(self.folder)
         return read_rows(kept)
-
-
-def read_rows(path: Path) -> list[TrialRow]:
-    """The rows that a file keeps."""
-    return TypeAdapter(list[TrialRow]).validate_json(path.read_bytes())

@@ -17,23 +17,23 @@ from knife.config import RunConfig
 from knife.display import display, no_display
 from knife.errors import UserError, raise_faults
 from knife.pipeline import missing_stages, run, tracked_status
+from knife.report.run_page import NAME as REPORT
 from knife.report.verdict import Verdict
 from knife.store import Store, disk_faults, fingerprint, store_root
 from knife.track.outbox import left
 from knife.train.checkpoint import write_json
+from knife.tune.about import ABOUT, SWEEP_VERSION, SweepAbout
 from knife.tune.board import Board
 from knife.tune.final import RECIPE, winner, write_recipe
 from knife.tune.outputs import write_outputs
 from knife.tune.recording import SweepRecord
+from knife.tune.report import write_sweep_report
+from knife.tune.report_data import RESULT, TRIALS, SweepData
 from knife.tune.resources import slots
-from knife.tune.steps import Steps, read_rows
+from knife.tune.steps import Steps
 from knife.tune.study import ranked
 from knife.tune.sweep_plan import SweepPlan, refuse_what_has_no_room
-from knife.tune.trials import TrialRow
-
-# Raised when what a sweep leaves in its folder can no longer be gone on with.
-SWEEP_VERSION = 1
-_ABOUT, _RESULT, _TRIALS = "sweep.json", "result.json", "trials.json"
+from knife.tune.trials import TrialRow, read_rows
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
             is nothing to go on with.
     """
     folder = sweep_folder(plan)
-    about = folder / _ABOUT
+    about = folder / ABOUT
     Store(plan.config.store, write=False).recall(folder)
     if not about.is_file():
         if resume:
@@ -109,12 +109,12 @@ def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
 
 def read_result(folder: Path) -> SweepResult | None:
     """The result that a sweep has left; None where it is not done."""
-    if not (folder / _RESULT).is_file():
+    if not (folder / RESULT).is_file():
         return None
-    values = json.loads((folder / _RESULT).read_text())
+    values = json.loads((folder / RESULT).read_text())
     found = Verdict.from_dict(values["final"]["verdict"]) if "final" in values else None
     links = [f"MLflow: {values['mlflow']['link']}"] if "link" in values["mlflow"] else []
-    rows = read_rows(folder / _TRIALS)
+    rows = read_rows(folder / TRIALS)
     return SweepResult(folder, rows, values, found, fresh=False, links=links)
 
 
@@ -130,6 +130,7 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
 
     done = open_sweep(plan, resume=resume)
     if done:
+        _report_what_has_none(done, plan)
         return _sent_again(done, plan)
     config, folder = plan.config, sweep_folder(plan)
     if "RAY_ADDRESS" not in os.environ:
@@ -139,36 +140,50 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
     key = sweep_key(plan)
     with disk_faults(store.root), _alone(store, folder.name):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / _ABOUT, {"version": SWEEP_VERSION, "key": key, "name": folder.name})
+        about = SweepAbout(folder, plan.space, key)
         store.keep(folder)
         for each in plan.plans:
             missing_stages(each, store, repair=True)
         settings = plan.space.sweep.model_dump(mode="json", exclude_none=True)
-        about = settings | {"base_config": plan.space.base}
+        params = settings | {"base_config": plan.space.base}
         with (
+            about.until_the_end(),
             Tracker(config.track.uri, store.root, config.track.experiment) as tracker,
             Follower(store.address) as follower,
         ):
-            record = SweepRecord(tracker, follower, folder.name, key, about, plan.plans[0])
+            record = SweepRecord(tracker, follower, folder.name, key, params, plan.plans[0])
             links = [f"MLflow: {tracker.link(record.parent)}"]
             with tracked_status(record.parent), _ray(config, links) as cluster:
                 places = slots(config, cluster, plan.space.sweep)
-                with Board(plan, record, follower, places, links, quiet=quiet) as board:
+                with Board(plan, about, record, follower, places, links, quiet=quiet) as board:
                     steps = Steps(plan, folder, places, board.step)
                     rows = steps.search()
                     board.all_ended(rows)
                     rows, values = _conclude(steps, rows, board, quiet=quiet)
             record.closed()
-            record.artifacts([*write_outputs(plan.space, rows, folder), folder / RECIPE])
+            about.end("finished")
+            written = write_outputs(plan.space, rows, folder)
+            report = write_sweep_report(SweepData(folder, store, about.values, rows, values))
+            record.artifacts([*written, folder / RECIPE, report])
             link = tracker.link(record.parent)
             values["mlflow"] = {"uri": tracker.uri, "run_id": record.parent.run_id, "link": link}
         values["unsent"] = tracker.unsent()
-        write_json(folder / _TRIALS, [row.to_dict() for row in rows])
-        write_json(folder / _RESULT, values)
+        write_json(folder / TRIALS, [row.to_dict() for row in rows])
+        write_json(folder / RESULT, values)
         store.keep(folder)
     result = read_result(folder)
     assert result
     return replace(result, fresh=True, links=links)
+
+
+def _report_what_has_none(done: SweepResult, plan: SweepPlan) -> None:
+    """A sweep that was done by a version which wrote no report gets one."""
+    if not (done.folder / REPORT).is_file():
+        store = Store(plan.config.store)
+        about = SweepAbout(done.folder, plan.space, sweep_key(plan))
+        about.end("finished")
+        write_sweep_report(SweepData(done.folder, store, about.values, done.rows, done.values))
+        store.keep(done.folder)
 
 
 def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:

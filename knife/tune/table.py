@@ -33,10 +33,7 @@ _LATER: tuple[State, ...] = ("finished", "pruned", "stopped", "failed")
 def render(space: Space, rows: Sequence[TrialRow]) -> Table:
     """A table of the trials, best first, then those without a result; below it what failed, and
     how many trials are left out. Readable at 80 columns."""
-    finished = ranked(space, rows)
-    numbers = {row.number for row in finished}
-    others = [row for row in rows if row.number not in numbers]
-    others.sort(key=lambda row: (_LATER.index(row.state), row.number))
+    finished, others = in_order(space, rows)
     below = [*_errors(rows), *_more([*finished, *others][MOST_ROWS:])]
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -48,7 +45,7 @@ def render(space: Space, rows: Sequence[TrialRow]) -> Table:
     rows = [*finished, *others][:MOST_ROWS]
     fixed: dict[str, list[str]] = {
         "trial": [str(row.number) for row in rows],
-        _header(space): [_score(space, row) for row in rows],
+        _header(space): [score_cell(space, row) for row in rows],
         "state": [str(row.state) for row in rows],
         "time": [clock(row.seconds) for row in rows],
     }
@@ -64,6 +61,14 @@ def render(space: Space, rows: Sequence[TrialRow]) -> Table:
         # Text, as a value may have brackets that rich would take for markup.
         table.add_row(*map(Text, cells))
     return table
+
+
+def in_order(space: Space, rows: Sequence[TrialRow]) -> tuple[list[TrialRow], list[TrialRow]]:
+    """The trials with a result, best first, and the others by what became of them."""
+    finished = ranked(space, rows)
+    numbers = {row.number for row in finished}
+    others = [row for row in rows if row.number not in numbers]
+    return finished, sorted(others, key=lambda row: (_LATER.index(row.state), row.number))
 
 
 def write_csv(space: Space, rows: Sequence[TrialRow], path: Path) -> None:
@@ -130,7 +135,8 @@ def _widths(columns: dict[str, list[str]]) -> list[int]:
     ]
 
 
-def _score(space: Space, row: TrialRow) -> str:
+def score_cell(space: Space, row: TrialRow) -> str:
+    """A trial's score in the metric's unit, of several seeds with its standard deviation."""
     if row.score is None:
         return ""
     sd = _sd(row)

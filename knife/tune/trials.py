@@ -1,7 +1,10 @@
 """What a sweep knows of its trials, once they have ended."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 State = Literal["finished", "pruned", "stopped", "failed"]
 
@@ -38,3 +41,8 @@ class TrialRow:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+
+def read_rows(path: Path) -> list[TrialRow]:
+    """The rows that a file keeps."""
+    return TypeAdapter(list[TrialRow]).validate_json(path.read_bytes())

@@ -131,7 +131,7 @@ def test_starts_and_restarts_are_told(folder: Path) -> None:
     path = folder.parents[1] / "teacher" / record["teacher"] / "trained.json"
     path.write_text(json.dumps(values(path) | {"resumed": [2, 3]}))
     text = section(report(folder), "Faults and restarts")
-    assert re.search(rf"{len(first['made'])} killed .* finished", text)
+    assert re.search(rf"killed {len(first['made'])} .* finished", text)
     assert "teacher: went on from the checkpoint of step 2" in text
     assert "step 3" in text
 
@@ -148,11 +148,11 @@ def test_the_command_finds_a_run_by_name_and_by_folder(
     elsewhere = command("report", folder, "--out", tmp_path / "here.html")
     assert elsewhere.out == f"{tmp_path / 'here.html'}\n"
     assert command("report", "smal", "--store", store).faults == [
-        f"TARGET: the store {store} has no run 'smal'; did you mean 'small'? (newest "
+        f"TARGET: the store {store} has no run or sweep 'smal'; did you mean 'small'? (newest "
         "first: small), or give the folder of one"
     ]
     assert command("report", "small", "--store", tmp_path / "none").faults == [
-        f"TARGET: the store {tmp_path / 'none'} has no run; give another by --store"
+        f"TARGET: the store {tmp_path / 'none'} has no run and no sweep; give another by --store"
     ]
     missing = tmp_path / "no" / "here.html"
     assert command("report", folder, "--out", missing).faults == [

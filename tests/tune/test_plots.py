@@ -1,6 +1,6 @@
 import random
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,33 @@ from PIL import Image
 
 from knife.tune.curves import combinations, low_resource
 from knife.tune.measured import Measured
-from knife.tune.plots import Drawn, draw
+from knife.tune.plots import plots, write_pictures
 from knife.tune.space import Space
 from knife.tune.trials import TrialRow
 
 ALL = {"history", "importance", "parallel", "slice", "contour", "pareto"}
 
 
+@dataclass(frozen=True)
+class Drawn:
+    files: dict[str, Path]
+    left_out: dict[str, str]
+
+
 def drawn(space: Space, rows: list[TrialRow], folder: Path) -> Drawn:
     """Draws without a warning; every file is a picture with something on it, and none is left."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = draw(space, rows, folder)
-    for path in found.files.values():
+        found = plots(space, rows)
+        files = write_pictures(found, folder)
+    for path in files.values():
         pixels = np.asarray(Image.open(path).convert("L"), dtype=float)
         assert min(pixels.shape) > 150
         assert pixels.std() > 5
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    assert names == {f"{name}.png" for name in found.files}
+    assert names == {f"{name}.png" for name in files}
     assert all(reason.endswith(".") for reason in found.left_out.values())
-    return found
+    return Drawn(files, found.left_out)
 
 
 def test_all_plots_of_a_random_sweep(tmp_path: Path) -> None:

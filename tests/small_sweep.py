@@ -1,17 +1,23 @@
 """A small sweep for tests: four students of one teacher, half a minute on two cores."""
 
+import json
 import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from command_fixtures import Ended
+from mlflow.entities import Run
+from recorded import run_tree
 from small_run import SMALL
 
 from knife.errors import UserError
+from knife.store import Store
 from knife.tune.command import plan_file
 from knife.tune.sweep_plan import SweepPlan
 
@@ -22,6 +28,10 @@ SWEEP: dict[str, Any] = {
     "space": {RATE: {"loguniform": [1e-3, 1e-2]}, WEIGHT: {"choice": [1, 30]}},
     "budget": {"trials": 4},
 }
+# The third rate is too high by far: whoever judges by the loss ends it after an epoch.
+FIRST = [{RATE: 4e-3, WEIGHT: 30}, {RATE: 5e-3, WEIGHT: 1}, {RATE: 2.0, WEIGHT: 1}]
+PRUNED = 3
+ASHA = {"name": "asha", "grace": 1, "reduction": 2}
 
 
 def write_sweep(folder: Path, *, without: str = "", **changes: Any) -> Path:
@@ -84,3 +94,59 @@ def tune(path: Path, *words: str, seconds: float = 300) -> Ended:
         env=watched(path.parent),
     )
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A sweep that has ended."""
+
+    path: Path
+    ended: Ended
+    plan: SweepPlan
+    result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.path.parent / "store")
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent / "store" / "sweeps" / self.plan.space.sweep.name
+
+    @property
+    def rows(self) -> dict[int, dict[str, Any]]:
+        rows = json.loads((self.folder / "trials.json").read_text())
+        return {row["number"]: row for row in rows}
+
+    def tracked(self) -> tuple[Run, dict[str, Run]]:
+        """The parent run in MLflow, and those of the trials."""
+        found = json.loads((self.folder / "result.json").read_text())["mlflow"]
+        return run_tree(found["uri"], found["run_id"])
+
+    def left_in_work(self) -> list[str]:
+        """Ray's own folders aside."""
+        names = [path.name for path in (self.store.root / "work").iterdir()]
+        return [name for name in names if not name.startswith("ray-")]
+
+
+def sweep(folder: Path, *words: str, **changes: Any) -> Swept:
+    path = write_sweep(folder, **changes)
+    ended = tune(path, "--json", *words)
+    result = json.loads(ended.out) if ended.status == 0 else {}
+    return Swept(path, ended, plan_file(path, [w for w in words if "=" in w]), result)
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """Four trials, one of them pruned; more seeds for the best; the winner against finetune."""
+    found = sweep(
+        tmp_path_factory.mktemp("swept"),
+        metric="dev_loss",
+        space={RATE: {"loguniform": [1e-3, 3]}, WEIGHT: {"choice": [1, 30]}},
+        first=FIRST,
+        scheduler=ASHA,
+        seeds={"best": 1, "more": [1]},
+        final={"seeds": [100]},
+    )
+    assert found.ended.status == 0, found.ended.err
+    return found

@@ -1,0 +1,40 @@
+"""The report of a sweep: one HTML file, made from the store alone."""
+
+from pathlib import Path
+
+from knife.report.page import page
+from knife.report.run_page import NAME, write_page
+from knife.store import Store
+from knife.tune import report_results, report_work
+from knife.tune.plots import plots
+from knife.tune.report_data import SweepData
+
+
+def sweep_report(folder: Path, store: Store) -> str:
+    """The report of the sweep in a folder `STORE/sweeps/NAME`, of one that goes on as well.
+
+    Raises:
+        UserError: it is of a version that did not keep the sweep's settings.
+    """
+    return _report(SweepData.read(folder, store))
+
+
+def write_sweep_report(sweep: SweepData) -> Path:
+    """Write the report into the sweep's folder; it is there whole or not at all."""
+    return write_page(sweep.folder / NAME, _report(sweep))
+
+
+def _report(sweep: SweepData) -> str:
+    drawn = plots(sweep.space, sweep.rows)
+    sections = [
+        report_results.final(sweep),
+        report_results.trials(sweep),
+        report_results.history(drawn),
+        *report_results.curves(sweep, drawn),
+        report_results.keys(drawn),
+        report_work.cost(sweep, drawn),
+        report_work.ended_early(sweep),
+        report_work.faults(sweep),
+        report_work.again(sweep),
+    ]
+    return page(f"Sweep {sweep.space.sweep.name}", report_results.lead(sweep), sections)
