@@ -50,8 +50,13 @@ def values(path: Path) -> Any:
 
 def made_up(space: Space, rows: list[TrialRow], folder: Path) -> str:
     """The report of trials that nobody has made."""
-    start = {"time": 0.0, "ended": None, "status": "killed", "made": [], "command": "knife tune x"}
-    about = {"sweep": space.sweep.model_dump(mode="json"), "base": {}, "key": "", "git": {}}
+    start = {"time": 0.0, "ended": None, "status": "killed", "command": "knife tune x"}
+    about: dict[str, Any] = {
+        "sweep": space.sweep.model_dump(mode="json"),
+        "base": {},
+        "key": "",
+        "git": {},
+    }
     about |= {"starts": [start], "versions": {}}
     (folder / "sweeps" / "x").mkdir(parents=True)
     store = Store(folder, write=False)
