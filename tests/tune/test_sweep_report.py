@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from browser import NEEDED, assert_all_is_seen
 from command_fixtures import Command
 from made_up import LOW_RESOURCE, a_row, a_space, grid_rows
 from small_sweep import PRUNED, Swept
@@ -249,3 +250,10 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     html = made_up(space, rows, tmp_path)
     assert "<script" not in html
     assert "&lt;script&gt;alert(&#39;a &amp; b&#39;)&lt;/script&gt;" in html
+
+
+@NEEDED
+@pytest.mark.parametrize("width", [1280, 500])
+def test_nothing_is_cut_in_a_browser(tmp_path: Path, width: int) -> None:
+    html = made_up(LOW_RESOURCE, grid_rows(LOW_RESOURCE), tmp_path)
+    assert_all_is_seen(html, tmp_path, width)

@@ -1,0 +1,43 @@
+"""A page in a real browser: no error, and nothing wider than the window."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), ""
+)
+NEEDED = pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
+# Put into the page by the test alone: what is wider than the window, a box that scrolls aside.
+_MEASURE = """<script>
+const wide = [...document.querySelectorAll("body *")].filter(
+  e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".wide, pre")
+);
+document.title = `${innerWidth} ${document.documentElement.scrollWidth} ${wide.length}`;
+</script></body>"""
+
+
+def assert_all_is_seen(html: str, folder: Path, width: int) -> None:
+    """Show a page in a window of so many pixels."""
+    page = folder / "page.html"
+    page.write_text(html.replace("</body>", _MEASURE))
+    done = subprocess.run(
+        [
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+            "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}",
+            f"--window-size={width},900", page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "CONSOLE" not in done.stderr
+    title = re.search(r"<title>(\d+) (\d+) (\d+)</title>", done.stdout)
+    assert title, done.stdout[:500]
+    inner, needed, wide = map(int, title.groups())
+    assert needed <= inner <= width
+    assert wide == 0
