@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knife.about import NOTE, run_params, run_tags, started_note
 from knife.bucket import is_url
 from knife.config import RunConfig, Scale
 from knife.data.jsonl import write_examples
@@ -15,11 +16,11 @@ from knife.needs import find_room, free_disk, room_faults, room_notes, states_fa
 from knife.plan import Plan, data_files, inputs, needed, plan_run
 from knife.recording import (
     accuracy,
+    finish_done,
     follow,
     nested_runs,
     read_predictions,
     record,
-    run_tags,
 )
 from knife.report.verdict import Ceiling, Verdict, verdict
 from knife.run_record import NAME, Record, plan_record
@@ -152,9 +153,13 @@ def run(config: RunConfig, display: Display) -> Result:
             kept.until_the_end(),
             Tracker(config.track.uri, store.root, config.track.experiment) as tracker,
         ):
-            parent = tracker.open_run(config.name, plan.key, resolved, run_tags(plan))
-            with tracked_status(parent), Follower(store.address) as follower:
-                runs = nested_runs(plan, parent)
+            tags = run_tags(plan) | ({NOTE: started_note(plan)} if missing else {})
+            parent = tracker.open_run(config.name, plan.key, resolved, tags, run_params(config))
+            runs = nested_runs(plan, parent, store)
+            with (
+                tracked_status(parent, lambda: finish_done(plan, store, runs)),
+                Follower(store.address) as follower,
+            ):
                 follow(plan, runs, follower)
                 links = [f"MLflow: {tracker.link(parent)}"]
                 if missing:
@@ -257,14 +262,22 @@ def tracking_notes(config: RunConfig) -> list[str]:
 
 
 @contextmanager
-def tracked_status(run: "TrackedRun") -> Iterator[None]:
-    """Set the run's status by how the work inside ends."""
+def tracked_status(run: "TrackedRun", cut_off: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Set the run's status by how the work inside ends; where it is cut off, after `cut_off`.
+
+    Meanwhile the run gets what this machine is at.
+    """
+    from knife.track.system import system_metrics
+
     try:
-        yield
+        with system_metrics(run):
+            yield
     except KeyboardInterrupt:
+        cut_off()
         run.finish("KILLED")
         raise
     except BaseException:
+        cut_off()
         run.finish("FAILED")
         raise
     run.finish("FINISHED")

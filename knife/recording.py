@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import knife
+from knife.about import (
+    NOTE,
+    data_sets,
+    ended_note,
+    hosts_tag,
+    member_params,
+    teacher_params,
+)
 from knife.plan import Member, Plan
 from knife.report.verdict import Verdict
 from knife.store import Store
@@ -20,8 +25,6 @@ from knife.train.stage import EvaluateStage, Stage
 if TYPE_CHECKING:
     from knife.track.follow import Follower
     from knife.track.run import TrackedRun
-
-_LIBRARIES = ("torch", "transformers", "deepspeed", "ray")
 
 
 def read_predictions(store: Store, stage: EvaluateStage) -> list[dict[str, Any]]:
@@ -36,18 +39,23 @@ def accuracy(store: Store, stage: EvaluateStage) -> float:
     return sum(bool(row["right"]) for row in rows) / len(rows)
 
 
-def nested_runs(plan: Plan, parent: TrackedRun) -> dict[str, TrackedRun]:
-    """The nested runs by name: `teacher`, and `<method> seed <seed>`."""
+def nested_runs(plan: Plan, parent: TrackedRun, store: Store) -> dict[str, TrackedRun]:
+    """The nested runs by name: `teacher`, and `<method> seed <seed>`; all told their data sets."""
     runs = {}
+    sets = {key: data_sets(plan, key, store) for key in plan.data}
+    parent.inputs([each for own in sets.values() for each in own])
     if plan.teacher:
         stage = plan.teacher
-        runs["teacher"] = parent.child("teacher", stage.key, stage.depends, _tags(stage, "teacher"))
+        tags = _tags(stage, "teacher")
+        runs["teacher"] = parent.child("teacher", stage.key, teacher_params(plan), tags)
+        runs["teacher"].inputs(sets[stage.data])
     for member in plan.members:
         student = member.student
-        params = student.depends | {"method": member.method}
         key = f"{member.method}-{student.key}"
         tags = _tags(student, member.method)
-        runs[_name(member)] = parent.child(_name(member), key, params, tags)
+        run = parent.child(_name(member), key, member_params(plan, member), tags)
+        run.inputs(sets[student.data])
+        runs[_name(member)] = run
     return runs
 
 
@@ -85,9 +93,12 @@ def record(
         run.model(student / "model", _name(member))
         run.finish("FINISHED")
     best = champion(plan, store)
-    parent.tag({"knife.champion": _name(best), "knife.champion.key": best.student.key})
-    if plan.config.track.register:
-        runs[_name(best)].register(_name(best), plan.config.track.register)
+    registered = plan.config.track.register
+    tags = {"knife.champion": _name(best), "knife.champion.key": best.student.key}
+    tags[NOTE] = ended_note(verdict, _name(best), registered)
+    parent.tag(tags | hosts_tag(plan, store))
+    if registered:
+        runs[_name(best)].register(_name(best), registered)
     if plan.teacher:
         runs["teacher"].log_summary(trained_metrics(store, "teacher", plan.teacher.key))
         for name, stage in plan.ceiling.items():
@@ -134,13 +145,13 @@ def verdict_metrics(verdict: Verdict) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def run_tags(plan: Plan) -> dict[str, str]:
-    """Tags of the parent run: fingerprints, data, git, versions."""
-    tags = {f"knife.version.{name}": version(name) for name in _LIBRARIES}
-    tags |= {"knife.version": knife.__version__, "knife.fingerprint": plan.key}
-    tags["knife.data"] = ",".join(plan.data)
-    tags["knife.data.source"] = plan.config.data.source
-    return tags | git_tags()
+def finish_done(plan: Plan, store: Store, runs: dict[str, TrackedRun]) -> None:
+    """A run is cut off: those of its nested runs whose work is done have finished all the same."""
+    if plan.teacher and store.has("teacher", plan.teacher.key):
+        runs["teacher"].finish("FINISHED")
+    for member in plan.members:
+        if store.has("evaluate", member.evaluate.key):
+            runs[_name(member)].finish("FINISHED")
 
 
 def _name(member: Member) -> str:
@@ -149,19 +160,3 @@ def _name(member: Member) -> str:
 
 def _tags(stage: Stage, method: str) -> dict[str, str]:
     return {"knife.method": method, "knife.fingerprint": stage.key, "knife.data": stage.data}
-
-
-def git_tags() -> dict[str, str]:
-    """The commit of the folder that the run was started in, and whether it has changes."""
-
-    def ask(*words: str) -> str:
-        command = ["git", *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        tags = {"mlflow.source.git.commit": ask("rev-parse", "HEAD")}
-        tags["knife.git.changed"] = str(bool(ask("status", "--porcelain"))).lower()
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return tags

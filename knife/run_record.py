@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import knife
+from knife.about import git_tags
 from knife.exits import Terminated
 from knife.plan import Plan, inputs
-from knife.recording import git_tags
 from knife.track.secrets import redact
 from knife.train.checkpoint import write_json
 

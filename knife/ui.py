@@ -9,6 +9,7 @@ import sys
 from knife.errors import UserError
 from knife.exits import say
 from knife.store import store_root
+from knife.track.outbox import left
 
 HOST = "127.0.0.1"
 
@@ -25,6 +26,11 @@ def serve(store: str, port: int) -> int:
             f"--store: {store} has no mlflow.db; give the store of a run (knife ui --store "
             "FOLDER). A run whose track.uri is set is recorded there and not in its store"
         )
+    if left(store_root(store)):
+        # What dead processes have left: their runs would be shown as running.
+        from knife.track.resend import resend
+
+        resend(store_root(store))
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -22,6 +22,7 @@ ROWS = [
     {"pipeline"},
     {"run_record", "cards"},
     {"recording", "plan_scores"},
+    {"about"},
     {"plan"},
     {"plan_stages"},
     {"plan_scale"},

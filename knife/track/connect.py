@@ -21,6 +21,7 @@ from requests.exceptions import ConnectionError as RequestsConnectionError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+import knife
 from knife.errors import UserError
 from knife.track.address import Address, sqlite_path
 from knife.track.secrets import redact
@@ -37,6 +38,21 @@ _AWAY = (
 )
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 _SETTINGS = threading.RLock()
+# An experiment that is made here says what is in it; whoever edits that is left alone.
+_ABOUT = {
+    "knife.version": knife.__version__,
+    "mlflow.note.content": """Students that learn from rationales, compared with plain finetuning.
+
+- **Runs that fold**: a run has its verdict in its description, and nested runs for the teacher and
+  for each method and seed; a sweep has its trials, and each trial its seeds.
+- **Which student?** Tag `knife.champion` of a run; column `test_accuracy`; the tab Models.
+- **Curves**: `epoch/train_loss`, `epoch/dev_loss` and `epoch/dev_accuracy` share one axis, the
+  epochs; `train/…` has the details by optimizer step.
+- **Did it help?** `gain_points.METHOD` and `p.METHOD` of a run; `report.html` among its artifacts.
+
+Accuracies are shares from 0 to 1, losses nats an example.
+""",
+}
 
 
 class AwayError(Exception):
@@ -169,7 +185,7 @@ def _experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str 
         # One folder an experiment, and never MLflow's default, ./mlruns wherever one stands.
         place = (artifacts / quote(name, safe=" ")).as_uri() if artifacts else None
         try:
-            return str(client.create_experiment(name, artifact_location=place))
+            return str(client.create_experiment(name, artifact_location=place, tags=_ABOUT))
         except MlflowException:
             # Another process may have created it in between.
             found = client.get_experiment_by_name(name)

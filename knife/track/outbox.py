@@ -72,7 +72,8 @@ class Outbox:
         path: the file.
         head: where it goes.
         waiting: what was told and not sent when the file was opened, in order. An `open` that
-            was sent stays as a `known`: what comes later is about that run.
+            was sent stays as a `known`: what comes later is about that run, and `ended` says
+            whether its end was sent too.
         whole: False once the disk has refused something.
     """
 
@@ -194,13 +195,18 @@ class Outbox:
 
     def _read(self, lines: list[bytes]) -> None:
         told: dict[int, Told] = {}
+        known: dict[tuple[str, ...], Told] = {}
         for number, line in enumerate(lines[1:], start=1):
             try:
                 row = json.loads(line)
                 if "sent" in row:
                     old = told.pop(row["sent"], None)
                     if old and old.what == "open":
-                        told[row["sent"]] = Told(None, old.place, "known", old.values)
+                        values = old.values | {"ended": False}
+                        told[row["sent"]] = Told(None, old.place, "known", values)
+                        known[old.place] = told[row["sent"]]
+                    elif old and old.what == "finish" and old.place in known:
+                        known[old.place].values["ended"] = True
                     continue
                 place, what = tuple(row.pop("run")), row.pop("what")
                 told[number] = Told(number, place, what, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from knife.track.connect import one_try
+from knife.track.data_set import DataSet
 from knife.track.journal import Row
 from knife.track.logged_model import log_model, register
 from knife.track.params import to_tags
@@ -108,6 +110,10 @@ class RemoteRun:
         """Set tags."""
         self._client.log_batch(self.run_id, tags=[RunTag(*pair) for pair in tags.items()])
 
+    def inputs(self, sets: Iterable[DataSet]) -> None:
+        """The data sets that the run reads."""
+        self._client.log_inputs(self.run_id, [_input(each) for each in sets])
+
     def rows(self, rows: Iterable[Row]) -> None:
         """Rows in the order of their steps: of each metric, those after its newest."""
         newest = dict(self._known())
@@ -197,6 +203,19 @@ class RemoteRun:
         else:
             for name in sorted(names):
                 self._log([metric for metric in batch if metric.key == name])
+
+
+def _input(data: DataSet) -> DatasetInput:
+    profile = {"num_rows": data.examples, "rationales": data.rationales}
+    kind, colon, _ = data.place.partition("://")
+    dataset = Dataset(
+        name=f"{data.name} {data.split}",
+        digest=data.digest,
+        source_type=kind if colon else "local",
+        source=json.dumps({"uri": data.place}),
+        profile=json.dumps(profile),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", data.split)])
 
 
 def _user() -> str:

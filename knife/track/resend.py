@@ -34,7 +34,8 @@ class Resent:
 def resend(store: Path, keys: Collection[str | None] | None = None) -> Resent:
     """Send all that lies in a store's outboxes, or in those of the runs and sweeps of `keys`.
 
-    Each is removed when all of it is sent; what is unsent stays, however this ends.
+    Each is removed when all of it is sent; what is unsent stays, however this ends. A run whose
+    process has died without a word of its end was killed when it last told something.
     """
     found = Resent()
     away: dict[str, str] = {}
@@ -70,7 +71,11 @@ def _resend(outbox: Outbox, store: Path, found: Resent, away: dict[str, str]) ->
         raise AwayError(away[head.uri])
     sender = Sender(resolve_kept(head.uri, head.where, store), store, head.experiment)
     sender.reach()
+    moment = outbox.path.stat().st_mtime
     sender.replay(outbox)
+    for run in sender.runs:
+        if run.running:
+            run.finish("KILLED", moment)
     sender.flush()
     counts = [(run.name, run.remote.count) for run in sender.runs if run.remote]
     found.sent.append((head, counts))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlflow.exceptions import MlflowException
 
 from knife.track.curves import Curves
+from knife.track.data_set import DataSet
 from knife.track.journal import Row
 from knife.track.outbox import Outbox, Told
 from knife.track.params import to_params, to_tags
@@ -38,6 +39,7 @@ class TrackedRun:
         place: keys of its parents and its own: what the run is found by.
         remote: the run in MLflow; None until it is found or created.
         told_now: whether this process has opened it, and not only an earlier one.
+        running: whether it was told to begin, and not yet to end.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TrackedRun:
         self.place = place
         self.remote: RemoteRun | None = None
         self.told_now = False
+        self.running = False
         self._sender = sender
         self._parent = parent
         self._outbox = outbox
@@ -110,6 +113,10 @@ class TrackedRun:
         """Set tags of the run."""
         self._tell("tags", tags=to_tags(tags))
 
+    def inputs(self, sets: list[DataSet]) -> None:
+        """Note the data that the run reads; the data itself is not copied."""
+        self._tell("inputs", sets=[each.to_dict() for each in sets])
+
     def artifact(self, path: Path, folder: str = "") -> None:
         """Record a file or a folder's content, in `folder` of the run's artifacts."""
         self._tell("artifact", path=self._in_store(path), folder=folder)
@@ -130,9 +137,16 @@ class TrackedRun:
         """End the nested runs that still run in MLflow and are none of this process's."""
         self._tell("strays")
 
-    def finish(self, status: Status) -> None:
-        """Set the run's status, once all that was told before is sent or was tried."""
-        self._tell("finish", status=status, time=time.time())
+    def finish(self, status: Status, moment: float | None = None) -> None:
+        """Set the run's status, once all that was told before is sent or was tried.
+
+        Of one that fails or is killed, nested runs that are still at work end in the same way.
+        """
+        moment = time.time() if moment is None else moment
+        for run in self._sender.runs if status != "FINISHED" else []:
+            if run.running and run is not self and run.place[: len(self.place)] == self.place:
+                run._tell("finish", status=status, time=moment)
+        self._tell("finish", status=status, time=moment)
 
     def unsent(self) -> str:
         """What MLflow lacks, in words; empty where it has all."""
@@ -146,6 +160,8 @@ class TrackedRun:
         """Queue something that is in the outbox."""
         if told.what in ("open", "known") and not self._opening:
             self._began = told.values["time"]
+        if told.what in ("open", "known", "finish"):
+            self.running = told.what != "finish" and not told.values.get("ended")
         if told.what == "open":
             if self._opening:
                 self._outbox.sent(self._opening)
@@ -159,7 +175,7 @@ class TrackedRun:
             self._rows.extend((row, told) for row in told.values["rows"])
         elif told.what in _UPLOADS:
             self._uploads.append(told)
-        elif told.what in ("describe", "summary", "tags"):
+        elif told.what in ("describe", "summary", "tags", "inputs"):
             self._jobs.append(told)
 
     # The rest is called by the sender, by one thread at a time.
@@ -266,6 +282,8 @@ class TrackedRun:
                 remote.summary(values["metrics"], values["time"])
             case "tags":
                 remote.tag(values["tags"])
+            case "inputs":
+                remote.inputs([DataSet(**each) for each in values["sets"]])
             case "artifact":
                 remote.artifact(store / values["path"], values["folder"])
             case "text":
@@ -294,6 +312,8 @@ def _words(job: Told) -> str:
             return "params and tags"
         case "summary":
             return "the summary"
+        case "inputs":
+            return "data sets"
         case "artifact":
             return f"artifact {Path(job.values['path']).name}"
         case "text":

@@ -15,6 +15,7 @@ from knife.track.address import resolve
 from knife.track.connect import FAILURES, AwayError, is_away, reason
 from knife.track.outbox import Head, Outbox
 from knife.track.params import to_params
+from knife.track.resend import resend
 from knife.track.run import TrackedRun
 from knife.track.secrets import redact_values
 from knife.track.sender import Sender
@@ -52,6 +53,8 @@ class Tracker:
         self.uri = self._sender.address.shown
         self._warned = False
         self._stop = threading.Event()
+        # Set once the own run's outbox is held.
+        self._look_around = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="knife-track", daemon=True)
         try:
             self._sender.reach()
@@ -81,12 +84,17 @@ class Tracker:
         return self._sender.experiment
 
     def open_run(
-        self, name: str, key: str, config: dict[str, Any], tags: dict[str, str]
+        self,
+        name: str,
+        key: str,
+        config: dict[str, Any],
+        tags: dict[str, str],
+        params: dict[str, Any] | None = None,
     ) -> TrackedRun:
         """The parent run of `key`: gone on with where MLflow has it, or else created.
 
         What an earlier process has told of it and could not send is sent first. The resolved
-        config goes into its params and, whole, into the artifact config.yaml.
+        config becomes the artifact config.yaml; `params`, or else all of it, can be searched.
 
         Raises:
             UserError: where MLflow refuses the run, so that nobody works for hours to no record.
@@ -98,7 +106,9 @@ class Tracker:
         fresh = not outbox.waiting
         with sender.sending:
             sender.replay(outbox)
-            run = sender.run(None, (key,), name, to_params(config), tags, outbox)
+            run = sender.run(
+                None, (key,), name, to_params(config if params is None else params), tags, outbox
+            )
             try:
                 if not self._warned:
                     self._open(run)
@@ -107,6 +117,7 @@ class Tracker:
                 raise
         text = yaml.safe_dump(redact_values(config), sort_keys=False, allow_unicode=True)
         run.text("config.yaml", text)
+        self._look_around.set()
         return run
 
     def link(self, run: TrackedRun) -> str:
@@ -190,6 +201,10 @@ class Tracker:
                 return
             if self.flush():
                 pause = SHORTEST_PAUSE
+                if self._look_around.is_set():
+                    # What dead processes have left of other runs: they run no longer.
+                    self._look_around.clear()
+                    resend(self._sender.store)
             else:
                 pause = min(2 * pause, LONGEST_PAUSE)
                 self._sender.told.set()

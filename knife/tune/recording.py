@@ -4,17 +4,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+from knife.about import NOTE, data_sets, member_params, run_tags
 from knife.plan import Plan
-from knife.recording import run_tags, trained_metrics
+from knife.recording import trained_metrics
+from knife.report.markdown import verdict_markdown
+from knife.report.verdict import Verdict
 from knife.store import Store, fingerprint
 from knife.track.follow import Follower
 from knife.track.journal import Row
 from knife.track.run import TrackedRun
 from knife.track.tracker import Tracker
 from knife.tune.settings import METRICS
-from knife.tune.space import Point
+from knife.tune.space import Point, describe
 from knife.tune.sweep_file import flat
 from knife.tune.trials import TrialRow
+
+# In the description; trials.csv has all.
+SHOWN_TRIALS = 20
 
 
 class SweepRecord:
@@ -55,10 +61,14 @@ class SweepRecord:
             self._trials[number] = self.parent.child(
                 f"trial {number}", key, flat(point), {"knife.trial": str(number)}
             )
-        for member in plan.members if plan else ():
+        if plan is None:
+            return
+        for member in plan.members:
             student, name = member.student, f"trial {number} seed {member.seed}"
             tags = {"knife.method": member.method, "knife.fingerprint": student.key}
-            run = self._trials[number].child(name, student.key, student.depends, tags)
+            params = member_params(plan, member)
+            run = self._trials[number].child(name, student.key, params, tags)
+            run.inputs(data_sets(plan, student.data, self._store))
             self._seeds.setdefault(number, {})[student.key] = run
             self._follower.follow("student", student.key, run)
 
@@ -80,7 +90,9 @@ class SweepRecord:
         run.log_summary(summary)
         seeds = self._seeds.get(row.number, {})
         for key in set(row.students.values()) & seeds.keys():
-            seeds[key].log_summary(trained_metrics(self._store, "student", key))
+            # Somebody may have removed the student from the store since.
+            if self._store.has("student", key):
+                seeds[key].log_summary(trained_metrics(self._store, "student", key))
         for each in (*seeds.values(), run):
             each.finish("FAILED" if row.state == "failed" else "FINISHED")
 
@@ -96,6 +108,32 @@ class SweepRecord:
         run = self._seeds[row.number][key]
         run.model(self._store.path("student", key) / "model", run.name)
         run.register(run.name, name)
+
+    def concluded(self, rows: list[TrialRow], best: TrialRow, verdict: Verdict | None) -> None:
+        """The sweep's description: the winner, the best trials, and the verdict on test."""
+        ranked = sorted(
+            (row for row in rows if row.score is not None),
+            key=lambda row: row.score or 0.0,
+            reverse=self._best_of is max,
+        )
+        lines = [
+            f"**Best: trial {best.number}** ({describe(best.point)}), {self._best}"
+            f" = {best.score:.4f}; {len(rows)} trials.",
+            "",
+            f"| trial | {self._best} | seeds | state | point |",
+            "| ---: | ---: | ---: | --- | --- |",
+            *(
+                f"| {row.number} | {row.score:.4f} | {len(row.scores)} | {row.state} |"
+                f" {describe(row.point)} |"
+                for row in ranked[:SHOWN_TRIALS]
+            ),
+        ]
+        if len(ranked) > SHOWN_TRIALS:
+            lines.append(f"\nAnd {len(ranked) - SHOWN_TRIALS} more: trials.csv.")
+        text = "\n".join(lines)
+        if verdict:
+            text += f"\n\nOn test, with seeds of their own:\n\n{verdict_markdown(verdict)}"
+        self.parent.tag({NOTE: text})
 
     def artifacts(self, paths: list[Path], folder: str = "") -> None:
         """Files of the whole sweep."""

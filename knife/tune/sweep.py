@@ -231,6 +231,8 @@ def _conclude(
         write_recipe(steps.folder / RECIPE, config, space, best)
         if config.track.register:
             board.record.register(best, config.track.register)
+    final = Verdict.from_dict(values["final"]["verdict"]) if "final" in values else None
+    board.record.concluded(rows, best, final)
     return rows, values
 
 

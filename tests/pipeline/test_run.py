@@ -20,6 +20,7 @@ from knife.config import RunConfig
 from knife.display import no_display
 from knife.errors import TrainingDivergedError
 from knife.pipeline import Result, run
+from knife.report.table import sentence
 from knife.store import Store
 from knife.train.stage import Stage
 
@@ -105,6 +106,19 @@ def test_mlflow_has_one_tree_a_run(first: Result) -> None:
     assert parent.data.params["student.learning_rate"] == "0.003"
     assert parent.data.tags["knife.fingerprint"] == first.plan.key
     assert parent.data.tags["knife.data"] == ",".join(first.plan.data)
+    assert parent.data.params["methods"] == "finetune, knife"
+    assert all(len(value) < 50 for run in nested.values() for value in run.data.params.values())
+    assert nested["knife seed 0"].data.params["align.input.weight"] == "30.0"
+    for tracked in (parent, *nested.values()):
+        inputs = tracked.inputs.dataset_inputs
+        assert {(each.dataset.name, each.tags[0].value) for each in inputs} == {
+            (f"creatures {split}", split) for split in ("train", "dev", "test")
+        }
+        assert all(Path(json.loads(each.dataset.source)["uri"]).is_file() for each in inputs)
+    note = parent.data.tags["mlflow.note.content"]
+    assert sentence(first.verdict) in note
+    assert "models:/small@champion" in note
+    assert parent.data.tags["knife.cluster"].startswith("1 worker on 1 host")
     for method in first.verdict.methods:
         assert parent.data.metrics[f"test_accuracy.{method.method}"] == method.accuracy
     assert set(nested) == {"teacher", "finetune seed 0", "knife seed 0"}

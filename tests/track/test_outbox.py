@@ -30,7 +30,7 @@ def test_what_is_told_waits_until_it_is_sent(tmp_path: Path) -> None:
     again = Outbox.open(tmp_path, HEAD)
     assert left(tmp_path) == [outbox.path]
     assert whats(again) == [
-        ("known", {"name": "demo", "time": 1.0}),
+        ("known", {"name": "demo", "time": 1.0, "ended": False}),
         ("tags", tags.values),
         ("rows", {"rows": [row]}),
     ]

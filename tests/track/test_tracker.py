@@ -18,12 +18,16 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from small_run import wait_for
 
 from knife.track import tracker as tracker_module
+from knife.track.data_set import DataSet
 from knife.track.follow import Follower
 from knife.track.journal import Row
 from knife.track.remote import PARENT
+from knife.track.resend import resend
 from knife.track.run import TrackedRun
+from knife.track.system import system_metrics
 from knife.track.tracker import Tracker
 
 
@@ -396,7 +400,9 @@ def test_several_threads_may_talk_at_once(tracker: Tracker) -> None:
 DRIVER = """
 import sys, time
 from pathlib import Path
+from knife.track.data_set import DataSet
 from knife.track.follow import Follower
+from knife.track.system import system_metrics
 from knife.track.tracker import Tracker
 store = Path(sys.argv[1])
 tracker = Tracker(None, store, "exp")
@@ -432,3 +438,92 @@ def test_a_killed_driver_sends_nothing_twice(store: Path) -> None:
         assert tracker.close() == []
     assert len(client.search_runs([tracker.experiment_id])) == 2
     assert steps(tracker, child) == list(range(1, step + 101))
+
+
+def test_what_is_nested_in_a_run_that_fails_runs_no_longer(tracker: Tracker) -> None:
+    run = open_run(tracker)
+    done, trial = run.child("done", "d", {}, {}), run.child("trial", "t", {}, {})
+    seed = trial.child("seed", "s", {}, {})
+    done.finish("FINISHED")
+    run.finish("FAILED")
+    assert tracker.close() == []
+    found = [fetch(tracker, each).info for each in (run, done, trial, seed)]
+    assert [info.status for info in found] == ["FAILED", "FINISHED", "FAILED", "FAILED"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from knife.track.system import system_metrics
+from knife.track.tracker import Tracker
+with Tracker(None, Path(sys.argv[1]), "exp") as tracker:
+    run = tracker.open_run("killed", "k", {}, {})
+    ended, child = run.child("ended", "e", {}, {}), run.child("child", "c", {}, {})
+    ended.finish("FINISHED")
+    assert tracker.flush()
+    child.log_summary({"seconds": 1})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("way", ["resend", "another run"])
+def test_runs_of_a_process_that_was_killed_do_not_run_for_ever(store: Path, way: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, store])
+    assert done.returncode == -signal.SIGKILL
+    told = time.time()
+
+    def statuses() -> dict[str, str]:
+        client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+        runs = client.search_runs([client.get_experiment_by_name("exp").experiment_id])
+        assert all(r.info.end_time is None or r.info.end_time <= told * 1000 for r in runs)
+        return {run.info.run_name: run.info.status for run in runs}
+
+    assert statuses() == {"killed": "RUNNING", "ended": "FINISHED", "child": "RUNNING"}
+    if way == "resend":
+        assert resend(store).kept == []
+    else:
+        with Tracker(None, store, "exp") as tracker:
+            run = open_run(tracker)
+            wait_for(lambda: "RUNNING" not in [statuses()[n] for n in ("killed", "child")])
+            run.finish("KILLED", told)
+    wanted = {"killed": "KILLED", "ended": "FINISHED", "child": "KILLED"}
+    assert wanted.items() <= statuses().items()
+    # Started again, it goes on.
+    with Tracker(None, store, "exp") as tracker:
+        run = tracker.open_run("killed", "k", {}, {})
+        child = run.child("child", "c", {}, {})
+        assert tracker.flush()
+        assert fetch(tracker, child).info.status == "RUNNING"
+        assert fetch(tracker, child).data.metrics == {"seconds": 1}
+        run.finish("KILLED", told)
+
+
+def test_the_machine_is_measured_while_the_work_goes_on(tracker: Tracker) -> None:
+    run = open_run(tracker)
+    with system_metrics(run, seconds=0.05):
+        wait_for(lambda: tracker.flush() and "system/cpu_utilization_percentage" in
+                 fetch(tracker, run).data.metrics)  # fmt: skip
+    assert 0 < fetch(tracker, run).data.metrics["system/system_memory_usage_percentage"] < 100
+
+
+def test_the_data_sets_of_a_run_are_noted_once_and_not_copied(tracker: Tracker) -> None:
+    run = open_run(tracker)
+    sets = [
+        DataSet("creatures", split, f"digest-{split}", f"/store/data/k/{split}.jsonl", 7, 3)
+        for split in ("train", "test")
+    ]
+    for _ in range(2):
+        run.inputs(sets)
+        assert tracker.flush()
+    found = fetch(tracker, run).inputs.dataset_inputs
+    assert {(each.dataset.name, each.dataset.digest, each.tags[0].value) for each in found} == {
+        ("creatures train", "digest-train", "train"),
+        ("creatures test", "digest-test", "test"),
+    }
+    assert len(found) == 2
+    assert json.loads(found[0].dataset.profile) == {"num_rows": 7, "rationales": 3}
+
+
+def test_a_new_experiment_says_what_is_in_it(tracker: Tracker) -> None:
+    tags = tracker.client.get_experiment(tracker.experiment_id).tags
+    assert "knife.champion" in tags["mlflow.note.content"]
