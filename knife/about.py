@@ -62,9 +62,8 @@ def run_tags(plan: Plan) -> dict[str, str]:
     tags |= {"knife.data": ",".join(plan.data), "knife.data.source": config.data.source}
     place = "this process" if scale.launcher == "process" else scale.placement
     gpus = f", {scale.gpus_per_worker:g} GPUs each" if scale.gpus_per_worker else ""
-    tags["knife.scale"] = (
-        f"{_count(range(scale.workers), 'worker')} ({place}){gpus}, ZeRO {scale.zero_stage}, {scale.precision}"
-    )
+    workers = f"{_count(range(scale.workers), 'worker')} ({place}){gpus}"
+    tags["knife.scale"] = f"{workers}, ZeRO {scale.zero_stage}, {scale.precision}"
     return tags | _job_tags() | git_tags()
 
 

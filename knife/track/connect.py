@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import socket
 import sqlite3
 import threading
@@ -13,6 +14,7 @@ from ssl import SSLCertVerificationError
 from urllib.parse import quote
 
 import filelock
+import requests
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -27,6 +29,8 @@ from knife.track.address import Address, sqlite_path
 from knife.track.secrets import redact
 
 SECONDS = 10
+# The first of MLflow's versions that has logged models.
+OLDEST = 3
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 DATABASES = tuple(PORTS)
 # Whatever MLflow, its database driver or the network raise.
@@ -82,6 +86,7 @@ def connect(address: Address, store: Path, experiment: str) -> tuple[MlflowClien
         # Two processes that open one new SQLite file break each other's migrations.
         with filelock.FileLock(store / "mlflow.lock", timeout=60), one_try():
             _probe(uri)
+            _refuse_old(address)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             found = _experiment(client, experiment, _artifacts(uri, store))
     except filelock.Timeout as error:
@@ -159,6 +164,25 @@ def _probe(uri: str) -> None:
         with engine.connect():
             pass
         engine.dispose()
+
+
+def _refuse_old(address: Address) -> None:
+    """Refuse a server that has no logged models; one that hides its version may be anything.
+
+    Raises:
+        UserError: it is of a version before 3.
+    """
+    if not address.uri.startswith(("http:", "https:")):
+        return
+    answer = requests.get(f"{address.uri.rstrip('/')}/version", timeout=SECONDS)
+    found = re.match(r"(\d+)\.\d+", answer.text.strip()) if answer.ok else None
+    if found and int(found[1]) < OLDEST:
+        version = answer.text.strip()[:20]
+        raise UserError(
+            f"{address.where}: MLflow at {address.shown} is version {version}, but "
+            f"must be {OLDEST} or newer, which keeps students as models; update the server, or "
+            "leave track.uri null to record in the store"
+        )
 
 
 @contextmanager

@@ -92,7 +92,8 @@ def answering() -> Iterator[Callable[[int], str]]:
             self.send_response(int(self.path.split("/")[1]))
             self.send_header("Retry-After", "600")
             self.end_headers()
-            self.wfile.write(b"<html>no</html>")
+            old = self.path.endswith("/old/version")
+            self.wfile.write(b"2.22.1" if old else b"<html>no</html>")
 
         def log_message(self, *_: object) -> None: ...
 
@@ -120,6 +121,14 @@ def test_a_server_that_refuses_or_is_no_mlflow(
 ) -> None:
     fault = refused(answering(status), tmp_path)
     assert "correct the address or the credentials" in fault
+
+
+def test_a_server_of_a_version_without_models(
+    answering: Callable[[int], str], tmp_path: Path
+) -> None:
+    fault = refused(f"{answering(200)}/old", tmp_path)
+    assert fault.startswith("track.uri: MLflow at http://127.0.0.1")
+    assert "is version 2.22.1, but must be 3 or newer" in fault
 
 
 def test_a_name_that_no_host_has_is_no_outage() -> None:
