@@ -1,10 +1,10 @@
-"""A step of training while MLflow's server is away, to one while it is there; what is lost.
+"""What tracking costs of a step, with MLflow's server there and away; what is lost.
 
 python bench/tracking.py [rounds]
 
-Each round trains the 20 M model twice, in turn: once with a real `mlflow server` on this machine,
-once after kill -9 of it. A journal is followed and sent as in a run. Then the server is started
-again, `resend` (knife sync) sends what is left, and every point of every journal is compared.
+Each round trains the 20 M model three times, in turn: with no tracking at all, with a real `mlflow
+server` on this machine, and after kill -9 of it. A journal is followed and sent as in a run. Then
+the server is started again, `resend` (knife sync) sends what is left, and every point of every journal is compared.
 Processor time is that of the whole training process, its tracking threads included: on a machine
 that others use too it says more than the clock.
 """
@@ -20,6 +20,8 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,11 @@ from mlflow import MlflowClient
 from knife.data.tokens import Tokens
 from knife.method.backbone import load_backbone
 from knife.method.objective import Objective
+from knife.track.curves import Curves
 from knife.track.follow import Follower
+from knife.track.journal import Position, read_rows
 from knife.track.resend import resend
+from knife.track.system import system_metrics
 from knife.track.tracker import Tracker
 from knife.train.context import Context, PlainContext
 from knife.train.loop import train
@@ -71,31 +76,37 @@ def kill(server: "subprocess.Popen[bytes]") -> None:
 
 
 def step(
-    name: str, model: Path, tokens: list[Tokens], store: Path, uri: str, context: Context
+    name: str, model: Path, tokens: list[Tokens], store: Path, uri: str | None, context: Context
 ) -> tuple[float, float, float]:
-    """Seconds a step of a tracked training by its own journal, of processor time, and of that what
-    the threads of the tracker have used."""
+    """Seconds a step of a training by its own journal, of processor time, and of that what the
+    threads of the tracker have used; without a uri it is not tracked."""
     work = store / "student" / name
     work.mkdir(parents=True)
-    job = finetune_job(tokens)
-    with Tracker(uri, store, "bench") as tracker:
-        run = tracker.open_run(name, name, {}, {})
-        with Follower(store) as follower:
-            follower.follow("student", name, run)
-            objective, started = Objective(load_backbone(model)), time.process_time()
-            train(objective, job, work, context)
-            processor = (time.process_time() - started) / STEPS
-            tracking = sum(map(_processor_time, threading.enumerate()))
-        run.finish("FINISHED")
+    job, objective = finetune_job(tokens), Objective(load_backbone(model))
+    with _tracked(name, store, uri) if uri else nullcontext():
+        started = time.process_time()
+        train(objective, job, work, context)
+        processor = (time.process_time() - started) / STEPS
+        tracking = sum(map(_processor_time, threading.enumerate()))
     losses = [row for row in journal(work) if "loss" in row["metrics"]]
     first, last = losses[0], losses[-1]
     seconds = (last["time"] - first["time"]) / (last["step"] - first["step"])
     return seconds, processor, tracking / STEPS
 
 
+@contextmanager
+def _tracked(name: str, store: Path, uri: str) -> Iterator[None]:
+    with Tracker(uri, store, "bench") as tracker:
+        run = tracker.open_run(name, name, {}, {})
+        with system_metrics(run), Follower(store) as follower:
+            follower.follow("student", name, run)
+            yield
+        run.finish("FINISHED")
+
+
 def _processor_time(thread: threading.Thread) -> float:
     """What a thread of the tracker has used, in seconds; 0 for any other thread."""
-    if not thread.name.startswith(("knife-track", "knife-follow")):
+    if not thread.name.startswith(("knife-track", "knife-follow", "knife-system")):
         return 0.0
     assert thread.ident
     return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
@@ -114,13 +125,14 @@ def compare(store: Path, uri: str) -> tuple[int, int, int]:
         found = [
             (name, metric.step, metric.value)
             for name in run.data.metrics
+            if not name.startswith("system/")
             for metric in client.get_metric_history(run.info.run_id, name)
         ]
-        rows = journal(store / "student" / run.info.run_name)
+        rows, _ = read_rows(store / "student" / run.info.run_name / "journal.jsonl", Position())
         told = {
             (name, row["step"], value)
-            for row in rows
-            for name, value in (row["metrics"] | {"epoch": row["epoch"]}).items()
+            for row in Curves().rows(rows)
+            for name, value in row["metrics"].items()
         }
         total += len(told)
         lost += len(told - set(found))
@@ -140,33 +152,36 @@ def main() -> None:
             model_folder("20M", folder),
         )
         server = serve(folder, port)
-        ratios: list[tuple[float, float]] = []
+        ratios: list[tuple[float, float, float]] = []
         tracking: list[float] = []
         step("warm", model, tokens, store, uri, context)
         for number in range(rounds):
             # Now the one first and now the other: a machine drifts.
             seconds = {}
-            for way in ("there", "away") if number % 2 else ("away", "there"):
+            ways = ("none", "there", "away")
+            for way in ways if number % 2 else ways[::-1]:
                 if way == "away":
                     kill(server)
-                seconds[way] = step(f"{way}-{number}", model, tokens, store, uri, context)
+                told = None if way == "none" else uri
+                seconds[way] = step(f"{way}-{number}", model, tokens, store, told, context)
                 if way == "away":
                     server = serve(folder, port)
-            there, away = seconds["there"], seconds["away"]
-            ratios.append((away[0] / there[0], away[1] / there[1]))
+            none, there, away = (seconds[way] for way in ways)
+            ratios.append((there[0] / none[0], there[1] / none[1], away[0] / none[0]))
             tracking += [100 * there[2] / there[1], 100 * away[2] / away[1]]
             print(
-                f"round {number}: {1000 * there[0]:.1f} ms a step with the server, "
-                f"{1000 * away[0]:.1f} ms without, ratio {ratios[-1][0]:.3f}, "
-                f"of processor time {ratios[-1][1]:.3f}",
+                f"round {number}: {1000 * none[0]:.1f} ms a step without tracking, "
+                f"{1000 * there[0]:.1f} ms with it, {1000 * away[0]:.1f} ms with the server away; "
+                f"of processor time {1000 * none[1]:.1f} and {1000 * there[1]:.1f} ms",
                 flush=True,
             )
         unsent = resend(store).kept
         total, lost, more = compare(store, uri)
         kill(server)
-    for name, values in zip(("a step", "processor time"), zip(*ratios, strict=True), strict=True):
+    names = ("a step", "processor time", "a step with the server away")
+    for name, values in zip(names, zip(*ratios, strict=True), strict=True):
         print(
-            f"{name}, without to with the server: median {statistics.median(values):.3f}, "
+            f"{name}, tracked to not tracked: median {statistics.median(values):.3f}, "
             f"{min(values):.3f} to {max(values):.3f} in {rounds} rounds"
         )
     print(f"tracking's threads: at most {max(tracking):.2f} % of the processor time")

@@ -1,0 +1,103 @@
+"""A run of 100,000 points in MLflow: time to send it, and until its page shows the charts.
+
+python bench/tracking_points.py [points] [CHROMIUM]
+
+Ten metrics go through a tracker into SQLite. Then `knife ui` serves the store, and a headless
+Chromium opens the run's page of charts: the time is from asking for the page until it shows a chart
+for every metric (axes and lines drawn), the second time with the server warm.
+"""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import aiohttp
+from tracking import free_port
+
+from knife.track.tracker import Tracker
+
+METRICS = 10
+# How many of the page's charts have lines.
+DRAWN = "document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length"
+
+
+def send(store: Path, points: int) -> tuple[str, float]:
+    """Path of the run's page, and the seconds until MLflow has all points."""
+    with Tracker(None, store, "bench") as tracker:
+        run = tracker.open_run("points", "points", {}, {})
+        assert tracker.flush()
+        started = time.monotonic()
+        for number in range(METRICS):
+            name = f"metric_{number}"
+            rows = range(points // METRICS)
+            run.send([{"step": s, "time": 1e9 + s, "metrics": {name: s**0.5}} for s in rows])
+        assert tracker.flush()
+        seconds = time.monotonic() - started
+        run.finish("FINISHED")
+        return f"#/experiments/{tracker.experiment_id}/runs/{run.run_id}/model-metrics", seconds
+
+
+async def charts(port: int, url: str) -> float:
+    """Seconds until the page at `url` shows all charts, in the browser that listens at `port`."""
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}/json") as answer:
+            tabs = [tab for tab in await answer.json() if tab["type"] == "page"]
+        async with session.ws_connect(tabs[0]["webSocketDebuggerUrl"], max_msg_size=0) as tab:
+            started = time.monotonic()
+            await tab.send_json({"id": 1, "method": "Page.navigate", "params": {"url": url}})
+            ask = {"method": "Runtime.evaluate", "params": {"expression": DRAWN}}
+            for number in range(2, 10_000):
+                await tab.send_json(ask | {"id": number})
+                while (found := await tab.receive_json()).get("id") != number:
+                    pass
+                drawn = found.get("result", {}).get("result", {}).get("value", 0)
+                if drawn and drawn >= METRICS:
+                    return time.monotonic() - started
+                await asyncio.sleep(0.1)
+    raise TimeoutError(url)
+
+
+def wait_for(url: str) -> None:
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+
+
+def main() -> None:
+    points = int(sys.argv[1]) if sys.argv[1:] else 100_000
+    chromium = sys.argv[2] if sys.argv[2:] else shutil.which("chromium")
+    with tempfile.TemporaryDirectory() as name:
+        page, seconds = send(Path(name) / "store", points)
+        print(f"{points} points sent in {seconds:.1f} s", flush=True)
+        if chromium is None:
+            print("no Chromium: the page is not looked at")
+            return
+        port, debug = free_port(), free_port()
+        ui = [sys.executable, "-m", "knife", "ui", "--store", f"{name}/store", "--port", str(port)]
+        browse = [chromium, "--headless", "--no-sandbox", f"--remote-debugging-port={debug}"]
+        browse += [f"--user-data-dir={name}/chromium", "--window-size=1280,6000", "about:blank"]
+        with (
+            subprocess.Popen(ui, stderr=subprocess.DEVNULL) as server,
+            subprocess.Popen(browse, stderr=subprocess.DEVNULL) as browser,
+        ):
+            try:
+                wait_for(f"http://127.0.0.1:{port}/health")
+                wait_for(f"http://127.0.0.1:{debug}/json")
+                for words in ("first", "again"):
+                    url = f"http://127.0.0.1:{port}/?{words}{page}"
+                    print(f"page, {words}: {asyncio.run(charts(debug, url)):.1f} s", flush=True)
+            finally:
+                browser.terminate()
+                server.terminate()
+
+
+if __name__ == "__main__":
+    main()
