@@ -4,9 +4,9 @@ python bench/tracking.py [rounds]
 
 Each round trains the 20 M model three times, in turn: with no tracking at all, with a real `mlflow
 server` on this machine, and after kill -9 of it. A journal is followed and sent as in a run. Then
-the server is started again, `resend` (knife sync) sends what is left, and every point of every journal is compared.
-Processor time is that of the whole training process, its tracking threads included: on a machine
-that others use too it says more than the clock.
+the server is started again, `resend` (knife sync) sends what is left, and every point of every
+journal is compared. Processor time is that of the whole training process, its tracking threads
+included: on a machine that others use too it says more than the clock.
 """
 
 import json
