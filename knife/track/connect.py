@@ -45,6 +45,8 @@ _SETTINGS = threading.RLock()
 # An experiment that is made here says what is in it; whoever edits that is left alone.
 _ABOUT = {
     "knife.version": knife.__version__,
+    # Else the UI opens among the views for agents and traces.
+    "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": """Students that learn from rationales, compared with plain finetuning.
 
 - **Runs that fold**: a run has its verdict in its description, and nested runs for the teacher and
