@@ -71,6 +71,11 @@ class Tracker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind:
+            killed = issubclass(kind, KeyboardInterrupt)
+            for run in self._sender.runs:
+                if run.told_now and run.running:
+                    run.finish("KILLED" if killed else "FAILED")
         self.close()
 
     @property

@@ -527,3 +527,11 @@ def test_the_data_sets_of_a_run_are_noted_once_and_not_copied(tracker: Tracker) 
 def test_a_new_experiment_says_what_is_in_it(tracker: Tracker) -> None:
     tags = tracker.client.get_experiment(tracker.experiment_id).tags
     assert "knife.champion" in tags["mlflow.note.content"]
+
+
+def test_whatever_ends_the_work_leaves_no_run_running(store: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Tracker(None, store, "exp") as tracker:
+        run = open_run(tracker)
+        child = run.child("child", "c", {}, {})
+        raise KeyboardInterrupt
+    assert [fetch(tracker, each).info.status for each in (run, child)] == ["KILLED", "KILLED"]
