@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -529,9 +529,14 @@ def test_a_new_experiment_says_what_is_in_it(tracker: Tracker) -> None:
     assert "knife.champion" in tags["mlflow.note.content"]
 
 
-def test_whatever_ends_the_work_leaves_no_run_running(store: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Tracker(None, store, "exp") as tracker:
+def interrupted(store: Path) -> tuple[Tracker, list[TrackedRun]]:
+    with suppress(KeyboardInterrupt), Tracker(None, store, "exp") as tracker:
         run = open_run(tracker)
-        child = run.child("child", "c", {}, {})
+        runs = [run, run.child("child", "c", {}, {})]
         raise KeyboardInterrupt
-    assert [fetch(tracker, each).info.status for each in (run, child)] == ["KILLED", "KILLED"]
+    return tracker, runs
+
+
+def test_whatever_ends_the_work_leaves_no_run_running(store: Path) -> None:
+    tracker, runs = interrupted(store)
+    assert [fetch(tracker, each).info.status for each in runs] == ["KILLED", "KILLED"]
