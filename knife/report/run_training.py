@@ -73,7 +73,8 @@ def _trainings(run: RunData) -> dict[str, list[list[Row]]]:
             found[stage["label"]].append(journal)
     for member in run.members:
         journal = run.journal("student", member["student"])
-        if any(_curve(journal, name) for name in ("task_loss", "dev_accuracy")):
+        # A prompt is not trained, and has no curve.
+        if _curve(journal, "task_loss"):
             found[member["method"]].append(journal)
     return dict(found)
 
