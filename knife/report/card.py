@@ -25,7 +25,7 @@ WHAT: dict[Method, str] = {
     "question alone, while its hidden states at the question are drawn to those of a frozen "
     "teacher that also read a rationale",
     "finetune": "finetuned to answer from the question alone",
-    "teacher_init": "finetuned to answer from the question alone, from the weights of a teacher on "
+    "teacher_init": "finetuned to answer from the question alone, from the weights of a teacher "
     "that also read rationales (a baseline of " + _KNIFE + ")",
     "rationale_input": "finetuned to answer from question and rationale, and asked without "
     "rationales (a baseline of " + _KNIFE + ")",
