@@ -53,13 +53,13 @@ def labels(result: Result) -> list[str]:
 
 
 def contents(result: Result, *, but: str = "") -> dict[str, bytes]:
-    """Every file of the run's artifacts, but those of one kind."""
+    """Every file of the run's artifacts, but those of one kind; a card is of the last run."""
     store = store_of(result)
     found: dict[str, bytes] = {}
     for stage in result.plan.stages:
         if stage.kind != but:
             folder = store.path(stage.kind, stage.key)
-            paths = [path for path in folder.rglob("*") if path.is_file()]
+            paths = [p for p in folder.rglob("*") if p.is_file() and p.name != "README.md"]
             found |= {str(path.relative_to(store.root)): path.read_bytes() for path in paths}
     return found
 
