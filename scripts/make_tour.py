@@ -109,8 +109,6 @@ def pictures(done: Tour, commands: str) -> None:
     if commands.startswith("knife report"):
         (page,) = done.folder.glob("knife-store/runs/tour-*/report.html")
         take(browser, page.as_uri(), "tour-report.png", "1000,700")
-    if commands.startswith("knife ui"):
-        take(browser, "http://127.0.0.1:5000/#/experiments/1", "tour-mlflow.png", "1280,720")
 
 
 def take(browser: str, address: str, name: str, size: str) -> None:
