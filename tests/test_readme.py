@@ -37,6 +37,7 @@ def test_every_command_of_the_readme(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "mydata").mkdir()
     write_examples(tmp_path / "mydata" / "train.jsonl", creatures(World(train=40)).train)
     seen = []
