@@ -115,6 +115,7 @@ class Job:
         assert parent.data.params["student.batch_size"] == "20"
         assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
             "config.yaml",
+            "report.html",
             "verdict.json",
         }
         assert plan.teacher
@@ -140,7 +141,7 @@ class Job:
         (output,) = run.outputs.model_outputs
         (model,) = client.search_logged_models([run.info.experiment_id])
         assert (model.model_id, model.status) == (output.model_id, "READY")
-        weights = list(self.server.folder.rglob(f"{model.model_id}/artifacts/model.safetensors"))
+        weights = list(self.server.folder.rglob(f"{model.model_id}/**/model.safetensors"))
         own = store.path("student", student) / "model" / "model.safetensors"
         assert [path.read_bytes() for path in weights] == [own.read_bytes()]
 
