@@ -17,7 +17,7 @@ from knife.store import Store
 from knife.track.data_set import DataSet
 
 NOTE = "mlflow.note.content"
-_LIBRARIES = ("torch", "transformers", "deepspeed", "ray")
+LIBRARIES = ("torch", "transformers", "deepspeed", "ray")
 # Where MLflow records says nothing about the run.
 _HIDDEN = ("track", "store", "ablate")
 
@@ -57,7 +57,7 @@ def teacher_params(plan: Plan) -> dict[str, Any]:
 def run_tags(plan: Plan) -> dict[str, str]:
     """Tags of a run or a sweep: fingerprints, data, scale, job, versions."""
     config, scale = plan.config, plan.config.scale
-    tags = {f"knife.version.{name}": version(name) for name in _LIBRARIES}
+    tags = {f"knife.version.{name}": version(name) for name in LIBRARIES}
     tags |= {"knife.version": knife.__version__, "knife.fingerprint": plan.key}
     tags |= {"knife.data": ",".join(plan.data), "knife.data.source": config.data.source}
     place = "this process" if scale.launcher == "process" else scale.placement

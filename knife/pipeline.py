@@ -19,15 +19,15 @@ from knife.recording import (
     finish_done,
     follow,
     nested_runs,
-    read_predictions,
     record,
 )
-from knife.report.verdict import Ceiling, Verdict, verdict
+from knife.report.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.run_record import NAME, Record, plan_record
 from knife.store import Store, disk_faults, store_root
 from knife.track.secrets import redact_values
 from knife.train.checkpoint import write_json
 from knife.train.context import PlainContext
+from knife.train.predictions import read_predictions
 from knife.train.stage import Stage
 
 # MLflow and DeepSpeed take seconds to import, and whoever asks what is missing needs neither.
@@ -224,15 +224,14 @@ def conclude(plan: Plan, store: Store) -> Verdict:
     """The verdict, from the stored predictions alone."""
     rights: dict[str, dict[int, dict[str, bool]]] = {}
     for member in plan.members:
-        right = {row["id"]: row["right"] for row in read_predictions(store, member.evaluate)}
+        right = {row["id"]: row["right"] for row in read_predictions(store, member.evaluate.key)}
         rights.setdefault(member.method, {})[member.seed] = right
     ceiling = None
     if plan.ceiling:
         found = {name: accuracy(store, stage) for name, stage in plan.ceiling.items()}
         ceiling = Ceiling(found.get("with"), found["without"])
     settings = plan.config.compare
-    plain = "finetune" if "finetune" in rights else next(iter(rights))
-    return verdict(rights, settings.baseline or plain, ceiling, settings.margin)
+    return verdict(rights, baseline_of(settings.baseline, rights), ceiling, settings.margin)
 
 
 def publish_data(store: Store, key: str, plan: Plan) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from knife.about import (
     NOTE,
@@ -18,7 +18,7 @@ from knife.about import (
 from knife.plan import Member, Plan
 from knife.report.verdict import Verdict
 from knife.store import Store
-from knife.train.predictions import PREDICTIONS
+from knife.train.predictions import PREDICTIONS, read_predictions
 from knife.train.stage import EvaluateStage, Stage
 
 # MLflow takes seconds to import, and who only reads predictions needs none of it.
@@ -27,15 +27,9 @@ if TYPE_CHECKING:
     from knife.track.run import TrackedRun
 
 
-def read_predictions(store: Store, stage: EvaluateStage) -> list[dict[str, Any]]:
-    """The rows that an evaluation wrote, one an example."""
-    text = store.read(stage.kind, stage.key, PREDICTIONS)
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def accuracy(store: Store, stage: EvaluateStage) -> float:
     """Share of the test examples that an evaluation got right."""
-    rows = read_predictions(store, stage)
+    rows = read_predictions(store, stage.key)
     return sum(bool(row["right"]) for row in rows) / len(rows)
 
 

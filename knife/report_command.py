@@ -29,11 +29,10 @@ def write_report(target: str, store: str, out: Path | None) -> Path:
     path = out or folder / NAME
     if path.is_dir():
         path = path / NAME
+    if not path.parent.is_dir():
+        raise UserError(f"--out: there is no folder {path.parent}; make it first")
     with disk_faults(path.parent):
-        try:
-            return write_page(path, text)
-        except FileNotFoundError:
-            raise UserError(f"--out: there is no folder {path.parent}; make it first") from None
+        return write_page(path, text)
 
 
 def _find(target: str, address: str) -> tuple[Path, Store]:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import knife
-from knife.about import git_tags
+from knife.about import LIBRARIES, git_tags
 from knife.exits import Terminated
 from knife.plan import Plan, inputs
 from knife.track.secrets import redact
 from knife.train.checkpoint import write_json
 
 NAME = "run.json"
-_LIBRARIES = ("torch", "transformers", "deepspeed", "ray", "mlflow")
 
 
 class Record:
@@ -41,7 +40,7 @@ class Record:
             | about
             | {
                 "versions": {"knife": knife.__version__, "python": platform.python_version()}
-                | {name: version(name) for name in _LIBRARIES},
+                | {name: version(name) for name in (*LIBRARIES, "mlflow")},
                 "git": git_tags(),
                 "starts": [*before.get("starts", []), self._start],
             }

@@ -2,19 +2,19 @@
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from knife.config import RunConfig
+from knife.files import replacing
 from knife.pipeline import Display, make_stages, prepared, refuse_what_cannot_fit
 from knife.plan_scores import ScorePlan, plan_scores
-from knife.recording import read_predictions
 from knife.report.rationale_scores import RationaleScores, Scored, rationale_scores
 from knife.store import Store, disk_faults
 from knife.train.checkpoint import write_json
+from knife.train.predictions import read_predictions
 
 # Stored probabilities have six digits.
 _LEAST = 5e-7
@@ -87,7 +87,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
 
 def _rows(wanted: ScorePlan, store: Store) -> list[Scored]:
     def read(stage: Any) -> dict[str, dict[str, Any]]:
-        return {row["id"]: row for row in read_predictions(store, stage)}
+        return {row["id"]: row for row in read_predictions(store, stage.key)}
 
     def share_right(tables: list[dict[str, dict[str, Any]]]) -> dict[str, float]:
         return {name: fmean(table[name]["right"] for table in tables) for name in wanted.ids}
@@ -124,9 +124,5 @@ def _log_probability(row: dict[str, Any]) -> float:
 
 
 def _write_rows(path: Path, rows: list[Scored]) -> None:
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("w") as file:
+    with replacing(path) as unfinished, unfinished.open("w") as file:
         file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

@@ -44,6 +44,11 @@ class Difference:
     gained_ids: tuple[str, ...] = ()
     lost_ids: tuple[str, ...] = ()
 
+    @property
+    def p_corrected(self) -> float | None:
+        """The p value to show: after the correction, where there was one."""
+        return self.p if self.p_adjusted is None else self.p_adjusted
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:

@@ -35,6 +35,6 @@ def _cells(difference: Difference | None) -> list[str]:
     points, counts = f"{difference.points:+.1f}", f"{difference.gained} / {difference.lost}"
     if difference.low is None or difference.high is None:
         return [points, "", counts]
-    p = difference.p if difference.p_adjusted is None else difference.p_adjusted
+    p = difference.p_corrected
     interval = f"{points} ({difference.low:+.1f} to {difference.high:+.1f})"
     return [interval, "" if p is None else p_value(p), counts]

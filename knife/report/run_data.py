@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from knife.report.verdict import Ceiling, Verdict, verdict
+from knife.report.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.store import Store
 from knife.train.loop import TRAINED
-from knife.train.predictions import PREDICTIONS
+from knife.train.predictions import read_predictions
 
 Row = dict[str, Any]
 
@@ -63,8 +63,7 @@ class RunData:
         shares = {name: self._accuracy(key) for name, key in self.record["ceiling"].items()}
         ceiling = Ceiling(shares.get("with"), shares.get("without")) if shares else None
         compare = self.config["compare"]
-        plain = "finetune" if "finetune" in rights else next(iter(rights))
-        baseline = compare["baseline"] or plain
+        baseline = baseline_of(compare["baseline"], rights)
         seeds = set(rights.get(baseline, {}))
         if seeds:
             # The baseline shares a seed with every method that is compared.
@@ -95,8 +94,7 @@ class RunData:
         """An evaluation's rows; empty where it is not there, or not yet."""
         if not self.store.has("evaluate", key):
             return []
-        text = self.store.read("evaluate", key, PREDICTIONS)
-        return [json.loads(line) for line in text.splitlines()]
+        return read_predictions(self.store, key)
 
     def test_examples(self) -> dict[str, Row]:
         """The test split by id; empty where the store has it no longer."""
@@ -129,8 +127,7 @@ def trained(store: Store, kind: str, key: str) -> Row:
     return found
 
 
-def stage_seconds(store: Store, kind: str, key: str) -> float:
-    """How long a stage took; 0 where nobody knows."""
-    rows = journal(store, kind, key)
-    span = rows[-1]["time"] - rows[0]["time"] if rows else 0.0
-    return float(trained(store, kind, key).get("seconds") or span)
+def stage_seconds(journal: list[Row], trained: Row) -> float:
+    """How long a stage took, by its journal and by how its training ended; 0 where nobody knows."""
+    span = journal[-1]["time"] - journal[0]["time"] if journal else 0.0
+    return float(trained.get("seconds") or span)

@@ -1,8 +1,8 @@
 """The report of a run: one HTML file, made from the store alone."""
 
-import os
 from pathlib import Path
 
+from knife.files import replacing
 from knife.report import run_results, run_training
 from knife.report.page import page
 from knife.report.run_data import RunData
@@ -35,10 +35,6 @@ def write_run_report(folder: Path, store: Store) -> Path:
 
 def write_page(path: Path, text: str) -> Path:
     """Write a page; it is there whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
     return path

@@ -74,11 +74,11 @@ def _difference_cells(method: MethodVerdict) -> list[str]:
     found = method.difference
     if found is None:
         return [""] * 5
-    span = p = ""
-    if found.p is not None:
+    span = said = ""
+    if (p := found.p_corrected) is not None:
         span = f"{found.low:+.1f} to {found.high:+.1f}"
-        p = p_value(found.p if found.p_adjusted is None else found.p_adjusted)
-    return [f"{found.points:+.1f}", span, p, str(found.gained), str(found.lost)]
+        said = p_value(p)
+    return [f"{found.points:+.1f}", span, said, str(found.gained), str(found.lost)]
 
 
 def _accuracy_figure(verdict: Verdict) -> Markup:
@@ -148,7 +148,7 @@ def answers(run: RunData) -> Section:
     return Section(title, Markup("\n").join(parts))
 
 
-def _majority(run: RunData, method: str) -> dict[str, str]:
+def _majority(run: RunData, method: str) -> dict[str, Any]:
     """What most seeds of a method answer, by example id."""
     votes: dict[str, Counter[Any]] = {}
     for member in run.members:

@@ -164,7 +164,7 @@ def cost(run: RunData) -> Section:
             continue
         kind, key = stage["kind"], stage["key"]
         journal, trained = run.journal(kind, key), run.trained(kind, key)
-        seconds[key] = stage_seconds(run.store, kind, key)
+        seconds[key] = stage_seconds(journal, trained)
         speeds = [
             row["metrics"]["examples_per_second"]
             for row in journal

@@ -56,9 +56,9 @@ def sentence(verdict: Verdict) -> str:
         )
     side = "above" if difference.points > 0 else "below"
     start = f"{method.method} is {abs(difference.points):.1f} points {side} {verdict.baseline}"
-    if difference.p is None or difference.low is None or difference.high is None:
+    p = difference.p_corrected
+    if p is None or difference.low is None or difference.high is None:
         return f"{start} ({_counts(method)})."
-    p = difference.p if difference.p_adjusted is None else difference.p_adjusted
     chance = "" if p < SIGNIFICANT else ", which may be chance"
     low, high = difference.low, difference.high
     if difference.points < 0:
@@ -99,9 +99,9 @@ def difference_cells(difference: Difference | None) -> tuple[str, str, str]:
     if difference is None:
         return "", "", ""
     points, counts = f"{difference.points:+.1f}", f"{difference.gained}/{difference.lost}"
-    if difference.p is None:
+    p = difference.p_corrected
+    if p is None:
         return points, "", counts
-    p = difference.p if difference.p_adjusted is None else difference.p_adjusted
     return f"{points} ({difference.low:.1f} to {difference.high:.1f})", p_value(p), counts
 
 

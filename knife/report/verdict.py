@@ -1,5 +1,6 @@
 """From predictions to the verdict: accuracies, differences, and whether they may be chance."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +69,12 @@ class Verdict:
     def from_dict(values: dict[str, Any]) -> "Verdict":
         """Read what `to_dict` made, from JSON too."""
         return TypeAdapter(Verdict).validate_python(values)
+
+
+def baseline_of(wanted: str | None, methods: Iterable[str]) -> str:
+    """The method to compare with: the one that is wanted, or else finetune, or the first one."""
+    names = list(methods)
+    return wanted or ("finetune" if "finetune" in names else names[0])
 
 
 def verdict(

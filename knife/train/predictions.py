@@ -1,9 +1,11 @@
 """The stage that predicts: a teacher's or a student's answers on the test split."""
 
 import json
+from typing import Any
 
 from knife.data.preamble import saved_preamble
 from knife.method.objective import Objective
+from knife.store import Store
 from knife.train.evaluate import answer_split, measures, predictions
 from knife.train.journal import Journal
 from knife.train.model_settings import ModelSettings
@@ -11,6 +13,12 @@ from knife.train.place import Place, load_published
 from knife.train.stage import EvaluateStage
 
 PREDICTIONS = "predictions.jsonl"
+
+
+def read_predictions(store: Store, key: str) -> list[dict[str, Any]]:
+    """The rows that the evaluation of a key wrote, one an example."""
+    text = store.read("evaluate", key, PREDICTIONS)
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def evaluate_model(stage: EvaluateStage, place: Place) -> None:

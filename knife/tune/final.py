@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from knife.config import RunConfig, parse
+from knife.files import replacing
 from knife.overrides import merge
 from knife.track.secrets import redact
-from knife.tune.files import replacing
 from knife.tune.space import Point, Space, describe
 from knife.tune.study import ranked
 from knife.tune.trials import TrialRow

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from knife.files import replacing
 from knife.report import figures
 from knife.tune.curves import FRACTION, combinations, low_resource
-from knife.tune.files import replacing
 from knife.tune.labels import metric_label, shown
 from knife.tune.measured import Measured
 from knife.tune.space import Space

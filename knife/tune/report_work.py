@@ -6,7 +6,7 @@ import yaml
 from markupsafe import Markup
 
 from knife.report.page import Section, empty, facts, listing, paragraphs, table
-from knife.report.run_data import stage_seconds, trained
+from knife.report.run_data import journal, stage_seconds, trained
 from knife.report.run_training import duration, made_by, moment, starts
 from knife.tune.final import RECIPE
 from knife.tune.labels import metric_label
@@ -53,7 +53,7 @@ def _sharing(sweep: SweepData) -> Markup:
         return empty("No trial is known to have shared a teacher or its states.")
     rows, saved, unknown = [], 0.0, 0
     for (kind, key), numbers in sharing.items():
-        seconds = stage_seconds(sweep.store, kind, key)
+        seconds = stage_seconds(journal(sweep.store, kind, key), trained(sweep.store, kind, key))
         unknown += not seconds
         again = (len(numbers) - 1) * seconds
         saved += again

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from knife.tune.files import replacing
+from knife.files import replacing
 from knife.tune.space import Space
 from knife.tune.trials import State, TrialRow
 

@@ -14,8 +14,8 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from knife.files import replacing
 from knife.terminal import clock
-from knife.tune.files import replacing
 from knife.tune.labels import is_share, label, metric_label, short_keys, shown
 from knife.tune.space import Space
 from knife.tune.study import ranked

@@ -3,12 +3,12 @@
 import json
 import re
 import shutil
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_fixtures import Command, FinishedRun
+from page_text import section
 
 from knife.report.run_page import NAME, run_report
 from knife.store import Store
@@ -24,13 +24,6 @@ def folder(finished_run: FinishedRun, tmp_path: Path) -> Path:
 
 def report(folder: Path) -> str:
     return run_report(folder, Store(folder.parents[1], write=False))
-
-
-def section(html: str, title: str) -> str:
-    """The text of a section, without its tags; a space between."""
-    body = html.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0]
-    assert body, title
-    return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))).strip()
 
 
 def values(path: Path) -> dict[str, Any]:
