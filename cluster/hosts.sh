@@ -67,10 +67,15 @@ up() {
   [[ $number =~ ^[1-9][0-9]?$ ]] || fail "up N: N must be 1 to 99, but got '$number'"
   [[ ${#bridge} -le 12 ]] || fail "KNIFE_HOSTS: must be at most 9 letters, but got '$name'"
   [[ -z $(hosts) ]] || fail "there are hosts already: $(hosts | xargs); down removes them"
+  # Two clusters that come up at once shall not take the same subnet.
+  mkdir -p /etc/netns
+  exec 9</etc/netns
+  flock 9
   subnet=$(free_subnet)
   ip link add "$bridge" type bridge
   ip address add "$subnet.1/24" dev "$bridge"
   ip link set "$bridge" up
+  exec 9<&-
   for n in $(seq "$number"); do
     host="$name-$n"
     mkdir -p "/etc/netns/$host"

@@ -65,8 +65,19 @@ def model_folder(
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: of two processes, none is left alone with one at the end."""
-    longest = ("tests/tune/test_sweep.py", "tests/test_readme.py", "tests/pipeline", "tests/train")
-    items.sort(key=lambda item: not item.nodeid.startswith(longest))
+    longest = (
+        "tests/tune/test_sweep.py",
+        "tests/test_readme.py",
+        "tests/tune/test_sweep_faults.py",
+        "tests/faults/test_several_hosts.py",
+        "tests/pipeline",
+        "tests/train",
+    )
+
+    def place(item: pytest.Item) -> int:
+        return next((n for n, file in enumerate(longest) if item.nodeid.startswith(file)), 99)
+
+    items.sort(key=place)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from knife.config import RunConfig
 from knife.overrides import merge
 from knife.plan import plan_run
 from knife.store import Store
-from knife.train.stage import Stage
+from knife.train.stage import Stage, StudentStage
 
 SECONDS = 300
 
@@ -41,6 +42,12 @@ class Job:
         plan = plan_run(self.config)
         (member,) = plan.members
         return {stage.kind: stage for stage in plan.stages} | {"evaluate": member.evaluate}
+
+    @cached_property
+    def student(self) -> StudentStage:
+        """The student's stage, planned once: conditions ask for it many times a second."""
+        (member,) = plan_run(self.config).members
+        return member.student
 
     def start(self, **scale: Any) -> psutil.Popen:
         """Start the driver."""

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,9 @@ class Job:
         found: dict[str, Any] = json.loads(self.read(".out"))
         return found
 
+    @cached_property
     def student(self) -> StudentStage:
+        """The student's stage, planned once: conditions ask for it many times a second."""
         (member,) = plan_run(small_config(self.url, **CHANGES)).members
         return member.student
 
@@ -129,7 +131,7 @@ def job(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job
 
 
 def checkpoints(s3: S3, job: Job) -> list[str]:
-    return [n for n in s3.names(f"work/student-{job.student().key}") if "/part-" in n]
+    return [n for n in s3.names(f"work/student-{job.student.key}") if "/part-" in n]
 
 
 def test_a_host_that_is_lost_for_good_is_gone_on_from_the_bucket(
@@ -139,20 +141,20 @@ def test_a_host_that_is_lost_for_good_is_gone_on_from_the_bucket(
     job.wait_for(partial(checkpoints, s3, job))
     driver.kill()
     driver.wait()
-    assert not s3.names(f"student/{job.student().key}")
+    assert not s3.names(f"student/{job.student.key}")
     shutil.rmtree(job.folder / "first")
     killed_at = time.time()
     job.start("second")
     made = [stage["kind"] for stage in job.result()["made"]]
     assert made[0] == "student"
     store = Store(s3.url)
-    journal = store.read("student", job.student().key, "journal.jsonl").splitlines()
+    journal = store.read("student", job.student.key, "journal.jsonl").splitlines()
     rows = [json.loads(line) for line in journal]
     # Both tries have written it, each its own steps.
     assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
     assert rows[0]["time"] < killed_at < rows[-1]["time"]
     begun = json.loads(
-        s3.files.cat_file(f"{s3.url}/journals/student-{job.student().key}.jsonl").splitlines()[0]
+        s3.files.cat_file(f"{s3.url}/journals/student-{job.student.key}.jsonl").splitlines()[0]
     )
     assert rows[0] == begun
     same(store, in_peace)
@@ -211,7 +213,7 @@ def test_a_server_that_stays_away_ends_the_run_in_words(job: Job, s3: S3, in_pea
         s3.server.start()
     assert status == 1
     assert f"the bucket {s3.url} cannot be reached" in job.read(".err")
-    assert not s3.names(f"student/{job.student().key}")
+    assert not s3.names(f"student/{job.student.key}")
     job.start("first")
     job.result()
     same(Store(s3.url), in_peace)

@@ -21,9 +21,7 @@ from small_run import SMALL, wait_for
 
 from knife.config import parse
 from knife.overrides import merge
-from knife.plan import plan_run
 from knife.store import Store
-from knife.train.stage import StudentStage
 
 pytestmark = [pytest.mark.faults, needs_hosts]
 
@@ -66,19 +64,14 @@ def run(hosts: Hosts, tmp_path: Path) -> Iterator[HostsRun]:  # noqa: F811
     run.kill()
 
 
-def student(run: HostsRun) -> StudentStage:
-    (member,) = plan_run(run.config).members
-    return member.student
-
-
 def rows(run: HostsRun) -> list[dict[str, Any]]:
     """The student's journal so far."""
-    return run.rows(student(run))
+    return run.rows(run.student)
 
 
 def checkpoint_step(run: HostsRun) -> int:
     """The step of the newest checkpoint of the student; 0 without one."""
-    return max(run.checkpoint_steps(student(run)), default=0)
+    return max(run.checkpoint_steps(run.student), default=0)
 
 
 def train_until_checkpoint(run: HostsRun) -> dict[int, list[psutil.Process]]:
@@ -87,7 +80,7 @@ def train_until_checkpoint(run: HostsRun) -> dict[int, list[psutil.Process]]:
     run.wait_for(lambda: checkpoint_step(run))
     # With an elastic range it may begin before Ray knows the last of the hosts, and grow.
     full = [1] * run.config.scale.workers
-    run.wait_for(lambda: list(map(len, run.hosts.workers().values())) == full, pause=0.1)
+    run.wait_for(lambda: list(map(len, run.hosts.workers().values())) == full, pause=0.2)
     return run.hosts.workers()
 
 
@@ -172,7 +165,7 @@ def test_a_network_that_is_cut_for_30_seconds_is_waited_for(
     run.result()
     assert [row["time"] for row in rows(run)][: len(silent)] == silent
     # From the first step to the last by the same workers.
-    shares = json.loads((run.store / "student" / student(run).key / "workers.json").read_text())
+    shares = json.loads((run.store / "student" / run.student.key / "workers.json").read_text())
     assert sum(share["examples"] for share in shares) == 300 * CHANGES["student"]["epochs"]
     run.same_as(in_peace)
 
@@ -201,7 +194,7 @@ def test_a_job_that_is_started_again_after_its_driver_was_killed_goes_on(
     killed_at = time.time()
     run.drivers[-1].wait()
     # Ray's workers notice within seconds that their driver has gone; until then they work on.
-    wait_for(lambda: not run.hosts.workers(), SECONDS, pause=0.1)
+    wait_for(lambda: not run.hosts.workers(), SECONDS, pause=0.2)
     gone_at, step = time.time(), checkpoint_step(run)
     run.start()
     seconds = trains_again(run, gone_at, step) + gone_at - killed_at
