@@ -8,7 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from knife.errors import UserError
@@ -47,9 +47,10 @@ def exits(interrupted: str = "") -> Iterator[None]:
 
 
 def say(*lines: str) -> None:
-    """Lines for people, on stderr: stdout is for results."""
-    for line in lines:
-        print(line, file=sys.stderr, flush=True)
+    """Lines for people, on stderr: stdout is for results. A reader that has gone stops nothing."""
+    with suppress(OSError):
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

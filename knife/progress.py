@@ -1,6 +1,7 @@
 """How far a run is: its stages one after the other, what each came to, and the time left."""
 
 import json
+import threading
 import time
 from contextlib import suppress
 
@@ -13,6 +14,8 @@ from knife.train.stage import EvaluateStage, Stage, StatesStage, StudentStage, T
 
 # To ask a bucket is a request.
 _ASK_SECONDS = 2.0
+# A store that stutters, an artifact that somebody removes: no reason to stop who shows progress.
+_UNREADABLE = (OSError, UserError, ValueError, LookupError)
 
 
 class Progress:
@@ -25,13 +28,14 @@ class Progress:
         stages: those that are made, in order.
         number: how many of them are done; the stage under way is the next one.
         row: the newest row of the stage under way; None while it has none.
-        total: units of the stage under way.
+        lock: held by `look`; whoever tells from another thread holds it too.
     """
 
     def __init__(self, stages: list[Stage], plan: Plan) -> None:
         self.stages = stages
         self.number = 0
         self.row: Row | None = None
+        self.lock = threading.RLock()
         self._store = Store(plan.config.store, write=False)
         self._ask_at = 0.0
         self._workers = plan.config.scale.workers
@@ -63,6 +67,10 @@ class Progress:
 
     def look(self, newest: dict[tuple[str, str], Row], *, last: bool = False) -> list[Stage]:
         """Take in the newest rows by stage; returns the stages done since the last look."""
+        with self.lock:
+            return self._look(newest, last)
+
+    def _look(self, newest: dict[tuple[str, str], Row], last: bool) -> list[Stage]:
         if last:
             self._ask_at = 0.0
         done = []
@@ -96,6 +104,12 @@ class Progress:
 
     def result(self, stage: Stage) -> str:
         """What a stage that is done came to, in a few words."""
+        try:
+            return self._result(stage)
+        except _UNREADABLE:
+            return "its result cannot be read now"
+
+    def _result(self, stage: Stage) -> str:
         if _trains(stage):
             trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
             accuracy = f"dev {100 * trained['dev_accuracy']:.1f} %"
@@ -114,7 +128,7 @@ class Progress:
             return False
         done = False
         # Whoever makes the stage says what is wrong with the store.
-        with suppress(OSError, UserError):
+        with suppress(*_UNREADABLE):
             done = self._store.has(stage.kind, stage.key)
         if not done:
             self._ask_at = time.monotonic() + _ASK_SECONDS
@@ -122,9 +136,10 @@ class Progress:
 
     def _seconds(self, stage: Stage) -> float:
         """How long a stage that is done took."""
-        if _trains(stage):
-            trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
-            return float(trained["seconds"])
+        with suppress(*_UNREADABLE):
+            if _trains(stage):
+                trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
+                return float(trained["seconds"])
         return time.monotonic() - self._since
 
     def _pace(self) -> float | None:

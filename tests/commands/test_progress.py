@@ -61,6 +61,15 @@ def test_results_are_what_the_verdict_says(plan: Plan, finished_run: FinishedRun
     assert said["teacher states"] == "0.2 MiB"
 
 
+def test_a_result_that_cannot_be_read_stops_nothing(plan: Plan, finished_run: FinishedRun) -> None:
+    teacher = plan.stages[0]
+    finish(teacher, finished_run, plan)
+    (Path(plan.config.store) / "teacher" / teacher.key / "trained.json").unlink()
+    progress = Progress(plan.stages, plan)
+    assert progress.look({}) == [teacher]
+    assert progress.result(teacher) == "its result cannot be read now"
+
+
 def test_units_and_time_left_of_a_training(plan: Plan) -> None:
     progress = Progress(plan.stages, plan)
     assert progress.stage

@@ -21,6 +21,7 @@ from small_run import wait_for
 
 from knife.config import read
 from knife.display import display
+from knife.exits import say
 from knife.plan import plan_run
 from knife.terminal import can_draw, drawn, progress_console
 from knife.track.follow import Follower
@@ -128,6 +129,7 @@ def test_a_reader_that_has_gone_stops_nothing(
         stage = plan.stages[0]
         source = finished_run.store / stage.kind / stage.key
         shutil.copytree(source, Path(plan.config.store) / stage.kind / stage.key)
+    say("last words")
     monkeypatch.undo()
     with pytest.raises(BrokenPipeError):
         broken.close()
