@@ -22,9 +22,11 @@ from knife.train.stage import Stage
 from knife.tune.about import SweepAbout
 from knife.tune.recording import SweepRecord
 from knife.tune.standing import AtWork, Standing, score_words
+from knife.tune.study import best
 from knife.tune.sweep_plan import SweepPlan
 from knife.tune.trial import SCORE, Task, config_of, point_of, trial_stages
 from knife.tune.trials import State, TrialRow
+from knife.words import counted
 
 # Seconds between two lines on how a sweep stands, where nothing is drawn.
 STANDING_SECONDS = 60.0
@@ -80,8 +82,8 @@ class Board:
 
     def __enter__(self) -> Self:
         self.say(
-            f"{self.plan.trials} trials, {self.slots} at a time, "
-            f"{len(self.plan.teachers)} distinct teachers; starting …",
+            f"{counted(self.plan.trials, 'trial')}, {self.slots} at a time, "
+            f"{counted(len(self.plan.teachers), 'distinct teacher')}; starting …",
             *self.links,
         )
         if can_draw(self.console):
@@ -97,6 +99,10 @@ class Board:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.rest()
+
+    def rest(self) -> None:
+        """Draw no more, so that somebody else can."""
         self._drawn.close()
 
     def step(self, name: str, params: list[dict[str, Any]]) -> "_Step":
@@ -107,12 +113,19 @@ class Board:
 
     def all_ended(self, rows: Sequence[TrialRow]) -> None:
         """The search's trials as they have ended, those of earlier starts included."""
+        self.judge(rows)
         for row in rows:
             seeds = list(row.scores) or None
             if row.number not in self._told:
                 params = {"point": row.point, "seeds": seeds}
                 self.tell(row.number, params, self.planned(params))
             self.record.ended(row)
+
+    def judge(self, rows: Sequence[TrialRow]) -> None:
+        """Find the best among trials of the search."""
+        if found := best(self.plan.space, rows):
+            assert found.score is not None
+            self.best = found.number, found.score
 
     def tell(self, number: int, params: dict[str, Any], plan: Plan | None) -> None:
         """Let MLflow know of a trial, or of more seeds of it."""
@@ -161,9 +174,11 @@ class _Step:
     standing: Standing
     said: float = field(default_factory=time.monotonic)
 
-    def resumed(self, done: int) -> None:
-        """So many trials have ended at an earlier start."""
-        self.standing.before = done
+    def resumed(self, rows: list[TrialRow]) -> None:
+        """These trials have ended at an earlier start."""
+        self.standing.before = len(rows)
+        if self.standing.name == "search":
+            self.board.judge(rows)
 
     def started(self, number: int, params: dict[str, Any]) -> None:
         """A trial starts, or starts again."""
@@ -223,8 +238,8 @@ class _Step:
         if board.best:
             number, score = board.best
             lines.append(f"best {score_words(board.plan.space, score)}, trial {number}")
-        if times := board.reused:
-            lines.append(f"teacher states reused {times} time{'s'[: times > 1]}")
+        if board.reused:
+            lines.append(f"teacher states reused {counted(board.reused, 'time')}")
         return [*lines, *filter(None, [self.standing.left(board.plan.space.sweep)])]
 
     def _stand(self) -> None:

@@ -36,8 +36,8 @@ _SNAPSHOT_SECONDS = "2"
 class Listener(Protocol):
     """Who wants to know of trials while they run; called from one thread."""
 
-    def resumed(self, done: int) -> None:
-        """The experiment goes on; so many of its trials have ended before."""
+    def resumed(self, rows: list[TrialRow]) -> None:
+        """The experiment goes on; these of its trials have ended before."""
 
     def started(self, number: int, params: dict[str, Any]) -> None:
         """A trial starts, or starts again."""
@@ -166,7 +166,7 @@ class Phase:
         trainable = self._trainable()
         tuner = self._restored(trainable, searcher)
         if tuner:
-            listener.resumed(sum(map(self._has_ended, tuner.get_results())))
+            listener.resumed(self._rows(filter(self._has_ended, tuner.get_results())))
         else:
             tuner = tune.Tuner(
                 trainable,

@@ -1,6 +1,7 @@
 """kill -9 of the driver and of a trial's worker in each step: the sweep ends as one in peace."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -251,6 +252,11 @@ def test_a_killed_driver_counts_no_trial_twice_and_judges_as_before(
     assert [row["number"] for row in rows] == [1, 2, 3, 4, 5, 6]
     plan = job.plan()
     assert [row["point"] for row in rows] == plan.points
+    # A trial is called the best so far by what had finished before the kill, too.
+    scores = {row["number"]: row["score"] for row in rows}
+    known = [row["score"] for row in rows if before.keys() & set(row["students"].values())]
+    for number in re.findall(r"trial (\d+): .*, the best so far ", job.output("err")):
+        assert scores[int(number)] < min(known)
     # Who was pruned stays so, and was not trained again; who had finished neither.
     ended = {number for number, row in enumerate(rows, 1) if row["state"] == "pruned"}
     assert {int(key.partition("-")[0]) for key in out} <= ended
