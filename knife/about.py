@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from collections.abc import Sized
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +14,7 @@ from knife.report.markdown import verdict_markdown
 from knife.report.verdict import Verdict
 from knife.store import Store
 from knife.track.data_set import DataSet
+from knife.words import counted
 
 NOTE = "mlflow.note.content"
 LIBRARIES = ("torch", "transformers", "deepspeed", "ray")
@@ -62,7 +62,7 @@ def run_tags(plan: Plan) -> dict[str, str]:
     tags |= {"knife.data": ",".join(plan.data), "knife.data.source": config.data.source}
     place = "this process" if scale.launcher == "process" else scale.placement
     gpus = f", {scale.gpus_per_worker:g} GPUs each" if scale.gpus_per_worker else ""
-    workers = f"{_count(range(scale.workers), 'worker')} ({place}){gpus}"
+    workers = f"{counted(scale.workers, 'worker')} ({place}){gpus}"
     tags["knife.scale"] = f"{workers}, ZeRO {scale.zero_stage}, {scale.precision}"
     return tags | _job_tags() | git_tags()
 
@@ -74,7 +74,7 @@ def hosts_tag(plan: Plan, store: Store) -> dict[str, str]:
         if "workers.json" in (store.manifest("student", member.student.key) or {})["files"]:
             rows = json.loads(store.read("student", member.student.key, "workers.json"))
             hosts = {row["host"] for row in rows}
-            found[f"{_count(rows, 'worker')} on {_count(hosts, 'host')}"] = 1
+            found[f"{counted(len(rows), 'worker')} on {counted(len(hosts), 'host')}"] = 1
     return {"knife.cluster": "; ".join(found)} if found else {}
 
 
@@ -109,10 +109,6 @@ def ended_note(verdict: Verdict, best: str, registered: str | None) -> str:
     use = f"Student to use, by its accuracy on dev: **{best}**"
     use += f", `models:/{registered}@champion`." if registered else "."
     return f"{verdict_markdown(verdict)}\n\n{use}"
-
-
-def _count(things: Sized, word: str) -> str:
-    return f"{len(things)} {word}{'s'[: len(things) != 1]}"
 
 
 def _job_tags() -> dict[str, str]:

@@ -15,6 +15,7 @@ from knife.terminal import LINE_SECONDS, bar, can_draw, clock, drawn, progress_c
 from knife.track.follow import Follower
 from knife.track.journal import Row
 from knife.train.stage import Stage
+from knife.words import counted
 
 LOOK_SECONDS = 0.25
 
@@ -31,9 +32,10 @@ def display(
     progress = Progress(stages, plan)
     console = progress_console()
     scale = plan.config.scale
-    place = f"{scale.workers} Ray worker{'s'[: scale.workers > 1]}"
+    place = counted(scale.workers, "Ray worker")
     place = "this process" if scale.launcher == "process" else place
-    say_line(console, f"{len(stages)} of {len(plan.stages)} stages to make, in {place}; starting …")
+    share = f"{len(stages)} of {counted(len(plan.stages), 'stage')}"
+    say_line(console, f"{share} to make, in {place}; starting …")
     show = _live if can_draw(console) else _lines
     with show(progress, _News(follower, links), console):
         yield
@@ -66,8 +68,13 @@ def _live(progress: Progress, news: _News, console: Console) -> Iterator[None]:
         place = f"[dim]{number}/{len(progress.stages)}[/dim]"
         console.print(f"[green]✓[/green] {place} {stage.label}: {progress.result(stage)}")
 
+    def drawing() -> list[Text]:
+        # Another thread looks.
+        with progress.lock:
+            return _drawing(progress, spinner, console)
+
     with (
-        drawn(console, lambda: _drawing(progress, spinner, console)),
+        drawn(console, drawing),
         _looking(progress, news, console, ticked, lambda: None),
     ):
         yield

@@ -133,7 +133,8 @@ def run(config: RunConfig, display: Display) -> Result:
         UserError: where config, data, models, store or cluster are at fault.
     """
     from knife.cards import write_cards
-    from knife.report.run_page import write_run_report
+    from knife.report.run_page import NAME as REPORT
+    from knife.report.run_page import run_report, write_or_warn
     from knife.track.follow import Follower
     from knife.track.tracker import Tracker
 
@@ -171,9 +172,12 @@ def run(config: RunConfig, display: Display) -> Result:
                 write_json(folder / "verdict.json", found.to_dict())
                 write_cards(plan, store, found, anew=bool(missing))
                 kept.end("finished")
-                write_run_report(folder, store)
+                report = [folder / REPORT]
+                # It has nothing to tell of a start that had nothing to do.
+                if not (kept.idle and report[0].is_file()):
+                    report = write_or_warn(folder, lambda: run_report(folder, store))
                 store.keep(folder)
-                record(plan, store, found, parent, runs, folder)
+                record(plan, store, found, parent, runs, [folder / "verdict.json", *report])
         unsent = tracker.unsent()
     tracking = (tracker.uri, parent.run_id)
     return Result(plan, missing, found, store, folder, tracking, unsent, links)

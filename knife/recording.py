@@ -72,11 +72,12 @@ def record(
     verdict: Verdict,
     parent: TrackedRun,
     runs: dict[str, TrackedRun],
-    folder: Path,
+    files: list[Path],
 ) -> None:
-    """Hand on the verdict, predictions and students; MLflow has each once however often told."""
-    parent.artifact(folder / "verdict.json")
-    parent.artifact(folder / "report.html")
+    """Hand on the verdict, the files that show it, predictions and students; MLflow has each once
+    however often told."""
+    for path in files:
+        parent.artifact(path)
     parent.log_summary(verdict_metrics(verdict))
     for member in plan.members:
         run = runs[_name(member)]

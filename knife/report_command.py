@@ -1,10 +1,13 @@
 """`knife report`: the page of a run or a sweep, of now or of the past."""
 
+import json
 from pathlib import Path
 
 from knife.errors import UserError, nearest
 from knife.report.run_page import NAME, run_report, write_page
+from knife.run_record import NAME as RUN
 from knife.store import Store, disk_faults
+from knife.tune.about import ABOUT
 
 _KINDS = ("runs", "sweeps")
 _MOST_LISTED = 10
@@ -44,7 +47,7 @@ def _find(target: str, address: str) -> tuple[Path, Store]:
     folders = _folders(store)
     named = [f for f in folders if f.name == target or _name(f) == target]
     if named:
-        return named[-1], store
+        return max(named, key=lambda folder: _last_start(folder, store)), store
     if not folders:
         raise UserError(
             f"TARGET: the store {store.address} has no run and no sweep; give another by --store"
@@ -65,6 +68,15 @@ def _folders(store: Store) -> list[Path]:
                 (store.root / kind / name).mkdir(parents=True, exist_ok=True)
     found = [folder for kind in _KINDS for folder in (store.root / kind).glob("*/")]
     return sorted(found, key=lambda folder: folder.stat().st_mtime)
+
+
+def _last_start(folder: Path, store: Store) -> float:
+    """When a run or a sweep was at work last. To write a page into its folder is no work."""
+    store.recall(folder)
+    for record in (folder / RUN, folder / ABOUT):
+        if record.is_file() and (starts := json.loads(record.read_text()).get("starts")):
+            return float(starts[-1]["time"])
+    return folder.stat().st_mtime
 
 
 def _name(folder: Path) -> str:

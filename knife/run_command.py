@@ -33,7 +33,7 @@ def last_words(result: Result, *, quiet: bool = False) -> list[str]:
     lines = [*(f"note: {note}" for note in result.plan.notes), *warnings]
     if not result.made:
         lines.append("everything was in the store: nothing was trained again")
-    lines.append(f"verdict and config: {result.folder}")
+    lines.append(f"verdict, config and report: {result.folder}")
     student = result.plan.members[-1].student
     lines.append(f"a student's answers: knife predict {store}/student/{student.key} FILE")
     return [*lines, *result.links]

@@ -22,12 +22,21 @@ NAME = "run.json"
 
 
 class Record:
-    """The record in a run's or a sweep's folder, whole at every moment."""
+    """The record in a run's or a sweep's folder, whole at every moment.
 
-    def __init__(self, path: Path, about: dict[str, Any], made: list[str]) -> None:
-        """Note a start that will make the stages of these keys, and what it is `about`."""
+    Attributes:
+        values: all that it says.
+        idle: whether this start has nothing to do where the one before it has finished. Then
+            nothing is noted: commands and versions are those of the starts that made the results.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any], made: list[str] | None) -> None:
+        """Note a start that will make the stages of these keys (None: it is not known which), and
+        what it is `about`."""
         self._path = path
         before = json.loads(path.read_text()) if path.is_file() else {}
+        starts = before.get("starts", [])
+        self.idle = made == [] and bool(starts) and starts[-1]["status"] == "finished"
         self._start = {
             "command": redact(_command()),
             "time": time.time(),
@@ -42,14 +51,15 @@ class Record:
                 "versions": {"knife": knife.__version__, "python": platform.python_version()}
                 | {name: version(name) for name in (*LIBRARIES, "mlflow")},
                 "git": git_tags(),
-                "starts": [*before.get("starts", []), self._start],
+                "starts": [*starts, self._start],
             }
         )
         self.write()
 
     def write(self) -> None:
         """Keep what was changed in `values`."""
-        write_json(self._path, self.values)
+        if not self.idle:
+            write_json(self._path, self.values)
 
     def end(self, status: str) -> None:
         """Note how the start ended; one that was killed outright notes nothing more."""

@@ -57,6 +57,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
     Raises:
         UserError: as `plan_scores` does, or where memory, disk or cluster are at fault.
     """
+    from knife.report.run_page import run_report, write_or_warn
     from knife.track.follow import Follower
 
     wanted = plan_scores(config)
@@ -81,6 +82,8 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
         folder.mkdir(parents=True, exist_ok=True)
         _write_rows(folder / "rationale_scores.jsonl", rows)
         write_json(folder / "rationale_scores.json", found.to_dict())
+        if (folder / "verdict.json").is_file():
+            write_or_warn(folder, lambda: run_report(folder, store))
         store.keep(folder)
     return ScoreResult(found, rows, folder, [stage.label for stage in missing], notes)
 

@@ -9,6 +9,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from knife.words import counted
+
 LINE_SECONDS = 10.0
 _BAR = 20
 
@@ -60,7 +62,8 @@ def drawn(console: Console, lines: Callable[[], list[Text]]) -> Iterator[None]:
         for line in found:
             line.no_wrap, line.overflow = True, "ellipsis"
         if len(found) > room:
-            found[room - 1 :] = [Text(f"  … and {len(found) - room + 1} more lines", style="dim")]
+            more = counted(len(found) - room + 1, "more line")
+            found[room - 1 :] = [Text(f"  … and {more}", style="dim")]
         return Group(*found)
 
     with Live(console=console, get_renderable=shown, refresh_per_second=4, transient=True):

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,13 @@ def test_a_config_may_be_a_mapping(finished_run: FinishedRun, tmp_path: Path) ->
     values = json.loads(config.read_text())
     result = run(values, store=finished_run.store)
     assert result.made == []
-    (start, *_, last) = json.loads((result.folder / "run.json").read_text())["starts"]
+    (start,) = json.loads((result.folder / "run.json").read_text())["starts"]
     assert start["command"].startswith("knife run ")
-    assert last["command"].startswith("python ")
+    store = shutil.copytree(finished_run.store, tmp_path / "store")
+    result = run(values | {"name": "other"}, store=store)
+    assert result.made == []
+    (start,) = json.loads((result.folder / "run.json").read_text())["starts"]
+    assert start["command"].startswith("python ")
 
 
 def test_examples_in_memory_are_those_of_a_file(finished_run: FinishedRun) -> None:

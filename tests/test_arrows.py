@@ -41,7 +41,7 @@ ROWS = [
     {"config"},
     {"overrides"},
     {"ablations"},
-    {"errors", "files"},
+    {"errors", "files", "words"},
 ]
 FILES = sorted(HOUSE.rglob("*.py"))
 NAMES = [str(path.relative_to(HOUSE)) for path in FILES]

@@ -17,6 +17,7 @@ from knife.families import Family
 from knife.method.model_source import EMBEDDED, ModelSource
 from knife.report.table import difference_cells, percent, sentence
 from knife.report.verdict import MethodVerdict, Verdict
+from knife.words import counted
 
 _TEMPLATE = Path(__file__).with_name("card.md")
 _KNIFE = "[arXiv 2212.09721](https://arxiv.org/abs/2212.09721)"
@@ -191,12 +192,12 @@ def _results(facts: Facts, measure: str) -> list[str]:
 
 
 def _method_row(each: MethodVerdict, facts: Facts) -> list[str]:
-    span = "one seed"
+    span = "no spread"
     if each.low is not None and each.high is not None:
         span = f"{percent(each.low)} to {percent(each.high)}"
     points, p, _ = difference_cells(each.difference)
     name = f"**{each.method}**" if each.method == facts.method else each.method
-    seeds = f"{each.seeds} seed{'s'[: each.seeds > 1]}"
+    seeds = counted(each.seeds, "seed")
     return [f"{name}, {seeds}", f"{percent(each.accuracy)} ({span})", points, p]
 
 

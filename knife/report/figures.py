@@ -25,6 +25,8 @@ SETTINGS = {
     "svg.hashsalt": "knife",
     "font.family": "sans-serif",
     "font.size": 9,
+    # A value may have dollar signs.
+    "text.parse_math": False,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.titlesize": 9,

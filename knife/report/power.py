@@ -13,6 +13,8 @@ finetune, a pretrained encoder on CoS-E (3 seeds, 950 questions): a quarter of t
 import math
 from statistics import NormalDist
 
+from knife.words import counted
+
 # Variance of a difference (-1, 0 or 1) over examples, over seeds, and of the rest.
 EXAMPLES, SEEDS, REST = 0.115, 0.018**2, 0.138
 _MOST_SEEDS, _MOST_EXAMPLES = 20, 100_000
@@ -54,7 +56,7 @@ def design_note(seeds: int, examples: int, wanted: float | None) -> list[str]:
     """What the test split and the seeds of a run can show; and if that is less than the wanted
     difference in points, what would."""
     found = detectable(seeds, examples)
-    said = f"{seeds} seed{'s'[: seeds > 1]} and {examples:,} test examples"
+    said = f"{counted(seeds, 'seed')} and {examples:,} test examples"
     if wanted is None:
         return [f"{said} show differences of about {found:.1f} points or more (power 80 %)"]
     if found <= wanted:
@@ -63,7 +65,7 @@ def design_note(seeds: int, examples: int, wanted: float | None) -> list[str]:
     advice = "no reasonable number of seeds and examples does"
     if more:
         count, rows = more
-        advice = f"{count} seed{'s'[: count > 1]} and {rows:,} test examples would"
+        advice = f"{counted(count, 'seed')} and {rows:,} test examples would"
     return [
         f"compare.difference: {said} show differences of about {found:.1f} points or more (power "
         f"80 %), not {wanted:g}; {advice}"

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from knife.report.rationale_scores import THIRDS, RationaleScores
+from knife.words import counted
 
 
 def render(scores: RationaleScores) -> Group:
@@ -31,7 +32,7 @@ def render(scores: RationaleScores) -> Group:
 
 
 def _below(scores: RationaleScores) -> list[str]:
-    seeds = f"{scores.seeds} seed{'s'[: scores.seeds > 1]}"
+    seeds = counted(scores.seeds, "seed")
     lines = [f"{scores.examples} test examples with a rationale, {seeds}."]
     for found in scores.relations:
         thirds = zip(THIRDS, found.thirds, strict=False)

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from knife.errors import UserError
 from knife.report.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.store import Store
 from knife.train.loop import TRAINED
@@ -33,13 +34,20 @@ class RunData:
 
     @staticmethod
     def read(folder: Path, store: Store) -> "RunData":
-        """Read a run's folder."""
+        """Read a run's folder.
+
+        Raises:
+            UserError: its config is gone, or was never written.
+        """
         store.recall(folder)
+        config = folder / "config.json"
+        if not config.is_file():
+            raise UserError(f"{folder} has no {config.name}; the same `knife run` again writes it")
         record = folder / "run.json"
         return RunData(
             folder,
             store,
-            json.loads((folder / "config.json").read_text()),
+            json.loads(config.read_text()),
             json.loads(record.read_text()) if record.is_file() else {},
         )
 
@@ -110,19 +118,30 @@ class RunData:
 
 
 def journal(store: Store, kind: str, key: str) -> list[Row]:
-    """A stage's journal, also while it is made; empty where it is gone."""
+    """A stage's journal, also while it is made; empty where it is gone. Damaged lines are left
+    out."""
     for path in store.journals(kind, key):
         if path.is_file():
-            lines = path.read_text().splitlines(keepends=True)
-            return [json.loads(line) for line in lines if line.endswith("\n")]
+            lines = path.read_bytes().splitlines(keepends=True)
+            rows = [_row(line) for line in lines if line.endswith(b"\n")]
+            return [row for row in rows if {"step", "time", "metrics"} <= row.keys()]
     return []
 
 
+def _row(line: bytes) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
 def trained(store: Store, kind: str, key: str) -> Row:
-    """How a training ended: steps, kept step, dev accuracy, seconds; empty before its end."""
+    """How a training ended: steps, kept step, dev accuracy, seconds; empty before its end, and
+    where that is damaged."""
     try:
         found: Row = json.loads(store.read(kind, key, TRAINED))
-    except OSError:
+    except (OSError, ValueError):
         return {}
     return found
 

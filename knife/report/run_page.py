@@ -1,5 +1,8 @@
 """The report of a run: one HTML file, made from the store alone."""
 
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from knife.files import replacing
@@ -7,6 +10,8 @@ from knife.report import run_results, run_training
 from knife.report.page import page
 from knife.report.run_data import RunData
 from knife.store import Store
+
+log = logging.getLogger(__name__)
 
 NAME = "report.html"
 _SECTIONS = (
@@ -28,9 +33,26 @@ def run_report(folder: Path, store: Store) -> str:
     return page(f"Run {run.config['name']}", run_results.lead(run), sections)
 
 
-def write_run_report(folder: Path, store: Store) -> Path:
-    """Write the report into the run's folder; it is there whole or not at all."""
-    return write_page(folder / NAME, run_report(folder, store))
+def write_or_warn(folder: Path, made: Callable[[], str]) -> list[Path]:
+    """Write the report of a run or a sweep that has ended into its folder; the file, if it could.
+
+    A page of an earlier time, which no longer fits the results, does not outlast a failure.
+    """
+    path = folder / NAME
+    with or_warn("the report", f"; to make it again: knife report {folder}"):
+        return [write_page(path, made())]
+    path.unlink(missing_ok=True)
+    return []
+
+
+@contextmanager
+def or_warn(what: str, advice: str = "") -> Iterator[None]:
+    """Whatever goes wrong inside is a warning: results do not hang on what shows them."""
+    try:
+        yield
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        log.warning("%s could not be made (%s); all results are there%s", what, why, advice)
 
 
 def write_page(path: Path, text: str) -> Path:

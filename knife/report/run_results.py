@@ -10,8 +10,10 @@ from knife.report import figures
 from knife.report.page import Section, empty, facts, paragraphs, table
 from knife.report.rationale_scores import THIRDS
 from knife.report.run_data import Row, RunData
+from knife.report.run_training import NO_RECORD, last_start
 from knife.report.table import p_value, percent, sentence
 from knife.report.verdict import MethodVerdict, Verdict
+from knife.words import counted
 
 # Answers that are shown of each side.
 _SHOWN = 5
@@ -19,7 +21,7 @@ _SHOWN = 5
 
 def lead(run: RunData) -> list[str]:
     """The verdict in a sentence, or how far the run is."""
-    going = [] if run.finished else [f"So far: {_progress(run)}."]
+    going = [] if run.finished else [f"So far: {_progress(run)}.", *last_start(run.record)]
     return [*going, *([sentence(run.verdict)] if run.verdict else [])]
 
 
@@ -27,7 +29,7 @@ def _progress(run: RunData) -> str:
     if not run.stages:
         return "the run has not come to a verdict"
     done = sum(run.store.has(stage["kind"], stage["key"]) for stage in run.stages)
-    return f"{done} of {len(run.stages)} stages are done"
+    return f"{done} of {counted(len(run.stages), 'stage')} done"
 
 
 def methods(run: RunData) -> Section:
@@ -66,7 +68,7 @@ def comparison(verdict: Verdict) -> Markup:
 
 def _interval(method: MethodVerdict) -> str:
     if method.low is None or method.high is None:
-        return "one seed"
+        return "no spread"
     return f"{percent(method.low)} to {percent(method.high)}"
 
 
@@ -126,12 +128,14 @@ def answers(run: RunData) -> Section:
     assert difference
     examples = run.test_examples()
     if not examples:
-        return Section(title, empty("The store no longer has the test examples of this run."))
+        nothing = "The store no longer has the test examples of this run."
+        return Section(title, empty(nothing if run.stages else NO_RECORD))
     said = [_majority(run, name) for name in (best.method, verdict.baseline)]
     names = (best.method, verdict.baseline)
     parts = [
         paragraphs(
-            f"Of all {best.examples * difference.seeds} answers of {difference.seeds} seeds, "
+            f"Of all {best.examples * difference.seeds} answers of "
+            f"{counted(difference.seeds, 'seed')}, "
             f"{best.method} is right on {difference.gained} where {verdict.baseline} is wrong, and "
             f"wrong on {difference.lost} where it is right. Below are questions that most seeds "
             "gain or lose."
@@ -139,8 +143,8 @@ def answers(run: RunData) -> Section:
     ]
     for words, ids in (("gained", difference.gained_ids), ("lost", difference.lost_ids)):
         shown = [id_ for id_ in ids if id_ in examples][:_SHOWN]
-        parts.append(Markup("<h3>{} by {}: {} questions</h3>").format(
-            words.capitalize(), best.method, len(ids)
+        parts.append(Markup("<h3>{} by {}: {}</h3>").format(
+            words.capitalize(), best.method, counted(len(ids), "question")
         ))  # fmt: skip
         parts += [_answer(examples[id_], names, said) for id_ in shown]
         if not shown:

@@ -9,11 +9,12 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from knife.report import figures
+from knife.report import figures, run_data
 from knife.report.page import Section, empty, facts, listing, paragraphs, table
 from knife.report.run_data import Row, RunData, stage_seconds
+from knife.store import Store
 
-_NO_RECORD = (
+NO_RECORD = (
     "This run is of a version of knife that kept no record of its stages; the same command again "
     "adds one, and trains nothing again."
 )
@@ -30,7 +31,9 @@ def curves(run: RunData) -> Section:
     title = "Learning curves"
     trainings = _trainings(run)
     if not trainings:
-        return Section(title, empty(_NO_RECORD if not run.stages else "Nothing is trained yet."))
+        nothing = "The store no longer has what a training of this run noted."
+        nothing = nothing if run.finished else "Nothing is trained yet."
+        return Section(title, empty(nothing if run.stages else NO_RECORD))
     from matplotlib.ticker import MaxNLocator
 
     names = list(trainings)[:_MOST_PANELS]
@@ -56,11 +59,12 @@ def curves(run: RunData) -> Section:
                         markersize=3,
                     )
             panel.set_title(training)
-            panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            panel.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         figure.supxlabel("epoch", fontsize=9)
         figure.supylabel(label, fontsize=9)
         ends = "; ".join(_ends(n, trainings[n], metrics) for n in names)
-        caption = "A line for each seed" + ("; dashed: training." if len(metrics) > 1 else ".")
+        dashes = "; solid: dev, dashed: training" if len(metrics) > 1 else ""
+        caption = f"A line for each seed{dashes}."
         body += figures.inline(figure, name, f"{label} by epoch. At the end: {ends}", caption)
     return Section(title, body)
 
@@ -106,7 +110,8 @@ def alignment(run: RunData) -> Section:
         if _curve(journal, _ALIGNMENT):
             found[member["method"]].append(journal)
     if not found:
-        return Section(title, empty("No student of this run is aligned on its input states."))
+        nothing = "The store knows of no student of this run that is aligned on its input states."
+        return Section(title, empty(nothing if run.stages else NO_RECORD))
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = figures.panels(len(found), 3, 2.7, 2.1)
@@ -129,7 +134,7 @@ def alignment(run: RunData) -> Section:
             )
             said.append(f"{method} {name} from {means[0][1]:.3g} to {means[-1][1]:.3g}")
         panel.set_title(method)
-        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         panel.set_ylim(bottom=0)
         if len(layers) > 1:
             panel.legend(fontsize=7)
@@ -153,7 +158,7 @@ def cost(run: RunData) -> Section:
     """Time, speed and memory of each stage, and what sharing stages saved."""
     title = "Cost"
     if not run.stages:
-        return Section(title, empty(_NO_RECORD))
+        return Section(title, empty(NO_RECORD))
     readers: dict[str, int] = defaultdict(int)
     for stage in run.stages:
         for key in stage["reads"]:
@@ -230,16 +235,11 @@ def faults(run: RunData) -> Section:
     """Every start of the command and how it ended, and what stages noted on their way."""
     title = "Faults and restarts"
     if not run.stages:
-        return Section(title, empty(_NO_RECORD))
+        return Section(title, empty(NO_RECORD))
     body = starts(run.record["starts"], "stages to make")
     notes = []
     for stage in run.stages:
-        for step in run.trained(stage["kind"], stage["key"]).get("resumed", []):
-            notes.append(("", f"{stage['label']}: went on from the checkpoint of step {step}"))
-        for row in run.journal(stage["kind"], stage["key"]):
-            if "note" in row:
-                words = f"{stage['label']}, step {row['step']}: {row['note']}"
-                notes.append((moment(row["time"]), words))
+        notes += noted(run.store, stage["kind"], stage["key"], stage["label"])
     if notes:
         body += table("What stages noted", ("when", "what"), notes)
     else:
@@ -247,17 +247,38 @@ def faults(run: RunData) -> Section:
     return Section(title, body)
 
 
+def noted(store: Store, kind: str, key: str, label: str) -> list[tuple[str, str]]:
+    """When and what a stage noted on its way: the checkpoints that it went on from, and those that
+    did not serve."""
+    resumed = run_data.trained(store, kind, key).get("resumed", [])
+    found = [("", f"{label}: went on from the checkpoint of step {step}") for step in resumed]
+    for row in run_data.journal(store, kind, key):
+        if "note" in row:
+            found.append((moment(row["time"]), f"{label}, step {row['step']}: {row['note']}"))
+    return found
+
+
 def starts(found: Sequence[Row], made: str = "") -> Markup:
     """Every start and how it ended, with the number of what it was to make, where that has a
     name."""
     rows = []
     for start in found:
-        ended = "not yet" if start is found[-1] else "killed"
+        # A start that was killed outright notes nothing more.
+        ended = "at work, or killed" if start is found[-1] else "killed"
         row = [moment(start["time"]), start["status"] if start["ended"] else ended]
         row += [duration(start["ended"] - start["time"]) if start["ended"] else ""]
         rows.append([*row, len(start["made"])] if made else row)
     heads = ["start", "ended", "after", *([made] if made else [])]
     return table("Starts of the command", heads, rows, [2, 3])
+
+
+def last_start(record: Row) -> list[str]:
+    """How the last start has ended, of a run or a sweep that is not done; nothing of one that may
+    be at work."""
+    starts = record.get("starts", [])
+    if not starts or not starts[-1]["ended"]:
+        return []
+    return [f"The last start has {starts[-1]['status']}; the same command goes on from there."]
 
 
 def moment(seconds: float) -> str:

@@ -6,6 +6,7 @@ from rich.text import Text
 
 from knife.report.compare import Difference
 from knife.report.verdict import MethodVerdict, Verdict
+from knife.words import counted
 
 SIGNIFICANT = 0.05
 
@@ -80,7 +81,7 @@ def _doubt(name: str, difference: Difference, verdict: Verdict) -> str:
 
 def _counts(method: MethodVerdict) -> str:
     seeds = method.difference.seeds if method.difference else method.seeds
-    return f"{seeds} seed{'s'[: seeds > 1]}, {method.examples} test examples"
+    return f"{counted(seeds, 'seed')}, {counted(method.examples, 'test example')}"
 
 
 def percent(share: float) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from knife.words import counted
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -23,8 +25,7 @@ class Shape:
     precision: str
 
     def __str__(self) -> str:
-        workers = f"{self.workers} worker{'s'[: self.workers != 1]}"
-        return f"{workers}, ZeRO {self.zero_stage}, {self.precision}"
+        return f"{counted(self.workers, 'worker')}, ZeRO {self.zero_stage}, {self.precision}"
 
     @property
     def sharded(self) -> bool:

@@ -25,7 +25,7 @@ class SweepAbout(Record):
             "sweep": redact_values(space.sweep.model_dump(mode="json")),
             "base": redact_values(space.base),
         }
-        super().__init__(folder / ABOUT, about, [])
+        super().__init__(folder / ABOUT, about, None)
 
     def started(self, number: int, plan: Plan | None) -> None:
         """Note that a trial of the search starts, or starts again: when, and what it shares."""

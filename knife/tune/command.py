@@ -59,6 +59,7 @@ def last_words(plan: SweepPlan, result: SweepResult, *, quiet: bool = False) -> 
     lines += warnings
     folder = result.folder
     lines.append(f"trials, study and plots: {folder}")
-    lines.append(f"report: {folder / REPORT}")
+    if (folder / REPORT).is_file():
+        lines.append(f"report: {folder / REPORT}")
     lines.append(f"the best as a recipe: knife run {folder / RECIPE}")
     return [*lines, *result.links]

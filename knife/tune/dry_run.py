@@ -19,6 +19,7 @@ from knife.tune.resources import slots
 from knife.tune.space import describe
 from knife.tune.sweep import open_sweep, sweep_folder
 from knife.tune.sweep_plan import SweepPlan, refuse_what_has_no_room
+from knife.words import counted
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def render(found: SweepDryRun) -> Group:
     for step, number in found.students.items():
         have = found.stored_students if step == "search" else None
         table.add_row(f"students: {step}", f"{number:,}", "" if have is None else f"{have:,}")
-    each = f"{found.workers} worker{'s'[: found.workers > 1]}"
+    each = counted(found.workers, "worker")
     each += f" with {found.gpus:g} GPU each" if found.gpus else ""
     below = [
         f"{found.slots} trials at a time on this machine, each {each}",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from knife.report.run_page import or_warn
 from knife.tune.plots import plots, write_pictures
 from knife.tune.space import Space
 from knife.tune.study import export_study
@@ -17,4 +18,6 @@ def write_outputs(space: Space, rows: Sequence[TrialRow], folder: Path) -> list[
     export_study(space, rows, study)
     pictures = folder / "plots"
     pictures.mkdir(exist_ok=True)
-    return [table, study, *write_pictures(plots(space, rows), pictures).values()]
+    with or_warn("the pictures of the sweep"):
+        return [table, study, *write_pictures(plots(space, rows), pictures).values()]
+    return [table, study]

@@ -18,6 +18,7 @@ from knife.tune.settings import METRICS
 from knife.tune.space import Point, describe
 from knife.tune.sweep_file import flat
 from knife.tune.trials import TrialRow
+from knife.words import counted
 
 # In the description; trials.csv has all.
 SHOWN_TRIALS = 20
@@ -118,7 +119,7 @@ class SweepRecord:
         )
         lines = [
             f"**Best: trial {best.number}** ({describe(best.point)}), {self._best}"
-            f" = {best.score:.4f}; {len(rows)} trials.",
+            f" = {best.score:.4f}; {counted(len(rows), 'trial')}.",
             "",
             f"| trial | {self._best} | seeds | state | point |",
             "| ---: | ---: | ---: | --- | --- |",

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from knife.report.page import page
-from knife.report.run_page import NAME, write_page
 from knife.store import Store
 from knife.tune import report_results, report_work
 from knife.tune.plots import plots
@@ -16,15 +15,11 @@ def sweep_report(folder: Path, store: Store) -> str:
     Raises:
         UserError: it is of a version that did not keep the sweep's settings.
     """
-    return _report(SweepData.read(folder, store))
+    return report_of(SweepData.read(folder, store))
 
 
-def write_sweep_report(sweep: SweepData) -> Path:
-    """Write the report into the sweep's folder; it is there whole or not at all."""
-    return write_page(sweep.folder / NAME, _report(sweep))
-
-
-def _report(sweep: SweepData) -> str:
+def report_of(sweep: SweepData) -> str:
+    """The report of a sweep that has been read."""
     drawn = plots(sweep.space, sweep.rows)
     sections = [
         report_results.final(sweep),

@@ -43,9 +43,11 @@ class SweepData:
         """Read a sweep's folder.
 
         Raises:
-            UserError: it is of a version that did not keep the sweep's settings.
+            UserError: its settings are gone, or of a version that did not keep them.
         """
         store.recall(folder)
+        if not (folder / ABOUT).is_file():
+            raise UserError(f"{folder} has no {ABOUT}; the same `knife tune` again writes it")
         about = json.loads((folder / ABOUT).read_text())
         if "sweep" not in about:
             raise UserError(
@@ -56,8 +58,9 @@ class SweepData:
         if result.is_file():
             rows = read_rows(folder / TRIALS)
             return SweepData(folder, store, about, rows, json.loads(result.read_text()))
-        if (folder / "search.json").is_file():
-            return SweepData(folder, store, about, read_rows(folder / "search.json"), None)
+        search = folder / "search.json"
+        if search.is_file():
+            return SweepData(folder, store, about, read_rows(search), None)
         # Takes seconds to import, by Ray, and only a sweep that goes on is read this way.
         from knife.tune.phase import rows_so_far
 
@@ -68,6 +71,11 @@ class SweepData:
     def space(self) -> Space:
         """The sweep's space."""
         return Space(_sweep(self.about), self.about["base"])
+
+    @property
+    def searched(self) -> bool:
+        """Whether the search has ended; more seeds and the final comparison come after it."""
+        return (self.folder / "search.json").is_file()
 
     @property
     def verdict(self) -> Verdict | None:

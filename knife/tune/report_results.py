@@ -7,7 +7,7 @@ from markupsafe import Markup
 from knife.report import figures
 from knife.report.page import Section, empty, facts, table
 from knife.report.run_results import comparison
-from knife.report.run_training import duration
+from knife.report.run_training import duration, last_start
 from knife.report.table import sentence
 from knife.tune.curves import FRACTION
 from knife.tune.labels import is_share, label, metric_label, point_label, short_keys
@@ -17,6 +17,7 @@ from knife.tune.report_data import SweepData
 from knife.tune.space import describe
 from knife.tune.table import in_order, score_cell
 from knife.tune.trials import TrialRow
+from knife.words import counted
 
 # More rows of trials are folded.
 _SHOWN = 25
@@ -26,13 +27,15 @@ def lead(sweep: SweepData) -> list[str]:
     """The winner and what it is worth on test, or how far the sweep is."""
     words, space = [], sweep.space
     if sweep.result is None:
-        running = len(sweep.running)
-        words = [f"So far: {len(sweep.rows)} trials have ended, {running} are under way."]
+        rest = f"{len(sweep.running)} under way"
+        if sweep.searched:
+            rest = "the search is over, and what follows it is not"
+        ended = counted(len(sweep.rows), "trial")
+        words = [f"So far: {ended} ended, {rest}.", *last_start(sweep.about)]
     best = sweep.best
     if best is None:
         return [*words, "No trial has finished yet."]
-    count = len(best.scores)
-    seeds = f", mean of {count} seeds" if count > 1 else ""
+    seeds = f", mean of {len(best.scores)} seeds" if len(best.scores) > 1 else ""
     unit = " %" if is_share(space) else ""
     words.append(
         f"The {'winner' if sweep.result else 'best'} is trial {best.number} of {len(sweep.rows)}: "
@@ -74,16 +77,16 @@ def trials(sweep: SweepData) -> Section:
     cells = []
     for row in [*finished, *others]:
         values = [label(space.sweep.space[key], row.point[key]) for key in names]
-        count = len(row.scores) or ""
-        found = [row.number, score_cell(space, row), count, row.state, duration(row.seconds)]
+        seeds = len(row.scores) or ""
+        found = [row.number, score_cell(space, row), seeds, row.state, duration(row.seconds)]
         found += [*values, *([_on_test(row)] if tested else [])]
         cells.append(found)
     columns = [0, 1, 2, 4]
     body = table("Best first; ± is the sd over seeds", heads, cells[:_SHOWN], columns)
     if cells[_SHOWN:]:
         more = table("The others", heads, cells[_SHOWN:], columns)
-        body += Markup("<details><summary>{} more trials</summary>{}</details>").format(
-            len(cells) - _SHOWN, more
+        body += Markup("<details><summary>{}</summary>{}</details>").format(
+            counted(len(cells) - _SHOWN, "more trial"), more
         )
     return Section(title, body)
 
@@ -120,13 +123,15 @@ def _estimates(measured: Measured, first: str) -> Markup:
     for row in rows:
         found = measured.estimate(row)
         digits = 1 if measured.is_share else 4
-        span = f"{found.low:.{digits}f} to {found.high:.{digits}f}"
+        span = "one seed" if len(row.scores) < 2 else "no spread"
+        if found.high > found.low:
+            span = f"{found.low:.{digits}f} to {found.high:.{digits}f}"
         cells.append(
             [
                 *([f"{100 * row.point[first]:g}"] if first else []),
                 point_label(measured.space, row.point, keys) or f"trial {row.number}",
                 f"{found.mean:.{digits}f}",
-                span if found.high > found.low else "one seed",
+                span,
                 row.number,
             ]
         )

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from knife.report.page import Section, empty, facts, listing, paragraphs, table
 from knife.report.run_data import journal, stage_seconds, trained
-from knife.report.run_training import duration, made_by, moment, starts
+from knife.report.run_training import duration, made_by, moment, noted, starts
 from knife.tune.final import RECIPE
 from knife.tune.labels import metric_label
 from knife.tune.plots import Plots
@@ -31,6 +31,8 @@ def cost(sweep: SweepData, drawn: Plots) -> Section:
         by_state[f"trials, {row.state}"].append(row.seconds)
     steps = {_STEPS[name]: [row.seconds for row in sweep.step(name)] for name in _STEPS}
     spent = by_state | {words: seconds for words, seconds in steps.items() if seconds}
+    if not spent:
+        return Section("Cost and sharing", empty("No trial has ended yet.") + _sharing(sweep))
     rows = [
         (words, len(seconds), duration(sum(seconds)), duration(sum(seconds) / len(seconds)))
         for words, seconds in spent.items()
@@ -104,22 +106,32 @@ def _why(row: TrialRow, scheduler: Scheduler) -> str:
 
 
 def faults(sweep: SweepData) -> Section:
-    """Every start of the command, and the trials and trainings that had to begin again."""
-    body = starts(sweep.about["starts"])
+    """Every start of the command, the trials that had to begin again, and what trainings noted."""
+    title, body = "Faults and restarts", starts(sweep.about["starts"])
     rows = []
     for number, trial in sorted(sweep.trials.items()):
         for when in trial["starts"][1:]:
             rows.append((moment(when), f"trial {number} started again"))
-    for row in sweep.rows:
-        for seed, key in row.students.items():
-            for step in trained(sweep.store, "student", key).get("resumed", []):
-                words = (
-                    f"trial {row.number}, seed {seed}: went on from the checkpoint of step {step}"
-                )
-                rows.append(("", words))
+    for (kind, key), label in _trainings(sweep).items():
+        rows += noted(sweep.store, kind, key, label)
     if rows:
-        return Section("Faults and restarts", body + table("Restarts", ("when", "what"), rows))
-    return Section("Faults and restarts", body + paragraphs("No trial had to start again."))
+        heads = ("when", "what")
+        return Section(title, body + table("Restarts, and what trainings noted", heads, rows))
+    words = "No trial had to start again, no training went on from a checkpoint, and nothing was "
+    return Section(title, body + paragraphs(f"{words}damaged."))
+
+
+def _trainings(sweep: SweepData) -> dict[tuple[str, str], str]:
+    """What teachers, states and students are called, by kind and key; each of them once."""
+    found: dict[tuple[str, str], str] = {}
+    for trial in sweep.trials.values():
+        found |= {(kind, key): f"{kind} {key}" for kind, key in trial["shares"]}
+    steps = {"trial": sweep.rows} | {words: sweep.step(name) for name, words in _STEPS.items()}
+    for words, rows in steps.items():
+        for row in rows:
+            for seed, key in row.students.items():
+                found.setdefault(("student", key), f"{words} {row.number}, seed {seed}")
+    return found
 
 
 def again(sweep: SweepData) -> Section:

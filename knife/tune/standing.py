@@ -13,6 +13,7 @@ from knife.tune.settings import Sweep
 from knife.tune.space import Space, describe
 from knife.tune.trial import point_of
 from knife.tune.trials import State
+from knife.words import counted
 
 
 @dataclass
@@ -96,7 +97,8 @@ class Standing:
         bad: tuple[State, ...] = ("pruned", "failed")
         ends = ", ".join(f"{self.ends[state]} {state}" for state in bad if self.ends[state])
         ends = f" ({ends})" if ends else ""
-        return f"{self.done} of {self.total} trials done{ends}, {len(self.running)} running"
+        total = counted(self.total, "trial")
+        return f"{self.done} of {total} done{ends}, {len(self.running)} running"
 
     def left(self, sweep: Sweep) -> str:
         """The time left, judged by the trials until now; nothing where there are none."""

@@ -18,6 +18,7 @@ from knife.display import display, no_display
 from knife.errors import UserError, raise_faults
 from knife.pipeline import missing_stages, run, tracked_status
 from knife.report.run_page import NAME as REPORT
+from knife.report.run_page import write_or_warn
 from knife.report.verdict import Verdict
 from knife.store import Store, disk_faults, fingerprint, store_root
 from knife.track.outbox import left
@@ -27,13 +28,14 @@ from knife.tune.board import Board
 from knife.tune.final import RECIPE, winner, write_recipe
 from knife.tune.outputs import write_outputs
 from knife.tune.recording import SweepRecord
-from knife.tune.report import write_sweep_report
+from knife.tune.report import report_of
 from knife.tune.report_data import RESULT, TRIALS, SweepData
 from knife.tune.resources import slots
 from knife.tune.steps import Steps
 from knife.tune.study import ranked
 from knife.tune.sweep_plan import SweepPlan, refuse_what_has_no_room
 from knife.tune.trials import TrialRow, read_rows
+from knife.words import counted
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,9 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
             record.closed()
             about.end("finished")
             written = write_outputs(plan.space, rows, folder)
-            report = write_sweep_report(SweepData(folder, store, about.values, rows, values))
-            record.artifacts([*written, folder / RECIPE, report])
+            done_now = SweepData(folder, store, about.values, rows, values)
+            report = write_or_warn(folder, lambda: report_of(done_now))
+            record.artifacts([*written, folder / RECIPE, *report])
             link = tracker.link(record.parent)
             values["mlflow"] = {"uri": tracker.uri, "run_id": record.parent.run_id, "link": link}
         values["unsent"] = tracker.unsent()
@@ -182,7 +185,8 @@ def _report_what_has_none(done: SweepResult, plan: SweepPlan) -> None:
         store = Store(plan.config.store)
         about = SweepAbout(done.folder, plan.space, sweep_key(plan))
         about.end("finished")
-        write_sweep_report(SweepData(done.folder, store, about.values, done.rows, done.values))
+        found = SweepData(done.folder, store, about.values, done.rows, done.values)
+        write_or_warn(done.folder, lambda: report_of(found))
         store.keep(done.folder)
 
 
@@ -210,7 +214,7 @@ def _conclude(
     if not ranked(space, rows):
         errors = list(dict.fromkeys(row.error for row in rows if row.error))
         why = "; ".join(errors) or "the budget ended before the first one did"
-        raise RuntimeError(f"none of {len(rows)} trials succeeded: {why}")
+        raise RuntimeError(f"none of {counted(len(rows), 'trial')} succeeded: {why}")
     rows = steps.more_seeds(rows)
     board.all_ended(rows)
     best = winner(space, rows)
@@ -225,6 +229,7 @@ def _conclude(
     if space.sweep.final:
         config = steps.final(best, rows)
         write_recipe(steps.folder / RECIPE, config, space, best)
+        board.rest()
         values["final"] = run(config, no_display if quiet else display).to_dict()
     else:
         config = space.config(best.point)

@@ -20,6 +20,7 @@ from knife.tune.labels import is_share, label, metric_label, short_keys, shown
 from knife.tune.space import Space
 from knife.tune.study import ranked
 from knife.tune.trials import State, TrialRow
+from knife.words import counted
 
 MOST_ROWS = 20
 # Errors that are told apart below the table.
@@ -166,7 +167,7 @@ def _more(rows: Sequence[TrialRow]) -> list[str]:
         return []
     counts = {state: sum(row.state == state for row in rows) for state in _LATER}
     words = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return [f"{len(rows)} more trial{'s'[: len(rows) > 1]}: {words}."]
+    return [f"{counted(len(rows), 'more trial')}: {words}."]
 
 
 def _trials(numbers: list[int]) -> str:

@@ -73,7 +73,7 @@ def test_every_line_of_the_readme_that_needs_a_cluster(cluster: Cluster, tmp_pat
         )
         assert done.returncode == 0, done.stdout + done.stderr
         if "--no-wait" not in words:
-            assert "verdict and config: " in done.stdout
+            assert "verdict, config and report: " in done.stdout
             assert f"MLflow: knife ui --store {store}" in done.stdout
             assert (number == 1) == ("nothing was trained again" in done.stdout)
         else:

@@ -38,7 +38,7 @@ def test_progress_in_plain_lines_and_no_noise_of_libraries(finished_run: Finishe
     done = [line for line in lines if ": done, " in line]
     assert [line[:5] for line in done] == [f"[{n}/8]" for n in range(1, 9)]
     assert re.fullmatch(r"\[1/8\] teacher: done, dev \d+\.\d % \(step \d+ of 4\)", done[0])
-    assert lines[ends[0] + 1].startswith("verdict and config: ")
+    assert lines[ends[0] + 1].startswith("verdict, config and report: ")
 
 
 def test_a_second_run_makes_nothing_again(command: Command, finished_run: FinishedRun) -> None:

@@ -239,7 +239,7 @@ def test_both_hosts_have_their_share_of_every_job(run: HostsRun, tmp_path: Path)
             timeout=SECONDS,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "verdict and config: " in done.stdout
+        assert "verdict, config and report: " in done.stdout
     assert "nothing was trained again" in done.stdout
     for kind, examples in (("teacher", 240), ("states", 120), ("student", 360)):
         (path,) = (run.store / kind).glob("*/workers.json")

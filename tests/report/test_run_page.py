@@ -88,10 +88,10 @@ def test_a_run_that_goes_on_is_reported_so_far(folder: Path) -> None:
     knife = next(m for m in record["members"] if m["method"] == "knife")
     shutil.rmtree(store / "evaluate" / knife["evaluate"])
     html = report(folder)
-    assert f"So far: {total - 1} of {total} stages are done." in html
+    assert f"So far: {total - 1} of {total} stages done." in html
     assert "finetune answers" in html
     assert "Nothing is compared" in section(html, "Answers gained and lost")
-    assert " not yet " in section(html, "Faults and restarts")
+    assert " at work, or killed " in section(html, "Faults and restarts")
     for kind in ("evaluate", "student", "teacher"):
         shutil.rmtree(store / kind)
     html = report(folder)
@@ -99,20 +99,75 @@ def test_a_run_that_goes_on_is_reported_so_far(folder: Path) -> None:
     assert "Nothing is trained yet." in section(html, "Learning curves")
 
 
+def test_a_run_that_was_cut_off_says_by_what(folder: Path) -> None:
+    (folder / "verdict.json").unlink()
+    record = values(folder / "run.json")
+    record["starts"][-1]["status"] = "failed: <b>no room</b>"
+    (folder / "run.json").write_text(json.dumps(record))
+    html = report(folder)
+    words = "The last start has failed: &lt;b&gt;no room&lt;/b&gt;; the same command goes on from"
+    assert words in html
+
+
+def test_damaged_lines_of_a_journal_are_left_out(folder: Path) -> None:
+    expected = report(folder)
+    (path,) = (folder.parents[1] / "teacher").glob("*/journal.jsonl")
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, first[:9], b"\xff\n12\n", *others]))
+    assert report(folder) == expected
+
+
+def test_a_report_that_cannot_be_made_fails_no_run(
+    command: Command,
+    finished_run: FinishedRun,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, verdict = folder.parents[1], values(folder / "verdict.json")
+    (folder / "verdict.json").unlink()
+    (folder / "rationale_scores.json").write_text('{"rq": 0.')
+    shutil.rmtree(next((store / "evaluate").iterdir()))
+    ended = command("run", finished_run.config, f"store={store}")
+    assert ended.status == 0, ended.err
+    assert values(folder / "verdict.json") == verdict
+    start = values(folder / "run.json")["starts"][-1]
+    assert (start["status"], len(start["made"])) == ("finished", 1)
+    # The page of before would be of another start.
+    assert not (folder / NAME).exists()
+    (warning,) = [each.getMessage() for each in caplog.records if each.name.startswith("knife.rep")]
+    assert warning.startswith("the report could not be made (JSONDecodeError: ")
+    advice = f"all results are there; to make it again: knife report {folder}"
+    assert warning.endswith(advice)
+    (folder / "rationale_scores.json").unlink()
+    assert command("report", folder).out == f"{folder / NAME}\n"
+
+
+def test_a_start_with_nothing_to_do_leaves_the_report(
+    command: Command, finished_run: FinishedRun, folder: Path
+) -> None:
+    left = [folder / NAME, folder / "run.json"]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in left]
+    ended = command("run", finished_run.config, f"store={folder.parents[1]}")
+    assert ended.status == 0, ended.err
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in left] == before
+
+
 def test_what_was_deleted_is_said(folder: Path) -> None:
     for kind in ("data", "student", "evaluate"):
         shutil.rmtree(folder.parents[1] / kind)
     html = report(folder)
     assert "no longer has the test examples" in section(html, "Answers gained and lost")
-    assert "No student of this run" in section(html, "Alignment of states")
+    assert "knows of no student of this run" in section(html, "Alignment of states")
     assert "knife seed 0 not there" in section(html, "Cost")
+    shutil.rmtree(folder.parents[1] / "teacher")
+    assert "no longer has what a training" in section(report(folder), "Learning curves")
 
 
 def test_a_run_without_a_record_has_its_verdict(folder: Path) -> None:
     (folder / "run.json").unlink()
     html = report(folder)
     assert "knife 1 " in section(html, "Methods")
-    for title in ("Learning curves", "Cost", "Faults and restarts"):
+    for title in ("Answers gained and lost", "Learning curves", "Cost", "Faults and restarts"):
         assert "kept no record of its stages" in section(html, title)
 
 
@@ -146,6 +201,17 @@ def test_the_command_finds_a_run_by_name_and_by_folder(
     ]
     assert command("report", "small", "--store", tmp_path / "none").faults == [
         f"TARGET: the store {tmp_path / 'none'} has no run and no sweep; give another by --store"
+    ]
+    # The newest of a name is the one that was at work last, whoever's page was written last.
+    older = shutil.copytree(folder, folder.with_name("small-0"))
+    record = values(older / "run.json")
+    record["starts"][-1]["time"] -= 60
+    (older / "run.json").write_text(json.dumps(record))
+    assert command("report", "small-0", "--store", store).out == f"{older / NAME}\n"
+    assert command("report", "small", "--store", store).out == f"{folder / NAME}\n"
+    (older / "config.json").unlink()
+    assert command("report", older).faults == [
+        f"{older} has no config.json; the same `knife run` again writes it"
     ]
     missing = tmp_path / "no" / "here.html"
     assert command("report", folder, "--out", missing).faults == [

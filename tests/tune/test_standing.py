@@ -27,6 +27,7 @@ def at_work(seconds: float, **values: object) -> AtWork:
 def test_trials_are_counted_by_how_they_ended() -> None:
     standing = Standing("search", total=16, trials=16, slots=2, before=2)
     assert standing.counts() == "2 of 16 trials done, 0 running"
+    assert Standing("search", total=1, trials=1, slots=2).counts() == "0 of 1 trial done, 0 running"
     ended(standing, finished=3, pruned=2, failed=1)
     standing.running[9] = at_work(1)
     assert standing.counts() == "8 of 16 trials done (2 pruned, 1 failed), 1 running"

@@ -21,7 +21,8 @@ from knife.report.run_page import NAME
 from knife.report.run_training import duration
 from knife.store import Store
 from knife.tune.measured import Measured
-from knife.tune.report import sweep_report, write_sweep_report
+from knife.tune.outputs import write_outputs
+from knife.tune.report import report_of, sweep_report
 from knife.tune.report_data import SweepData
 from knife.tune.space import Space
 from knife.tune.trials import TrialRow
@@ -55,8 +56,7 @@ def made_up(space: Space, rows: list[TrialRow], folder: Path) -> str:
     about |= {"starts": [start], "versions": {}}
     (folder / "sweeps" / "x").mkdir(parents=True)
     store = Store(folder, write=False)
-    path = write_sweep_report(SweepData(folder / "sweeps" / "x", store, about, rows, None))
-    return path.read_text()
+    return report_of(SweepData(folder / "sweeps" / "x", store, about, rows, None))
 
 
 def test_a_sweep_leaves_its_report_in_its_folder_and_in_mlflow(swept: Swept) -> None:
@@ -139,7 +139,12 @@ def test_no_other_file_is_needed(swept: Swept) -> None:
 
 
 def test_a_sweep_that_goes_on_is_reported_so_far(folder: Path) -> None:
-    for name in ("result.json", "trials.json", "search.json"):
+    for name in ("result.json", "trials.json"):
+        (folder / name).unlink()
+    assert "So far: 4 trials ended, the search is over, and what follows it is not." in report(
+        folder
+    )
+    for name in ("search.json", "seeds.json", "baseline.json", "final.json"):
         (folder / name).unlink()
     rows = {row.number: row for row in SweepData.read(folder, Store(folder.parents[1])).rows}
     assert sorted(rows) == [1, 2, 3, 4]
@@ -154,13 +159,14 @@ def test_a_sweep_that_goes_on_is_reported_so_far(folder: Path) -> None:
     lines = [line for line in heard.read_text().splitlines() if '"pruned": "2-' not in line]
     heard.write_text("\n".join([*lines, ""]))
     html = report(folder)
-    assert "So far: 3 trials have ended, 1 are under way." in html
+    assert "So far: 3 trials ended, 1 under way." in html
     assert "The best is trial 1 of 3: dev loss " in html
     assert "has not met finetune" in section(html, "Final comparison")
     shutil.rmtree(folder / "search")
     html = report(folder)
     assert "No trial has finished yet." in html
-    assert "No trial has ended yet." in section(html, "Trials")
+    for title in ("Trials", "Cost and sharing"):
+        assert "No trial has ended yet." in section(html, title)
 
 
 def test_what_was_deleted_is_said(folder: Path) -> None:
@@ -183,14 +189,23 @@ def test_restarts_are_told(folder: Path) -> None:
     (key,) = list(row["students"].values())[:1]
     path = folder.parents[1] / "student" / key / "trained.json"
     path.write_text(json.dumps(values(path) | {"resumed": [7]}))
+    (teacher,) = (folder.parents[1] / "teacher").iterdir()
+    for stage in (path.parent, teacher):
+        note = {"step": 3, "time": 0.0, "metrics": {}, "note": f"{stage.parent.name} is damaged"}
+        with (stage / "journal.jsonl").open("a") as file:
+            file.write(json.dumps(note) + "\n")
     text = section(report(folder), "Faults and restarts")
     assert re.search("killed .* finished", text)
     assert "1970-01-02 00:00:00 UTC trial 2 started again" in text
     assert f"trial {row['number']}, seed 0: went on from the checkpoint of step 7" in text
+    # What several trials share is told once.
+    assert text.count("is damaged") == 2
+    assert f"1970-01-01 00:00:00 UTC trial {row['number']}, seed 0, step 3: student is" in text
+    assert f"1970-01-01 00:00:00 UTC teacher {teacher.name}, step 3: teacher is damaged" in text
 
 
 def test_a_sweep_of_an_earlier_version_gets_its_report(
-    swept: Swept, folder: Path, command: Command
+    swept: Swept, folder: Path, command: Command, caplog: pytest.LogCaptureFixture
 ) -> None:
     about = values(folder / "sweep.json")
     kept = {name: about[name] for name in ("version", "key", "name")}
@@ -202,6 +217,16 @@ def test_a_sweep_of_an_earlier_version_gets_its_report(
     sweep = shutil.copy(swept.path, folder.parents[2])
     # The store is a part of the sweep's fingerprint, so that of the copy is another's.
     (folder / "sweep.json").write_text(json.dumps(kept | {"key": _key(Path(sweep), folder)}))
+    recipe = shutil.copy(folder / "best.yaml", folder.parents[2])
+    (folder / "best.yaml").write_bytes(b"\xff")
+    done = command("tune", sweep, f"store={folder.parents[1]}")
+    assert done.status == 0, done.err
+    assert "report: " not in done.err
+    assert not (folder / NAME).exists()
+    (warning,) = [each.getMessage() for each in caplog.records if each.name.startswith("knife.rep")]
+    assert warning.startswith("the report could not be made (UnicodeDecodeError: ")
+    assert warning.endswith(f"knife report {folder}")
+    shutil.copy(recipe, folder)
     done = command("tune", sweep, f"store={folder.parents[1]}")
     assert done.status == 0, done.err
     assert "nothing was trained again" in done.err
@@ -240,7 +265,7 @@ def test_low_resource_curves_have_the_numbers_of_the_estimates(tmp_path: Path) -
 
 
 def test_texts_are_escaped(tmp_path: Path) -> None:
-    bad = "<script>alert('a & b')</script>"
+    bad = "<script>alert('a & b')</script> $\\frac{$"
     space = a_space({"data.source": {"grid": [bad, "creatures"]}}, search="grid")
     rows = [
         a_row(1, {"data.source": bad}),
@@ -249,7 +274,8 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     ]
     html = made_up(space, rows, tmp_path)
     assert "<script" not in html
-    assert "&lt;script&gt;alert(&#39;a &amp; b&#39;)&lt;/script&gt;" in html
+    assert "&lt;script&gt;alert(&#39;a &amp; b&#39;)&lt;/script&gt; $\\frac{$" in html
+    assert write_outputs(space, rows, tmp_path)[-1].suffix == ".png"
 
 
 @NEEDED
