@@ -39,11 +39,13 @@ def serve(store: str, port: int) -> int:
             raise UserError(
                 f"--port: {port} on {HOST} cannot be used: {error.strerror}; give another port"
             ) from error
-    say(f"MLflow UI of {store}: http://{HOST}:{port} (up in some seconds; Ctrl-C ends it)")
-    address = str(database).replace("%", "%25").replace("?", "%3F")
+    from knife.track.page import newest_page
+
+    uri = "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
+    page = f"http://{HOST}:{port}{newest_page(uri)}"
+    say(f"MLflow UI of {store}: {page} (up in some seconds; Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "ui"]
-    command += ["--backend-store-uri", f"sqlite:///{address}"]
-    command += ["--registry-store-uri", f"sqlite:///{address}"]
+    command += ["--backend-store-uri", uri, "--registry-store-uri", uri]
     command += ["--host", HOST, "--port", str(port)]
     # One person looks: one worker, no background jobs, and errors alone in the terminal.
     command += ["--workers", "1", "--uvicorn-opts", "--log-level error"]

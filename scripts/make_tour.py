@@ -101,7 +101,7 @@ def _environment() -> dict[str, str]:
     return kept | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
 
 
-def pictures(done: Tour, commands: str) -> None:
+def pictures(done: Tour, commands: str, output: str) -> None:
     """The pictures that belong to a block which has just been run."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if not browser:
@@ -109,6 +109,9 @@ def pictures(done: Tour, commands: str) -> None:
     if commands.startswith("knife report"):
         (page,) = done.folder.glob("knife-store/runs/tour-*/report.html")
         take(browser, page.as_uri(), "tour-report.png", "1000,700")
+    if commands.startswith("knife ui"):
+        (address,) = re.findall(r"http://\S+/#/\S+", output)
+        take(browser, address, "tour-mlflow.png", "1500,500")
 
 
 def take(browser: str, address: str, name: str, size: str) -> None:
@@ -137,7 +140,7 @@ def main() -> None:
         print(commands, flush=True)
         output = done.run(commands)
         print(output, flush=True)
-        pictures(done, commands)
+        pictures(done, commands, output)
         return output
 
     with tour() as done:

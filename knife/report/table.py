@@ -61,9 +61,8 @@ def sentence(verdict: Verdict) -> str:
     if p is None or difference.low is None or difference.high is None:
         return f"{start} ({_counts(method)})."
     chance = "" if p < SIGNIFICANT else ", which may be chance"
+    # As in the table: below zero is below the baseline.
     low, high = difference.low, difference.high
-    if difference.points < 0:
-        low, high = -high, -low
     said = f"{start}{chance} (95 % interval {low:.1f} to {high:.1f}, {_is(p)}; {_counts(method)})."
     return said if p < SIGNIFICANT else f"{said} {_doubt(method.method, difference, verdict)}"
 

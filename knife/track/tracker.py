@@ -14,6 +14,7 @@ from knife.errors import UserError
 from knife.track.address import resolve
 from knife.track.connect import FAILURES, AwayError, is_away, reason
 from knife.track.outbox import Head, Outbox
+from knife.track.page import run_page
 from knife.track.params import to_params
 from knife.track.resend import resend
 from knife.track.run import TrackedRun
@@ -135,9 +136,7 @@ class Tracker:
         # A name in the address would stand there without its password.
         parts = urlsplit(address.shown)
         page = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
-        return (
-            f"{page}/#/experiments/{self.experiment_id}/runs/{run.run_id}" if run.run_id else page
-        )
+        return page + (run_page(self.experiment_id, run.run_id) if run.run_id else "")
 
     def flush(self) -> bool:
         """Send all that is queued, now and in this thread; False where something stayed behind."""

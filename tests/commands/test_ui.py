@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 from command_fixtures import Command, FinishedRun, free_port
+from mlflow import MlflowClient
 
 
 def test_ui_serves_the_store_on_this_machine_alone_and_leaves_no_process(
@@ -23,10 +24,11 @@ def test_ui_serves_the_store_on_this_machine_alone_and_leaves_no_process(
     )
     assert ui.stderr
     line = ui.stderr.readline()
-    url = re.search(r"http://127\.0\.0\.1:\d+", line)
+    url = re.search(rf"(http://127\.0\.0\.1:{port}/)(#/experiments/(\d+)/runs\?\S+) ", line)
     assert url, line
-    assert url.group().endswith(f":{port}")
-    page = wait_for_page(url.group())
+    client = MlflowClient(f"sqlite:///{finished_run.store / 'mlflow.db'}")
+    assert client.search_runs([url.group(3)])
+    page = wait_for_page(url.group(1))
     assert "<title>MLflow</title>" in page
     children = psutil.Process(ui.pid).children(recursive=True)
     assert children

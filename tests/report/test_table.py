@@ -43,7 +43,7 @@ def test_sentence_of_a_clear_difference() -> None:
         (
             Difference(-4.0, -6.5, -1.5, 0.004, 3),
             "x is 4.0 points below finetune "
-            "(95 % interval 1.5 to 6.5, p = 0.004; 3 seeds, 400 test examples).",
+            "(95 % interval -6.5 to -1.5, p = 0.004; 3 seeds, 400 test examples).",
         ),
         (
             Difference(1.5, -2.0, 5.0, 0.314, 1, None, 0.06, 0.4, 4.96),

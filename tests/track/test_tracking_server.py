@@ -97,7 +97,9 @@ def test_a_server_that_goes_away_and_comes_back(
         # The server's own store opens on its first request and may take its time.
         run = tracker.open_run("demo", "k1", {"a": 1}, {})
         page = f"/#/experiments/{tracker.experiment_id}/runs/{run.run_id}"
-        assert tracker.link(run) == f"http://127.0.0.1:{server.port}{page}"
+        assert tracker.link(run) == (
+            f"http://127.0.0.1:{server.port}{page}?workflowType=machine_learning"
+        )
         child = run.child("student", "k2", {}, {})
         child.send(rows(1, 1500))
         child.send([{"step": 1, "time": 1.0, "metrics": {"odd": float("nan")}}])
