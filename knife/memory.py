@@ -162,19 +162,27 @@ def training_need(
     lengths: Lengths,
     *,
     rationale: bool,
+    second: Lengths | None = None,
     teacher: int = 0,
     gpu: bool = False,
 ) -> Need:
-    """What each worker of a training needs; `teacher` is what it holds of an online teacher or of
-    stored states."""
+    """What each worker of a training needs.
+
+    `second` is what the second task of the same step reads and writes, `teacher` what a worker
+    holds of an online teacher or of stored states.
+    """
     rows = max(1, training.batch_size // (scale.workers * training.accumulate))
-    kept = activations(
-        shape,
-        lengths,
-        rows,
-        scale.precision,
-        rationale=rationale,
-        again=scale.gradient_checkpointing,
+    kept = sum(
+        activations(
+            shape,
+            task,
+            rows,
+            scale.precision,
+            rationale=rationale,
+            again=scale.gradient_checkpointing,
+        )
+        for task in (lengths, second)
+        if task
     )
     return _need(shape, scale, kept, teacher, gpu=gpu)
 

@@ -8,11 +8,11 @@ worth a note.
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from knife.config import RunConfig, Scale
-from knife.memory import Need, least, states_batch, states_bytes, training_need
+from knife.memory import Lengths, Need, least, states_batch, states_bytes, training_need
 from knife.plan_sources import Sources
 from knife.train.stage import Stage, StatesStage, StudentStage, TeacherStage
 
@@ -61,11 +61,29 @@ def stage_needs(
                 )
                 # An online teacher computes in fp32.
                 held += 4 * teacher.parameters if align.states == "online" else 0
-            reads = stage.method == "rationale_input"
+            first, second = _tasks(stage.method, lengths)
             needs[stage.key] = training_need(
-                student, stage.training, scale, lengths, rationale=reads, teacher=held, gpu=gpu
+                student,
+                stage.training,
+                scale,
+                first,
+                rationale=stage.method == "rationale_input",
+                second=second,
+                teacher=held,
+                gpu=gpu,
             )
     return needs
+
+
+def _tasks(method: str, lengths: Lengths) -> tuple[Lengths, Lengths | None]:
+    """What the tasks of a method's step read and write: the first, and where there is one, the
+    second. Who writes rationales writes one text, and scores no choices."""
+    rationale = lengths.wholes - lengths.inputs
+    if method in ("explain_then_answer", "answer_then_explain"):
+        return replace(lengths, choices=1, choice=rationale + lengths.choice), None
+    if method == "step_by_step":
+        return lengths, replace(lengths, choices=1, choice=rationale)
+    return lengths, None
 
 
 def on_gpu(scale: Scale) -> bool:

@@ -36,7 +36,13 @@ class Measured:
     sent: int
 
 
-def measure(folder: Path, scale: Scale, batch: Batch, context: Context) -> Measured:
+def measure(
+    folder: Path,
+    scale: Scale,
+    batch: Batch,
+    context: Context,
+    explanation: Batch | None = None,
+) -> Measured:
     """Build an engine, take two steps and look at the second; every worker calls it."""
     gc.collect()
     training = Training(batch_size=len(batch.row_B) * context.world_size)
@@ -56,9 +62,9 @@ def measure(folder: Path, scale: Scale, batch: Batch, context: Context) -> Measu
             context.world_size,
             10,
         )
-        _step(engine, batch, lambda _: None)
+        _step(engine, batch, explanation, lambda _: None)
         mark("start")
-        _step(engine, batch, mark)
+        _step(engine, batch, explanation, mark)
         mark("end")
     # Not for what it does: it would be freed inside the next measurement.
     engine.destroy()
@@ -84,9 +90,9 @@ def measure(folder: Path, scale: Scale, batch: Batch, context: Context) -> Measu
     )  # fmt: skip
 
 
-def _step(engine: Any, batch: Batch, mark: Any) -> None:
+def _step(engine: Any, batch: Batch, explanation: Batch | None, mark: Any) -> None:
     engine.train()
-    losses = engine(batch, None)
+    losses = engine(batch, None, explanation)
     mark("forward")
     engine.backward(losses.loss)
     engine.step()

@@ -1,7 +1,7 @@
 """The formula for memory and communication against what real engines allocate and send."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +118,24 @@ def test_a_decoders_peak_is_the_formulas(
     assert found.kept == pytest.approx(need.activations, rel=0.15)
     assert 0.85 < found.peak / need.peak < 1.2
     assert found.rest == pytest.approx(need.weights + need.optimizer, rel=0.05)
+
+
+def test_a_second_task_is_counted(folder: Path) -> None:
+    """A step of `step_by_step`, whose students write rationales besides."""
+    batch, alone, text = example_batch(), scale(1, "fp32", 0), 30
+    tokens = [Tokens([*range(3, INPUT + 2), 1], [], [[5] * text], [(0, text - 1)], 0)] * ROWS
+    rows = Rows(list(range(ROWS)), [1.0] * ROWS)
+    with PlainContext() as context:
+        found = measure(folder / "model", alone, batch, context, collate(tokens, rows, 0, False))
+    shape = model_shape(model_config(folder / "model", "model"), folder / "model")
+    assert shape
+    lengths = Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0)
+    second = replace(lengths, choices=1, choice=text)
+    training = Training(batch_size=ROWS)
+    need = training_need(shape, training, alone, lengths, rationale=False, second=second)
+    assert found.kept == pytest.approx(need.activations, rel=0.15)
+    first = training_need(shape, training, alone, lengths, rationale=False)
+    assert found.kept > 1.5 * first.activations
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
