@@ -10,7 +10,7 @@ from knife.report.run_page import NAME
 
 
 @NEEDED
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [1280, 400])
 def test_nothing_is_cut_and_nothing_goes_wrong(
     finished_run: FinishedRun, tmp_path: Path, width: int
 ) -> None:

@@ -279,7 +279,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
 
 
 @NEEDED
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [1280, 400])
 def test_nothing_is_cut_in_a_browser(tmp_path: Path, width: int) -> None:
     html = made_up(LOW_RESOURCE, grid_rows(LOW_RESOURCE), tmp_path)
     assert_all_is_seen(html, tmp_path, width)
