@@ -6,13 +6,12 @@ They raise `UserError` where input is at fault. What they need is imported when 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knife.errors import UserError
+from knife.errors import UserError, raise_faults
 
 if TYPE_CHECKING:
     from knife.pipeline import Result
@@ -45,7 +44,7 @@ def run(config: str | Path | Mapping[str, Any], **overrides: Any) -> Result:
     if isinstance(config, Mapping):
         values = _plain(config)
     else:
-        values = read_yaml(find_config(os.fspath(config)))
+        values = read_yaml(find_config(_path("config", config)))
     return run(parse(merge(values, read_overrides(_plain(overrides)))), display)
 
 
@@ -67,7 +66,8 @@ def sweep(path: str | Path, *, resume: bool = False, **overrides: Any) -> SweepR
     from knife.tune.command import plan_file
     from knife.tune.sweep import run_sweep
 
-    return run_sweep(plan_file(Path(path), _plain(overrides)), resume=resume)
+    file = Path(_path("path", path)).expanduser()
+    return run_sweep(plan_file(file, _plain(overrides)), resume=resume)
 
 
 def predict(student: str | Path, examples: str | Path | Iterable[Mapping[str, Any]]) -> Predictions:
@@ -87,13 +87,36 @@ def predict(student: str | Path, examples: str | Path | Iterable[Mapping[str, An
     from knife.predict_file import predict, predict_examples
     from knife.store import artifact_folder
 
-    folder = artifact_folder(os.fspath(student))
+    folder = artifact_folder(_path("student", student))
     if isinstance(examples, str | Path):
         return predict(folder, Path(examples))
     return predict_examples(folder, examples)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as a YAML file would hold them: paths are text, and tuples lists."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=os.fspath))
-    return plain
+    """Values as a YAML file would hold them.
+
+    Raises:
+        UserError: it cannot hold some.
+    """
+    from knife.values import plain
+
+    found, faults = dict[str, Any](), []
+    for key, value in values.items():
+        try:
+            found[str(key)] = plain(value)
+        except (TypeError, ValueError) as error:
+            faults.append(f"{key}: {error}; give what a YAML file can hold")
+    raise_faults(faults)
+    return found
+
+
+def _path(name: str, value: object) -> str:
+    """The text of a path, or of a name or url in its place.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(value, str | os.PathLike):
+        return str(os.fspath(value))
+    raise UserError(f"{name}: must be a path or a name, but got {type(value).__name__}")

@@ -21,6 +21,7 @@ from knife.errors import UserError, raise_faults
 from knife.exits import say
 from knife.store import fingerprint
 from knife.train.answers import Answerer, Answers, Tally, question_tokens
+from knife.values import as_json
 
 # What a lost worker costs at most, and what is sorted by length together.
 PART_ROWS = 1024
@@ -98,10 +99,22 @@ def predict_examples(student: Path, examples: Iterable[Mapping[str, Any]]) -> Pr
     Raises:
         UserError: as `predict` does; the first example is `examples:1`.
     """
+    if isinstance(examples, Mapping) or not isinstance(examples, Iterable):
+        raise UserError(
+            "examples: must be a path or a list of mappings, but got "
+            f"{type(examples).__name__}; one example is [example]"
+        )
+    lines, faults = [], []
+    for number, example in enumerate(examples, 1):
+        try:
+            lines.append(f"{as_json(example)}\n")
+        except (TypeError, ValueError) as error:
+            faults.append(f"examples:{number}: {error}")
+    raise_faults(faults)
     with tempfile.TemporaryDirectory(prefix="knife-predict-") as name:
         file = Path(name).resolve() / "examples"
-        with file.open("w", encoding="utf-8") as lines:
-            lines.writelines(f"{json.dumps(example, default=dict)}\n" for example in examples)
+        with file.open("w", encoding="utf-8") as whole:
+            whole.writelines(lines)
         try:
             return predict(student, file)
         except UserError as error:

@@ -4,14 +4,16 @@ import asyncio
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_fixtures import Command, FinishedRun
 from documented import example
 
-from knife import UserError, predict, run
+from knife import UserError, predict, run, sweep
 from knife.data.jsonl import read_examples
 from knife.predict_file import predict as predict_file
 
@@ -92,3 +94,40 @@ def test_faults_of_examples_in_memory(finished_run: FinishedRun) -> None:
         predict(finished_run.student("knife"), [])
     with pytest.raises(UserError, match="is no folder of a student"):
         predict(finished_run.store, [good])
+
+
+def test_values_of_a_program(finished_run: FinishedRun) -> None:
+    epochs = np.array([2, 3]).min()
+    assert run(finished_run.config, seeds=range(1), student={"epochs": epochs}).made == []
+    student = finished_run.student("knife")
+    plain = {"id": "a", "question": "forest ?", "choices": ["yes", "no"], "answer": 1}
+    columns = plain | {"choices": np.array(["yes", "no"]), "answer": np.int64(1)}
+    assert predict(student, [columns]) == predict(student, [plain])
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "fault"),
+    [
+        (run, [7], "config: must be a path or a name, but got int"),
+        (sweep, [None], "path: must be a path or a name, but got NoneType"),
+        (sweep, ["no/such.yaml"], "SWEEP: there is no file no/such.yaml"),
+        (predict, [[], []], "student: must be a path or a name, but got list"),
+        (predict, ["s3://kebik", []], "STUDENT: s3://kebik names no student in a store"),
+        (predict, ["none", {"id": "a"}], "examples: must be a path or a list of mappings, but"),
+        (predict, ["none", None], "examples: must be a path or a list of mappings, but got None"),
+        (predict, ["none", [{"id": object()}]], "examples:1: object is neither text, number,"),
+    ],
+)
+def test_arguments_that_are_at_fault(
+    function: Callable[..., object], given: list[Any], fault: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        function(*given)
+    (said,) = error.value.faults
+    assert said.startswith(fault)
+
+
+def test_values_that_no_file_can_hold() -> None:
+    with pytest.raises(UserError) as error:
+        run("demo", seeds=object(), student={1j: 2})
+    assert [fault.split(": ")[0] for fault in error.value.faults] == ["seeds", "student"]

@@ -41,7 +41,7 @@ ROWS = [
     {"config"},
     {"overrides"},
     {"ablations"},
-    {"errors", "files", "words"},
+    {"errors", "files", "values", "words"},
 ]
 FILES = sorted(HOUSE.rglob("*.py"))
 NAMES = [str(path.relative_to(HOUSE)) for path in FILES]
