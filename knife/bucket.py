@@ -49,6 +49,21 @@ def is_url(store: str | Path) -> bool:
     return "://" in str(store)
 
 
+def artifact_place(url: str) -> tuple[str, str, str]:
+    """Store, kind and key of an artifact, or of the model in it, that is named by its url.
+
+    Raises:
+        UserError: it names none.
+    """
+    address, *place = url.rstrip("/").removesuffix("/model").rsplit("/", 2)
+    if not is_url(address):
+        raise UserError(
+            f"STUDENT: {url} names no student in a store; give its whole url: STORE/student/KEY"
+        )
+    kind, key = place
+    return address, kind, key
+
+
 def cache_folder(url: str) -> Path:
     """The folder of this host that keeps what was read from a bucket, and what is being made."""
     cache = Path(os.environ.get("KNIFE_CACHE") or "~/.cache/knife").expanduser().resolve()

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import knife
-from knife.bucket import is_url
+from knife.bucket import artifact_place, is_url
 from knife.cards import NAME, read_card
 from knife.errors import UserError, raise_faults
 from knife.predict_file import student_model
@@ -78,15 +78,18 @@ def push(upload: Upload, *, private: bool) -> str:
     """Upload to the hub; the url of the commit. A new repository is public unless `private`.
 
     Raises:
-        UserError: there is no token, or the hub refuses it, the repository or the files.
+        UserError: there is no token, the hub refuses it, the repository or the files, or the
+            environment forbids to ask the hub.
         ConnectionError: the hub did not answer, or not to the end.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
+    from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token, is_offline_mode
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-    endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     host = urlsplit(endpoint).hostname or "the hub"
+    if is_offline_mode():
+        raise UserError(f"HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to reach {host}")
     token = get_token()
     if token is None:
         raise UserError(f"no token for {host}: run `hf auth login`, or set HF_TOKEN")
@@ -126,12 +129,13 @@ def push(upload: Upload, *, private: bool) -> str:
 def _student(where: str) -> tuple[dict[str, Path], str]:
     """Files by name in the repository, and the card."""
     if is_url(where):
-        address, kind, key = where.rstrip("/").rsplit("/", 2)
+        address, kind, key = artifact_place(where)
         store = Store(address)
         folder = student_model(store.path(kind, key)).parent
     else:
         folder = student_model(Path(where)).resolve().parent
-        store, kind, key = Store(folder.parents[1], write=False), folder.parent.name, folder.name
+        store = Store(folder.parent.parent, write=False)
+        kind, key = folder.parent.name, folder.name
     about = store.manifest(kind, key)
     if about is None or about["kind"] != "student":
         raise UserError(

@@ -32,7 +32,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from knife.bucket import Bucket, cache_folder, is_url, url_faults
+from knife.bucket import Bucket, artifact_place, cache_folder, is_url, url_faults
 from knife.errors import UserError
 
 _MANIFEST = "manifest.json"
@@ -92,8 +92,8 @@ def artifact_folder(where: str) -> Path:
         UserError: the url's bucket is not there, or not for us.
     """
     if not is_url(where):
-        return Path(where)
-    address, kind, key = where.rstrip("/").rsplit("/", 2)
+        return Path(where).expanduser()
+    address, kind, key = artifact_place(where)
     return Store(address).path(kind, key)
 
 

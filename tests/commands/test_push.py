@@ -127,6 +127,30 @@ def test_tokens(
     assert not hub.repositories
 
 
+def test_a_slash_behind_the_endpoint(
+    command: Command,
+    finished_run: FinishedRun,
+    hub: Hub,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"{hub.url}/")
+    ended = command("push", finished_run.student("knife"), REPO)
+    assert (ended.status, ended.out) == (0, f"{hub.url}/{REPO}/commit/1\n"), ended.err
+
+
+def test_offline(
+    command: Command,
+    finished_run: FinishedRun,
+    hub: Hub,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Read once, when huggingface_hub is imported.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (fault,) = command("push", finished_run.student("knife"), REPO).faults
+    assert fault.startswith("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to reach")
+    assert not hub.repositories
+
+
 def test_private_is_never_public(command: Command, student: Path, hub: Hub) -> None:  # noqa: F811
     assert command("push", student, "owner/mine", "--private").status == 0
     assert hub.repositories["owner/mine"].private
@@ -142,6 +166,9 @@ def test_all_faults_of_the_input_at_once(command: Command, student: Path, tmp_pa
     repo, place = command("push", tmp_path, "a/b/c").faults
     assert repo.startswith("REPO: must be OWNER/NAME or NAME, but got 'a/b/c'")
     assert place.startswith(f"STUDENT: {tmp_path} is no folder of a student")
+    for url in ("s3://kebik", "s3://kebik/0123"):
+        (fault,) = command("push", url, REPO).faults
+        assert fault.startswith(f"STUDENT: {url} names no student in a store")
     (student / "README.md").unlink()
     (fault,) = command("push", student, REPO).faults
     assert fault.startswith(f"STUDENT: {student} has no README.md yet; `knife run` of its config")
