@@ -14,10 +14,11 @@ from ssl import SSLCertVerificationError
 from urllib.parse import quote
 
 import filelock
-import requests
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 from requests.exceptions import ChunkedEncodingError, RetryError, SSLError, Timeout
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from sqlalchemy.engine import make_url
@@ -176,7 +177,8 @@ def _refuse_old(address: Address) -> None:
     """
     if not address.uri.startswith(("http:", "https:")):
         return
-    answer = requests.get(f"{address.uri.rstrip('/')}/version", timeout=SECONDS)
+    # As MLflow asks everything else: with its credentials, certificates and headers.
+    answer = http_request(get_default_host_creds(address.uri), "/version", "GET")
     found = re.match(r"(\d+)\.\d+", answer.text.strip()) if answer.ok else None
     if found and int(found[1]) < OLDEST:
         version = answer.text.strip()[:20]

@@ -1,5 +1,6 @@
 """Against MLflow's own server application over HTTP, which goes away and comes back."""
 
+import base64
 import json
 import threading
 import time
@@ -32,18 +33,25 @@ class Quiet(WSGIRequestHandler):
 class Server:
     """MLflow's server on one port, to be stopped and started.
 
-    Of the first requests to each path in `lost`, it does what they ask and loses the answer.
+    Of the first requests to each path in `lost`, it does what they ask and loses the answer. Where
+    it `wants` an Authorization header, it answers nobody else. With `tls` its certificate is one of
+    its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: bool = False) -> None:
         self.port = 0
         self.lost: list[str] = []
+        self.wants: str | None = None
+        self.tls = tls
 
     def start(self) -> None:
         from mlflow.server import app
 
         def losing(environ: Any, start_response: Any) -> Any:
             name = environ["PATH_INFO"].split("/mlflow/")[-1]
+            if self.wants not in (None, environ.get("HTTP_AUTHORIZATION")):
+                start_response("401 Unauthorized", [("WWW-Authenticate", "Basic")])
+                return [b"who are you?"]
             if name not in self.lost:
                 return app(environ, start_response)
             self.lost.remove(name)
@@ -52,7 +60,10 @@ class Server:
             return [b"the way back is broken"]
 
         self.server: BaseWSGIServer = make_server(
-            "127.0.0.1", self.port, losing, threaded=True, request_handler=Quiet
+            *("127.0.0.1", self.port, losing),
+            threaded=True,
+            request_handler=Quiet,
+            ssl_context="adhoc" if self.tls else None,
         )
         self.port = self.server.server_port
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
@@ -290,3 +301,44 @@ def test_sync_of_a_folder_that_is_no_store(tmp_path: Path, command: Command) -> 
 def test_something_that_is_no_mlflow(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="failed with error code 404"):
         Tracker(f"http://127.0.0.1:{server.port}/somewhere", tmp_path, "exp")
+
+
+def recorded(uri: str, store: Path) -> str:
+    """The status of a run that is told to a server."""
+    with Tracker(uri, store, "exp") as tracker:
+        run = tracker.open_run("demo", "k1", {}, {})
+        run.finish("FINISHED")
+        assert tracker.close() == []
+    return str(tracker.client.get_run(run.run_id).info.status)
+
+
+def test_a_server_that_wants_credentials(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "wants", f"Basic {base64.b64encode(b'me:secret').decode()}")
+    uri = f"http://127.0.0.1:{server.port}"
+    with pytest.raises(UserError, match="correct the address or the credentials"):
+        Tracker(uri, tmp_path, "exp")
+    assert recorded(f"http://me:secret@127.0.0.1:{server.port}", tmp_path) == "FINISHED"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    with pytest.raises(UserError, match="401"):
+        Tracker(uri, tmp_path, "exp")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    assert recorded(uri, tmp_path) == "FINISHED"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_server_with_a_certificate_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own settings say which certificates are trusted, for all that is asked."""
+    safe = Server(tls=True)
+    safe.start()
+    uri = f"https://127.0.0.1:{safe.port}"
+    try:
+        with pytest.raises(UserError, match="CERTIFICATE_VERIFY_FAILED"):
+            Tracker(uri, tmp_path, "exp")
+        monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+        assert recorded(uri, tmp_path) == "FINISHED"
+    finally:
+        safe.stop()
