@@ -33,16 +33,15 @@ def run_params(config: RunConfig) -> dict[str, Any]:
 
 def member_params(plan: Plan, member: Member) -> dict[str, Any]:
     """What a method's student hangs on, under the config's keys."""
-    (variant,) = [v for v in plan.config.variants() if v.name == member.method]
-    config = plan.config.of(variant)
-    values = config.model_dump(mode="json", include={"data", "model", "student"})
+    config = _config(plan, member)
+    (variant,) = config.variants()
+    trained = "prompt" if variant.method == "prompt" else "student"
+    values = config.model_dump(mode="json", include={"data", "model", trained})
     del values["data"]["world"]
     if variant.method == "knife":
         values["align"] = config.align.model_dump(mode="json")
     if variant.method not in TEACHES:
         del values["model"]["teacher"]
-    if variant.method == "prompt":
-        values["prompt"] = values.pop("student") and config.prompt.model_dump(mode="json")
     return {"method": member.method, "seed": member.seed} | values
 
 
@@ -79,8 +78,8 @@ def hosts_tag(plan: Plan, store: Store) -> dict[str, str]:
 
 
 def data_sets(plan: Plan, key: str, store: Store) -> list[DataSet]:
-    """The splits of a run's data."""
-    data, splits = plan.config.data, plan.data[key]
+    """The splits of one of a run's data: a variant may have the rationales treated otherwise."""
+    data = next(_config(plan, m).data for m in plan.members if m.student.data == key)
     treated = "" if data.rationale == "given" else f" {data.rationale}"
     name = f"{data.source.rstrip('/').rpartition('/')[2]}{treated}"
     return [
@@ -92,7 +91,7 @@ def data_sets(plan: Plan, key: str, store: Store) -> list[DataSet]:
             examples=len(examples),
             rationales=sum(example.rationale is not None for example in examples),
         )
-        for split, examples in data_files(splits).items()
+        for split, examples in data_files(plan.data[key]).items()
     ]
 
 
@@ -104,11 +103,23 @@ def started_note(plan: Plan) -> str:
     return f"At work or cut off: {methods} on {config.data.source}, seeds {seeds}. No verdict yet."
 
 
+def failed_note(error: BaseException) -> str:
+    """The description of a run or a sweep that has failed: why."""
+    why = str(error).strip()[:2000].replace("```", "'''") or type(error).__name__
+    return f"Failed; started again, it goes on. The reason:\n\n```text\n{why}\n```"
+
+
 def ended_note(verdict: Verdict, best: str, registered: str | None) -> str:
     """A run's description when it has ended: its verdict, and which student to use."""
     use = f"Student to use, by its accuracy on dev: **{best}**"
     use += f", `models:/{registered}@champion`." if registered else "."
     return f"{verdict_markdown(verdict)}\n\n{use}"
+
+
+def _config(plan: Plan, member: Member) -> RunConfig:
+    """The config of a method of the run alone."""
+    (variant,) = [v for v in plan.config.variants() if v.name == member.method]
+    return plan.config.of(variant)
 
 
 def _job_tags() -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knife.about import NOTE, run_params, run_tags, started_note
+from knife.about import NOTE, failed_note, run_params, run_tags, started_note
 from knife.bucket import is_url
 from knife.config import RunConfig, Scale
 from knife.data.jsonl import write_examples
@@ -266,10 +266,8 @@ def tracking_notes(config: RunConfig) -> list[str]:
 
 @contextmanager
 def tracked_status(run: "TrackedRun", cut_off: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Set the run's status by how the work inside ends; where it is cut off, after `cut_off`.
-
-    Meanwhile the run gets what this machine is at.
-    """
+    """Set the run's status by how the work inside ends, and why it fails; where it is cut off,
+    after `cut_off`. Meanwhile the run gets what this machine is at."""
     from knife.track.system import system_metrics
 
     try:
@@ -279,8 +277,9 @@ def tracked_status(run: "TrackedRun", cut_off: Callable[[], None] = lambda: None
         cut_off()
         run.finish("KILLED")
         raise
-    except BaseException:
+    except BaseException as error:
         cut_off()
+        run.tag({NOTE: failed_note(error)})
         run.finish("FAILED")
         raise
     run.finish("FINISHED")

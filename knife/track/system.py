@@ -39,7 +39,7 @@ def system_metrics(run: TrackedRun, seconds: float = SECONDS) -> Iterator[None]:
 
 
 def _watch(run: TrackedRun, seconds: float, stop: threading.Event) -> None:
-    monitors = [CPUMonitor(), NetworkMonitor(), *_gpus()]
+    monitors = _monitors()
     while not stop.wait(seconds):
         metrics: dict[str, float] = {}
         for monitor in monitors:
@@ -53,9 +53,12 @@ def _watch(run: TrackedRun, seconds: float, stop: threading.Event) -> None:
         run.log_row(row)
 
 
-def _gpus() -> list[Any]:
-    try:
-        return [GPUMonitor()]
-    except (ImportError, RuntimeError) as error:
-        log.debug("no metrics of GPUs: %s", error)
-        return []
+def _monitors() -> list[Any]:
+    """Those that work here: a machine may have no GPU, and a container no network."""
+    found = []
+    for kind in (CPUMonitor, NetworkMonitor, GPUMonitor):
+        try:
+            found.append(kind())
+        except Exception as error:
+            log.debug("no %s: %s", kind.__name__, error)
+    return found

@@ -43,9 +43,9 @@ class SweepRecord:
         settings: dict[str, Any],
         plan: Plan,
     ) -> None:
-        self.parent = tracker.open_run(
-            name, key, settings, run_tags(plan) | {"knife.fingerprint": key, "knife.sweep": name}
-        )
+        tags = {"knife.fingerprint": key, "knife.sweep": name}
+        tags[NOTE] = f"At work or cut off: {', '.join(settings['space'])}. No best trial yet."
+        self.parent = tracker.open_run(name, key, settings, run_tags(plan) | tags)
         self._best = f"best_{settings['metric']}"
         self._best_of = max if METRICS[settings["metric"]] == "max" else min
         self._follower = follower
@@ -135,6 +135,8 @@ class SweepRecord:
         if verdict:
             text += f"\n\nOn test, with seeds of their own:\n\n{verdict_markdown(verdict)}"
         self.parent.tag({NOTE: text})
+        assert best.score is not None, "a trial that won has a score"
+        self.parent.log_summary({self._best: best.score})
 
     def artifacts(self, paths: list[Path], folder: str = "") -> None:
         """Files of the whole sweep."""

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from ray.job_submission import JobSubmissionClient
 from ray_cluster import RAY, Cluster
 from readme_lines import lines, needs_a_cluster
@@ -47,6 +48,14 @@ def said(err: str, what: str) -> str:
     return found.removeprefix(f"{what}: ").strip()
 
 
+def job_tag(store: Path) -> str:
+    """The Ray job that MLflow names for the newest start of a store's only run."""
+    client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    (run,) = client.search_runs(experiments, "tags.`knife.ray.job` != ''")
+    return str(run.data.tags["knife.ray.job"])
+
+
 @pytest.fixture
 def long_job(tmp_path: Path) -> list[str]:
     """The words of a run that no test waits for."""
@@ -76,6 +85,8 @@ def test_every_line_of_the_readme_that_needs_a_cluster(cluster: Cluster, tmp_pat
             assert "verdict, config and report: " in done.stdout
             assert f"MLflow: knife ui --store {store}" in done.stdout
             assert (number == 1) == ("nothing was trained again" in done.stdout)
+            if number == 1:
+                assert job_tag(store) == said(done.stderr, "job")
         else:
             stop = shlex.split(said(done.stderr, "stop it"))
             subprocess.run([RAY, *stop[1:]], env=cluster.environment, check=True, timeout=60)

@@ -307,15 +307,13 @@ def test_two_methods_with_one_student_have_its_metrics_each(first: Result) -> No
 
 def test_a_run_that_fails_says_so_in_mlflow_and_can_be_mended(tmp_path: Path) -> None:
     wild = config(tmp_path, methods=["finetune"], student={"epochs": 4, "learning_rate": 3e37})
-    with pytest.raises(TrainingDivergedError):
+    with pytest.raises(TrainingDivergedError) as diverged:
         run(wild, no_display)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "knife"]
-    names = {
-        found.info.run_name: found.info.status
-        for found in client.search_runs([experiment.experiment_id])
-    }
-    assert names["small"] == "FAILED"
+    found = client.search_runs([experiment.experiment_id], "attributes.run_name = 'small'")
+    assert [run.info.status for run in found] == ["FAILED"]
+    assert str(diverged.value) in found[0].data.tags["mlflow.note.content"]
     assert not list(tmp_path.glob("student/*"))
 
     @contextmanager

@@ -506,6 +506,17 @@ def test_the_machine_is_measured_while_the_work_goes_on(tracker: Tracker) -> Non
     assert 0 < fetch(tracker, run).data.metrics["system/system_memory_usage_percentage"] < 100
 
 
+def test_a_container_without_network_is_measured_all_the_same(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.net_io_counters", lambda: None)
+    run = open_run(tracker)
+    with system_metrics(run, seconds=0.05):
+        wait_for(lambda: tracker.flush() and "system/cpu_utilization_percentage" in
+                 fetch(tracker, run).data.metrics)  # fmt: skip
+    assert "system/network_receive_megabytes" not in fetch(tracker, run).data.metrics
+
+
 def test_the_data_sets_of_a_run_are_noted_once_and_not_copied(tracker: Tracker) -> None:
     run = open_run(tracker)
     sets = [

@@ -97,6 +97,7 @@ def test_mlflow_has_the_sweep_its_trials_and_their_seeds(swept: Swept) -> None:
     uri = swept.result["mlflow"]["uri"]
     assert (parent.info.run_name, parent.info.status) == ("small", "FINISHED")
     assert parent.data.params["budget.trials"] == "4"
+    assert parent.data.metrics["best_dev_loss"] == swept.result["best"]["score"]
     assert set(trials) == {f"trial {number}" for number in range(1, 5)}
     artifacts = {file.path for file in MlflowClient(uri).list_artifacts(parent.info.run_id)}
     assert {"trials.csv", "study.db", RECIPE, "history.png", "parallel.png"} <= artifacts
