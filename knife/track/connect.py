@@ -46,7 +46,7 @@ _SETTINGS = threading.RLock()
 # An experiment that is made here says what is in it; whoever edits that is left alone.
 _ABOUT = {
     "knife.version": knife.__version__,
-    # Else the UI opens among the views for agents and traces.
+    # The list of experiments says which of MLflow's views are theirs.
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": """Students that learn from rationales, compared with plain finetuning.
 
