@@ -175,7 +175,7 @@ def run(config: RunConfig, display: Display) -> Result:
                 report = [folder / REPORT]
                 # It has nothing to tell of a start that had nothing to do.
                 if not (kept.idle and report[0].is_file()):
-                    report = write_or_warn(folder, lambda: run_report(folder, store))
+                    report = write_or_warn(folder, store, lambda: run_report(folder, store))
                 store.keep(folder)
                 record(plan, store, found, parent, runs, [folder / "verdict.json", *report])
         unsent = tracker.unsent()

@@ -83,7 +83,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
         _write_rows(folder / "rationale_scores.jsonl", rows)
         write_json(folder / "rationale_scores.json", found.to_dict())
         if (folder / "verdict.json").is_file():
-            write_or_warn(folder, lambda: run_report(folder, store))
+            write_or_warn(folder, store, lambda: run_report(folder, store))
         store.keep(folder)
     return ScoreResult(found, rows, folder, [stage.label for stage in missing], notes)
 

@@ -33,13 +33,14 @@ def run_report(folder: Path, store: Store) -> str:
     return page(f"Run {run.config['name']}", run_results.lead(run), sections)
 
 
-def write_or_warn(folder: Path, made: Callable[[], str]) -> list[Path]:
+def write_or_warn(folder: Path, store: Store, made: Callable[[], str]) -> list[Path]:
     """Write the report of a run or a sweep that has ended into its folder; the file, if it could.
 
     A page of an earlier time, which no longer fits the results, does not outlast a failure.
     """
     path = folder / NAME
-    with or_warn("the report", f"; to make it again: knife report {folder}"):
+    again = f"knife report {folder.name} --store {store.address}"
+    with or_warn("the report", f"; to make it again: {again}"):
         return [write_page(path, made())]
     path.unlink(missing_ok=True)
     return []

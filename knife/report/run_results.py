@@ -210,13 +210,17 @@ def rationales(run: RunData) -> Section:
     said = []
     for panel, found in zip(axes, relations, strict=True):
         gains = [100 * gain for gain in found["thirds"]]
-        panel.bar(THIRDS[: len(gains)], gains, color=figures.COLOURS[0])
+        # Whole, the names have no room side by side.
+        panel.bar(
+            [name.split()[0] for name in THIRDS[: len(gains)]], gains, color=figures.COLOURS[0]
+        )
         panel.axhline(0, color=figures.INK, linewidth=0.8)
         panel.set_title(found["score"])
         values = ", ".join(f"{gain:+.1f}" for gain in gains)
         rho = "" if found["rho"] is None else f", rank correlation {found['rho']:+.2f}"
         said.append(f"{found['score']}: {values}{rho}")
     axes[0].set_ylabel("gain of knife (points)")
+    drawn.supxlabel("third of the examples by the score", fontsize=9)
     caption = "Gain of knife over finetune by thirds of each score; " + "; ".join(said) + "."
     alt = "Gain of knife by thirds of each score. " + "; ".join(said)
     return Section(title, body + figures.inline(drawn, "rationales", alt, caption))

@@ -179,7 +179,7 @@ def cost(run: RunData) -> Section:
         rows.append(
             (
                 stage["label"],
-                _state(run, stage),
+                _state(run, stage, bool(journal)),
                 f"{seconds[key]:.1f}" if seconds[key] else "",
                 f"{median(speeds):.0f}" if speeds else "",
                 f"{memory:.0f}" if memory else "",
@@ -206,9 +206,9 @@ def cost(run: RunData) -> Section:
     return Section(title, paragraphs(*words) + found)
 
 
-def _state(run: RunData, stage: Row) -> str:
+def _state(run: RunData, stage: Row, begun: bool) -> str:
     if not run.store.has(stage["kind"], stage["key"]):
-        return "not there"
+        return "begun" if begun else "not there"
     return "made" if stage["key"] in run.record["starts"][-1]["made"] else "was there"
 
 

@@ -202,20 +202,22 @@ class _Step:
             self.board.record.reported(number, result["epoch"], result[SCORE])
         self._stand()
 
-    def ended(self, number: int, state: State) -> None:
+    def ended(self, number: int, state: State, why: str = "") -> None:
         """A trial has ended."""
         standing, space = self.standing, self.board.plan.space
         last = standing.running.pop(number, AtWork({}))
         standing.ends[state] += 1
         standing.seconds += last.seconds
-        words = "failed" if state == "failed" else ""
-        if last.score is not None and state != "failed":
-            words = score_words(space, last.score) + (" (pruned)" if state == "pruned" else "")
-            if standing.name == "search" and state == "finished" and self._is_best(last.score):
-                self.board.best = number, last.score
-                words += ", the best so far"
+        words, also = "failed", f", {why}" if why else ""
+        if state != "failed":
+            score = "" if last.score is None else score_words(space, last.score)
+            words = f"{score} (pruned)".lstrip() if state == "pruned" else score
+        finished = standing.name == "search" and state == "finished"
+        if finished and last.score is not None and self._is_best(last.score):
+            self.board.best = number, last.score
+            also = ", the best so far"
         place = f"[{standing.done}/{standing.total}] {self._title(number)}"
-        words = f"{place}: {words} in {clock(last.seconds)}  {last.point(space)}"
+        words = f"{place}: {words} in {clock(last.seconds)}{also}  {last.point(space)}"
         self.board.say(words.rstrip())
         self._stand()
 

@@ -45,14 +45,16 @@ class Listener(Protocol):
     def reported(self, number: int, result: dict[str, Any]) -> None:
         """A trial has reported its score so far."""
 
-    def ended(self, number: int, state: State) -> None:
-        """A trial has ended, or was pruned."""
+    def ended(self, number: int, state: State, why: str = "") -> None:
+        """A trial has ended, or was pruned; where it failed, by what."""
 
 
 class Watch(Callback):  # type: ignore[misc]
     """Tells the listener of this process; Ray Tune keeps its callbacks in files."""
 
     listener: ClassVar[Listener | None] = None
+    #: Folder of the notes that failed trials leave.
+    failed: ClassVar[Path] = Path()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Tell of a start."""
@@ -73,7 +75,9 @@ class Watch(Callback):  # type: ignore[misc]
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Tell of a failure."""
         if self.listener:
-            self.listener.ended(trial.config["number"], "failed")
+            note = self.failed / f"{trial.trial_id}.txt"
+            lines = note.read_text().strip().splitlines() if note.is_file() else []
+            self.listener.ended(trial.config["number"], "failed", next(iter(lines), ""))
 
 
 class Limit(Stopper):  # type: ignore[misc]
@@ -189,7 +193,7 @@ class Phase:
                     verbose=0,
                 ),
             )
-        Watch.listener = listener
+        Watch.listener, Watch.failed = listener, self.task.failed
         try:
             results = in_thread(tuner.fit).result()
         finally:

@@ -55,7 +55,7 @@ def final(sweep: SweepData) -> Section:
     run = sweep.result["final"]
     known = [
         ("the winner as a recipe", "best.yaml, in the sweep's folder"),
-        ("a report of its own", f"knife report {run['name']}-{run['key']}"),
+        ("a report of its own", f"knife report {run['name']}-{run['key']} --store {run['store']}"),
     ]
     known += [
         (f"student of {student['method']}, seed {student['seed']}", student["folder"])

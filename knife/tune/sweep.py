@@ -166,7 +166,7 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
             about.end("finished")
             written = write_outputs(plan.space, rows, folder)
             done_now = SweepData(folder, store, about.values, rows, values)
-            report = write_or_warn(folder, lambda: report_of(done_now))
+            report = write_or_warn(folder, store, lambda: report_of(done_now))
             record.artifacts([*written, folder / RECIPE, *report])
             link = tracker.link(record.parent)
             values["mlflow"] = {"uri": tracker.uri, "run_id": record.parent.run_id, "link": link}
@@ -186,7 +186,7 @@ def _report_what_has_none(done: SweepResult, plan: SweepPlan) -> None:
         about = SweepAbout(done.folder, plan.space, sweep_key(plan))
         about.end("finished")
         found = SweepData(done.folder, store, about.values, done.rows, done.values)
-        write_or_warn(done.folder, lambda: report_of(found))
+        write_or_warn(done.folder, store, lambda: report_of(found))
         store.keep(done.folder)
 
 

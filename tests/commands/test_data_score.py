@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from command_fixtures import Command
+from page_text import section
 from small_run import SMALL
 
 from knife.config import parse
@@ -43,6 +44,9 @@ def test_scores_use_what_the_run_has_and_are_kept_by_example(
     ]
     folder = Path(found["folder"])
     assert (folder / "verdict.json").is_file()
+    # The run's page is brought up to date.
+    text = section((folder / "report.html").read_text(), "Gain against rationale quality")
+    assert f"RQ, simulatability (points) {100 * found['scores']['rq']:+.1f} " in text
     lines = (folder / "rationale_scores.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     verdict = json.loads((folder / "verdict.json").read_text())

@@ -136,7 +136,7 @@ def test_a_report_that_cannot_be_made_fails_no_run(
     assert not (folder / NAME).exists()
     (warning,) = [each.getMessage() for each in caplog.records if each.name.startswith("knife.rep")]
     assert warning.startswith("the report could not be made (JSONDecodeError: ")
-    advice = f"all results are there; to make it again: knife report {folder}"
+    advice = f"all results are there; to make it again: knife report {folder.name} --store {store}"
     assert warning.endswith(advice)
     (folder / "rationale_scores.json").unlink()
     assert command("report", folder).out == f"{folder / NAME}\n"
@@ -169,6 +169,15 @@ def test_a_run_without_a_record_has_its_verdict(folder: Path) -> None:
     assert "knife 1 " in section(html, "Methods")
     for title in ("Answers gained and lost", "Learning curves", "Cost", "Faults and restarts"):
         assert "kept no record of its stages" in section(html, title)
+
+
+def test_what_is_being_made_has_begun(folder: Path) -> None:
+    record = values(folder / "run.json")
+    place = folder.parents[1] / "teacher" / record["teacher"]
+    (folder.parents[1] / "work").mkdir(exist_ok=True)
+    place.rename(folder.parents[1] / "work" / f"teacher-{place.name}")
+    (folder.parents[1] / "work" / f"teacher-{place.name}" / "manifest.json").unlink()
+    assert " teacher begun " in section(report(folder), "Cost")
 
 
 def test_starts_and_restarts_are_told(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Whole sweeps as a user runs them, with Ray, small: what is trained, kept and recorded."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,8 @@ def test_a_trial_that_always_fails_does_not_end_the_sweep(tmp_path: Path) -> Non
     assert rows[2]["state"] == "finished"
     assert found.result["best"]["number"] == 2
     assert f"warning: trial 1 failed: {rows[1]['error']}" in found.ended.err.splitlines()
+    # It is said when it happens, too.
+    assert re.search(rf"trial 1: failed in \d+ s, {re.escape(rows[1]['error'])} ", found.ended.err)
     _, trials = found.tracked()
     statuses = {name: run.info.status for name, run in trials.items()}
     assert (statuses["trial 1"], statuses["trial 2"]) == ("FAILED", "FINISHED")
