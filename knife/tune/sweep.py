@@ -28,7 +28,7 @@ from knife.tune.board import Board
 from knife.tune.final import RECIPE, winner, write_recipe
 from knife.tune.outputs import write_outputs
 from knife.tune.recording import SweepRecord
-from knife.tune.report import report_of
+from knife.tune.report import report_of, sweep_report
 from knife.tune.report_data import RESULT, TRIALS, SweepData
 from knife.tune.resources import slots
 from knife.tune.steps import Steps
@@ -180,14 +180,15 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
 
 
 def _report_what_has_none(done: SweepResult, plan: SweepPlan) -> None:
-    """A sweep that was done by a version which wrote no report gets one."""
-    if not (done.folder / REPORT).is_file():
-        store = Store(plan.config.store)
-        about = SweepAbout(done.folder, plan.space, sweep_key(plan))
-        about.end("finished")
-        found = SweepData(done.folder, store, about.values, done.rows, done.values)
-        write_or_warn(done.folder, store, lambda: report_of(found))
-        store.keep(done.folder)
+    """A sweep that was done and has no report gets one."""
+    if (done.folder / REPORT).is_file():
+        return
+    store = Store(plan.config.store)
+    if "sweep" not in json.loads((done.folder / ABOUT).read_text()):
+        # It was done by a version that did not keep the sweep's settings.
+        SweepAbout(done.folder, plan.space, sweep_key(plan)).end("finished")
+    write_or_warn(done.folder, store, lambda: sweep_report(done.folder, store))
+    store.keep(done.folder)
 
 
 def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:

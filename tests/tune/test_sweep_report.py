@@ -232,6 +232,7 @@ def test_a_sweep_of_an_earlier_version_gets_its_report(
     assert "nothing was trained again" in done.err
     text = section((folder / NAME).read_text(), "Cost and sharing")
     assert "No trial is known to have shared" in text
+    assert len(values(folder / "sweep.json")["starts"]) == 1
 
 
 def _key(path: Path, folder: Path) -> str:
