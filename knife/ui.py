@@ -18,7 +18,7 @@ def serve(store: str, port: int) -> int:
     """Serve the UI until it ends or is interrupted; returns its exit status.
 
     Raises:
-        UserError: the store has no MLflow database, or the port is taken.
+        UserError: the store has no MLflow database that can be used, or the port is taken.
     """
     database = store_root(store) / "mlflow.db"
     if not database.is_file():
@@ -39,10 +39,11 @@ def serve(store: str, port: int) -> int:
             raise UserError(
                 f"--port: {port} on {HOST} cannot be used: {error.strerror}; give another port"
             ) from error
+    from knife.track.address import Address
     from knife.track.page import newest_page
 
     uri = "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
-    page = f"http://{HOST}:{port}{newest_page(uri)}"
+    page = f"http://{HOST}:{port}{newest_page(Address(uri, '--store'))}"
     say(f"MLflow UI of {store}: {page} (up in some seconds; Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "ui"]
     command += ["--backend-store-uri", uri, "--registry-store-uri", uri]

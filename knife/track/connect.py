@@ -14,6 +14,7 @@ from ssl import SSLCertVerificationError
 from urllib.parse import quote
 
 import filelock
+import mlflow
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -88,7 +89,7 @@ def connect(address: Address, store: Path, experiment: str) -> tuple[MlflowClien
         store.mkdir(parents=True, exist_ok=True)
         # Two processes that open one new SQLite file break each other's migrations.
         with filelock.FileLock(store / "mlflow.lock", timeout=60), one_try():
-            _probe(uri)
+            probe(uri)
             _refuse_old(address)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             found = _experiment(client, experiment, _artifacts(uri, store))
@@ -100,16 +101,27 @@ def connect(address: Address, store: Path, experiment: str) -> tuple[MlflowClien
     except FAILURES as error:
         if is_away(error) and not uri.startswith("sqlite:"):
             raise AwayError(reason(error)) from error
-        raise UserError(
-            f"{address.where}: MLflow at {address.shown} cannot be used: {reason(error)}; "
-            f"{_advice(uri)}"
-        ) from error
+        raise unusable(address, error) from error
     if found is None:
         raise UserError(
             f"track.experiment: {experiment!r} was deleted in MLflow; restore it there "
             "(mlflow experiments restore), or choose another name"
         )
     return client, found
+
+
+def unusable(address: Address, error: Exception) -> UserError:
+    """Why MLflow cannot be used as it is, and what to do."""
+    where, shown = address.where, address.shown
+    if "database schema" in str(error):
+        return UserError(
+            f"{where}: the tables of {shown} are those of another version of MLflow than "
+            f"{mlflow.__version__}; where they are older, keep a copy of them, and: mlflow db "
+            f"upgrade {shown}; where they are newer, update mlflow"
+        )
+    return UserError(
+        f"{where}: MLflow at {shown} cannot be used: {reason(error)}; {_advice(address.uri)}"
+    )
 
 
 def is_away(error: BaseException | None) -> bool:
@@ -143,7 +155,7 @@ def reason(error: BaseException, beyond: BaseException | None = None) -> str:
     return redact(text if len(text) <= 300 else text[:299] + "…")
 
 
-def _probe(uri: str) -> None:
+def probe(uri: str) -> None:
     """Fail at once where MLflow would try again for a minute and a half, or say too much."""
     if uri.startswith("file:") or not ("://" in uri or uri == "databricks"):
         raise ValueError("it is a folder, and MLflow has given up keeping runs in folders")

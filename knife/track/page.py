@@ -2,6 +2,9 @@
 
 from mlflow import MlflowClient
 
+from knife.track.address import Address
+from knife.track.connect import FAILURES, probe, unusable
+
 _VIEW = "?workflowType=machine_learning"
 
 
@@ -10,11 +13,19 @@ def run_page(experiment: str, run: str) -> str:
     return f"/#/experiments/{experiment}/runs/{run}{_VIEW}"
 
 
-def newest_page(uri: str) -> str:
-    """Path of the page of the experiment that has the newest run; without a run, of them all."""
-    client = MlflowClient(uri)
-    experiments = [found.experiment_id for found in client.search_experiments()]
-    newest = client.search_runs(experiments, max_results=1, order_by=["start_time DESC"])
+def newest_page(address: Address) -> str:
+    """Path of the page of the experiment that has the newest run; without a run, of them all.
+
+    Raises:
+        UserError: MLflow cannot be used there.
+    """
+    try:
+        probe(address.uri)
+        client = MlflowClient(address.uri)
+        experiments = [found.experiment_id for found in client.search_experiments()]
+        newest = client.search_runs(experiments, max_results=1, order_by=["start_time DESC"])
+    except FAILURES as error:
+        raise unusable(address, error) from error
     if not newest:
         return f"/#/experiments{_VIEW}"
     return f"/#/experiments/{newest[0].info.experiment_id}/runs{_VIEW}"

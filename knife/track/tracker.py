@@ -35,7 +35,7 @@ class Tracker:
 
     What its runs are told to record is kept on disk at once and sent by the thread, so that no
     caller ever waits for MLflow. Where MLflow does not answer, from the start or later, it warns
-    once, keeps all, and tries again; `close` tries a last time and says what is still unsent.
+    once, keeps all, and tries again; `close` tries a last time and returns what is still unsent.
     MLflow's global state is not touched.
 
     Args:
@@ -77,7 +77,10 @@ class Tracker:
             for run in self._sender.runs:
                 if run.told_now and run.running:
                     run.finish("KILLED" if killed else "FAILED")
-        self.close()
+        unsent = self.close()
+        # Whoever comes to an end says it among the last words.
+        for line in unsent if kind else []:
+            log.warning("%s", line)
 
     @property
     def client(self) -> MlflowClient:
@@ -160,14 +163,12 @@ class Tracker:
         return lines
 
     def close(self) -> list[str]:
-        """Try a last time, stop the thread, and return (and warn of) what is still unsent."""
+        """Try a last time, stop the thread, and return what is still unsent."""
         if not self._stop.is_set():
             self._stop.set()
             self._sender.told.set()
             self._thread.join()
             self.flush()
-            for line in self.unsent():
-                log.warning("%s", line)
             self._sender.close()
         return self.unsent()
 

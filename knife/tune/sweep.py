@@ -170,7 +170,7 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
             record.artifacts([*written, folder / RECIPE, *report])
             link = tracker.link(record.parent)
             values["mlflow"] = {"uri": tracker.uri, "run_id": record.parent.run_id, "link": link}
-        values["unsent"] = tracker.unsent()
+        values["unsent"] = list(dict.fromkeys(values.get("unsent", []) + tracker.unsent()))
         write_json(folder / TRIALS, [row.to_dict() for row in rows])
         write_json(folder / RESULT, values)
         store.keep(folder)
@@ -231,7 +231,8 @@ def _conclude(
         config = steps.final(best, rows)
         write_recipe(steps.folder / RECIPE, config, space, best)
         board.rest()
-        values["final"] = run(config, no_display if quiet else display).to_dict()
+        met = run(config, no_display if quiet else display)
+        values |= {"final": met.to_dict(), "unsent": met.unsent}
     else:
         config = space.config(best.point)
         write_recipe(steps.folder / RECIPE, config, space, best)

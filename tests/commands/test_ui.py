@@ -60,6 +60,10 @@ def wait_for_page(url: str) -> str:
 def test_faults(command: Command, finished_run: FinishedRun, tmp_path: Path) -> None:
     (fault,) = command("ui", "--store", tmp_path).faults
     assert "has no mlflow.db" in fault
+    (tmp_path / "mlflow.db").write_text("these are not the tables of MLflow, not even of SQLite")
+    (fault,) = command("ui", "--store", tmp_path, "--port", free_port()).faults
+    assert "file is not a database" in fault
+    assert fault.startswith(f"--store: MLflow at sqlite:///{tmp_path}/mlflow.db cannot be used: ")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,6 +1,7 @@
 """Opening MLflow where it cannot be used: refused at once, with a plain message."""
 
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -172,6 +173,20 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     fault = refused(None, tmp_path)
     assert fault.startswith(f"store: MLflow at sqlite:///{tmp_path}/mlflow.db cannot be used: ")
     assert "file is not a database" in fault
+
+
+def test_a_database_of_another_version(tmp_path: Path) -> None:
+    Tracker(None, tmp_path, "exp").close()
+    # Elsewhere: of a file that it has open MLflow asks no second time.
+    other = tmp_path / "other" / "mlflow.db"
+    other.parent.mkdir()
+    shutil.copy(tmp_path / "mlflow.db", other)
+    with closing(sqlite3.connect(other)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'acf3f17fdcc7'")
+    fault = refused(None, other.parent)
+    shown = f"sqlite:///{other}"
+    assert fault.startswith(f"store: the tables of {shown} are those of another version of MLflow")
+    assert f"mlflow db upgrade {shown}" in fault
 
 
 def test_a_folder_in_place_of_the_database(tmp_path: Path) -> None:
