@@ -155,7 +155,7 @@ def test_files_for_people(swept: Swept, command: Command) -> None:
 def test_progress_in_plain_lines(swept: Swept) -> None:
     lines = swept.ended.err.splitlines()
     assert lines[0].startswith("4 trials, ")
-    assert "1 distinct teachers" in lines[0]
+    assert "1 distinct teacher;" in lines[0]
     assert lines[1] == lines[-1] == f"MLflow: knife ui --store {swept.store.root}"
     search = [line for line in lines if "] trial " in line]
     assert [line[:5] for line in search] == [f"[{number}/4]" for number in range(1, 5)]
