@@ -52,5 +52,6 @@ def journal_points(store: Store, *stages: Stage, ended: bool = True) -> list[Poi
 
 def timeless(found: list[Point]) -> list[Point]:
     """Without the metrics that hang on clock and machine."""
-    clock = ("train/examples_per_second", "train_seconds", "train_memory_mib")
+    rates = ("train/examples_per_second", "train/tokens_per_second")
+    clock = (*rates, "train_seconds", "train_memory_mib")
     return [point for point in found if point[0] not in clock]

@@ -87,7 +87,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     for row in found:
         del row["time"]
-        row["metrics"].pop("examples_per_second", None)
+        for rate in ("examples_per_second", "tokens_per_second"):
+            row["metrics"].pop(rate, None)
     return found
 
 

@@ -170,18 +170,14 @@ def cost(run: RunData) -> Section:
         kind, key = stage["kind"], stage["key"]
         journal, trained = run.journal(kind, key), run.trained(kind, key)
         seconds[key] = stage_seconds(journal, trained)
-        speeds = [
-            row["metrics"]["examples_per_second"]
-            for row in journal
-            if "examples_per_second" in row["metrics"]
-        ]
         memory = trained.get("gpu_memory_mib") or trained.get("memory_mib")
         rows.append(
             (
                 stage["label"],
                 _state(run, stage, bool(journal)),
                 f"{seconds[key]:.1f}" if seconds[key] else "",
-                f"{median(speeds):.0f}" if speeds else "",
+                _speed(journal, "examples_per_second"),
+                _speed(journal, "tokens_per_second"),
                 f"{memory:.0f}" if memory else "",
                 readers[key] or "",
             )
@@ -191,10 +187,11 @@ def cost(run: RunData) -> Section:
         "in the last start",
         "seconds",
         "examples/s",
+        "tokens/s",
         "memory (MiB)",
         "stages that read it",
     )
-    found = table("Stages, evaluations aside", heads, rows, [2, 3, 4, 5])
+    found = table("Stages, evaluations aside", heads, rows, [2, 3, 4, 5, 6])
     words = [f"Trainings and states took {duration(sum(seconds.values()))} together."]
     taught = {s["key"]: _students(run, s) for s in run.stages if s["kind"] in ("teacher", "states")}
     shared = sum(max(0, students - 1) * seconds[key] for key, students in taught.items())
@@ -204,6 +201,12 @@ def cost(run: RunData) -> Section:
             f"{duration(shared)} more."
         )
     return Section(title, paragraphs(*words) + found)
+
+
+def _speed(journal: Sequence[Row], name: str) -> str:
+    """The median of a rate over a training's lines."""
+    found = [row["metrics"][name] for row in journal if name in row["metrics"]]
+    return f"{median(found):.0f}" if found else ""
 
 
 def _state(run: RunData, stage: Row, begun: bool) -> str:

@@ -136,6 +136,7 @@ def _train(
     means, agreement, examples_taken = _Means(context), Agreement(context), 0
     started, saved_step = time.monotonic() - place.seconds, place.step
     logged_step, logged_at = place.step, time.monotonic()
+    examples = tokens = 0
 
     def log(metrics: dict[str, float]) -> None:
         if journal:
@@ -151,6 +152,9 @@ def _train(
                 means.add(_micro_step(engine, job, part, context), place.step)
                 examples_taken += sum(weight > 0 for weight in part.weights)
                 context.beat()
+            batch = batches[place.batch]
+            read = [row for row, weight in zip(batch.rows, batch.weights, strict=True) if weight]
+            examples, tokens = examples + len(read), tokens + sum(lengths[row] for row in read)
             place.step, place.batch = place.step + 1, place.batch + 1
             stop = agreement.reached(told() or context.told())
             last = place.batch == len(batches)
@@ -164,12 +168,13 @@ def _train(
                     ids = [[job.ids[row] for part in parts for row in part.rows] for parts in own]
                     checkpoints.settle()
                     raise means.first_bad.error(ids, place.step, checkpoints.last_step)
-                examples = (place.step - logged_step) * training.batch_size
                 seconds = max(time.monotonic() - logged_at, 1e-9)
                 metrics["examples_per_second"] = examples / seconds
+                metrics["tokens_per_second"] = tokens / seconds
                 metrics["learning_rate"] = engine.get_lr()[0]
                 log(metrics)
                 logged_step, logged_at = place.step, time.monotonic()
+                examples = tokens = 0
             if stop or (due and not last):
                 place.seconds = time.monotonic() - started
                 checkpoints.save(engine, place)

@@ -167,6 +167,22 @@ def test_a_half_written_checkpoint_is_left_alone(
     assert same_weights(work, tmp_path / "whole")
 
 
+def test_speed_counts_every_example_and_its_input_tokens_once(
+    tiny_bert: Path, context: PlainContext, tmp_path: Path
+) -> None:
+    """The last batch of an epoch is filled up with examples that do not count."""
+    training = TRAINING.model_copy(update={"epochs": 1})
+    student = Student(tiny_bert, training)
+    student.train(tmp_path, context)
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    (rates,) = (row["metrics"] for row in lines if "loss" in row["metrics"])
+    train = student.job.train
+    assert len(train) % training.batch_size
+    tokens = sum(len(t.input_ids) for t in train)
+    ratio = rates["tokens_per_second"] / rates["examples_per_second"]
+    assert ratio == pytest.approx(tokens / len(train))
+
+
 def test_accumulated_steps_are_steps(context: PlainContext, tmp_path: Path) -> None:
     """The same losses and weights from halves of each batch (T5 has no dropout)."""
     found = []
