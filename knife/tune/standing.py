@@ -101,7 +101,8 @@ class Standing:
         return f"{self.done} of {total} done{ends}, {len(self.running)} running"
 
     def left(self, sweep: Sweep) -> str:
-        """The time left, judged by the trials until now; nothing where there are none."""
+        """The time left, judged by the trials until now; nothing where there are none, or where
+        those at work have taken longer."""
         running = list(self.running.values())
         pairs = [(trial.seconds, trial.seconds_left) for trial in running]
         known = [seconds + left for seconds, left in pairs if left]
@@ -114,6 +115,8 @@ class Standing:
         if self.name == "search" and sweep.budget.hours:
             budget = 3600 * sweep.budget.hours - (time.monotonic() - self.since)
             of_step = min(of_step, max(budget, 0))
+        if of_step < 1:
+            return ""
         of_sweep = of_step + self._later(sweep) * each / self.slots
         words = f"about {clock(of_step)} left"
         return f"{words}, {clock(of_sweep)} of the sweep" if of_sweep > of_step else words

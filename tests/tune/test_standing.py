@@ -48,6 +48,8 @@ def test_time_left_is_that_of_the_trials_until_now(tmp_path: Path) -> None:
     ended(standing, finished=1)
     standing.seconds = 10.0
     assert standing.left(sweep) == "about 6 s left"
+    standing.running = {1: at_work(12)}
+    assert standing.left(sweep) == ""
 
 
 def test_time_left_ends_with_the_budget(tmp_path: Path) -> None:
