@@ -235,6 +235,8 @@ def push(
         from knife.push import push as upload
 
         found = plan_upload(student, repo)
+        # Said once more than the card says it: what is public once stays so.
+        say(*(f"{name}: training examples, which go with it" for name in found.examples()))
         print("\n".join(found.lines()) if dry_run else upload(found, private=private))
 
 

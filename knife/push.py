@@ -40,6 +40,10 @@ class Upload:
         found = {name: path.stat().st_size for name, path in self.files.items()}
         return {NAME: len(self.card.encode())} | found
 
+    def examples(self) -> list[str]:
+        """The files that hold training examples: a student of `retrieve` reads them."""
+        return [name for name in self.files if name.endswith(".jsonl")]
+
     def lines(self) -> list[str]:
         """The files with their sizes, then the card."""
         sizes = self.sizes()

@@ -181,12 +181,24 @@ def test_all_faults_of_the_input_at_once(command: Command, student: Path, tmp_pa
     assert fault.startswith(f"STUDENT: {student} has no manifest of a student")
 
 
-def test_weights_that_could_run_code_are_refused(command: Command, student: Path) -> None:
-    (student / "model" / "pytorch_model.bin").write_bytes(b"x")
+def add_file(student: Path, name: str) -> None:
+    """A file of one letter in the student's model, as if it had been trained with it."""
+    (student / "model" / name).write_bytes(b"x")
     manifest = json.loads((student / "manifest.json").read_text())
     of = {"bytes": 1, "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}
-    manifest["files"]["model/pytorch_model.bin"] = of
+    manifest["files"][f"model/{name}"] = of
     (student / "manifest.json").write_text(json.dumps(manifest))
     assert Store(student.parents[1], write=False).damage("student", student.name) == []
+
+
+def test_training_examples_that_go_with_it_are_said(command: Command, student: Path) -> None:
+    add_file(student, "retrieve.jsonl")
+    ended = command("push", student, REPO, "--dry-run")
+    assert ended.status == 0
+    assert ended.err == "retrieve.jsonl: training examples, which go with it\n"
+
+
+def test_weights_that_could_run_code_are_refused(command: Command, student: Path) -> None:
+    add_file(student, "pytorch_model.bin")
     (fault,) = command("push", student, REPO).faults
     assert fault.startswith(f"STUDENT: {student} holds model/pytorch_model.bin; weights")

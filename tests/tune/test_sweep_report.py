@@ -62,10 +62,15 @@ def made_up(space: Space, rows: list[TrialRow], folder: Path) -> str:
 def test_a_sweep_leaves_its_report_in_its_folder_and_in_mlflow(swept: Swept) -> None:
     html = (swept.folder / NAME).read_text()
     assert html == report(swept.folder)
-    tracked = [path.read_text() for path in (swept.store.root / "mlartifacts").rglob(NAME)]
     # The winner against finetune is a run, with a report of its own.
+    runs = [swept.result["mlflow"]["run_id"], swept.result["final"]["mlflow"]["run_id"]]
+    tracked = [
+        path.read_text()
+        for run in runs
+        for path in (swept.store.root / "mlartifacts").glob(f"*/{run}/artifacts/{NAME}")
+    ]
     assert len(tracked) == 2
-    assert html in tracked
+    assert tracked[0] == html != tracked[1]
 
 
 def test_the_trials_are_those_of_the_table(swept: Swept) -> None:
