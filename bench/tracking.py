@@ -2,11 +2,12 @@
 
 python bench/tracking.py [rounds]
 
-Each round trains the 20 M model three times, in turn: with no tracking at all, with a real `mlflow
-server` on this machine, and after kill -9 of it. A journal is followed and sent as in a run. Then
-the server is started again, `resend` (knife sync) sends what is left, and every point of every
-journal is compared. Processor time is that of the whole training process, its tracking threads
-included: on a machine that others use too it says more than the clock.
+Each round trains the 20 M model twice, with no tracking at all and tracked, now the one first and
+now the other: first with a real `mlflow server` on this machine, then after kill -9 of it. A
+journal is followed and sent as in a run. Then the server is started again, `resend` (knife sync)
+sends what is left, and every point of every journal is compared. Processor time is that of the
+whole training process, its tracking threads included: on a machine that others use too it says
+more than the clock.
 """
 
 import json
@@ -141,7 +142,7 @@ def compare(store: Path, uri: str) -> tuple[int, int, int]:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if sys.argv[1:] else 6
+    rounds = int(sys.argv[1]) if sys.argv[1:] else 4
     tokens = random_tokens(STEPS * BATCH, inputs=64, rationale=1, choices=2, choice=3)
     with tempfile.TemporaryDirectory() as name, PlainContext() as context:
         folder, port = Path(name), free_port()
@@ -152,39 +153,40 @@ def main() -> None:
             model_folder("20M", folder),
         )
         server = serve(folder, port)
-        ratios: list[tuple[float, float, float]] = []
-        tracking: list[float] = []
         step("warm", model, tokens, store, uri, context)
-        for number in range(rounds):
-            # Now the one first and now the other: a machine drifts.
-            seconds = {}
-            ways = ("none", "there", "away")
-            for way in ways if number % 2 else ways[::-1]:
-                if way == "away":
-                    kill(server)
-                told = None if way == "none" else uri
-                seconds[way] = step(f"{way}-{number}", model, tokens, store, told, context)
-                if way == "away":
-                    server = serve(folder, port)
-            none, there, away = (seconds[way] for way in ways)
-            ratios.append((there[0] / none[0], there[1] / none[1], away[0] / none[0]))
-            tracking += [100 * there[2] / there[1], 100 * away[2] / away[1]]
-            print(
-                f"round {number}: {1000 * none[0]:.1f} ms a step without tracking, "
-                f"{1000 * there[0]:.1f} ms with it, {1000 * away[0]:.1f} ms with the server away; "
-                f"of processor time {1000 * none[1]:.1f} and {1000 * there[1]:.1f} ms",
-                flush=True,
-            )
+        found = {}
+        for state in ("there", "away"):
+            if state == "away":
+                kill(server)
+            # Whoever comes second finds another machine: each is that in every other round.
+            ratios: list[tuple[float, float]] = []
+            threads: list[float] = []
+            for number in range(rounds):
+                of = {}
+                for told in (None, uri) if number % 2 else (uri, None):
+                    name = f"{state}-{number}-{'tracked' if told else 'alone'}"
+                    of[told] = step(name, model, tokens, store, told, context)
+                tracked, alone = of[uri], of[None]
+                ratios.append((tracked[0] / alone[0], tracked[1] / alone[1]))
+                threads.append(100 * tracked[2] / tracked[1])
+                print(
+                    f"server {state}, round {number}: {1000 * alone[0]:.1f} ms a step alone, "
+                    f"{1000 * tracked[0]:.1f} ms tracked; of processor time "
+                    f"{1000 * alone[1]:.1f} and {1000 * tracked[1]:.1f} ms",
+                    flush=True,
+                )
+            found[state] = ratios, threads
+        server = serve(folder, port)
         unsent = resend(store).kept
         total, lost, more = compare(store, uri)
         kill(server)
-    names = ("a step", "processor time", "a step with the server away")
-    for name, values in zip(names, zip(*ratios, strict=True), strict=True):
-        print(
-            f"{name}, tracked to not tracked: median {statistics.median(values):.3f}, "
-            f"{min(values):.3f} to {max(values):.3f} in {rounds} rounds"
-        )
-    print(f"tracking's threads: at most {max(tracking):.2f} % of the processor time")
+    for state, (ratios, threads) in found.items():
+        for what, values in zip(("step", "processor time"), zip(*ratios, strict=True), strict=True):
+            print(
+                f"server {state}, {what}, tracked to alone: mean {statistics.fmean(values):.3f}, "
+                f"{min(values):.3f} to {max(values):.3f} in {rounds} rounds"
+            )
+        print(f"server {state}, tracking's threads: {max(threads):.2f} % of processor time at most")
     print(f"of {total} points {lost} are lost and {more} come twice; unsent: {len(unsent)}")
 
 
