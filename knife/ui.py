@@ -39,14 +39,14 @@ def serve(store: str, port: int) -> int:
             raise UserError(
                 f"--port: {port} on {HOST} cannot be used: {error.strerror}; give another port"
             ) from error
-    from knife.track.address import Address
+    from knife.track.address import in_store
     from knife.track.page import newest_page
 
-    uri = "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
-    page = f"http://{HOST}:{port}{newest_page(Address(uri, '--store'))}"
+    address = in_store(database.parent, "--store")
+    page = f"http://{HOST}:{port}{newest_page(address)}"
     say(f"MLflow UI of {store}: {page} (up in some seconds; Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "ui"]
-    command += ["--backend-store-uri", uri, "--registry-store-uri", uri]
+    command += ["--backend-store-uri", address.uri, "--registry-store-uri", address.uri]
     command += ["--host", HOST, "--port", str(port)]
     # One person looks: one worker, no background jobs, and errors alone in the terminal.
     command += ["--workers", "1", "--uvicorn-opts", "--log-level error"]

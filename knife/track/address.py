@@ -42,7 +42,7 @@ def resolve(uri: str | None, store: Path) -> Address:
     if uri is None:
         uri, where = os.environ.get(VARIABLE) or None, VARIABLE
     if uri is None:
-        return _in_store(store)
+        return in_store(store)
     if uri.startswith("sqlite:///") and "?" not in uri:
         uri = _sqlite(sqlite_path(uri).absolute())
     return Address(uri, where)
@@ -57,7 +57,7 @@ def resolve_kept(shown: str, where: str, store: Path) -> Address:
         UserError: where it had a password and the environment does not give it.
     """
     if where == "store":
-        return _in_store(store)
+        return in_store(store)
     now = os.environ.get(VARIABLE)
     if now and (where == VARIABLE or redact(now) == shown):
         return resolve(None, store)
@@ -76,8 +76,9 @@ def sqlite_path(uri: str) -> Path:
     return Path(make_url(uri).database or "")
 
 
-def _in_store(store: Path) -> Address:
-    return Address(_sqlite(store.absolute() / "mlflow.db"), "store")
+def in_store(store: Path, where: str = "store") -> Address:
+    """The address of the database in a store, which the setting `where` names."""
+    return Address(_sqlite(store.absolute() / "mlflow.db"), where)
 
 
 def _sqlite(path: Path) -> str:
