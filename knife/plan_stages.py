@@ -12,7 +12,7 @@ from knife.store import fingerprint
 from knife.train.stage import EvaluateStage, StatesStage, StudentStage, TeacherStage
 
 # Raised when a change of the code changes the numbers that a stage comes to.
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 _LIBRARIES = ("torch", "transformers", "deepspeed")
 
 
