@@ -1,6 +1,5 @@
 """The commands, one function each: parse, call, print. No logic lives here."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import knife
+from knife import strict_json
 from knife.errors import raise_faults
 from knife.exits import exits, say
 
@@ -323,7 +323,7 @@ def _parsed(context: typer.Context, words: list[str]) -> dict[str, Any]:
 def _print(found: Any) -> None:
     """A result on stdout: a mapping as one JSON document, text as it is, a table as a table."""
     if isinstance(found, dict):
-        found = json.dumps(found, ensure_ascii=False, indent=1)
+        found = strict_json.dumps(found, ensure_ascii=False, indent=1)
     if isinstance(found, str):
         print(found)
     else:

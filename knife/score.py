@@ -1,12 +1,12 @@
 """Scores of a run's rationales: make what they need, score, and keep them with the run."""
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from knife import strict_json
 from knife.config import RunConfig
 from knife.files import replacing
 from knife.pipeline import Display, make_stages, prepared, refuse_what_cannot_fit
@@ -128,4 +128,4 @@ def _log_probability(row: dict[str, Any]) -> float:
 
 def _write_rows(path: Path, rows: list[Scored]) -> None:
     with replacing(path) as unfinished, unfinished.open("w") as file:
-        file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
+        file.writelines(strict_json.dumps(asdict(row)) + "\n" for row in rows)

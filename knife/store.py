@@ -32,6 +32,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from knife import strict_json
 from knife.bucket import Bucket, artifact_place, cache_folder, is_url, url_faults
 from knife.errors import UserError
 
@@ -42,7 +43,7 @@ Files = dict[str, dict[str, Any]]
 
 def fingerprint(depends: Any) -> str:
     """Key of what a result depends on: 16 hex digits of SHA-256 over canonical JSON."""
-    text = json.dumps(depends, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    text = strict_json.dumps(depends, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -219,7 +220,7 @@ class Store:
     def describe(self, kind: str, key: str, depends: Any) -> None:
         """Write beside a result what it depends on."""
         path = self.work(kind, key) / "depends.json"
-        path.write_text(json.dumps(depends, indent=1, sort_keys=True))
+        path.write_text(strict_json.dumps(depends, indent=1, sort_keys=True))
 
     def made(self, kind: str, key: str) -> list[str]:
         """Names of the files in this host's work folder."""
@@ -240,7 +241,7 @@ class Store:
         manifest = {"kind": kind, "key": key, "attempt": attempt, "files": files}
         name = f"{kind}/{key}/{_MANIFEST}"
         if self.bucket.size(name) is None:
-            self.bucket.write(name, json.dumps(manifest, indent=1).encode())
+            self.bucket.write(name, strict_json.dumps(manifest, indent=1).encode())
         else:
             self.bucket.remove_folder(f"{kind}/{key}/{attempt}")
         self.bucket.remove_folder(f"work/{kind}-{key}")
@@ -271,7 +272,7 @@ class Store:
     def _settle(self, work: Path, kind: str, key: str, files: Files) -> None:
         """Make a folder whose files are whole the artifact of this host's root."""
         with (work / _MANIFEST).open("w") as file:
-            json.dump({"kind": kind, "key": key, "files": files}, file, indent=1)
+            file.write(strict_json.dumps({"kind": kind, "key": key, "files": files}, indent=1))
             file.flush()
             os.fsync(file.fileno())
         final = self.root / kind / key
@@ -374,7 +375,7 @@ class Store:
 
     def note(self, name: str, values: Any) -> None:
         """Leave a small note in `work`, for whoever comes to this store from any host."""
-        text = json.dumps(values)
+        text = strict_json.dumps(values)
         if self.bucket:
             self.bucket.write(f"work/{name}", text.encode())
             return

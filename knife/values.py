@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from knife import strict_json
+
 
 def as_json(value: Any) -> str:
     """JSON in which paths are texts, numpy's numbers numbers, and tuples, ranges and arrays lists.
@@ -12,7 +14,7 @@ def as_json(value: Any) -> str:
     Raises:
         TypeError, ValueError: JSON cannot hold it.
     """
-    return json.dumps(value, default=_known)
+    return strict_json.dumps(value, default=_known)
 
 
 def plain(value: Any) -> Any:

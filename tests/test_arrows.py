@@ -42,6 +42,7 @@ ROWS = [
     {"overrides"},
     {"ablations"},
     {"errors", "files", "values", "words"},
+    {"strict_json"},
 ]
 FILES = sorted(HOUSE.rglob("*.py"))
 NAMES = [str(path.relative_to(HOUSE)) for path in FILES]

@@ -1,9 +1,9 @@
 """The digest of examples: what a fingerprint holds in their place."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 
+from knife import strict_json
 from knife.data.example import Example
 
 
@@ -18,5 +18,5 @@ def digest(examples: Iterable[Example], rationales: bool) -> str:
         content = [example.id, example.question, example.choices, example.answer]
         if rationales:
             content.append(example.rationale)
-        hashed.update(json.dumps(content).encode() + b"\n")
+        hashed.update(strict_json.dumps(content).encode() + b"\n")
     return hashed.hexdigest()[:16]

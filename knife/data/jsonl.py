@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from knife import strict_json
 from knife.data.example import Example
 from knife.errors import UserError, raise_faults
 
@@ -129,7 +130,7 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
                 "answer": example.choices[example.answer],
                 "rationale": example.rationale,
             }
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(strict_json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def parse_example(record: object) -> tuple[Example | None, list[str]]:
@@ -182,7 +183,7 @@ def cap(faults: list[str]) -> list[str]:
 def _decode(line: bytes) -> tuple[object, list[str]]:
     """The JSON value of a line, or None and what is wrong with the line."""
     try:
-        return json.loads(line.decode()), []
+        return strict_json.loads(line.decode()), []
     except UnicodeDecodeError as error:
         bad = line[error.start]
         return None, [f"not UTF-8: byte 0x{bad:02x} at byte {error.start + 1} of the line"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from knife import strict_json
 from knife.data.example import Example
 from knife.data.jsonl import read_examples, write_examples
 from knife.data.retrieve import Similar
@@ -57,7 +58,7 @@ class Preamble:
 
     def save(self, model: Path) -> None:
         """Write beside a model's weights."""
-        (model / _SHOTS).write_text(json.dumps(self.shots, ensure_ascii=False))
+        (model / _SHOTS).write_text(strict_json.dumps(self.shots, ensure_ascii=False))
         if self.training:
             write_examples(model / _TRAINING, self.training)
 

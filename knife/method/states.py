@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from knife import strict_json
 from knife.data.batches import Batch
 from knife.method.backbone import Output
 from knife.method.objective import TeacherBatch
@@ -59,7 +60,7 @@ class Summary:
 
     def write(self, folder: Path) -> None:
         """Write beside the shards."""
-        (folder / _SUMMARY).write_text(json.dumps(asdict(self), indent=1))
+        (folder / _SUMMARY).write_text(strict_json.dumps(asdict(self), indent=1))
 
     @staticmethod
     def read(folder: Path) -> "Summary":

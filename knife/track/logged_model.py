@@ -15,6 +15,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
+from knife import strict_json
 from knife.track.connect import one_try
 
 # What answering needs; ray and deepspeed are not imported by it.
@@ -84,7 +85,7 @@ def register(client: MlflowClient, experiment: str, run: str, name: str, registe
     if now is None or int(now) < number:
         client.set_registered_model_alias(registered, CHAMPION, str(number))
     # As MLflow's own register_model leaves it: the model's page shows it.
-    names = json.dumps([{"name": registered, "version": number}])
+    names = strict_json.dumps([{"name": registered, "version": number}])
     client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": names})
     return number
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from knife import strict_json
 from knife.errors import UserError
 
 log = logging.getLogger("knife.track")
@@ -217,7 +218,7 @@ class Outbox:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    return strict_json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 def _whole_lines(descriptor: int) -> list[bytes]:

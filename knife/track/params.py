@@ -1,8 +1,8 @@
 """A config as MLflow's params and tags: flat, text, within its limits, without passwords."""
 
-import json
 from typing import Any
 
+from knife import strict_json
 from knife.track.secrets import redact, redact_values
 
 # mlflow.utils.validation; a longer value is refused by some servers and cut by others.
@@ -38,7 +38,9 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, str):
+        return value
+    return strict_json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _cut(text: str, length: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
@@ -14,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from knife import strict_json
 from knife.track.connect import one_try
 from knife.track.data_set import DataSet
 from knife.track.journal import Row
@@ -212,8 +212,8 @@ def _input(data: DataSet) -> DatasetInput:
         name=f"{data.name} {data.split}",
         digest=data.digest,
         source_type=kind if colon else "local",
-        source=json.dumps({"uri": data.place}),
-        profile=json.dumps(profile),
+        source=strict_json.dumps({"uri": data.place}),
+        profile=strict_json.dumps(profile),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", data.split)])
 

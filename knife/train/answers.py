@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from knife import strict_json
 from knife.data.example import Example
 from knife.data.jsonl import UNANSWERED
 from knife.data.parts import Part, read_part
@@ -202,7 +203,7 @@ def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:
 
 def line(row: dict[str, Any]) -> str:
     """One row as JSON."""
-    return json.dumps(row, ensure_ascii=False)
+    return strict_json.dumps(row, ensure_ascii=False)
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

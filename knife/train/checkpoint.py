@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from knife import strict_json
 from knife.store import digest
 from knife.train.context import Context, gather, wait
 from knife.train.conversion import Shape, convert, fit, weights_only
@@ -41,7 +42,7 @@ class Place:
     epoch: int = 0
     batch: int = 0
     best_accuracy: float = -1.0
-    best_loss: float = float("inf")
+    best_loss: float | None = None
     best_step: int = -1
     worse: int = 0
     seconds: float = 0.0
@@ -259,7 +260,7 @@ def write_json(path: Path, values: Any) -> None:
     """Write a JSON file that is there whole or not at all."""
     unfinished = path.with_suffix(".tmp")
     with unfinished.open("w") as file:
-        json.dump(values, file, indent=1)
+        file.write(strict_json.dumps(values, indent=1))
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

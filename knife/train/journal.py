@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from knife import strict_json
+
 NAME = "journal.jsonl"
 
 
@@ -36,7 +38,7 @@ class Journal:
         self._write({"step": step, "time": time.time(), "metrics": {}, "note": text})
 
     def _write(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(strict_json.dumps(row) + "\n")
         self._file.flush()
 
     def close(self) -> None:

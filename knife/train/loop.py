@@ -229,7 +229,7 @@ def _evaluate(
     found = measures(answer_split(engine, job.dev, job.pad_id, context, job.asking), job.dev)
     accuracy, loss = found["accuracy"], found["loss"]
     place.worse += 1
-    if (accuracy, -loss) > (place.best_accuracy, -place.best_loss):
+    if place.best_loss is None or (accuracy, -loss) > (place.best_accuracy, -place.best_loss):
         place.best_accuracy, place.best_loss = accuracy, loss
         place.best_step, place.worse = place.step, 0
         state = gathered_state(engine.module.backbone)

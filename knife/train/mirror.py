@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from knife import strict_json
 from knife.bucket import Bucket
 from knife.errors import UserError
 from knife.store import Store, digest, new_attempt
@@ -72,7 +73,8 @@ class Mirror:
         if self._rank == 0:
             self._bucket.upload([(self._work / JOURNAL, self._journal)])
         part = values | {"leaders": self.leaders, "best_step": best_step}
-        self._bucket.write(f"{place}/part-{step:08d}-{self._rank}", json.dumps(part).encode())
+        text = strict_json.dumps(part)
+        self._bucket.write(f"{place}/part-{step:08d}-{self._rank}", text.encode())
         # A best model serves several checkpoints.
         self._there |= {name for name in names if name.startswith("best-")}
         if self._rank == 0:
@@ -167,7 +169,7 @@ class Mirror:
         if any(digest(self._work / name) != wanted for name, wanted in files.items()):
             return False
         place = self._work / "checkpoints" / f"step-{step:08d}" / "place.json"
-        place.write_text(json.dumps(values))
+        place.write_text(strict_json.dumps(values))
         return True
 
     def _clear(self) -> None:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from knife import strict_json
 from knife.data.preamble import saved_preamble
 from knife.method.objective import Objective
 from knife.store import Store
@@ -34,7 +35,7 @@ def evaluate_model(stage: EvaluateStage, place: Place) -> None:
     if context.rank == 0:
         with (place.work / PREDICTIONS).open("w") as file:
             for row in predictions(split.ids, split.tokens, answers):
-                file.write(json.dumps(row) + "\n")
+                file.write(strict_json.dumps(row) + "\n")
         journal = Journal(place.work)
         found = measures(answers, split.tokens)
         journal.add(0, None, {f"test_{name}": value for name, value in found.items()})

@@ -1,10 +1,10 @@
 """Keys, values and scores of a sweep in few words, for tables and plots."""
 
-import json
 from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
+from knife import strict_json
 from knife.tune.settings import Domain
 from knife.tune.space import Space
 
@@ -32,7 +32,7 @@ def label(domain: Domain, value: Any) -> str:
     """A value of the domain in few words, or as JSON where these do not tell it from others."""
     words = _words(value)
     if any(_words(other) == words and other != value for other in domain.values):
-        return value if isinstance(value, str) else json.dumps(value)
+        return value if isinstance(value, str) else strict_json.dumps(value)
     return words
 
 
@@ -73,4 +73,4 @@ def _words(value: Any) -> str:
     if isinstance(value, str):
         # The sweep's paths are absolute, and then only their ends differ.
         return PurePath(value).name or value if value.startswith("/") else value
-    return json.dumps(value)
+    return strict_json.dumps(value)

@@ -12,6 +12,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from knife import strict_json
 from knife.store import fingerprint
 from knife.tune.settings import Sweep
 from knife.tune.trial import SCORE
@@ -72,7 +73,7 @@ class _Remembers(TrialScheduler):  # type: ignore[misc]
 
     def _write(self, row: dict[str, Any]) -> None:
         with self.heard.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(strict_json.dumps(row) + "\n")
 
 
 def trial_key(params: dict[str, Any]) -> str:

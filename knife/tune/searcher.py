@@ -8,6 +8,7 @@ import optuna
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from knife import strict_json
 from knife.tune.space import Point, Space
 from knife.tune.trial import SCORE
 
@@ -32,7 +33,7 @@ class Points(Searcher):  # type: ignore[misc]
 
     def save(self, checkpoint_path: str) -> None:
         """Write how many were given."""
-        Path(checkpoint_path).write_text(json.dumps(self._given))
+        Path(checkpoint_path).write_text(strict_json.dumps(self._given))
 
     def restore(self, checkpoint_path: str) -> None:
         """Read what `save` wrote."""

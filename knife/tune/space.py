@@ -1,11 +1,11 @@
 """The search space: points, what they make of the base run config, and what they are to optuna."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from knife import strict_json
 from knife.config import RunConfig, parse
 from knife.errors import UserError, raise_faults
 from knife.overrides import merge, nested
@@ -142,7 +142,7 @@ class Space:
 
 def _encode(value: Any) -> Any:
     plain = value is None or isinstance(value, bool | int | float | str)
-    return value if plain else json.dumps(value)
+    return value if plain else strict_json.dumps(value)
 
 
 def _distribution(domain: Domain) -> Any:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import statistics
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from knife import strict_json
 from knife.files import replacing
 from knife.terminal import clock
 from knife.tune.labels import is_share, label, metric_label, short_keys, shown
@@ -94,7 +94,7 @@ def write_csv(space: Space, rows: Sequence[TrialRow], path: Path) -> None:
                 *(_cell(row.scores.get(seed)) for seed in seeds),
                 *(_cell(row.tests.get(seed)) for seed in tested),
                 *(_cell(row.students.get(seed)) for seed in made),
-                json.dumps(row.by_epoch) if row.by_epoch else "",
+                strict_json.dumps(row.by_epoch) if row.by_epoch else "",
                 _cell(row.error),
             ]
         )
@@ -181,4 +181,4 @@ def _cell(value: Any) -> Any:
 
 
 def _json(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else strict_json.dumps(value)

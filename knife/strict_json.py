@@ -1,0 +1,43 @@
+"""JSON by its standard (RFC 8259): Python's NaN and Infinity are neither written nor read."""
+
+import json
+import math
+from typing import Any, NoReturn
+
+
+def dumps(value: Any, **layout: Any) -> str:
+    """`value` as JSON, laid out as `json.dumps` does it.
+
+    Raises:
+        ValueError: a number in it is NaN or infinite. What may lack a value has null.
+        TypeError: JSON cannot hold it.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **layout)
+    except ValueError as error:
+        if "Out of range" not in str(error):
+            raise
+        raise ValueError(
+            "a number in it is NaN or infinite, which JSON cannot hold: use None where a value is "
+            "missing"
+        ) from None
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a JSON text that somebody else has written.
+
+    Raises:
+        ValueError: it is no JSON, or a number in it is NaN, infinite or beyond a float's range.
+    """
+    return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value: write null where a value is missing")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text} is too large")
+    return value

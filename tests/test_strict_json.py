@@ -1,0 +1,67 @@
+"""JSON that any parser reads: one place writes it, and numbers that are none are refused."""
+
+import ast
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from knife import strict_json
+from knife.data.jsonl import read_examples
+from knife.errors import UserError
+from knife.predict_file import predict_examples
+
+HOUSE = Path(__file__).parents[1] / "knife"
+# Values in messages for people, who may be shown what is at fault.
+MESSAGES = {("data/jsonl.py", "show"), ("config.py", "_line")}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_never_written(value: float) -> None:
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        strict_json.dumps({"a": [value]}, indent=1)
+    assert strict_json.dumps({"a": [1e308, None]}) == '{"a": [1e+308, null]}'
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400"])
+def test_what_is_no_number_is_never_read(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no JSON value|too large"):
+        strict_json.loads(f'{{"a": [{text}]}}')
+    assert strict_json.loads('{"a": [1e308, 2, null]}') == {"a": [1e308, 2, None]}
+
+
+def test_all_json_is_written_in_one_place() -> None:
+    found = {
+        (path.relative_to(HOUSE).as_posix(), function.name)
+        for path in HOUSE.rglob("*.py")
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and (node.value.id, node.attr) in {("json", "dump"), ("json", "dumps")}
+    }
+    assert found == {("strict_json.py", "dumps"), *MESSAGES}
+
+
+def test_a_line_with_a_value_that_is_no_json_is_a_fault_with_its_place(tmp_path: Path) -> None:
+    good = {"id": "a", "question": "?", "choices": ["yes", "no"], "answer": 0}
+    lines = [json.dumps(good | {"id": str(n)}) for n in range(5)]
+    for number, text in ((1, "NaN"), (2, "Infinity"), (3, "1e400")):
+        lines[number] = lines[number][:-1] + f', "rationale": {text}}}'
+    path = tmp_path / "some.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError) as error:
+        read_examples(path)
+    assert error.value.faults == [
+        f"{path}:2: broken JSON: NaN is no JSON value: write null where a value is missing",
+        f"{path}:3: broken JSON: Infinity is no JSON value: write null where a value is missing",
+        f"{path}:4: broken JSON: the number 1e400 is too large",
+    ]
+
+
+def test_an_example_in_memory_with_a_number_that_is_none_is_a_fault(tmp_path: Path) -> None:
+    question = {"id": "a", "question": "?", "choices": ["yes", "no"]}
+    with pytest.raises(UserError, match=r"^examples:2: a number in it is NaN or infinite"):
+        predict_examples(tmp_path, [question, question | {"rationale": math.nan}])
