@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 CONFIDENCE = 0.95
 POWER = 0.8
 _NOTHING = 1e-24
+# By seeds, the examples beyond which the error of `spread` shrinks no more, and that of more seeds:
+# there the t test, under the variances that `power` assumes, would lose power by every further one.
+_STEADY = {2: 1_100, 3: 3_700, 4: 11_000}
+_STEADY_AT_MOST = 70_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +96,26 @@ def spread(values_SN: NDArray[np.float64]) -> Spread | None:
     mean / sqrt(A + B) has about Satterthwaite's degrees of freedom,
     (A + B)^2 / (A^2 / (N - 1) + B^2 / (S - 1)).
 
-    With one seed A is all there is.
+    With one seed A is all there is. With few seeds, B alone is no denominator: its degrees of
+    freedom are S - 1. A, which is known well, steadies it, and so is never that of more than
+    `steady_examples`: the sum is rather too large.
     """
     seeds, examples = values_SN.shape
     if examples < 2:
         return None
-    over_examples = float(values_SN.mean(axis=0).var(ddof=1)) / examples
+    counted = steady_examples(seeds, examples)
+    over_examples = float(values_SN.mean(axis=0).var(ddof=1)) / counted
     over_seeds = float(values_SN.mean(axis=1).var(ddof=1)) / seeds if seeds > 1 else 0.0
     variance = over_examples + over_seeds
     if variance < _NOTHING:
         return None
     freedom = variance**2 / (over_examples**2 / (examples - 1) + over_seeds**2 / max(seeds - 1, 1))
     return Spread(math.sqrt(variance), freedom)
+
+
+def steady_examples(seeds: int, examples: int) -> int:
+    """How many of the examples count in the error of a mean over so many seeds."""
+    return examples if seeds == 1 else min(examples, _STEADY.get(seeds, _STEADY_AT_MOST))
 
 
 def interval(values_SN: NDArray[np.float64]) -> tuple[float, float] | None:

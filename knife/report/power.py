@@ -11,8 +11,8 @@ finetune, a pretrained encoder on CoS-E (3 seeds, 950 questions): a quarter of t
 """
 
 import math
-from statistics import NormalDist
 
+from knife.report.compare import CONFIDENCE, POWER, steady_examples
 from knife.words import counted
 
 # Variance of a difference (-1, 0 or 1) over examples, over seeds, and of the rest.
@@ -21,30 +21,32 @@ _MOST_SEEDS, _MOST_EXAMPLES = 20, 100_000
 
 
 def detectable(seeds: int, examples: int) -> float:
-    """The smallest difference, in points, that so many seeds and examples show.
+    """The smallest difference between methods, in points, that so many seeds and examples show.
 
-    With one seed the seeds' part is unknown, not 0; it is left out here as it is in the test.
+    More seeds or examples never show less. One seed shows nothing about methods (infinity): a
+    difference may be the seed's. Nor does one example, and no difference exceeds 100 points.
     """
-    rest = REST / (seeds * examples)
-    over_examples = EXAMPLES / examples + rest
-    over_seeds = SEEDS / seeds + rest if seeds > 1 else 0.0
+    if seeds == 1 or examples == 1:
+        return math.inf
+    steady = steady_examples(seeds, examples)
+    over_examples = EXAMPLES / steady + REST / (seeds * steady)
     # As the test does, with the rest in both.
-    variance = over_examples + over_seeds
-    freedom = variance**2 / (
-        over_examples**2 / max(examples - 1, 1) + over_seeds**2 / max(seeds - 1, 1)
-    )
-    return 100 * math.sqrt(variance) * (_t(0.975, freedom) + _t(0.8, freedom))
+    over_seeds = SEEDS / seeds + REST / (seeds * examples)
+    return _shown(over_examples, examples, over_seeds, seeds)
 
 
-def enough(points: float, seeds: int) -> tuple[int, int] | None:
-    """The fewest examples, and so many seeds or more, that show a difference of `points`; None
-    where no reasonable number does."""
-    # One seed shows nothing about seeds.
-    fewest = max(seeds, 2)
-    for count in range(fewest, max(fewest, _MOST_SEEDS) + 1):
-        if detectable(count, _MOST_EXAMPLES) > points:
+def detectable_between_students(examples: int) -> float:
+    """The smallest difference, in points, that the examples show between two trained students."""
+    return _shown(EXAMPLES / examples + REST / examples, examples, 0.0, 1)
+
+
+def enough(points: float, seeds: int, examples: int = 2) -> tuple[int, int] | None:
+    """The fewest seeds, `seeds` or more, and for these the fewest examples, `examples` or more,
+    that show a difference of `points`; None where no reasonable number does."""
+    for count in range(seeds, max(seeds, _MOST_SEEDS) + 1):
+        low, high = examples, max(examples, _MOST_EXAMPLES)
+        if detectable(count, high) > points:
             continue
-        low, high = 2, _MOST_EXAMPLES
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if detectable(count, middle) <= points else (middle + 1, high)
@@ -55,30 +57,48 @@ def enough(points: float, seeds: int) -> tuple[int, int] | None:
 def design_note(seeds: int, examples: int, wanted: float | None) -> list[str]:
     """What the test split and the seeds of a run can show; and if that is less than the wanted
     difference in points, what would."""
-    found = detectable(seeds, examples)
-    said = f"{counted(seeds, 'seed')} and {examples:,} test examples"
+    found, whom = detectable(seeds, examples), ""
+    if seeds == 1:
+        found, whom = detectable_between_students(examples), " between these very students"
+    rows = f"{examples:,} test example{'s'[: examples != 1]}"
+    said = f"{counted(seeds, 'seed')} and {rows} show differences of about {found:.1f} points or "
+    said += f"more{whom} (power 80 %)"
+    alone = "one seed shows nothing about the methods themselves"
     if wanted is None:
-        return [f"{said} show differences of about {found:.1f} points or more (power 80 %)"]
-    if found <= wanted:
+        return [f"{said}; {alone}" if seeds == 1 else said]
+    if seeds > 1 and found <= wanted:
         return []
-    more = enough(wanted, seeds)
-    advice = "no reasonable number of seeds and examples does"
-    if more:
-        count, rows = more
-        advice = f"{counted(count, 'seed')} and {rows:,} test examples would"
-    return [
-        f"compare.difference: {said} show differences of about {found:.1f} points or more (power "
-        f"80 %), not {wanted:g}; {advice}"
-    ]
+    lacking = f", not {wanted:g}" if found > wanted else ""
+    lacking += f"; {alone}" if seeds == 1 else ""
+    return [f"compare.difference: {said}{lacking}; {_advice(seeds, examples, wanted)}"]
 
 
-def _t(share: float, freedom: float) -> float:
-    """Quantile of Student's t (Abramowitz and Stegun 1964, 26.7.5); scipy takes a second to import,
-    which who only plans need not spend."""
-    z, f = NormalDist().inv_cdf(share), max(freedom, 1.0)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+def _advice(seeds: int, examples: int, wanted: float) -> str:
+    """What would show the wanted difference: more seeds, or more examples, or else both."""
+    ways = []
+    more_seeds = next(
+        (s for s in range(seeds, _MOST_SEEDS + 1) if detectable(s, examples) <= wanted), None
     )
-    return z + sum(term / f**power for power, term in enumerate(terms, 1))
+    if more_seeds:
+        ways.append(f"{more_seeds} seeds")
+    more_examples = enough(wanted, seeds, examples)
+    if more_examples and more_examples[0] == seeds:
+        ways.append(f"{more_examples[1]:,} test examples")
+    if not ways and more_examples:
+        ways.append(f"{more_examples[0]} seeds and {more_examples[1]:,} test examples")
+    return (
+        f"{' or '.join(ways)} would" if ways else "no reasonable number of seeds and examples does"
+    )
+
+
+def _shown(over_examples: float, examples: int, over_seeds: float, seeds: int) -> float:
+    """What a test of this error shows, its two parts being estimated from so many values."""
+    # Takes a second to import.
+    from scipy.special import stdtrit
+
+    variance = over_examples + over_seeds
+    freedom = variance**2 / (
+        over_examples**2 / max(examples - 1, 1) + over_seeds**2 / max(seeds - 1, 1)
+    )
+    quantiles = stdtrit(freedom, (1 + CONFIDENCE) / 2) + stdtrit(freedom, POWER)
+    return min(100 * math.sqrt(variance) * float(quantiles), 100.0)

@@ -1,14 +1,22 @@
-"""What an experiment can show, told before: against the test itself, by simulation."""
+"""What an experiment can show, known before: against the test itself, by simulation."""
+
+import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from knife.report.compare import compare
-from knife.report.power import EXAMPLES, REST, SEEDS, _t, design_note, detectable, enough
+from knife.report.power import EXAMPLES, REST, SEEDS, design_note, detectable, enough
+
+_SEEDS = st.integers(1, 10)
+# Far beyond what is reasonable, and the small numbers often.
+_EXAMPLES = st.one_of(st.integers(1, 50), st.integers(1, 5_000), st.integers(1, 1_000_000))
 
 
-@pytest.mark.parametrize(("seeds", "examples"), [(3, 400), (5, 200), (2, 1000)])
+@pytest.mark.parametrize(("seeds", "examples"), [(3, 400), (5, 200), (2, 1000), (2, 4000)])
 def test_the_difference_that_is_promised_is_found_four_times_of_five(
     seeds: int, examples: int
 ) -> None:
@@ -23,14 +31,60 @@ def test_the_difference_that_is_promised_is_found_four_times_of_five(
     assert 0.72 <= found / 300 <= 0.92
 
 
-@pytest.mark.parametrize("freedom", [2.0, 3.5, 10.0, 200.0])
-@pytest.mark.parametrize("share", [0.8, 0.975])
-def test_the_quantiles_are_students(share: float, freedom: float) -> None:
-    assert _t(share, freedom) == pytest.approx(stats.t.ppf(share, freedom), rel=0.1 / freedom)
+@given(_SEEDS, _EXAMPLES, _SEEDS, _EXAMPLES)
+def test_more_seeds_or_examples_never_show_less(
+    seeds: int, examples: int, more_seeds: int, more_examples: int
+) -> None:
+    least = detectable(seeds + more_seeds, examples + more_examples)
+    assert least <= detectable(seeds, examples + more_examples) <= detectable(seeds, examples)
+    assert least <= detectable(seeds + more_seeds, examples) <= detectable(seeds, examples)
 
 
-def test_more_shows_more() -> None:
-    assert detectable(3, 400) > detectable(5, 400) > detectable(5, 1600)
+@given(st.integers(2, 10), st.integers(2, 1_000))
+def test_what_is_detectable_is_computed_with_students_exact_quantiles(
+    seeds: int, examples: int
+) -> None:
+    # The degrees of freedom of the error, and its quantiles, from scipy's distribution.
+    rest = REST / (seeds * examples)
+    parts = (EXAMPLES / examples + rest, examples - 1), (SEEDS / seeds + rest, seeds - 1)
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / own for part, own in parts)
+    exact = variance**0.5 * (stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom))
+    assert detectable(seeds, examples) == pytest.approx(min(100 * exact, 100), rel=1e-9)
+
+
+def test_methods_are_not_told_apart_by_one_seed_or_one_example() -> None:
+    assert detectable(1, 10**6) == detectable(9, 1) == math.inf
+    assert detectable(2, 2) == 100
+
+
+@given(st.integers(1, 10), st.integers(1, 10_000), st.floats(0.5, 50))
+def test_advice_is_right_and_never_to_use_fewer_examples(
+    seeds: int, examples: int, wanted: float
+) -> None:
+    found = enough(wanted, seeds, examples)
+    for note in design_note(seeds, examples, wanted):
+        assert found or note.endswith("; no reasonable number of seeds and examples does")
+    if found is None:
+        return
+    assert found[0] >= seeds
+    assert found[1] >= examples
+    assert detectable(*found) <= wanted
+    # Neither fewer seeds with any number of examples, nor fewer examples.
+    assert found[0] == seeds or detectable(found[0] - 1, 100_000) > wanted
+    assert found[1] == examples or detectable(found[0], found[1] - 1) > wanted
+
+
+def test_two_seeds_lose_no_certainty_by_more_examples() -> None:
+    # Under the variances assumed and no difference: with few degrees of freedom, a test whose error
+    # is all the seeds' finds one in every tenth experiment.
+    generator, found = np.random.default_rng(0), 0
+    for _ in range(300):
+        values = generator.normal(0, SEEDS**0.5, (2, 1))
+        values = values + generator.normal(0, EXAMPLES**0.5, (1, 4000))
+        values = values + generator.normal(0, REST**0.5, (2, 4000))
+        found += (compare(values)[0].p or 0) < 0.05
+    assert found / 300 <= 0.07
 
 
 def test_enough_is_enough_and_no_more() -> None:
@@ -51,5 +105,18 @@ def test_notes() -> None:
     (note,) = design_note(1, 50, 3.0)
     assert note.startswith("compare.difference: 1 seed and 50 test examples show differences of ")
     assert "not 3; " in note
+    # 5,000 examples show no less than 1,000, and fewer are never advised.
+    assert design_note(2, 1000, 9.0) == design_note(2, 5000, 9.0) == []
+    (note,) = design_note(2, 5000, 5.0)
+    assert note.endswith("not 5; 3 seeds would")
+    (note,) = design_note(3, 950, 5.0)
+    assert note.endswith("not 5; 4 seeds or 2,113 test examples would")
+    (note,) = design_note(3, 950, 3.0)
+    assert note.endswith("not 3; 5 seeds and 21,507 test examples would")
+    # What one seed shows is of two trained students, whatever is wanted.
+    (note,) = design_note(1, 950, None)
+    assert "between these very students" in note
+    (note,) = design_note(1, 950, 5.0)
+    assert note.endswith("one seed shows nothing about the methods themselves; 4 seeds would")
     (note,) = design_note(1, 50, 0.01)
     assert note.endswith("no reasonable number of seeds and examples does")
