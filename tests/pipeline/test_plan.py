@@ -137,8 +137,8 @@ def leaves(values: dict[str, Any], before: str = "") -> set[str]:
 
 
 def test_no_key_of_the_config_is_left_out_of_the_lists(tmp_path: Path) -> None:
-    """Whoever adds a key says whether results depend on it: one that is missing in an artifact's key
-    would give stale results for new ones."""
+    """Whoever adds a key says whether results depend on it: left out of an artifact's key, it would
+    give stale results for new ones."""
     tried = set().union(*(leaves(read_overrides([line])) for line in [*CHANGES, *NO_CHANGES]))
     every = leaves(small_config(tmp_path).model_dump())
     assert every - tried - ELSEWHERE == set()
