@@ -29,7 +29,12 @@ def loads(text: str | bytes) -> Any:
     Raises:
         ValueError: it is no JSON, or a number in it is NaN, infinite or beyond a float's range.
     """
-    return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    return decoder().decode(text if isinstance(text, str) else text.decode())
+
+
+def decoder(**settings: Any) -> json.JSONDecoder:
+    """What `loads` reads with, and further settings of `json.JSONDecoder`."""
+    return json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, **settings)
 
 
 def _no_number(name: str) -> NoReturn:

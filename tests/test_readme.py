@@ -19,7 +19,8 @@ from readme_lines import README, blocks, needs_a_cluster
 
 from knife.config import World, read
 from knife.data.creatures import creatures
-from knife.data.jsonl import parse_example, write_examples
+from knife.data.jsonl import write_examples
+from knife.data.record import read_example
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -48,7 +49,7 @@ def test_every_command_of_the_readme(
             if name == "mine":
                 assert read(tmp_path / "mine.yaml").name == "mine"
         elif language == "json":
-            example, faults = parse_example(json.loads(text))
+            example, faults = read_example(json.loads(text))
             assert example, faults
             (tmp_path / "questions.jsonl").write_text(text)
         elif language == "sh":

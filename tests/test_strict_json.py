@@ -14,7 +14,7 @@ from knife.predict_file import predict_examples
 
 HOUSE = Path(__file__).parents[1] / "knife"
 # Values in messages for people, who may be shown what is at fault.
-MESSAGES = {("data/jsonl.py", "show"), ("config.py", "_line")}
+MESSAGES = {("data/faults.py", "show"), ("config.py", "_line")}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

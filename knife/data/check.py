@@ -12,6 +12,7 @@ from typing import Any
 from knife.data.example import Example, Splits
 from knife.data.leaks import RationaleOnly, rationale_only
 from knife.data.near import NearDuplicates, near_duplicates
+from knife.data.normal import task_input_words
 from knife.data.subset import class_names, share_choices
 
 SHARE_WITH_RATIONALE = 0.1
@@ -118,7 +119,7 @@ def repeated_questions(splits: Splits) -> list[str]:
     """A sentence for each two splits that have questions in common: same text, same choices, in
     whatever case, spacing and order of choices."""
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
-    inputs = {name: [_task_input(example) for example in part] for name, part in parts.items()}
+    inputs = {name: [task_input_words(example) for example in part] for name, part in parts.items()}
     notes = []
     for first, second in combinations(inputs, 2):
         known = set(inputs[first])
@@ -206,18 +207,10 @@ def _near_lines(near: NearDuplicates, total: int) -> list[str]:
     return lines
 
 
-def _task_input(example: Example) -> tuple[str, ...]:
-    return (_words(example.question), *sorted(map(_words, example.choices)))
-
-
 def _says_answer(example: Example) -> bool:
     """Whether the rationale has the answer's words in a row."""
     answer = f" {_bare_words(example.choices[example.answer])} "
     return bool(answer.strip()) and answer in f" {_bare_words(example.rationale or '')} "
-
-
-def _words(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _bare_words(text: str) -> str:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+# The answer of a question whose answer is not known.
+UNANSWERED = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

@@ -12,12 +12,15 @@ and splits are those of their data set cards (`dataset_info` in README.md or dat
 | quarel | community-datasets/quarel | 1,941 / 278 / 552 | `logical_form_pretty` in words |
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from knife.data.example import Example, Splits
+from knife.data.faults import Fault, show
 from knife.data.hub_rows import Row, cos_e, ecqa, openbookqa, quarel, strategyqa
 from knife.data.jsonl import FOLDER_FORMAT
+from knife.data.record import Record, read_example
 from knife.errors import UserError
 
 SECONDS_TO_ANSWER = 5
@@ -30,13 +33,13 @@ class HubSource:
     Attributes:
         repository: the hub id.
         config: the data set's config, or None where it has but one.
-        read: maps a row to an example; raises UserError where the row cannot be one.
+        read: maps a row to a record, as a file has it.
         note: what a user should know about the mapping, or "".
     """
 
     repository: str
     config: str | None
-    read: Callable[[Row], Example]
+    read: Callable[[Row], Record]
     note: str = ""
 
 
@@ -58,21 +61,20 @@ def load_hub(name: str) -> Splits:
     """Load the hub source `name` from the hub, or from the local cache where that has it.
 
     A split that the hub does not have, or whose answers it hides, comes back empty. Rows that
-    cannot be an example are left out. Both are said in the notes.
+    cannot be an example, or whose id an earlier row has, are left out. Both are said in the notes.
 
     Raises:
-        UserError: where neither hub nor cache gives the data; says how to use a folder instead.
+        UserError: where neither hub nor cache gives the data; says how to use a folder instead;
+            where its columns are not those of its card.
     """
     source = SOURCES[name]
     tables = _download(name, source)
     notes = [source.note] if source.note else []
-    ids: set[str] = set()
-    splits = {
-        split: _read_rows(f"{name} {split}", tables[hub_split], source.read, ids, notes)
-        if hub_split in tables
-        else []
-        for split, hub_split in (("train", "train"), ("dev", "validation"), ("test", "test"))
-    }
+    split_of: dict[str, str] = {}
+    splits: dict[str, list[Example]] = {}
+    for split, hub_split in (("train", "train"), ("dev", "validation"), ("test", "test")):
+        rows = tables.get(hub_split, [])
+        splits[split] = read_rows(name, split, rows, split_of, notes)
     if not splits["train"]:
         raise UserError(f"data.source: {name}: no usable training examples; {'; '.join(notes)}")
     return Splits(**splits, notes=notes)
@@ -117,31 +119,60 @@ def _answers(endpoint: str) -> bool:
     return True
 
 
-def _read_rows(
-    where: str,
-    rows: Iterable[Row],
-    read: Callable[[Row], Example],
-    ids: set[str],
-    notes: list[str],
+def read_rows(
+    name: str, split: str, rows: Iterable[Row], split_of: dict[str, str], notes: list[str]
 ) -> list[Example]:
-    """The examples of a split. Rows left out are counted in `notes`; `ids` are those of all splits
-    so far."""
-    examples = []
-    faults = []
-    for row in rows:
-        try:
-            example = read(row)
-        except UserError as error:
-            faults.append(error.faults[0])
+    """The examples of a split. Rows left out are counted by reason in `notes`; `split_of` has the
+    split of each id so far."""
+    examples: list[Example] = []
+    reasons: Counter[str] = Counter()
+    first = ""
+    merged = 0
+    for number, row in enumerate(rows, 1):
+        record, faults = _record(name, row)
+        example = None
+        if not faults:
+            example, faults = read_example(record)
+        if example is None:
+            reason, said = f"with {faults[0].reason}", faults[0].message
+        elif other := split_of.get(example.id):
+            reason = f"whose id is in {other} too" if other != split else "with a repeated id"
+            said = f"id {example.id!r}"
+        else:
+            split_of[example.id] = split
+            examples.append(example)
+            merged += len(example.choices) < len(record["choices"])
             continue
-        if example.id in ids:
-            faults.append(f"id: {example.id!r} stands twice")
-            continue
-        ids.add(example.id)
-        examples.append(example)
-    if faults and not examples:
-        notes.append(f"{where} is not used: its answers are hidden or broken ({faults[0]})")
-    elif faults:
-        total = len(faults) + len(examples)
-        notes.append(f"{where}: {len(faults)} of {total} rows are left out; the first: {faults[0]}")
+        reasons[reason] += 1
+        first = first or f"row {number}: {said}"
+    if left_out := reasons.total():
+        total = left_out + len(examples)
+        counts = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
+        how_many = f"{left_out:,} of {total:,} rows are left out"
+        start = f"{name} {split}: {how_many}"
+        if not examples:
+            start = f"{name} {split} is not used: all {total:,} rows are left out"
+        notes.append(f"{start}: {counts}; the first: {first}")
+    if merged:
+        notes.append(f"{name} {split}: {merged:,} rows had equal wrong choices, which became one")
     return examples
+
+
+def _record(name: str, row: Row) -> tuple[Record, list[Fault]]:
+    """A row as a record, or why it is none.
+
+    Raises:
+        UserError: it lacks a column.
+    """
+    source = SOURCES[name]
+    try:
+        return source.read(row), []
+    except KeyError as error:
+        raise UserError(
+            f"data.source: {name!r}: {source.repository} has changed on the hub: there is no "
+            f"{error.args[0]!r} in a row with {', '.join(row)}; use a folder of JSON Lines: "
+            f"data.source=/path/to/folder ({FOLDER_FORMAT})"
+        ) from error
+    # A value of another type than its column's fails in the mapping, wherever that reads it.
+    except (TypeError, AttributeError, ValueError) as error:
+        return {}, [Fault(f"{error}: {show(row)}", "a value of another type")]

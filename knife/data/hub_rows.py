@@ -1,17 +1,15 @@
-"""Rows of the hub's data sets as examples: one pure function a data set."""
+"""Rows of the hub's data sets as records of the kind that a file has: one pure function a set."""
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from knife.data.example import Example
-from knife.data.jsonl import parse_example
-from knife.errors import UserError
+from knife.data.record import Record
 
 Row = Mapping[str, Any]
 
 
-def strategyqa(row: Row) -> Example:
+def strategyqa(row: Row) -> Record:
     """Fields `qid`, `question`, `answer` (bool), `facts` (one text, or a list of them).
 
     Source: Geva et al. 2021, Did Aristotle Use a Laptop?
@@ -19,38 +17,38 @@ def strategyqa(row: Row) -> Example:
     facts = row["facts"] or ""
     answer = {True: "yes", False: "no"}.get(row["answer"])
     rationale = facts if isinstance(facts, str) else " ".join(facts)
-    return _example(row["qid"], row["question"], ["yes", "no"], answer, rationale)
+    return _record(row["qid"], row["question"], ["yes", "no"], answer, rationale)
 
 
-def openbookqa(row: Row) -> Example:
+def openbookqa(row: Row) -> Record:
     """Fields `id`, `question_stem`, `choices` (lists `text`, `label`), `answerKey`, `fact1`.
 
     Source: Mihaylov et al. 2018, Can a Suit of Armor Conduct Electricity?
     """
     choices = dict(zip(row["choices"]["label"], row["choices"]["text"], strict=True))
     answer = choices.get((row["answerKey"] or "").strip())
-    return _example(row["id"], row["question_stem"], choices.values(), answer, row["fact1"])
+    return _record(row["id"], row["question_stem"], choices.values(), answer, row["fact1"])
 
 
-def cos_e(row: Row) -> Example:
+def cos_e(row: Row) -> Record:
     """Fields `id`, `question`, `choices`, `answer` (a choice), `abstractive_explanation`.
 
     Source: Rajani et al. 2019, Explain Yourself! Version 1.0, of three choices a question.
     """
     rationale = row["abstractive_explanation"]
-    return _example(row["id"], row["question"], row["choices"], row["answer"], rationale)
+    return _record(row["id"], row["question"], row["choices"], row["answer"], rationale)
 
 
-def ecqa(row: Row) -> Example:
+def ecqa(row: Row) -> Record:
     """Fields `q_no`, `q_text`, `q_op1` to `q_op5`, `q_ans` (a choice), `taskB`.
 
     Source: Aggarwal et al. 2021, Explanations for CommonsenseQA.
     """
     choices = [row[f"q_op{number}"] for number in range(1, 6)]
-    return _example(row["q_no"], row["q_text"], choices, row["q_ans"], row["taskB"])
+    return _record(row["q_no"], row["q_text"], choices, row["q_ans"], row["taskB"])
 
 
-def quarel(row: Row) -> Example:
+def quarel(row: Row) -> Record:
     """Fields `id`, `question` (ends in "(A) … (B) …"), `answer_index`, `logical_form_pretty`,
     `world_literals` (`world1` and `world2`, each a list of one text).
 
@@ -61,7 +59,7 @@ def quarel(row: Row) -> Example:
     choices = [_clean(first).removesuffix(" or"), second]
     answer = row["answer_index"]
     rationale = logical_form_in_words(row["logical_form_pretty"], row["world_literals"], answer)
-    return _example(row["id"], question, choices, answer, rationale)
+    return _record(row["id"], question, choices, answer, rationale)
 
 
 def logical_form_in_words(form: str, worlds: Mapping[str, list[str]], answer: int) -> str | None:
@@ -86,30 +84,26 @@ def logical_form_in_words(form: str, worlds: Mapping[str, list[str]], answer: in
     return f"{say(premise)}, so {branches[answer]}."
 
 
-def _example(
+def _record(
     identity: str,
     question: str,
     choices: Iterable[str],
     answer: str | int | None,
     rationale: str | None,
-) -> Example:
-    """The example, checked as one of a file is."""
-    record = {
+) -> Record:
+    return {
         "id": identity,
         "question": _clean(question),
         "choices": [_clean(choice) for choice in choices],
         "answer": _clean(answer) if isinstance(answer, str) else answer,
         "rationale": _clean(rationale),
     }
-    example, faults = parse_example(record)
-    if example is None:
-        raise UserError(*(f"{identity}: {fault}" for fault in faults))
-    return example
 
 
-def _clean(text: str | None) -> str:
-    """Single spaces between words: some rows hold line breaks and doubled spaces."""
-    return " ".join((text or "").split())
+def _clean(text: Any) -> Any:
+    """Single spaces between words: some rows hold line breaks and doubled spaces. What is neither
+    text nor None stays, and is refused as it is in a file."""
+    return " ".join((text or "").split()) if isinstance(text, str | None) else text
 
 
 def _spaced(name: str) -> str:

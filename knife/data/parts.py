@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knife.data.example import Example
-from knife.data.jsonl import (
-    SHOWN_FAULTS,
-    no_examples,
-    parse_lines,
-    parse_question,
-    refuse_utf16,
-    stands_already,
-)
+from knife.data.faults import FaultList
+from knife.data.formats import decode_lines, refuse_other_than_lines
+from knife.data.jsonl import Line, no_examples, parse, repeated
+from knife.data.record import read_question
 from knife.errors import UserError, raise_faults
+
+# So many bytes tell of what format a file is.
+_HEAD = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ def split(path: Path, rows: int) -> list[Part]:
     """The parts of a file, `rows` lines that are not blank in each; only one is held in memory.
 
     Raises:
-        UserError: the file cannot be read, is UTF-16, or has no lines.
+        UserError: the file cannot be read, is no plain JSON Lines, or has no lines.
     """
     parts: list[Part] = []
     first, line = 0, 1
@@ -51,9 +50,9 @@ def split(path: Path, rows: int) -> list[Part]:
         if path.exists() and not path.is_file():
             raise UserError(f"{path}: must be a file that can be read again, not a folder or pipe")
         with path.open("rb") as file:
-            mark = file.read(len(codecs.BOM_UTF8))
-            refuse_utf16(path, mark)
-            offset = len(mark) if mark == codecs.BOM_UTF8 else 0
+            head = file.read(_HEAD)
+            refuse_other_than_lines(path, head)
+            offset = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
             file.seek(offset)
             lines: list[bytes] = []
             count = 0
@@ -87,8 +86,7 @@ def read_part(path: Path, part: Part) -> list[Example]:
     Raises:
         UserError: the file is not what it was when it was split.
     """
-    records = parse_lines(_lines(path, part), part.line, parse_question)
-    return [example for _, _, example, _ in records if example is not None]
+    return [line.example for line in _lines(path, part) if line.example is not None]
 
 
 def refuse_faults(
@@ -106,34 +104,26 @@ def refuse_faults(
         UserError: with every fault as `file:line: message`, up to `SHOWN_FAULTS` and the number of
             those left unsaid.
     """
-    faults: list[tuple[int, str]] = []
-    unsaid = 0
+    faults = FaultList(path)
     marks = array("Q")
     for part in parts:
-        examples, found = [], []
-        for number, identity, example, wrong in parse_lines(
-            _lines(path, part), part.line, parse_question
-        ):
-            if example is not None:
-                examples.append(example)
-            if identity:
-                marks.append(_mark(identity))
-            found += [(number, f"{path}:{number}: {fault}") for fault in wrong]
-        found += [(part.line, fault) for fault in look(examples)]
-        room = max(0, SHOWN_FAULTS - len(faults))
-        faults += found[:room]
-        unsaid += len(found[room:])
+        examples = []
+        for line in _lines(path, part):
+            faults.add(line.number, line.faults)
+            if line.example is not None:
+                examples.append(line.example)
+            if line.identity:
+                marks.append(_mark(line.identity))
+        for fault in look(examples):
+            faults.add_text(part.line, fault)
         checked(part)
-    twice = [(number, f"{path}:{number}: {fault}") for number, fault in _twice(path, parts, marks)]
-    said = [fault for _, fault in sorted([*faults, *twice], key=lambda numbered: numbered[0])]
-    if len(said) + unsaid > SHOWN_FAULTS:
-        unsaid += len(said[SHOWN_FAULTS:])
-        said = [*said[:SHOWN_FAULTS], f"… and {unsaid} more"]
-    raise_faults(said)
+    for line, first in _twice(path, parts, marks):
+        faults.add(line.number, [repeated(line.identity, first)])
+    raise_faults(faults.lines())
 
 
-def _twice(path: Path, parts: Sequence[Part], marks: "array[int]") -> Iterator[tuple[int, str]]:
-    """Line and fault of each id that stands in an earlier line already."""
+def _twice(path: Path, parts: Sequence[Part], marks: "array[int]") -> Iterator[tuple[Line, int]]:
+    """Each line whose id stands in an earlier one already, and the number of that."""
     import numpy as np
 
     values, counts = np.unique(np.frombuffer(marks, dtype=np.uint64), return_counts=True)
@@ -142,14 +132,15 @@ def _twice(path: Path, parts: Sequence[Part], marks: "array[int]") -> Iterator[t
         return
     first: dict[str, int] = {}
     for part in parts:
-        for number, identity, _, _ in parse_lines(_lines(path, part), part.line, parse_question):
-            if identity and _mark(identity) in again:
-                line = first.setdefault(identity, number)
-                if line != number:
-                    yield number, stands_already(identity, line)
+        for line in _lines(path, part):
+            if line.identity and _mark(line.identity) in again:
+                number = first.setdefault(line.identity, line.number)
+                if number != line.number:
+                    yield line, number
 
 
-def _lines(path: Path, part: Part) -> list[bytes]:
+def _lines(path: Path, part: Part) -> Iterator[Line]:
+    """The lines of a part, read as questions."""
     with path.open("rb") as file:
         file.seek(part.offset)
         data = file.read(part.size)
@@ -157,7 +148,7 @@ def _lines(path: Path, part: Part) -> list[bytes]:
         raise UserError(
             f"{path}: has changed since it was checked, or this host has another file of that name"
         )
-    return data.split(b"\n")
+    return parse(decode_lines(data.split(b"\n"), part.line), read_question)
 
 
 def _digest(data: bytes) -> str:

@@ -1,9 +1,8 @@
-"""Any source as three splits: the embedded world, a hub source, or a file or folder of JSON Lines.
+"""Any source as three splits: the embedded world, a hub source, or a file or folder of examples.
 
 Splits that a source lacks are made from those it has, the same ones at every start.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,27 +10,24 @@ from knife.config import Data
 from knife.data import hub
 from knife.data.check import repeated_questions
 from knife.data.example import Example, Splits
-from knife.data.jsonl import FOLDER_FORMAT, cap, read_examples
+from knife.data.faults import shown_ids
+from knife.data.folder import find_files
+from knife.data.jsonl import FOLDER_FORMAT, read_file
 from knife.data.subset import hold_out
 from knife.errors import UserError, nearest, raise_faults
 
 KNOWN_SOURCES = ("creatures", *hub.SOURCES)
-FILE_NAMES = {
-    "train": ("train.jsonl",),
-    "dev": ("dev.jsonl", "validation.jsonl", "valid.jsonl"),
-    "test": ("test.jsonl",),
-}
 DEV_SHARE = 0.1
 TEST_SHARE = 0.2
 
 
 def load_source(data: Data) -> Splits:
-    """The splits of `data.source`: a known name, or else a file or folder of JSON Lines.
+    """The splits of `data.source`: a known name, or else a file or folder of examples.
 
-    A folder holds train.jsonl and, where there are, dev.jsonl (or validation.jsonl, valid.jsonl)
-    and test.jsonl; a single file is the training split. What is missing is made, stratified and
-    by `data.split_seed`: without test, dev becomes test; without dev, 10 % of train become dev;
-    without both, 20 % of train become test besides. Notes say so, and say how many questions
+    A folder holds files named after the splits (see `knife.data.folder`); a single file is the
+    training split. What is missing is made, stratified and by `data.split_seed`, and no question
+    in both parts: without test, dev becomes test; without dev, 10 % of train become dev; without
+    both, 20 % of train become test besides. Notes say so, what is not read, and how many questions
     stand in two splits.
 
     Raises:
@@ -81,7 +77,8 @@ def _load(data: Data) -> Splits:
     if path.is_dir():
         return _read_folder(path)
     if path.exists():
-        return Splits(read_examples(path), [], [])
+        read = read_file(path)
+        return Splits(read.examples, [], [], read.notes)
     raise UserError(
         f"data.source: {data.source!r} is neither a known source nor a file or folder; "
         f"{nearest(data.source, KNOWN_SOURCES)} ({FOLDER_FORMAT})"
@@ -90,34 +87,47 @@ def _load(data: Data) -> Splits:
 
 def _read_folder(folder: Path) -> Splits:
     """The splits that a folder has files for; all faults of all files at once."""
-    faults = []
-    splits: dict[str, list[Example]] = {}
-    for split, names in FILE_NAMES.items():
-        present = [folder / name for name in names if (folder / name).exists()]
-        if len(present) > 1:
-            faults.append(f"{folder}: {split} stands in {_names(present)}; keep one of them")
-        for path in present:
+    found = find_files(folder)
+    faults, notes = list(found.faults), list(found.notes)
+    parts: dict[str, dict[Path, list[Example]]] = {}
+    for split, paths in found.files.items():
+        parts[split] = {}
+        for path in paths:
             try:
-                splits[split] = read_examples(path)
+                read = read_file(path)
             except UserError as error:
                 faults += error.faults
-    if not (folder / "train.jsonl").exists():
-        others = _names(sorted(folder.glob("*.jsonl"))) or "no .jsonl file"
-        faults.append(f"{folder}: train.jsonl is missing; the folder has {others}")
-    raise_faults([*faults, *_shared_ids(folder, splits), *_mixed(folder, splits)])
-    return Splits(splits["train"], splits.get("dev", []), splits.get("test", []))
+                continue
+            parts[split][path] = read.examples
+            notes += read.notes
+    splits = {
+        split: [example for examples in files.values() for example in examples]
+        for split, files in parts.items()
+        if files
+    }
+    raise_faults([*faults, *_shared_ids(folder, parts), *_mixed(folder, splits)])
+    return Splits(splits["train"], splits.get("dev", []), splits.get("test", []), notes)
 
 
-def _shared_ids(folder: Path, splits: dict[str, list[Example]]) -> list[str]:
-    """A fault for each id that stands in two splits."""
-    faults = []
-    first: dict[str, str] = {}
-    for split, examples in splits.items():
-        for example in examples:
-            other = first.setdefault(example.id, split)
-            if other != split:
-                faults.append(f"{folder}: id {example.id!r} stands in {other} and in {split}")
-    return cap(faults)
+def _shared_ids(folder: Path, parts: dict[str, dict[Path, list[Example]]]) -> list[str]:
+    """A fault for each two splits, or two files of one split, that have ids in common."""
+    shared: dict[str, list[str]] = {}
+    first: dict[str, tuple[str, Path]] = {}
+    for split, files in parts.items():
+        for path, examples in files.items():
+            for example in examples:
+                other, other_path = first.setdefault(example.id, (split, path))
+                if other != split:
+                    shared.setdefault(f"{other} and in {split}", []).append(example.id)
+                elif other_path != path:
+                    places = f"{other_path.name} and in {path.name}"
+                    shared.setdefault(places, []).append(example.id)
+    return [
+        f"{folder}: {len(ids):,} ids stand in {places}: {shown_ids(ids)}"
+        if len(ids) > 1
+        else f"{folder}: id {ids[0]!r} stands in {places}"
+        for places, ids in shared.items()
+    ]
 
 
 def _mixed(folder: Path, splits: dict[str, list[Example]]) -> list[str]:
@@ -131,7 +141,3 @@ def _mixed(folder: Path, splits: dict[str, list[Example]]) -> list[str]:
         f"{folder}: {' and '.join(opened)} holds open questions (without choices), but "
         f"{' and '.join(others)} questions with choices; all splits must hold the same kind"
     ]
-
-
-def _names(paths: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in paths)

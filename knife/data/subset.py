@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
 from knife.data.example import Example
+from knife.data.normal import task_input_words
 from knife.errors import UserError
 
 
@@ -44,10 +45,22 @@ def hold_out(
 ) -> tuple[list[Example], list[Example]]:
     """Part `examples` in two: what is kept, and the stratified `share` that is held out.
 
-    At least one is held out, and both parts keep the order of `examples`.
+    Examples of one question with the same choices are all in one part, so that none is trained on
+    and tested. At least one is held out, and both parts keep the order of `examples`.
     """
     size = max(1, round(share * len(examples)))
-    held = {example.id for _, example in _stratified(examples, seed, "hold out")[:size]}
+    order = [example for _, example in _stratified(examples, seed, "hold out")]
+    same: dict[tuple[str, ...], list[str]] = {}
+    for example in order:
+        same.setdefault(task_input_words(example), []).append(example.id)
+    # One question alone cannot be parted, and then its examples are.
+    groups = list(same.values()) if len(same) > 1 else [[one.id] for one in order]
+    held: set[str] = set()
+    for group in groups:
+        if len(held) + len(group) <= size:
+            held.update(group)
+    if not held:
+        held.update(sorted(groups, key=len)[0])
     return (
         [example for example in examples if example.id not in held],
         [example for example in examples if example.id in held],

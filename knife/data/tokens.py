@@ -14,7 +14,7 @@ from typing import Any
 
 from knife.data.content import content_tokens
 from knife.data.example import Example
-from knife.data.jsonl import cap
+from knife.data.faults import cap
 from knife.errors import raise_faults
 
 # What stands before the answer where a decoder-only model reads on.

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel
 
 from knife.data.example import Example
-from knife.data.jsonl import parse_question
+from knife.data.record import read_question
 from knife.errors import UserError
 
 
@@ -65,7 +65,8 @@ def _read(given: pd.DataFrame, opened: bool) -> tuple[list[Example], list[str]]:
     questions, faults = [], []
     # Through JSON: MLflow gives lists as arrays, and what is missing as NaN.
     for number, record in enumerate(json.loads(given.to_json(orient="records")), 1):
-        question, found = parse_question({"id": str(number), **record, "answer": None})
+        question, wrong = read_question({"id": str(number), **record, "answer": None})
+        found = [fault.message for fault in wrong]
         if question and question.open != opened:
             said = "leave them out" if opened else "give two or more"
             found = [f"choices: the student {'writes' if opened else 'chooses'} answers: {said}"]

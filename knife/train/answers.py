@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from knife import strict_json
-from knife.data.example import Example
-from knife.data.jsonl import UNANSWERED
+from knife.data.example import UNANSWERED, Example
 from knife.data.parts import Part, read_part
 from knife.errors import UserError
 from knife.train.text_match import exact_match

@@ -129,7 +129,7 @@ def test_workers_that_cannot_be_had_are_refused_with_the_other_faults(
     command: Command, finished_run: FinishedRun, tmp_path: Path
 ) -> None:
     questions = tmp_path / "questions.jsonl"
-    questions.write_text("nope\n")
+    questions.write_text("{nope}\n")
     student = finished_run.student("knife")
     faults = command("predict", student, questions, "--workers", 5000).faults
     assert faults[0].startswith(f"{questions}:1: broken JSON")

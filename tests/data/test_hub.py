@@ -22,8 +22,9 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 
 from knife.data.example import Example
-from knife.data.hub import SOURCES
+from knife.data.hub import SOURCES, read_rows
 from knife.data.hub_rows import cos_e, ecqa, logical_form_in_words, openbookqa, quarel, strategyqa
+from knife.data.record import read_example
 from knife.errors import UserError
 
 STRATEGYQA: dict[str, Any] = {
@@ -81,6 +82,12 @@ QUAREL: dict[str, Any] = {
 }
 
 
+def read(row_to_record: Any, row: dict[str, Any]) -> Example:
+    example, faults = read_example(row_to_record(row))
+    assert example, faults
+    return example
+
+
 def test_strategyqa() -> None:
     expected = Example(
         "a1b2",
@@ -89,25 +96,27 @@ def test_strategyqa() -> None:
         1,
         "Snails creep. Horses gallop.",
     )
-    assert strategyqa(STRATEGYQA) == expected
-    assert strategyqa({**STRATEGYQA, "facts": ["Snails creep.", "Horses gallop."]}) == expected
-    assert strategyqa({**STRATEGYQA, "answer": True}).answer == 0
-    assert strategyqa({**STRATEGYQA, "facts": None}).rationale is None
+    assert read(strategyqa, STRATEGYQA) == expected
+    assert (
+        read(strategyqa, {**STRATEGYQA, "facts": ["Snails creep.", "Horses gallop."]}) == expected
+    )
+    assert read(strategyqa, {**STRATEGYQA, "answer": True}).answer == 0
+    assert read(strategyqa, {**STRATEGYQA, "facts": None}).rationale is None
 
 
 def test_openbookqa() -> None:
-    assert openbookqa(OPENBOOKQA) == Example(
+    assert read(openbookqa, OPENBOOKQA) == Example(
         "7-980",
         "A kettle whistles because of",
         ("steam", "rain", "sand", "wool"),
         0,
         "steam makes a whistle sound",
     )
-    assert openbookqa({**OPENBOOKQA, "answerKey": "D "}).answer == 3
+    assert read(openbookqa, {**OPENBOOKQA, "answerKey": "D "}).answer == 3
 
 
 def test_cos_e() -> None:
-    assert cos_e(COS_E) == Example(
+    assert read(cos_e, COS_E) == Example(
         "9c1d",
         "Where would a spoon sleep, if it slept?",
         ("drawer", "river", "cloud"),
@@ -117,25 +126,25 @@ def test_cos_e() -> None:
 
 
 def test_ecqa() -> None:
-    assert ecqa(ECQA) == Example(
+    assert read(ecqa, ECQA) == Example(
         "e5f6",
         "What turns dough into bread?",
         ("an oven", "a fridge", "a song", "a letter", "a boat"),
         0,
         "Dough has to be baked, and an oven bakes.",
     )
-    assert ecqa({**ECQA, "q_ans": " a  boat"}).answer == 4
+    assert read(ecqa, {**ECQA, "q_ans": " a  boat"}).answer == 4
 
 
 def test_quarel() -> None:
-    assert quarel(QUAREL) == Example(
+    assert read(quarel, QUAREL) == Example(
         "QuaRel_V1_X_0001",
         "Two sleds race. Which one cools more?",
         ("the slow sled", "the fast sled"),
         1,
         "speed is higher for the fast sled, so heat loss is higher for the fast sled.",
     )
-    joined = quarel({**QUAREL, "question": "Which? (A) the sled or (B) the (old) cart"})
+    joined = read(quarel, {**QUAREL, "question": "Which? (A) the sled or (B) the (old) cart"})
     assert (joined.question, joined.choices) == ("Which?", ("the sled", "the (old) cart"))
 
 
@@ -159,23 +168,88 @@ def test_logical_forms(form: str, answer: int, words: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("read", "row", "message"),
+    ("source", "row", "message"),
     [
-        (strategyqa, {**STRATEGYQA, "answer": None}, "a1b2: answer: must be one of the choices"),
-        (openbookqa, {**OPENBOOKQA, "answerKey": ""}, "7-980: answer: must be one of the choices"),
-        (openbookqa, {**OPENBOOKQA, "answerKey": None}, "7-980: answer: must be one of"),
-        (cos_e, {**COS_E, "answer": "spoon"}, '9c1d: answer: "spoon" is not among the choices'),
-        (cos_e, {**COS_E, "answer": None}, "9c1d: answer: must be one of the choices"),
-        (ecqa, {**ECQA, "q_op2": None}, "e5f6: choices: one is empty"),
-        (ecqa, {**ECQA, "q_op2": "a boat"}, "e5f6: choices: two are equal"),
-        (quarel, {**QUAREL, "answer_index": -1}, "QuaRel_V1_X_0001: answer: index must be from 0"),
-        (quarel, {**QUAREL, "question": "Which?"}, "QuaRel_V1_X_0001: choices: one is empty"),
+        (strategyqa, {**STRATEGYQA, "answer": None}, "answer: must be one of the choices"),
+        (openbookqa, {**OPENBOOKQA, "answerKey": ""}, "answer: must be one of the choices"),
+        (openbookqa, {**OPENBOOKQA, "answerKey": None}, "answer: must be one of"),
+        (cos_e, {**COS_E, "answer": "spoon"}, 'answer: "spoon" is not among the choices'),
+        (cos_e, {**COS_E, "answer": None}, "answer: must be one of the choices"),
+        (ecqa, {**ECQA, "q_op2": None}, "choices: one is empty"),
+        (ecqa, {**ECQA, "q_op2": "an oven"}, "choices: two are equal"),
+        (quarel, {**QUAREL, "answer_index": -1}, "answer: index must be from 0"),
+        (quarel, {**QUAREL, "question": "Which?"}, "choices: one is empty"),
     ],
 )
-def test_a_row_that_cannot_be_an_example_says_why(read: Any, row: Any, message: str) -> None:
+def test_a_row_that_cannot_be_an_example_says_why(source: Any, row: Any, message: str) -> None:
+    example, faults = read_example(source(row))
+    assert example is None
+    assert faults[0].message.startswith(message)
+
+
+def test_equal_wrong_choices_become_one_and_are_counted() -> None:
+    notes: list[str] = []
+    rows = [
+        {**ECQA, "q_no": "1", "q_op2": "a boat", "q_ans": "a letter"},
+        {**ECQA, "q_no": "2"},
+        {**ECQA, "q_no": "3", "q_op2": "an oven"},
+    ]
+    first, second = read_rows("ecqa", "test", rows, {}, notes)
+    assert first.choices == ("an oven", "a boat", "a song", "a letter")
+    assert first.choices[first.answer] == "a letter"
+    assert len(second.choices) == 5
+    assert notes == [
+        "ecqa test: 1 of 3 rows are left out: 1 with two choices that are equal and are the "
+        'answer; the first: row 3: choices: two are equal and are the answer: ["an oven", '
+        '"an oven", "a song", "a letter", "a boat"]',
+        "ecqa test: 1 rows had equal wrong choices, which became one",
+    ]
+
+
+def test_rows_left_out_are_counted_by_the_real_reason() -> None:
+    notes: list[str] = []
+    split_of = {"a": "train", "b": "train"}
+    rows = [{**ECQA, "q_no": "a"}, {**ECQA, "q_no": "b"}]
+    assert read_rows("ecqa", "test", rows, split_of, notes) == []
+    assert notes == [
+        "ecqa test is not used: all 2 rows are left out: 2 whose id is in train too; the first: "
+        "row 1: id 'a'"
+    ]
+    notes.clear()
+    rows += [{**ECQA, "q_no": "c"}, {**ECQA, "q_no": "d", "q_ans": None}]
+    assert len(read_rows("ecqa", "test", rows, split_of, notes)) == 1
+    assert notes[0].startswith(
+        "ecqa test: 3 of 4 rows are left out: 2 whose id is in train too, 1 with no answer; "
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "missing"),
+    [("openbookqa", OPENBOOKQA, "fact1"), ("ecqa", ECQA, "q_op4"), ("cos_e", COS_E, "answer")],
+)
+def test_a_column_that_is_gone_is_named(name: str, row: dict[str, Any], missing: str) -> None:
+    rest = {key: value for key, value in row.items() if key != missing}
     with pytest.raises(UserError) as caught:
-        read(row)
-    assert caught.value.faults[0].startswith(message)
+        read_rows(name, "train", [rest], {}, [])
+    (fault,) = caught.value.faults
+    assert f"has changed on the hub: there is no {missing!r} in a row with" in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("strategyqa", {**STRATEGYQA, "facts": [None]}),
+        ("strategyqa", {**STRATEGYQA, "question": 3.5}),
+        ("openbookqa", {**OPENBOOKQA, "choices": [{"text": "steam", "label": "A"}]}),
+        ("ecqa", {**ECQA, "q_op1": 7}),
+        ("cos_e", {**COS_E, "abstractive_explanation": float("nan")}),
+        ("quarel", {**QUAREL, "logical_form_pretty": None}),
+    ],
+)
+def test_a_value_of_another_type_leaves_its_row_out(name: str, row: dict[str, Any]) -> None:
+    notes: list[str] = []
+    assert read_rows(name, "dev", [row], {}, notes) == []
+    assert "another type" in notes[0]
 
 
 def repository(configs: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, bytes]:
@@ -337,12 +411,13 @@ def test_loading_every_source_and_then_from_the_cache(tmp_path: Path) -> None:
     assert {name: splits["notes"] for name, splits in loaded.items()} == {
         "strategyqa": [],
         "openbookqa": [
-            "openbookqa test is not used: its answers are hidden or broken (9: answer: must be "
-            "one of the choices or its index, but got null)"
+            "openbookqa test is not used: all 1 rows are left out: 1 with no answer; the first: "
+            "row 1: answer: must be one of the choices or its index, but got null"
         ],
         "cos_e": [
-            'cos_e train: 2 of 3 rows are left out; the first: x: answer: "spoon" is not among '
-            'the choices ["drawer", "river", "cloud"]'
+            "cos_e train: 2 of 3 rows are left out: 1 with an answer that is not among the "
+            'choices, 1 with a repeated id; the first: row 2: answer: "spoon" is not among the '
+            'choices ["drawer", "river", "cloud"]'
         ],
         "ecqa": [],
         "quarel": [SOURCES["quarel"].note],

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knife.data.example import Example
-from knife.data.jsonl import SHOWN_FAULTS, read_examples, write_examples
+from knife.data.faults import SHOWN_FAULTS
+from knife.data.jsonl import read_examples, write_examples
+from knife.data.normal import normal
 from knife.errors import UserError
 
 GOOD = {
@@ -121,7 +123,7 @@ def test_text_that_is_a_choice_is_that_choice_not_an_index(tmp_path: Path) -> No
         (line(choices=["yes", 1]), 'choices: must be a list of texts, but got ["yes", 1]'),
         (line(choices=["no"]), 'choices: must be two or more, but got ["no"]'),
         (line(choices=["no", ""]), 'choices: one is empty: ["no", ""]'),
-        (line(choices=["no", "no "]), 'choices: two are equal: ["no", "no "]'),
+        (line(choices=["no", "no "]), 'choices: two are equal and are the answer: ["no", "no "]'),
         (line(choices=["no", "\udfff"]), "choices: one holds half of a surrogate pair"),
         (without("answer"), "answer: is missing"),
         (line(answer="maybe"), 'answer: "maybe" is not among the choices ["yes", "no"]'),
@@ -158,10 +160,11 @@ def test_all_faults_of_a_file_at_once(tmp_path: Path) -> None:
         "2: question: is empty",
         '2: answer: "maybe" is not among the choices ["yes", "no"]',
         '2: id: "q1" stands in line 1 already',
-        "3: not UTF-8: byte 0xc3 at byte 1 of the line",
+        "3: not UTF-8: byte 0xc3 at byte 1 of the line; save the file as UTF-8",
         '4: id: "q1" stands in line 1 already',
         '5: choices: must be two or more, but got ["a"]',
-        "5: answer: must be one of the choices or its index, but got true",
+        "5: answer: must be one of the choices or its index, but got true; write the text of the "
+        "choice",
         '5: id: "q1" stands in line 1 already',
         "6: broken JSON at column 2: Expecting property name enclosed in double quotes",
     ]
@@ -173,10 +176,21 @@ def test_an_id_is_one_whether_text_or_integer(tmp_path: Path) -> None:
 
 
 def test_many_faults_are_counted_not_poured_out(tmp_path: Path) -> None:
-    found = faults(write(tmp_path, *["{"] * (SHOWN_FAULTS + 3)))
+    wrong = [line(id=n, answer="maybe") for n in range(SHOWN_FAULTS + 3)]
+    found = faults(write(tmp_path, *wrong))
     assert len(found) == SHOWN_FAULTS + 1
     assert found[-1] == "… and 3 more"
-    assert len(faults(write(tmp_path, *["{"] * SHOWN_FAULTS))) == SHOWN_FAULTS
+    assert len(faults(write(tmp_path, *wrong[3:]))) == SHOWN_FAULTS
+
+
+def test_what_is_the_same_in_many_lines_is_said_once(tmp_path: Path) -> None:
+    found = faults(write(tmp_path, line(), *["nope"] * 9, *[line(id=n, answer=2) for n in (1, 2)]))
+    assert found == [
+        f"{tmp_path}/train.jsonl:2: broken JSON at column 1: Expecting value "
+        "(the same in lines 3, 4, 5, 6, 7 and 3 more)",
+        f"{tmp_path}/train.jsonl:11: answer: index must be from 0 to 1, but got 2: "
+        '["yes", "no"]; indices count from 0 (the same in line 12)',
+    ]
 
 
 def test_long_values_are_cut_in_messages(tmp_path: Path) -> None:
@@ -191,12 +205,6 @@ def test_a_file_without_examples_is_refused(tmp_path: Path, content: bytes) -> N
     assert faults(path)[0].startswith(f"{path}: has no examples; expected one JSON object a line")
 
 
-def test_utf16_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "wide.jsonl"
-    path.write_text(line(), encoding="utf-16")
-    assert faults(path) == [f"{path}:1: the file is UTF-16, but must be UTF-8: save it as UTF-8"]
-
-
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert faults(tmp_path / "nowhere.jsonl") == [f"{tmp_path / 'nowhere.jsonl'}: no such file"]
     assert faults(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
@@ -209,7 +217,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     assert faults(path) == [f"{path}: cannot be read: Permission denied"]
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(normal)
 
 
 @settings(deadline=None)
@@ -219,7 +227,7 @@ def test_writing_is_the_inverse_of_reading(
 ) -> None:
     examples = []
     for identity in data.draw(st.lists(texts, min_size=1, max_size=4, unique=True)):
-        choices = data.draw(st.lists(texts, min_size=2, max_size=4, unique_by=str.strip))
+        choices = data.draw(st.lists(texts, min_size=2, max_size=4, unique_by=normal))
         answer = data.draw(st.integers(0, len(choices) - 1))
         rationale = data.draw(st.none() | texts)
         examples.append(Example(identity, data.draw(texts), tuple(choices), answer, rationale))

@@ -1,5 +1,6 @@
 """A file in parts: the same questions and the same faults as when it is read at once."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knife.data.example import Example
-from knife.data.jsonl import UNANSWERED
+from knife.data.example import UNANSWERED, Example
 from knife.data.parts import read_part, refuse_faults, split
 from knife.errors import UserError
 
@@ -84,11 +84,16 @@ def test_faults_have_their_lines_in_every_part(tmp_path: Path, rows: int) -> Non
 
 def test_only_so_many_faults_are_said(tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl"
-    path.write_text("nope\n" * 30 + f"{line('a')}\n" * 3)
+    wrong = [line(f"{n}", answer="z") for n in range(30)]
+    path.write_text("\n".join(wrong) + "\nnope" * 9 + f"\n{line('a')}" * 3)
     said = faults(path, 4)
     assert len(said) == 21
-    assert said[19].startswith("20: broken JSON")
-    assert said[20] == "… and 12 more"
+    assert said[19].startswith('20: answer: "z" is not among')
+    assert said[20] == "… and 13 more"
+    path.write_text(f"{line('a')}\n" + "nope\n" * 9)
+    assert faults(path, 4) == [
+        "2: broken JSON at column 1: Expecting value (the same in lines 3, 4, 5, 6, 7 and 3 more)"
+    ]
 
 
 def test_what_cannot_be_split(tmp_path: Path) -> None:
@@ -100,6 +105,21 @@ def test_what_cannot_be_split(tmp_path: Path) -> None:
         split(path, 10)
     path.write_text(line("a"), encoding="utf-16")
     with pytest.raises(UserError, match="UTF-16"):
+        split(path, 10)
+    path.write_bytes(gzip.compress(line("a").encode()))
+    with pytest.raises(UserError, match="is compressed with gzip"):
+        split(path, 10)
+    path.write_text(f"{line('a')}\r{line('b')}\r", newline="")
+    with pytest.raises(UserError, match="line ends of old Macs"):
+        split(path, 10)
+    path.write_text(f"[{line('a')}]")
+    with pytest.raises(UserError, match="or an array"):
+        split(path, 10)
+    path.write_text(json.dumps(json.loads(line("a")), indent=1))
+    with pytest.raises(UserError, match="over several lines"):
+        split(path, 10)
+    path.write_text("id,question\na,q ?\n")
+    with pytest.raises(UserError, match="is CSV"):
         split(path, 10)
     with pytest.raises(UserError, match="not a folder or pipe"):
         split(tmp_path, 10)

@@ -105,7 +105,7 @@ def test_faults_of_all_files_at_once(tmp_path: Path) -> None:
         file.write("[]\n")
     found = faults(source)
     assert found[0] == f"{tmp_path}: dev stands in dev.jsonl, valid.jsonl; keep one of them"
-    assert found[1].startswith(f"{tmp_path}/valid.jsonl:1: broken JSON at column 2")
+    assert found[1].startswith(f"{tmp_path}/valid.jsonl:2: broken JSON at column 1")
     assert found[2].startswith(f"{tmp_path}/test.jsonl:3: must be a JSON object")
     assert found[3] == f"{tmp_path}: id 't0' stands in train and in dev"
     assert len(found) == 4
@@ -121,12 +121,12 @@ def test_all_splits_hold_one_kind_of_question(tmp_path: Path) -> None:
 
 
 def test_train_is_required(tmp_path: Path) -> None:
-    source = folder(tmp_path, test=make("x", 2), training=make("t", 2))
-    message = "train.jsonl is missing; the folder has test.jsonl, training.jsonl"
+    source = folder(tmp_path, test=make("x", 2), learning=make("t", 2))
+    message = "train.jsonl is missing; the folder has learning.jsonl, test.jsonl"
     assert faults(source) == [f"{tmp_path}: {message}"]
     (tmp_path / "empty").mkdir()
     empty = tmp_path / "empty"
-    assert faults(str(empty)) == [f"{empty}: train.jsonl is missing; the folder has no .jsonl file"]
+    assert faults(str(empty)) == [f"{empty}: train.jsonl is missing; the folder has no files"]
 
 
 def test_a_question_in_two_splits_is_a_note(tmp_path: Path) -> None:

@@ -147,3 +147,32 @@ def test_the_fault_names_the_classes() -> None:
 
 def test_of_nothing_is_nothing() -> None:
     assert subset([], 0.5, 0) == []
+
+
+@settings(deadline=None)
+@given(
+    questions=st.lists(st.integers(0, 9), min_size=2, max_size=60).filter(lambda q: len({*q}) > 1),
+    share=st.floats(0.05, 0.5),
+    seed=seeds,
+)
+def test_a_question_is_never_on_both_sides(questions: list[int], share: float, seed: int) -> None:
+    examples = [
+        Example(
+            f"q{n}", f"Question  {question} ?" if n % 2 else f"question {question} ?", CHOICES, 0
+        )
+        for n, question in enumerate(questions)
+    ]
+    kept, held = hold_out(examples, share, seed)
+    assert kept
+    assert held
+    words = [{example.question.split()[1] for example in part} for part in (kept, held)]
+    assert not words[0] & words[1]
+    # No more than wanted is held out, but for a question that is asked more often than that.
+    often = min(questions.count(question) for question in questions)
+    assert len(held) <= max(often, round(share * len(examples)))
+
+
+def test_one_question_alone_is_parted_all_the_same() -> None:
+    examples = [Example(f"q{n}", "question ?", CHOICES, 0) for n in range(10)]
+    kept, held = hold_out(examples, 0.2, 0)
+    assert (len(kept), len(held)) == (8, 2)

@@ -1,0 +1,116 @@
+"""What is wrong with lines of a file, said so that a thousand equal faults take one line."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SHOWN_FAULTS = 20
+_SHOWN_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a line.
+
+    Attributes:
+        message: what is wrong, what was expected and what to do.
+        reason: the same in a few words, as it stands behind "rows with", for counts by reason.
+        once: whether lines with this reason all say the same, so that one message does for a file.
+    """
+
+    message: str
+    reason: str
+    once: bool = False
+
+
+@dataclass
+class _Repeated:
+    """A fault that many lines have: the first line, its place among all that was found, its
+    message, some of the other lines, and how many these are."""
+
+    line: int
+    order: int
+    message: str
+    others: list[int] = field(default_factory=list)
+    more: int = 0
+
+    def said(self, unit: str) -> str:
+        if not self.more:
+            return self.message
+        units = f"{unit}s" if self.more > 1 else unit
+        unsaid = self.more - len(self.others)
+        lines = ", ".join(map(str, self.others)) + (f" and {unsaid:,} more" if unsaid else "")
+        return f"{self.message} (the same in {units} {lines})"
+
+
+class FaultList:
+    """Collects the faults of a file's lines; what it holds does not grow with their number."""
+
+    def __init__(self, path: Path, unit: str = "line") -> None:
+        """Of `path`, whose lines or examples (`unit`) have numbers from 1."""
+        self._path = path
+        self._unit = unit
+        self._order = 0
+        self._said: list[tuple[int, int, str]] = []
+        self._unsaid = 0
+        self._repeated: dict[str, _Repeated] = {}
+
+    def add(self, line: int, faults: Iterable[Fault]) -> None:
+        """Note what is wrong with a line."""
+        for fault in faults:
+            if not fault.once:
+                self.add_text(line, f"{self._where(line)}: {fault.message}")
+            elif fault.reason not in self._repeated:
+                self._order += 1
+                self._repeated[fault.reason] = _Repeated(line, self._order, fault.message)
+            else:
+                known = self._repeated[fault.reason]
+                known.more += 1
+                if len(known.others) < _SHOWN_LINES:
+                    known.others.append(line)
+
+    def add_text(self, line: int, text: str) -> None:
+        """Note a fault in full words, which belongs to a line."""
+        if len(self._said) < SHOWN_FAULTS:
+            self._order += 1
+            self._said.append((line, self._order, text))
+        else:
+            self._unsaid += 1
+
+    def lines(self) -> list[str]:
+        """All of them, by line; at most `SHOWN_FAULTS`, and the number of those left unsaid."""
+        repeated = [
+            (fault.line, fault.order, f"{self._where(fault.line)}: {fault.said(self._unit)}")
+            for fault in self._repeated.values()
+        ]
+        said = [text for _, _, text in sorted([*repeated, *self._said])]
+        unsaid = self._unsaid + len(said[SHOWN_FAULTS:])
+        return [*said[:SHOWN_FAULTS], *([f"… and {unsaid} more"] if unsaid else [])]
+
+    def _where(self, number: int) -> str:
+        return where(self._path, self._unit, number)
+
+
+def where(path: Path, unit: str, number: int) -> str:
+    """A place in a file: a line, as editors take it, or an example."""
+    return f"{path}:{number}" if unit == "line" else f"{path}: {unit} {number}"
+
+
+def cap(faults: list[str]) -> list[str]:
+    """The first `SHOWN_FAULTS` faults, and a line that counts the others."""
+    more = len(faults) - SHOWN_FAULTS
+    return faults if more <= 0 else [*faults[:SHOWN_FAULTS], f"… and {more} more"]
+
+
+def show(value: object) -> str:
+    """A value as JSON for a message, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= 160 else f"{text[:160]}…"
+
+
+def shown_ids(ids: Sequence[str]) -> str:
+    """The first of some ids, for a message."""
+    more = f" and {len(ids) - _SHOWN_LINES:,} more" if len(ids) > _SHOWN_LINES else ""
+    return ", ".join(map(repr, ids[:_SHOWN_LINES])) + more

@@ -1,0 +1,108 @@
+"""The fields of a line: the five that are read, and those that seem to be one of them misnamed."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+KNOWN = ("id", "question", "choices", "answer", "rationale")
+# What other data sets call them, in lower case and without blanks, `_` and `-`.
+_OTHER_NAMES = {
+    "id": ("qid", "uid", "guid", "questionid", "exampleid", "qno", "idx"),
+    "question": ("questions", "questionstem", "stem", "query", "qtext", "questiontext", "sentence"),
+    "choices": (
+        "choice",
+        "options",
+        "option",
+        "candidates",
+        "alternatives",
+        "answerchoices",
+        "answeroptions",
+        "choicelist",
+        "optionlist",
+        "endings",
+    ),
+    "answer": (
+        "answers",
+        "label",
+        "labels",
+        "answerkey",
+        "answerindex",
+        "answeridx",
+        "answertext",
+        "correct",
+        "correctanswer",
+        "gold",
+        "goldlabel",
+        "target",
+        "solution",
+    ),
+    "rationale": (
+        "rationales",
+        "explanation",
+        "explanations",
+        "explain",
+        "reason",
+        "reasoning",
+        "reasons",
+        "justification",
+        "cot",
+        "chainofthought",
+        "freeflowexplanation",
+        "abstractiveexplanation",
+    ),
+}
+# A choice a field: option_a, choice1, opb, A, sol2.
+_ONE_CHOICE = re.compile(
+    r"(qop|op|opt|options?|choices?|cand|candidates?|alternatives?|answers?|sol|ending|distractor)"
+    r"([a-h]|\d)|[a-h]"
+)
+
+
+def likely_field(name: str) -> str | None:
+    """The known field that another name seems to mean, or None."""
+    bare = _bare(name)
+    for known in KNOWN:
+        if bare == known or bare in _OTHER_NAMES[known]:
+            return known
+    # A slip of the pen, such as "ratoinale"; but "rationale_id" is none.
+    close = difflib.get_close_matches(bare, KNOWN, n=1, cutoff=0.8)
+    return close[0] if close and abs(len(close[0]) - len(bare)) < 2 else None
+
+
+def misnamed(record: Mapping[str, Any]) -> dict[str, str]:
+    """By known field that the record lacks: the field that it has in its place."""
+    found: dict[str, str] = {}
+    for name, value in record.items():
+        if name in KNOWN or _nothing(value):
+            continue
+        known = likely_field(name)
+        # A text that is called an option is no list of choices.
+        if known == "choices" and not isinstance(value, list | dict) and _bare(name) != known:
+            continue
+        # Of several, the one with the very name counts, such as "Answer" beside "label".
+        lacks = known and _nothing(record.get(known))
+        if known and lacks and (known not in found or _bare(name) == known):
+            found[known] = name
+    return found
+
+
+def choice_fields(record: Mapping[str, Any]) -> list[str]:
+    """Fields that seem to hold a choice each, such as option_a and option_b; or []."""
+    if not _nothing(record.get("choices")):
+        return []
+    names = [name for name in record if name not in KNOWN and _ONE_CHOICE.fullmatch(_bare(name))]
+    return names if len(names) > 1 else []
+
+
+def unread(record: Mapping[str, Any]) -> list[str]:
+    """Fields of a record that are not read."""
+    return [name for name in record if name not in KNOWN]
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def _nothing(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())

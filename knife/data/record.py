@@ -1,0 +1,206 @@
+"""One JSON object as an example, or everything that is wrong with it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from knife.data.answer import find_answer
+from knife.data.example import UNANSWERED, Example
+from knife.data.faults import Fault, show
+from knife.data.fields import KNOWN, choice_fields, misnamed
+from knife.data.normal import normal
+
+Record = Mapping[str, Any]
+FORMAT = (
+    '{"id": "…", "question": "…", "choices": ["…", "…"], '
+    '"answer": text or index, "rationale": text or null}'
+)
+
+
+def read_example(record: object) -> tuple[Example | None, list[Fault]]:
+    """One decoded JSON value as an example, or None and every fault of it.
+
+    Wrong choices that are equal become one. The right one must have no equal.
+    """
+    return _read(record, asked=False)
+
+
+def read_question(record: object) -> tuple[Example | None, list[Fault]]:
+    """As `read_example`, but `answer` may be missing or null too: then it is `UNANSWERED`.
+
+    No choices may be equal: a prediction names its choice by the index among those given.
+    """
+    return _read(record, asked=True)
+
+
+def read_identity(record: Record, faults: list[Fault]) -> str:
+    """The id as text; "" where it is at fault."""
+    value = record.get("id")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _text(record, "id", faults, kinds="text or an integer")
+
+
+def _read(record: object, *, asked: bool) -> tuple[Example | None, list[Fault]]:
+    if not isinstance(record, dict):
+        said = f"must be a JSON object {FORMAT}, but got {show(record)}"
+        return None, [Fault(said, "no JSON object", once=True)]
+    if wrapper := _wrapper(record):
+        return None, [wrapper]
+    # A question needs neither answer nor rationale.
+    needed = ("id", "question", "choices") if asked else KNOWN
+    wrong = {known: name for known, name in misnamed(record).items() if known in needed}
+    faults = [_misnamed(known, name) for known, name in wrong.items()]
+    identity = "" if "id" in wrong else read_identity(record, faults)
+    question = "" if "question" in wrong else _text(record, "question", faults)
+    known = not asked or record.get("answer") is not None
+    if record.get("choices") is not None:
+        choices, answer = _choices(record, faults), UNANSWERED
+        if known and "answer" not in wrong:
+            answer = _answer(record, choices, faults)
+        if asked:
+            faults += [_two_equal(choices)] if len(set(map(normal, choices))) < len(choices) else []
+        elif answer != UNANSWERED:
+            choices, answer = _merged(choices, answer, faults)
+    else:
+        columns = choice_fields(record)
+        faults += [_in_columns(columns)] if columns and "choices" not in wrong else []
+        choices, answer = [], 0 if known else UNANSWERED
+        if known and not {"answer", "choices"} & wrong.keys():
+            kinds = "text where there are no choices"
+            choices = [_text(record, "answer", faults, kinds=kinds)]
+    rationale = record.get("rationale")
+    if rationale is not None:
+        rationale = _text(record, "rationale", faults, may_be_empty=True)
+    if faults:
+        return None, faults
+    rationale = rationale if rationale and rationale.strip() else None
+    return Example(identity, question, tuple(choices), answer, rationale), []
+
+
+def _wrapper(record: Record) -> Fault | None:
+    """The fault of an object that holds examples in place of being one."""
+    if record.keys() & set(KNOWN):
+        return None
+    for name, value in record.items():
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            said = f"is no example, but holds a list of {len(value)} objects in {show(name)}"
+            return Fault(f"{said}: write one object a line: {FORMAT}", "a list of objects")
+    return None
+
+
+def _misnamed(known: str, name: str) -> Fault:
+    return Fault(
+        f"{known}: is missing, but there is {show(name)}, which is not read: rename it to "
+        f"{show(known)}, or take it out",
+        f"{show(name)} for {known}",
+        once=True,
+    )
+
+
+def _in_columns(names: list[str]) -> Fault:
+    return Fault(
+        f"choices: is missing, but there are {', '.join(map(show, names))}, which are not read: "
+        'write them as one list, "choices": ["…", "…"], or take them out',
+        "a field for each choice",
+        once=True,
+    )
+
+
+def _text(
+    record: Record,
+    field: str,
+    faults: list[Fault],
+    *,
+    kinds: str = "text",
+    may_be_empty: bool = False,
+) -> str:
+    """The text of a field; "" where it is at fault, and then the fault is added to `faults`."""
+    value = record.get(field)
+    if field not in record:
+        faults.append(Fault(f"{field}: is missing", f"no {field}", once=True))
+    elif not isinstance(value, str):
+        hint = "; join them into one text" if isinstance(value, list) else ""
+        said = f"{field}: must be {kinds}, but got {show(value)}{hint}"
+        faults.append(Fault(said, f"{field} of another type", once=True))
+    elif not may_be_empty and not normal(value):
+        faults.append(Fault(f"{field}: is empty", f"no {field}", once=True))
+    elif not _encodable(value):
+        said = f"{field}: holds half of a surrogate pair: {show(value)}"
+        faults.append(Fault(said, f"half of a surrogate pair in {field}"))
+    else:
+        return value
+    return ""
+
+
+def _choices(record: Record, faults: list[Fault]) -> list[str]:
+    """The choices; [] where they are at fault."""
+    value = record["choices"]
+    if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
+        said = f"choices: must be a list of texts, but got {show(value)}{_choices_hint(value)}"
+        faults.append(Fault(said, "choices of another type", once=True))
+    elif len(value) < 2:
+        said = f"choices: must be two or more, but got {show(value)}"
+        faults.append(Fault(said, "fewer than two choices"))
+    elif not all(map(normal, value)):
+        faults.append(Fault(f"choices: one is empty: {show(value)}", "an empty choice"))
+    elif not all(map(_encodable, value)):
+        said = f"choices: one holds half of a surrogate pair: {show(value)}"
+        faults.append(Fault(said, "half of a surrogate pair in choices"))
+    else:
+        return value
+    return []
+
+
+def _choices_hint(value: object) -> str:
+    """What to write in place of choices of another type."""
+    if isinstance(value, str):
+        return '; write ["…", "…"]'
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        return '; write the list in "text" alone, and the answer as text or index'
+    if isinstance(value, dict) or (isinstance(value, list) and any(map(_holds, value))):
+        return "; write the texts alone, and the answer as text or index"
+    return "; write numbers in quotation marks" if isinstance(value, list) else ""
+
+
+def _holds(value: object) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _answer(record: Record, choices: list[str], faults: list[Fault]) -> int:
+    """The index of the answer; `UNANSWERED` where it is at fault."""
+    if "answer" not in record:
+        faults.append(Fault("answer: is missing", "no answer", once=True))
+        return UNANSWERED
+    found = find_answer(record["answer"], choices)
+    if isinstance(found, int):
+        return found
+    faults.append(found)
+    return UNANSWERED
+
+
+def _merged(choices: list[str], answer: int, faults: list[Fault]) -> tuple[list[str], int]:
+    """Choices without wrong ones that equal an earlier one, and the answer's index among them."""
+    normals = [normal(choice) for choice in choices]
+    first = [normals.index(text) for text in normals]
+    kept = sorted(set(first))
+    if len(kept) == len(choices):
+        return choices, answer
+    if first.count(first[answer]) > 1:
+        faults.append(_two_equal(choices, " and are the answer"))
+        return choices, answer
+    return [choices[n] for n in kept], kept.index(answer)
+
+
+def _two_equal(choices: list[str], which: str = "") -> Fault:
+    return Fault(
+        f"choices: two are equal{which}: {show(choices)}", f"two choices that are equal{which}"
+    )
+
+
+def _encodable(text: str) -> bool:
+    """JSON can spell half of a surrogate pair (`\\ud800`), which no tokenizer or file takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
