@@ -26,8 +26,10 @@ if _hides_mlflow:
 
 import deepspeed  # noqa: E402  (reads the environment set above)
 import deepspeed.ops  # noqa: E402
+from deepspeed.runtime import bf16_optimizer  # noqa: E402
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine  # noqa: E402
 from deepspeed.runtime.fp16.loss_scaler import LossScaler  # noqa: E402
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer  # noqa: E402
 from deepspeed.runtime.zero.config import ZeroStageEnum  # noqa: E402
 from deepspeed.utils.tensor_fragment import fragment_address  # noqa: E402
 
@@ -39,6 +41,13 @@ if _hides_mlflow:
 deepspeed.ops.__compatible_ops__ = {}
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
+
+def _silent(*_: Any, **__: Any) -> None:
+    """In place of what prints a line of DeepSpeed's own about every start and load."""
+
+
+bf16_optimizer.see_memory_usage = _silent
+bf16_optimizer.print = _silent  # type: ignore[attr-defined]
 
 # What stands in DeepSpeed's files beside tensors and plain values.
 torch.serialization.add_safe_globals([ZeroStageEnum, LossScaler, fragment_address])
@@ -72,7 +81,11 @@ def engine_config(training: Training, scale: Scale, workers: int) -> dict[str, A
         ),
         "gradient_accumulation_steps": training.accumulate,
         "gradient_clipping": training.clip,
-        "bf16": {"enabled": scale.precision == "bf16"},
+        # Added up in fp32 at once: what stage 1 otherwise keeps back of a part of an accumulated
+        # batch, it adds again with the next part.
+        "bf16": {"enabled": scale.precision == "bf16", "immediate_grad_update": True},
+        # Stage 0 knows no other type than the weights' own: `_start_unsharded_bf16` sees to it.
+        "data_types": {"grad_accum_dtype": "fp32" if scale.zero_stage else None},
         "zero_optimization": {"stage": scale.zero_stage},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 2**62,
@@ -110,10 +123,26 @@ def start_engine(
         dist_init_required=False,
     )
     engine.checkpoint_engine = SafeCheckpointEngine(engine._config)
+    if scale.zero_stage == 0 and scale.precision == "bf16":
+        _start_unsharded_bf16(engine)
     if workers == 1 and scale.zero_stage == 0 and scale.precision == "fp32":
         # The sum over one worker: DeepSpeed would copy all gradients there and back for it.
         engine.enable_backward_allreduce = False
     return engine
+
+
+def _start_unsharded_bf16(engine: Any) -> None:
+    """Make ZeRO 0 in bf16 train as the other stages do.
+
+    DeepSpeed's optimizer for it makes AdamW's state by a step with zero gradients, which decays
+    the fp32 weights once and puts the bias correction one step ahead: that step is undone. It sums
+    gradients in bf16: torch sums them in fp32 instead.
+    """
+    assert isinstance(engine.optimizer, FP16_UnfusedOptimizer)
+    engine.optimizer.refresh_fp32_params()
+    engine.optimizer.optimizer.state.clear()
+    for parameter in engine.module.parameters():
+        parameter.grad_dtype = torch.float32
 
 
 def gathered_state(module: nn.Module) -> dict[str, Tensor]:
