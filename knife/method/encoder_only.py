@@ -28,6 +28,10 @@ class EncoderOnly(nn.Module):
         self.encoder = AutoModel.from_pretrained(
             folder, use_safetensors=True, trust_remote_code=False
         )
+        if getattr(self.encoder, "pooler", None) is not None:
+            # No score depends on it. A trained parameter that gets no gradient decays in some of
+            # DeepSpeed's stages, and moves by an earlier gradient in another.
+            self.encoder.pooler.requires_grad_(False)
         self.bottleneck = bottleneck
         config = self.encoder.config
         self.width: int = config.hidden_size

@@ -30,7 +30,7 @@ class Shape:
     @property
     def sharded(self) -> bool:
         """Whether each rank has its own part of the optimizer's state."""
-        return self.zero_stage > 0 or self.precision == "bf16"
+        return self.zero_stage > 0
 
 
 def fit(written: Shape, shape: Shape) -> bool:

@@ -47,7 +47,7 @@ def _silent(*_: Any, **__: Any) -> None:
 
 
 bf16_optimizer.see_memory_usage = _silent
-bf16_optimizer.print = _silent  # type: ignore[attr-defined]
+bf16_optimizer.print = _silent
 
 # What stands in DeepSpeed's files beside tensors and plain values.
 torch.serialization.add_safe_globals([ZeroStageEnum, LossScaler, fragment_address])
@@ -125,7 +125,7 @@ def start_engine(
     engine.checkpoint_engine = SafeCheckpointEngine(engine._config)
     if scale.zero_stage == 0 and scale.precision == "bf16":
         _start_unsharded_bf16(engine)
-    if workers == 1 and scale.zero_stage == 0 and scale.precision == "fp32":
+    if workers == 1 and scale.zero_stage == 0:
         # The sum over one worker: DeepSpeed would copy all gradients there and back for it.
         engine.enable_backward_allreduce = False
     return engine
@@ -141,7 +141,7 @@ def _start_unsharded_bf16(engine: Any) -> None:
     assert isinstance(engine.optimizer, FP16_UnfusedOptimizer)
     engine.optimizer.refresh_fp32_params()
     engine.optimizer.optimizer.state.clear()
-    for parameter in engine.module.parameters():
+    for parameter in engine.optimizer.fp16_groups[0]:
         parameter.grad_dtype = torch.float32
 
 
