@@ -168,12 +168,7 @@ class Checkpoints:
             shutil.rmtree(folder, ignore_errors=True)
         wait()
         try:
-            engine.save_checkpoint(
-                str(self._folder),
-                tag=folder.name,
-                save_latest=False,
-                exclude_frozen_parameters=True,
-            )
+            engine.save_checkpoint(str(self._folder), tag=folder.name, save_latest=False)
         except Exception:
             # The space that it takes may be what is lacking.
             shutil.rmtree(folder, ignore_errors=True)
