@@ -21,6 +21,7 @@ from knife.recording import (
     nested_runs,
     record,
 )
+from knife.report.ties import Ties, tie_notes
 from knife.report.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.run_record import NAME, Record, plan_record
 from knife.store import Store, disk_faults, store_root
@@ -226,16 +227,22 @@ def make_stages(stages: list[Stage], store: str, scale: Scale, links: list[str])
 
 def conclude(plan: Plan, store: Store) -> Verdict:
     """The verdict, from the stored predictions alone."""
-    rights: dict[str, dict[int, dict[str, bool]]] = {}
+    rights: dict[str, dict[int, dict[str, float]]] = {}
+    ties: dict[str, list[Ties]] = {}
     for member in plan.members:
-        right = {row["id"]: row["right"] for row in read_predictions(store, member.evaluate.key)}
+        rows = read_predictions(store, member.evaluate.key)
+        right = {row["id"]: row["right"] for row in rows}
         rights.setdefault(member.method, {})[member.seed] = right
+        ties.setdefault(member.method, []).append(Ties.of(rows))
     ceiling = None
     if plan.ceiling:
         found = {name: accuracy(store, stage) for name, stage in plan.ceiling.items()}
         ceiling = Ceiling(found.get("with"), found["without"])
+    for name, stage in plan.ceiling.items():
+        ties[f"teacher, {name} rationale"] = [Ties.of(read_predictions(store, stage.key))]
     settings = plan.config.compare
-    return verdict(rights, baseline_of(settings.baseline, rights), ceiling, settings.margin)
+    baseline = baseline_of(settings.baseline, rights)
+    return verdict(rights, baseline, ceiling, settings.margin, tie_notes(ties))
 
 
 def publish_data(store: Store, key: str, plan: Plan) -> None:

@@ -7,6 +7,7 @@ from knife.config import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
 from knife.data.check import rationale_faults
 from knife.data.example import Splits
 from knife.data.forms import training_tokens
+from knife.data.same_tokens import look_for_same_tokens
 from knife.data.source import load_source
 from knife.data.subset import subset
 from knife.data.tokens import Tokens, answer_start, tokenize
@@ -92,6 +93,11 @@ class SourceReader:
         assert student
         raise_faults(_model_faults(config, variant, splits, student, teacher))
         tokens, notes = _tokens(config.data.max_tokens, splits, student, teacher)
+        # The teacher's tokens are the same.
+        of_student = f"tokenizer of model.student, {config.model.student}"
+        same, alike = look_for_same_tokens(splits, tokens, of_student)
+        raise_faults(same)
+        notes += alike
         method, tokenizer = variant.method, student.tokenizer
         train, second = training_tokens(method, tokens[: len(splits.train)], tokenizer)
         answer = answer_room(student, [*tokens, *train])

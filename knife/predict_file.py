@@ -25,6 +25,8 @@ from knife.values import as_json
 
 # What a lost worker costs at most, and what is sorted by length together.
 PART_ROWS = 1024
+# Parts of earlier versions have rows without what is tied.
+_ROW_VERSION = 2
 # Other versions of these may come to other digits.
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 
@@ -34,9 +36,11 @@ class Predictions:
     """Choices for the questions of a file.
 
     Attributes:
-        tally: how many questions there are, how many with an answer, and how many of these right.
+        tally: how many questions there are, how many with an answer, how many of these are right,
+            and how many questions have a tie.
         rows: one a question, in the file's order: id, choice (text), index of the choice,
-            probabilities; none where they were written to a file and not read back.
+            probabilities, and where choices are tied for the first place `tied`, their indices;
+            none where they were written to a file and not read back.
     """
 
     tally: Tally
@@ -44,7 +48,7 @@ class Predictions:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of right choices; None where no answer is known."""
+        """Share of right choices, a tie of k counting 1/k; None where no answer is known."""
         return self.tally.right / self.tally.answered if self.tally.answered else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,15 +56,25 @@ class Predictions:
         return {
             "accuracy": self.accuracy,
             "answered": self.tally.answered,
+            "tied": self.tally.tied,
             "predictions": self.rows,
         }
 
     def sentence(self) -> str:
-        """The accuracy in words, or why there is none."""
-        right, answered = self.tally.right, self.tally.answered
-        if not answered:
-            return f"{self.tally.questions} questions, none with its answer: no accuracy"
-        return f"accuracy {100 * right / answered:.1f} % ({right} of {answered} questions right)"
+        """The accuracy in words, or why there is none, and how many ties there are."""
+        tally = self.tally
+        ties = ""
+        if tally.tied:
+            ties = (
+                f"; {tally.tied} of {tally.questions} questions have choices tied for the first "
+                'place, which the student cannot tell apart ("tied"): of k such choices, the '
+                "right one counts 1/k"
+            )
+        if self.accuracy is None:
+            return f"{tally.questions} questions, none with its answer: no accuracy{ties}"
+        right = f"{tally.right:.1f}".removesuffix(".0")
+        said = f"({right} of {tally.answered} questions right)"
+        return f"accuracy {100 * self.accuracy:.1f} % {said}{ties}"
 
 
 def predict(
@@ -265,7 +279,7 @@ def _key(model: Path, parts: list[Part]) -> str:
         {
             "student": hashed,
             "questions": [part.digest for part in parts],
-            "rows": PART_ROWS,
+            "rows": [PART_ROWS, _ROW_VERSION],
             "versions": [knife.__version__, *map(version, _LIBRARIES)],
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import fsum
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 
 
 def accuracy(store: Store, stage: EvaluateStage) -> float:
-    """Share of the test examples that an evaluation got right."""
+    """Share of the test examples that an evaluation got right; a tie counts its share."""
     rows = read_predictions(store, stage.key)
-    return sum(bool(row["right"]) for row in rows) / len(rows)
+    return fsum(row["right"] for row in rows) / len(rows)
 
 
 def nested_runs(plan: Plan, parent: TrackedRun, store: Store) -> dict[str, TrackedRun]:

@@ -107,7 +107,7 @@ def _rows(wanted: ScorePlan, store: Store) -> list[Scored]:
             id=name,
             without=without[name],
             explained=float(teacher[name]["right"]),
-            leaks=bool(rationale[name]["right"]),
+            leaks=rationale[name]["right"],
             leak=_log_probability(rationale[name]),
             information=_log_probability(teacher[name])
             - fmean(_log_probability(table[name]) for table in finetune),

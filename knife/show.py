@@ -4,6 +4,7 @@ from typing import Any
 
 from knife.config import Data, parse
 from knife.data.example import Example, Splits
+from knife.data.jsonl import show
 from knife.data.source import load_source
 from knife.data.subset import subset
 from knife.data.treatment import treat
@@ -61,6 +62,7 @@ def shown(examples: list[Example], data: Data, model: str | None) -> list[str]:
 
 def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
     """By example: its tokens as task input, as rationale, and those that do not fit."""
+    from knife.data.same_tokens import first_alike
     from knife.data.tokens import UNBOUNDED, tokenize
     from knife.method.backbone import load_tokenizer
     from knife.method.model_source import find_model
@@ -69,7 +71,7 @@ def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
     kept, _ = tokenize(examples, tokenizer, data.max_tokens)
     whole, _ = tokenize(examples, tokenizer, UNBOUNDED)
     rows = []
-    for short, full in zip(kept, whole, strict=True):
+    for example, short, full in zip(examples, kept, whole, strict=True):
         # The closing token moves up to where the rationale was cut.
         room = len(short.rationale_ids)
         cut = full.rationale_ids[max(room - 1, 0) : -1] if room < len(full.rationale_ids) else []
@@ -79,6 +81,13 @@ def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
                 f"  {len(ids):>4} tokens, {name}: {' '.join(tokenizer.convert_ids_to_tokens(ids))}"
                 for name, ids in parts.items()
                 if ids
+            ]
+            + [
+                f"  the same tokens: {show(example.choices[first])} and {show(choice)}"
+                for choice, place, first in zip(
+                    example.choices, range(len(example.choices)), first_alike(short), strict=False
+                )
+                if first != place
             ]
         )
     return rows

@@ -1,6 +1,7 @@
 """Small examples, tokens and models for tests."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,3 +179,19 @@ def batch_of(
     """A batch of all tokens, or of some rows, with equal weights."""
     rows = range(len(tokens)) if rows is None else rows
     return collate(tokens, Rows(list(rows), [1.0] * len(rows)), pad_id, rationale)
+
+
+def with_compatible_letters(model: Path, folder: Path) -> Path:
+    """A copy of a model whose tokenizer takes letters of the same meaning for the same one (NFKC):
+    `CO2` and `CO₂` are the same tokens, and so are wide letters and narrow ones."""
+    shutil.copytree(model, folder)
+    whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    steps = [normalizers.NFKC(), *([whole.normalizer] if whole.normalizer else [])]
+    whole.normalizer = normalizers.Sequence(steps)
+    whole.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def wide(word: str) -> str:
+    """A word in letters as wide as Chinese ones, which NFKC makes narrow."""
+    return "".join(chr(ord(letter) + 0xFEE0) for letter in word)

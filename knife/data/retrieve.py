@@ -14,22 +14,29 @@ class Similar:
         import bm25s
 
         self._training = list(training)
+        self._rows = {_identity(example): row for row, example in enumerate(self._training)}
         self._index = bm25s.BM25(backend="numpy")
         self._index.index(_words(self._training), show_progress=False)
 
     def of(self, examples: Sequence[Example]) -> list[Example | None]:
-        """The most similar training example of each, never itself; None where there is no other."""
-        most = min(2, len(self._training))
-        found = self._index.retrieve(_words(examples), k=most, show_progress=False).documents
-        return [
-            next((other for row in rows if not _same(other := self._training[row], example)), None)
-            for example, rows in zip(examples, found.tolist(), strict=True)
-        ]
+        """The most similar training example of each, never itself; None where there is no other.
+
+        Of equally similar ones it is the first in the order of `training`.
+        """
+        found: list[Example | None] = []
+        for example, words in zip(examples, _words(examples), strict=True):
+            scores = self._index.get_scores(words)
+            own = self._rows.get(_identity(example))
+            if own is not None:
+                scores[own] = -1.0
+            best = int(scores.argmax())
+            found.append(self._training[best] if best != own else None)
+        return found
 
 
-def _same(one: Example, other: Example) -> bool:
-    """By question too: another data set may have the same ids."""
-    return (one.id, one.question) == (other.id, other.question)
+def _identity(example: Example) -> tuple[str, str]:
+    """With the question: another data set may have the same ids."""
+    return example.id, example.question
 
 
 def _words(examples: Sequence[Example]) -> list[list[str]]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from knife.report.sign_flips import sign_flips
+
 CONFIDENCE = 0.95
 POWER = 0.8
 _NOTHING = 1e-24
@@ -30,7 +32,7 @@ class Difference:
         detectable: the smallest difference that such an experiment shows with a power of 80 %.
         seeds: number of seeds that both methods have.
         gained, lost: answers that are right with the method and wrong with the baseline, and the
-            other way round, over all seeds.
+            other way round, over all seeds; with ties, those that count more or less.
         gained_ids, lost_ids: examples whose answer is gained or lost in most of the seeds.
     """
 
@@ -119,7 +121,7 @@ def steady_examples(seeds: int, examples: int) -> int:
 
 
 def interval(values_SN: NDArray[np.float64]) -> tuple[float, float] | None:
-    """The 95 % interval of the mean of right (1) and wrong (0) answers, from 0 to 1."""
+    """The 95 % interval of the mean of right (1), wrong (0) and tied answers, from 0 to 1."""
     found = spread(values_SN)
     if found is None:
         return None
@@ -131,19 +133,21 @@ def compare(differences_SN: NDArray[np.float64], margin: float = 2.0) -> tuple[D
     """Test whether paired differences are 0 on average, over examples and seeds alike.
 
     With two seeds or more this is the t test of `spread`. With one it is McNemar's exact test
-    (McNemar 1947): of the answers that differ, as many should be gained as lost. Equivalence is
+    (McNemar 1947): of the answers that differ, as many should be gained as lost; with ties, the
+    same test for differences of other sizes, `sign_flips`. Equivalence is
     tested by two one-sided t tests (Schuirmann 1987, "A comparison of the two one-sided tests
     procedure and the power approach …"), `p_no_worse` being the one at the lower end.
 
     Args:
-        differences_SN: seeds x examples, each -1, 0 or 1.
+        differences_SN: seeds x examples, each -1, 0 or 1, or in between where there was a tie.
         margin: in points; what is smaller does not matter.
 
     Returns:
         The difference, and a note on what it does not cover (empty where there is none).
     """
     seeds, examples = differences_SN.shape
-    points = 100 * float(differences_SN.mean())
+    # Exactly: thirds that make up for each other leave nothing.
+    points = 100 * (math.fsum(differences_SN.ravel()) / differences_SN.size)
     gained, lost = int((differences_SN > 0).sum()), int((differences_SN < 0).sum())
     found = spread(differences_SN)
     if found is None:
@@ -154,12 +158,7 @@ def compare(differences_SN: NDArray[np.float64], margin: float = 2.0) -> tuple[D
         return Difference(points, sure, sure, p, seeds, gained=gained, lost=lost), note
     note = _FEW_SEEDS.get(seeds, "")
     reach = 100 * found.quantile((1 + CONFIDENCE) / 2)
-    if seeds == 1:
-        from scipy import stats
-
-        p = float(stats.binomtest(gained, gained + lost).pvalue)
-    else:
-        p = 2 * found.beyond(abs(points) / 100)
+    p = sign_flips(differences_SN[0]) if seeds == 1 else 2 * found.beyond(abs(points) / 100)
     no_worse = found.beyond((points + margin) / 100)
     return Difference(
         points=points,

@@ -17,8 +17,8 @@ class Scored:
     Attributes:
         id: the example's.
         without: share of the seeds whose finetuned student is right, I -> O.
-        explained: 1 where the teacher is right, I + R -> O, or else 0.
-        leaks: whether a model of the rationale alone is right, R -> O.
+        explained: 1 where the teacher is right, I + R -> O, or else 0; 1/k in a tie of k choices.
+        leaks: the same of a model of the rationale alone, R -> O.
         leak: its log-probability of the right answer, in nats.
         information: log p(O | I, R) - log p(O | I), in nats, the second as a mean over seeds.
         rev: log p(O | R, B) - log p(O | B), in nats.
@@ -29,7 +29,7 @@ class Scored:
     id: str
     without: float
     explained: float
-    leaks: bool
+    leaks: float
     leak: float
     information: float
     rev: float
@@ -64,8 +64,8 @@ class RationaleScores:
         without, explained: accuracy of I -> O, and of I + R -> O.
         rationale_only: accuracy of R -> O, which is the share of rationales that leak.
         rq: `explained` - `without`.
-        gain_leaking, gain_other: the same over the rationales that leak and over the others; None
-            where there are none.
+        gain_leaking, gain_other: the same over the rationales that leak and over the others, to
+            each of which a tie belongs in part; None where there are none.
         las: mean of these two; None without one of them.
         information, rev: means over the examples, in nats.
         room: what `rev` can be at most: the mean of -log p(O | B).
@@ -96,10 +96,11 @@ class RationaleScores:
 def rationale_scores(rows: Sequence[Scored], seeds: int) -> RationaleScores:
     """All scores of some examples, at least one, whose shares are over `seeds` seeds."""
     assert rows
-    by_leak = [
-        [r.explained - r.without for r in rows if r.leaks is leaks] for leaks in (True, False)
-    ]
-    leaking, other = (fmean(gains) if gains else None for gains in by_leak)
+    differences = [row.explained - row.without for row in rows]
+    leaking, other = (
+        fmean(differences, shares) if any(shares) else None
+        for shares in ([row.leaks for row in rows], [1 - row.leaks for row in rows])
+    )
     notes = []
     for gain, words in ((leaking, "no rationale leaks"), (other, "every rationale leaks")):
         if gain is None:
@@ -144,14 +145,19 @@ def rationale_scores(rows: Sequence[Scored], seeds: int) -> RationaleScores:
 
 
 def relation(name: str, scores: Sequence[float], gains: Sequence[float]) -> Relation:
-    """How gains go with scores, example by example."""
+    """How gains go with scores, example by example.
+
+    Examples of equal scores are in no order: each counts with the mean gain of all of them, so that
+    no third depends on the order of the examples.
+    """
     if len(scores) < 3:
         return Relation(name, (), None, None)
     import numpy as np
     from scipy import stats
 
-    order = np.argsort(scores, kind="stable")
-    thirds = tuple(float(part.mean()) for part in np.array_split(np.array(gains)[order], 3))
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ordered = np.repeat(np.bincount(places, weights=gains) / counts, counts)
+    thirds = tuple(float(part.mean()) for part in np.array_split(ordered, 3))
     if len(set(scores)) == 1 or len(set(gains)) == 1:
         return Relation(name, thirds, None, None)
     found = stats.spearmanr(scores, gains)

@@ -3,10 +3,12 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from math import fsum
 from pathlib import Path
 from typing import Any
 
 from knife.errors import UserError
+from knife.report.ties import Ties, tie_notes
 from knife.report.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.store import Store
 from knife.train.loop import TRAINED
@@ -61,11 +63,13 @@ class RunData:
         """The run's verdict or, as long as it goes on, that of the evaluations there are."""
         if self.finished:
             return Verdict.from_dict(json.loads((self.folder / "verdict.json").read_text()))
-        rights: dict[str, dict[int, dict[str, bool]]] = {}
+        rights: dict[str, dict[int, dict[str, float]]] = {}
+        ties: dict[str, list[Ties]] = {}
         for member in self.members:
             if rows := self.predictions(member["evaluate"]):
                 right = {row["id"]: row["right"] for row in rows}
                 rights.setdefault(member["method"], {})[member["seed"]] = right
+                ties.setdefault(member["method"], []).append(Ties.of(rows))
         if not rights:
             return None
         shares = {name: self._accuracy(key) for name, key in self.record["ceiling"].items()}
@@ -76,7 +80,7 @@ class RunData:
         if seeds:
             # The baseline shares a seed with every method that is compared.
             rights = {name: found for name, found in rights.items() if seeds & set(found)}
-        return verdict(rights, baseline, ceiling, compare["margin"])
+        return verdict(rights, baseline, ceiling, compare["margin"], tie_notes(ties))
 
     @property
     def members(self) -> list[Row]:
@@ -114,7 +118,7 @@ class RunData:
 
     def _accuracy(self, key: str) -> float | None:
         rows = self.predictions(key)
-        return sum(row["right"] for row in rows) / len(rows) if rows else None
+        return fsum(row["right"] for row in rows) / len(rows) if rows else None
 
 
 def journal(store: Store, kind: str, key: str) -> list[Row]:

@@ -136,9 +136,8 @@ def answers(run: RunData) -> Section:
         paragraphs(
             f"Of all {best.examples * difference.seeds} answers of "
             f"{counted(difference.seeds, 'seed')}, "
-            f"{best.method} is right on {difference.gained} where {verdict.baseline} is wrong, and "
-            f"wrong on {difference.lost} where it is right. Below are questions that most seeds "
-            "gain or lose."
+            f"{best.method} does better than {verdict.baseline} on {difference.gained} and worse "
+            f"on {difference.lost}. Below are questions that most seeds gain or lose."
         )
     ]
     for words, ids in (("gained", difference.gained_ids), ("lost", difference.lost_ids)):
@@ -152,22 +151,27 @@ def answers(run: RunData) -> Section:
     return Section(title, Markup("\n").join(parts))
 
 
-def _majority(run: RunData, method: str) -> dict[str, Any]:
-    """What most seeds of a method answer, by example id."""
+def _majority(run: RunData, method: str) -> dict[str, list[Any]]:
+    """What most seeds of a method answer, by example id: several answers where as many seeds give
+    each of them, or where choices are tied."""
     votes: dict[str, Counter[Any]] = {}
     for member in run.members:
         if member["method"] == method:
             for row in run.predictions(member["evaluate"]):
-                said = row["text"] if "text" in row else row["choice"]
-                votes.setdefault(row["id"], Counter())[said] += 1
-    return {id_: counter.most_common(1)[0][0] for id_, counter in votes.items()}
+                said = [row["text"]] if "text" in row else row.get("tied", [row["choice"]])
+                votes.setdefault(row["id"], Counter()).update(dict.fromkeys(said, 1 / len(said)))
+    return {
+        id_: [said for said, count in counter.items() if count == max(counter.values())]
+        for id_, counter in votes.items()
+    }
 
 
-def _answer(example: Row, names: tuple[str, str], said: list[dict[str, Any]]) -> Markup:
+def _answer(example: Row, names: tuple[str, str], said: list[dict[str, list[Any]]]) -> Markup:
     choices = example.get("choices", [])
 
-    def words(answer: Any) -> str:
-        return choices[answer] if isinstance(answer, int) else str(answer)
+    def words(answers: list[Any]) -> str:
+        each = [choices[answer] if isinstance(answer, int) else str(answer) for answer in answers]
+        return " or ".join(each)
 
     known = [("answer", example["answer"])]
     known += [

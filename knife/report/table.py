@@ -50,7 +50,7 @@ def sentence(verdict: Verdict) -> str:
     method = named[0] if named else max(others, key=lambda other: other.accuracy)
     difference = method.difference
     assert difference
-    if difference.points == 0 and difference.p == 1:
+    if round(difference.points, 9) == 0 and difference.p == 1:
         return (
             f"{method.method} and {verdict.baseline} are right on equally many examples "
             f"({_counts(method)})."

@@ -1,6 +1,6 @@
 """From predictions to the verdict: accuracies, differences, and whether they may be chance."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,24 +78,27 @@ def baseline_of(wanted: str | None, methods: Iterable[str]) -> str:
 
 
 def verdict(
-    predictions: dict[str, dict[int, dict[str, bool]]],
+    predictions: Mapping[str, Mapping[int, Mapping[str, float]]],
     baseline: str = "finetune",
     ceiling: Ceiling | None = None,
     margin: float = 2.0,
+    ties: Sequence[str] = (),
 ) -> Verdict:
     """Compare methods on the same examples. The p values are corrected for all comparisons.
 
     Args:
-        predictions: method -> seed -> example id -> right or wrong. Every method and seed has the
-            same example ids; a method shares at least one seed with the baseline.
+        predictions: method -> seed -> example id -> right (1), wrong (0), or of a tie its share.
+            Every method and seed has the same example ids; a method shares at least one seed with
+            the baseline.
         baseline: the method to compare with; where it is missing there are no differences.
         ceiling: the teacher's accuracies.
         margin: in points; a smaller difference does not matter.
+        ties: notes on ties, which come first.
     """
     assert predictions
     ids = sorted(next(iter(next(iter(predictions.values())).values())))
     tables = {method: _table(by_seed, ids) for method, by_seed in predictions.items()}
-    notes = []
+    notes = list(ties)
     methods = []
     uncovered: dict[str, list[str]] = {}
     for method, right_SN in tables.items():
@@ -127,22 +130,25 @@ def verdict(
 
 
 def _difference(
-    own: dict[int, dict[str, bool]], base: dict[int, dict[str, bool]], ids: list[str], margin: float
+    own: Mapping[int, Mapping[str, float]],
+    base: Mapping[int, Mapping[str, float]],
+    ids: list[str],
+    margin: float,
 ) -> tuple[Difference, str]:
     seeds = sorted(set(own) & set(base))
     assert seeds, "a method and its baseline share no seed"
     tables = [_table({seed: by_seed[seed] for seed in seeds}, ids) for by_seed in (own, base)]
     differences_SN = tables[0] - tables[1]
     difference, note = compare(differences_SN, margin)
-    most_N = differences_SN.mean(axis=0)
+    most_N = np.sign(differences_SN).mean(axis=0)
     gained, lost = (
         tuple(ids[place] for place in np.flatnonzero(sign * most_N > 0.5)) for sign in (1, -1)
     )
     return replace(difference, gained_ids=gained, lost_ids=lost), note
 
 
-def _table(by_seed: dict[int, dict[str, bool]], ids: list[str]) -> NDArray[np.float64]:
-    """Right (1) or wrong (0), seeds in ascending order x examples in the order of `ids`."""
+def _table(by_seed: Mapping[int, Mapping[str, float]], ids: list[str]) -> NDArray[np.float64]:
+    """What each answer counts, seeds in ascending order x examples in the order of `ids`."""
     assert ids
     for right in by_seed.values():
         assert right.keys() == set(ids), "methods and seeds must have the same examples"

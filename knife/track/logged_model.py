@@ -130,6 +130,7 @@ def signature(opened: bool) -> ModelSignature:
         inputs.insert(1, ColSpec(Array(text), "choices"))
         outputs += [ColSpec(text, "choice"), ColSpec(DataType.long, "index")]
         outputs += [ColSpec(Array(DataType.double), "probabilities")]
+        outputs += [ColSpec(Array(DataType.long), "tied", required=False)]
     outputs += [ColSpec(text, "rationale", required=False)]
     return ModelSignature(Schema(inputs), Schema(outputs))
 

@@ -1,7 +1,8 @@
 """A student as MLflow's pyfunc: MLflow keeps a copy of this file beside the weights and runs it.
 
 In: a question a row, `question` and `choices` (an open one has no choices), `id` if wanted. Out: a
-row for each, as `knife predict` gives it: `choice`, `index` and `probabilities`, or `text`.
+row for each, as `knife predict` gives it: `choice`, `index` and `probabilities`, or `text`. Where a
+question has choices tied for the first place, all rows have `tied`, empty where there is no tie.
 """
 
 import json
@@ -43,6 +44,8 @@ class Scorer(PythonModel):  # type: ignore[misc]
             faults = error.faults
         if faults:
             raise MlflowException.invalid_parameter_value("; ".join(faults))
+        if any("tied" in row for row in rows):
+            rows = [{"tied": []} | row for row in rows]
         if "id" not in model_input:
             rows = [{name: row[name] for name in row if name != "id"} for row in rows]
         return pd.DataFrame(rows, index=model_input.index)

@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 import os
 import shutil
 import uuid
@@ -23,17 +24,20 @@ from knife.train.text_match import exact_match
 
 @dataclass(frozen=True)
 class Tally:
-    """How many questions there are, how many with a known answer, and how many of these right."""
+    """How many questions there are, how many with a known answer, how many of these are right (a
+    tie of k choices, the right one among them, counts 1/k), and how many questions have a tie."""
 
     questions: int = 0
     answered: int = 0
-    right: int = 0
+    right: float = 0
+    tied: int = 0
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(
             self.questions + other.questions,
             self.answered + other.answered,
             self.right + other.right,
+            self.tied + other.tied,
         )
 
 
@@ -81,7 +85,7 @@ class Answers:
         Raises:
             UserError: the disk is full, or not writable.
         """
-        head = {"answered": tally.answered, "right": tally.right}
+        head = {"answered": tally.answered, "right": tally.right, "tied": tally.tied}
         with self._written(self.path(part)) as file:
             file.writelines(f"{line(row)}\n".encode() for row in (head, *rows))
 
@@ -96,7 +100,7 @@ class Answers:
             for part in parts:
                 with self.path(part).open("rb") as file:
                     head = json.loads(file.readline())
-                    tally += Tally(part.rows, head["answered"], head["right"])
+                    tally += Tally(part.rows, head["answered"], head["right"], head["tied"])
                     shutil.copyfileobj(file, whole)
         return tally
 
@@ -144,10 +148,11 @@ class Answerer:
         self.objective = Objective(load_published(model)).to(self.context.device).eval()
 
     def rows(self, questions: Sequence[Example]) -> list[dict[str, Any]]:
-        """One JSON-ready row a question: id, choice (text), index of it, probabilities; of an open
-        question id and text; and the rationale where one is written first."""
+        """One JSON-ready row a question: id, choice (text), index of it, probabilities, and where
+        choices are tied for the first place the indices of all of them; of an open question id
+        and text; and the rationale where one is written first."""
         from knife.data.preamble import put_before
-        from knife.train.evaluate import answer_split, choose, probabilities
+        from knife.train.evaluate import answer_split, choose, probabilities, tied
 
         tokens = question_tokens(questions, self.tokenizer)
         if self.preamble:
@@ -157,13 +162,14 @@ class Answerer:
         asking = self.settings.asking(self.tokenizer, rationale=False)
         rows: list[dict[str, Any]] = []
         answers = answer_split(self.objective, tokens, pad_id, self.context, asking)
-        for question, answer in zip(questions, answers, strict=True):
+        for question, example, answer in zip(questions, tokens, answers, strict=True):
             if question.open:
                 row: dict[str, Any] = {"id": question.id, "text": answer.text}
             else:
                 index = choose(answer.scores)
                 row = {"id": question.id, "choice": question.choices[index], "index": index}
                 row["probabilities"] = [round(p, 6) for p in probabilities(answer.scores)]
+                row |= tied(answer.scores, example)
             if answer.rationale is not None:
                 row["rationale"] = answer.rationale
             rows.append(row)
@@ -178,13 +184,20 @@ class Answerer:
         questions = read_part(file, part)
         rows = self.rows(questions)
         known = [
-            exact_match(row["text"], question.choices[0])
-            if question.open
-            else row["index"] == question.answer
+            _right(question, row)
             for question, row in zip(questions, rows, strict=True)
             if question.answer != UNANSWERED
         ]
-        answers.write(part, rows, Tally(len(rows), len(known), sum(known)))
+        ties = sum("tied" in row for row in rows)
+        answers.write(part, rows, Tally(len(rows), len(known), math.fsum(known), ties))
+
+
+def _right(question: Example, row: dict[str, Any]) -> float:
+    """What an answered question adds to the number of right ones."""
+    if question.open:
+        return exact_match(row["text"], question.choices[0])
+    top = row.get("tied", [row["index"]])
+    return (question.answer in top) / len(top)
 
 
 def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:

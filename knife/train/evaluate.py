@@ -9,12 +9,15 @@ import torch
 
 from knife.data.batches import Batch, collate, evaluation_rows
 from knife.data.forms import after_rationales
+from knife.data.same_tokens import first_alike
 from knife.data.tokens import Tokens, bare_rationale
 from knife.method.objective import Losses
 from knife.train.context import Context, gather
 from knife.train.text_match import exact_match, token_f1
 
 BATCH_SIZE = 64
+# A mean over an answer's tokens is off by a few units in the last place of its 24 bits.
+RESOLUTION = 1e-6
 
 
 @dataclass(frozen=True)
@@ -161,12 +164,35 @@ def choose(scores: Sequence[float]) -> int:
     return max(range(len(scores)), key=scores.__getitem__)
 
 
-def measures(answers: Sequence[Answer], tokens: Sequence[Tokens]) -> dict[str, float]:
-    """Accuracy and loss, and of open answers token F1, as means over the examples.
+def at_the_top(scores: Sequence[float], example: Tokens) -> list[int]:
+    """Indices of the choices that score highest: more than one is a tie.
 
-    Choices: the share of examples whose right choice scores highest, and the cross-entropy over
-    choices. Open answers: exact match, and the mean negative log-probability of the right
-    answer's tokens.
+    Scores are equal where float32 cannot resolve their difference: which of them is higher, then,
+    is an accident of rounding. Choices of the same tokens are always tied, even where a model
+    scores them differently: only their place in the list could make it do so.
+    """
+    alike, best = first_alike(example), max(scores)
+    top = {
+        own
+        for own, score in zip(alike, scores, strict=True)
+        if math.isclose(score, best, rel_tol=RESOLUTION, abs_tol=RESOLUTION)
+    }
+    return [place for place, own in enumerate(alike) if own in top]
+
+
+def tied(scores: Sequence[float], example: Tokens) -> dict[str, list[int]]:
+    """What a row says of a tie; nothing where there is none."""
+    top = at_the_top(scores, example)
+    return {"tied": top} if len(top) > 1 else {}
+
+
+def measures(answers: Sequence[Answer], tokens: Sequence[Tokens]) -> dict[str, float]:
+    """Accuracy and loss as means over the examples; of open answers token F1 too, of choices the
+    number of ties.
+
+    Choices: the share of examples whose right choice scores highest (a tie of k choices counts
+    1/k), and the cross-entropy over choices. Open answers: exact match, and the mean negative
+    log-probability of the right answer's tokens.
     """
     rights = [right(answer, example) for answer, example in zip(answers, tokens, strict=True)]
     losses = [
@@ -175,19 +201,27 @@ def measures(answers: Sequence[Answer], tokens: Sequence[Tokens]) -> dict[str, f
         else -math.log(max(probabilities(answer.scores)[example.answer], 1e-30))
         for answer, example in zip(answers, tokens, strict=True)
     ]
-    found = {"accuracy": sum(rights) / len(tokens), "loss": sum(losses) / len(tokens)}
+    # Exactly: thirds must not make one of two equal epochs the better one.
+    found = {"accuracy": math.fsum(rights) / len(tokens), "loss": sum(losses) / len(tokens)}
+    pairs = zip(answers, tokens, strict=True)
     if tokens[0].open:
-        pairs = zip(answers, tokens, strict=True)
         f1 = [token_f1(answer.text or "", example.answer_text) for answer, example in pairs]
         found["f1"] = sum(f1) / len(f1)
+    else:
+        tops = (at_the_top(answer.scores, example) for answer, example in pairs)
+        found["ties"] = sum(len(top) > 1 for top in tops)
     return found
 
 
-def right(answer: Answer, example: Tokens) -> bool:
-    """Whether the answer is the right one."""
+def right(answer: Answer, example: Tokens) -> float:
+    """Whether the answer is the right one; 1/k where the right choice is among k that are tied,
+    which is what drawing one of them comes to."""
     if example.open:
         return exact_match(answer.text or "", example.answer_text)
-    return choose(answer.scores) == example.answer
+    top = at_the_top(answer.scores, example)
+    if len(top) == 1:
+        return top[0] == example.answer
+    return 1 / len(top) if example.answer in top else False
 
 
 def predictions(
@@ -195,7 +229,8 @@ def predictions(
 ) -> list[dict[str, Any]]:
     """One JSON-ready row an example.
 
-    id, answer, choice, right, probabilities; of an open one id, answer and text, right, f1 and the
+    id, answer, choice, right, probabilities, and where choices are tied for the first place their
+    indices, of which `choice` is one; of an open one id, answer and text, right, f1 and the
     mean log-probability of the right answer's tokens; and the rationale where one was written
     first.
     """
@@ -210,6 +245,7 @@ def predictions(
         else:
             row |= {"answer": example.answer, "choice": choose(answer.scores)}
             row["probabilities"] = [round(p, 6) for p in probabilities(answer.scores)]
+            row |= tied(answer.scores, example)
         if answer.rationale is not None:
             row["rationale"] = answer.rationale
         rows.append(row)

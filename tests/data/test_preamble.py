@@ -50,6 +50,20 @@ def test_the_most_similar_example_is_another_one() -> None:
     assert Preamble([], [SKY]).texts([SKY, new]) == [[], [solved_text(SKY, rationale=True)]]
 
 
+def test_of_equally_similar_examples_the_first_is_taken() -> None:
+    many = [replace(SEA, id=f"sea{n}", rationale=f"it is the sea {n}") for n in range(40)]
+    # In any order, and however many there are: none is chosen by how a library partitions scores.
+    for training in (many, many[::-1], [DOG, *many[7:], SKY]):
+        first = next(example for example in training if example.question == SEA.question)
+        preamble = Preamble([], training)
+        assert (
+            preamble.texts([SEA, replace(SEA, id="x")])
+            == [[solved_text(first, rationale=True)]] * 2
+        )
+        second = next(e for e in training if e.question == SEA.question and e is not first)
+        assert preamble.texts([first]) == [[solved_text(second, rationale=True)]]
+
+
 def test_a_preamble_is_saved_with_its_model(tmp_path: Path) -> None:
     assert saved_preamble(tmp_path) is None
     Preamble([], TRAINING).save(tmp_path)

@@ -95,7 +95,7 @@ def test_the_runs_results_are_the_models_and_stand_in_the_run_once(
     model = client.get_logged_model(output.model_id)
     assert (model.source_run_id, model.model_type) == (run.info.run_id, "student")
     linked = {metric.key: metric.value for metric in model.metrics}
-    assert set(linked) == {"dev_accuracy", "dev_loss", "test_accuracy", "test_loss"}
+    assert set(linked) == {"dev_accuracy", "dev_loss", "test_accuracy", "test_loss", "test_ties"}
     for name, value in linked.items():
         (point,) = client.get_metric_history(run.info.run_id, name)
         assert point.value == value

@@ -1,0 +1,108 @@
+"""Choices that a tokenizer turns into the same tokens: no model can tell them apart.
+
+Two texts become the same tokens where the tokenizer normalises them (NFKC: `CO2` and `CO₂`; lower
+case) or knows neither (two words, one unknown token each).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from knife.data.example import Example, Splits
+from knife.data.jsonl import show
+from knife.data.tokens import Tokens
+
+# Above this share of a split, its accuracy would say nothing of the model.
+REFUSED_SHARE = 0.5
+_SHOWN = 3
+
+
+def first_alike(example: Tokens) -> list[int]:
+    """For each choice, the first one that has the same tokens: its own index where it is unique.
+
+    Tokens are the same as an answer, which most models score, or where the choices are listed in
+    the task input, which encoders score.
+    """
+    listed = [example.input_ids[start:end] for start, end in example.choice_spans]
+    found: list[int] = []
+    for place, ids in enumerate(example.choice_ids):
+        same = (
+            other
+            for other in range(place)
+            if example.choice_ids[other] == ids or (listed and listed[other] == listed[place])
+        )
+        found.append(next((found[other] for other in same), place))
+    return found
+
+
+def look_for_same_tokens(
+    splits: Splits, tokens: Sequence[Tokens], model: str
+) -> tuple[list[str], list[str]]:
+    """Faults and notes on examples whose choices are the same tokens.
+
+    Args:
+        splits: the examples.
+        tokens: of train, dev and test, one after the other.
+        model: what the tokenizer is from, for the messages.
+    """
+    refused: dict[str, list[_Alike]] = {}
+    notes, rest = [], list(tokens)
+    for name, examples in (("train", splits.train), ("dev", splits.dev), ("test", splits.test)):
+        own, rest = rest[: len(examples)], rest[len(examples) :]
+        alike = [
+            _Alike(example, group)
+            for example, each in zip(examples, own, strict=True)
+            for group in _groups(first_alike(each))
+        ]
+        lost = [each for each in alike if each.example.answer in each.choices]
+        size = len(examples)
+        if len(lost) > REFUSED_SHARE * size:
+            refused[f"{len(lost)} of {size} {name}"] = lost
+        elif alike:
+            count = len({each.example.id for each in alike})
+            listed = _listed([*lost, *(each for each in alike if each not in lost)])
+            notes.append(
+                f"in {count} of {size} {name} examples choices become the same tokens ({model}): "
+                f"{listed}{_consequence(name, len(lost))}"
+            )
+    if not refused:
+        return [], notes
+    listed = _listed([each for lost in refused.values() for each in lost])
+    return [
+        f"data.source: in {', '.join(refused)} examples the right choice and a wrong one become "
+        f"the same tokens ({model}), so that no model can tell them apart: {listed}; give a model "
+        "whose tokenizer keeps these choices apart, or write them in characters that it knows"
+    ], notes
+
+
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Choices of an example, by index, that are the same tokens."""
+
+    example: Example
+    choices: list[int]
+
+
+def _groups(first: Sequence[int]) -> Iterator[list[int]]:
+    """The sets of two and more choices that are the same."""
+    for own in dict.fromkeys(first):
+        group = [place for place, other in enumerate(first) if other == own]
+        if len(group) > 1:
+            yield group
+
+
+def _listed(alike: Sequence[_Alike]) -> str:
+    """The first ids with their choices, and how many more there are."""
+    said = [
+        f"{each.example.id!r} ({' = '.join(show(each.example.choices[c]) for c in each.choices)})"
+        for each in alike[:_SHOWN]
+    ]
+    more = [f"and {len(alike) - _SHOWN} more"] if len(alike) > _SHOWN else []
+    return ", ".join([*said, *more])
+
+
+def _consequence(split: str, lost: int) -> str:
+    if not lost:
+        return "; the right choice is none of them"
+    if split == "train":
+        return f"; in {lost} the right choice is one of them: nothing teaches which one is right"
+    return f"; in {lost} the right choice is one of them: a tie of k choices counts 1/k at most"
