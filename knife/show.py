@@ -4,7 +4,7 @@ from typing import Any
 
 from knife.config import Data, parse
 from knife.data.example import Example, Splits
-from knife.data.jsonl import show
+from knife.data.faults import show
 from knife.data.source import load_source
 from knife.data.subset import subset
 from knife.data.treatment import treat

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from knife.data.example import Example, Splits
-from knife.data.jsonl import show
+from knife.data.faults import show
 from knife.data.tokens import Tokens
 
 # Above this share of a split, its accuracy would say nothing of the model.
