@@ -20,13 +20,15 @@ def family(config: Any) -> Family | None:
     return "decoder" if config.model_type in (*ROTARY, *TABLE) else None
 
 
-def positions(config: Any) -> int | None:
-    """How many tokens a model of this config can read; None where positions are relative alone."""
-    if config.is_encoder_decoder:
-        return None
-    # A mask of ours shows layers what their window would hide: texts have to fit into it.
-    windows = (
-        getattr(config, "max_position_embeddings", None),
-        getattr(config, "sliding_window", None),
-    )
-    return min((window for window in windows if window is not None), default=None)
+def model_class(config: Any) -> Any:
+    """The transformers class of the model that a backbone loads."""
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    loaders = {
+        "encoder-decoder": AutoModelForSeq2SeqLM,
+        "encoder": AutoModel,
+        "decoder": AutoModelForCausalLM,
+    }
+    kind = family(config)
+    assert kind
+    return loaders[kind]._model_mapping[type(config)]

@@ -8,23 +8,24 @@ from knife.data.example import Splits
 from knife.data.preamble import Preamble, draw_shots, put_before
 from knife.data.tokens import UNBOUNDED, Tokens
 from knife.errors import UserError
-from knife.families import positions
 
 # Above this share of questions without room, the prompt is not the one that was asked for.
 REFUSED_SHARE = 0.1
 
 
-def preamble_limit(config: RunConfig, method: str, model: Any, tokenizer: Any, answer: int) -> int:
+def preamble_limit(
+    config: RunConfig, method: str, positions: int | None, tokenizer: Any, answer: int
+) -> int:
     """The most tokens of a task input with solved examples before it; 0 where none go there.
 
     `retrieve` trains, and so keeps to `data.max_tokens`; `prompt` takes what the model can read
-    besides the `answer` tokens behind them.
+    in its `positions` besides the `answer` tokens behind them.
     """
     if method == "retrieve":
         return config.data.max_tokens
     if method != "prompt":
         return 0
-    return min(positions(model) or UNBOUNDED, int(tokenizer.model_max_length)) - answer
+    return min(positions or UNBOUNDED, int(tokenizer.model_max_length)) - answer
 
 
 def with_preambles(

@@ -4,7 +4,7 @@ import shutil
 from typing import Any
 
 from knife.config import Scale
-from knife.families import family
+from knife.families import family, model_class
 from knife.needs import on_gpu
 from knife.plan_sources import KnownModel
 
@@ -29,20 +29,6 @@ def scale_faults(
                     "cannot checkpoint; set it to false"
                 )
     return faults
-
-
-def model_class(config: Any) -> Any:
-    """The transformers class of the model that a backbone loads."""
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    loaders = {
-        "encoder-decoder": AutoModelForSeq2SeqLM,
-        "encoder": AutoModel,
-        "decoder": AutoModelForCausalLM,
-    }
-    kind = family(config)
-    assert kind
-    return loaders[kind]._model_mapping[type(config)]
 
 
 def _attention_faults(

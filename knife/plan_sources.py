@@ -13,22 +13,36 @@ from knife.data.subset import subset
 from knife.data.tokens import Tokens, answer_start, tokenize
 from knife.data.treatment import treat
 from knife.errors import UserError, raise_faults
-from knife.families import family, positions
+from knife.families import family
 from knife.memory import Lengths, Shape, model_shape
-from knife.method.backbone import can_write, load_tokenizer, model_config
+from knife.method.backbone import can_write
+from knife.method.model_check import check_model
 from knife.method.model_source import ModelSource, find_model
+from knife.method.weights import Weights
 from knife.plan_preambles import preamble_limit, with_preambles
 from knife.store import fingerprint
+from knife.train.quiet import quiet
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that was found, with its transformers config, tokenizer and size."""
+    """A model that was found and is whole.
+
+    Attributes:
+        source: its files.
+        config: of transformers.
+        tokenizer: its own.
+        shape: its size; None where its files do not say it.
+        weights: where its parameters come from.
+        positions: how many tokens it can read; None where positions are relative alone.
+    """
 
     source: ModelSource
     config: Any
     tokenizer: Any
     shape: Shape | None
+    weights: Weights
+    positions: int | None
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ class SourceReader:
             word = len(second[0].input_ids) - len(tokens[0].input_ids)
             answer = max(answer, answer_room(student, second) + word)
         raise_faults(_position_faults(config.data.max_tokens, answer, student, teacher))
-        most = preamble_limit(config, method, student.config, tokenizer, answer)
+        most = preamble_limit(config, method, student.positions, tokenizer, answer)
         tokens, more = with_preambles(config, method, splits, tokens, tokenizer, most)
         if most:
             # Those that get solved examples learn from examples as they are.
@@ -118,10 +132,16 @@ class SourceReader:
     def _model(self, name: str, key: str) -> KnownModel:
         if name not in self._models:
             source = find_model(name, key)
-            config = model_config(source.folder, key)
-            tokenizer = load_tokenizer(source.folder, key)
-            shape = model_shape(config, source.folder)
-            self._models[name] = KnownModel(source, config, tokenizer, shape)
+            quiet()
+            found = check_model(source.folder, key)
+            self._models[name] = KnownModel(
+                source,
+                found.config,
+                found.tokenizer,
+                model_shape(found.config, source.folder),
+                found.weights,
+                found.positions,
+            )
         return self._models[name]
 
     def _splits(self, config: RunConfig, method: str) -> Splits:
@@ -208,7 +228,7 @@ def _position_faults(
     """Faults of models that have no position for the last of `limit` tokens, or for an answer."""
     faults = []
     for name, model in (("student", student), ("teacher", teacher)):
-        known = positions(model.config) if model else None
+        known = model.positions if model else None
         if known is not None and limit + answer > known:
             less = f", less {answer} tokens for the longest answer" if answer else ""
             faults.append(

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from knife.data.batches import Batch
 from knife.data.tokens import answer_start, closes
 from knife.errors import UserError
-from knife.families import ROTARY, TABLE, Family, family, positions
+from knife.families import ROTARY, TABLE, Family, family
+from knife.method.positions import positions
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from knife.data.batches import Batch
 from knife.data.tokens import answer_start
 from knife.families import TABLE
 from knife.method.backbone import Output, choice_scores, load_tokenizer, task_input_states
+from knife.method.weights import load_whole
 from knife.method.writing import up_to
 
 
@@ -36,9 +37,7 @@ class DecoderOnly(nn.Module):
 
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__()
-        self.model = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False
-        )
+        self.model = load_whole(AutoModelForCausalLM, folder)
         self.bottleneck = bottleneck
         config = self.model.config
         self.width: int = config.hidden_size

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from knife.data.batches import Batch
 from knife.method.backbone import Output, choice_scores, task_input_states
+from knife.method.weights import load_whole
 from knife.method.writing import write
 
 
@@ -25,9 +26,7 @@ class EncoderDecoder(nn.Module):
 
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__()
-        self.model = AutoModelForSeq2SeqLM.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False
-        )
+        self.model = load_whole(AutoModelForSeq2SeqLM, folder)
         self.bottleneck = bottleneck
         self.width: int = self.model.config.hidden_size
         self.depth: int = self.model.config.num_hidden_layers

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from knife.data.batches import Batch
+from knife.errors import raise_faults
 from knife.method.backbone import Output, masked_scores, task_input_states
-
-_HEAD = "answer_head.safetensors"
+from knife.method.model_files import ANSWER_HEAD
+from knife.method.weights import finite_faults, head_faults, load_whole
 
 
 class EncoderOnly(nn.Module):
@@ -25,9 +26,7 @@ class EncoderOnly(nn.Module):
 
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__()
-        self.encoder = AutoModel.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False
-        )
+        self.encoder = load_whole(AutoModel, folder)
         if getattr(self.encoder, "pooler", None) is not None:
             # No score depends on it. A trained parameter that gets no gradient decays in some of
             # DeepSpeed's stages, and moves by an earlier gradient in another.
@@ -43,8 +42,11 @@ class EncoderOnly(nn.Module):
             nn.GELU(),
         )
         self.score = nn.Linear(self.width, 1)
-        if (folder / _HEAD).is_file():
-            state = load_file(folder / _HEAD)
+        raise_faults(head_faults(folder, self.width))
+        if (folder / ANSWER_HEAD).is_file():
+            state = load_file(folder / ANSWER_HEAD)
+            raise_faults(finite_faults(folder / ANSWER_HEAD, state.items()))
+            # Not strict: the encoder's own weights are in another file.
             self.load_state_dict(state, strict=False)
 
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
@@ -82,7 +84,7 @@ class EncoderOnly(nn.Module):
         encoder = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
         head = {n: t.contiguous() for n, t in state.items() if not n.startswith(prefix)}
         self.encoder.save_pretrained(folder, state_dict=encoder)
-        save_file(head, folder / _HEAD)
+        save_file(head, folder / ANSWER_HEAD)
 
 
 def _span_mask(batch: Batch) -> Tensor:

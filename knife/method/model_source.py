@@ -4,14 +4,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from knife.errors import UserError, nearest
+from knife.errors import UserError, nearest, raise_faults
+from knife.method.model_files import FILES, damage
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED = {
     name: _ASSETS / name.replace("-", "_") for name in ("tiny-t5", "tiny-bert", "tiny-llama")
 }
-# Weights as safetensors, configs and tokenizers: nothing that could be run.
-_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class ModelSource:
             return self.folder
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=_FILES))
+        return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(FILES)))
 
 
 def find_model(name: str, key: str) -> ModelSource:
@@ -48,6 +47,8 @@ def find_model(name: str, key: str) -> ModelSource:
     folder = EMBEDDED.get(name, Path(name).expanduser())
     if folder.is_dir():
         return ModelSource(name, folder.resolve(), None, _digest(folder, key))
+    if folder.is_file():
+        raise UserError(f"{key}: {name!r} is a file; give the folder that the model is in")
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(
             f"{key}: there is no folder {name!r} and it is no hub id (OWNER/NAME); "
@@ -66,7 +67,7 @@ def _download(name: str, key: str) -> ModelSource:
     )
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_FILES))
+        folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise UserError(f"{key}: the hub has no public model {name!r}") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
@@ -81,12 +82,9 @@ def _download(name: str, key: str) -> ModelSource:
 
 
 def _digest(folder: Path, key: str) -> str:
-    if (folder / "config.json").is_file() and not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"{key}: {folder} has no *.safetensors weights, the only ones that are read; "
-            "save the model with save_pretrained"
-        )
-    files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
+    raise_faults(f"{key}: {fault}" for fault in damage(folder))
+    found = {path for pattern in FILES for path in folder.glob(pattern)}
+    files = sorted(path for path in found if path.is_file())
     total = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

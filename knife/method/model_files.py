@@ -1,0 +1,144 @@
+"""Whether the files of a model folder are whole: what can be said before a model is made of them."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+# Weights as safetensors, configs and tokenizers: nothing that could be run.
+FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
+ANSWER_HEAD = "answer_head.safetensors"
+SETTINGS = "knife.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
+# What transformers reads beside the tokenizer's own file, which says itself what is wrong with it.
+_JSON = ("config.json", "generation_config.json", "tokenizer_config.json", INDEX, SETTINGS)
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_AGAIN = "copy or download it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a safetensors file says of a tensor: its file, type (`F32`, …) and shape."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def damage(folder: Path) -> list[str]:
+    """What is wrong with files of a folder that a model or a tokenizer is read from."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return [f"{folder} is not readable for this user"]
+    files = sorted({path for pattern in FILES for path in folder.glob(pattern)})
+    return [fault for path in files if (fault := _damage(path))]
+
+
+def _damage(path: Path) -> str | None:
+    if path.is_symlink() and not path.exists():
+        return f"{path} is a link to a file that is not there ({path.readlink()}); {_AGAIN}"
+    if not path.is_file():
+        return None
+    if not os.access(path, os.R_OK):
+        return f"{path} is not readable for this user"
+    with path.open("rb") as file:
+        start = file.read(len(_POINTER))
+    if start == _POINTER:
+        return (
+            f"{path} is a pointer of git LFS in place of the file; "
+            f"run `git lfs pull` in its repository, or {_AGAIN}"
+        )
+    if not start and path.suffix != ".txt":
+        return f"{path} is empty; {_AGAIN}"
+    if path.name in _JSON:
+        try:
+            values = json.loads(path.read_bytes())
+        except ValueError as error:
+            return f"{path} is not JSON: {error}; {_AGAIN}"
+        if not isinstance(values, dict):
+            return f"{path} must hold a JSON object, but holds {type(values).__name__}; {_AGAIN}"
+    return None
+
+
+def weight_headers(folder: Path) -> tuple[dict[str, Header], list[str]]:
+    """The tensors of the files that hold a model's weights, by name, and what is wrong with them.
+
+    No weight is read.
+    """
+    if (folder / _ADAPTER).is_file():
+        return {}, [
+            f"{folder} holds an adapter ({_ADAPTER}), whose weights are no whole model; "
+            "merge it into its base model (merge_and_unload of peft) and save that"
+        ]
+    if (folder / WEIGHTS).is_file():
+        return tensor_headers([folder / WEIGHTS])
+    if (folder / INDEX).is_file():
+        return _sharded(folder)
+    others = sorted(
+        path.name
+        for pattern in ("*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
+        for path in folder.glob(pattern)
+        if path.name != ANSWER_HEAD
+    )
+    there = f" (it has {', '.join(others[:3])})" if others else ""
+    return {}, [
+        f"{folder} has no weights as {WEIGHTS} or {INDEX}, the only ones that are read{there}; "
+        "load the model and save it with save_pretrained"
+    ]
+
+
+def _sharded(folder: Path) -> tuple[dict[str, Header], list[str]]:
+    """The tensors of an index and its shards."""
+    where: Any = json.loads((folder / INDEX).read_bytes()).get("weight_map")
+    if not isinstance(where, dict) or not where:
+        return {}, [f"{folder / INDEX} has no weight_map, which names the shards; {_AGAIN}"]
+    shards = sorted({str(shard) for shard in where.values()})
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        return {}, [
+            f"{folder / INDEX} names {len(shards)} shards, of which {len(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing: {some(missing)}; "
+            "copy or download what is missing"
+        ]
+    headers, faults = tensor_headers(folder / shard for shard in shards)
+    lost = [n for n, shard in where.items() if faults == [] and _lacks(headers, n, shard)]
+    if lost:
+        faults.append(
+            f"{folder / INDEX} names {len(lost)} tensors that are not in their shard: "
+            f"{some(lost)}; index and shards are not of one model: {_AGAIN}"
+        )
+    return headers, faults
+
+
+def _lacks(headers: dict[str, Header], name: str, shard: str) -> bool:
+    return name not in headers or headers[name].file.name != Path(shard).name
+
+
+def tensor_headers(paths: Iterable[Path]) -> tuple[dict[str, Header], list[str]]:
+    """What safetensors files say of their tensors, by name, and what is wrong with these files."""
+    headers: dict[str, Header] = {}
+    faults = []
+    for path in paths:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  (no dict)
+                    tensor = file.get_slice(name)
+                    shape = tuple(tensor.get_shape())
+                    headers[name] = Header(path, str(tensor.get_dtype()), shape)
+        except (SafetensorError, OSError) as error:
+            faults.append(
+                f"{path} is no whole safetensors file ({path.stat().st_size:,} bytes: {error}); "
+                f"{_AGAIN}"
+            )
+    return headers, faults
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first of some names, and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
