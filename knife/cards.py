@@ -74,6 +74,7 @@ def _facts(
         config=config,
         student=student.model,
         teacher=teacher,
+        weights=plan.weights,
         family=_family(store, student.key),
         data_key=student.data,
         splits=plan.data[student.data],

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from knife.config import RunConfig
 from knife.memory import Need
+from knife.method.weights import Weights
 from knife.needs import size
 from knife.pipeline import missing_stages, refuse_what_cannot_fit
 from knife.plan import Plan, design_notes, plan_run
@@ -47,6 +48,7 @@ class DryRun:
     Attributes:
         name: the run's name.
         models: model by role, `teacher` and `student`.
+        weights: where a model's parameters come from, by its name.
         splits: number of examples by split, for each of the run's data.
         stages: all stages, in order.
         needs: what the trainings need, without those of models whose files do not say their size.
@@ -57,6 +59,7 @@ class DryRun:
 
     name: str
     models: dict[str, str]
+    weights: dict[str, Weights]
     splits: list[dict[str, int]]
     stages: list[PlannedStage]
     needs: list[Estimate]
@@ -95,6 +98,7 @@ def dry_run(config: RunConfig) -> DryRun:
     return DryRun(
         name=config.name,
         models=models,
+        weights=plan.weights,
         splits=splits,
         stages=stages,
         needs=_estimates(plan),
@@ -138,7 +142,7 @@ def render(found: DryRun) -> Group:
         table.add_row(f"{count} evaluations on test", state, "")
     below = [
         f"{len(make)} of {len(found.stages)} stages to make, {steps:,} training steps in all",
-        *(f"{role}: {model}" for role, model in found.models.items()),
+        *(_model(role, model, found.weights) for role, model in found.models.items()),
         *dict.fromkeys(map(_sizes, found.splits)),
         *([f"teacher states on disk: {size(found.states)}"] if found.states else []),
         f"store: {found.store}",
@@ -147,6 +151,12 @@ def render(found: DryRun) -> Group:
     ]
     tables = [table, _memory(found.needs)] if found.needs else [table]
     return Group(*tables, Text("\n".join(below)))
+
+
+def _model(role: str, name: str, weights: dict[str, Weights]) -> str:
+    # A teacher that no method asks for is not looked at.
+    known = weights.get(name)
+    return f"{role}: {name}" + (f" (from its files: {known.words()})" if known else "")
 
 
 def _sizes(splits: dict[str, int]) -> str:

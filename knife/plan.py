@@ -10,6 +10,7 @@ from knife.data.example import Example, Splits
 from knife.errors import UserError, raise_faults
 from knife.memory import Need
 from knife.method.alignment import layer_map, projection_faults
+from knife.method.weights import Weights
 from knife.needs import stage_needs
 from knife.plan_scale import scale_faults
 from knife.plan_sources import SourceReader
@@ -41,6 +42,7 @@ class Plan:
         teacher: the run's own teacher, where a method needs one.
         ceiling: its evaluations on the test split, `with` and `without` rationales.
         data: the splits by data key, rationales treated.
+        weights: where the parameters of each model come from, by the model's name.
         needs: what stages need by key: memory of a worker, or bytes on disk of the states.
         notes: what a user should know, one sentence each.
     """
@@ -52,6 +54,7 @@ class Plan:
     teacher: TeacherStage | None = None
     ceiling: dict[str, EvaluateStage] = field(default_factory=dict)
     data: dict[str, Splits] = field(default_factory=dict)
+    weights: dict[str, Weights] = field(default_factory=dict)
     needs: dict[str, Need | int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -140,6 +143,7 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewher
     plan.notes += sources.notes
     known = {"model.student": sources.student, "model.teacher": sources.teacher}
     raise_faults(scale_faults(config.scale, known, elsewhere=elsewhere))
+    plan.weights |= {model.source.name: model.weights for model in known.values() if model}
     plan.data[data_key(sources.splits)] = sources.splits
     own = any((variant.data, variant.model, variant.teacher))
     maker = StageMaker(config, variant, sources, own)

@@ -207,11 +207,12 @@ def _check(model: Path | None, file: Path, parts: list[Part]) -> None:
             return []
         if tokenizer is None:
             # Imported when a question is good: transformers takes seconds.
-            from knife.method.backbone import load_tokenizer, room_for_choices
+            from knife.method.backbone import room_for_choices
+            from knife.method.model_check import check_model
             from knife.train.quiet import quiet
 
             quiet()
-            tokenizer = load_tokenizer(model, "STUDENT")
+            tokenizer = check_model(model, "STUDENT").tokenizer
             room = room_for_choices(model, tokenizer)
         try:
             tokens = question_tokens(questions, tokenizer)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,15 @@ def _command() -> str:
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
-    """What a run's record is about: its stages and students."""
+    """What a run's record is about: its stages and students, and where weights come from."""
     return {
         "name": plan.config.name,
         "key": plan.key,
         "notes": plan.notes,
+        "weights": {
+            name: {"share": weights.share} | asdict(weights)
+            for name, weights in plan.weights.items()
+        },
         "stages": [
             {
                 "kind": stage.kind,

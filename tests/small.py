@@ -1,6 +1,5 @@
 """Small examples, tokens and models for tests."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +31,6 @@ from knife.data.creatures import creatures
 from knife.data.example import Example
 from knife.data.tokens import Tokens, task_input_text, tokenize
 from knife.method.backbone import load_tokenizer
-from knife.method.model_source import EMBEDDED
 
 HOMES = ("forest", "desert", "swamp", "mountain")
 
@@ -152,17 +150,6 @@ def _byte_pairs(examples: Sequence[Example], special: list[str]) -> Tokenizer:
     texts = (f"{task_input_text(e)[0]} explanation: {e.rationale}" for e in examples)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
-
-
-def save_giant(folder: Path) -> Path:
-    """A T5 of 100 B parameters as far as its files say: the head of a file without its weights."""
-    folder.mkdir()
-    for path in EMBEDDED["tiny-t5"].glob("*.json"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    tensor = {"dtype": "BF16", "shape": [1_000_000, 100_000], "data_offsets": [0, 2 * 10**11]}
-    header = json.dumps({"shared.weight": tensor}).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    return folder
 
 
 def tokens_of(

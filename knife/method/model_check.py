@@ -1,5 +1,6 @@
 """Whether a model folder is whole and fits together: looked at before anything is trained."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,7 +12,7 @@ from safetensors import safe_open
 from knife.errors import UserError, raise_faults
 from knife.families import family
 from knife.method.backbone import load_tokenizer, model_config
-from knife.method.model_files import Header, damage, some, weight_headers
+from knife.method.model_files import Header, adapter_faults, damage, some, weight_headers
 from knife.method.positions import positions
 from knife.method.weights import Weights, bare_model, finite_faults, head_faults, matched_weights
 
@@ -39,12 +40,11 @@ def check_model(folder: Path, key: str) -> CheckedModel:
     Raises:
         UserError: with all that is wrong with them.
     """
-    found = damage(folder)
-    headers: Mapping[str, Header] = {}
-    if not found:
-        headers, found = weight_headers(folder)
+    raise_faults(f"{key}: {fault}" for fault in [*damage(folder), *adapter_faults(folder)])
+    config = model_config(folder, key)
+    headers, found = weight_headers(folder)
     raise_faults(f"{key}: {fault}" for fault in found)
-    config, tokenizer = model_config(folder, key), load_tokenizer(folder, key)
+    tokenizer = load_tokenizer(folder, key)
     try:
         model = bare_model(config)
         known = positions(config)
@@ -56,10 +56,11 @@ def check_model(folder: Path, key: str) -> CheckedModel:
             "give the one that the model was saved with"
         ) from error
     weights, faults = matched_weights(model, folder, headers)
+    faults += _untied_faults(folder, headers) if family(config) == "encoder-decoder" else []
     if family(config) == "encoder":
         faults += head_faults(folder, config.hidden_size)
     rows = model.get_input_embeddings().weight.shape[0]
-    faults = faults or [*_token_faults(folder, config, tokenizer, rows), *_finite(folder, headers)]
+    faults = faults or [*_token_faults(folder, config, tokenizer, rows), *_finite(headers)]
     raise_faults(f"{key}: {fault}" for fault in faults)
     return CheckedModel(config, tokenizer, weights, known)
 
@@ -91,7 +92,19 @@ def _token_faults(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[
     return faults
 
 
-def _finite(folder: Path, headers: Mapping[str, Header]) -> list[str]:
+def _untied_faults(folder: Path, headers: Mapping[str, Header]) -> list[str]:
+    """A fault where a T5 without its own head would get the embeddings as one, as its older
+    sibling has them: transformers ties the two whatever config.json says."""
+    values = json.loads((folder / "config.json").read_bytes())
+    if values.get("tie_word_embeddings", True) or "lm_head.weight" in headers:
+        return []
+    return [
+        f"{folder}: 1 of its weights is missing (lm_head.weight), which its config.json does not "
+        "tie to the embeddings; give config.json and weights as they were saved together"
+    ]
+
+
+def _finite(headers: Mapping[str, Header]) -> list[str]:
     """A fault where files hold weights that are no numbers; every weight is read once."""
     faults = []
     by_file = sorted(headers.items(), key=lambda item: item[1].file)

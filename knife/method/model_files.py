@@ -1,4 +1,4 @@
-"""Whether the files of a model folder are whole: what can be said before a model is made of them."""
+"""Whether the files of a model folder are whole, which needs no model to be made of them."""
 
 import json
 import os
@@ -64,16 +64,21 @@ def _damage(path: Path) -> str | None:
     return None
 
 
+def adapter_faults(folder: Path) -> list[str]:
+    """A fault where a folder holds an adapter: peft would put its weights upon the model's."""
+    if not (folder / _ADAPTER).is_file():
+        return []
+    return [
+        f"{folder} holds an adapter ({_ADAPTER}), which is no whole model; merge it into its base "
+        "model (merge_and_unload of peft) and save that into a folder of its own"
+    ]
+
+
 def weight_headers(folder: Path) -> tuple[dict[str, Header], list[str]]:
     """The tensors of the files that hold a model's weights, by name, and what is wrong with them.
 
     No weight is read.
     """
-    if (folder / _ADAPTER).is_file():
-        return {}, [
-            f"{folder} holds an adapter ({_ADAPTER}), whose weights are no whole model; "
-            "merge it into its base model (merge_and_unload of peft) and save that"
-        ]
     if (folder / WEIGHTS).is_file():
         return tensor_headers([folder / WEIGHTS])
     if (folder / INDEX).is_file():

@@ -35,7 +35,8 @@ class ModelSource:
             return self.folder
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(FILES)))
+        files = list(FILES)
+        return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=files))
 
 
 def find_model(name: str, key: str) -> ModelSource:

@@ -1,6 +1,7 @@
 """How many tokens a model can read at a time, found by looking at what it looks up."""
 
 import copy
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -27,23 +28,22 @@ def positions(config: Any) -> int | None:
         if rope.get("rope_type") == "longrope":
             windows.append(rope.get("original_max_position_embeddings"))
     if config.model_type not in ROTARY:
-        windows.append(_table_rows(type(config), config.to_json_string(use_diff=False)))
+        windows.append(_table_rows(config.model_type, config.to_json_string(use_diff=False)))
     return min((window for window in windows if window is not None), default=None)
 
 
 @lru_cache(maxsize=32)
-def _table_rows(kind: Any, values: str) -> int | None:
+def _table_rows(kind: str, values: str) -> int | None:
     """How many rows of a model's table of positions serve tokens; None where it has no table.
 
     RoBERTa and its like begin behind the row of padding, so that a table of 514 rows serves 512
     tokens. No config says so: a model without its weights reads two texts, and what it looks up is
     watched.
     """
-    import json
-
+    from transformers import CONFIG_MAPPING
     from transformers.initialization import no_init_weights
 
-    config = _shallow(kind.from_dict(json.loads(values)))
+    config = _shallow(CONFIG_MAPPING[kind].from_dict(json.loads(values)))
     with no_init_weights():
         model = model_class(config)(config).eval()
     seen = [_lookups(model.base_model, length) for length in (_SHORT, _LONG)]
@@ -64,12 +64,13 @@ def _shallow(config: Any) -> Any:
     return shallow
 
 
-def _lookups(model: nn.Module, length: int) -> list[tuple[bool, int, int]]:
+def _lookups(model: Any, length: int) -> list[tuple[bool, int, int]]:
     """Of each lookup in a table while a text of `length` equal tokens is read: whether it is by a
     single row of indices, the largest index, and the number of the table's rows."""
     pad = model.config.pad_token_id
     ids_1L = torch.full((1, length), 1 if pad == 0 else 0)
-    with torch.no_grad(), _Lookups() as found:
+    found = _Lookups()
+    with torch.no_grad(), found:
         model(input_ids=ids_1L)
     return found.seen
 
@@ -81,9 +82,7 @@ class _Lookups(TorchFunctionMode):
         super().__init__()
         self.seen: list[tuple[bool, int, int]] = []
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call `func`, and note it where it is a lookup."""
         if func is nn.functional.embedding:
             ids, weight = args[:2] if len(args) > 1 else (args[0], (kwargs or {})["weight"])

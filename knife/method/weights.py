@@ -4,6 +4,7 @@ transformers loads what fits, and begins all else at random without a word. Here
 is missing, that no part of the model takes, or that has another shape is an error.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -75,7 +76,8 @@ class Weights:
 
     def words(self) -> str:
         """The share in words."""
-        said = f"{100 * self.share:.4g} % of {self.parameters:,} parameters from its files"
+        # Never rounded up to all of them.
+        said = f"{math.floor(1000 * self.share) / 10:g} % of {self.parameters:,} parameters"
         parts = ", ".join(f"{part} ({count:,})" for part, count in self.new.items())
         return f"{said}; new: {parts}" if parts else said
 
@@ -97,10 +99,7 @@ def matched_weights(
     from transformers.core_model_loading import convert_and_load_state_dict_in_model
     from transformers.modeling_utils import LoadStateDictConfig
 
-    state = {
-        name: torch.empty(header.shape, device="meta")
-        for name, header in headers.items()
-    }
+    state = {name: torch.empty(header.shape, device="meta") for name, header in headers.items()}
     mapping = get_model_conversion_mapping(model)
     settings = LoadStateDictConfig(device_map={"": "meta"}, weight_mapping=mapping)
     info, _ = convert_and_load_state_dict_in_model(model, state, settings)
@@ -155,9 +154,7 @@ def key_faults(folder: Path, model: Any, info: Mapping[str, Any]) -> list[str]:
     assert kind
     missing = {name for name in info["missing_keys"] if not _listed(name, _MAY_LACK[kind])}
     left_over = {
-        name
-        for name in info["unexpected_keys"]
-        if not _listed(name, (*_BUFFERS, *_MAY_HOLD[kind]))
+        name for name in info["unexpected_keys"] if not _listed(name, (*_BUFFERS, *_MAY_HOLD[kind]))
     }
     shapes = [
         f"{name} ({tuple(found)} for {tuple(wanted)})"

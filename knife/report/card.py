@@ -15,6 +15,7 @@ from knife.data.hub import SOURCES
 from knife.data.leaks import RationaleOnly
 from knife.families import Family
 from knife.method.model_source import EMBEDDED, ModelSource
+from knife.method.weights import Weights
 from knife.report.table import difference_cells, percent, sentence
 from knife.report.verdict import MethodVerdict, Verdict
 from knife.words import counted
@@ -75,6 +76,7 @@ class Facts:
         method: the student's name in the run, and `seed`; `key` is its own key in the store.
         config: the run config of its method alone.
         student, teacher: the models that were trained; the teacher is None where there is none.
+        weights: where the parameters come from of each model that was trained, by its name.
         family: of the student.
         data_key: of the splits in the store.
         splits: what it was trained and tested on.
@@ -91,6 +93,7 @@ class Facts:
     config: RunConfig
     student: ModelSource
     teacher: ModelSource | None
+    weights: dict[str, Weights]
     family: Family
     data_key: str
     splits: Splits
@@ -179,6 +182,7 @@ def _what(facts: Facts) -> str:
 
 def _about(facts: Facts) -> list[tuple[str, str]]:
     found = [("started from", _model(facts.base))]
+    found.append(("weights from its files", facts.weights[facts.base.name].words()))
     if facts.kind in TEACHES and facts.teacher:
         found.append(("teacher", f"{_model(facts.teacher)}, finetuned on questions and rationales"))
     found.append(("run", _code(f"{facts.run}-{facts.run_key}")))

@@ -404,8 +404,8 @@ def test_unfit_model_folders_are_refused(tmp_path: Path) -> None:
     BartConfig(d_model=8, vocab_size=9).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"^model.student: 'bart' models are not supported"):
         model_config(tmp_path, "model.student")
-    with pytest.raises(UserError, match=r"^model.student: .* no \*.safetensors weights"):
-        find_model(str(tmp_path), "model.student")
+    with pytest.raises(UserError, match=r"^model.student: .*config.json' is a file; give the fold"):
+        find_model(str(tmp_path / "config.json"), "model.student")
     with pytest.raises(UserError, match=r"^model.teacher: there is no folder './nowhere'"):
         find_model("./nowhere", "model.teacher")
 

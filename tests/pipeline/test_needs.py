@@ -1,12 +1,12 @@
 """What a run needs, and the refusal of what there is no room for."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from command_fixtures import Command
-from small import save_giant
 from small_run import small_config
 
 from knife.config import RunConfig, Scale
@@ -95,15 +95,15 @@ def test_the_memory_of_a_gpu_is_asked_where_there_is_one(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry-run"])
-def test_a_giant_is_refused_by_the_command_and_nothing_is_written(
-    command: Command, tmp_path: Path, dry: list[str]
+def test_a_model_too_large_for_the_memory_is_refused_and_nothing_is_written(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry: list[str]
 ) -> None:
-    model = save_giant(tmp_path / "giant")
+    limit = tmp_path / "memory.max"
+    limit.write_text("100000")
+    monkeypatch.setattr("knife.needs._LIMITS", [limit])
     store = tmp_path / "store"
-    ended = command(
-        "run", "demo", f"model.student={model}", "methods=[finetune]", f"store={store}", *dry
-    )
+    ended = command("run", "demo", "methods=[finetune]", f"store={store}", *dry)
     (fault,) = ended.faults
-    assert fault.startswith("model.student: 100.0 B parameters take 1.6 TB")
+    assert re.match(r"model.student: \d+\.\d k parameters take \d\.\d MB", fault)
     assert "scale.workers=1 scale.zero_stage=0 scale.precision=fp32" in fault
     assert not store.exists()

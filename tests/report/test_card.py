@@ -13,6 +13,7 @@ from knife.data.creatures import creatures
 from knife.data.example import Example, Splits
 from knife.data.leaks import RationaleOnly
 from knife.method.model_source import EMBEDDED, ModelSource
+from knife.method.weights import Weights
 from knife.overrides import merge
 from knife.report.card import Facts, card
 from knife.report.verdict import Ceiling, verdict
@@ -37,6 +38,7 @@ def facts(method: Method = "knife", **changes: Any) -> Facts:
         config=config,
         student=TINY,
         teacher=TINY,
+        weights={},
         family="encoder-decoder",
         data_key="00112233",
         splits=splits,
@@ -44,7 +46,8 @@ def facts(method: Method = "knife", **changes: Any) -> Facts:
         accuracy=0.75,
         verdict=verdict({"other": wrong, method: right}, "other", Ceiling(1.0, 0.6)),
     )
-    return replace(known, **changes)
+    made = replace(known, **changes)
+    return replace(made, weights=made.weights or {made.base.name: Weights(1000, 1000)})
 
 
 def metadata(text: str) -> dict[str, Any]:
@@ -74,6 +77,13 @@ def test_metadata_and_results() -> None:
     assert row.startswith("| **knife**, 2 seeds | 75.0 (")
     assert "+75.0 (" in row
     assert "arxiv.org/abs/2212.09721" in text
+
+
+def test_the_share_of_weights_from_files_is_said() -> None:
+    assert "| weights from its files | 100 % of 1,000 parameters |" in card(facts())
+    started = {TINY.name: Weights(1000, 970, {"the answer head": 30})}
+    said = "| weights from its files | 97 % of 1,000 parameters; new: the answer head (30) |"
+    assert said in card(facts(weights=started))
 
 
 def test_what_the_hub_knows_is_named_as_the_hub_does() -> None:

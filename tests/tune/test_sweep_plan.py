@@ -1,10 +1,11 @@
 """What a sweep will do: its trials in their order, its teachers, and what is left out."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from command_fixtures import Command
-from small import save_giant
 from small_sweep import RATE, WEIGHT, faults, planned, write_sweep
 
 from knife.train.stage import TeacherStage
@@ -98,10 +99,14 @@ def test_what_is_wrong_with_every_trial_is_said_once(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
-def test_a_sweep_of_a_giant_is_refused(command: Command, tmp_path: Path) -> None:
-    model = save_giant(tmp_path / "giant")
+def test_a_sweep_of_models_too_large_for_the_memory_is_refused(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text("100000")
+    monkeypatch.setattr("knife.needs._LIMITS", [limit])
     for words in ([], ["--dry-run"]):
-        ended = command("tune", write_sweep(tmp_path), f"set.model.student={model}", *words)
-        (fault,) = ended.faults
-        assert fault.startswith("model.student: 100.0 B parameters take 1.6 TB")
+        ended = command("tune", write_sweep(tmp_path), *words)
+        for model, fault in zip(("teacher", "student"), ended.faults, strict=True):
+            assert re.match(rf"model.{model}: \d+\.\d k parameters take \d\.\d MB", fault)
         assert not (tmp_path / "store").exists()
