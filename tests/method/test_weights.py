@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,11 @@ def fault(folder: Path) -> str:
     with pytest.raises(UserError):
         load_backbone(folder)
     return line
+
+
+def as_type(state: State, kind: torch.dtype, _: State) -> State:
+    """Weights as numbers of another type."""
+    return {name: tensor.to(kind) for name, tensor in state.items()}
 
 
 def first(state: State) -> str:
@@ -162,7 +168,7 @@ def test_weights_of_every_floating_type_are_read_as_they_are(model: Path) -> Non
         assert tensor.dtype == before[name].dtype
         assert torch.equal(tensor, before[name]) or "head" in name or "score" in name
     for kind in (torch.float64, torch.bfloat16, torch.float16):
-        change(model, lambda _, kind=kind: {n: t.to(kind) for n, t in exact.items()})
+        change(model, partial(as_type, exact, kind))
         weights = check_model(model, "model.student").weights
         assert set(weights.new) <= {"the answer head"}
         assert load_backbone(model).state_dict().keys() == before.keys()
@@ -250,9 +256,8 @@ def test_decoders_load_as_the_hub_has_them(
 def test_t5_loads_as_the_hub_has_it(tmp_path: Path) -> None:
     folder = shutil.copytree(EMBEDDED["tiny-t5"], tmp_path / "t5")
     unused = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-    change(
-        folder, lambda s: s | {unused: torch.ones(32, 4), "lm_head.weight": s["shared.weight"] * 1}
-    )
+    change(folder, lambda s: s | {unused: torch.ones(32, 4)})
+    change(folder, lambda s: s | {"lm_head.weight": s["shared.weight"] * 1})
     assert check_model(folder, "model.student").weights.share == 1.0
     # An encoder alone, as embedding models are.
     change(folder, lambda s: {n: t for n, t in s.items() if not n.startswith("decoder.")})
