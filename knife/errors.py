@@ -24,6 +24,10 @@ class TrainingDivergedError(RuntimeError):
     """The loss became NaN or infinite; the same steps would come to the same again."""
 
 
+class SessionLostError(Exception):
+    """The Ray session of this process died; the message says of what, and how to resume."""
+
+
 def raise_faults(faults: Iterable[str]) -> None:
     """Raise one `UserError` with all of `faults`; do nothing where there is none."""
     faults = list(faults)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from knife.errors import UserError
+from knife.errors import SessionLostError, UserError
 
 
 class Terminated(KeyboardInterrupt):
@@ -34,6 +34,9 @@ def exits(interrupted: str = "") -> Iterator[None]:
         terminated = isinstance(error, Terminated)
         say("", "terminated" if terminated else "interrupted", *filter(None, [interrupted]))
         sys.exit(143 if terminated else 130)
+    except SessionLostError as error:
+        say(f"error: {error}")
+        sys.exit(1)
     except BrokenPipeError:
         # Whoever read our output has gone (`knife ls | head -1`); typer ends quietly.
         raise

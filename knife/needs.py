@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from knife.cluster.address import cluster_address
 from knife.config import RunConfig, Scale
 from knife.memory import Lengths, Need, least, states_batch, states_bytes, training_need
 from knife.plan_sources import Sources
@@ -98,7 +99,7 @@ def on_gpu(scale: Scale) -> bool:
 def find_room(scale: Scale) -> Room | None:
     """The memory of one worker on this machine; None on a cluster, whose hosts are not known, and
     where there is no GPU for a worker that wants one."""
-    if scale.launcher == "ray" and "RAY_ADDRESS" in os.environ:
+    if scale.launcher == "ray" and cluster_address():
         return None
     if on_gpu(scale):
         import torch

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from knife.about import NOTE, failed_note, run_params, run_tags, started_note
 from knife.bucket import is_url
+from knife.cluster.address import refuse_dead_cluster
 from knife.config import RunConfig, Scale
 from knife.data.jsonl import write_examples
 from knife.errors import raise_faults
@@ -185,10 +186,17 @@ def run(config: RunConfig, display: Display) -> Result:
 
 
 def prepared(plan: Plan, store: Store) -> tuple[list[Stage], list[str]]:
-    """Put the plan's data into the store; then what `missing_stages` finds, and repairs."""
+    """Put the plan's data into the store; then what `missing_stages` finds, and repairs.
+
+    Raises:
+        UserError: the cluster that would make what is missing does not answer.
+    """
     for key in plan.data:
         publish_data(store, key, plan)
-    return missing_stages(plan, store, repair=True)
+    missing, damaged = missing_stages(plan, store, repair=True)
+    if missing and plan.config.scale.launcher == "ray":
+        refuse_dead_cluster()
+    return missing, damaged
 
 
 def refuse_what_cannot_fit(plan: Plan) -> None:

@@ -256,8 +256,10 @@ def _answer(job: _Job, answers: Answers, workers: int | None) -> None:
                 answerer.answer(job.file, part, answers)
                 count(part.rows)
         else:
+            from knife.cluster.address import refuse_dead_cluster
             from knife.cluster.predict import answer_parts
 
+            refuse_dead_cluster()
             say(f"{_count(missing):,} questions for {workers} Ray workers; starting …")
             answer_parts(
                 job.model, job.file, answers, missing, workers, lambda part: count(part.rows)

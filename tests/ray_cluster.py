@@ -21,10 +21,12 @@ class Cluster:
 
     Attributes:
         address: its dashboard's.
+        head: what RAY_ADDRESS names.
         environment: the environment to reach it with.
     """
 
     address: str
+    head: str
     environment: dict[str, str]
 
 
@@ -57,7 +59,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
     try:
         wait_for(answers, 120, pause=0.5)
-        yield Cluster(address, environment)
+        yield Cluster(address, f"127.0.0.1:{port}", environment)
     finally:
         for process in [*head.children(recursive=True), head]:
             process.kill()

@@ -2,6 +2,8 @@
 
 import os
 
+from knife.cluster.address import address_faults, cluster_address, session_is_up
+from knife.cluster.local import local_faults
 from knife.config import RunConfig, Scale
 
 
@@ -19,13 +21,27 @@ def batch_faults(config: RunConfig) -> list[str]:
 
 
 def place_faults(config: RunConfig) -> list[str]:
-    """What this machine cannot give, where a run is to work on it.
+    """Why a run could not start from here: what this machine cannot give, where it is to work on
+    it, or what is wrong with RAY_ADDRESS."""
+    return [] if config.scale.launcher == "process" else session_faults(config.scale)
+
+
+def session_faults(scale: Scale) -> list[str]:
+    """Why no Ray session could start here that gives what a scale asks for.
 
     The CPUs and GPUs of a cluster (RAY_ADDRESS) are known only when it is asked.
     """
-    if config.scale.launcher == "process" or "RAY_ADDRESS" in os.environ:
+    faults = start_faults()
+    if not cluster_address():
+        faults += capacity_faults(scale, machine(), "this machine")
+    return faults
+
+
+def start_faults() -> list[str]:
+    """Why Ray could not start here, or not reach RAY_ADDRESS, whatever it is asked for."""
+    if session_is_up():
         return []
-    return capacity_faults(config.scale, machine(), "this machine")
+    return address_faults() if cluster_address() else local_faults()
 
 
 def capacity_faults(scale: Scale, resources: dict[str, float], where: str) -> list[str]:

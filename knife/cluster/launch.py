@@ -1,46 +1,31 @@
 """Launch of stages with Ray Train: one worker group for all stages of a run."""
 
-import math
 import os
 import shutil
-import signal
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from filelock import Timeout
 
-from knife.cluster.capacity import capacity_faults, machine
+from knife.cluster.address import cluster_address
+from knife.cluster.capacity import capacity_faults, session_faults
+from knife.cluster.session import in_thread, session
 from knife.config import Scale
 from knife.errors import TrainingDivergedError, UserError, raise_faults
 from knife.exits import Terminated
 from knife.store import Store
 from knife.train.stage import Stage
 
-# Read when Ray is imported: a thread that is at work when a session ends would start another one,
-# or join a stranger's.
-os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-
-_ENVIRONMENT = {
-    # A report waits for the controller's next look at its workers: at Ray's 2 s, seconds a stage.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Trials of Ray Tune share what this process has cached of files by their paths.
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
 # How long a worker group may wait for its resources. A cluster that grows on demand, or is busy
 # with another run, gives them after minutes. An elastic group takes what there is instead, by a
 # count that Ray renews every 20 s.
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 # An elastic group looks so often for hosts that have come; growing costs a new start.
 _RESIZE_SECONDS = 30.0
-T = TypeVar("T")
 
 # A lost worker or host is worth a new start; an error of our own comes again every time. So many
 # in a row without anything that is done, be it a checkpoint, end the run.
@@ -78,9 +63,9 @@ def launch(
     Raises:
         UserError: more workers than the cluster can give, or a fault of the user's in a worker.
         RuntimeError: a worker failed again and again; the message ends with its error.
+        SessionLostError: one of Ray's own processes on this machine has died.
     """
-    if "RAY_ADDRESS" not in os.environ:
-        raise_faults(capacity_faults(scale, machine(), "this machine"))
+    raise_faults(session_faults(scale))
     with session(scale.workers * scale.gpus_per_worker) as found:
         import ray
 
@@ -89,79 +74,9 @@ def launch(
         raise_faults(capacity_faults(scale, ray.cluster_resources(), "the cluster"))
         if cpus_per_worker is None:
             cpus_per_worker = max(1, int(ray.cluster_resources()["CPU"]) // scale.workers)
-            if "RAY_ADDRESS" in os.environ:
+            if cluster_address():
                 cpus_per_worker = 1
         _make(stages, Store(address), scale, cpus_per_worker)
-
-
-@contextmanager
-def session(gpus: float) -> Iterator[list[str]]:
-    """A Ray session: the one that is up, the cluster of RAY_ADDRESS, or one on this machine.
-
-    `gpus` is how many GPUs of this machine it has. Who started the session ends it, and is told
-    where its dashboard is, if it has one, in a line.
-    """
-    import ray
-
-    if ray.is_initialized():
-        yield []
-        return
-    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
-    with _own_sigterm():
-        dashboard = _init(gpus)
-    try:
-        yield [f"Ray dashboard: http://{dashboard}"] if dashboard else []
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep our handler of SIGTERM: with Ray's, the process would crash and record nothing."""
-    ours, terminated = signal.getsignal(signal.SIGTERM), False
-    try:
-        yield
-    except SystemExit as error:
-        # Ray's handler, while Ray starts.
-        if error.code != signal.SIGTERM:
-            raise
-        terminated = True
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, ours)
-    if terminated:
-        signal.raise_signal(signal.SIGTERM)
-
-
-def _init(gpus: float) -> str | None:
-    """Begin the session; host and port of its dashboard."""
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if "RAY_ADDRESS" in os.environ:
-        context = ray.init(runtime_env={"env_vars": dict(_ENVIRONMENT)}, **quiet)
-        return context.dashboard_url or None
-    # One process less: nobody takes this machine away with a notice.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    with _on_loopback():
-        ray.init(address="local", include_dashboard=False, num_gpus=math.ceil(gpus), **quiet)
-    return None
-
-
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Have the session that is started here take the address 127.0.0.1 and listen there alone.
-
-    By itself Ray listens at all addresses, and replaces that one by another of this machine's. Its
-    only switch against it is the one for systems where it has no clusters.
-    """
-    from ray._private import ray_constants
-
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _make(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float) -> None:
@@ -266,24 +181,6 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
         if note["user"]:
             raise UserError(*note["lines"])
         raise TrainingDivergedError(*note["lines"])
-
-
-def in_thread(work: Callable[[], T]) -> Future[T]:
-    """Call `work` in a thread; to wait for its result is a wait that Ctrl-C ends.
-
-    In the main thread Ray Train would take SIGINT for itself and end the process with status 0, and
-    Ray Tune would end as if the work were done.
-    """
-    done: Future[T] = Future()
-
-    def call() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=call, name="knife-fit", daemon=True).start()
-    return done
 
 
 def resources(cpus: float, gpus: float) -> dict[str, float]:

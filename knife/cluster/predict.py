@@ -13,8 +13,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from knife.cluster.capacity import machine, worker_faults
-from knife.cluster.launch import resources, session
+from knife.cluster.address import cluster_address
+from knife.cluster.capacity import machine, start_faults, worker_faults
+from knife.cluster.launch import resources
+from knife.cluster.session import in_thread, session
 from knife.data.parts import Part
 from knife.errors import UserError, raise_faults
 from knife.train.answers import Answerer, Answers
@@ -30,10 +32,12 @@ _SEEN_SECONDS = 10
 
 
 def place_faults(workers: int) -> list[str]:
-    """What this machine cannot give; a cluster (RAY_ADDRESS) is asked when the work starts."""
-    if "RAY_ADDRESS" in os.environ:
-        return []
-    return worker_faults("--workers", workers, machine()["CPU"], "this machine")
+    """Why no workers could start from here: what this machine cannot give, or what is wrong with
+    RAY_ADDRESS. A cluster is asked for its CPUs when the work starts."""
+    faults = start_faults()
+    if not cluster_address():
+        faults += worker_faults("--workers", workers, machine()["CPU"], "this machine")
+    return faults
 
 
 def answer_parts(
@@ -106,7 +110,7 @@ def _run(
 
     from knife.cluster.quiet_data import quiet_data
 
-    cpus = 1 if "RAY_ADDRESS" in os.environ else max(1, int(there["CPU"]) // workers)
+    cpus = 1 if cluster_address() else max(1, int(there["CPU"]) // workers)
     gpus = _share(there.get("GPU", 0), workers)
     taken = resources(cpus, gpus)
     dataset = ray.data.from_items(
@@ -124,7 +128,8 @@ def _run(
         num_gpus=taken.get("GPU"),
     )
     names = [field.name for field in fields(Part)]
-    with quiet_data():
+
+    def take() -> None:
         for batch in dataset.iter_batches(batch_size=None):
             raise_faults(line for text in batch["faults"] for line in text.splitlines())
             columns = [batch[name].tolist() for name in names]
@@ -136,6 +141,9 @@ def _run(
                         f"{part.rows} questions from line {part.line} of {worker.file} on"
                     )
                 answered(part)
+
+    with quiet_data():
+        in_thread(take).result()
 
 
 def _share(gpus: float, workers: int) -> float:

@@ -1,6 +1,5 @@
 """What a sweep would do: trials, teachers, what the store has, time and cost. Writes nothing."""
 
-import os
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -10,7 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from knife.cluster.capacity import capacity_faults, machine
+from knife.cluster.address import cluster_address
+from knife.cluster.capacity import capacity_faults, machine, start_faults
 from knife.plan import Plan
 from knife.store import Store
 from knife.terminal import clock
@@ -97,7 +97,8 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
             f"{', '.join(plan.own_teachers)}: every trial trains a teacher of its own, since the "
             "key changes the teacher and is drawn from a range; a choice of values would share them"
         )
-    if "RAY_ADDRESS" not in os.environ:
+    notes += [f"it could not start: {fault}" for fault in start_faults()]
+    if not cluster_address():
         faults = capacity_faults(scale, here, "this machine")
         notes += [f"this machine cannot run it: {fault}" for fault in faults]
         if faults:

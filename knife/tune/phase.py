@@ -15,7 +15,8 @@ from ray.tune import Callback, Stopper
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import SearchGenerator
 
-from knife.cluster.launch import in_thread, resources
+from knife.cluster.launch import resources
+from knife.cluster.session import in_thread
 from knife.config import Scale
 from knife.train.checkpoint import write_json
 from knife.tune.schedulers import pruned, trial_key

@@ -1,7 +1,6 @@
 """A sweep from its file to its result: search, more seeds for the best, winner against finetune."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +10,9 @@ from typing import Any
 
 from filelock import Timeout
 
-from knife.cluster.capacity import capacity_faults, machine
-from knife.cluster.launch import session
+from knife.cluster.address import refuse_dead_cluster
+from knife.cluster.capacity import capacity_faults, machine, session_faults
+from knife.cluster.session import session
 from knife.config import RunConfig
 from knife.display import display, no_display
 from knife.errors import UserError, raise_faults
@@ -135,9 +135,9 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
         _report_what_has_none(done, plan)
         return _sent_again(done, plan)
     config, folder = plan.config, sweep_folder(plan)
-    if "RAY_ADDRESS" not in os.environ:
-        raise_faults(capacity_faults(config.scale, machine(), "this machine"))
+    raise_faults(session_faults(config.scale))
     refuse_what_has_no_room(plan)
+    refuse_dead_cluster()
     store = Store(config.store)
     key = sweep_key(plan)
     with disk_faults(store.root), _alone(store, folder.name):

@@ -1,0 +1,156 @@
+"""RAY_ADDRESS: which cluster it names, and whether one answers there."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from knife.errors import UserError, raise_faults
+
+VARIABLE = "RAY_ADDRESS"
+# Ray by itself tries a dead address for a quarter of an hour.
+_ANSWER_SECONDS = 8
+# A node may be starting.
+_NODE_SECONDS = 8
+_HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]@]+):(\d{1,5})")
+_ADVICE = (
+    "give HOST:PORT of the head of a cluster that is up, as `ray start --head` prints it, or unset "
+    "it to work on this machine alone"
+)
+
+
+def cluster_address() -> str | None:
+    """The cluster that RAY_ADDRESS names, HOST:PORT or `auto`.
+
+    None, which means a session on this machine alone, where it is unset, blank or `local`.
+    """
+    address = os.environ.get(VARIABLE, "").strip()
+    word = address.lower()
+    if word in ("", "local"):
+        return None
+    return word if word == "auto" else address
+
+
+def session_is_up() -> bool:
+    """Whether this process has a Ray session; to ask imports nothing."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+@contextmanager
+def one_meaning() -> Iterator[None]:
+    """Have Ray, and all processes that are started inside, read RAY_ADDRESS as we do."""
+    address, before = cluster_address(), os.environ.pop(VARIABLE, None)
+    if address:
+        os.environ[VARIABLE] = address
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
+def address_faults() -> list[str]:
+    """What is wrong with the form of RAY_ADDRESS, before anybody is asked."""
+    address = cluster_address()
+    if address in (None, "auto"):
+        return []
+    # Nobody is to read a password in a message.
+    shown = address.rpartition("@")[2]
+    scheme, separator, _ = address.partition("://")
+    if separator and scheme == "ray":
+        return [
+            f"{VARIABLE}: {shown} is an address for Ray Client, which cannot run this; on a host "
+            f"of the cluster, set {VARIABLE} to HOST:PORT of its head or to auto; from elsewhere, "
+            "use `knife submit --address http://HOST:8265`"
+        ]
+    if separator and scheme in ("http", "https"):
+        return [
+            f"{VARIABLE}: {shown} is the address of a dashboard; use `knife submit --address`, or "
+            f"on a host of the cluster, set {VARIABLE} to HOST:PORT of its head or to auto"
+        ]
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found and 0 < int(found[2]) < 65536:
+        return []
+    return [
+        f"{VARIABLE}: must be HOST:PORT of a cluster's head, such as 10.0.0.1:6379 or "
+        f"[fd00::1]:6379, or auto, but got {shown!r}; unset it to work on this machine alone"
+    ]
+
+
+def refuse_dead_cluster() -> None:
+    """Look whether a cluster answers where RAY_ADDRESS says, and has a node on this host.
+
+    Nothing is looked at where a session is up already, or none is named.
+
+    Raises:
+        UserError: within half a minute, where none does.
+    """
+    if session_is_up() or not (address := cluster_address()):
+        return
+    raise_faults(address_faults())
+    from ray._private import services
+
+    with one_meaning():
+        try:
+            found = services.canonicalize_bootstrap_address(address)
+        except ConnectionError as error:
+            raise UserError(
+                f"{VARIABLE}: auto finds no Ray cluster on this host; {_ADVICE}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{VARIABLE}: {address} is not known: {error}; {_ADVICE}") from error
+    if _answers(address, found):
+        _refuse_strange_host(address, found)
+
+
+def _answers(address: str, found: str) -> bool:
+    """Whether a cluster takes us; False where Ray has to look for a token first."""
+    import grpc
+    from ray._private.gcs_utils import create_gcs_channel
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    where = f"auto ({found})" if address == "auto" else address
+    with create_gcs_channel(found) as channel:
+        asked = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        try:
+            request = gcs_service_pb2.GetAllNodeInfoRequest()
+            asked.GetAllNodeInfo(request, timeout=_ANSWER_SECONDS, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAUTHENTICATED:
+                raise UserError(
+                    f"{VARIABLE}: no Ray cluster answers at {where} within {_ANSWER_SECONDS} s; "
+                    f"{_ADVICE}"
+                ) from error
+            # Where the address is auto, Ray looks for one by itself.
+            if address == "auto":
+                return False
+            raise UserError(token_fault(where)) from error
+    return True
+
+
+def token_fault(where: str) -> str:
+    """What to do where a cluster wants another token."""
+    return (
+        f"{VARIABLE}: the Ray cluster at {where} wants a token that it did not get: set "
+        "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (else ~/.ray/auth_token is "
+        "read) to the token of the cluster"
+    )
+
+
+def _refuse_strange_host(address: str, found: str) -> None:
+    """A driver works through a node of the cluster on its own host."""
+    import ray
+    from ray._private import services
+
+    try:
+        services.get_node_to_connect_for_driver(
+            ray._raylet.GcsClient(address=found), timeout_seconds=_NODE_SECONDS
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"{VARIABLE}: the Ray cluster at {address} has no node on this host; start one here "
+            f"with `ray start --address={found}`, or use `knife submit --address http://HOST:8265`"
+        ) from error

@@ -1,0 +1,180 @@
+"""RAY_ADDRESS in all of its forms, and addresses where no cluster answers."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from command_fixtures import Command, FinishedRun, free_port
+from ray_cluster import Cluster
+from small_run import small_config
+from small_sweep import write_sweep
+
+from knife.cluster import address as address_module
+from knife.cluster.address import (
+    address_faults,
+    cluster_address,
+    one_meaning,
+    refuse_dead_cluster,
+)
+from knife.cluster.capacity import place_faults
+from knife.errors import UserError
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", "local", "LOCAL", " local\n"])
+def test_what_names_no_cluster(
+    value: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if value is None:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    else:
+        monkeypatch.setenv("RAY_ADDRESS", value)
+    assert cluster_address() is None
+    refuse_dead_cluster()
+    # This machine is judged, then, and nobody below sees the variable.
+    config = small_config(tmp_path, scale={"launcher": "ray", "workers": 1000})
+    assert any("this machine has" in fault for fault in place_faults(config))
+    with one_meaning():
+        assert "RAY_ADDRESS" not in os.environ
+    assert os.environ.get("RAY_ADDRESS") == value
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [(" 10.0.0.1:6379 ", "10.0.0.1:6379"), ("AUTO", "auto"), ("h:1", "h:1")]
+)
+def test_what_names_a_cluster(value: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", value)
+    assert cluster_address() == found
+    assert address_faults() == []
+    with one_meaning():
+        assert os.environ["RAY_ADDRESS"] == found
+    assert os.environ["RAY_ADDRESS"] == value
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("ray://h:10001", "ray://h:10001 is an address for Ray Client, which cannot run this"),
+        ("http://h:8265", "http://h:8265 is the address of a dashboard; use `knife submit"),
+        ("https://me:5ecret@h", "h is the address of a dashboard; use `knife submit"),
+        ("10.0.0.1", "must be HOST:PORT of a cluster's head"),
+        ("10.0.0.1:", "must be HOST:PORT"),
+        ("10.0.0.1:0", "must be HOST:PORT"),
+        ("10.0.0.1:65536", "must be HOST:PORT"),
+        ("fd00::1:6379", "must be HOST:PORT"),
+        ("a b:6379", "must be HOST:PORT"),
+        ("redis://h:1", "must be HOST:PORT"),
+    ],
+)
+def test_other_forms_are_refused(
+    value: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", value)
+    (fault,) = address_faults()
+    assert fault.startswith(f"RAY_ADDRESS: {words}")
+    assert "5ecret" not in fault
+    assert place_faults(small_config(tmp_path, scale={"launcher": "ray"})) == [fault]
+    assert place_faults(small_config(tmp_path)) == []
+    with pytest.raises(UserError) as error:
+        refuse_dead_cluster()
+    assert error.value.faults == [fault]
+
+
+def test_ipv6_in_brackets_is_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "[fd00::1]:6379")
+    assert address_faults() == []
+
+
+class _Stranger(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(params=["nobody", "no-such-host", "a stranger", "no way"])
+def dead(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Addresses where no cluster answers."""
+    if request.param != "a stranger":
+        port = free_port()
+        yield {"nobody": f"127.0.0.1:{port}", "no way": "10.255.255.1:6379"}.get(
+            request.param, "no-such-host.invalid:6379"
+        )
+        return
+    with HTTPServer(("127.0.0.1", 0), _Stranger) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_dead_address_is_refused(dead: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address_module, "_ANSWER_SECONDS", 2)
+    monkeypatch.setenv("RAY_ADDRESS", dead)
+    with pytest.raises(UserError) as error:
+        refuse_dead_cluster()
+    (fault,) = error.value.faults
+    assert fault.startswith("RAY_ADDRESS: ")
+    assert dead in fault
+    assert fault.endswith("or unset it to work on this machine alone")
+
+
+def test_auto_where_no_ray_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """This machine may have sessions of other tests, which Ray is kept from finding."""
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(UserError, match=r"^RAY_ADDRESS: auto finds no Ray cluster on this host; g"):
+        refuse_dead_cluster()
+
+
+def test_commands_say_one_line_before_they_start(
+    command: Command, finished_run: FinishedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(address_module, "_ANSWER_SECONDS", 1)
+    store = tmp_path / "store"
+    run = ("run", finished_run.config, "scale.launcher=ray", f"store={store}")
+    tune = ("tune", write_sweep(tmp_path))
+    output = ("--output", tmp_path / "out.jsonl")
+    predict = ("predict", finished_run.student("knife"), finished_run.test_file, *output)
+    for words in (run, tune, (*predict, "--workers", "1")):
+        (fault,) = command(*words).faults
+        assert fault.startswith(f"RAY_ADDRESS: no Ray cluster answers at {address} within 1 s; ")
+    # Nothing was begun: MLflow knows of no run.
+    assert not (store / "mlflow.db").exists()
+
+
+def test_a_cluster_that_is_up_is_used_and_one_without_a_node_here_is_not(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own, as this one may not have a session."""
+    script = """
+import os, sys
+from knife.cluster import address
+from knife.cluster.session import session
+from knife.errors import UserError
+with session(0):
+    import ray
+    # Ray has another of this machine's addresses for 127.0.0.1.
+    print(*(at.rpartition(":")[2]
+            for at in (ray.get_runtime_context().gcs_address, os.environ["RAY_ADDRESS"])))
+# A node that runs elsewhere is none of the processes here.
+from ray._private import services
+services.find_node_ids, address._NODE_SECONDS = set, 1
+try:
+    address.refuse_dead_cluster()
+except UserError as error:
+    print(error)
+"""
+    environment = cluster.environment | {"RAY_ADDRESS": cluster.head}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    used, fault = done.stdout.splitlines()
+    connected, wanted = used.split()
+    assert connected == wanted
+    assert fault.startswith(f"RAY_ADDRESS: the Ray cluster at {cluster.head} has no node on this ")

@@ -1,0 +1,169 @@
+"""A Ray session of this machine: where it listens, what it needs, and the death of its processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray._common.utils import get_default_ray_temp_dir
+from small_run import small_config
+
+from knife.cluster.capacity import place_faults
+from knife.cluster.local import local_faults, ray_folder
+
+_LISTENING = """
+import json, os, psutil
+from knife.cluster.session import session
+with session(0):
+    import ray
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        seen = [c.laddr.ip for c in process.net_connections("inet") if c.status == "LISTEN"]
+        found.append([process.name(), seen, process.environ().get("RAY_ADDRESS")])
+print(json.dumps([found, os.environ["RAY_ADDRESS"]]))
+"""
+
+
+@pytest.mark.parametrize("value", ["", "Local"])
+def test_an_address_that_names_no_cluster_opens_nothing(value: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LISTENING],
+        env=os.environ | {"RAY_ADDRESS": value},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found, after = json.loads(done.stdout)
+    assert {"raylet", "gcs_server"} <= {name for name, _, _ in found}
+    seen = {address for _, addresses, _ in found for address in addresses}
+    assert seen <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert "127.0.0.1" in seen
+    # No process of Ray's or of a worker reads it in a sense of its own.
+    assert {inherited for _, _, inherited in found} == {None}
+    assert after == value
+
+
+_KILLED = """
+import os, sys
+from knife.cluster.session import in_thread, session
+from knife.exits import exits
+with exits(), session(0):
+    import ray
+
+    @ray.remote
+    class Worker:
+        def pid(self):
+            return os.getpid()
+
+        def work(self):
+            import time
+            while True:
+                time.sleep(60)
+
+    worker = Worker.options(max_restarts=3, max_task_retries=3).remote()
+    print(ray.get(worker.pid.remote()), flush=True)
+    processes = ray._private.worker._global_node.all_processes
+    os.kill(processes[sys.argv[1]][0].process.pid, 9)
+    in_thread(lambda: ray.get(worker.work.remote())).result()
+"""
+
+
+@pytest.mark.parametrize("kind", ["raylet", "gcs_server"])
+def test_the_death_of_a_session_is_said_in_one_line(kind: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, kind], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: Ray's process {kind} (")
+    assert line.endswith("what is finished is kept, and the same command resumes from there")
+    # Ray's own workers would go on under their locks.
+    assert not Path(f"/proc/{done.stdout.split()[0]}").exists()
+
+
+_AGAIN = """
+import os
+from knife.cluster.session import in_thread, session
+from knife.errors import SessionLostError
+for _ in range(2):
+    try:
+        with session(0):
+            import ray
+            raylet, = ray._private.worker._global_node.all_processes["raylet"]
+            os.kill(raylet.process.pid, 9)
+            # What is asked of it now fails first, in Ray's words.
+            ray.get(ray.remote(os.getpid).remote(), timeout=60)
+    except SessionLostError as error:
+        print(error)
+"""
+
+
+def test_a_process_begins_a_new_session_after_a_lost_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _AGAIN], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Ray's process raylet (") == 2
+
+
+def test_paths_too_long_for_sockets_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest path that is taken is the longest that a socket can have."""
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    session = f"/ray/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+    room = 107 - len(session)
+    longest = "/tmp/" + "é" * ((room - 5) // 2) + "x" * ((room - 5) % 2)
+    monkeypatch.setenv("TMPDIR", longest)
+    assert local_faults() == []
+    with socket.socket(socket.AF_UNIX) as own:
+        # It is there or not: a path that is too long is another error.
+        with pytest.raises(FileNotFoundError):
+            own.connect(longest + session)
+        with pytest.raises(OSError, match="too long"):
+            own.connect(longest + "x" + session)
+    monkeypatch.setenv("TMPDIR", longest + "x")
+    (fault,) = place_faults(small_config(tmp_path, scale={"launcher": "ray"}))
+    assert fault == (
+        f"TMPDIR: the path of {longest}x has {room + 1} bytes, but Ray's sockets in it leave room "
+        f"for {room}; set RAY_TMPDIR to a shorter one, such as /tmp"
+    )
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert local_faults() == []
+
+
+def test_the_folder_of_a_session_is_rays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RAY_TMPDIR": "/tmp/a", "TMPDIR": "/tmp/b"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        assert str(ray_folder()) == get_default_ray_temp_dir()
+        monkeypatch.delenv(name)
+    assert str(ray_folder()) == get_default_ray_temp_dir() == "/tmp/ray"
+    # Ray would take these for the folder that it works in.
+    monkeypatch.setenv("TMPDIR", " ")
+    assert str(ray_folder()) == "/tmp/ray"
+    monkeypatch.setenv("TMPDIR", "here")
+    assert ray_folder() == Path.cwd() / "here" / "ray"
+
+
+def test_folders_that_cannot_be_written_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMPDIR", "/dev/null/x")
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
+    folder, home = local_faults()
+    assert folder.startswith("TMPDIR: /dev/null/x/ray, which Ray keeps its sockets in, cannot be w")
+    assert home.startswith(f"HOME: {tmp_path}/file/home/.ray, where Ray keeps its token, cannot ")
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
+    assert local_faults() == []
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("HOME", str(tmp_path / "new"))
+    assert local_faults() == []
+    assert not (tmp_path / "new").exists()
