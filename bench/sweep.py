@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import yaml
 
-from knife.cluster.launch import in_thread, session
+from knife.cluster.session import in_thread, session
 from knife.plan import needed
 from knife.store import Store
 from knife.train.stage import Stage

@@ -258,9 +258,10 @@ def cp(
     """Copy a recipe, to be edited."""
     with exits():
         from knife.recipe_files import copy_recipe
+        from knife.words import command_line
 
         path = copy_recipe(name, target)
-        say(f"{path} is yours to edit; knife run {path} starts it")
+        say(f"{path} is yours to edit; {command_line('knife', 'run', path)} starts it")
 
 
 @app.command()

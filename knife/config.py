@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -196,6 +197,12 @@ class Scale(Section):
         return value
 
 
+# What a name's column holds in MLflow's databases.
+_COLUMN = 250
+# Names of folders, with a key added, and of MLflow's metrics and runs.
+NAME_LETTERS = 128
+
+
 # Every class of pydantic's has a method of that name, from ABCMeta; nothing calls it.
 warnings.filterwarnings("ignore", 'Field name "register" in "Track" shadows')
 
@@ -208,7 +215,18 @@ class Track(Section):
 
     uri: str | None = None
     experiment: str = "knife"
-    register: str | None = Field(None, pattern=r"^[^/:'\s]+$")
+    register: str | None = Field(None, pattern=r"^[^/:'\s]+$", max_length=_COLUMN)
+
+    @field_validator("experiment")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not value.strip() or value in (".", ".."):
+            raise ValueError(f"must be the name of an experiment in MLflow, but got {value!r}")
+        if len(value) > _COLUMN:
+            raise ValueError(f"must have at most {_COLUMN} letters, but got {len(value)}")
+        if bad := [c for c in value if unicodedata.category(c) in ("Cc", "Cs")]:
+            raise ValueError(f"must have no control characters, but got {bad[0]!r}")
+        return value
 
 
 class Compare(Section):
@@ -227,7 +245,7 @@ class Variant(Section):
     An ablation: `{name: shuffled, method: knife, data: {rationale: shuffled}}`.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
     method: Method
     data: dict[str, Any] = {}
     model: dict[str, Any] = {}
@@ -243,7 +261,7 @@ VARIANT_PARTS = ("data", "model", "align", "teacher", "student", "prompt")
 class RunConfig(Section):
     """One run: all stages that its methods and seeds need; `ablate` adds the ablations of knife."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
     data: Data
     model: Model
     methods: list[Method | Variant] = Field(["finetune", "knife"], min_length=1)

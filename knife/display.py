@@ -155,8 +155,10 @@ def _drawing(progress: Progress, spinner: Spinner, console: Console) -> list[Tex
     lines = [
         Text.assemble(turn, place, (progress.stage.label, "bold")),
         Text.assemble("  ", bar(console, share), units),
-        Text("  " + (", ".join(_numbers(progress)) if progress.row else "starting"), style="dim"),
     ]
+    # The last row of an evaluation has its result alone, which is said when the stage is done.
+    if numbers := ", ".join(_numbers(progress)) if progress.row else "starting":
+        lines.append(Text(f"  {numbers}", style="dim"))
     if of_run and progress.number + 1 < len(progress.stages):
         lines.append(Text(f"  whole run: {of_run}", style="dim"))
     return lines

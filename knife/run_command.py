@@ -9,6 +9,7 @@ from pathlib import Path
 from knife.config import RunConfig
 from knife.display import display, no_display
 from knife.pipeline import Result, run
+from knife.words import command_line
 
 
 def run_with_display(config: RunConfig, *, quiet: bool = False) -> Result:
@@ -35,7 +36,8 @@ def last_words(result: Result, *, quiet: bool = False) -> list[str]:
         lines.append("everything was in the store: nothing was trained again")
     lines.append(f"verdict, config and report: {result.folder}")
     student = result.plan.members[-1].student
-    lines.append(f"a student's answers: knife predict {store}/student/{student.key} FILE")
+    predict = command_line("knife", "predict", f"{store}/student/{student.key}", "FILE")
+    lines.append(f"a student's answers: {predict}")
     return [*lines, *result.links]
 
 

@@ -11,6 +11,7 @@ from knife.errors import raise_faults
 from knife.exits import Terminated, say
 from knife.submit_check import check
 from knife.track.secrets import redact
+from knife.words import command_line
 
 _STOPPED = 130
 
@@ -53,8 +54,9 @@ def submit(
 
 def _later(job: str, jobs: Jobs) -> list[str]:
     return [
-        f"follow it: ray job logs --address {jobs.address} --follow {job}",
-        f"stop it: ray job stop --address {jobs.address} {job}",
+        "follow it: "
+        + command_line("ray", "job", "logs", "--address", jobs.address, "--follow", job),
+        "stop it: " + command_line("ray", "job", "stop", "--address", jobs.address, job),
     ]
 
 

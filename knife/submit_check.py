@@ -17,6 +17,7 @@ from knife.recipe_files import find_config
 from knife.track.secrets import redact
 from knife.tune.space import Space
 from knife.tune.sweep_file import flat, read_sweep
+from knife.words import command_line
 
 _TRACKING = "MLFLOW_TRACKING_URI"
 _GIVE = "put it there, or give the path where all hosts of the cluster see it"
@@ -63,7 +64,7 @@ class Checked:
         """Where the job is recorded."""
         if uri := self.uri or self.environment.get(_TRACKING):
             return redact(uri)
-        return f"knife ui --store {self.store}, where the store can be seen"
+        return f"{command_line('knife', 'ui', '--store', self.store)}, where the store can be seen"
 
     def stays(self, folder: Path) -> list[str]:
         """What need not be sent, as a pattern of git: a store in the working directory."""

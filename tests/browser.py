@@ -39,7 +39,7 @@ def assert_all_is_seen(html: str, folder: Path, width: int) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "CONSOLE" not in done.stderr

@@ -1,10 +1,12 @@
 """Fixtures of the tests of commands: `knife` in this process, and one finished small run."""
 
 import json
+import random
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,10 +84,13 @@ class FinishedRun:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that nobody listens on, and that no connection gets by itself: of
+    those that the system hands out, another process may get it before we listen there."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def write_config(folder: Path, **changes: Any) -> Path:
@@ -108,7 +113,7 @@ def finish(config: Path) -> FinishedRun:
         [sys.executable, "-m", "knife", "run", config, "--json"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

@@ -18,7 +18,7 @@ from knife.plan import plan_run
 from knife.store import Store
 from knife.train.stage import Stage, StudentStage
 
-SECONDS = 300
+SECONDS = 900
 
 
 @dataclass

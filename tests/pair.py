@@ -66,7 +66,7 @@ def in_pair(work: Callable[[Pair, Path], None], folder: Path) -> Callable[[], No
 
     def wait() -> None:
         for worker in workers:
-            worker.join(300)
+            worker.join(900)
             worker.kill()
             worker.join()
         assert [worker.exitcode for worker in workers] == [0, 0]

@@ -58,7 +58,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         return subprocess.run(command, env=environment, capture_output=True).returncode == 0
 
     try:
-        wait_for(answers, 120, pause=0.5)
+        wait_for(answers, pause=0.5)
         yield Cluster(address, f"127.0.0.1:{port}", environment)
     finally:
         for process in [*head.children(recursive=True), head]:

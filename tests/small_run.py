@@ -25,8 +25,8 @@ def small_config(store: Path | str, **changes: Any) -> RunConfig:
     return parse(merge(SMALL, changes | {"store": str(store)}))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120, pause: float = 0.002) -> None:
-    """Poll until the condition holds."""
+def wait_for(condition: Callable[[], object], seconds: float = 300, pause: float = 0.002) -> None:
+    """Poll until the condition holds; the limit is for what never will, on a busy machine too."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

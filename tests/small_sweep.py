@@ -84,7 +84,7 @@ def trainings(folder: Path) -> Counter[str]:
     return Counter(path.read_text().split() if path.is_file() else [])
 
 
-def tune(path: Path, *words: str, seconds: float = 300) -> Ended:
+def tune(path: Path, *words: str, seconds: float = 900) -> Ended:
     """Run a sweep as a user does."""
     done = subprocess.run(
         [sys.executable, "-m", "knife", "tune", str(path), *words],

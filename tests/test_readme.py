@@ -112,7 +112,7 @@ def serve_for_a_moment(words: list[str], folder: Path) -> None:
         assert ui.stderr
         assert f"http://127.0.0.1:{port}" in ui.stderr.readline()
         ui.send_signal(signal.SIGINT)
-        assert ui.wait(timeout=30) == 130
+        assert ui.wait(timeout=300) == 130
 
 
 def test_tables_of_commands_and_methods_are_whole(command: Command) -> None:

@@ -18,8 +18,8 @@ from ray.job_submission import JobSubmissionClient
 from knife.cluster.working_dir import WorkingDir
 from knife.errors import UserError
 
-_CONNECT_SECONDS, _ANSWER_SECONDS, _UPLOAD_SECONDS = 5, 10, 300
-_START_SECONDS = 20
+_CONNECT_SECONDS, _ANSWER_SECONDS, _UPLOAD_SECONDS = 5, 20, 300
+_START_SECONDS = 60
 # A silent log is no sign that the cluster is still there.
 _LOOK_SECONDS = 20.0
 # A dashboard that starts anew, or a network that fails for a moment, is no end of a job.

@@ -224,7 +224,7 @@ class _Watch:
                 return
             kind, process = dead[0]
             self._lost = SessionLostError(_words(kind, process.pid, process.returncode))
-            for below in self._below:
+            for below in {*self._below, *self._processes()}:
                 with suppress(psutil.Error):
                     below.kill()
             for done in self._waiting:

@@ -10,6 +10,7 @@ from knife.report import run_results, run_training
 from knife.report.page import page
 from knife.report.run_data import RunData
 from knife.store import Store
+from knife.words import command_line
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def write_or_warn(folder: Path, store: Store, made: Callable[[], str]) -> list[P
     A page of an earlier time, which no longer fits the results, does not outlast a failure.
     """
     path = folder / NAME
-    again = f"knife report {folder.name} --store {store.address}"
+    again = command_line("knife", "report", folder.name, "--store", store.address)
     with or_warn("the report", f"; to make it again: {again}"):
         return [write_page(path, made())]
     path.unlink(missing_ok=True)

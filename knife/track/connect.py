@@ -1,6 +1,7 @@
 """Opening MLflow: one try of some seconds, and a plain message where it fails."""
 
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -29,6 +30,7 @@ import knife
 from knife.errors import UserError
 from knife.track.address import Address, sqlite_path
 from knife.track.secrets import redact
+from knife.words import command_line
 
 SECONDS = 10
 # The first of MLflow's versions that has logged models.
@@ -116,8 +118,8 @@ def unusable(address: Address, error: Exception) -> UserError:
     if "database schema" in str(error):
         return UserError(
             f"{where}: the tables of {shown} are those of another version of MLflow than "
-            f"{mlflow.__version__}; where they are older, keep a copy of them, and: mlflow db "
-            f"upgrade {shown}; where they are newer, update mlflow"
+            f"{mlflow.__version__}; where they are older, keep a copy of them, and: "
+            f"{command_line('mlflow', 'db', 'upgrade', shown)}; where they are newer, update mlflow"
         )
     return UserError(
         f"{where}: MLflow at {shown} cannot be used: {reason(error)}; {_advice(address.uri)}"
@@ -223,7 +225,7 @@ def _experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str 
     found = client.get_experiment_by_name(name)
     if found is None:
         # One folder an experiment, and never MLflow's default, ./mlruns wherever one stands.
-        place = (artifacts / quote(name, safe=" ")).as_uri() if artifacts else None
+        place = (artifacts / _folder(name)).as_uri() if artifacts else None
         try:
             return str(client.create_experiment(name, artifact_location=place, tags=_ABOUT))
         except MlflowException:
@@ -232,6 +234,13 @@ def _experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str 
             if found is None:
                 raise
     return str(found.experiment_id) if found.lifecycle_stage == "active" else None
+
+
+def _folder(name: str) -> str:
+    """A folder's name for an experiment: file systems take 255 bytes."""
+    quoted = quote(name, safe=" ")
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return quoted if len(quoted) <= 200 else f"{quoted[:180]}-{digest}"
 
 
 def _artifacts(uri: str, store: Path) -> Path | None:

@@ -20,6 +20,7 @@ from knife.track.resend import resend
 from knife.track.run import TrackedRun
 from knife.track.secrets import redact_values
 from knife.track.sender import Sender
+from knife.words import command_line
 
 log = logging.getLogger("knife.track")
 
@@ -133,9 +134,9 @@ class Tracker:
         """Where to look at a run: its page, or the command that opens the UI."""
         address, store = self._sender.address, self._sender.store
         if address.where == "store":
-            return f"knife ui --store {store}"
+            return command_line("knife", "ui", "--store", store)
         if not address.uri.startswith(("http://", "https://")):
-            return f"mlflow ui --backend-store-uri {address.shown}"
+            return command_line("mlflow", "ui", "--backend-store-uri", address.shown)
         # A name in the address would stand there without its password.
         parts = urlsplit(address.shown)
         page = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
@@ -156,7 +157,7 @@ class Tracker:
         if any(run.unsent() for run in self._sender.runs):
             store = self._sender.store
             lines.append(
-                f"it is kept in {store / 'outbox'}: knife sync --store {store} sends it later"
+                f"it is kept in {store / 'outbox'}: {_sync(store)} sends it later"
                 if self._sender.whole
                 else f"{store / 'outbox'} could not be written whole: start the same run again"
             )
@@ -189,12 +190,12 @@ class Tracker:
         store = self._sender.store
         log.warning(
             "MLflow at %s %s: %s. The work goes on; metrics and all else are kept in %s and sent "
-            "when it answers, at the next start of the same, or by: knife sync --store %s",
+            "when it answers, at the next start of the same, or by: %s",
             self.uri,
             what,
             why,
             store / "outbox",
-            store,
+            _sync(store),
         )
 
     def _loop(self) -> None:
@@ -215,3 +216,7 @@ class Tracker:
                 self._sender.told.set()
             # What is told in the meantime goes in one batch.
             self._stop.wait(pause)
+
+
+def _sync(store: Path) -> str:
+    return command_line("knife", "sync", "--store", store)

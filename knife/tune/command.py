@@ -15,6 +15,7 @@ from knife.tune.sweep import SweepResult, run_sweep
 from knife.tune.sweep_file import read_sweep
 from knife.tune.sweep_plan import SweepPlan, plan_sweep
 from knife.tune.table import render
+from knife.words import command_line
 
 
 def sweep_with_display(plan: SweepPlan, *, resume: bool, quiet: bool = False) -> SweepResult:
@@ -61,5 +62,5 @@ def last_words(plan: SweepPlan, result: SweepResult, *, quiet: bool = False) -> 
     lines.append(f"trials, study and plots: {folder}")
     if (folder / REPORT).is_file():
         lines.append(f"report: {folder / REPORT}")
-    lines.append(f"the best as a recipe: knife run {folder / RECIPE}")
+    lines.append(f"the best as a recipe: {command_line('knife', 'run', folder / RECIPE)}")
     return [*lines, *result.links]

@@ -17,7 +17,7 @@ from knife.tune.report_data import SweepData
 from knife.tune.space import describe
 from knife.tune.table import in_order, score_cell
 from knife.tune.trials import TrialRow
-from knife.words import counted
+from knife.words import command_line, counted
 
 # More rows of trials are folded.
 _SHOWN = 25
@@ -55,7 +55,10 @@ def final(sweep: SweepData) -> Section:
     run = sweep.result["final"]
     known = [
         ("the winner as a recipe", "best.yaml, in the sweep's folder"),
-        ("a report of its own", f"knife report {run['name']}-{run['key']} --store {run['store']}"),
+        (
+            "a report of its own",
+            command_line("knife", "report", f"{run['name']}-{run['key']}", "--store", run["store"]),
+        ),
     ]
     known += [
         (f"student of {student['method']}, seed {student['seed']}", student["folder"])

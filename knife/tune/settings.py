@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from knife.config import Section
+from knife.config import NAME_LETTERS, Section
 
 METRICS = {"dev_accuracy": "max", "dev_loss": "min"}
 Bounds = tuple[float, float]
@@ -122,7 +122,7 @@ class Sweep(Section):
         concurrent: trials at a time at most; null is as many as fit.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
     base: str
     set: dict[str, Any] = Field({})
     space: dict[str, Domain] = Field(min_length=1)

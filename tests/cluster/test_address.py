@@ -147,9 +147,7 @@ def test_commands_say_one_line_before_they_start(
     assert not (store / "mlflow.db").exists()
 
 
-def test_a_cluster_that_is_up_is_used_and_one_without_a_node_here_is_not(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_that_is_up_is_used_and_one_without_a_node_here_is_not(cluster: Cluster) -> None:
     """In a process of its own, as this one may not have a session."""
     script = """
 import os, sys

@@ -13,7 +13,8 @@ from small_run import small_config
 
 from knife.cluster import launch as launch_module
 from knife.cluster.capacity import batch_faults, capacity_faults, place_faults
-from knife.cluster.launch import _first_failure, _make, _sweep, _Work, _worker, in_thread, launch
+from knife.cluster.launch import _first_failure, _make, _sweep, _Work, _worker, launch
+from knife.cluster.session import in_thread
 from knife.config import Scale
 from knife.errors import UserError
 from knife.pipeline import publish_data
@@ -138,8 +139,12 @@ def test_errors_and_ctrl_c_come_through_the_thread() -> None:
     end = threading.Event()
     main = threading.main_thread().ident
     assert main
-    interrupt = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
-    interrupt.start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def wait() -> None:
+        """Whenever the signal comes, it comes in here."""
+        threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
         in_thread(end.wait).result()
+
+    with pytest.raises(KeyboardInterrupt):
+        wait()
     end.set()

@@ -1,4 +1,4 @@
-"""A Ray session of this machine: where it listens, what it needs, and the death of its processes."""
+"""A Ray session of this machine: where it listens, what it needs, and what its death does."""
 
 import json
 import os
@@ -47,8 +47,8 @@ def test_an_address_that_names_no_cluster_opens_nothing(value: str) -> None:
 
 
 _KILLED = """
-import os, sys
-from knife.cluster.session import in_thread, session
+import os, sys, time
+from knife.cluster.session import _Watch, in_thread, session
 from knife.exits import exits
 with exits(), session(0):
     import ray
@@ -59,12 +59,14 @@ with exits(), session(0):
             return os.getpid()
 
         def work(self):
-            import time
             while True:
                 time.sleep(60)
 
     worker = Worker.options(max_restarts=3, max_task_retries=3).remote()
-    print(ray.get(worker.pid.remote()), flush=True)
+    pid = ray.get(worker.pid.remote())
+    print(pid)
+    while pid not in {process.pid for process in _Watch.now._below}:
+        time.sleep(0.1)
     processes = ray._private.worker._global_node.all_processes
     os.kill(processes[sys.argv[1]][0].process.pid, 9)
     in_thread(lambda: ray.get(worker.work.remote())).result()
@@ -95,7 +97,7 @@ for _ in range(2):
             raylet, = ray._private.worker._global_node.all_processes["raylet"]
             os.kill(raylet.process.pid, 9)
             # What is asked of it now fails first, in Ray's words.
-            ray.get(ray.remote(os.getpid).remote(), timeout=60)
+            ray.get(ray.remote(lambda: 1).remote(), timeout=60)
     except SessionLostError as error:
         print(error)
 """
@@ -158,7 +160,7 @@ def test_folders_that_cannot_be_written_are_refused(
     monkeypatch.setenv("TMPDIR", "/dev/null/x")
     monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
     folder, home = local_faults()
-    assert folder.startswith("TMPDIR: /dev/null/x/ray, which Ray keeps its sockets in, cannot be w")
+    assert folder.startswith("TMPDIR: /dev/null/x/ray, which Ray keeps its sessions in, cannot be ")
     assert home.startswith(f"HOME: {tmp_path}/file/home/.ray, where Ray keeps its token, cannot ")
     monkeypatch.setenv("TMPDIR", "/tmp")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)

@@ -224,3 +224,25 @@ def test_unknown_command_and_missing_argument(command: Command) -> None:
         ended = command(*words)
         assert ended.status == 2
         assert "Usage: knife" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (f"track.experiment={'x' * 600}", "track.experiment: must have at most 250 letters, but"),
+        ("track.experiment=''", "track.experiment: must be the name of an experiment in MLflow"),
+        ("track.experiment='  '", "track.experiment: must be the name of an experiment in MLflow"),
+        ("track.experiment=..", "track.experiment: must be the name of an experiment in MLflow"),
+        (
+            'track.experiment="a\\nb"',
+            r"track.experiment: must have no control characters, but got '\n'",
+        ),
+        (f"track.register={'x' * 600}", "track.register: string should have at most 250 char"),
+        (f"name={'x' * 600}", "name: string should have at most 128 characters"),
+    ],
+)
+def test_names_that_mlflow_or_a_disk_would_refuse(
+    refused: Command, change: str, words: str
+) -> None:
+    (fault,) = refused(change).faults
+    assert fault.startswith(words)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from command_fixtures import FinishedRun
+from rich.console import Console
+from rich.spinner import Spinner
 
 from knife.config import read
-from knife.display import display
+from knife.display import _drawing, display
 from knife.plan import Plan, plan_run
 from knife.progress import Progress
 from knife.steps import total_steps
@@ -68,6 +70,18 @@ def test_a_result_that_cannot_be_read_stops_nothing(plan: Plan, finished_run: Fi
     progress = Progress(plan.stages, plan)
     assert progress.look({}) == [teacher]
     assert progress.result(teacher) == "its result cannot be read now"
+
+
+def test_no_drawing_has_an_empty_line(plan: Plan) -> None:
+    """An evaluation's last row has neither loss nor rate, and may be there for a moment."""
+    progress = Progress(plan.stages, plan)
+    assert progress.stage
+    place = (progress.stage.kind, progress.stage.key)
+    for metrics in ({}, {"loss": 0.5}, {"test_accuracy": 0.5}):
+        progress.look({place: row(1, 10.0, **metrics)})
+        lines = [line.plain for line in _drawing(progress, Spinner("dots"), Console(width=40))]
+        assert all(line.strip() for line in lines)
+        assert ("  loss 0.500" in lines) == ("loss" in metrics)
 
 
 def test_units_and_time_left_of_a_training(plan: Plan) -> None:

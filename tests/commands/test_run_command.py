@@ -127,7 +127,7 @@ def test_interrupted_and_terminated_runs_say_how_to_go_on(tmp_path: Path) -> Non
             if "knife seed 0: " in line:
                 break
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == status, err
         assert out == ""
         assert err.splitlines()[-1] == "nothing is lost: the same command goes on from here"

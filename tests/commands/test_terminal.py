@@ -84,10 +84,17 @@ def test_a_run_in_a_narrow_terminal_that_is_resized(terminal: Terminal, tmp_path
     wait_for(lambda: terminal.shows("1/6 teacher: dev "))
     narrow = len(terminal.lines())
     terminal.resize(100, 10)
-    assert process.stdout
-    result = json.loads(process.stdout.read())
-    assert process.wait(60) == 0
+
+    def ended() -> bool:
+        # A terminal that nobody reads takes some seconds of drawings, and then holds the run up.
+        terminal.read()
+        return process.poll() is not None
+
+    wait_for(ended)
     terminal.read()
+    assert process.stdout
+    assert process.returncode == 0, terminal.text
+    result = json.loads(process.stdout.read())
     # Cursor and colours are as they were.
     assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
     lines = terminal.lines()

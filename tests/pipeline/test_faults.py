@@ -104,7 +104,7 @@ def test_the_driver_killed_in_each_stage_changes_nothing(
         # Ray's workers notice within two seconds that their driver has gone. Until then they work
         # on, under their lock, and may even end the stage; who comes next waits for that lock.
         wait_for(partial(gone, workers), SECONDS)
-        with Store(job.store).lock(kind, stages[kind].key).acquire(timeout=10):
+        with Store(job.store).lock(kind, stages[kind].key).acquire(timeout=60):
             pass
     job.start(launcher="process")
     result = job.result()

@@ -38,7 +38,7 @@ def test_close_reads_what_came_last_and_stops(tmp_path: Path) -> None:
     write(tmp_path / "work" / "teacher-a", 3)
     start = time.monotonic()
     follower.close()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 50, "it has not waited for its interval"
     assert follower.newest() == {("teacher", "a"): row(3)}
 
 

@@ -84,7 +84,7 @@ def test_one_process_holds_it_and_lets_go_when_it_is_killed(tmp_path: Path) -> N
         "import sys, time\nfrom pathlib import Path\n"
         "from knife.track.outbox import Head, Outbox\n"
         f"outbox = Outbox.open(Path(sys.argv[1]), {HEAD!r})\n"
-        "outbox.tell(('k1',), 'tags', {'tags': {}})\nprint('held', flush=True)\ntime.sleep(60)"
+        "outbox.tell(('k1',), 'tags', {'tags': {}})\nprint('held', flush=True)\ntime.sleep(600)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True

@@ -35,7 +35,7 @@ def test_a_sweep_runs_as_a_ray_job(cluster: Cluster, tmp_path: Path) -> None:
     ]
     command += ["python", "-m", "knife", "tune", "tune/smoke.yaml", *SMALL, f"store={store}"]
     done = subprocess.run(
-        command, env=cluster.environment, capture_output=True, text=True, timeout=300
+        command, env=cluster.environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[2/2] trial" in done.stdout

@@ -1,0 +1,183 @@
+"""kill -9 of Ray's own processes under each command: one line, and the same command resumes."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from command_fixtures import FinishedRun
+from job import Job, gone
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+from small_run import wait_for
+from small_sweep import RATE, write_sweep
+
+from knife.config import World
+from knife.data.creatures import creatures
+from knife.data.jsonl import write_examples
+from knife.predict_file import parts_folder
+
+pytestmark = pytest.mark.faults
+
+SECONDS = 400
+CHANGES: dict[str, Any] = {
+    "methods": ["knife"],
+    "data": {"world": {"train": 300, "dev": 40, "test": 40}},
+    "teacher": {"epochs": 40},
+    "scale": {"checkpoint_steps": 5},
+}
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    job = Job(tmp_path, CHANGES)
+    yield job
+    job.kill()
+
+
+def kill(driver: psutil.Process, name: str) -> list[psutil.Process]:
+    """End one of Ray's own processes below a driver; all that were below it."""
+    below = driver.children(recursive=True)
+    (found,) = (process for process in below if process.name() == name)
+    found.kill()
+    return below
+
+
+def check(driver: psutil.Popen, below: list[psutil.Process], name: str, err: str) -> None:
+    """The driver has said it in one line, which is its last one, and left nobody behind."""
+    assert driver.returncode == 1, err
+    *before, last = err.splitlines()
+    assert last.startswith(f"error: Ray's process {name} (")
+    assert last.endswith("what is finished is kept, and the same command resumes from there")
+    words = ("Raylet is terminated", "state-dump", "Traceback", "core_worker", "marked dead")
+    assert [line for line in before if any(word in line for word in words)] == []
+    wait_for(lambda: gone(below), SECONDS)
+
+
+def statuses(uri: str) -> list[str]:
+    """Of all runs, nested ones too."""
+    client = MlflowClient(uri)
+    names = [found.experiment_id for found in client.search_experiments()]
+    runs = client.search_runs(names, run_view_type=ViewType.ACTIVE_ONLY)
+    return sorted(run.info.status for run in runs)
+
+
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_run_whose_ray_dies_says_so_and_resumes(job: Job, name: str) -> None:
+    driver = job.start(launcher="ray")
+    teacher = job.stages()["teacher"]
+    job.wait_for(lambda: job.under_way(teacher))
+    below = kill(driver, name)
+    driver.wait(SECONDS)
+    check(driver, below, name, job.output(".err"))
+    assert not job.published(teacher)
+    steps = job.checkpoint_steps(teacher)
+    assert steps
+    # The nested ones have not come to anything yet.
+    uri = f"sqlite:///{job.store / 'mlflow.db'}"
+    assert "FAILED" in statuses(uri)
+    job.start(launcher="ray")
+    result = job.result()
+    assert {stage["kind"] for stage in result["made"]} >= {"teacher", "student"}
+    # The journal goes on from where the first driver was.
+    assert job.rows(teacher)[0]["step"] <= steps[-1]
+    assert set(statuses(uri)) == {"FINISHED"}
+
+
+@dataclass
+class Command:
+    """A command that is started again and again; what it says goes to a file."""
+
+    words: list[str]
+    folder: Path
+    process: psutil.Popen | None = None
+    environment: dict[str, str] = field(
+        default_factory=lambda: {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    )
+
+    def start(self) -> psutil.Popen:
+        with (self.folder / "out").open("w") as out, (self.folder / "err").open("w") as err:
+            command = [sys.executable, "-m", "knife", *self.words]
+            self.process = psutil.Popen(command, stdout=out, stderr=err, env=self.environment)
+        return self.process
+
+    @property
+    def err(self) -> str:
+        return (self.folder / "err").read_text()
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        def reached() -> bool:
+            assert self.process
+            assert self.process.poll() is None, self.err
+            return bool(condition())
+
+        wait_for(reached, SECONDS, pause=0.01)
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts a command, whose processes are ended with the test."""
+    found: list[Command] = []
+
+    def start(*words: object) -> Command:
+        found.append(Command(list(map(str, words)), tmp_path))
+        found[-1].start()
+        return found[-1]
+
+    yield start
+    for command in found:
+        if command.process and command.process.poll() is None:
+            for process in [*command.process.children(recursive=True), command.process]:
+                process.kill()
+
+
+def test_a_sweep_whose_ray_dies_says_so_and_resumes(
+    started: Callable[..., Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    path = write_sweep(
+        tmp_path,
+        space={RATE: {"loguniform": [1e-4, 1e-2]}},
+        budget={"trials": 3},
+        final=None,
+        set={"student.epochs": 12, "data.world.train": 100},
+    )
+    command = started("tune", path, "--json")
+    store = tmp_path / "store"
+    command.wait_for(lambda: any(store.glob("student/*")))
+    assert command.process
+    below = kill(command.process, "raylet")
+    command.process.wait(SECONDS)
+    check(command.process, below, "raylet", command.err)
+    uri = f"sqlite:///{store / 'mlflow.db'}"
+    assert "FAILED" in statuses(uri)
+    assert command.start().wait(SECONDS) == 0, command.err
+    result = json.loads((tmp_path / "out").read_text())
+    assert result["states"] == {"finished": 3}
+    assert set(statuses(uri)) == {"FINISHED"}
+
+
+def test_predictions_whose_ray_dies_say_so_and_resume(
+    started: Callable[..., Command], finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    questions, output = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
+    world = World(creatures=64, train=20_000, dev=10, test=10)
+    write_examples(questions, creatures(world).train)
+    words = ("predict", finished_run.student("knife"), questions)
+    command = started(*words, "--output", output, "--workers", "2")
+    command.wait_for(lambda: any(parts_folder(output).glob("*/part-*")))
+    assert command.process
+    below = kill(command.process, "raylet")
+    command.process.wait(SECONDS)
+    check(command.process, below, "raylet", command.err)
+    assert not output.exists()
+    assert command.start().wait(SECONDS) == 0, command.err
+    assert "are answered already; going on …" in command.err
+    assert len(output.read_text().splitlines()) == 20_000
