@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,16 @@ def test_work_that_fails_ends_with_1_and_a_place_for_more(
     place = lines[-1].removeprefix("the whole traceback is in ")
     assert "TrainingDivergedError" in Path(place).read_text()
     assert "Traceback" not in ended.err
+
+
+def test_commands_in_the_last_words_are_for_a_shell(
+    command: Command, finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    store = shutil.copytree(finished_run.store, tmp_path / "my store")
+    ended = command("run", finished_run.config, f"store={store}")
+    assert ended.status == 0, ended.err
+    assert f"a student's answers: knife predict '{store}/student/" in ended.err
+    assert f"MLflow: knife ui --store '{store}'\n" in ended.err
 
 
 def test_interrupted_and_terminated_runs_say_how_to_go_on(tmp_path: Path) -> None:

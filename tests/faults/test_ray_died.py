@@ -28,7 +28,7 @@ SECONDS = 400
 CHANGES: dict[str, Any] = {
     "methods": ["knife"],
     "data": {"world": {"train": 300, "dev": 40, "test": 40}},
-    "teacher": {"epochs": 40},
+    "teacher": {"epochs": 10},
     "scale": {"checkpoint_steps": 5},
 }
 
