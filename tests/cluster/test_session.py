@@ -96,8 +96,7 @@ for _ in range(2):
             import ray
             raylet, = ray._private.worker._global_node.all_processes["raylet"]
             os.kill(raylet.process.pid, 9)
-            # What is asked of it now fails first, in Ray's words.
-            ray.get(ray.remote(lambda: 1).remote(), timeout=60)
+            in_thread(lambda: ray.get(ray.remote(lambda: 1).remote())).result()
     except SessionLostError as error:
         print(error)
 """
