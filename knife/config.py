@@ -41,9 +41,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A part of a config: unknown keys are refused, values cannot change."""
+    """A part of a config: unknown keys, NaN and infinite numbers are refused, values cannot
+    change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class World(Section):
@@ -137,11 +138,12 @@ class Training(Section):
     """
 
     epochs: int = Field(10, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
+    # Within what single precision can hold, product included.
+    learning_rate: float = Field(3e-4, gt=0, le=1e30)
     batch_size: int = Field(32, ge=1)
     accumulate: int = Field(1, ge=1)
     warmup: Share = 0.05
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, le=1e6)
     clip: float = Field(1.0, gt=0)
     evaluate_epochs: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)

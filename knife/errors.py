@@ -1,4 +1,4 @@
-"""What a user sees: a mistake in the input, and a training that came to nothing."""
+"""What a user sees: a mistake in the input, and numbers that are not finite."""
 
 import difflib
 from collections.abc import Iterable
@@ -20,8 +20,12 @@ class UserError(Exception):
         return type(self), tuple(self.faults)
 
 
-class TrainingDivergedError(RuntimeError):
-    """The loss became NaN or infinite; the same steps would come to the same again."""
+class NotFiniteError(RuntimeError):
+    """A model's outputs are NaN or infinite; the same work would come to the same again."""
+
+
+class TrainingDivergedError(NotFiniteError):
+    """Loss, gradient, weights or outputs became NaN or infinite in a training."""
 
 
 class SessionLostError(Exception):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from knife.errors import SessionLostError, UserError
+from knife.errors import NotFiniteError, SessionLostError, UserError
 
 
 class Terminated(KeyboardInterrupt):
@@ -40,6 +40,9 @@ def exits(interrupted: str = "") -> Iterator[None]:
     except BrokenPipeError:
         # Whoever read our output has gone (`knife ls | head -1`); typer ends quietly.
         raise
+    except NotFiniteError as error:
+        say(f"error: {error}")
+        sys.exit(1)
     except Exception as error:
         message = str(error).strip() or "no message"
         say(f"error: the work failed: {type(error).__name__}: {message}")

@@ -41,6 +41,7 @@ class Student:
         self.nan_at = -1
         self.at_step: dict[int, Callable[[], None]] = {}
         self.last_rows: list[int] = []
+        self.align = Align()
         self.backbone: Any = None
 
         def states(rows: Rows, _batch: Batch) -> TeacherBatch:
@@ -58,6 +59,7 @@ class Student:
             train=tokens,
             ids=[example.id for example in EXAMPLES],
             dev=tokens[:12],
+            dev_ids=[example.id for example in EXAMPLES[:12]],
             pad_id=pad,
             rationale=False,
             teacher=states,
@@ -76,7 +78,7 @@ class Student:
         work.mkdir(exist_ok=True)
         self.backbone = load_backbone(self.folder)
         depth, width = self.backbone.depth, self.backbone.width
-        alignment = Alignment(Align(), ((depth, depth),), width, width, {str(depth): 1.0})
+        alignment = Alignment(self.align, ((depth, depth),), width, width, {str(depth): 1.0})
         self.steps, self.fail_at = 0, fail_at
         train(Objective(self.backbone, alignment), self.job, work, context)
         return rows(work)

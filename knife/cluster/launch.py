@@ -15,7 +15,7 @@ from knife.cluster.address import cluster_address
 from knife.cluster.capacity import capacity_faults, session_faults
 from knife.cluster.session import in_thread, session
 from knife.config import Scale
-from knife.errors import TrainingDivergedError, UserError, raise_faults
+from knife.errors import NotFiniteError, TrainingDivergedError, UserError, raise_faults
 from knife.exits import Terminated
 from knife.store import Store
 from knife.train.stage import Stage
@@ -26,6 +26,11 @@ from knife.train.stage import Stage
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 # An elastic group looks so often for hosts that have come; growing costs a new start.
 _RESIZE_SECONDS = 30.0
+
+# What comes again every time, by its name.
+_NOTED: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (UserError, NotFiniteError, TrainingDivergedError)
+}
 
 # A lost worker or host is worth a new start; an error of our own comes again every time. So many
 # in a row without anything that is done, be it a checkpoint, end the run.
@@ -90,7 +95,7 @@ def _make(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float) -> N
             with store.lock("work", name):
                 _fit(stages, store, scale, cpus, name)
             return
-        except TrainingDivergedError:
+        except NotFiniteError:
             raise
         except RuntimeError:
             if _done(store, stages) <= before:
@@ -178,9 +183,7 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
             mark.unlink(missing_ok=True)
     if note := store.noted(_faults(name)):
         store.forget(_faults(name))
-        if note["user"]:
-            raise UserError(*note["lines"])
-        raise TrainingDivergedError(*note["lines"])
+        raise _NOTED[note["error"]](*note["lines"])
 
 
 def resources(cpus: float, gpus: float) -> dict[str, float]:
@@ -222,12 +225,11 @@ def _worker(config: dict[str, Any]) -> list[str]:
         if not was_told_to_end(work.name):
             # The host of a worker goes away: Ray goes on with others.
             raise RuntimeError("a worker was told to end (SIGTERM)") from error
-    except (UserError, TrainingDivergedError) as error:
-        user = isinstance(error, UserError)
+    except tuple(_NOTED.values()) as error:
         lines = error.faults if isinstance(error, UserError) else [str(error)]
         # On a full disk there is no note, and the new workers find the same fault.
         with suppress(OSError):
-            store.note(_faults(work.name), {"user": user, "lines": lines})
+            store.note(_faults(work.name), {"error": type(error).__name__, "lines": lines})
         raise
     return []
 

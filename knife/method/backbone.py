@@ -62,9 +62,10 @@ class Backbone(Protocol):
 
     def write(
         self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
-    ) -> list[list[int]]:
+    ) -> list[list[int] | None]:
         """Text for each example, greedily, as tokens: up to the closing token of its last part,
-        or to `most` tokens. An encoder-only backbone has no such method: see `can_write`."""
+        or to `most` tokens; None where the model's outputs were not finite. An encoder-only
+        backbone has no such method: see `can_write`."""
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write a gathered state dict so that `AutoModel…` and `load_backbone` read it back."""

@@ -29,7 +29,7 @@ from knife.data.tokens import answer_start
 from knife.families import TABLE
 from knife.method.backbone import Output, choice_scores, load_tokenizer, task_input_states
 from knife.method.weights import load_whole
-from knife.method.writing import up_to
+from knife.method.writing import finite, up_to
 
 
 class DecoderOnly(nn.Module):
@@ -78,8 +78,9 @@ class DecoderOnly(nn.Module):
     @torch.no_grad()
     def write(
         self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
-    ) -> list[list[int]]:
-        """Text for each example, up to the closing token of its last part.
+    ) -> list[list[int] | None]:
+        """Text for each example, up to the closing token of its last part; None where the model's
+        outputs were not finite.
 
         By hand: transformers' generation has neither negative positions nor a mask that hides the
         rationale from what is written.
@@ -91,6 +92,7 @@ class DecoderOnly(nn.Module):
         cache, place_B1, seen_BN = DynamicCache(), places_BN[:, -1:], seen_BNN[:, -1]
         written: list[Tensor] = []
         closed_B = torch.zeros_like(batch.row_B)
+        bad_B = torch.zeros_like(closed_B, dtype=torch.bool)
         # Workers that hold parts of the weights have to make as many passes as all others.
         while len(written) < most and (together or bool((closed_B < closings).any())):
             states_BNH = self.model.base_model(
@@ -100,13 +102,18 @@ class DecoderOnly(nn.Module):
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state
-            ids_BN = self.model.get_output_embeddings()(states_BNH[:, -1:]).argmax(-1)
+            logits_BNV = self.model.get_output_embeddings()(states_BNH[:, -1:])
+            bad_B |= (closed_B < closings) & ~finite(logits_BNV[:, 0])
+            ids_BN = logits_BNV.argmax(-1)
             written.append(ids_BN)
             closed_B += ids_BN[:, 0] == self.closing
             place_B1 = place_B1 + 1
             seen_BN = nn.functional.pad(seen_BN, (0, 1), value=True)
             places_BN, seen_BNN = place_B1, seen_BN[:, None]
-        return [up_to(row, self.closing, closings) for row in torch.cat(written, 1).tolist()]
+        return [
+            None if unread else up_to(row, self.closing, closings)
+            for row, unread in zip(torch.cat(written, 1).tolist(), bad_B.tolist(), strict=True)
+        ]
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write the model as transformers does, from a gathered state dict of this module."""

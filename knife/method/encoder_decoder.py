@@ -63,8 +63,9 @@ class EncoderDecoder(nn.Module):
 
     def write(
         self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
-    ) -> list[list[int]]:
-        """Text for each example, up to the closing token of its last part."""
+    ) -> list[list[int] | None]:
+        """Text for each example, up to the closing token of its last part; None where the model's
+        outputs were not finite."""
         with torch.no_grad():
             encoded = self.model.get_encoder()(input_ids=batch.ids_BL, attention_mask=batch.mask_BL)
         inputs = {

@@ -32,6 +32,8 @@ from knife.method.objective import TeacherBatch
 SHARD_BYTES = 256 * 2**20
 _DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _SUMMARY = "states.json"
+# What a difference of two sums in double precision may be off by, and more.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,11 @@ class Moments:
         self.sums_L3 += other.sums_L3
 
     def variance(self) -> dict[str, float]:
-        """Variance of all elements by layer."""
+        """Variance of all elements by layer; 0 where rounding alone makes one."""
         values = {}
         for layer, (count, total, squares) in zip(self.layers, self.sums_L3.tolist(), strict=True):
-            values[str(layer)] = squares / count - (total / count) ** 2
+            variance = squares / count - (total / count) ** 2
+            values[str(layer)] = variance if variance > _ROUNDING * squares / count else 0.0
         return values
 
 
@@ -110,6 +113,15 @@ def example_states(output: Output, layers: Sequence[int], batch: Batch) -> list[
             }
         )
     return parts
+
+
+def not_finite(parts: Sequence[dict[str, Tensor]], precision: Literal["fp32", "bf16"]) -> list[int]:
+    """The places of those examples of which a state, as it is to be kept, is NaN or infinite."""
+    return [
+        place
+        for place, part in enumerate(parts)
+        if not all(bool(states.to(_DTYPE[precision]).isfinite().all()) for states in part.values())
+    ]
 
 
 def write_shard(

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria
+from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 
 class _Closed(StoppingCriteria):  # type: ignore[misc]
@@ -17,6 +17,24 @@ class _Closed(StoppingCriteria):  # type: ignore[misc]
         return (input_ids[:, self.start :] == self.closing).sum(1) >= self.closings
 
 
+class _Finite(LogitsProcessor):  # type: ignore[misc]
+    """Notes the rows whose scores were not finite before they were done."""
+
+    def __init__(self, closed: _Closed) -> None:
+        self._closed = closed
+        self.bad_B: Tensor | bool = False
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        open_B = ~self._closed(input_ids, scores)
+        self.bad_B = self.bad_B | (open_B & ~finite(scores))
+        return scores
+
+
+def finite(logits_BV: Tensor) -> Tensor:
+    """Whether the highest of each row's logits is a finite number, which none is beside a NaN."""
+    return logits_BV.amax(-1).isfinite()
+
+
 @torch.no_grad()
 def write(
     model: Any,
@@ -27,8 +45,9 @@ def write(
     closings: int,
     most: int,
     together: bool,
-) -> list[list[int]]:
-    """The likeliest next token, again and again; each row up to its last closing token.
+) -> list[list[int] | None]:
+    """The likeliest next token, again and again; each row up to its last closing token, or None
+    where the model's outputs were not finite.
 
     Args:
         model: a transformers model that generates.
@@ -53,16 +72,23 @@ def write(
     kept = model.generation_config
     # What `settings` leaves open would be taken from the model's own.
     model.generation_config = settings
+    closed = _Closed(closing, closings, start)
+    seen = _Finite(closed)
     try:
         whole_BN = model.generate(
             **inputs,
             generation_config=settings,
-            stopping_criteria=[_Closed(closing, closings, start)],
+            stopping_criteria=[closed],
+            logits_processor=[seen],
             synced_gpus=together,
         )
     finally:
         model.generation_config = kept
-    return [up_to(row[start:], closing, closings) for row in whole_BN.tolist()]
+    bad = torch.as_tensor(seen.bad_B).expand(len(whole_BN)).tolist()
+    return [
+        None if unread else up_to(row[start:], closing, closings)
+        for row, unread in zip(whole_BN.tolist(), bad, strict=True)
+    ]
 
 
 def up_to(ids: list[int], closing: int, closings: int) -> list[int]:

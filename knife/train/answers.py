@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from knife import strict_json
 from knife.data.example import UNANSWERED, Example
 from knife.data.parts import Part, read_part
-from knife.errors import UserError
+from knife.errors import NotFiniteError, UserError
 from knife.train.text_match import exact_match
 
 
@@ -141,6 +141,7 @@ class Answerer:
         from knife.train.quiet import quiet
 
         quiet()
+        self.model = model
         self.tokenizer = load_tokenizer(model, "STUDENT")
         self.settings = ModelSettings.read(model)
         self.preamble = saved_preamble(model)
@@ -150,7 +151,11 @@ class Answerer:
     def rows(self, questions: Sequence[Example]) -> list[dict[str, Any]]:
         """One JSON-ready row a question: id, choice (text), index of it, probabilities, and where
         choices are tied for the first place the indices of all of them; of an open question id
-        and text; and the rationale where one is written first."""
+        and text; and the rationale where one is written first.
+
+        Raises:
+            UserError: the student's outputs are NaN or infinite.
+        """
         from knife.data.preamble import put_before
         from knife.train.evaluate import answer_split, choose, probabilities, tied
 
@@ -161,7 +166,14 @@ class Answerer:
         pad_id = self.tokenizer.pad_token_id or 0
         asking = self.settings.asking(self.tokenizer, rationale=False)
         rows: list[dict[str, Any]] = []
-        answers = answer_split(self.objective, tokens, pad_id, self.context, asking)
+        ids = [question.id for question in questions]
+        try:
+            answers = answer_split(self.objective, tokens, ids, pad_id, self.context, asking)
+        except NotFiniteError as error:
+            raise UserError(
+                f"STUDENT: {self.model}: {error}; this model is broken: train it again, with a "
+                "lower learning rate"
+            ) from None
         for question, example, answer in zip(questions, tokens, answers, strict=True):
             if question.open:
                 row: dict[str, Any] = {"id": question.id, "text": answer.text}

@@ -13,6 +13,7 @@ from knife.data.same_tokens import first_alike
 from knife.data.tokens import Tokens, bare_rationale
 from knife.method.objective import Losses
 from knife.train.context import Context, gather
+from knife.train.finite import refuse_not_finite
 from knife.train.text_match import exact_match, token_f1
 
 BATCH_SIZE = 64
@@ -55,29 +56,36 @@ class Answer:
 def answer_split(
     model: Callable[[Batch], Losses],
     tokens: Sequence[Tokens],
+    ids: Sequence[str],
     pad_id: int,
     context: Context,
     asking: Asking,
 ) -> list[Answer]:
     """Answers to all examples, in the split's order, on every rank.
 
-    `model` is an objective, or an engine around one. All ranks make the same number of forward
-    passes, which sharded weights need.
+    `model` is an objective, or an engine around one; `ids` are the examples'. All ranks make the
+    same number of forward passes, which sharded weights need.
+
+    Raises:
+        NotFiniteError: its outputs are NaN or infinite; the same on all ranks.
     """
     opened = tokens[0].open
     texts: list[str | None] = [None] * len(tokens)
     rationales: list[str | None] = [None] * len(tokens)
     if opened or asking.explains_first:
         closings = 1 + (opened and asking.explains_first)
-        written = _write_split(model, tokens, pad_id, context, asking, closings)
+        found = _write_split(model, tokens, pad_id, context, asking, closings)
+        refuse_not_finite(ids, found)
+        written = [row for row in found if row is not None]
         if asking.explains_first:
-            parts = [_parted(ids, asking.tokenizer.eos_token_id) for ids in written]
+            parts = [_parted(row, asking.tokenizer.eos_token_id) for row in written]
             tokens = after_rationales(tokens, [first for first, _ in parts])
             rationales = [bare_rationale(_text(asking, first)) for first, _ in parts]
             written = [rest for _, rest in parts]
         if opened:
-            texts = [_text(asking, ids) for ids in written]
+            texts = [_text(asking, row) for row in written]
     scores = score_split(model, tokens, pad_id, context, rationale=asking.rationale)
+    refuse_not_finite(ids, scores)
     return list(map(Answer, scores, texts, rationales))
 
 
@@ -108,10 +116,11 @@ def _write_split(
     context: Context,
     asking: Asking,
     closings: int,
-) -> list[list[int]]:
-    """What the model writes for every example, as tokens, in the split's order, on every rank."""
+) -> list[list[int] | None]:
+    """What the model writes for every example, as tokens, in the split's order, on every rank;
+    None where its outputs were not finite."""
     backbone = getattr(model, "module", model).backbone
-    own: list[tuple[int, list[int]]] = []
+    own: list[tuple[int, list[int] | None]] = []
     for rows, batch in _batches(tokens, pad_id, context, asking.rationale):
         together = context.world_size > 1
         written = backbone.write(batch, asking.answer_tokens, closings, together=together)
@@ -159,6 +168,12 @@ def probabilities(scores: Sequence[float]) -> list[float]:
     return [e / sum(exponentials) for e in exponentials]
 
 
+def log_probability(scores: Sequence[float], choice: int) -> float:
+    """Of one choice among an example's, exact however unlikely it is."""
+    top = max(scores)
+    return scores[choice] - top - math.log(sum(math.exp(score - top) for score in scores))
+
+
 def choose(scores: Sequence[float]) -> int:
     """Index of the highest score, the first one of equals."""
     return max(range(len(scores)), key=scores.__getitem__)
@@ -196,9 +211,7 @@ def measures(answers: Sequence[Answer], tokens: Sequence[Tokens]) -> dict[str, f
     """
     rights = [right(answer, example) for answer, example in zip(answers, tokens, strict=True)]
     losses = [
-        -answer.scores[0]
-        if example.open
-        else -math.log(max(probabilities(answer.scores)[example.answer], 1e-30))
+        -answer.scores[0] if example.open else -log_probability(answer.scores, example.answer)
         for answer, example in zip(answers, tokens, strict=True)
     ]
     # Exactly: thirds must not make one of two equal epochs the better one.

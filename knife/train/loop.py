@@ -19,11 +19,12 @@ import torch
 from knife.config import Scale, Training
 from knife.data.batches import Batch, Rows, collate, training_rows
 from knife.data.tokens import Tokens
+from knife.errors import NotFiniteError
 from knife.exits import Terminated
 from knife.method.objective import Objective, TeacherBatch
 from knife.train.checkpoint import Checkpoints, Place, write_json
 from knife.train.context import Context, share, total, wait
-from knife.train.divergence import FirstBad
+from knife.train.divergence import FirstBad, diverged_on_dev
 from knife.train.engine import gathered_state, start_engine
 from knife.train.evaluate import Asking, answer_split, measures
 from knife.train.journal import Journal
@@ -41,7 +42,7 @@ class Job:
 
     Attributes:
         train, dev: tokenised splits.
-        ids: the training examples' ids.
+        ids, dev_ids: the examples' ids.
         pad_id: the tokenizer's padding token.
         rationale: whether the model reads `[I ; R]` (a teacher) or `[I]`.
         teacher: gives the teacher's states for the rows of a batch, or None.
@@ -54,6 +55,7 @@ class Job:
     train: Sequence[Tokens]
     ids: Sequence[str]
     dev: Sequence[Tokens]
+    dev_ids: Sequence[str]
     pad_id: int
     rationale: bool
     teacher: Callable[[Rows, Batch], TeacherBatch] | None
@@ -79,7 +81,7 @@ class _Means:
         for name, value in parts.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.float()
         self._count += 1
-        self.first_bad.add(parts["loss"], step)
+        self.first_bad.add(parts, step)
 
     def take(self) -> dict[str, float]:
         names = sorted(self._sums)
@@ -99,7 +101,8 @@ def train(
 
     Raises:
         Terminated: a worker was told to end (SIGTERM); the last step has a checkpoint.
-        TrainingDivergedError: the loss became NaN or infinite.
+        TrainingDivergedError: loss, gradient, weights or outputs on dev became NaN or infinite.
+            No model is left then, though one of an earlier epoch was finite.
     """
     if not share((work / TRAINED).is_file()):
         with noted() as told, Checkpoints(work, context, mirror) as checkpoints:
@@ -125,6 +128,8 @@ def _train(
     engine = start_engine(
         objective, training, scale, context.world_size, total_steps, universal=found.converted
     )
+    means = _Means(context)
+    means.first_bad.watch(engine)
     place = found.load(engine)
     if place.step:
         place.resumed.append(place.step)
@@ -133,7 +138,7 @@ def _train(
         for note in found.notes:
             journal.note(place.step, note)
     lengths = [len(t.input_ids) + job.rationale * len(t.rationale_ids) for t in job.train]
-    means, agreement, examples_taken = _Means(context), Agreement(context), 0
+    agreement, examples_taken = Agreement(context), 0
     started, saved_step = time.monotonic() - place.seconds, place.step
     logged_step, logged_at = place.step, time.monotonic()
     examples = tokens = 0
@@ -155,19 +160,20 @@ def _train(
             batch = batches[place.batch]
             read = [row for row, weight in zip(batch.rows, batch.weights, strict=True) if weight]
             examples, tokens = examples + len(read), tokens + sum(lengths[row] for row in read)
+            means.first_bad.add_gradient(engine, place.step)
             place.step, place.batch = place.step + 1, place.batch + 1
             stop = agreement.reached(told() or context.told())
             last = place.batch == len(batches)
             due = stop or place.step - saved_step >= scale.checkpoint_steps
             # A line at each checkpoint: a training that goes on from it has lost no mean.
-            if last or due or place.step % LOG_STEPS == 0:
+            if last or due or place.step % LOG_STEPS == 0 or engine.skipped_steps:
                 metrics = means.take()
-                if not math.isfinite(metrics["loss"]):
+                if what := means.first_bad.found(engine, metrics):
                     since = batches[place.batch - (place.step - logged_step) : place.batch]
                     own = [_parts(rows, training, context) for rows in since]
                     ids = [[job.ids[row] for part in parts for row in part.rows] for parts in own]
                     checkpoints.settle()
-                    raise means.first_bad.error(ids, place.step, checkpoints.last_step)
+                    raise means.first_bad.error(what, ids, place.step, checkpoints.last_step)
                 seconds = max(time.monotonic() - logged_at, 1e-9)
                 metrics["examples_per_second"] = examples / seconds
                 metrics["tokens_per_second"] = tokens / seconds
@@ -184,7 +190,11 @@ def _train(
                 raise Terminated
         place.epoch, place.batch = place.epoch + 1, 0
         if place.epoch % training.evaluate_epochs == 0 or place.epoch == training.epochs:
-            evaluated = _evaluate(engine, job, work, place, context)
+            try:
+                evaluated = _evaluate(engine, job, work, place, context)
+            except NotFiniteError as error:
+                checkpoints.settle()
+                raise diverged_on_dev(error, place.step, checkpoints.last_step) from None
             log(evaluated)
             if job.evaluated:
                 job.evaluated(place.epoch, evaluated)
@@ -226,7 +236,8 @@ def _evaluate(
 ) -> dict[str, float]:
     """Accuracy and loss on dev; a new best model is saved at once."""
     engine.eval()
-    found = measures(answer_split(engine, job.dev, job.pad_id, context, job.asking), job.dev)
+    answers = answer_split(engine, job.dev, job.dev_ids, job.pad_id, context, job.asking)
+    found = measures(answers, job.dev)
     accuracy, loss = found["accuracy"], found["loss"]
     place.worse += 1
     if place.best_loss is None or (accuracy, -loss) > (place.best_accuracy, -place.best_loss):

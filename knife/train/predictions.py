@@ -23,7 +23,11 @@ def read_predictions(store: Store, key: str) -> list[dict[str, Any]]:
 
 
 def evaluate_model(stage: EvaluateStage, place: Place) -> None:
-    """Write the predictions by example id, and what they come to into the journal."""
+    """Write the predictions by example id, and what they come to into the journal.
+
+    Raises:
+        NotFiniteError: the model's outputs are NaN or infinite.
+    """
     folder = place.model(stage.model_kind, stage.model_key)
     settings = ModelSettings.read(folder)
     split = place.split(stage, folder, "test")
@@ -31,7 +35,7 @@ def evaluate_model(stage: EvaluateStage, place: Place) -> None:
     context = place.context
     objective = Objective(load_published(folder)).to(context.device).eval()
     asking = settings.asking(split.tokenizer, rationale=stage.rationale)
-    answers = answer_split(objective, split.tokens, split.pad_id, context, asking)
+    answers = answer_split(objective, split.tokens, split.ids, split.pad_id, context, asking)
     if context.rank == 0:
         with (place.work / PREDICTIONS).open("w") as file:
             for row in predictions(split.ids, split.tokens, answers):

@@ -36,10 +36,14 @@ def keep_untrained(
     save: Callable[[Path, dict[str, Tensor]], None],
     place: Place,
 ) -> None:
-    """Make a model that is only prompted a student like the others, with its accuracy on dev."""
+    """Make a model that is only prompted a student like the others, with its accuracy on dev.
+
+    Raises:
+        NotFiniteError: its outputs on dev are NaN or infinite.
+    """
     context = place.context
     objective.to(context.device).eval()
-    answers = answer_split(objective, dev.tokens, dev.pad_id, context, asking)
+    answers = answer_split(objective, dev.tokens, dev.ids, dev.pad_id, context, asking)
     found = measures(answers, dev.tokens)
     if context.rank == 0:
         save(place.work / "model", gathered_state(objective.backbone))

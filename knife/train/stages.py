@@ -9,6 +9,7 @@ from filelock import Timeout
 from knife.config import Scale
 from knife.store import Store, disk_faults, new_attempt, store_root
 from knife.train.context import Context, gather, share, wait
+from knife.train.finite import in_stage
 from knife.train.mirror import host_leaders, mirrored_journal
 from knife.train.place import Place
 from knife.train.predictions import evaluate_model
@@ -22,7 +23,11 @@ def run_stages(
     stages: Sequence[Stage], address: Path | str, scale: Scale, context: Context
 ) -> None:
     """Make every stage that the store at a folder or url lacks, in order; all workers call it
-    together."""
+    together.
+
+    Raises:
+        NotFiniteError: numbers of a stage are NaN or infinite; nothing of it is published.
+    """
     quiet()
     with disk_faults(store_root(address)):
         store = Store(address)
@@ -50,7 +55,7 @@ def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
         # of the stage before would lie beside those of this one.
         gc.collect()
         place = Place(store, store.work(stage.kind, stage.key), scale, context)
-        with mirrored_journal(store, stage.kind, stage.key, context):
+        with mirrored_journal(store, stage.kind, stage.key, context), in_stage(stage.label):
             match stage:
                 case TeacherStage():
                     train_teacher(stage, place)

@@ -10,9 +10,18 @@ from torch import Tensor
 
 from knife.data.batches import collate, evaluation_rows
 from knife.data.tokens import Tokens
-from knife.method.states import SHARD_BYTES, Moments, Summary, example_states, write_shard
+from knife.errors import NotFiniteError
+from knife.method.states import (
+    SHARD_BYTES,
+    Moments,
+    Summary,
+    example_states,
+    not_finite,
+    write_shard,
+)
 from knife.train.checkpoint import write_json
 from knife.train.context import Context, gather, wait
+from knife.train.finite import named
 from knife.train.journal import Journal
 from knife.train.place import Place, Split, load_published
 from knife.train.shares import write_shares
@@ -27,6 +36,9 @@ def compute_states(stage: StatesStage, place: Place) -> None:
     """Write the states in shards, each rank its own; finished shards of a cut-off try are kept.
 
     Where an online teacher is to give the states, their variance alone is kept.
+
+    Raises:
+        NotFiniteError: a state is NaN or infinite; all workers say so together.
     """
     context, work = place.context, place.work
     folder = place.model("teacher", stage.teacher)
@@ -51,9 +63,13 @@ def compute_states(stage: StatesStage, place: Place) -> None:
     missing = [number for number in range(len(shards)) if number not in there]
     own = missing[context.rank :: context.world_size]
     journal = Journal(work) if context.rank == 0 else None
+    bad: list[int] = []
     for number in own:
         moments = Moments(stage.layers)
         parts = list(_parts(backbone, split, shards[number], stage.layers, context))
+        if found := not_finite(parts, summary.precision):
+            bad += [shards[number][place] for place in found]
+            continue
         for part in parts:
             moments.add(part["input"])
         if stage.stored:
@@ -63,6 +79,12 @@ def compute_states(stage: StatesStage, place: Place) -> None:
         if journal:
             journal.add(number + 1, None, {"shards": number + 1})
     write_shares(work, context, sum(len(shards[number]) for number in own))
+    if rows := {row for part in gather(bad) for row in part}:
+        ids = [split.ids[row] for row in sorted(rows)]
+        raise NotFiniteError(
+            f"the teacher's states are not finite for {len(ids)} of "
+            f"{len(split.ids)} examples: {named(ids)}; lower teacher.learning_rate"
+        )
     everybody = {number: of for part in gather(known) for number, of in part.items()}
     if journal:
         journal.close()

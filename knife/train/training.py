@@ -1,5 +1,6 @@
 """The stages that train: teacher and student."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 from knife.data.batches import Batch, Rows, collate
 from knife.data.forms import training_tokens
 from knife.data.preamble import Preamble
+from knife.errors import raise_faults
 from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher, StoredStates, Summary
@@ -33,6 +35,8 @@ def train_teacher(stage: TeacherStage, place: Place) -> None:
     dev_split = place.split(stage, folder, "dev")
     # The teacher is for reading rationales; examples without one would teach it to guess.
     explained = [row for row, t in enumerate(train_split.tokens) if t.rationale_ids]
+    asked = [row for row, t in enumerate(dev_split.tokens) if t.rationale_ids]
+    asked = asked or list(range(len(dev_split.tokens)))
     settings = ModelSettings(
         rationale=True,
         bottleneck=stage.bottleneck,
@@ -44,7 +48,8 @@ def train_teacher(stage: TeacherStage, place: Place) -> None:
     job = Job(
         train=[train_split.tokens[row] for row in explained],
         ids=[train_split.ids[row] for row in explained],
-        dev=[t for t in dev_split.tokens if t.rationale_ids] or dev_split.tokens,
+        dev=[dev_split.tokens[row] for row in asked],
+        dev_ids=[dev_split.ids[row] for row in asked],
         pad_id=train_split.pad_id,
         rationale=True,
         asking=settings.asking(train_split.tokenizer, rationale=True),
@@ -73,6 +78,7 @@ def train_student(stage: StudentStage, place: Place) -> None:
         assert stage.states is not None
         states = place.store.path("states", stage.states)
         summary = Summary.read(states)
+        refuse_equal_states(stage, summary)
         widths = (summary.width, summary.output_width)
         alignment = Alignment(stage.align, stage.layers, *widths, summary.variance)
         objective = Objective(backbone, alignment)
@@ -100,6 +106,7 @@ def train_student(stage: StudentStage, place: Place) -> None:
         train=tokens,
         ids=train_split.ids,
         dev=dev_split.tokens,
+        dev_ids=dev_split.ids,
         pad_id=train_split.pad_id,
         rationale=stage.method == "rationale_input",
         asking=asking,
@@ -113,6 +120,24 @@ def train_student(stage: StudentStage, place: Place) -> None:
     )
     scaled(backbone, place.scale)
     train(objective, job, place.work, place.context, place.mirror(stage))
+
+
+def refuse_equal_states(stage: StudentStage, summary: Summary) -> None:
+    """Refuse to divide by the variance of states that are all equal.
+
+    Raises:
+        UserError: `scaled_mse` is asked for, and a layer of the teacher has no variance.
+    """
+    assert stage.align is not None
+    if not stage.align.input.weight or stage.align.input.distance != "scaled_mse":
+        return
+    raise_faults(
+        f"align.input.distance: the teacher's states of layer {layer} are all equal, so that "
+        "scaled_mse cannot divide by their variance; train the teacher with a lower "
+        "teacher.learning_rate, or give another layer (align.input.layers) or distance (mse)"
+        for layer in dict.fromkeys(teacher for _, teacher in stage.layers)
+        if not 0 < summary.variance[str(layer)] < math.inf
+    )
 
 
 def _stored(folder: Path) -> TeacherSource:

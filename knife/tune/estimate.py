@@ -101,7 +101,8 @@ def _measure(stage: TeacherStage | StudentStage, splits: Splits, batch_size: int
 
     def answer(rows: Rows) -> None:
         asked = [split.tokens[row] for row in rows.rows]
-        answer_split(objective, asked, split.pad_id, context, asking)
+        ids = [split.ids[row] for row in rows.rows]
+        answer_split(objective, asked, ids, split.pad_id, context, asking)
 
     def step(rows: Rows) -> None:
         torch.autograd.backward(loss(rows))

@@ -22,9 +22,10 @@ _SAME = ("data", "model")
 
 def winner(space: Space, rows: Sequence[TrialRow]) -> TrialRow | None:
     """The best finished trial; where there are other methods than finetune, the best of those."""
-    most = max((len(row.scores) for row in rows), default=0)
+    finished = ranked(space, rows)
+    most = max((len(row.scores) for row in finished), default=0)
     # A trial of one seed that is ahead of those with more of them may only be luckier.
-    finished = [row for row in ranked(space, rows) if len(row.scores) == most]
+    finished = [row for row in finished if len(row.scores) == most]
     others = [row for row in finished if method_of(space, row.point) != "finetune"]
     return next(iter(others or finished), None)
 

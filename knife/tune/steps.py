@@ -62,7 +62,10 @@ class Steps:
         return rows
 
     def more_seeds(self, rows: Sequence[TrialRow]) -> list[TrialRow]:
-        """The rows, those of the best trials with further seeds, which their scores are of."""
+        """The rows, those of the best trials with further seeds, which their scores are of.
+
+        A trial of which one seed fails has failed: a mean over the others would hide it.
+        """
         sweep = self.plan.space.sweep
         seeds = [seed for seed in sweep.seeds.more if seed not in sweep.seeds.search]
         best = ranked(self.plan.space, rows)[: sweep.seeds.best] if seeds else []
@@ -75,6 +78,11 @@ class Steps:
         found = {row.number: row for row in rows}
         for param, part in zip(params, more, strict=True):
             row = found[param["trial"]]
+            if part.state == "failed":
+                why = f"seed {param['seeds'][0]}: {part.error or 'no reason is known'}"
+                found[row.number] = replace(row, state="failed", score=None, error=why)
+            if found[row.number].state == "failed":
+                continue
             scores, tests = row.scores | part.scores, row.tests | part.tests
             found[row.number] = replace(
                 row,

@@ -262,7 +262,8 @@ def test_the_model_is_that_of_the_best_epoch(
     assert trained["seconds"] > 0
     objective = Objective(load_backbone(tmp_path / "model")).eval()
     dev = student.job.dev
-    answers = answer_split(objective, dev, student.job.pad_id, context, Asking())
+    ids = student.job.dev_ids
+    answers = answer_split(objective, dev, ids, student.job.pad_id, context, Asking())
     found_again = measures(answers, dev)
     assert found_again["accuracy"] == trained["dev_accuracy"]
     assert found_again["loss"] == pytest.approx(trained["dev_loss"], rel=1e-5)
