@@ -95,12 +95,15 @@ def test_dry_run_without_a_store_makes_none(command: Command, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["student.learning_rate=1e30"], r"the (loss|gradient) is no finite number at step 2; "),
+        (["student.learning_rate=1e30"], "the (loss|gradient) is no finite number at step 2; "),
         (
             ["student.learning_rate=1e12", "student.batch_size=40", "student.epochs=1"],
             "after step 1, on dev, the outputs are not finite for 20 of 20 examples: ",
         ),
-        (["student.learning_rate=1e8", "scale.precision=bf16"], "the loss is no finite number"),
+        (
+            ["student.learning_rate=1e8", "scale.precision=bf16"],
+            r"the (loss|gradient) is no finite num",
+        ),
     ],
 )
 def test_a_training_that_diverges_ends_with_1_and_leaves_nothing(

@@ -22,7 +22,8 @@ BLOWN_UP = Training(epochs=1, learning_rate=1e12, batch_size=26, warmup=0)
 DECAY = Training(epochs=40, learning_rate=1e-1, batch_size=26, warmup=1, weight_decay=4e4)
 SCALES: dict[str, dict[str, Any]] = {
     "fp32": {},
-    "bf16": {"precision": "bf16", "zero_stage": 1},
+    "bf16": {"precision": "bf16"},
+    "bf16-1": {"precision": "bf16", "zero_stage": 1},
     "zero-1": {"zero_stage": 1},
     "zero-2": {"zero_stage": 2},
     "zero-3": {"zero_stage": 3},
