@@ -138,7 +138,8 @@ def test_no_family_is_right_by_the_place_of_a_choice(model_folder: Path, tmp_pat
     ]
     split, pad = tokens_of(folder, [*examples, EXAMPLES[0]])
     model = Objective(load_backbone(folder)).eval()
-    answers = answer_split(model, split, pad, PlainContext(), Asking())
+    ids = list(map(str, range(len(split))))
+    answers = answer_split(model, split, ids, pad, PlainContext(), Asking())
     rows = predictions([*"abcd"], split, answers)
     assert [row["right"] for row in rows[:2]] == [0.5, 0.5]
     assert rows[0]["tied"] == rows[1]["tied"] == [0, 1]
@@ -153,7 +154,8 @@ def test_a_model_that_tells_nothing_apart_is_at_chance(model_folder: Path) -> No
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    answers = answer_split(model, split, pad, PlainContext(), Asking())
+    ids = list(map(str, range(len(split))))
+    answers = answer_split(model, split, ids, pad, PlainContext(), Asking())
     found = measures(answers, split)
     # Answers of one token and of several alike.
     assert found["ties"] == len(EXAMPLES)

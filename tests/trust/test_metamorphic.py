@@ -135,7 +135,9 @@ def test_the_published_student_is_the_best_epoch_without_dropout(
         split = tokenized(dev, folder / "model", member.student.max_tokens)
         model = load_published(folder / "model").eval()
         asking = ModelSettings.read(folder / "model").asking(split.tokenizer, rationale=False)
-        answers = answer_split(Objective(model), split.tokens, split.pad_id, PlainContext(), asking)
+        answers = answer_split(
+            Objective(model), split.tokens, split.ids, split.pad_id, PlainContext(), asking
+        )
         found = measures(answers, split.tokens)
         assert found["accuracy"] == recorded["dev_accuracy"]
         assert found["loss"] == pytest.approx(recorded["dev_loss"], abs=1e-6)
