@@ -34,15 +34,12 @@ def exits(interrupted: str = "") -> Iterator[None]:
         terminated = isinstance(error, Terminated)
         say("", "terminated" if terminated else "interrupted", *filter(None, [interrupted]))
         sys.exit(143 if terminated else 130)
-    except SessionLostError as error:
+    except (NotFiniteError, SessionLostError) as error:
         say(f"error: {error}")
         sys.exit(1)
     except BrokenPipeError:
         # Whoever read our output has gone (`knife ls | head -1`); typer ends quietly.
         raise
-    except NotFiniteError as error:
-        say(f"error: {error}")
-        sys.exit(1)
     except Exception as error:
         message = str(error).strip() or "no message"
         say(f"error: the work failed: {type(error).__name__}: {message}")
