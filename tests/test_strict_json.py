@@ -3,13 +3,20 @@
 import ast
 import json
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command_fixtures import FinishedRun
+from small_run import SMALL
+from small_sweep import RATE, Swept, faults
 
 from knife import strict_json
+from knife.config import parse
 from knife.data.jsonl import read_examples
 from knife.errors import UserError
+from knife.overrides import merge, read_overrides
 from knife.predict_file import predict_examples
 
 HOUSE = Path(__file__).parents[1] / "knife"
@@ -65,3 +72,43 @@ def test_an_example_in_memory_with_a_number_that_is_none_is_a_fault(tmp_path: Pa
     question = {"id": "a", "question": "?", "choices": ["yes", "no"]}
     with pytest.raises(UserError, match=r"^examples:2: a number in it is NaN or infinite"):
         predict_examples(tmp_path, [question, question | {"rationale": math.nan}])
+
+
+@pytest.mark.parametrize("text", [".nan", ".inf", "-.inf", "1e400"])
+@pytest.mark.parametrize(
+    "key", ["student.learning_rate", "align.input.weight", "data.fraction", "scale.hang_seconds"]
+)
+def test_a_config_takes_finite_numbers_alone(tmp_path: Path, key: str, text: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(merge(SMALL, read_overrides([f"{key}={text}", f"store={tmp_path}"])))
+    assert len(error.value.faults) == 1
+    assert re.match(rf"{key}: input should be .+, but got ", error.value.faults[0])
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [{"uniform": [0, math.inf]}, {"loguniform": [math.nan, 1]}, {"choice": [1e-3, math.nan]}],
+)
+def test_a_sweep_takes_finite_numbers_alone(tmp_path: Path, domain: dict[str, Any]) -> None:
+    found = faults(tmp_path, space={RATE: domain})
+    assert found
+    assert all("finite number" in fault for fault in found), found
+
+
+def strictly(folder: Path) -> int:
+    """How many JSON files a folder has; each is parsed as the standard has it."""
+    files = [p for pattern in ("*.json", "*.jsonl") for p in folder.rglob(pattern)]
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
+            strict_json.loads(part)
+    return len(files)
+
+
+def test_all_that_a_run_leaves_is_strict(finished_run: FinishedRun) -> None:
+    assert strictly(finished_run.store) > 20
+    strict_json.loads(finished_run.stdout)
+
+
+def test_all_that_a_sweep_leaves_is_strict(swept: Swept) -> None:
+    assert strictly(swept.folder) > 5
