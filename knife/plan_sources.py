@@ -22,6 +22,7 @@ from knife.method.weights import Weights
 from knife.plan_preambles import preamble_limit, with_preambles
 from knife.store import fingerprint
 from knife.train.quiet import quiet
+from knife.train.writable import unwritable_notes
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class SourceReader:
         of_student = f"tokenizer of model.student, {config.model.student}"
         same, alike = look_for_same_tokens(splits, tokens, of_student)
         raise_faults(same)
-        notes += alike
+        notes += alike + unwritable_notes(splits, tokens, student.tokenizer, of_student)
         method, tokenizer = variant.method, student.tokenizer
         train, second = training_tokens(method, tokens[: len(splits.train)], tokenizer)
         answer = answer_room(student, [*tokens, *train])

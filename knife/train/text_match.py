@@ -1,7 +1,8 @@
 """How well a written answer fits the right one: exact match and token F1.
 
 As in SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1): case, punctuation, the articles
-a, an and the, and spacing do not count.
+a, an and the, and spacing do not count. An answer of nothing else, such as the letter A or a sign,
+keeps them: else writing nothing would be right.
 """
 
 import re
@@ -27,5 +28,5 @@ def token_f1(text: str, answer: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    text = text.casefold().translate(_PUNCTUATION)
-    return re.sub(r"\b(a|an|the)\b", " ", text).split()
+    bare = text.casefold().translate(_PUNCTUATION)
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split() or bare.split() or text.casefold().split()

@@ -13,7 +13,14 @@ from knife.train.text_match import exact_match, token_f1
         ("red red", "red", False, 2 / 3),
         ("forest", "swamp", False, 0.0),
         ("", "swamp", False, 0.0),
-        ("", "the", True, 1.0),
+        # What is left of these answers without articles and punctuation is nothing.
+        ("", "the", False, 0.0),
+        ("", "A", False, 0.0),
+        ("B", "A", False, 0.0),
+        ("a.", "A", True, 1.0),
+        ("-", "+", False, 0.0),
+        ("+", "+", True, 1.0),
+        ("", "", True, 1.0),
         ("ÄRGER", "ärger", True, 1.0),
     ],
 )

@@ -1,0 +1,38 @@
+"""Open answers that no tokens spell are named before a start."""
+
+from pathlib import Path
+
+from small import tokens_of
+
+from knife.data.example import Example, Splits
+from knife.method.backbone import load_tokenizer
+from knife.method.model_source import EMBEDDED
+from knife.train.writable import unwritable_notes
+
+KNOWN = Example("known", "where ?", ("The swamp",), 0)
+UNKNOWN = Example("unknown", "where ?", ("地下",), 0)
+CHOICES = Example("choices", "where ?", ("地下", "swamp"), 0)
+
+
+def notes(folder: Path, train: list[Example], test: list[Example]) -> list[str]:
+    tokens, _ = tokens_of(folder, [*train, *test])
+    tokenizer = load_tokenizer(folder, "model")
+    return unwritable_notes(Splits(train, [], test), tokens, tokenizer, "m")
+
+
+def test_an_answer_of_unknown_tokens_is_named() -> None:
+    (note,) = notes(EMBEDDED["tiny-t5"], [KNOWN, KNOWN], [KNOWN, UNKNOWN])
+    assert note.startswith(
+        "in 1 of 2 test examples no answer can be right, as no tokens spell it (m): "
+        "'unknown' (\"地下\" is written as "
+    )
+
+
+def test_other_answers_are_not(tiny_llama: Path) -> None:
+    for folder in (EMBEDDED["tiny-t5"], EMBEDDED["tiny-llama"], tiny_llama):
+        assert notes(folder, [KNOWN], [KNOWN]) == []
+        assert notes(folder, [CHOICES], [CHOICES]) == []
+
+
+def test_bytes_spell_everything(tiny_gpt2: Path) -> None:
+    assert notes(tiny_gpt2, [UNKNOWN], [KNOWN]) == []
