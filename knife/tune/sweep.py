@@ -219,7 +219,9 @@ def _conclude(
     rows = steps.more_seeds(rows)
     board.all_ended(rows)
     best = winner(space, rows)
-    assert best
+    if best is None:
+        errors = list(dict.fromkeys(row.error for row in rows if row.error))
+        raise RuntimeError(f"no trial succeeded with all of its seeds: {'; '.join(errors)}")
     values: dict[str, Any] = {
         "name": space.sweep.name,
         "folder": str(steps.folder),

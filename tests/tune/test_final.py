@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from made_up import a_row
 from small_run import SMALL
+from small_sweep import planned
 
 from knife.config import read
 from knife.plan import plan_run
+from knife.train.checkpoint import write_json
 from knife.tune.final import baselines, recipe, winner, write_recipe
 from knife.tune.settings import Sweep
 from knife.tune.space import Space
+from knife.tune.steps import Steps
 from knife.tune.trials import TrialRow
 
 VARIANT = {"name": "strong", "method": "knife", "align": {"input": {"weight": 99}}}
@@ -109,3 +112,29 @@ def test_the_winners_students_are_those_of_its_trial(space: Space) -> None:
     members = plan_run(config).members
     keys = [member.student.key for member in members if member.method == "strong"]
     assert keys == [member.student.key for member in own.members]
+
+
+def test_a_trial_of_which_one_seed_fails_is_no_winner(tmp_path: Path) -> None:
+    """Its mean over the seeds that were finite would hide the one that was not."""
+    plan = planned(tmp_path, seeds={"search": [0], "best": 2, "more": [1, 2]})
+    points = plan.space.points()
+    rows = [a_row(number, points[number - 1], 1 - number / 10) for number in (1, 2, 3)]
+    diverged = a_row(2, points[0], None, "failed")
+    more = [
+        replace(a_row(1, points[0], 0.9), scores={1: 0.9}),
+        diverged,
+        replace(a_row(3, points[1], 0.8), scores={1: 0.6}),
+        replace(a_row(4, points[1], 0.8), scores={2: 0.4}),
+    ]
+    # The trials with more seeds have ended already.
+    write_json(tmp_path / "seeds.json", [row.to_dict() for row in more])
+    found = Steps(plan, tmp_path, 1, lambda *_: pytest.fail("nothing is left to do")).more_seeds(
+        rows
+    )
+    assert [row.state for row in found] == ["failed", "finished", "finished"]
+    assert (found[0].score, found[0].error) == (None, f"seed 2: {diverged.error}")
+    assert found[1].scores == {0: 0.8, 1: 0.6, 2: 0.4}
+    assert winner(plan.space, found) == found[1]
+    # None of several seeds: the best one of the search's own.
+    failed = [replace(row, state="failed", score=None) for row in found[:2]]
+    assert winner(plan.space, [*failed, found[2]]) == found[2]
