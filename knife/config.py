@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from knife.ablations import ablations
 from knife.errors import UserError, nearest, raise_faults
@@ -138,15 +138,24 @@ class Training(Section):
     """
 
     epochs: int = Field(10, ge=1)
-    # Within what single precision can hold, product included.
-    learning_rate: float = Field(3e-4, gt=0, le=1e30)
+    learning_rate: float = Field(3e-4, gt=0)
     batch_size: int = Field(32, ge=1)
     accumulate: int = Field(1, ge=1)
     warmup: Share = 0.05
-    weight_decay: float = Field(0.01, ge=0, le=1e6)
+    weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0)
     evaluate_epochs: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _single_precision(self) -> "Training":
+        # AdamW multiplies the rate by the decay, and in its first step by 10.
+        if self.learning_rate * max(self.weight_decay, 10) > 3.4e38:
+            raise ValueError(
+                "learning_rate and weight_decay must be numbers that AdamW can multiply in single "
+                f"precision, but got {self.learning_rate:g} and {self.weight_decay:g}"
+            )
+        return self
 
 
 class TeacherTraining(Training):

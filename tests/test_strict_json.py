@@ -112,3 +112,9 @@ def test_all_that_a_run_leaves_is_strict(finished_run: FinishedRun) -> None:
 
 def test_all_that_a_sweep_leaves_is_strict(swept: Swept) -> None:
     assert strictly(swept.folder) > 5
+
+
+@pytest.mark.parametrize("changes", [{"learning_rate": 1e38}, {"weight_decay": 1e300}])
+def test_a_learning_rate_beyond_single_precision_is_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=r"^student: learning_rate and weight_decay must be"):
+        parse(merge(SMALL, {"student": {"learning_rate": 1e-3} | changes}))
