@@ -73,7 +73,13 @@ def schedule(warmup_steps: int, total_steps: int) -> Callable[[int], float]:
 
 
 def engine_config(training: Training, scale: Scale, workers: int) -> dict[str, Any]:
-    """The DeepSpeed configuration of a training."""
+    """The DeepSpeed configuration of a training.
+
+    Gradients of several parts of a batch are added up in fp32. Where there is one part nothing is
+    added, and bf16 weights have bf16 gradients: the same numbers in half of the memory.
+    """
+    # Stage 0 knows no other type than the weights' own: `_start_unsharded_bf16` sees to it.
+    wide = training.accumulate > 1 and scale.zero_stage > 0
     return {
         # Where the batch does not divide, some workers have one example more.
         "train_micro_batch_size_per_gpu": max(
@@ -81,11 +87,9 @@ def engine_config(training: Training, scale: Scale, workers: int) -> dict[str, A
         ),
         "gradient_accumulation_steps": training.accumulate,
         "gradient_clipping": training.clip,
-        # Added up in fp32 at once: what stage 1 otherwise keeps back of a part of an accumulated
-        # batch, it adds again with the next part.
+        # Each part is added up at once: stage 1 would otherwise add it again with the next one.
         "bf16": {"enabled": scale.precision == "bf16", "immediate_grad_update": True},
-        # Stage 0 knows no other type than the weights' own: `_start_unsharded_bf16` sees to it.
-        "data_types": {"grad_accum_dtype": "fp32" if scale.zero_stage else None},
+        "data_types": {"grad_accum_dtype": "fp32" if wide else None},
         "zero_optimization": {"stage": scale.zero_stage},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 2**62,
@@ -124,25 +128,26 @@ def start_engine(
     )
     engine.checkpoint_engine = SafeCheckpointEngine(engine._config)
     if scale.zero_stage == 0 and scale.precision == "bf16":
-        _start_unsharded_bf16(engine)
+        _start_unsharded_bf16(engine, fp32_gradients=training.accumulate > 1)
     if workers == 1 and scale.zero_stage == 0:
         # The sum over one worker: DeepSpeed would copy all gradients there and back for it.
         engine.enable_backward_allreduce = False
     return engine
 
 
-def _start_unsharded_bf16(engine: Any) -> None:
+def _start_unsharded_bf16(engine: Any, *, fp32_gradients: bool) -> None:
     """Make ZeRO 0 in bf16 train as the other stages do.
 
     DeepSpeed's optimizer for it makes AdamW's state by a step with zero gradients, which decays
     the fp32 weights once and puts the bias correction one step ahead: that step is undone. It sums
-    gradients in bf16: torch sums them in fp32 instead.
+    gradients in bf16; with `fp32_gradients`, torch sums them in fp32.
     """
     assert isinstance(engine.optimizer, FP16_UnfusedOptimizer)
     engine.optimizer.refresh_fp32_params()
     engine.optimizer.optimizer.state.clear()
-    for parameter in engine.optimizer.fp16_groups[0]:
-        parameter.grad_dtype = torch.float32
+    if fp32_gradients:
+        for parameter in engine.optimizer.fp16_groups[0]:
+            parameter.grad_dtype = torch.float32
 
 
 def gathered_state(module: nn.Module) -> dict[str, Tensor]:
