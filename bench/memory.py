@@ -56,20 +56,23 @@ def work(context: Context, folder: Path) -> None:
     for model in sorted(path for path in folder.iterdir() if path.is_dir()):
         shape = model_shape(model_config(model, "model"), model)
         assert shape is not None
-        for precision in ("fp32", "bf16"):
+        for precision, accumulate in (("fp32", 1), ("bf16", 1), ("bf16", 2)):
             for stage in range(4):
                 values = {"workers": context.world_size, "zero_stage": stage}
                 scale = Scale.model_validate(values | {"precision": precision})
-                found = measure(model, scale, batch, context)
-                training = Training(batch_size=ROWS * context.world_size)
+                found = measure(model, scale, batch, context, accumulate=accumulate)
+                rows = ROWS * context.world_size * accumulate
+                training = Training(batch_size=rows, accumulate=accumulate)
                 need = training_need(shape, training, scale, LENGTHS, rationale=False)
                 rest = need.weights + need.optimizer
-                # Stage 3 keeps its gradients and its bucket.
+                # Stage 3 keeps its gradients and its bucket, stage 1 those that are added up.
                 rest += need.gradients + need.buffers if stage == 3 else 0
+                rest += need.gradients if stage == 1 and accumulate > 1 else 0
                 if context.rank == 0:
                     sent = f"{found.sent / need.communication:.3f}" if need.communication else "-"
                     print(
-                        f"{model.name:8} {context.world_size} workers {precision} ZeRO {stage}: "
+                        f"{model.name:8} {context.world_size} workers {precision} ZeRO {stage}, "
+                        f"batches of {accumulate}: "
                         f"at rest {_ratio(found.rest, rest)}, "
                         f"peak {_ratio(found.peak, need.peak)}, "
                         f"activations {found.kept / need.activations:.3f}, sent {sent}",

@@ -76,7 +76,7 @@ class Need:
     """What one worker of a training needs at its peak, and what a step sends.
 
     Attributes:
-        parameters: of the model that is trained.
+        parameters: of the model that is trained, and `accumulate` the parts of its batches.
         weights, gradients, optimizer: the model's, and the optimizer's fp32 weights and moments.
         least: what a training cannot do without: these three without what ZeRO-3 has gathered, and
             at the start the whole model.
@@ -90,6 +90,7 @@ class Need:
     """
 
     parameters: int
+    accumulate: int
     weights: int
     gradients: int
     optimizer: int
@@ -184,44 +185,53 @@ def training_need(
         for task in (lengths, second)
         if task
     )
-    return _need(shape, scale, kept, teacher, gpu=gpu)
+    return _need(shape, scale, training.accumulate, kept, teacher, gpu=gpu)
 
 
-def _need(shape: Shape, scale: Scale, kept: int, teacher: int, *, gpu: bool) -> Need:
+def _need(
+    shape: Shape, scale: Scale, accumulate: int, kept: int, teacher: int, *, gpu: bool
+) -> Need:
     count, workers, stage = shape.parameters, scale.workers, scale.zero_stage
     wide = 2 if scale.precision == "bf16" else 4
+    # Whether bf16 weights have gradients in fp32.
+    summed = wide == 2 and accumulate > 1
     own = -(-count // workers) if stage else count
-    weights, gradients, optimizer = _states(count, workers, stage, wide)
+    weights, gradients, optimizer = _states(count, scale, accumulate)
     if stage == 3 and workers > 1:
         # Parameters that were gathered for a layer stay, up to a limit, beside those on their way.
         weights += wide * (min(count, _LIVE) + min(count, _PREFETCH))
     # What the optimizer's own arithmetic takes: torch goes tensor by tensor on a CPU, and all at
     # once on a GPU.
     arithmetic = 4 * own if gpu else 8 * (own if stage else shape.largest)
-    if stage:
+    if stage == 1 and summed:
+        # The gradients are one tensor, sent in bf16 and stepped as it is.
+        buffers, scratch = wide * count, arithmetic
+    elif stage:
         buffers = wide * min(count, BUCKET)
         share = min(1.0, _SUB_GROUP / count) if stage == 3 else 1.0
         scratch = int(share * (4 * own + arithmetic))
     else:
-        alone = workers == 1 and wide == 4
-        buffers = 0 if alone else wide * min(count, BUCKET)
-        scratch = arithmetic + (4 * count if wide == 2 else 0)
+        buffers = 0 if workers == 1 else (wide + 4 * summed) * min(count, BUCKET)
+        # In bf16 a copy in the other type: of the gradients for the step, or of summed ones for
+        # their norm.
+        scratch = arithmetic + (count * (2 if summed else 4) if wide == 2 else 0)
     rest = weights + optimizer + teacher
-    if stage == 0:
-        # Gradients are summed when the activations are gone.
+    if stage == 0 or (stage == 1 and summed):
+        # Gradients are summed over workers when the activations are gone.
         peak = rest + gradients + max(kept, buffers, scratch)
     elif stage == 3:
         peak = rest + gradients + buffers + max(kept, scratch)
     else:
         # The step frees the gradients once it has its own part of them in fp32.
         peak = rest + max(gradients + buffers + kept, scratch)
-    sent = int(wide * _sent(stage, count) * count * (workers - 1) / workers)
+    sent = int(wide * _sent(stage, count, accumulate) * count * (workers - 1) / workers)
     return Need(
         parameters=count,
+        accumulate=accumulate,
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        least=least(count, scale),
+        least=least(count, scale, accumulate),
         buffers=buffers,
         scratch=scratch,
         activations=kept,
@@ -231,31 +241,36 @@ def _need(shape: Shape, scale: Scale, kept: int, teacher: int, *, gpu: bool) -> 
     )
 
 
-def least(count: int, scale: Scale) -> int:
+def least(count: int, scale: Scale, accumulate: int) -> int:
     """What a worker cannot train `count` parameters without: their weights, gradients and optimizer
     states, and at the start all weights, which are there before a worker keeps its own part."""
     wide = 2 if scale.precision == "bf16" else 4
-    return max(sum(_states(count, scale.workers, scale.zero_stage, wide)), wide * count)
+    return max(sum(_states(count, scale, accumulate)), wide * count)
 
 
-def _states(count: int, workers: int, stage: int, wide: int) -> tuple[int, int, int]:
+def _states(count: int, scale: Scale, accumulate: int) -> tuple[int, int, int]:
     """A worker's weights, gradients and optimizer states: each is whole, or the worker's part."""
-    own = -(-count // workers) if stage else count
+    stage, bf16 = scale.zero_stage, scale.precision == "bf16"
+    own = -(-count // scale.workers) if stage else count
+    wide = 2 if bf16 else 4
     weights = wide * (own if stage == 3 else count)
-    gradients = wide * (own if stage >= 2 else count)
+    # Those of several parts of a batch are added up in fp32.
+    gradients = (wide if accumulate == 1 else 4) * (own if stage >= 2 else count)
     # Adam's two moments; ZeRO and bf16 train on a copy of the weights in fp32 beside.
-    return weights, gradients, (12 if stage or wide == 2 else 8) * own
+    return weights, gradients, (12 if stage or bf16 else 8) * own
 
 
-def _sent(stage: int, count: int) -> int:
+def _sent(stage: int, count: int, accumulate: int) -> int:
     """How many times all parameters a worker sends in a step: an all-reduce counts twice.
 
     DeepSpeed's stages 1 and 2 reduce gradients over all workers and gather the weights; stage 3
     gathers weights once where all of them stay gathered, else for forward and backward pass, and
-    scatters the gradients.
+    scatters the gradients. Stages 2 and 3 reduce those of every part of a batch.
     """
     if stage == 3:
-        return 2 if count <= _LIVE else 3
+        return 1 + accumulate if count <= _LIVE else 3 * accumulate
+    if stage == 2:
+        return 2 * accumulate + 1
     return 3 if stage else 2
 
 

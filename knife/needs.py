@@ -139,7 +139,7 @@ def room_faults(
                 f"model.{stage.kind}: {count(need.parameters)} parameters take "
                 f"{size(need.least)} of weights, gradients and optimizer states in each worker "
                 f"({_shape(scale)}), but {room.where} has {size(room.memory)}; "
-                f"{_advice(need.parameters, scale, room)}"
+                f"{_advice(need, scale, room)}"
             )
     return list(dict.fromkeys(faults))
 
@@ -188,7 +188,7 @@ def free_disk(store: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def _advice(parameters: int, scale: Scale, room: Room) -> str:
+def _advice(need: Need, scale: Scale, room: Room) -> str:
     """The smallest change that makes room, or that there is none."""
     gpu = "a GPU" in room.where
     # The workers of one machine share its memory: more of them make no room.
@@ -197,7 +197,7 @@ def _advice(parameters: int, scale: Scale, room: Room) -> str:
             for precision in ("fp32", "bf16"):
                 values = {"workers": workers, "zero_stage": stage, "precision": precision}
                 changed = scale.model_copy(update=values)
-                if least(parameters, changed) <= room.memory:
+                if least(need.parameters, changed, need.accumulate) <= room.memory:
                     return f"{_shape(changed)} would do"
     more = "" if gpu else " or GPUs with more memory (scale.gpus_per_worker=1)"
     return f"take a smaller model{more}"

@@ -42,10 +42,15 @@ def measure(
     batch: Batch,
     context: Context,
     explanation: Batch | None = None,
+    accumulate: int = 1,
 ) -> Measured:
-    """Build an engine, take two steps and look at the second; every worker calls it."""
+    """Build an engine, take two steps and look at the second; every worker calls it.
+
+    With `accumulate` a step is made of that many batches.
+    """
     gc.collect()
-    training = Training(batch_size=len(batch.row_B) * context.world_size)
+    rows = len(batch.row_B) * context.world_size * accumulate
+    training = Training(batch_size=rows, accumulate=accumulate)
 
     def mark(name: str) -> None:
         gc.collect()
@@ -62,9 +67,11 @@ def measure(
             context.world_size,
             10,
         )
-        _step(engine, batch, explanation, lambda _: None)
+        for _ in range(accumulate):
+            _step(engine, batch, explanation, lambda _: None)
         mark("start")
-        _step(engine, batch, explanation, mark)
+        for _ in range(accumulate):
+            _step(engine, batch, explanation, mark)
         mark("end")
     # Not for what it does: it would be freed inside the next measurement.
     engine.destroy()
@@ -81,7 +88,7 @@ def measure(
             now += event.nbytes()
             peak = max(peak, now)
         elif name.startswith(_MARK):
-            found[name.removeprefix(_MARK)] = now
+            found.setdefault(name.removeprefix(_MARK), now)
             peak = now if name.endswith("start") else peak
     start = next(e.start_ns() for e in events if e.name() == _MARK + "start")
     sent = _sent([e for e in events if e.start_ns() > start], workers)

@@ -35,8 +35,8 @@ def test_what_cannot_fit_is_refused_with_numbers_and_what_would_do(tmp_path: Pat
     assert "a GPU of this machine (made up) has 1.0 MB" in faults[0]
     assert "scale.workers=4 scale.zero_stage=3 scale.precision=bf16 would do" in faults[0]
     advised = Scale(workers=4, zero_stage=3, precision="bf16")
-    assert least(206_592, advised) <= SMALL.memory
-    assert least(206_592, advised.model_copy(update={"workers": 2})) > SMALL.memory
+    assert least(206_592, advised, 1) <= SMALL.memory
+    assert least(206_592, advised.model_copy(update={"workers": 2}), 1) > SMALL.memory
     enough = Room(need.least, "this")
     assert room_faults(plan.needs, plan.stages, plan.config.scale, enough) == []
 
