@@ -20,6 +20,19 @@ from knife.method.backbone import Output, masked_scores, task_input_states
 from knife.method.model_files import ANSWER_HEAD
 from knife.method.weights import finite_faults, head_faults, load_whole
 
+# Parts of encoders that no score depends on: pooling and contact heads, entities, attention from
+# chosen tokens to all, RoFormer's constant sines. They are not trained: without a gradient a
+# parameter decays in some of DeepSpeed's stages, and moves by an earlier gradient in another.
+_UNREAD = (
+    ".pooler.",
+    ".contact_head.",
+    ".entity_embeddings.",
+    "2e_query.",
+    "e2w_query.",
+    "_global.",
+    ".embed_positions.",
+)
+
 
 class EncoderOnly(nn.Module):
     """A `Backbone` around any bidirectional encoder of transformers."""
@@ -27,10 +40,9 @@ class EncoderOnly(nn.Module):
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__()
         self.encoder = load_whole(AutoModel, folder)
-        if getattr(self.encoder, "pooler", None) is not None:
-            # No score depends on it. A trained parameter that gets no gradient decays in some of
-            # DeepSpeed's stages, and moves by an earlier gradient in another.
-            self.encoder.pooler.requires_grad_(False)
+        for name, parameter in self.encoder.named_parameters():
+            if any(part in f".{name}" for part in _UNREAD):
+                parameter.requires_grad_(False)
         self.bottleneck = bottleneck
         config = self.encoder.config
         self.width: int = config.hidden_size
