@@ -221,7 +221,7 @@ def test_more_workers_than_the_machine_has_are_refused(command: Command, tmp_pat
 
 
 def test_a_trial_that_always_fails_does_not_end_the_sweep(tmp_path: Path) -> None:
-    """At 1e30 the loss is no number; the other trial is what optuna suggests beside it."""
+    """At 1e30 the training diverges; the other trial is what optuna suggests beside it."""
     found = sweep(
         tmp_path,
         search="tpe",
@@ -235,7 +235,7 @@ def test_a_trial_that_always_fails_does_not_end_the_sweep(tmp_path: Path) -> Non
     rows = found.rows
     assert list(rows) == [1, 2, 3]
     assert (rows[1]["state"], rows[1]["score"]) == ("failed", None)
-    assert rows[1]["error"].startswith("the loss is ")
+    assert rows[1]["error"].startswith("finetune seed 0: the ")
     assert rows[2]["state"] == "finished"
     assert found.result["best"]["number"] == 2
     assert f"warning: trial 1 failed: {rows[1]['error']}" in found.ended.err.splitlines()
@@ -261,7 +261,7 @@ def test_when_every_trial_fails_the_sweep_does(tmp_path: Path) -> None:
     )
     assert found.ended.status == 1
     assert found.ended.out == ""
-    assert "none of 2 trials succeeded: the loss is " in found.ended.err
+    assert "none of 2 trials succeeded: finetune seed 0: the " in found.ended.err
     client = MlflowClient(f"sqlite:///{found.store.root}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "knife"]
     runs = client.search_runs([experiment.experiment_id])
@@ -269,7 +269,7 @@ def test_when_every_trial_fails_the_sweep_does(tmp_path: Path) -> None:
     assert {run.info.status for run in runs} == {"FAILED"}
     again = tune(found.path, "--resume")
     assert again.status == 1
-    assert "none of 2 trials succeeded: the loss is " in again.err
+    assert "none of 2 trials succeeded: finetune seed 0: the " in again.err
     assert set(trainings(tmp_path).values()) == {1}
 
 
