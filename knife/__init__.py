@@ -70,7 +70,12 @@ def sweep(path: str | Path, *, resume: bool = False, **overrides: Any) -> SweepR
     return run_sweep(plan_file(file, _plain(overrides)), resume=resume)
 
 
-def predict(student: str | Path, examples: str | Path | Iterable[Mapping[str, Any]]) -> Predictions:
+def predict(
+    student: str | Path,
+    examples: str | Path | Iterable[Mapping[str, Any]],
+    *,
+    skip_too_long: bool = False,
+) -> Predictions:
     """Let a student answer questions; neither answers nor rationales are needed.
 
         question = {"id": "1", "question": "can a kebik swim ?", "choices": ["yes", "no"]}
@@ -80,6 +85,8 @@ def predict(student: str | Path, examples: str | Path | Iterable[Mapping[str, An
     Args:
         student: its folder or url, STORE/student/KEY.
         examples: mappings as the lines of a JSON Lines file have them, or the path of such a file.
+        skip_too_long: give a question that is too long for the student a row without a choice, and
+            count it, instead of refusing all.
 
     Raises:
         UserError: student or examples are at fault; of the examples, every fault at once.
@@ -89,8 +96,8 @@ def predict(student: str | Path, examples: str | Path | Iterable[Mapping[str, An
 
     folder = artifact_folder(_path("student", student))
     if isinstance(examples, str | Path):
-        return predict(folder, Path(examples))
-    return predict_examples(folder, examples)
+        return predict(folder, Path(examples), skip_too_long=skip_too_long)
+    return predict_examples(folder, examples, skip_too_long=skip_too_long)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

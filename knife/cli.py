@@ -140,6 +140,10 @@ def predict(
         int | None,
         typer.Option(min=1, help="So many Ray workers, instead of this process; with --output."),
     ] = None,
+    skip_too_long: Annotated[
+        bool,
+        typer.Option("--skip-too-long", help="Leave out, and count, what is too long for it."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Let a student answer the questions of a file: one JSON line an example."""
@@ -149,7 +153,14 @@ def predict(
         from knife.train.answers import line
 
         keep_rows = as_json or not output
-        found = predict(artifact_folder(student), file, output, workers, keep_rows=keep_rows)
+        found = predict(
+            artifact_folder(student),
+            file,
+            output,
+            workers,
+            keep_rows=keep_rows,
+            skip_too_long=skip_too_long,
+        )
         if as_json:
             _print(found.to_dict())
         elif not output:
@@ -182,7 +193,8 @@ def show(
         from knife.show import read_data, shown, used_splits
 
         settings = read_data(source, overrides or [])
-        print("\n".join(shown(used_splits(settings).train[:number], settings, model)))
+        train = used_splits(settings, model).train[:number]
+        print("\n".join(shown(train, settings, model)))
 
 
 @data_app.command()

@@ -65,13 +65,15 @@ class World(Section):
 
 class Data(Section):
     """What is learned from. `rationale` treats the rationales: given, shuffled, dropped:SHARE,
-    truncated:SHARE or none. `max_tokens` bounds task input and rationale together."""
+    truncated:SHARE or none. `max_tokens` bounds task input and rationale together; an example whose
+    task input alone is longer stops the run, or is left out where `too_long` is drop."""
 
     source: str
     fraction: float = Field(1.0, gt=0, le=1)
     split_seed: int = 0
     rationale: str = "given"
     max_tokens: int = Field(256, ge=8)
+    too_long: Literal["refuse", "drop"] = "refuse"
     world: World = World()
 
     @field_validator("rationale")

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from knife.about import NOTE, failed_note, run_params, run_tags, started_note
 from knife.bucket import is_url
 from knife.cluster.address import refuse_dead_cluster
 from knife.config import RunConfig, Scale
+from knife.data.fitting import too_long_note
 from knife.data.jsonl import write_examples
 from knife.errors import raise_faults
 from knife.needs import find_room, free_disk, room_faults, room_notes, states_faults
@@ -250,7 +251,14 @@ def conclude(plan: Plan, store: Store) -> Verdict:
         ties[f"teacher, {name} rationale"] = [Ties.of(read_predictions(store, stage.key))]
     settings = plan.config.compare
     baseline = baseline_of(settings.baseline, rights)
-    return verdict(rights, baseline, ceiling, settings.margin, tie_notes(ties))
+    # Results on a part of a test split are not those on all of it.
+    tests = [(s.left_out["test"], len(s.test)) for s in plan.data.values() if "test" in s.left_out]
+    smaller = [
+        f"The test split is smaller than the source's: {too_long_note('test', left_out, kept)}."
+        for left_out, kept in dict.fromkeys(tests)
+    ]
+    made = verdict(rights, baseline, ceiling, settings.margin, tie_notes(ties))
+    return replace(made, notes=(*smaller, *made.notes))
 
 
 def publish_data(store: Store, key: str, plan: Plan) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from knife.config import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
 from knife.data.check import rationale_faults
 from knife.data.example import Splits
+from knife.data.fitting import fitting
 from knife.data.forms import training_tokens
 from knife.data.same_tokens import look_for_same_tokens
 from knife.data.source import load_source
@@ -92,10 +93,6 @@ class SourceReader:
         faults: list[str] = []
         splits = student = teacher = None
         try:
-            splits = self._splits(config, variant.method)
-        except UserError as error:
-            faults += error.faults
-        try:
             student = self._model(config.model.student, "model.student")
         except UserError as error:
             faults += error.faults
@@ -103,6 +100,10 @@ class SourceReader:
             teacher = self._model(config.model.teacher, "model.teacher") if teaches else None
         except UserError as error:
             faults += error.faults
+        try:
+            splits = self._splits(config, variant.method, student)
+        except UserError as error:
+            faults = error.faults + faults
         raise_faults(dict.fromkeys(faults))
         assert splits
         assert student
@@ -145,12 +146,14 @@ class SourceReader:
             )
         return self._models[name]
 
-    def _splits(self, config: RunConfig, method: str) -> Splits:
+    def _splits(self, config: RunConfig, method: str, student: KnownModel | None) -> Splits:
         data = config.data
-        source = data.model_dump_json(exclude={"fraction", "rationale", "max_tokens"})
+        source = data.model_dump_json(exclude={"fraction", "rationale", "max_tokens", "too_long"})
         if source not in self._whole:
             self._whole[source] = load_source(data)
         whole = self._whole[source]
+        if data.too_long == "drop" and student:
+            whole = fitting(whole, student.tokenizer, data.max_tokens)
         train, dev, test = (
             treat(part, data.rationale, data.split_seed)
             for part in (
@@ -161,7 +164,7 @@ class SourceReader:
         )
         if method in TEACHES | READS_RATIONALES - {"retrieve"}:
             raise_faults(rationale_faults(train, method))
-        return Splits(train, dev, test, whole.notes)
+        return Splits(train, dev, test, whole.notes, whole.left_out)
 
 
 def _model_faults(

@@ -20,7 +20,7 @@ from knife.data.parts import Part, refuse_faults, split
 from knife.errors import UserError, raise_faults
 from knife.exits import say
 from knife.store import fingerprint
-from knife.train.answers import Answerer, Answers, Tally, question_tokens
+from knife.train.answers import Answerer, Answers, Tally, question_tokens, too_long
 from knife.values import as_json
 
 # What a lost worker costs at most, and what is sorted by length together.
@@ -37,7 +37,7 @@ class Predictions:
 
     Attributes:
         tally: how many questions there are, how many with an answer, how many of these are right,
-            and how many questions have a tie.
+            how many questions have a tie, and how many no choice because they are too long.
         rows: one a question, in the file's order: id, choice (text), index of the choice,
             probabilities, and where choices are tied for the first place `tied`, their indices;
             none where they were written to a file and not read back.
@@ -57,24 +57,31 @@ class Predictions:
             "accuracy": self.accuracy,
             "answered": self.tally.answered,
             "tied": self.tally.tied,
+            "too_long": self.tally.too_long,
             "predictions": self.rows,
         }
 
     def sentence(self) -> str:
-        """The accuracy in words, or why there is none, and how many ties there are."""
+        """The accuracy in words, or why there is none, how many ties there are, and how many
+        questions are too long."""
         tally = self.tally
-        ties = ""
+        more = ""
         if tally.tied:
-            ties = (
+            more = (
                 f"; {tally.tied} of {tally.questions} questions have choices tied for the first "
                 'place, which the student cannot tell apart ("tied"): of k such choices, the '
                 "right one counts 1/k"
             )
+        if tally.too_long:
+            more += (
+                f"; {tally.too_long} of {tally.questions} questions are too long for the student, "
+                "have no choice, and do not count"
+            )
         if self.accuracy is None:
-            return f"{tally.questions} questions, none with its answer: no accuracy{ties}"
+            return f"{tally.questions} questions, none with its answer: no accuracy{more}"
         right = f"{tally.right:.1f}".removesuffix(".0")
         said = f"({right} of {tally.answered} questions right)"
-        return f"accuracy {100 * self.accuracy:.1f} % {said}{ties}"
+        return f"accuracy {100 * self.accuracy:.1f} % {said}{more}"
 
 
 def predict(
@@ -84,6 +91,7 @@ def predict(
     workers: int | None = None,
     *,
     keep_rows: bool = True,
+    skip_too_long: bool = False,
 ) -> Predictions:
     """Let a student answer the questions of a JSON Lines file; no answer or rationale is needed.
 
@@ -91,13 +99,16 @@ def predict(
     lie beside it until then, so that after a kill the same call makes the missing ones alone. With
     `workers`, that many Ray workers make them.
 
+    With `skip_too_long`, a question that is too long for the student has a row without a choice and
+    with the reason, and is counted; or else it is a fault.
+
     Without `keep_rows` the result has no rows, and memory does not grow with the file.
 
     Raises:
         UserError: with all faults of the student's folder, the file and the output; more workers
             than there are CPUs; another command writes the same output.
     """
-    job = _prepared(student, file, output, workers)
+    job = _prepared(student, file, output, workers, skip_too_long)
     with _folder(output) as folder:
         answers = Answers(folder / job.key)
         answers.folder.mkdir(exist_ok=True)
@@ -107,7 +118,9 @@ def predict(
         return Predictions(tally, read_rows(whole) if keep_rows else [])
 
 
-def predict_examples(student: Path, examples: Iterable[Mapping[str, Any]]) -> Predictions:
+def predict_examples(
+    student: Path, examples: Iterable[Mapping[str, Any]], *, skip_too_long: bool = False
+) -> Predictions:
     """Let a student answer questions that are in memory, as a file of them would hold them.
 
     Raises:
@@ -130,7 +143,7 @@ def predict_examples(student: Path, examples: Iterable[Mapping[str, Any]]) -> Pr
         with file.open("w", encoding="utf-8") as whole:
             whole.writelines(lines)
         try:
-            return predict(student, file)
+            return predict(student, file, skip_too_long=skip_too_long)
         except UserError as error:
             said = (fault.removeprefix(f"{file.parent}/") for fault in error.faults)
             raise UserError(*said) from None
@@ -158,7 +171,9 @@ class _Job:
     key: str
 
 
-def _prepared(student: Path, file: Path, output: Path | None, workers: int | None) -> _Job:
+def _prepared(
+    student: Path, file: Path, output: Path | None, workers: int | None, skip_too_long: bool
+) -> _Job:
     """What is to be done, when nothing is wrong with it."""
     model, parts = None, list[Part]()
     found: list[str] = []
@@ -168,9 +183,9 @@ def _prepared(student: Path, file: Path, output: Path | None, workers: int | Non
         found += error.faults
     try:
         parts = split(file, PART_ROWS)
-        key = _key(model, parts) if model else ""
+        key = _key(model, parts, skip_too_long) if model else ""
         if not (key and output and (parts_folder(output) / key).is_dir()):
-            _check(model, file, parts)
+            _check(model, file, parts, skip_too_long=skip_too_long)
     except UserError as error:
         found += error.faults
     raise_faults([*found, *_output_faults(output), *_worker_faults(workers, output)])
@@ -194,48 +209,40 @@ def _worker_faults(workers: int | None, output: Path | None) -> list[str]:
     return [*([] if output else [missing]), *place_faults(workers)]
 
 
-def _check(model: Path | None, file: Path, parts: list[Part]) -> None:
+def _check(model: Path | None, file: Path, parts: list[Part], *, skip_too_long: bool) -> None:
     """Refuse what is wrong with the questions; without a model, their lengths are not known."""
     tokenizer: Any = None
     room: int | None = None
-    settings = _settings(model) if model else {"max_tokens": 0}
-    limit = settings["max_tokens"]
 
-    def look(questions: list[Example]) -> list[str]:
+    def look(questions: list[Example]) -> list[tuple[Example | None, str]]:
         nonlocal tokenizer, room
         if not (model and questions):
             return []
-        if tokenizer is None:
-            # Imported when a question is good: transformers takes seconds.
-            from knife.method.backbone import room_for_choices
-            from knife.method.model_check import check_model
-            from knife.train.quiet import quiet
+        # Imported when a question is good: transformers takes seconds.
+        from knife.method.backbone import room_for_choices
+        from knife.method.model_check import check_model
+        from knife.train.model_settings import ModelSettings
+        from knife.train.quiet import quiet
 
+        if tokenizer is None:
             quiet()
             tokenizer = check_model(model, "STUDENT").tokenizer
             room = room_for_choices(model, tokenizer)
+        settings = ModelSettings.read(model)
         try:
             tokens = question_tokens(questions, tokenizer)
         except UserError as error:
-            return error.faults
-        faults = _of_other_kind(file, questions, bool(settings.get("open")))
-        faults += _too_long(file, questions, [len(t.input_ids) for t in tokens], limit)
-        if room is None:
-            return faults
-        # Solved examples before a question, and a rationale before its answer, take room too.
-        before = settings.get("preamble_tokens", 0)
-        explains = settings.get("method") == "explain_then_answer"
-        written = settings.get("answer_tokens", 0) + 1 if explains or settings.get("open") else 0
-        lengths = [
-            max(len(t.input_ids), before) + written + max(map(len, t.choice_ids), default=0)
-            for t in tokens
-        ]
-        return faults or [
-            f"{file}: id {question.id!r}: with all that is read and written, question and choices "
-            f"are {length} tokens long, but the student has positions for {room}: shorten them"
-            for question, length in zip(questions, lengths, strict=True)
-            if length > room
-        ]
+            return [(None, fault) for fault in error.faults]
+        faults = _of_other_kind(questions, settings.open)
+        if not skip_too_long:
+            reasons = zip(questions, too_long(tokens, settings, room), strict=True)
+            hint = "shorten it, or leave such questions out (--skip-too-long)"
+            faults += [
+                (question, f"id {question.id!r}: {reason}: {hint}")
+                for question, reason in reasons
+                if reason
+            ]
+        return faults
 
     with counter("checking", _count(parts)) as count:
         refuse_faults(file, parts, look, lambda part: count(part.rows))
@@ -272,7 +279,7 @@ def _count(parts: Sequence[Part]) -> int:
     return sum(part.rows for part in parts)
 
 
-def _key(model: Path, parts: list[Part]) -> str:
+def _key(model: Path, parts: list[Part], skip_too_long: bool) -> str:
     hashed = {}
     for path in sorted(path for path in model.rglob("*") if path.is_file()):
         with path.open("rb") as file:
@@ -283,6 +290,7 @@ def _key(model: Path, parts: list[Part]) -> str:
             "student": hashed,
             "questions": [part.digest for part in parts],
             "rows": [PART_ROWS, _ROW_VERSION],
+            "skip_too_long": skip_too_long,
             "versions": [knife.__version__, *map(version, _LIBRARIES)],
         }
     )
@@ -338,18 +346,9 @@ def _settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _of_other_kind(file: Path, examples: list[Example], opened: bool) -> list[str]:
+def _of_other_kind(examples: list[Example], opened: bool) -> list[tuple[Example | None, str]]:
     if opened:
         said = "has choices, but the student was trained to write its answers: leave them out"
     else:
         said = "has no choices, but the student was trained to choose: give it some"
-    return [f"{file}: id {e.id!r}: {said}" for e in examples if e.open != opened]
-
-
-def _too_long(file: Path, examples: list[Example], lengths: list[int], limit: int) -> list[str]:
-    return [
-        f"{file}: id {example.id!r}: question and choices are {length} tokens long, but the "
-        f"student was trained for at most {limit} (data.max_tokens): shorten them"
-        for example, length in zip(examples, lengths, strict=True)
-        if length > limit
-    ]
+    return [(e, f"id {e.id!r}: {said}") for e in examples if e.open != opened]

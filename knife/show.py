@@ -27,18 +27,22 @@ def read_data(source: str, overrides: list[str]) -> Data:
     return parse(merge(values | {"data": {"source": source}}, changes)).data
 
 
-def used_splits(data: Data) -> Splits:
+def used_splits(data: Data, model: str | None = None) -> Splits:
     """The splits as a run uses them (the fraction of train, rationales treated), in the order of
-    the source.
+    the source. What is too long is left out, if it is to be, where a model's name tells lengths.
 
     Raises:
-        UserError: with every fault of the source.
+        UserError: with every fault of the source; the model has no tokenizer.
     """
     whole = load_source(data)
+    if model and data.too_long == "drop":
+        from knife.data.fitting import fitting
+
+        whole = fitting(whole, _tokenizer(model), data.max_tokens)
     used = {example.id for example in subset(whole.train, data.fraction, data.split_seed)}
     parts = ([e for e in whole.train if e.id in used], whole.dev, whole.test)
     train, dev, test = (treat(part, data.rationale, data.split_seed) for part in parts)
-    return Splits(train, dev, test, whole.notes)
+    return Splits(train, dev, test, whole.notes, whole.left_out)
 
 
 def shown(examples: list[Example], data: Data, model: str | None) -> list[str]:
@@ -64,10 +68,8 @@ def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
     """By example: its tokens as task input, as rationale, and those that do not fit."""
     from knife.data.same_tokens import first_alike
     from knife.data.tokens import UNBOUNDED, tokenize
-    from knife.method.backbone import load_tokenizer
-    from knife.method.model_source import find_model
 
-    tokenizer: Any = load_tokenizer(find_model(model, "--model").folder, "--model")
+    tokenizer = _tokenizer(model)
     kept, _ = tokenize(examples, tokenizer, data.max_tokens)
     whole, _ = tokenize(examples, tokenizer, UNBOUNDED)
     rows = []
@@ -91,3 +93,10 @@ def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _tokenizer(model: str) -> Any:
+    from knife.method.backbone import load_tokenizer
+    from knife.method.model_source import find_model
+
+    return load_tokenizer(find_model(model, "--model").folder, "--model")

@@ -42,9 +42,11 @@ class Splits:
         test: what the verdict is computed on.
         notes: what was decided on the way and a user should know, one sentence each
             (for example that a missing test split was made from dev).
+        left_out: number of examples that were too long, by split, where they are left out.
     """
 
     train: list[Example]
     dev: list[Example]
     test: list[Example]
     notes: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)

@@ -77,7 +77,7 @@ def load_hub(name: str) -> Splits:
         splits[split] = read_rows(name, split, rows, split_of, notes)
     if not splits["train"]:
         raise UserError(f"data.source: {name}: no usable training examples; {'; '.join(notes)}")
-    return Splits(**splits, notes=notes)
+    return Splits(splits["train"], splits["dev"], splits["test"], notes)
 
 
 def _download(name: str, source: HubSource) -> Mapping[str, Iterable[Row]]:

@@ -92,13 +92,14 @@ def read_part(path: Path, part: Part) -> list[Example]:
 def refuse_faults(
     path: Path,
     parts: Sequence[Part],
-    look: Callable[[list[Example]], list[str]],
+    look: Callable[[list[Example]], list[tuple[Example | None, str]]],
     checked: Callable[[Part], None],
 ) -> None:
     """Read all questions of a file, part after part, and refuse what is wrong with them.
 
-    `look` tells what else is wrong with the good ones of a part; `checked` hears of each part that
-    has been read. Of each question 8 bytes are kept, for ids that are there twice.
+    `look` returns what else is wrong with the good ones of a part, or with the part; `checked` is
+    called with each part that has been read. Of each question 8 bytes are kept, for ids that are
+    there twice.
 
     Raises:
         UserError: with every fault as `file:line: message`, up to `SHOWN_FAULTS` and the number of
@@ -107,15 +108,18 @@ def refuse_faults(
     faults = FaultList(path)
     marks = array("Q")
     for part in parts:
+        numbers: dict[int, int] = {}
         examples = []
         for line in _lines(path, part):
             faults.add(line.number, line.faults)
             if line.example is not None:
+                numbers[id(line.example)] = line.number
                 examples.append(line.example)
             if line.identity:
                 marks.append(_mark(line.identity))
-        for fault in look(examples):
-            faults.add_text(part.line, fault)
+        for example, fault in look(examples):
+            number = numbers[id(example)] if example else part.line
+            faults.add_text(number, f"{path}:{number}: {fault}" if example else f"{path}: {fault}")
         checked(part)
     for line, first in _twice(path, parts, marks):
         faults.add(line.number, [repeated(line.identity, first)])

@@ -51,16 +51,12 @@ class Scorer(PythonModel):  # type: ignore[misc]
         return pd.DataFrame(rows, index=model_input.index)
 
     def _too_long(self, questions: list[Example]) -> list[str]:
-        from knife.train.answers import question_tokens
+        from knife.train.answers import question_tokens, too_long
 
-        most = self._answerer.settings.max_tokens
-        lengths = [len(t.input_ids) for t in question_tokens(questions, self._answerer.tokenizer)]
-        return [
-            f"row {number}: question and choices are {length} tokens long, but the student was "
-            f"trained for at most {most}"
-            for number, length in enumerate(lengths, 1)
-            if length > most
-        ]
+        answerer = self._answerer
+        tokens = question_tokens(questions, answerer.tokenizer)
+        reasons = too_long(tokens, answerer.settings, answerer.room)
+        return [f"row {number}: {reason}" for number, reason in enumerate(reasons, 1) if reason]
 
 
 def _read(given: pd.DataFrame, opened: bool) -> tuple[list[Example], list[str]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from knife import strict_json
 from knife.data.example import UNANSWERED, Example
@@ -21,16 +21,21 @@ from knife.data.parts import Part, read_part
 from knife.errors import NotFiniteError, UserError
 from knife.train.text_match import exact_match
 
+if TYPE_CHECKING:
+    from knife.train.model_settings import ModelSettings
+
 
 @dataclass(frozen=True)
 class Tally:
     """How many questions there are, how many with a known answer, how many of these are right (a
-    tie of k choices, the right one among them, counts 1/k), and how many questions have a tie."""
+    tie of k choices, the right one among them, counts 1/k), how many questions have a tie, and how
+    many are too long for the student: these have no choice and are not answered."""
 
     questions: int = 0
     answered: int = 0
     right: float = 0
     tied: int = 0
+    too_long: int = 0
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(
@@ -38,6 +43,7 @@ class Tally:
             self.answered + other.answered,
             self.right + other.right,
             self.tied + other.tied,
+            self.too_long + other.too_long,
         )
 
 
@@ -85,7 +91,12 @@ class Answers:
         Raises:
             UserError: the disk is full, or not writable.
         """
-        head = {"answered": tally.answered, "right": tally.right, "tied": tally.tied}
+        head = {
+            "answered": tally.answered,
+            "right": tally.right,
+            "tied": tally.tied,
+            "too_long": tally.too_long,
+        }
         with self._written(self.path(part)) as file:
             file.writelines(f"{line(row)}\n".encode() for row in (head, *rows))
 
@@ -100,7 +111,7 @@ class Answers:
             for part in parts:
                 with self.path(part).open("rb") as file:
                     head = json.loads(file.readline())
-                    tally += Tally(part.rows, head["answered"], head["right"], head["tied"])
+                    tally += Tally(part.rows, **head)
                     shutil.copyfileobj(file, whole)
         return tally
 
@@ -133,7 +144,7 @@ class Answerer:
         """
         # Imported here: whoever counts or joins parts needs no torch, which takes seconds.
         from knife.data.preamble import saved_preamble
-        from knife.method.backbone import load_tokenizer
+        from knife.method.backbone import load_tokenizer, room_for_choices
         from knife.method.objective import Objective
         from knife.train.context import PlainContext
         from knife.train.model_settings import ModelSettings
@@ -144,6 +155,7 @@ class Answerer:
         self.model = model
         self.tokenizer = load_tokenizer(model, "STUDENT")
         self.settings = ModelSettings.read(model)
+        self.room = room_for_choices(model, self.tokenizer)
         self.preamble = saved_preamble(model)
         self.context = PlainContext()
         self.objective = Objective(load_published(model)).to(self.context.device).eval()
@@ -151,7 +163,8 @@ class Answerer:
     def rows(self, questions: Sequence[Example]) -> list[dict[str, Any]]:
         """One JSON-ready row a question: id, choice (text), index of it, probabilities, and where
         choices are tied for the first place the indices of all of them; of an open question id
-        and text; and the rationale where one is written first.
+        and text; and the rationale where one is written first. A question that is too long for the
+        student has null for these, and why as `too_long`.
 
         Raises:
             UserError: the student's outputs are NaN or infinite.
@@ -159,7 +172,17 @@ class Answerer:
         from knife.data.preamble import put_before
         from knife.train.evaluate import answer_split, choose, probabilities, tied
 
+        if not questions:
+            return []
         tokens = question_tokens(questions, self.tokenizer)
+        reasons = too_long(tokens, self.settings, self.room)
+        if any(reasons):
+            asked = zip(questions, reasons, strict=True)
+            read = iter(self.rows([question for question, reason in asked if not reason]))
+            return [
+                _no_row(question, reason) if reason else next(read)
+                for question, reason in zip(questions, reasons, strict=True)
+            ]
         if self.preamble:
             texts, most = self.preamble.texts(questions), self.settings.preamble_tokens
             tokens, _ = put_before(tokens, texts, self.tokenizer, most)
@@ -198,10 +221,12 @@ class Answerer:
         known = [
             _right(question, row)
             for question, row in zip(questions, rows, strict=True)
-            if question.answer != UNANSWERED
+            if question.answer != UNANSWERED and "too_long" not in row
         ]
         ties = sum("tied" in row for row in rows)
-        answers.write(part, rows, Tally(len(rows), len(known), math.fsum(known), ties))
+        unread = sum("too_long" in row for row in rows)
+        tally = Tally(len(rows), len(known), math.fsum(known), ties, unread)
+        answers.write(part, rows, tally)
 
 
 def _right(question: Example, row: dict[str, Any]) -> float:
@@ -223,6 +248,41 @@ def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:
     bare = [replace(question, rationale=None, answer=0) for question in questions]
     tokens, _ = tokenize(bare, tokenizer, UNBOUNDED, mark_content=False)
     return tokens
+
+
+def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: int | None) -> list[str]:
+    """By question: why a student cannot read it, or "".
+
+    `room` is what the student has positions for, task input and answer together; None: enough.
+    """
+    explains = settings.method == "explain_then_answer"
+    # Solved examples before a question, and a rationale before its answer, take room too.
+    written = settings.answer_tokens + 1 if explains or settings.open else 0
+    reasons = []
+    for own in tokens:
+        length, reason = len(own.input_ids), ""
+        answer = max(map(len, own.choice_ids), default=0)
+        whole = max(length, settings.preamble_tokens) + written + answer
+        if length > settings.max_tokens:
+            reason = (
+                f"question and choices are {length:,} tokens long, but the student was trained "
+                f"for at most {settings.max_tokens} (data.max_tokens)"
+            )
+        elif room is not None and whole > room:
+            reason = (
+                "with all that is read and written, question and choices are "
+                f"{whole:,} tokens long, but the student has positions for {room}"
+            )
+        reasons.append(reason)
+    return reasons
+
+
+def _no_row(question: Example, reason: str) -> dict[str, Any]:
+    """The row of a question that is not answered."""
+    if question.open:
+        return {"id": question.id, "text": None, "too_long": reason}
+    fields = ("choice", "index", "probabilities")
+    return {"id": question.id, **dict.fromkeys(fields), "too_long": reason}
 
 
 def line(row: dict[str, Any]) -> str:

@@ -88,9 +88,39 @@ def test_a_question_longer_than_the_student_was_trained_for(
     with pytest.raises(UserError) as error:
         predict(finished_run.student("knife"), path)
     first, second = error.value.faults
-    assert first.startswith(f"{path}: id 'long': question and choices are 3")
+    assert first.startswith(f"{path}:2: id 'long': question and choices are 3")
     assert "at most 256 (data.max_tokens)" in first
-    assert "id 'two'" in second
+    assert second.startswith(f"{path}:3: id 'two'")
+
+
+def test_too_long_questions_are_left_out_and_counted_where_that_is_wanted(
+    command: Command, finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    student = finished_run.student("knife")
+    whole = predict(student, finished_run.test_file)
+    lines = finished_run.test_file.read_text().splitlines()
+    long = {"id": "long", "question": "forest " * 300, "choices": ["yes", "no"], "answer": "no"}
+    path = tmp_path / "long.jsonl"
+    path.write_text("\n".join([*lines[:5], json.dumps(long), *lines[5:]]))
+    output = tmp_path / "choices.jsonl"
+    words = ("predict", student, path, "-o", output, "--json")
+    assert command(*words).status == 2
+    ended = command(*words, "--skip-too-long")
+    assert ended.status == 0
+    assert "1 of 21 questions are too long for the student, have no choice, and do not" in ended.err
+    found = json.loads(ended.out)
+    rows = found["predictions"]
+    assert rows == [json.loads(line) for line in output.read_text().splitlines()]
+    assert (found["accuracy"], found["answered"], found["too_long"]) == (whole.accuracy, 20, 1)
+    left_out = rows.pop(5)
+    assert left_out.pop("too_long").startswith("question and choices are 3")
+    assert left_out == {"id": "long", "choice": None, "index": None, "probabilities": None}
+    for own, other in zip(rows, whole.rows, strict=True):
+        assert own["choice"] == other["choice"]
+    path.write_text(json.dumps(long))
+    alone = predict(student, path, skip_too_long=True)
+    assert alone.accuracy is None
+    assert [row["choice"] for row in alone.rows] == [None]
 
 
 def test_all_faults_of_all_questions_are_said_at_once(
@@ -101,8 +131,9 @@ def test_all_faults_of_all_questions_are_said_at_once(
     path.write_text(f"{json.dumps(long)}\nnope\n{json.dumps(long)}\n")
     with pytest.raises(UserError) as error:
         predict(finished_run.student("knife"), path)
-    kinds = [fault.removeprefix(f"{path}:").split(": ")[0] for fault in error.value.faults]
-    assert kinds == [" id 'long'", " id 'long'", "2", "3"]
+    kinds = [fault.removeprefix(f"{path}:").split(": ")[:2] for fault in error.value.faults]
+    assert [number for number, _ in kinds] == ["1", "2", "3", "3"]
+    assert [what.split()[0] for _, what in kinds] == ["id", "broken", "id", "id"]
 
 
 def test_an_output_that_is_there_is_replaced(finished_run: FinishedRun, tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Examples that `data.max_tokens` has no room for: left out where a config says so, and counted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from knife.data.example import Example, Splits
+from knife.data.faults import shown_ids
+from knife.data.tokens import task_input_text
+from knife.errors import raise_faults
+
+
+def input_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:
+    """How many tokens each task input has."""
+    if not examples:
+        return []
+    texts = [task_input_text(example)[0] for example in examples]
+    return [len(ids) for ids in tokenizer(texts)["input_ids"]]
+
+
+def fitting(splits: Splits, tokenizer: Any, max_tokens: int) -> Splits:
+    """The splits without the examples whose task input alone has more than `max_tokens` tokens.
+
+    Raises:
+        UserError: nothing is left of a split.
+    """
+    parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
+    left_out: dict[str, int] = {}
+    notes, faults = [], []
+    for name, examples in parts.items():
+        lengths = input_lengths(examples, tokenizer)
+        kept = [e for e, n in zip(examples, lengths, strict=True) if n <= max_tokens]
+        if len(kept) == len(examples):
+            continue
+        if not kept:
+            faults.append(
+                f"data.too_long: drop leaves no {name} example: all {len(examples):,} task inputs "
+                f"are longer than data.max_tokens={max_tokens} (the shortest has {min(lengths)})"
+            )
+        ids = [e.id for e, n in zip(examples, lengths, strict=True) if n > max_tokens]
+        notes.append(f"{too_long_note(name, len(ids), len(kept))}: {shown_ids(ids)}")
+        left_out[name] = len(ids)
+        parts[name] = kept
+    raise_faults(faults)
+    return Splits(**parts, notes=[*splits.notes, *notes], left_out=left_out)
+
+
+def too_long_note(split: str, left_out: int, kept: int) -> str:
+    """How many examples of a split are left out."""
+    examples = f"{left_out:,} of {left_out + kept:,} {split} examples are left out"
+    return f"{examples}, since their questions are longer than data.max_tokens (data.too_long=drop)"
