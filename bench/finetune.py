@@ -15,6 +15,7 @@ def finetune_job(tokens: list[Tokens], **scale: int) -> Job:
         train=tokens,
         ids=[str(row) for row in range(len(tokens))],
         dev=tokens[:1],
+        dev_ids=["0"],
         pad_id=0,
         rationale=False,
         teacher=None,
