@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +168,9 @@ def test_predictions_whose_ray_dies_say_so_and_resume(
     started: Callable[..., Command], finished_run: FinishedRun, tmp_path: Path
 ) -> None:
     questions, output = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
-    world = World(creatures=64, train=20_000, dev=10, test=10)
-    write_examples(questions, creatures(world).train)
+    few = creatures(World(train=300, dev=10, test=10)).train
+    many = [replace(e, id=f"{n}-{e.id}") for n in range(60) for e in few]
+    write_examples(questions, many)
     words = ("predict", finished_run.student("knife"), questions)
     command = started(*words, "--output", output, "--workers", "2")
     command.wait_for(lambda: any(parts_folder(output).glob("*/part-*")))
@@ -180,4 +181,4 @@ def test_predictions_whose_ray_dies_say_so_and_resume(
     assert not output.exists()
     assert command.start().wait(SECONDS) == 0, command.err
     assert "are answered already; going on …" in command.err
-    assert len(output.read_text().splitlines()) == 20_000
+    assert len(output.read_text().splitlines()) == len(many)
