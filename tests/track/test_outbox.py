@@ -23,7 +23,7 @@ def test_what_is_told_waits_until_it_is_sent(tmp_path: Path) -> None:
     outbox = Outbox.open(tmp_path, HEAD)
     opened = outbox.tell(PLACE, "open", {"name": "demo", "time": 1.0})
     tags = outbox.tell(PLACE, "tags", {"tags": {"a": "ä\n\r1"}})
-    row = {"step": 1, "time": 2.0, "metrics": {"loss": float("inf")}}
+    row = {"step": 1, "time": 2.0, "metrics": {"loss": 0.5}}
     outbox.tell(("k1", "k2"), "rows", {"rows": [row]})
     outbox.sent(opened)
     outbox.close()
