@@ -32,6 +32,15 @@ class SessionLostError(Exception):
     """The Ray session of this process died; the message says of what, and how to resume."""
 
 
+class WorkFailedError(Exception):
+    """The work came to nothing, and why is known: shown as plain lines, exit status 1, no
+    traceback."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = lines
+        super().__init__("\n".join(lines))
+
+
 def raise_faults(faults: Iterable[str]) -> None:
     """Raise one `UserError` with all of `faults`; do nothing where there is none."""
     faults = list(faults)

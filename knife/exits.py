@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from knife.errors import NotFiniteError, SessionLostError, UserError
+from knife.errors import NotFiniteError, SessionLostError, UserError, WorkFailedError
 
 
 class Terminated(KeyboardInterrupt):
@@ -30,6 +30,10 @@ def exits(interrupted: str = "") -> Iterator[None]:
     except UserError as error:
         say(*(f"error: {fault}" for fault in error.faults))
         sys.exit(2)
+    except WorkFailedError as error:
+        first, *others = error.lines
+        say(f"error: {first}", *others)
+        sys.exit(1)
     except KeyboardInterrupt as error:
         terminated = isinstance(error, Terminated)
         say("", "terminated" if terminated else "interrupted", *filter(None, [interrupted]))

@@ -11,8 +11,8 @@ def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
     """Send all that lies in the outboxes of a store.
 
     Returns:
-        Lines that say what was sent; what could not be sent, since MLflow does not answer; and
-        what the user has to mend first. All that is unsent is kept.
+        Lines that say what was sent; what MLflow lacks, since it does not answer (that is kept) or
+        does not take it; and what the user has to mend first, which is kept too.
 
     Raises:
         UserError: where there is no store.
@@ -32,12 +32,12 @@ def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
     for head, runs in found.sent:
         lines.append(f"{head.name}, to the experiment {head.experiment!r} at {head.uri}:")
         lines += [f"  {name}: {_words(counts) or 'nothing new'}" for name, counts in runs]
-    lines += [f"MLflow did not take {line}" for line in found.refused]
+    lines += found.mended
     lines += [f"{name}: a process that is at work holds it and sends it" for name in found.held]
     kept = found.kept
     if kept:
         kept = [*kept, f"it is kept in {root / FOLDER}: the same command sends it later"]
-    return lines, kept, found.faults
+    return lines, [*found.refused, *kept], found.faults
 
 
 def _words(counts: dict[str, int]) -> str:

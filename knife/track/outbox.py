@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ log = logging.getLogger("knife.track")
 
 FOLDER = "outbox"
 VERSION = 1
+_AGAIN = "again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,18 @@ class Outbox:
         number = self._append({"run": place, "what": what, **values})
         return Told(number, place, what, values)
 
+    def tell_again(self, place: tuple[str, ...]) -> list[Told]:
+        """All that was told of a run since the file was begun, which is to be sent anew: MLflow no
+        longer has the run."""
+        self._append({"run": place, "what": _AGAIN})
+        with self._lock:
+            if self._file < 0:
+                return []
+            lines = _whole_lines(self._file)
+        return [
+            told for told in self._rows(lines) if isinstance(told, Told) and told.place == place
+        ]
+
     def sent(self, told: Told) -> None:
         """Note that MLflow has it, or will never take it."""
         if told.number is not None:
@@ -195,26 +209,40 @@ class Outbox:
             return self._lines - 1
 
     def _read(self, lines: list[bytes]) -> None:
+        every: dict[int, Told] = {}
         told: dict[int, Told] = {}
         known: dict[tuple[str, ...], Told] = {}
+        for row in self._rows(lines):
+            if isinstance(row, tuple):
+                # MLflow had lost the run: nothing that was sent of it counts.
+                known.pop(row, None)
+                told |= {number: old for number, old in every.items() if old.place == row}
+            elif isinstance(row, Told):
+                assert row.number is not None
+                every[row.number] = told[row.number] = row
+            else:
+                old = told.pop(row, None)
+                if old and old.what == "open":
+                    values = old.values | {"ended": False}
+                    told[row] = known[old.place] = Told(None, old.place, "known", values)
+                elif old and old.what == "finish" and old.place in known:
+                    known[old.place].values["ended"] = True
+        self.waiting = [told[number] for number in sorted(told)]
+        self._lines = len(lines)
+
+    def _rows(self, lines: list[bytes]) -> Iterator[Told | int | tuple[str, ...]]:
+        """The lines behind the head: what was told; the number of one that was sent; a run of which
+        all is to be sent anew."""
         for number, line in enumerate(lines[1:], start=1):
             try:
                 row = json.loads(line)
                 if "sent" in row:
-                    old = told.pop(row["sent"], None)
-                    if old and old.what == "open":
-                        values = old.values | {"ended": False}
-                        told[row["sent"]] = Told(None, old.place, "known", values)
-                        known[old.place] = told[row["sent"]]
-                    elif old and old.what == "finish" and old.place in known:
-                        known[old.place].values["ended"] = True
+                    yield int(row["sent"])
                     continue
                 place, what = tuple(row.pop("run")), row.pop("what")
-                told[number] = Told(number, place, what, row)
+                yield place if what == _AGAIN else Told(number, place, what, row)
             except (ValueError, TypeError, KeyError, AttributeError):
                 log.warning("%s:%d is damaged and left out", self.path, number + 1)
-        self.waiting = [told[number] for number in sorted(told)]
-        self._lines = len(lines)
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import getpass
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
 
 from knife import strict_json
@@ -25,19 +34,54 @@ PARENT = "mlflow.parentRunId"
 # mlflow.utils.validation: what one log_batch may carry.
 METRICS_A_BATCH = 1000
 PARAMS_A_BATCH = 100
+_IDS_A_SEARCH = 100
 # Answers that stay the same however often one asks.
 FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 
 
-def find(client: MlflowClient, experiment: str, key: str, parent: str | None) -> Run | None:
-    """The oldest run of `key` under the run `parent`, or of those without a parent."""
+class GoneError(Exception):
+    """MLflow no longer has a run that it had: somebody has deleted it.
+
+    Attributes:
+        restorable: whether it is only marked as deleted.
+    """
+
+    def __init__(self, *, restorable: bool) -> None:
+        super().__init__("the run was deleted in MLflow")
+        self.restorable = restorable
+
+
+def active(client: MlflowClient, experiment: str, run_ids: Sequence[str]) -> set[str]:
+    """Those of the runs that MLflow has, and has not marked as deleted."""
+    found: set[str] = set()
+    for start in range(0, len(run_ids), _IDS_A_SEARCH):
+        ids = ", ".join(f"'{run_id}'" for run_id in run_ids[start : start + _IDS_A_SEARCH])
+        runs = client.search_runs([experiment], f"attributes.run_id IN ({ids})")
+        found |= {run.info.run_id for run in runs}
+    return found
+
+
+def find(
+    client: MlflowClient, experiment: str, key: str, parent: str | None, *, deleted: bool = False
+) -> Run | None:
+    """The oldest run of `key` under the run `parent`, or of those without a parent; with `deleted`,
+    of those that are marked as deleted."""
     assert "'" not in key
     filters = f"tags.`{KEY}` = '{key}'"
     if parent:
         filters += f" AND tags.`{PARENT}` = '{parent}'"
-    found = client.search_runs([experiment], filters, order_by=["attributes.start_time ASC"])
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    found = client.search_runs([experiment], filters, view, order_by=["attributes.start_time ASC"])
     # A parent run has no parent; that cannot be asked for.
     return next((run for run in found if parent or PARENT not in run.data.tags), None)
+
+
+def find_orphan(client: MlflowClient, experiment: str, key: str) -> Run | None:
+    """A run of `key` below a run that MLflow no longer has."""
+    runs = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")
+    parents = {run.data.tags[PARENT] for run in runs if PARENT in run.data.tags}
+    there = active(client, experiment, sorted(parents))
+    return next((run for run in runs if run.data.tags.get(PARENT, "") in parents - there), None)
 
 
 def create(
@@ -87,6 +131,21 @@ class RemoteRun:
         self._refuse = refuse
         # Last step and value of each metric in MLflow; None where it has to be asked.
         self._newest: dict[str, tuple[int, float]] | None = {} if fresh else None
+
+    def look(self) -> None:
+        """Ask whether MLflow has the run, after it has refused something.
+
+        Raises:
+            GoneError: it was deleted.
+        """
+        try:
+            run = self._client.get_run(self.run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise GoneError(restorable=False) from error
+            raise
+        if run.info.lifecycle_stage != "active":
+            raise GoneError(restorable=True)
 
     def forget(self) -> None:
         """Ask MLflow what it has before the next metric is sent."""
@@ -193,6 +252,7 @@ class RemoteRun:
             except MlflowException as error:
                 if error.error_code not in FINAL:
                     raise
+                self.look()
                 self._log_apart(batch, error)
 
     def _log_apart(self, batch: list[Metric], error: Exception) -> None:

@@ -19,13 +19,15 @@ class Resent:
     Attributes:
         sent: by outbox, its head and what was sent of each run (name, counts by kind).
         kept: why something is still unsent, one line each.
-        refused: what MLflow will never take, one line each.
+        mended: what was deleted in MLflow and is there again, one line each.
+        refused: what MLflow will never take, one line for each run.
         held: names of outboxes that a living process holds and sends itself.
         faults: what the user has to mend, one line each; those outboxes are kept.
     """
 
     sent: list[tuple[Head, list[tuple[str, Counter[str]]]]] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -76,9 +78,10 @@ def _resend(outbox: Outbox, store: Path, found: Resent, away: dict[str, str]) ->
     for run in sender.runs:
         if run.running:
             run.finish("KILLED", moment)
-    sender.flush()
+    sender.flush(last=True)
     counts = [(run.name, run.remote.count) for run in sender.runs if run.remote]
     found.sent.append((head, counts))
-    found.refused += [f"{what}: {why}" for what, why in sender.refused.items()]
+    found.mended += sender.mended()
+    found.refused += sender.refusals()
     found.kept += [line for line in sender.unsent() if line.startswith("MLflow lacks")]
     sender.close()

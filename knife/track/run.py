@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from knife.store import Store
 from knife.track.curves import Curves
 from knife.track.data_set import DataSet
-from knife.track.journal import Row
+from knife.track.journal import Position, Row, read_stage
 from knife.track.outbox import Outbox, Told
 from knife.track.params import to_params, to_tags
-from knife.track.remote import FINAL, RemoteRun, create, find
+from knife.track.remote import FINAL, PARENT, GoneError, RemoteRun, create, find, find_orphan
 from knife.track.secrets import redact
 
 if TYPE_CHECKING:
@@ -58,6 +62,8 @@ class TrackedRun:
         self._sender = sender
         self._parent = parent
         self._outbox = outbox
+        # Whether MLflow has had the run, at this start or an earlier one.
+        self._was_open = False
         self._began = time.time()
         self._opening: Told | None = None
         self._curves = Curves()
@@ -160,6 +166,7 @@ class TrackedRun:
         """Queue something that is in the outbox."""
         if told.what in ("open", "known") and not self._opening:
             self._began = told.values["time"]
+        self._was_open |= told.what == "known"
         if told.what in ("open", "known", "finish"):
             self.running = told.what != "finish" and not told.values.get("ended")
         if told.what == "open":
@@ -194,16 +201,44 @@ class TrackedRun:
                 parent = self._parent.run_id
             with self._sender.opening:
                 run = found = find(client, experiment, key, parent)
+                if run is None and self._was_open:
+                    run = found = self._restored(experiment, key, parent)
                 if run is None:
                     run = create(client, experiment, self.name, key, parent, self._began)
             run_id, fresh = run.info.run_id, found is None
             self.remote = RemoteRun(client, experiment, run_id, self._refuse, fresh=fresh)
+            if fresh and self._was_open:
+                self._sender.lost.append(self.name)
+                self._tell_again()
+            for child in self._sender.children(self) if fresh else []:
+                # It is still under the run that was deleted, if it is not deleted itself.
+                assert child.run_id
+                assert self.run_id
+                with suppress(MlflowException):
+                    client.set_tag(child.run_id, PARENT, self.run_id)
+            opening = self._opening
         if opening:
-            client.update_run(self.run_id, status="RUNNING")
+            self._asked(lambda: client.update_run(self.run_id, status="RUNNING"))
             self._outbox.sent(opening)
             # Told anew in the meantime: left for the next time.
             if self._opening is opening:
                 self._opening = None
+        self._was_open = True
+
+    def made_whole(self, gone: GoneError) -> None:
+        """Bring back a run that somebody has deleted: restore it, or have all of it sent to a new
+        one."""
+        assert self.remote
+        if gone.restorable:
+            self._sender.client.restore_run(self.remote.run_id)
+            self.remote.forget()
+            self._sender.restored.append(self.name)
+        else:
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Look for the run again, or make it, before anything more is sent."""
+        self.remote = None
 
     def send_queued(self) -> None:
         """Send metrics, params and summaries; raises where it fails, and keeps what is unsent."""
@@ -221,23 +256,79 @@ class TrackedRun:
 
     def upload_queued(self) -> None:
         """Upload artifacts and models; raises where it fails, and keeps what is unsent."""
-        self._work(self._uploads)
+        # One that was told of since the runs were opened is left for the next time.
+        if self.remote:
+            self._work(self._uploads)
 
     def settle(self) -> None:
         """Set the status that `finish` was told."""
         ending = self._ending
         # One that was told to begin again since comes first: it would run for ever after.
         if ending and self.remote and not self._opening:
-            self.remote.finish(ending.values["status"], ending.values["time"])
+            remote, values = self.remote, ending.values
+            self._asked(lambda: remote.finish(values["status"], values["time"]))
             self._outbox.sent(ending)
             # Told anew in the meantime: left for the next time.
             if self._ending is ending:
                 self._ending = None
 
     @property
+    def missing(self) -> bool:
+        """Whether it was in MLflow at some time, and was not found there since."""
+        return self._was_open and self.remote is None
+
+    @property
     def ending(self) -> bool:
         """Whether a status waits to be set."""
         return self._ending is not None
+
+    def _restored(self, experiment: str, key: str, parent: str | None) -> Run | None:
+        """The run, where MLflow has only marked it as deleted, or has lost its parent."""
+        client = self._sender.client
+        found = find(client, experiment, key, parent, deleted=True)
+        if found:
+            client.restore_run(found.info.run_id)
+            self._sender.restored.append(self.name)
+        elif parent and (found := find_orphan(client, experiment, key)):
+            client.set_tag(found.info.run_id, PARENT, parent)
+        return found
+
+    def _tell_again(self) -> None:
+        """Queue all that was ever told and is not queued, before what is: the run is new."""
+        queued = {told.number for told in (*self._jobs, *self._uploads)}
+        queued |= {told.number for _, told in self._rows if told}
+        history, curves = self._outbox.tell_again(self.place), Curves()
+        rows: list[tuple[Row, Told | None]] = []
+        jobs: list[Told] = []
+        uploads: list[Told] = []
+        for told in history:
+            if told.what == "follow":
+                stage = told.values["kind"], told.values["key"]
+                found = read_stage(Store(self._sender.store, write=False), *stage, Position())[0]
+                rows += [(row, None) for row in curves.rows(found) if row["metrics"]]
+            elif told.what == "finish":
+                # It has ended, unless it was told to begin again.
+                self._ending = told
+            elif told.what == "open":
+                self._ending = None
+            elif told.number in queued:
+                continue
+            elif told.what == "rows":
+                rows += [(row, told) for row in told.values["rows"]]
+            else:
+                (uploads if told.what in _UPLOADS else jobs).append(told)
+        self._rows.extendleft(reversed(rows))
+        self._jobs.extendleft(reversed(jobs))
+        self._uploads.extendleft(reversed(uploads))
+
+    def _asked(self, request: Callable[[], object]) -> None:
+        """Ask MLflow for something that it refuses of a run that was deleted."""
+        try:
+            request()
+        except MlflowException as error:
+            if error.error_code in FINAL and self.remote:
+                self.remote.look()
+            raise
 
     def _tell(self, what: str, **values: Any) -> None:
         self.hear(self._outbox.tell(self.place, what, values))
@@ -266,8 +357,11 @@ class TrackedRun:
             try:
                 self._do(job)
             except (MlflowException, FileNotFoundError) as error:
-                if isinstance(error, MlflowException) and error.error_code not in FINAL:
-                    raise
+                if isinstance(error, MlflowException):
+                    if error.error_code not in FINAL:
+                        raise
+                    assert self.remote
+                    self.remote.look()
                 self._refuse(_words(job), error)
             self._outbox.sent(job)
             queue.popleft()
@@ -298,7 +392,7 @@ class TrackedRun:
                 remote.end_strays(self._sender.living())
 
     def _refuse(self, what: str, error: Exception) -> None:
-        self._sender.refuse(f"{what} of run {self.name!r}", error)
+        self._sender.refuse(self.name, what, error)
 
 
 def _model_name(name: str) -> str:

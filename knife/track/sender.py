@@ -2,17 +2,25 @@
 
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import filelock
 from mlflow import MlflowClient
 
+from knife.errors import UserError
 from knife.store import Store
-from knife.track.address import Address
-from knife.track.connect import connect, is_away, one_try, reason
+from knife.track.address import Address, sqlite_path
+from knife.track.connect import AwayError, connect, is_away, one_try, reason
 from knife.track.journal import Position, read_stage
 from knife.track.outbox import Outbox
+from knife.track.remote import GoneError, active
 from knife.track.run import TrackedRun
+from knife.words import counted
+
+# Things of one run that MLflow did not take; more are counted.
+_NAMED = 3
 
 
 class Sender:
@@ -28,7 +36,9 @@ class Sender:
         opening: held while a run is looked for and created, so that two drivers do not create it
             twice.
         failure: why the last sending failed, in a line without passwords; None where it did not.
-        refused: what MLflow will never take, and why.
+        refused: by run, what MLflow will never take of it, and why.
+        restored: names of runs that somebody had deleted in MLflow and that were restored there.
+        lost: names of runs that MLflow no longer had and that were sent to it once more.
     """
 
     def __init__(self, address: Address, store: Path, experiment: str) -> None:
@@ -37,10 +47,13 @@ class Sender:
         self.told = threading.Event()
         self.opening = filelock.FileLock(self.store / "mlflow.lock", timeout=60)
         self.failure: str | None = None
-        self.refused: dict[str, str] = {}
+        self.refused: dict[str, dict[str, str]] = {}
+        self.restored: list[str] = []
+        self.lost: list[str] = []
         self.sending = threading.RLock()
         self._name = experiment
         self._link: tuple[MlflowClient, str] | None = None
+        self._file: tuple[int, int] | None = None
         self._runs: dict[tuple[str, ...], TrackedRun] = {}
         self._outboxes: dict[Path, Outbox] = {}
 
@@ -73,9 +86,27 @@ class Sender:
             AwayError, UserError: as `connect` does.
         """
         if self._link:
+            if self._file != self._database():
+                # What is open here is no longer what others see.
+                for run in self.runs:
+                    run.begin_anew()
+                raise AwayError(
+                    "the database file was replaced or removed while it was in use; another process"
+                    " sends all of it to the new one"
+                )
             return True
         self._link = connect(self.address, self.store, self._name)
+        self._file = self._database()
         return False
+
+    def _database(self) -> tuple[int, int] | None:
+        """Which file the database is, where it is one."""
+        if not self.address.uri.startswith("sqlite:"):
+            return None
+        with suppress(FileNotFoundError):
+            found = sqlite_path(self.address.uri).stat()
+            return found.st_dev, found.st_ino
+        return None
 
     def run(
         self,
@@ -114,15 +145,34 @@ class Sender:
         """MLflow's ids of the runs that are this process's, or that wait for their end."""
         return {run.run_id for run in self.runs if run.run_id and (run.told_now or run.ending)}
 
-    def refuse(self, what: str, error: Exception) -> None:
-        """Note that MLflow will never take `what`; it is given up."""
-        self.refused[what] = reason(error)
+    def children(self, parent: TrackedRun) -> list[TrackedRun]:
+        """The nested runs of a run that MLflow has."""
+        return [r for r in self.runs if r.place[:-1] == parent.place and r.run_id]
 
-    def flush(self) -> bool:
-        """Send all that is queued, now and in this thread; False where something stayed behind."""
+    def refuse(self, name: str, what: str, error: Exception) -> None:
+        """Note that MLflow will never take `what` of a run; it is given up."""
+        self.refused.setdefault(name, {})[what] = reason(error)
+
+    def refusals(self) -> list[str]:
+        """One line for each run of which MLflow did not take something."""
+        lines = []
+        for name, refused in self.refused.items():
+            whats = list(refused)
+            more = f" and {len(whats) - _NAMED} more" if len(whats) > _NAMED else ""
+            what = f"{', '.join(whats[:_NAMED])}{more}"
+            lines.append(f"MLflow did not take {what} of run {name!r}: {refused[whats[0]]}")
+        return lines
+
+    def flush(self, *, last: bool = False) -> bool:
+        """Send all that is queued, now and in this thread; False where something stayed behind.
+
+        With `last`, MLflow is also asked whether it still has all that was sent before.
+        """
         beyond = sys.exception()
         with self.sending:
             failure = self._send()
+            if last and failure is None:
+                failure = self._missed() or self._send()
             self.failure = reason(failure, beyond) if failure else None
         return failure is None
 
@@ -133,11 +183,24 @@ class Sender:
             for run in self.runs
             if (lacking := run.unsent())
         ]
-        return lines + [f"MLflow did not take {what}: {why}" for what, why in self.refused.items()]
+        if self.failure and not lines:
+            lines.append(f"MLflow lacks something that it had: {self.failure}")
+        return lines + self.refusals()
+
+    def mended(self) -> list[str]:
+        """What was found deleted in MLflow and is there again, a line each."""
+        lines = []
+        for names, words in (
+            (self.restored, "deleted in MLflow meanwhile: restored there"),
+            (self.lost, "no longer in MLflow: all that the store has was sent again"),
+        ):
+            if names:
+                lines.append(f"{counted(len(names), 'run')} {words} ({', '.join(names)})")
+        return lines
 
     def close(self) -> None:
         """Let go of the outboxes, and remove them where all is sent."""
-        done = not any(run.unsent() for run in self.runs)
+        done = not self.failure and not any(run.unsent() for run in self.runs)
         for outbox in self._outboxes.values():
             outbox.close(done=done)
 
@@ -146,18 +209,79 @@ class Sender:
             if self.reach() and self.failure:
                 # One request of some seconds finds out whether it answers again.
                 with one_try():
-                    self.client.get_experiment(self.experiment)
+                    self._look_at_experiment()
         except Exception as error:
             return error
         failure: Exception | None = None
         # Metrics first, in all runs: an upload that fails holds up no metric and no status.
-        for part in (TrackedRun.send_queued, TrackedRun.upload_queued, TrackedRun.settle):
+        for part in _PARTS:
             for run in self.runs:
                 try:
-                    part(run)
+                    self._whole(run, part)
                 except Exception as error:
-                    failure = error
+                    failure = self._experiment_deleted() or error
                     if is_away(error) or part is TrackedRun.send_queued:
                         return failure
                     break
         return failure
+
+    def _whole(self, run: TrackedRun, part: Callable[[TrackedRun], None]) -> None:
+        """Do a part of a run's sending; a run that was deleted is brought back and tried again."""
+        try:
+            part(run)
+        except GoneError as gone:
+            self._look_at_experiment()
+            run.made_whole(gone)
+            for each in _PARTS[: _PARTS.index(part) + 1]:
+                each(run)
+
+    def _look_at_experiment(self) -> None:
+        """Its runs cannot be brought back before it is.
+
+        Raises:
+            MlflowException: it is not there at all.
+            UserError: it was deleted and can be restored.
+        """
+        found = self.client.get_experiment(self.experiment)
+        if found.lifecycle_stage != "active":
+            raise UserError(
+                f"the experiment {self._name!r} was deleted in MLflow; restore it (mlflow "
+                f"experiments restore --experiment-id {self.experiment})"
+            )
+
+    def _experiment_deleted(self) -> UserError | None:
+        """What to do, where that is why MLflow refuses something."""
+        try:
+            self._look_at_experiment()
+        except UserError as deleted:
+            return deleted
+        except Exception:
+            # It has no answer to that either.
+            return None
+        return None
+
+    def _missed(self) -> Exception | None:
+        """Bring back the runs that were deleted after the last that was sent of them."""
+        try:
+            by_id = {run.run_id: run for run in self.runs if run.run_id}
+            gone = by_id.keys() - active(self.client, self.experiment, list(by_id))
+            if gone:
+                self._look_at_experiment()
+            for run in self.runs:
+                if run.run_id in gone and run.remote:
+                    try:
+                        run.remote.look()
+                    except GoneError as error:
+                        run.made_whole(error)
+                if run.missing:
+                    run.open()
+        except Exception as error:
+            return error
+        return None
+
+
+_PARTS: tuple[Callable[[TrackedRun], None], ...] = (
+    TrackedRun.send_queued,
+    TrackedRun.upload_queued,
+    TrackedRun.settle,
+)

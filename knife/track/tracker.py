@@ -142,9 +142,12 @@ class Tracker:
         page = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
         return page + (run_page(self.experiment_id, run.run_id) if run.run_id else "")
 
-    def flush(self) -> bool:
-        """Send all that is queued, now and in this thread; False where something stayed behind."""
-        sent = self._sender.flush()
+    def flush(self, *, last: bool = False) -> bool:
+        """Send all that is queued, now and in this thread; False where something stayed behind.
+
+        With `last`, what somebody has deleted of it in MLflow is brought back first.
+        """
+        sent = self._sender.flush(last=last)
         if not sent and not self._warned:
             self._warn(str(self._sender.failure), "fails")
         return sent
@@ -154,7 +157,7 @@ class Tracker:
         lines = self._sender.unsent()
         if len(lines) > SHOWN:
             lines = [*lines[:SHOWN], f"MLflow lacks something of {len(lines) - SHOWN} more runs"]
-        if any(run.unsent() for run in self._sender.runs):
+        if self._sender.failure or any(run.unsent() for run in self._sender.runs):
             store = self._sender.store
             lines.append(
                 f"it is kept in {store / 'outbox'}: {_sync(store)} sends it later"
@@ -169,7 +172,9 @@ class Tracker:
             self._stop.set()
             self._sender.told.set()
             self._thread.join()
-            self.flush()
+            self.flush(last=True)
+            for line in self._sender.mended():
+                log.warning("%s", line)
             self._sender.close()
         return self.unsent()
 

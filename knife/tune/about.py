@@ -11,7 +11,7 @@ from knife.tune.space import Space
 
 ABOUT = "sweep.json"
 # Raised when what a sweep leaves in its folder can no longer be gone on with.
-SWEEP_VERSION = 1
+SWEEP_VERSION = 2
 
 
 class SweepAbout(Record):

@@ -177,6 +177,8 @@ class _Step:
     def resumed(self, rows: list[TrialRow]) -> None:
         """These trials have ended at an earlier start."""
         self.standing.before = len(rows)
+        # A budget may have become smaller than what was done.
+        self.standing.total = max(self.standing.total, len(rows))
         if self.standing.name == "search":
             self.board.judge(rows)
 
@@ -190,7 +192,7 @@ class _Step:
         if self.standing.name == "search":
             self.board.about.started(number, plan)
         if again:
-            trial.progress = again.progress
+            trial.progress, trial.since = again.progress, again.since
         elif plan:
             trial.progress = self.board.progress(self.standing.name, plan)
 

@@ -9,12 +9,13 @@ from knife.overrides import Overrides
 from knife.report.run_page import NAME as REPORT
 from knife.report.table import render as verdict_table
 from knife.run_command import stdout_to_stderr
-from knife.tune.final import RECIPE
+from knife.tune.final import RECIPE, tie_note
 from knife.tune.space import Space, describe
 from knife.tune.sweep import SweepResult, run_sweep
 from knife.tune.sweep_file import read_sweep
 from knife.tune.sweep_plan import SweepPlan, plan_sweep
 from knife.tune.table import render
+from knife.tune.trials import first_line
 from knife.words import command_line
 
 
@@ -22,7 +23,7 @@ def sweep_with_display(plan: SweepPlan, *, resume: bool, quiet: bool = False) ->
     """Run a sweep and show its progress, unless `quiet`; what a library prints goes to stderr.
 
     Raises:
-        UserError, RuntimeError: as `run_sweep` does.
+        UserError, WorkFailedError: as `run_sweep` does.
     """
     with stdout_to_stderr():
         return run_sweep(plan, resume=resume, quiet=quiet)
@@ -49,7 +50,13 @@ def last_words(plan: SweepPlan, result: SweepResult, *, quiet: bool = False) -> 
     """Where the results are, what failed, and what to do next; `quiet`, what failed or was lost."""
     warnings = [f"warning: {line}" for line in result.values["unsent"]]
     failed = [row for row in result.rows if row.state == "failed"]
-    warnings += [f"warning: trial {row.number} failed: {row.error}" for row in failed]
+    warnings += [f"warning: trial {row.number} failed: {first_line(row.error)}" for row in failed]
+    ended = sum(row.state != "stopped" for row in result.rows)
+    if plan.trials < ended:
+        warnings.append(
+            f"warning: budget.trials: {plan.trials} are fewer than the {ended} that have ended "
+            "already; all of them are kept and count"
+        )
     if quiet:
         return warnings
     if not result.fresh:
@@ -57,6 +64,7 @@ def last_words(plan: SweepPlan, result: SweepResult, *, quiet: bool = False) -> 
     else:
         lines = [f"note: {describe(point)} is left out: {'; '.join(faults)}"
                  for point, faults in plan.refused]  # fmt: skip
+    lines += [f"note: {note}" for note in [tie_note(plan.space, result.rows)] if note]
     lines += warnings
     folder = result.folder
     lines.append(f"trials, study and plots: {folder}")

@@ -15,19 +15,37 @@ from knife.tune.study import ranked
 from knife.tune.trials import TrialRow
 
 RECIPE = "best.yaml"
+# More trials of equal scores are only counted.
+_MOST_NAMED = 10
 
 # Parts of a config that say what is learned from; a baseline is comparable within them.
 _SAME = ("data", "model")
 
 
 def winner(space: Space, rows: Sequence[TrialRow]) -> TrialRow | None:
-    """The best finished trial; where there are other methods than finetune, the best of those."""
+    """The best finished trial; where there are other methods than finetune, the best of those. Of
+    equal ones the first."""
+    return next(iter(_candidates(space, rows)), None)
+
+
+def tie_note(space: Space, rows: Sequence[TrialRow]) -> str:
+    """Which trials are as good as the winner, in a sentence; empty where there are none."""
+    candidates = _candidates(space, rows)
+    equal = [str(row.number) for row in candidates if row.score == candidates[0].score]
+    if len(equal) < 2:
+        return ""
+    named = f" ({', '.join(equal)})" if len(equal) <= _MOST_NAMED else ""
+    return f"{len(equal)} trials share the best score{named}; the first is taken."
+
+
+def _candidates(space: Space, rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """The trials that may win, best first."""
     finished = ranked(space, rows)
     most = max((len(row.scores) for row in finished), default=0)
     # A trial of one seed that is ahead of those with more of them may only be luckier.
     finished = [row for row in finished if len(row.scores) == most]
     others = [row for row in finished if method_of(space, row.point) != "finetune"]
-    return next(iter(others or finished), None)
+    return others or finished
 
 
 def method_of(space: Space, point: Point) -> str:

@@ -1,44 +1,44 @@
-"""One experiment of Ray Tune: trials from a searcher, to the end or on from where a kill cut it."""
+"""One experiment of Ray Tune: the trials that have not ended yet, whoever began them."""
 
 import json
 import logging
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from ray import tune
 from ray.tune import Callback, Stopper
-from ray.tune.logger import JsonLoggerCallback
-from ray.tune.search import SearchGenerator
 
 from knife.cluster.launch import resources
 from knife.cluster.session import in_thread
 from knife.config import Scale
 from knife.train.checkpoint import write_json
-from knife.tune.schedulers import pruned, trial_key
+from knife.tune.begun import Begun, begun_trials, note_report, note_start, numbered
+from knife.tune.searcher import Points
+from knife.tune.seconds import Seconds
 from knife.tune.settings import Budget
-from knife.tune.space import Space
-from knife.tune.trial import SCORE, Task, point_of, run_trial
-from knife.tune.trials import State, TrialRow
-
-log = logging.getLogger(__name__)
+from knife.tune.trial import SCORE, Task, failure_note, run_trial, trial_key
+from knife.tune.trials import State, TrialRow, first_line
 
 # A trial whose worker was lost starts again so many times.
 _LOST_WORKERS = 3
-# Seconds between two snapshots of Ray Tune's own state; what it lacks after a kill is made again
-# from the store.
-_SNAPSHOT_SECONDS = "2"
+_LOST = (
+    f"its worker process died {_LOST_WORKERS + 1} times, killed from outside (often as memory ran "
+    "out): lower concurrent or student.batch_size"
+)
+_SPENT = "spent.json"
+# Ray Tune's own state, which no start goes on from: the trials' files and the store know all.
+_OF_RAY = ("tuner.pkl", "experiment_state-*", "search_gen_state-*", "searcher-state-*")
 
 
 class Listener(Protocol):
     """Who wants to know of trials while they run; called from one thread."""
 
     def resumed(self, rows: list[TrialRow]) -> None:
-        """The experiment goes on; these of its trials have ended before."""
+        """These of the experiment's trials have ended at an earlier start."""
 
     def started(self, number: int, params: dict[str, Any]) -> None:
         """A trial starts, or starts again."""
@@ -54,31 +54,51 @@ class Watch(Callback):  # type: ignore[misc]
     """Tells the listener of this process; Ray Tune keeps its callbacks in files."""
 
     listener: ClassVar[Listener | None] = None
-    #: Folder of the notes that failed trials leave.
+    seconds: ClassVar[Seconds | None] = None
+    #: The experiment's folder, and in it that of the notes that failed trials leave.
+    folder: ClassVar[Path] = Path()
     failed: ClassVar[Path] = Path()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
+        """Keep how long the trials have been at work."""
+        if self.seconds:
+            self.seconds.save(at_most_every=1.0)
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Tell of a start."""
-        if self.listener:
+        if self.listener and self.seconds:
+            self.seconds.started(trial_key(trial.config))
+            note_start(self.folder / trial.trial_id, trial.config)
             self.listener.started(trial.config["number"], trial.config)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Tell of a report."""
-        if self.listener:
+        if self.listener and SCORE in result:
+            note_report(self.folder / trial.trial_id, result)
             self.listener.reported(trial.config["number"], result)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """Tell of an end."""
-        if self.listener:
+        if failure_note(self.failed, trial.config).is_file():
+            self._ended(trial, "failed")
+        else:
             finished = (trial.last_result or {}).get("finished")
-            self.listener.ended(trial.config["number"], "finished" if finished else "pruned")
+            self._ended(trial, "finished" if finished else "pruned")
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Tell of a failure."""
-        if self.listener:
-            note = self.failed / f"{trial.trial_id}.txt"
-            lines = note.read_text().strip().splitlines() if note.is_file() else []
-            self.listener.ended(trial.config["number"], "failed", next(iter(lines), ""))
+        note = failure_note(self.failed, trial.config)
+        if self.listener and not note.is_file():
+            # Who was killed has left none.
+            note.write_text(_LOST)
+        self._ended(trial, "failed")
+
+    def _ended(self, trial: Any, state: State) -> None:
+        if self.listener and self.seconds:
+            self.seconds.ended(trial_key(trial.config))
+            note = failure_note(self.failed, trial.config)
+            why = first_line(note.read_text()) if state == "failed" else ""
+            self.listener.ended(trial.config["number"], state, why)
 
 
 class Limit(Stopper):  # type: ignore[misc]
@@ -96,12 +116,14 @@ class Limit(Stopper):  # type: ignore[misc]
         self._saved = 0.0
 
     def __reduce__(self) -> Any:
-        # Ray Tune keeps it in files. What it has counted is in its own, which is newer.
+        # Ray Tune copies it. What it has counted is in a file of its own, which is newer.
         return type(self), (self._budget, self._scale, self._path)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Note how long a trial has been at work."""
-        seconds, last = result["time_total_s"], self._last.get(trial_id, 0.0)
+        last = self._last.get(trial_id, 0.0)
+        # One that has never reported anything says nothing of its time.
+        seconds = result.get("time_total_s", last)
         # A trial that has started again counts from nothing.
         self._worked += seconds - last if seconds >= last else seconds
         self._last[trial_id] = seconds
@@ -117,15 +139,27 @@ class Limit(Stopper):  # type: ignore[misc]
                 self._before = values["seconds"]
                 self._worked += values["worked"]
         seconds = self._before + now - self._since
-        if now - self._saved > 1:
+        used_up = _used_up(self._budget, self._scale, seconds, self._worked)
+        if used_up or now - self._saved > 1:
             self._saved = now
             write_json(self._path, {"seconds": seconds, "worked": self._worked})
-        gpus = self._scale.workers * self._scale.gpus_per_worker
-        gpu_hours = self._worked * gpus / 3600
-        return bool(
-            (self._budget.hours and seconds / 3600 >= self._budget.hours)
-            or (self._budget.gpu_hours and gpu_hours >= self._budget.gpu_hours)
-        )
+        return used_up
+
+
+def _used_up(budget: Budget, scale: Scale, seconds: float, worked: float) -> bool:
+    """Whether so many seconds of a search, or so many of its trials together, are the budget."""
+    gpu_hours = worked * scale.workers * scale.gpus_per_worker / 3600
+    return bool(
+        (budget.hours and seconds / 3600 >= budget.hours)
+        or (budget.gpu_hours and gpu_hours >= budget.gpu_hours)
+    )
+
+
+def has_time_left(budget: Budget, scale: Scale, folder: Path) -> bool:
+    """Whether a search in this folder may go on, by its hours and GPU-hours until now."""
+    path = folder / _SPENT
+    values = json.loads(path.read_text()) if path.is_file() else {"seconds": 0.0, "worked": 0.0}
+    return not _used_up(budget, scale, values["seconds"], values["worked"])
 
 
 @dataclass(frozen=True)
@@ -136,7 +170,6 @@ class Phase:
         name: names its folder under `folder`, the sweep's.
         task: what its trials have in common.
         scale: what a trial takes.
-        trials: how many there are; -1 leaves that to the searcher.
         concurrent: how many at a time at most.
         budget: when it ends early.
     """
@@ -145,7 +178,6 @@ class Phase:
     folder: Path
     task: Task
     scale: Scale
-    trials: int
     concurrent: int
     budget: Budget
 
@@ -156,75 +188,86 @@ class Phase:
 
     def run(
         self,
-        searcher: Callable[[], Any],
+        params: Sequence[dict[str, Any]] | None,
+        suggest: Callable[[list[Begun]], Any],
         scheduler: Callable[[], Any],
         listener: Listener,
     ) -> list[TrialRow]:
-        """Run every trial that has not ended yet; returns all of them, in order."""
-        # Tune's own tables and TensorBoard files have no reader here.
-        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-        os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = _SNAPSHOT_SECONDS
-        os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
-        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.task.failed.mkdir(exist_ok=True)
-        trainable = self._trainable()
-        tuner = self._restored(trainable, searcher)
-        if tuner:
-            listener.resumed(self._rows(filter(self._has_ended, tuner.get_results())))
-        else:
-            tuner = tune.Tuner(
-                trainable,
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher(),
-                    scheduler=scheduler(),
-                    num_samples=self.trials,
-                    max_concurrent_trials=self.concurrent,
-                    # A worker group of its own ends with the trial that follows it.
-                    reuse_actors=self.scale.workers == 1,
-                    trial_name_creator=_name,
-                    trial_dirname_creator=_name,
-                ),
-                run_config=tune.RunConfig(
-                    name=self.name,
-                    storage_path=str(self.folder),
-                    stop=Limit(self.budget, self.scale, self.path / "spent.json"),
-                    failure_config=tune.FailureConfig(max_failures=_LOST_WORKERS),
-                    callbacks=[JsonLoggerCallback(), Watch()],
-                    verbose=0,
-                ),
-            )
-        Watch.listener, Watch.failed = listener, self.task.failed
-        try:
-            results = in_thread(tuner.fit).result()
-        finally:
-            Watch.listener = None
-        return self._rows(results)
+        """Run every trial that has not ended yet.
 
-    def _restored(self, trainable: Any, searcher: Callable[[], Any]) -> Any:
-        """The experiment as an earlier start left it; None where there is none that can be read.
+        Args:
+            params: of the trials; None leaves them to the searcher that `suggest` makes, given
+                the trials of earlier starts.
+            suggest: see there.
+            scheduler: makes who ends trials early.
+            listener: hears of the trials.
 
-        A kill may have cut Ray Tune's own files. Then its trials begin again under their numbers:
-        what they had trained is in the store, and what schedulers had heard in a file of its own.
+        Returns:
+            The trials of `params`, in their order, and then all others that have begun here.
         """
-        if not tune.Tuner.can_restore(str(self.path)):
-            return None
+        # Tune's own tables and TensorBoard files have no reader here, nor have its tracebacks: what
+        # a trial failed by is in its note.
+        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+        os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+        os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
+        # A trial that fails ends without a score.
+        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+        self.task.failed.mkdir(parents=True, exist_ok=True)
+        for path in (path for pattern in _OF_RAY for path in self.path.glob(pattern)):
+            path.unlink()
+        begun = self._begun()
+        numbers: list[int] = []
+        if params is None:
+            ended, searcher = [each.row for each in begun if each.ended], suggest(begun)
+        else:
+            given = numbered(params, begun)
+            numbers = [each["number"] for each in given]
+            known = {each.row.number: each.row for each in begun if each.ended}
+            ended = [known[number] for number in numbers if number in known]
+            searcher = Points([each for each in given if each["number"] not in known])
+        listener.resumed(ended)
+        if searcher.left:
+            self._fit(searcher, scheduler, listener)
+        rows = {each.row.number: each.row for each in self._begun()}
+        others = [number for number in sorted(rows) if number not in numbers]
+        return [rows[number] for number in [*numbers, *others] if number in rows]
+
+    def _fit(self, searcher: Any, scheduler: Callable[[], Any], listener: Listener) -> None:
+        tuner = tune.Tuner(
+            self._trainable(),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler(),
+                # The searcher says when there are no more.
+                num_samples=-1,
+                max_concurrent_trials=self.concurrent,
+                # A worker group of its own ends with the trial that follows it.
+                reuse_actors=self.scale.workers == 1,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+            ),
+            run_config=tune.RunConfig(
+                name=self.name,
+                storage_path=str(self.folder),
+                stop=Limit(self.budget, self.scale, self.path / _SPENT),
+                failure_config=tune.FailureConfig(max_failures=_LOST_WORKERS),
+                callbacks=[Watch()],
+                verbose=0,
+            ),
+        )
+        seconds = Seconds(self.path)
+        Watch.listener, Watch.seconds = listener, seconds
+        Watch.folder, Watch.failed = self.path, self.task.failed
         try:
-            tuner = tune.Tuner.restore(str(self.path), trainable, resume_unfinished=True)
-            SearchGenerator(searcher()).restore_from_dir(str(self.path))
-            if len(tuner.get_results()):
-                return tuner
-        except Exception as error:
-            log.info("%s: begun anew: %s", self.path, error)
-        for pattern in (
-            "tuner.pkl",
-            "experiment_state-*",
-            "search_gen_state-*",
-            "searcher-state-*",
-        ):
-            for path in self.path.glob(pattern):
-                path.unlink()
-        return None
+            in_thread(tuner.fit).result()
+        finally:
+            Watch.listener = Watch.seconds = None
+            seconds.save()
+
+    def _begun(self) -> list[Begun]:
+        return begun_trials(self.path, self.task.space)
 
     def _trainable(self) -> Any:
         if self.scale.workers == 1:
@@ -234,104 +277,6 @@ class Phase:
         with_task = tune.with_parameters(run_trial, task=self.task)
         return tune.with_resources(with_task, wanted)
 
-    def _has_ended(self, result: Any) -> bool:
-        metrics = result.metrics or {}
-        if result.error or metrics.get("finished"):
-            return True
-        params = _params(result)
-        return params is not None and trial_key(params) in pruned(self.path)
-
-    def _rows(self, results: Any) -> list[TrialRow]:
-        ended_early = pruned(self.path)
-        rows = []
-        for result in results:
-            metrics, params = result.metrics or {}, _params(result)
-            if params is None:
-                # The budget ended before it began.
-                continue
-            note = self.task.failed / f"{metrics.get('trial_id', Path(result.path).name)}.txt"
-            error = note.read_text() if note.is_file() else str(result.error or "")
-            state: State = "finished"
-            if result.error:
-                state = "failed"
-            elif not metrics.get("finished"):
-                state = "pruned" if trial_key(params) in ended_early else "stopped"
-            rows.append(_row(params, metrics, self.task.space, state, _by_epoch(result), error))
-        # A kill between two of Ray Tune's files can make it give a number again.
-        once = {row.number: row for row in sorted(rows, key=lambda row: row.state == "finished")}
-        return sorted(once.values(), key=lambda row: row.number)
-
-
-def rows_so_far(folder: Path, space: Space) -> tuple[list[TrialRow], list[int]]:
-    """Of an experiment that goes on, the trials that have ended, and the numbers of the others
-    that have begun; both in order."""
-    ended_early, rows, begun = pruned(folder), {}, set()
-    for path in folder.glob("*/params.json"):
-        # What is being written is left for another look.
-        with suppress(ValueError):
-            params = json.loads(path.read_text())
-            begun.add(params["number"])
-            told = path.with_name("result.json")
-            lines = told.read_text().splitlines(keepends=True) if told.is_file() else []
-            reports = [json.loads(line) for line in lines if line.endswith("\n")]
-            last = reports[-1] if reports else {}
-            note = folder / "failed" / f"{path.parent.name}.txt"
-            state: State | None = "finished" if last.get("finished") else None
-            if note.is_file():
-                state = "failed"
-            elif not state and trial_key(params) in ended_early:
-                state = "pruned"
-            if state:
-                scores = {report["epoch"]: report[SCORE] for report in reports}
-                error = note.read_text() if note.is_file() else ""
-                rows[params["number"]] = _row(params, last, space, state, scores, error)
-    return [rows[number] for number in sorted(rows)], sorted(begun - set(rows))
-
-
-def _row(
-    params: dict[str, Any],
-    metrics: dict[str, Any],
-    space: Space,
-    state: State,
-    by_epoch: dict[int, float],
-    error: str,
-) -> TrialRow:
-    return TrialRow(
-        number=params["number"],
-        point=point_of(params, space),
-        state=state,
-        score=metrics.get(SCORE) if state != "failed" else None,
-        seconds=float(metrics.get("time_total_s", 0.0)),
-        by_epoch=by_epoch,
-        scores=_by_seed(metrics.get("scores")),
-        tests=_by_seed(metrics.get("tests")),
-        students=_by_seed(metrics.get("students")),
-        error=error or None,
-    )
-
 
 def _name(trial: Any) -> str:
     return str(trial.trial_id)
-
-
-def _params(result: Any) -> dict[str, Any] | None:
-    """What a trial was given; None where it never began."""
-    if result.config:
-        return dict(result.config)
-    # It has not reported anything. A kill may have cut the file; it is written at each start.
-    with suppress(FileNotFoundError, ValueError):
-        return dict(json.loads((Path(result.path) / "params.json").read_text()))
-    return None
-
-
-def _by_seed(values: dict[str, Any] | None) -> dict[int, Any]:
-    return {int(seed): value for seed, value in (values or {}).items()}
-
-
-def _by_epoch(result: Any) -> dict[int, float]:
-    """Score by epoch, of all of a trial's reports."""
-    table = result.metrics_dataframe
-    if table is None or SCORE not in table:
-        return {}
-    pairs = zip(table["epoch"], table[SCORE], strict=True)
-    return {int(epoch): float(score) for epoch, score in pairs}

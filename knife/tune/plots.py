@@ -17,7 +17,7 @@ from knife.tune.measured import Measured
 from knife.tune.space import Space
 from knife.tune.study import quiet_optuna
 from knife.tune.trials import TrialRow
-from knife.tune.view import View
+from knife.tune.view import LEAST_FOR_IMPORTANCE, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,6 +149,13 @@ def _importance(view: View) -> Plot:
     _need(len(view.finished) > 1, "Importance needs two finished trials at least.")
     _need(view.scores_differ, "All scores are equal, so no key has any importance.")
     _need(len(view.keys) > 1, "Importance compares keys, and of one key alone values differ.")
+    least = LEAST_FOR_IMPORTANCE
+    few = f"Importance needs {least} finished trials at least: of fewer, good values are chance."
+    _need(len(view.finished) >= least, few)
+    _need(
+        bool(view.importances),
+        "The good trials cannot be told from the others, so no key has any importance.",
+    )
     axes = plot_param_importances(view.study, evaluator=view.evaluator, params=view.keys)
     for bar in axes.patches:
         bar.set_color(_PLAIN)

@@ -14,8 +14,9 @@ from knife.track.follow import Follower
 from knife.track.journal import Row
 from knife.track.run import TrackedRun
 from knife.track.tracker import Tracker
+from knife.tune.final import tie_note
 from knife.tune.settings import METRICS
-from knife.tune.space import Point, describe
+from knife.tune.space import Point, Space, describe
 from knife.tune.sweep_file import flat
 from knife.tune.trials import TrialRow
 from knife.words import counted
@@ -30,6 +31,7 @@ class SweepRecord:
     Args:
         tracker: MLflow.
         follower: reads the journals of the trainings.
+        space: of the sweep.
         name: the sweep's name, `key` its fingerprint, `settings` the whole of it.
         plan: one of its trials, for the tags.
     """
@@ -38,6 +40,7 @@ class SweepRecord:
         self,
         tracker: Tracker,
         follower: Follower,
+        space: Space,
         name: str,
         key: str,
         settings: dict[str, Any],
@@ -48,6 +51,7 @@ class SweepRecord:
         self.parent = tracker.open_run(name, key, settings, run_tags(plan) | tags)
         self._best = f"best_{settings['metric']}"
         self._best_of = max if METRICS[settings["metric"]] == "max" else min
+        self._space = space
         self._follower = follower
         self._trials: dict[int, TrackedRun] = {}
         # By trial and the student's key.
@@ -131,6 +135,7 @@ class SweepRecord:
         ]
         if len(ranked) > SHOWN_TRIALS:
             lines.append(f"\nAnd {len(ranked) - SHOWN_TRIALS} more: trials.csv.")
+        lines += [f"\n{note}" for note in [tie_note(self._space, rows)] if note]
         text = "\n".join(lines)
         if verdict:
             text += f"\n\nOn test, with seeds of their own:\n\n{verdict_markdown(verdict)}"

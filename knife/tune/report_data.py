@@ -62,10 +62,12 @@ class SweepData:
         if search.is_file():
             return SweepData(folder, store, about, read_rows(search), None)
         # Takes seconds to import, by Ray, and only a sweep that goes on is read this way.
-        from knife.tune.phase import rows_so_far
+        from knife.tune.begun import begun_trials
 
-        rows, running = rows_so_far(folder / "search", Space(_sweep(about), about["base"]))
-        return SweepData(folder, store, about, rows, None, tuple(running))
+        begun = begun_trials(folder / "search", Space(_sweep(about), about["base"]))
+        rows = [each.row for each in begun if each.ended]
+        running = tuple(each.row.number for each in begun if not each.ended)
+        return SweepData(folder, store, about, rows, None, running)
 
     @cached_property
     def space(self) -> Space:

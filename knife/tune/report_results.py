@@ -10,6 +10,7 @@ from knife.report.run_results import comparison
 from knife.report.run_training import duration, last_start
 from knife.report.table import sentence
 from knife.tune.curves import FRACTION
+from knife.tune.final import tie_note
 from knife.tune.labels import is_share, label, metric_label, point_label, short_keys
 from knife.tune.measured import Measured
 from knife.tune.plots import Plots
@@ -42,6 +43,7 @@ def lead(sweep: SweepData) -> list[str]:
         f"{metric_label(space).removesuffix(' (%)')} {score_cell(space, best).strip()}{unit}"
         f"{seeds}, with {describe(best.point)}."
     )
+    words += filter(None, [tie_note(space, sweep.rows)])
     return [*words, sentence(sweep.verdict)] if sweep.verdict else words
 
 

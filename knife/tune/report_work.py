@@ -15,7 +15,7 @@ from knife.tune.report_data import SweepData
 from knife.tune.report_results import pictures
 from knife.tune.settings import Scheduler
 from knife.tune.table import score_cell
-from knife.tune.trials import TrialRow
+from knife.tune.trials import TrialRow, first_line
 
 _STEPS = {
     "seeds": "more seeds for the best",
@@ -97,7 +97,7 @@ def ended_early(sweep: SweepData) -> Section:
 
 def _why(row: TrialRow, scheduler: Scheduler) -> str:
     if row.state == "failed":
-        return next(iter((row.error or "").strip().splitlines()), "no reason is known")
+        return first_line(row.error)
     if row.state == "stopped":
         return "the budget was used up"
     if scheduler.name == "asha":

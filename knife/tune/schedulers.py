@@ -13,9 +13,8 @@ from ray.tune.schedulers import (
 )
 
 from knife import strict_json
-from knife.store import fingerprint
 from knife.tune.settings import Sweep
-from knife.tune.trial import SCORE
+from knife.tune.trial import SCORE, trial_key
 
 _HEARD = "heard.jsonl"
 
@@ -47,7 +46,9 @@ class _Remembers(TrialScheduler):  # type: ignore[misc]
         """What a trial has reported stays true."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Judge a trial."""
+        """Judge a trial; one that fails ends without a score."""
+        if SCORE not in result:
+            return str(TrialScheduler.CONTINUE)
         if self._answers is None:
             self._answers = {}
             for row in _whole_rows(self.heard):
@@ -74,11 +75,6 @@ class _Remembers(TrialScheduler):  # type: ignore[misc]
     def _write(self, row: dict[str, Any]) -> None:
         with self.heard.open("a") as file:
             file.write(strict_json.dumps(row) + "\n")
-
-
-def trial_key(params: dict[str, Any]) -> str:
-    """Names a trial of these params, whatever Ray Tune calls it at this start."""
-    return f"{params['number']}-{fingerprint(params)}"
 
 
 def pruned(folder: Path) -> set[str]:

@@ -11,10 +11,11 @@ from knife.plan import plan_run
 from knife.plan_sources import SourceReader
 from knife.store import Store
 from knife.train.checkpoint import write_json
+from knife.tune.begun import begun_trials, numbered
 from knife.tune.final import baselines, recipe
-from knife.tune.phase import Listener, Phase
+from knife.tune.phase import Listener, Phase, has_time_left
 from knife.tune.schedulers import scheduler
-from knife.tune.searcher import Points, searcher
+from knife.tune.searcher import Suggestions
 from knife.tune.settings import Budget
 from knife.tune.study import ranked
 from knife.tune.sweep_plan import SweepPlan
@@ -44,15 +45,9 @@ class Steps:
     def search(self) -> list[TrialRow]:
         """Every trial of the search."""
         plan, space = self.plan, self.plan.space
-        points = plan.points
         phase = self._phase("search", test=space.sweep.test, budget=space.sweep.budget)
-        params = [{"point": point} for point in points or []]
-        rows = self._rows(
-            phase,
-            lambda: searcher(space, points),
-            params,
-            lambda: scheduler(space.sweep, plan.epochs, phase.path),
-        )
+        rows = self._rows(phase, search_params(plan))
+        rows.sort(key=lambda row: row.number)
         # The worker group of a trial that was ended early may have been at work until now.
         store, reader = Store(plan.config.store), SourceReader()
         for row in rows:
@@ -120,7 +115,8 @@ class Steps:
         if not params:
             return []
         phase = self._phase(name, test=test, ceiling=ceiling)
-        return self._rows(phase, lambda: Points(params), params, lambda: None)
+        # Behind them are those of an earlier best.
+        return self._rows(phase, params)[: len(params)]
 
     def _phase(
         self, name: str, *, test: bool, ceiling: bool = False, budget: Budget | None = None
@@ -131,21 +127,50 @@ class Steps:
             folder=self.folder,
             task=Task(space, test, ceiling, self.folder / name / "failed"),
             scale=self.plan.config.scale,
-            trials=-1 if name != "search" or self.plan.points is not None else self.plan.trials,
             concurrent=self.slots,
             budget=budget or Budget(),
         )
 
-    def _rows(
-        self,
-        phase: Phase,
-        make_searcher: Callable[[], Any],
-        params: list[dict[str, Any]],
-        make_scheduler: Callable[[], Any],
-    ) -> list[TrialRow]:
-        kept = self.folder / f"{phase.name}.json"
+    def _rows(self, phase: Phase, params: list[dict[str, Any]] | None) -> list[TrialRow]:
+        kept, plan = self.folder / f"{phase.name}.json", self.plan
         if not kept.is_file():
-            rows = phase.run(make_searcher, make_scheduler, self.listener(phase.name, params))
+            rows = phase.run(
+                params,
+                lambda begun: Suggestions(plan.space, plan.trials, begun),
+                lambda: (
+                    scheduler(plan.space.sweep, plan.epochs, phase.path)
+                    if phase.name == "search"
+                    else None
+                ),
+                self.listener(phase.name, params or []),
+            )
             write_json(kept, [row.to_dict() for row in rows])
-            Store(self.plan.config.store).keep(self.folder)
+            Store(plan.config.store).keep(self.folder)
         return read_rows(kept)
+
+
+def search_params(plan: SweepPlan) -> list[dict[str, Any]] | None:
+    """What the trials of a search are given; None where optuna suggests it."""
+    return None if plan.points is None else [{"point": point} for point in plan.points]
+
+
+def trials_left(plan: SweepPlan, folder: Path) -> int:
+    """How many trials a sweep's search still has to run, as its budget is now."""
+    sweep, search = plan.space.sweep, folder / "search"
+    if not has_time_left(sweep.budget, plan.config.scale, search):
+        return 0
+    begun, params = begun_trials(search, plan.space), search_params(plan)
+    ended = {each.row.number for each in begun if each.ended}
+    if params is None:
+        return max(plan.trials - len(ended), 0)
+    return sum(each["number"] not in ended for each in numbered(params, begun))
+
+
+def reopen(folder: Path, store: Store) -> None:
+    """Forget what was concluded from fewer trials; what was trained stays."""
+    names = [f"{name}.json" for name in ("result", "search", "seeds", "baseline", "final")]
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    if store.bucket:
+        below = folder.relative_to(store.root).as_posix()
+        store.bucket.remove([f"{below}/{name}" for name in names])

@@ -1,6 +1,7 @@
 """A sweep from its file to its result: search, more seeds for the best, winner against finetune."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from knife.cluster.capacity import capacity_faults, machine, session_faults
 from knife.cluster.session import session
 from knife.config import RunConfig
 from knife.display import display, no_display
-from knife.errors import UserError, raise_faults
+from knife.errors import UserError, WorkFailedError, raise_faults
 from knife.pipeline import missing_stages, run, tracked_status
 from knife.report.run_page import NAME as REPORT
 from knife.report.run_page import write_or_warn
@@ -31,10 +32,10 @@ from knife.tune.recording import SweepRecord
 from knife.tune.report import report_of, sweep_report
 from knife.tune.report_data import RESULT, TRIALS, SweepData
 from knife.tune.resources import slots
-from knife.tune.steps import Steps
+from knife.tune.steps import Steps, reopen, trials_left
 from knife.tune.study import ranked
 from knife.tune.sweep_plan import SweepPlan, refuse_what_has_no_room
-from knife.tune.trials import TrialRow, read_rows
+from knife.tune.trials import TrialRow, first_line, read_rows
 from knife.words import counted
 
 
@@ -65,8 +66,9 @@ class SweepResult:
 
 
 def sweep_key(plan: SweepPlan) -> str:
-    """Fingerprint of all that a sweep's trials hang on."""
-    sweep = plan.space.sweep.model_dump(exclude={"concurrent"})
+    """Fingerprint of what a sweep is. How far it goes (its budget), and how many trials at a time,
+    may change from start to start."""
+    sweep = plan.space.sweep.model_dump(exclude={"concurrent", "budget"})
     return fingerprint({"sweep": sweep, "base": plan.space.base, "version": SWEEP_VERSION})
 
 
@@ -76,7 +78,8 @@ def sweep_folder(plan: SweepPlan) -> Path:
 
 
 def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
-    """The result of a sweep that is done; None where there is work to do.
+    """The result of a sweep that is done, as far as its budget goes now; None where there is work
+    to do.
 
     Raises:
         UserError: the folder is another sweep's or an older version's, or with `resume`, there
@@ -103,10 +106,10 @@ def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
     if values["key"] != sweep_key(plan):
         raise UserError(
             f"{folder} belongs to another sweep of that name (its file, base or overrides "
-            "differ); give another name=…, or remove the folder: trained students stay in the "
-            "store and are used again"
+            "differ in more than budget and concurrent); give another name=…, or remove the "
+            "folder: trained students stay in the store and are used again"
         )
-    return read_result(folder)
+    return None if trials_left(plan, folder) else read_result(folder)
 
 
 def read_result(folder: Path) -> SweepResult | None:
@@ -125,7 +128,7 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
 
     Raises:
         UserError: where sweep, store or cluster are at fault.
-        RuntimeError: no trial has succeeded.
+        WorkFailedError: no trial has succeeded.
     """
     from knife.track.follow import Follower
     from knife.track.tracker import Tracker
@@ -142,6 +145,8 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
     key = sweep_key(plan)
     with disk_faults(store.root), _alone(store, folder.name):
         folder.mkdir(parents=True, exist_ok=True)
+        if trials_left(plan, folder):
+            reopen(folder, store)
         about = SweepAbout(folder, plan.space, key)
         store.keep(folder)
         for each in plan.plans:
@@ -153,7 +158,9 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
             Tracker(config.track.uri, store.root, config.track.experiment) as tracker,
             Follower(store.address) as follower,
         ):
-            record = SweepRecord(tracker, follower, folder.name, key, params, plan.plans[0])
+            record = SweepRecord(
+                tracker, follower, plan.space, folder.name, key, params, plan.plans[0]
+            )
             links = [f"MLflow: {tracker.link(record.parent)}"]
             with tracked_status(record.parent), _ray(config, links) as cluster:
                 places = slots(config, cluster, plan.space.sweep)
@@ -209,19 +216,27 @@ def _conclude(
     """More seeds for the best trials, and the winner against finetune on test.
 
     Raises:
-        RuntimeError: no trial has succeeded.
+        WorkFailedError: no trial has succeeded.
     """
     space = steps.plan.space
     if not ranked(space, rows):
-        errors = list(dict.fromkeys(row.error for row in rows if row.error))
-        why = "; ".join(errors) or "the budget ended before the first one did"
-        raise RuntimeError(f"none of {counted(len(rows), 'trial')} succeeded: {why}")
+        errors = dict.fromkeys(first_line(row.error) for row in rows if row.error)
+        none = f"none of {counted(len(rows), 'trial')} succeeded"
+        if not errors:
+            raise WorkFailedError(
+                f"{none}: the budget ended before the first one did; give a larger one (budget.…)"
+            )
+        raise WorkFailedError(
+            f"{none}: {'; '.join(errors)}",
+            f"failed trials are not tried again: change the sweep and give another name=…, or "
+            f"remove {shlex.quote(str(steps.folder))} to try the same ones once more",
+        )
     rows = steps.more_seeds(rows)
     board.all_ended(rows)
     best = winner(space, rows)
     if best is None:
-        errors = list(dict.fromkeys(row.error for row in rows if row.error))
-        raise RuntimeError(f"no trial succeeded with all of its seeds: {'; '.join(errors)}")
+        errors = dict.fromkeys(first_line(row.error) for row in rows if row.error)
+        raise WorkFailedError(f"no trial succeeded with all of its seeds: {'; '.join(errors)}")
     values: dict[str, Any] = {
         "name": space.sweep.name,
         "folder": str(steps.folder),

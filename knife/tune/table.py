@@ -19,7 +19,7 @@ from knife.terminal import clock
 from knife.tune.labels import is_share, label, metric_label, short_keys, shown
 from knife.tune.space import Space
 from knife.tune.study import ranked
-from knife.tune.trials import State, TrialRow
+from knife.tune.trials import State, TrialRow, first_line
 from knife.words import counted
 
 MOST_ROWS = 20
@@ -155,8 +155,7 @@ def _errors(rows: Sequence[TrialRow]) -> list[str]:
     found: dict[str, list[int]] = {}
     for row in rows:
         if row.state == "failed":
-            lines = (row.error or "").strip().splitlines()
-            found.setdefault(lines[0] if lines else "no reason is known", []).append(row.number)
+            found.setdefault(first_line(row.error), []).append(row.number)
     lines = [f"{_trials(numbers)} failed: {error}" for error, numbers in found.items()]
     left = [number for numbers in list(found.values())[MOST_ERRORS:] for number in numbers]
     return lines[:MOST_ERRORS] + ([f"{_trials(left)} failed in other ways."] if left else [])

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from filelock import Timeout
 
 from knife.cluster.launch import launch
@@ -19,7 +20,7 @@ from knife.pipeline import publish_data
 from knife.plan import Member, Plan, needed, plan_run
 from knife.plan_sources import SourceReader
 from knife.recording import accuracy
-from knife.store import Store
+from knife.store import Store, fingerprint
 from knife.track.journal import Position, Row, read_rows
 from knife.train.context import PlainContext
 from knife.train.stage import Stage
@@ -56,19 +57,34 @@ def run_trial(params: Point, task: Task) -> None:
 
     `params` has the trial's `number`, and its `point` (with `seeds` that are not the search's),
     what optuna `suggested`, or a whole run `config`.
+
+    What it fails by is left in a note: an error comes again every time, and Ray Tune starts anew
+    what raises, so that this would be a new process for nothing.
     """
     from ray import tune
 
-    note = task.failed / f"{tune.get_context().get_trial_id()}.txt"
+    note = failure_note(task.failed, params)
     if note.is_file():
-        # Ray Tune starts a trial again whose worker was lost. An error comes again every time.
-        raise RuntimeError(note.read_text())
+        return
     try:
         _Trial(task, config_of(params, task.space)).run()
     except Exception as error:
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(str(error).strip() or type(error).__name__)
-        raise
+        tune.report({"failed": True})
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            # An error on a GPU can spoil the process: Ray Tune starts another one for what raises.
+            raise
+
+
+def trial_key(params: Point) -> str:
+    """Names a trial of these params, whatever Ray Tune calls it at this start."""
+    return f"{params['number']}-{fingerprint(params)}"
+
+
+def failure_note(folder: Path, params: Point) -> Path:
+    """Where a trial of these params leaves what it failed by."""
+    return folder / f"{trial_key(params)}.txt"
 
 
 def point_of(params: Point, space: Space) -> Point:

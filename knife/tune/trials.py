@@ -46,3 +46,8 @@ class TrialRow:
 def read_rows(path: Path) -> list[TrialRow]:
     """The rows that a file keeps."""
     return TypeAdapter(list[TrialRow]).validate_json(path.read_bytes())
+
+
+def first_line(error: str | None) -> str:
+    """What a trial failed by, in a line."""
+    return next(iter((error or "").strip().splitlines()), "no reason is known")

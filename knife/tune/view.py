@@ -1,5 +1,6 @@
 """A sweep's trials as optuna's plots shall show them: scores in percent, values in words."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 LOG_SPREAD = 5
 # Optuna's documentation advises so many trials among the good ones whose keys it looks at.
 _GOOD_TRIALS = 5
+# Of fewer finished trials, the values of the good ones are chance.
+LEAST_FOR_IMPORTANCE = 8
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,20 @@ class View:
 
     @cached_property
     def importances(self) -> dict[str, float]:
-        """Importance by key, in all 1; empty where there is nothing to judge by."""
-        import optuna
+        """Importance by key, in all 1; empty where there is nothing to judge by.
 
-        if not self.scores_differ or not self.keys:
+        Where optuna cannot tell the good trials from the others, it would give all keys alike.
+        """
+        if len(self.finished) < LEAST_FOR_IMPORTANCE or not self.scores_differ or not self.keys:
             return {}
-        return optuna.importance.get_param_importances(
-            self.study, evaluator=self.evaluator, params=self.keys
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*importances will be equal")
+            found: dict[str, float] = self.evaluator.evaluate(self.study, params=self.keys)
+        together = sum(found.values())
+        if not together > 0:
+            return {}
+        ordered = sorted(found, key=lambda key: -found[key])
+        return {key: found[key] / together for key in ordered}
 
     @cached_property
     def _trials(self) -> list["FrozenTrial"]:

@@ -16,6 +16,7 @@ from knife.tune.measured import Measured
 from knife.tune.plots import plots, write_pictures
 from knife.tune.space import Space
 from knife.tune.trials import TrialRow
+from knife.tune.view import View
 
 ALL = {"history", "importance", "parallel", "slice", "contour", "pareto"}
 
@@ -102,6 +103,33 @@ def test_equal_scores_and_a_key_that_never_varies(tmp_path: Path) -> None:
     assert "equal" in found.left_out["importance"]
     fixed = [replace(row, point={**row.point, "align.input.layers": "last"}) for row in rows]
     assert "parallel" in drawn(ALIGNMENT, fixed, tmp_path).files
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_few_trials_have_no_importances(tmp_path: Path, count: int) -> None:
+    rows = [row for row in alignment_rows() if row.state == "finished"][:count]
+    found = drawn(ALIGNMENT, rows, tmp_path)
+    assert "8 finished trials at least" in found.left_out["importance"]
+    assert View(ALIGNMENT, rows).importances == {}
+
+
+def test_no_importances_where_good_trials_are_not_told_apart(tmp_path: Path) -> None:
+    """Nearly all scores are equal: the best share of the trials has all of them."""
+    rows = [row for row in alignment_rows() if row.state == "finished"]
+    rows = [replace(row, score=0.5 + 0.1 * (row is rows[0])) for row in rows]
+    found = drawn(ALIGNMENT, rows, tmp_path)
+    assert "cannot be told" in found.left_out["importance"]
+
+
+def test_importances_are_those_of_the_finished_trials_alone() -> None:
+    rows = alignment_rows()
+    found = View(ALIGNMENT, rows).importances
+    assert sum(found.values()) == pytest.approx(1)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    finished = [row for row in rows if row.state == "finished"]
+    assert View(ALIGNMENT, finished).importances == found
+    bad = [replace(row, score=float("nan")) for row in rows if row.state != "finished"]
+    assert View(ALIGNMENT, finished + bad).importances == found
 
 
 def test_pictures_of_before_go_where_there_are_none_now(tmp_path: Path) -> None:

@@ -1,65 +1,93 @@
-"""What Ray Tune is told to try, also after a restart."""
+"""What Ray Tune is to try, at a first start and at later ones."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
-from made_up import a_space
+import pytest
+from made_up import a_row, a_space
 from ray.tune.search import Searcher
 
-from knife.tune.searcher import Points, Suggestions, searcher
+from knife.tune.begun import Begun
+from knife.tune.searcher import Points, Suggestions
 from knife.tune.trial import SCORE
+from knife.tune.trials import State
 
 DOMAINS = {"x": {"uniform": [0, 1]}, "layers": {"choice": ["last", [[1, 1]]]}}
 FIRST = {"x": 0.25, "layers": [[1, 1]]}
+SPACE = a_space(DOMAINS, search="tpe", first=[FIRST])
 
 
-def a_search() -> Any:
-    return searcher(a_space(DOMAINS, search="tpe", first=[FIRST]), None)
+def suggested(search: Suggestions, count: int) -> list[dict[str, Any]]:
+    """What it suggests to so many trials side by side, numbers included."""
+    return [search.suggest(f"trial {number}") for number in range(count)]
 
 
-def test_points_are_given_once_over_a_restart(tmp_path: Path) -> None:
-    points = [{"point": {"x": number}} for number in range(3)]
+def begun(params: dict[str, Any], state: State = "finished", score: float | None = 0.5) -> Begun:
+    row = a_row(params["number"], SPACE.decode(params["suggested"]), score, state)
+    return Begun(params, row, ended=state != "stopped")
+
+
+def test_points_are_given_once_in_their_order() -> None:
+    points = [{"number": number, "point": {"x": number}} for number in (2, 4)]
     search = Points(points)
-    assert search.suggest("a") == {"number": 1, "point": {"x": 0}}
-    assert search.suggest("b") == {"number": 2, "point": {"x": 1}}
-    search.save(str(tmp_path / "state"))
-    other = Points(points)
-    other.restore(str(tmp_path / "state"))
-    assert other.suggest("c") == {"number": 3, "point": {"x": 2}}
-    assert other.suggest("d") == Searcher.FINISHED
-    assert search.suggest("c") == {"number": 3, "point": {"x": 2}}
+    assert search.left == 2
+    assert [search.suggest("a"), search.suggest("b")] == points
+    assert search.left == 0
+    assert search.suggest("c") == Searcher.FINISHED
 
 
-def test_known_points_are_searched_as_points() -> None:
-    space = a_space(DOMAINS)
-    search = searcher(space, space.points()[:2])
-    assert isinstance(search, Points)
-    assert search.suggest("a") == {"number": 1, "point": space.points()[0]}
+def test_suggestions_begin_with_the_first_points_and_depend_on_the_seed() -> None:
+    found = suggested(Suggestions(SPACE, 4), 4)
+    assert found == suggested(Suggestions(SPACE, 4), 4)
+    assert [params["number"] for params in found] == [1, 2, 3, 4]
+    for params in found:
+        point = SPACE.decode(params["suggested"])
+        assert all(SPACE.sweep.space[key].holds(value) for key, value in point.items())
+        assert (point == FIRST) == (params["number"] == 1)
 
 
-def test_suggestions_begin_with_the_first_points_and_hang_on_the_seed() -> None:
-    search, other = a_search(), a_search()
-    space = a_space(DOMAINS)
-    for number in range(1, 5):
-        params = search.suggest(f"t{number}")
-        assert params["number"] == number
-        point = space.decode(params["suggested"])
-        assert all(space.sweep.space[key].holds(value) for key, value in point.items())
-        assert (point == FIRST) == (number == 1)
-        assert params == other.suggest(f"o{number}")
+@pytest.mark.parametrize("done", [0, 1, 2, 5])
+def test_more_trials_are_those_of_a_search_that_was_to_have_them_from_the_start(done: int) -> None:
+    whole = suggested(Suggestions(SPACE, 8), 8)
+    search = Suggestions(SPACE, 8, [begun(params) for params in whole[:done]])
+    assert search.left == 8 - done
+    assert suggested(search, 8 - done) == whole[done:]
+    assert search.left == 0
+    assert search.suggest("one more") == Searcher.FINISHED
 
 
-def test_suggestions_go_on_after_a_restart(tmp_path: Path) -> None:
-    search = a_search()
-    for number in range(1, 13):
-        params = search.suggest(f"t{number}")
-        result = {SCORE: params["suggested"]["x"], "training_iteration": 1}
-        search.on_trial_result(f"t{number}", result)
-        search.on_trial_complete(f"t{number}", result)
-    search.save(str(tmp_path / "state"))
-    other = a_search()
-    other.restore(str(tmp_path / "state"))
-    assert isinstance(other, Suggestions)
-    params = other.suggest("t13")
-    assert params["number"] == 13
-    assert params == search.suggest("t13")
+def test_what_has_begun_and_not_ended_comes_first_with_its_number() -> None:
+    whole = suggested(Suggestions(SPACE, 6), 6)
+    states: list[State] = ["finished", "stopped", "failed", "stopped", "pruned"]
+    scores = [0.5, None, None, None, None]
+    known = [begun(p, *e) for p, *e in zip(whole, states, scores, strict=False)]
+    search = Suggestions(SPACE, 6, known)
+    assert suggested(search, 3) == [whole[1], whole[3], whole[5]]
+    # Fewer than have ended: none begins.
+    assert Suggestions(SPACE, 2, known).suggest("a") == Searcher.FINISHED
+
+
+def test_optuna_learns_from_trials_of_earlier_starts() -> None:
+    """Beyond optuna's random draws, the good region is searched."""
+    whole = suggested(Suggestions(SPACE, 40), 40)
+    scores = [1 - abs(params["suggested"]["x"] - 0.9) for params in whole]
+    known = [begun(p, score=s) for p, s in zip(whole, scores, strict=True)]
+    found = suggested(Suggestions(SPACE, 50, known), 10)
+    assert sum(params["suggested"]["x"] > 0.6 for params in found) >= 8
+
+
+def test_a_trial_that_ends_without_a_score_has_failed() -> None:
+    search = Suggestions(SPACE, 3)
+    suggested(search, 1)
+    search.on_trial_result("trial 0", {"failed": True, "training_iteration": 1})
+    search.on_trial_complete("trial 0", {"failed": True, "training_iteration": 1})
+    (trial,) = search._ot_study.get_trials()
+    assert trial.state.name == "FAIL"
+
+
+def test_ray_tune_can_copy_and_keep_them(tmp_path: Path) -> None:
+    for search in (Points([{"number": 1}]), Suggestions(SPACE, 3)):
+        assert pickle.loads(pickle.dumps(search)).left == search.left
+        search.save(str(tmp_path / "state"))
+    assert search.metric == SCORE

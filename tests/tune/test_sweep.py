@@ -27,7 +27,9 @@ from small_sweep import (
 from knife.errors import UserError
 from knife.plan import plan_run
 from knife.store import Store
+from knife.tune.command import plan_file
 from knife.tune.final import RECIPE
+from knife.tune.sweep import sweep_key
 
 
 def test_a_sweep_from_python(
@@ -44,7 +46,7 @@ def test_a_sweep_from_python(
     assert result.verdict.to_dict() == swept.result["final"]["verdict"]
     assert capsys.readouterr().out.splitlines()[-1] == str(swept.folder)
     with pytest.raises(UserError, match="belongs to another sweep"):
-        found["sweep"]("weights.yaml", budget={"trials": 5})
+        found["sweep"]("weights.yaml", seed=5)
 
 
 def snapshot(folder: Path) -> dict[str, int]:
@@ -194,6 +196,41 @@ def test_another_sweep_or_version_in_its_folder_is_refused(
     assert fault.startswith(f"{copy}/sweeps/small was made by another version of this package")
 
 
+def test_more_trials_than_a_sweep_was_begun_with_keep_the_earlier_ones(
+    swept: Swept, tmp_path: Path
+) -> None:
+    """From four to five, on a copy of the store: one is trained, and the sweep concludes anew."""
+    store = tmp_path / "store"
+    shutil.copytree(swept.store.root, store, symlinks=True)
+    folder = store / "sweeps" / "small"
+    path = tmp_path / "sweep.yaml"
+    for name in ("sweep.yaml", "base.yaml"):
+        shutil.copy(swept.path.parent / name, tmp_path)
+    # The base names the store: there the sweep is the same one under another key.
+    about = json.loads((folder / "sweep.json").read_text())
+    key = sweep_key(plan_file(path, [f"store={store}"]))
+    (folder / "sweep.json").write_text(json.dumps(about | {"key": key}))
+    fewer = tune(path, f"store={store}", "budget.trials=2", "--json")
+    assert fewer.status == 0, fewer.err
+    assert "warning: budget.trials: 2 are fewer than the 4 that have ended already" in fewer.err
+    assert set(trainings(tmp_path)) == set()
+    more = tune(path, f"store={store}", "budget.trials=5", "--json")
+    assert more.status == 0, more.err
+    rows = {row["number"]: row for row in json.loads((folder / "trials.json").read_text())}
+    assert list(rows) == [1, 2, 3, 4, 5]
+    searched = json.loads((swept.folder / "search.json").read_text())
+    again = json.loads((folder / "search.json").read_text())
+    # Points, scores, states and times of the earlier trials are as they were.
+    assert again[:4] == searched
+    assert sum(name.startswith("student-") for name in trainings(tmp_path)) >= 1
+    assert set(swept.rows) < set(rows)
+    result = json.loads(more.out)
+    assert sum(result["states"].values()) == 5
+    assert result["final"]["verdict"]["methods"]
+    done = tune(path, f"store={store}", "budget.trials=5")
+    assert "the sweep is done: nothing was trained again" in done.err
+
+
 def test_nothing_to_resume(command: Command, tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
     (fault,) = command("tune", path, "--resume").faults
@@ -262,6 +299,11 @@ def test_when_every_trial_fails_the_sweep_does(tmp_path: Path) -> None:
     assert found.ended.status == 1
     assert found.ended.out == ""
     assert "none of 2 trials succeeded: finetune seed 0: the " in found.ended.err
+    assert "Traceback" not in found.ended.err
+    assert "ray" not in found.ended.err
+    # A line before the trials, one each, why none is left, and what to do.
+    assert sum(" failed in " in line for line in found.ended.err.splitlines()) == 2
+    assert found.ended.err.splitlines()[-1].startswith("failed trials are not tried again: change")
     client = MlflowClient(f"sqlite:///{found.store.root}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "knife"]
     runs = client.search_runs([experiment.experiment_id])
