@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from knife.config import RunConfig
+from knife.data.digest import digest
 from knife.errors import UserError, raise_faults
 from knife.pipeline import refuse_what_cannot_fit
 from knife.plan import Plan, plan_run
@@ -82,6 +83,7 @@ def plan_sweep(space: Space) -> SweepPlan:
             for fault in faults
         ]
         raise UserError(*dict.fromkeys(reasons))
+    _refuse_other_examples(found)
     settings = space.sweep.scheduler
     if settings.name != "none" and settings.grace > found.epochs:
         raise UserError(
@@ -89,6 +91,25 @@ def plan_sweep(space: Space) -> SweepPlan:
             f"(student.epochs), but got {settings.grace}"
         )
     return found
+
+
+def _refuse_other_examples(plan: SweepPlan) -> None:
+    """Refuse points that leave out different dev or test examples, whose scores say nothing.
+
+    Raises:
+        UserError: there are such points.
+    """
+    data = [splits for each in plan.plans for splits in each.data.values()]
+    kept = {
+        (digest(splits.dev, rationales=False), digest(splits.test, rationales=False))
+        for splits in data
+    }
+    if len(kept) > 1 and any(splits.left_out.keys() & {"dev", "test"} for splits in data):
+        raise UserError(
+            "data.too_long: drop leaves out other dev or test examples at other points of the "
+            "space, so their scores could not be compared; keep data.max_tokens and the "
+            "tokenizer the same at all points, or take refuse"
+        )
 
 
 def refuse_what_has_no_room(plan: SweepPlan) -> None:

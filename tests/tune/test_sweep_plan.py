@@ -1,5 +1,6 @@
 """What a sweep will do: its trials in their order, its teachers, and what is left out."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,17 @@ def test_a_sweep_of_models_too_large_for_the_memory_is_refused(
         for model, fault in zip(("teacher", "student"), ended.faults, strict=True):
             assert re.match(rf"model.{model}: \d+\.\d k parameters take \d\.\d MB", fault)
         assert not (tmp_path / "store").exists()
+
+
+def test_points_that_leave_out_other_examples_are_not_compared(tmp_path: Path) -> None:
+    for name in ("train", "dev", "test"):
+        lines = [
+            {"id": f"{name}{n}", "question": f"{'frog ' * words}{n} ?", "choices": ["a", "b"]}
+            | {"answer": n % 2, "rationale": "a frog lays eggs ."}
+            for n, words in enumerate((3, 4, 90, 5, 6, 7))
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    space = {"data.max_tokens": {"choice": [64, 256]}}
+    words = (f"data.source={tmp_path}", "data.too_long=drop", "teacher.batch_size=2")
+    found = faults(tmp_path, *words, "student.batch_size=2", space=space)
+    assert any(f.startswith("data.too_long: drop leaves out other dev") for f in found), found
