@@ -61,7 +61,7 @@ def test_what_has_begun_and_not_ended_comes_first_with_its_number() -> None:
     whole = suggested(Suggestions(SPACE, 6), 6)
     states: list[State] = ["finished", "stopped", "failed", "stopped", "pruned"]
     scores = [0.5, None, None, None, None]
-    known = [begun(p, *e) for p, *e in zip(whole, states, scores, strict=False)]
+    known = [begun(p, own, s) for p, own, s in zip(whole, states, scores, strict=False)]
     search = Suggestions(SPACE, 6, known)
     assert suggested(search, 3) == [whole[1], whole[3], whole[5]]
     # Fewer than have ended: none begins.
