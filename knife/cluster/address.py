@@ -13,7 +13,7 @@ VARIABLE = "RAY_ADDRESS"
 _ANSWER_SECONDS = 8
 # A node may be starting.
 _NODE_SECONDS = 8
-_HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]@]+):(\d{1,5})")
+_HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]@]+):([0-9]{1,5})")
 _ADVICE = (
     "give HOST:PORT of the head of a cluster that is up, as `ray start --head` prints it, or unset "
     "it to work on this machine alone"
@@ -58,7 +58,8 @@ def address_faults() -> list[str]:
     if address in (None, "auto"):
         return []
     # Nobody is to read a password in a message.
-    shown = address.rpartition("@")[2]
+    hidden, at, host = address.rpartition("@")
+    shown = f"{'***' if hidden else ''}{at}{host}"
     scheme, separator, _ = address.partition("://")
     if separator and scheme == "ray":
         return [

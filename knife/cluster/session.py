@@ -20,7 +20,7 @@ from knife.cluster.address import (
 )
 from knife.cluster.local import local_faults, ray_folder
 from knife.cluster.silence import without_stderr
-from knife.errors import SessionLostError, UserError, raise_faults
+from knife.errors import SessionLostError, UserError, WorkFailedError, raise_faults
 
 # Read when Ray is imported: a thread that is at work when a session ends would start another one,
 # or join a stranger's.
@@ -50,6 +50,7 @@ def session(gpus: float) -> Iterator[list[str]]:
 
     Raises:
         UserError: no cluster answers at RAY_ADDRESS, or Ray cannot start on this machine.
+        WorkFailedError: one of Ray's own processes died, or was too slow, while it started.
         SessionLostError: one of Ray's own processes on this machine has died.
     """
     if session_is_up():
@@ -106,23 +107,35 @@ def _init(gpus: float) -> str | None:
         try:
             context = ray.init(address, runtime_env={"env_vars": dict(ENVIRONMENT)}, **quiet)
         except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
-            why = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(
-                f"{VARIABLE}: the Ray cluster at {address} cannot be used: {why}"
+                f"{VARIABLE}: the Ray cluster at {address} cannot be used: {_first_line(error)}"
             ) from error
         return context.dashboard_url or None
     raise_faults(local_faults())
     # One process less: nobody takes this machine away with a notice.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    with _on_loopback():
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            num_gpus=math.ceil(gpus),
-            _temp_dir=str(ray_folder()),
-            **quiet,
-        )
+    try:
+        with _on_loopback():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_gpus=math.ceil(gpus),
+                _temp_dir=str(ray_folder()),
+                **quiet,
+            )
+    except (OSError, ValueError, ray.exceptions.RayError) as error:
+        raise UserError(f"Ray cannot start on this machine: {_first_line(error)}") from error
+    except Exception as error:
+        # Ray raises its plain base class where one of its processes died or was too slow.
+        raise WorkFailedError(
+            f"Ray did not start on this machine: {_first_line(error)}",
+            "the same command tries again; what is finished is kept",
+        ) from error
     return None
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager

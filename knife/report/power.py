@@ -57,12 +57,16 @@ def enough(points: float, seeds: int, examples: int = 2) -> tuple[int, int] | No
 def design_note(seeds: int, examples: int, wanted: float | None) -> list[str]:
     """What the test split and the seeds of a run can show; and if that is less than the wanted
     difference in points, what would."""
+    if examples == 1:
+        said = "one test example shows no differences"
+        if wanted is None:
+            return [said]
+        return [f"compare.difference: {said}; {_advice(seeds, examples, wanted)}"]
     found, whom = detectable(seeds, examples), ""
     if seeds == 1:
         found, whom = detectable_between_students(examples), " between these very students"
-    rows = f"{examples:,} test example{'s'[: examples != 1]}"
-    said = f"{counted(seeds, 'seed')} and {rows} show differences of about {found:.1f} points or "
-    said += f"more{whom} (power 80 %)"
+    said = f"{counted(seeds, 'seed')} and {examples:,} test examples show differences of about "
+    said += f"{found:.1f} points or more{whom} (power 80 %)"
     alone = "one seed shows nothing about the methods themselves"
     if wanted is None:
         return [f"{said}; {alone}" if seeds == 1 else said]

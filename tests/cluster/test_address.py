@@ -60,7 +60,9 @@ def test_what_names_a_cluster(value: str, found: str, monkeypatch: pytest.Monkey
     [
         ("ray://h:10001", "ray://h:10001 is an address for Ray Client, which cannot run this"),
         ("http://h:8265", "http://h:8265 is the address of a dashboard; use `knife submit"),
-        ("https://me:5ecret@h", "h is the address of a dashboard; use `knife submit"),
+        ("https://me:5ecret@h", "***@h is the address of a dashboard; use `knife submit"),
+        ("me:5ecret@h:6379", "must be HOST:PORT"),
+        ("10.0.0.1:\u0661", "must be HOST:PORT"),
         ("10.0.0.1", "must be HOST:PORT of a cluster's head"),
         ("10.0.0.1:", "must be HOST:PORT"),
         ("10.0.0.1:0", "must be HOST:PORT"),

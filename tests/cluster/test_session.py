@@ -102,6 +102,21 @@ for _ in range(2):
 """
 
 
+def test_a_session_that_cannot_start_is_said_in_one_line() -> None:
+    begin = "from knife.cluster.session import session\nfrom knife.exits import exits\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{begin}with exits(), session(0):\n    pass"],
+        env={k: v for k, v in os.environ.items() if k != "RAY_AUTH_TOKEN"}
+        | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/dev/null/x"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: Ray cannot start on this machine: RAY_AUTH_TOKEN_PATH is set ")
+
+
 def test_a_process_begins_a_new_session_after_a_lost_one() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _AGAIN], capture_output=True, text=True, timeout=300

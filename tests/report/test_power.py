@@ -120,3 +120,11 @@ def test_notes() -> None:
     assert note.endswith("one seed shows nothing about the methods themselves; 4 seeds would")
     (note,) = design_note(1, 50, 0.01)
     assert note.endswith("no reasonable number of seeds and examples does")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_notes_of_one_example(seeds: int) -> None:
+    assert design_note(seeds, 1, None) == ["one test example shows no differences"]
+    (note,) = design_note(seeds, 1, 5.0)
+    assert note.startswith("compare.difference: one test example shows no differences; ")
+    assert note.endswith("2,113 test examples would")
