@@ -325,10 +325,13 @@ def student_model(student: Path) -> Path:
     """The model folder of a student: its artifact's folder, or the `model` folder in it.
 
     Raises:
-        UserError: it is neither, or a teacher's.
+        UserError: it is neither, a teacher's, or damaged.
     """
+    from knife.method.model_files import damage
+
     for folder in (student, student / "model"):
         if (folder / "knife.json").is_file():
+            raise_faults(f"STUDENT: {fault}" for fault in damage(folder))
             if _settings(folder)["rationale"]:
                 raise UserError(
                     f"STUDENT: {student} is a teacher, which reads rationales; "

@@ -16,6 +16,7 @@ from knife.data.batches import Batch
 from knife.data.tokens import answer_start, closes
 from knife.errors import UserError
 from knife.families import ROTARY, TABLE, Family, family
+from knife.method.model_files import AGAIN
 from knife.method.positions import positions
 
 
@@ -114,9 +115,10 @@ def model_config(folder: Path, key: str) -> Any:
         raise UserError(f"{key}: {folder} has no config.json; give a folder with a saved model")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"{key}: {folder}/config.json is not a known model: {first}") from error
+    except Exception as error:
+        # What transformers and its dataclasses raise is of many kinds.
+        words = f"{folder}/config.json is not a known model: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"{key}: {words}") from error
     if family(config) is None:
         raise UserError(
             f"{key}: {config.model_type!r} models are not supported; expected an encoder-decoder "
@@ -148,9 +150,10 @@ def load_tokenizer(folder: Path, key: str) -> Any:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"{key}: the tokenizer in {folder} cannot be read: {first}") from error
+    except Exception as error:
+        # What the tokenizers' own code raises is a bare Exception.
+        words = f"the tokenizer in {folder} cannot be read: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"{key}: {words}; {AGAIN}") from error
     if not tokenizer.is_fast:
         raise UserError(f"{key}: the tokenizer in {folder} is a slow one; save a tokenizer.json")
     decoder = family(model_config(folder, key)) == "decoder"

@@ -18,7 +18,7 @@ _ADAPTER = "adapter_config.json"
 # What transformers reads beside the tokenizer's own file, which says itself what is wrong with it.
 _JSON = ("config.json", "generation_config.json", "tokenizer_config.json", INDEX, SETTINGS)
 _POINTER = b"version https://git-lfs.github.com/spec/"
-_AGAIN = "copy or download it again"
+AGAIN = "copy or download it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def damage(folder: Path) -> list[str]:
 
 def _damage(path: Path) -> str | None:
     if path.is_symlink() and not path.exists():
-        return f"{path} is a link to a file that is not there ({path.readlink()}); {_AGAIN}"
+        return f"{path} is a link to a file that is not there ({path.readlink()}); {AGAIN}"
     if not path.is_file():
         return None
     if not os.access(path, os.R_OK):
@@ -50,17 +50,17 @@ def _damage(path: Path) -> str | None:
     if start == _POINTER:
         return (
             f"{path} is a pointer of git LFS in place of the file; "
-            f"run `git lfs pull` in its repository, or {_AGAIN}"
+            f"run `git lfs pull` in its repository, or {AGAIN}"
         )
     if not start and path.suffix != ".txt":
-        return f"{path} is empty; {_AGAIN}"
+        return f"{path} is empty; {AGAIN}"
     if path.name in _JSON:
         try:
             values = json.loads(path.read_bytes())
         except ValueError as error:
-            return f"{path} is not JSON: {error}; {_AGAIN}"
+            return f"{path} is not JSON: {error}; {AGAIN}"
         if not isinstance(values, dict):
-            return f"{path} must hold a JSON object, but holds {type(values).__name__}; {_AGAIN}"
+            return f"{path} must hold a JSON object, but holds {type(values).__name__}; {AGAIN}"
     return None
 
 
@@ -100,7 +100,7 @@ def _sharded(folder: Path) -> tuple[dict[str, Header], list[str]]:
     """The tensors of an index and its shards."""
     where: Any = json.loads((folder / INDEX).read_bytes()).get("weight_map")
     if not isinstance(where, dict) or not where:
-        return {}, [f"{folder / INDEX} has no weight_map, which names the shards; {_AGAIN}"]
+        return {}, [f"{folder / INDEX} has no weight_map, which names the shards; {AGAIN}"]
     shards = sorted({str(shard) for shard in where.values()})
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
@@ -114,7 +114,7 @@ def _sharded(folder: Path) -> tuple[dict[str, Header], list[str]]:
     if lost:
         faults.append(
             f"{folder / INDEX} names {len(lost)} tensors that are not in their shard: "
-            f"{some(lost)}; index and shards are not of one model: {_AGAIN}"
+            f"{some(lost)}; index and shards are not of one model: {AGAIN}"
         )
     return headers, faults
 
@@ -137,7 +137,7 @@ def tensor_headers(paths: Iterable[Path]) -> tuple[dict[str, Header], list[str]]
         except (SafetensorError, OSError) as error:
             faults.append(
                 f"{path} is no whole safetensors file ({path.stat().st_size:,} bytes: {error}); "
-                f"{_AGAIN}"
+                f"{AGAIN}"
             )
     return headers, faults
 

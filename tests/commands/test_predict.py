@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,25 @@ def test_choices_and_accuracy_are_those_of_the_run(finished_run: FinishedRun, me
     for own, row in zip(found.rows, map(json.loads, rows), strict=True):
         assert (own["id"], own["index"]) == (row["id"], row["choice"])
         assert own["probabilities"] == pytest.approx(row["probabilities"], abs=1e-5)
+
+
+def test_a_student_that_is_damaged_is_refused(
+    command: Command, finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    for name, content, said in (
+        ("model.safetensors", pointer, "model.safetensors is a pointer of git LFS"),
+        ("model.safetensors", "{}", "model.safetensors is no whole safetensors file"),
+        ("knife.json", "{broken", "knife.json is not JSON"),
+        ("knife.json", "", "knife.json is empty"),
+        ("config.json", "{broken", "config.json is not JSON"),
+    ):
+        folder = tmp_path / f"{name}-{len(content)}"
+        shutil.copytree(finished_run.student("finetune") / "model", folder)
+        (folder / name).write_text(content)
+        (fault,) = command("predict", folder, finished_run.test_file).faults
+        assert fault.startswith("STUDENT: ")
+        assert said in fault
 
 
 def test_answers_and_rationales_are_not_needed(
