@@ -17,9 +17,9 @@ SPLITS = {
 }
 # Names that are not read, but tell what a file is meant to be.
 _MORE_NAMES = {
-    "train": ("training", "trainset"),
-    "dev": ("development", "evaluation", "devset", "valset", "validset"),
-    "test": ("testing", "testset"),
+    "train": ("training", "trainset", "traindata"),
+    "dev": ("development", "evaluation", "devset", "valset", "validset", "devdata", "valdata"),
+    "test": ("testing", "testset", "tests", "testdata"),
 }
 _READ = r"\.(jsonl|ndjson|jsonlines|json)(\.gz)?"
 _SHARD = r"[-_.](?P<number>\d+)-of-(?P<total>\d+)(-[0-9a-f]{16})?"
@@ -66,7 +66,7 @@ def find_files(folder: Path) -> Folder:
         elif meant or (path.is_file() and _DATA.search(path.name.lower())):
             passed_over.append(path)
     if "train" not in found.files and not any(map(_is_train, left)):
-        others = names_of(path for path in entries if path.is_file()) or "no files"
+        others = names_of(entries) or "no files"
         found.faults.append(f"{folder}: train.jsonl is missing; the folder has {others}")
     if passed_over:
         found.notes.append(f"{folder}: files that are not read: {names_of(passed_over)}")

@@ -22,6 +22,7 @@ from knife.data.hub_rows import Row, cos_e, ecqa, openbookqa, quarel, strategyqa
 from knife.data.jsonl import FOLDER_FORMAT
 from knife.data.record import Record, read_example
 from knife.errors import UserError
+from knife.words import counted
 
 SECONDS_TO_ANSWER = 5
 
@@ -154,7 +155,7 @@ def read_rows(
             start = f"{name} {split} is not used: all {total:,} rows are left out"
         notes.append(f"{start}: {counts}; the first: {first}")
     if merged:
-        notes.append(f"{name} {split}: {merged:,} rows had equal wrong choices, which became one")
+        notes.append(f"{name} {split}: equal wrong choices became one in {counted(merged, 'row')}")
     return examples
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 from knife.data.example import Example
 from knife.data.fields import likely_field, unread
+from knife.words import counted
 
 # So unlikely is it that no answer has index 0, where all indices are as frequent.
 _UNLIKELY = 1e-3
@@ -38,7 +39,7 @@ class Survey:
             fields = ", ".join(f"{_named(name)} ({n:,})" for name, n in self._unread.most_common())
             found.append(f"fields that are not read, and in how many examples: {fields}")
         if self._merged:
-            found.append(f"{self._merged:,} examples had equal wrong choices, which became one")
+            found.append(f"equal wrong choices became one in {counted(self._merged, 'example')}")
         if self._indices and not self._from_zero and self._chance < _UNLIKELY:
             found.append(
                 f"none of the {self._indices:,} answers that are an index is 0: indices count from "

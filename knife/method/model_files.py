@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 # Weights as safetensors, configs and tokenizers: nothing that could be run.
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
@@ -140,6 +141,13 @@ def tensor_headers(paths: Iterable[Path]) -> tuple[dict[str, Header], list[str]]
                 f"{AGAIN}"
             )
     return headers, faults
+
+
+def read_tensor(headers: Mapping[str, Header], name: str) -> Tensor:
+    """The values of a tensor."""
+    with safe_open(headers[name].file, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+    return tensor
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

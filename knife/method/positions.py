@@ -59,8 +59,10 @@ def _shallow(config: Any) -> Any:
     """The same model with one layer, which looks up the same positions."""
     shallow = copy.deepcopy(config)
     shallow.num_hidden_layers = 1
-    if getattr(shallow, "layer_types", None):
-        shallow.layer_types = shallow.layer_types[:1]
+    # What is given layer by layer, such as ModernBERT's kinds of attention or Longformer's windows.
+    for name in ("layer_types", "attention_window"):
+        if isinstance(each := getattr(shallow, name, None), list):
+            setattr(shallow, name, each[:1])
     return shallow
 
 

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from knife.errors import raise_faults
 from knife.families import Family, family, model_class
-from knife.method.model_files import ANSWER_HEAD, SETTINGS, Header, some, tensor_headers
+from knife.method.model_files import (
+    ANSWER_HEAD,
+    SETTINGS,
+    Header,
+    read_tensor,
+    some,
+    tensor_headers,
+)
 
 # What files may lack. Tied weights are in a file once, under any of their names.
 _MAY_LACK: dict[Family, tuple[str, ...]] = {
@@ -99,7 +106,12 @@ def matched_weights(
     from transformers.core_model_loading import convert_and_load_state_dict_in_model
     from transformers.modeling_utils import LoadStateDictConfig
 
-    state = {name: torch.empty(header.shape, device="meta") for name, header in headers.items()}
+    copies = _copies(model, headers)
+    state = {
+        name: torch.empty(header.shape, device="meta")
+        for name, header in headers.items()
+        if name not in copies
+    }
     mapping = get_model_conversion_mapping(model)
     settings = LoadStateDictConfig(device_map={"": "meta"}, weight_mapping=mapping)
     info, _ = convert_and_load_state_dict_in_model(model, state, settings)
@@ -107,6 +119,22 @@ def matched_weights(
     model._adjust_missing_and_unexpected_keys(info)
     faults = _type_faults(folder, model, headers) + key_faults(folder, model, info.to_dict())
     return _count(model, folder, info.missing_keys), faults
+
+
+def _copies(model: Any, headers: Mapping[str, Header]) -> set[str]:
+    """Tied weights that files hold once more under another name, as those of FLAN-T5 do.
+
+    transformers ties those that are equal when it loads them, but cannot compare them on the meta
+    device: there, each would count as parameters of its own.
+    """
+    return {
+        copy
+        for copy, source in model.all_tied_weights_keys.items()
+        if copy in headers
+        and source in headers
+        and headers[copy].shape == headers[source].shape
+        and torch.equal(read_tensor(headers, copy), read_tensor(headers, source))
+    }
 
 
 def load_whole(auto: Any, folder: Path) -> Any:
@@ -161,11 +189,11 @@ def key_faults(folder: Path, model: Any, info: Mapping[str, Any]) -> list[str]:
         for name, found, wanted in info["mismatched_keys"]
     ]
     said = [
-        f"{len(names)} {what} ({some(names)})"
+        f"{len(names)} {'is' if len(names) == 1 else 'are'} {what} ({some(names)})"
         for names, what in (
-            (missing, "are missing"),
-            (left_over, "have no place in it"),
-            (shapes, "have another shape"),
+            (missing, "missing"),
+            (left_over, "without a place in it"),
+            (shapes, "of another shape"),
         )
         if names
     ]

@@ -122,6 +122,8 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path, one: str, two: str) 
         "test_v2.jsonl",
         "Test Set.jsonl",
         "testset.jsonl",
+        "tests.jsonl",
+        "testData.jsonl",
         "test-00000-of-00001.parquet",
     ],
 )

@@ -174,7 +174,7 @@ def test_equal_wrong_choices_are_counted(tmp_path: Path) -> None:
     records: list[Any] = [{**r, "choices": ["a", "b", "c", "c "]} for r in RECORDS[:3]]
     path = written(tmp_path, "\n".join(map(json.dumps, [*records, *RECORDS[3:]])))
     read = read_file(path)
-    assert read.notes == [f"{path}: 3 examples had equal wrong choices, which became one"]
+    assert read.notes == [f"{path}: equal wrong choices became one in 3 examples"]
     assert [len(example.choices) for example in read.examples] == [3] * 3 + [2] * 9
 
 

@@ -202,7 +202,7 @@ def test_equal_wrong_choices_become_one_and_are_counted() -> None:
         "ecqa test: 1 of 3 rows are left out: 1 with two choices that are equal and are the "
         'answer; the first: row 3: choices: two are equal and are the answer: ["an oven", '
         '"an oven", "a song", "a letter", "a boat"]',
-        "ecqa test: 1 rows had equal wrong choices, which became one",
+        "ecqa test: equal wrong choices became one in 1 row",
     ]
 
 

@@ -127,6 +127,8 @@ def test_train_is_required(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     empty = tmp_path / "empty"
     assert faults(str(empty)) == [f"{empty}: train.jsonl is missing; the folder has no files"]
+    (empty / "data").mkdir()
+    assert faults(str(empty)) == [f"{empty}: train.jsonl is missing; the folder has data"]
 
 
 def test_a_question_in_two_splits_is_a_note(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ WRONG: list[tuple[Callable[[Path], None], str]] = [
     (configure(model_type="mine", auto_map={"AutoConfig": "code.C"}), "config.json is not a known"),
     (configure(model_type=None), "config.json is not a known model"),
     (configure(num_heads="four"), "config.json"),
-    (configure(d_model=63), "have another shape"),
+    (configure(d_model=63), "of another shape"),
 ]
 
 

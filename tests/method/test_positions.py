@@ -59,6 +59,7 @@ TABLES = [
     (Data2VecTextConfig, {"pad_token_id": 1}, 38),
     (MPNetConfig, {"pad_token_id": 1}, 38),
     (LongformerConfig, {"pad_token_id": 1, "attention_window": 4}, 38),
+    (LongformerConfig, {"pad_token_id": 1, "attention_window": [4, 4]}, 38),
 ]
 # No table: what they were made for, and no window that they hide texts behind by themselves.
 FREE = [

@@ -122,19 +122,19 @@ def test_a_missing_weight_is_named(model: Path) -> None:
 
     change(model, without)
     said = fault(model)
-    assert "1 are missing" in said
+    assert "1 is missing" in said
     assert names[0].rpartition(".0.")[2] in said
 
 
 def test_a_weight_that_has_no_place_is_named(model: Path) -> None:
     change(model, lambda state: state | {"encoder.extra.weight": torch.ones(2)})
-    assert "1 have no place in it (" in fault(model)
+    assert "1 is without a place in it (" in fault(model)
 
 
 def test_a_weight_of_another_shape_is_named(model: Path) -> None:
     change(model, lambda state: state | {first(state): state[first(state)][:-1].contiguous()})
     said = fault(model)
-    assert "1 have another shape (" in said
+    assert "1 is of another shape (" in said
     assert "31, " in said or "63, " in said or "15, " in said or "127, " in said
 
 
@@ -145,7 +145,7 @@ def test_a_config_of_other_layers_is_refused(model: Path, more: int) -> None:
     name = next(name for name in names if name in values)
     configure(model, **{name: values[name] + more})
     said = fault(model)
-    assert ("have no place in it" if more < 0 else "are missing") in said
+    assert ("without a place in it" if more < 0 else "are missing") in said
     assert "config.json is of a model of another size" in said
 
 
@@ -250,7 +250,7 @@ def test_decoders_load_as_the_hub_has_them(
     change(folder, lambda s: s | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
     assert check_model(folder, "model.student").weights.share == 1.0
     LlamaModel.from_pretrained(tiny_llama).save_pretrained(folder)
-    assert "1 are missing (lm_head.weight)" in fault(folder)
+    assert "1 is missing (lm_head.weight)" in fault(folder)
 
 
 def test_t5_loads_as_the_hub_has_it(tmp_path: Path) -> None:
@@ -262,6 +262,21 @@ def test_t5_loads_as_the_hub_has_it(tmp_path: Path) -> None:
     # An encoder alone, as embedding models are.
     change(folder, lambda s: {n: t for n, t in s.items() if not n.startswith("decoder.")})
     assert "are missing (decoder." in fault(folder)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_weights_that_the_file_holds_several_times_count_once(
+    tied: bool, tmp_path: Path
+) -> None:
+    """As in FLAN-T5: the embeddings under three names, and a head that is tied or is not."""
+    folder = shutil.copytree(EMBEDDED["tiny-t5"], tmp_path / "t5")
+    configure(folder, tie_word_embeddings=tied)
+    names = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+    change(folder, lambda s: s | {name: s["shared.weight"].clone() for name in names})
+    change(folder, lambda s: s | {"lm_head.weight": s["shared.weight"] + (0 if tied else 1)})
+    weights = check_model(folder, "model.student").weights
+    assert weights.parameters == sum(p.numel() for p in load_backbone(folder).parameters())
+    assert weights.share == 1.0
 
 
 def test_a_head_that_is_not_tied_has_to_be_in_the_file(tmp_path: Path) -> None:
