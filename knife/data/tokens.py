@@ -159,8 +159,8 @@ def tokenize(
         faults.append(
             f"data.max_tokens: {too_long} of {len(examples)} task inputs are longer than "
             f"{max_tokens} tokens (the longest has {longest}); only rationales are ever cut: "
-            f"raise data.max_tokens to at least {longest}, or leave such examples out, counted "
-            "(data.too_long=drop)"
+            f"raise data.max_tokens to at least {longest}, where the models have so many "
+            "positions, or leave such examples out, counted (data.too_long=drop)"
         )
     raise_faults(faults)
     return tokens, Truncation(len(cut), sum(cut))

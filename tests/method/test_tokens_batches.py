@@ -108,8 +108,8 @@ def test_task_inputs_that_are_too_long_are_refused_and_counted(model_folder: Pat
     assert caught.value.faults == [
         f"data.max_tokens: {too_long} of {len(EXAMPLES)} task inputs are longer than {limit} "
         f"tokens (the longest has {max(lengths)}); only rationales are ever cut: raise "
-        f"data.max_tokens to at least {max(lengths)}, or leave such examples out, counted "
-        "(data.too_long=drop)"
+        f"data.max_tokens to at least {max(lengths)}, where the models have so many positions, or "
+        "leave such examples out, counted (data.too_long=drop)"
     ]
 
 
