@@ -50,5 +50,8 @@ def test_an_answer_beyond_the_positions_is_refused(
     with pytest.raises(UserError) as error:
         predict(decoder_run.student("knife"), path)
     (fault,) = error.value.faults
-    assert fault.startswith(f"{path}: id 'long': with all that is read and written")
-    assert fault.endswith("but the student has positions for 506: shorten them")
+    assert fault.startswith(f"{path}:1: id 'long': with all that is read and written")
+    assert fault.endswith(
+        "but the student has positions for 506: shorten it, or leave such questions out "
+        "(--skip-too-long)"
+    )

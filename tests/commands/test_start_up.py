@@ -49,7 +49,8 @@ def test_nothing_heavy_is_imported_with_the_functions() -> None:
 
 def test_a_dry_run_needs_neither_ray_nor_deepspeed_nor_mlflow(tmp_path: object) -> None:
     modules, _ = loaded_by("run", "demo", "--dry-run", f"store={tmp_path}/store")
-    assert not modules & {"ray", "deepspeed", "mlflow", "scipy", "datasets"}
+    # What a design can show takes Student's exact quantiles, which are scipy's.
+    assert not modules & {"ray", "deepspeed", "mlflow", "datasets"}
 
 
 def test_version() -> None:

@@ -10,12 +10,19 @@ from knife.tune.space import Space
 from knife.tune.trials import State, TrialRow
 
 
+BASE = {
+    "data": {"source": "creatures"},
+    "model": {"teacher": "tiny-t5", "student": "tiny-t5"},
+    "methods": ["knife"],
+}
+
+
 def a_space(domains: Mapping[str, Any], **settings: Any) -> Space:
     """A space that is searched at random, or as the settings say."""
     values = {"name": "made-up", "base": "demo", "space": domains}
     if settings.get("search") != "grid":
         values["budget"] = {"trials": 16}
-    return Space(Sweep.model_validate(values | settings), {})
+    return Space(Sweep.model_validate(values | settings), BASE)
 
 
 def a_row(
