@@ -32,7 +32,11 @@ def model(tmp_path: Path) -> Path:
 def write(name: str, content: str | bytes) -> Callable[[Path], None]:
     """Replaces a file of a folder."""
     data = content.encode() if isinstance(content, str) else content
-    return lambda folder: (folder / name).write_bytes(data) and None
+
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(data)
+
+    return change
 
 
 def configure(**values: Any) -> Callable[[Path], None]:

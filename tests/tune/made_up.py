@@ -9,7 +9,6 @@ from knife.tune.settings import Sweep
 from knife.tune.space import Space
 from knife.tune.trials import State, TrialRow
 
-
 BASE = {
     "data": {"source": "creatures"},
     "model": {"teacher": "tiny-t5", "student": "tiny-t5"},
