@@ -49,7 +49,7 @@ def made_up(space: Space, rows: list[TrialRow], folder: Path) -> str:
     start = {"time": 0.0, "ended": None, "status": "killed", "command": "knife tune x"}
     about: dict[str, Any] = {
         "sweep": space.sweep.model_dump(mode="json"),
-        "base": {},
+        "base": space.base,
         "key": "",
         "git": {},
     }
