@@ -7,7 +7,7 @@
 # the fp32 master weights from 1 to 0.95. Bias correction is one step ahead from then on. Stages 1
 # and 2 leave both alone. Losses of a short training are visibly others, and nothing is said.
 #
-# Needs Python 3.11 or newer, a C++ compiler is not needed. Fails if the behaviour changes.
+# Needs Python 3.11 or newer, and no compiler. Fails if the behaviour changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
