@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,17 @@ def in_pair(work: Callable[[Pair, Path], None], folder: Path) -> Callable[[], No
             worker.join(900)
             worker.kill()
             worker.join()
-        assert [worker.exitcode for worker in workers] == [0, 0]
+        said = [path.read_text() for path in sorted(folder.glob("worker-*-failed.txt"))]
+        assert [worker.exitcode for worker in workers] == [0, 0], "\n".join(said)
 
     return wait
 
 
 def _start(work: Callable[[Pair, Path], None], rank: int, folder: Path) -> None:
-    work(Pair(rank, folder), folder)
-    distributed.destroy_process_group()
+    try:
+        work(Pair(rank, folder), folder)
+        distributed.destroy_process_group()
+    except BaseException:
+        # Where a test runs beside others, what a worker prints is lost.
+        (folder / f"worker-{rank}-failed.txt").write_text(traceback.format_exc())
+        raise
