@@ -6,8 +6,9 @@
 import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -25,6 +26,8 @@ def exits(interrupted: str = "") -> Iterator[None]:
     `interrupted` is said when the user (or the system, by SIGTERM) ends the work early.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = _again(unraisable)
     try:
         yield
     except UserError as error:
@@ -50,6 +53,7 @@ def exits(interrupted: str = "") -> Iterator[None]:
         say(f"the whole traceback is in {_keep_traceback()}")
         sys.exit(1)
     finally:
+        sys.unraisablehook = unraisable
         signal.signal(signal.SIGTERM, before)
 
 
@@ -62,6 +66,29 @@ def say(*lines: str) -> None:
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise Terminated
+
+
+def _again(
+    unraisable: Callable[["sys.UnraisableHookArgs"], object],
+) -> Callable[["sys.UnraisableHookArgs"], object]:
+    """Send a signal once more that came while Python ran a destructor.
+
+    What a destructor or the callback of a weak reference raises goes to `sys.unraisablehook` and no
+    further: of Ctrl-C nothing would be left but a traceback, and the work would go on.
+    """
+
+    def hook(found: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(found.exc_type, KeyboardInterrupt):
+            unraisable(found)
+            return
+        number = signal.SIGTERM if issubclass(found.exc_type, Terminated) else signal.SIGINT
+        # Later: what a signal raises in this very function is lost as well.
+        main = threading.main_thread().ident
+        timer = threading.Timer(0.05, signal.pthread_kill, [main, number])
+        timer.daemon = True
+        timer.start()
+
+    return hook
 
 
 def _keep_traceback() -> str:
