@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from knife.cluster.capacity import batch_faults, place_faults
 from knife.config import RunConfig, Variant
-from knife.data.digest import digest
+from knife.data.digest import split_digest
 from knife.data.example import Example, Splits
 from knife.errors import UserError, raise_faults
 from knife.memory import Need
@@ -81,7 +81,7 @@ def plan_run(
         except UserError as error:
             faults += error.faults
     raise_faults(dict.fromkeys(faults))
-    tests = {digest(s.test, rationales=False) for s in plan.data.values()}
+    tests = {split_digest(s, "test", rationales=False) for s in plan.data.values()}
     if len(tests) > 1:
         raise UserError(
             "methods: a variant changes the test split, so that methods could not be compared; "

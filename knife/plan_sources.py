@@ -11,7 +11,7 @@ from knife.data.forms import training_tokens
 from knife.data.same_tokens import look_for_same_tokens
 from knife.data.source import load_source
 from knife.data.subset import subset
-from knife.data.tokens import Tokens, answer_start, tokenize
+from knife.data.tokens import Tokens, Truncation, answer_start, tokenize
 from knife.data.treatment import treat
 from knife.errors import UserError, raise_faults
 from knife.families import family
@@ -73,7 +73,11 @@ class SourceReader:
     def __init__(self) -> None:
         self._sources: dict[str, Sources] = {}
         self._whole: dict[str, Splits] = {}
+        self._treated: dict[str, Splits] = {}
         self._models: dict[str, KnownModel] = {}
+        # By the splits' identity, which stay in `_treated`, the model and the limit.
+        self._tokens: dict[tuple[int, str, int], tuple[list[Tokens], Truncation]] = {}
+        self._looked: dict[tuple[int, str, int], tuple[list[str], list[str]]] = {}
 
     def read(self, config: RunConfig, variant: Variant) -> Sources:
         """What `variant`, whose config is `config`, works with.
@@ -83,7 +87,8 @@ class SourceReader:
         """
         parts = (config.data, config.model, config.prompt)
         # Seeds draw what a prompt shows.
-        known = fingerprint([*(p.model_dump() for p in parts), config.seeds, variant.method])
+        seeds = config.seeds if variant.method == "prompt" else None
+        known = fingerprint([*(p.model_dump() for p in parts), seeds, variant.method])
         if known not in self._sources:
             self._sources[known] = self._read(config, variant)
         return self._sources[known]
@@ -108,12 +113,12 @@ class SourceReader:
         assert splits
         assert student
         raise_faults(_model_faults(config, variant, splits, student, teacher))
-        tokens, notes = _tokens(config.data.max_tokens, splits, student, teacher)
+        limit = config.data.max_tokens
+        tokens, notes = self._tokens_of_both(limit, splits, student, teacher)
         # The teacher's tokens are the same.
-        of_student = f"tokenizer of model.student, {config.model.student}"
-        same, alike = look_for_same_tokens(splits, tokens, of_student)
+        same, more = self._look(limit, splits, student, tokens)
         raise_faults(same)
-        notes += alike + unwritable_notes(splits, tokens, student.tokenizer, of_student)
+        notes += more
         method, tokenizer = variant.method, student.tokenizer
         train, second = training_tokens(method, tokens[: len(splits.train)], tokenizer)
         answer = answer_room(student, [*tokens, *train])
@@ -123,7 +128,7 @@ class SourceReader:
         if second:
             word = len(second[0].input_ids) - len(tokens[0].input_ids)
             answer = max(answer, answer_room(student, second) + word)
-        raise_faults(_position_faults(config.data.max_tokens, answer, student, teacher))
+        raise_faults(_position_faults(limit, answer, student, teacher))
         most = preamble_limit(config, method, student.positions, tokenizer, answer)
         tokens, more = with_preambles(config, method, splits, tokens, tokenizer, most)
         if most:
@@ -151,20 +156,71 @@ class SourceReader:
         source = data.model_dump_json(exclude={"fraction", "rationale", "max_tokens", "too_long"})
         if source not in self._whole:
             self._whole[source] = load_source(data)
-        whole = self._whole[source]
-        if data.too_long == "drop" and student:
-            whole = fitting(whole, student.tokenizer, data.max_tokens)
-        train, dev, test = (
-            treat(part, data.rationale, data.split_seed)
-            for part in (
-                subset(whole.train, data.fraction, data.split_seed),
-                whole.dev,
-                whole.test,
+        drops = data.too_long == "drop" and student is not None
+        fit = [config.model.student, data.max_tokens] if drops else None
+        known = fingerprint([source, data.fraction, data.rationale, fit])
+        if known not in self._treated:
+            whole = self._whole[source]
+            if drops:
+                assert student
+                whole = fitting(whole, student.tokenizer, data.max_tokens)
+            train, dev, test = (
+                treat(part, data.rationale, data.split_seed)
+                for part in (
+                    subset(whole.train, data.fraction, data.split_seed),
+                    whole.dev,
+                    whole.test,
+                )
             )
-        )
+            self._treated[known] = Splits(train, dev, test, whole.notes, whole.left_out)
+        splits = self._treated[known]
         if method in TEACHES | READS_RATIONALES - {"retrieve"}:
-            raise_faults(rationale_faults(train, method))
-        return Splits(train, dev, test, whole.notes, whole.left_out)
+            raise_faults(rationale_faults(splits.train, method))
+        return splits
+
+    def _tokens_of_both(
+        self, limit: int, splits: Splits, student: KnownModel, teacher: KnownModel | None
+    ) -> tuple[list[Tokens], list[str]]:
+        """Refuse task inputs that are too long and tokens that differ; say what is truncated."""
+        tokens, cut = self._tokenized(limit, splits, student)
+        if teacher is None:
+            return tokens, []
+        if student.source.identity != teacher.source.identity:
+            others, cut = self._tokenized(limit, splits, teacher)
+            pairs = list(zip(tokens, others, strict=True))
+            if any((a.input_ids, a.choice_ids) != (b.input_ids, b.choice_ids) for a, b in pairs):
+                raise UserError(
+                    "model: teacher and student cut task inputs into different tokens, so their "
+                    "states cannot be aligned; give models with the same tokenizer (vocabularies "
+                    "of other sizes do, as long as these examples become the same tokens)"
+                )
+        if not cut.rationales:
+            return tokens, []
+        return tokens, [
+            f"{cut.rationales} rationales were cut to fit data.max_tokens={limit} "
+            f"({cut.tokens} tokens in all); task inputs are never cut"
+        ]
+
+    def _tokenized(
+        self, limit: int, splits: Splits, model: KnownModel
+    ) -> tuple[list[Tokens], Truncation]:
+        known = (id(splits), model.source.identity, limit)
+        if known not in self._tokens:
+            everything = [*splits.train, *splits.dev, *splits.test]
+            self._tokens[known] = tokenize(everything, model.tokenizer, limit, mark_content=False)
+        return self._tokens[known]
+
+    def _look(
+        self, limit: int, splits: Splits, student: KnownModel, tokens: list[Tokens]
+    ) -> tuple[list[str], list[str]]:
+        """Faults and notes on answers that no model can choose, or that this one cannot write."""
+        known = (id(splits), student.source.name, limit)
+        if known not in self._looked:
+            model = f"tokenizer of model.student, {student.source.name}"
+            faults, notes = look_for_same_tokens(splits, tokens, model)
+            notes += unwritable_notes(splits, tokens, student.tokenizer, model)
+            self._looked[known] = (faults, notes)
+        return self._looked[known]
 
 
 def _model_faults(
@@ -240,31 +296,6 @@ def _position_faults(
                 f"model.{name}{less}, but got {limit}"
             )
     return faults
-
-
-def _tokens(
-    limit: int, splits: Splits, student: KnownModel, teacher: KnownModel | None
-) -> tuple[list[Tokens], list[str]]:
-    """Refuse task inputs that are too long and tokens that differ; say what is truncated."""
-    everything = [*splits.train, *splits.dev, *splits.test]
-    tokens, cut = tokenize(everything, student.tokenizer, limit)
-    if teacher is None:
-        return tokens, []
-    if student.source.identity != teacher.source.identity:
-        others, cut = tokenize(everything, teacher.tokenizer, limit)
-        pairs = list(zip(tokens, others, strict=True))
-        if any((a.input_ids, a.choice_ids) != (b.input_ids, b.choice_ids) for a, b in pairs):
-            raise UserError(
-                "model: teacher and student cut task inputs into different tokens, so their "
-                "states cannot be aligned; give models with the same tokenizer (vocabularies of "
-                "other sizes do, as long as these examples become the same tokens)"
-            )
-    if not cut.rationales:
-        return tokens, []
-    return tokens, [
-        f"{cut.rationales} rationales were cut to fit data.max_tokens={limit} "
-        f"({cut.tokens} tokens in all); task inputs are never cut"
-    ]
 
 
 def _lengths(train: list[Tokens]) -> Lengths:

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from knife.config import READS_RATIONALES, RunConfig, Variant
-from knife.data.digest import digest
+from knife.data.digest import split_digest
 from knife.data.example import Splits
 from knife.plan_sources import Sources
 from knife.store import fingerprint
@@ -18,8 +18,13 @@ _LIBRARIES = ("torch", "transformers", "deepspeed")
 
 def data_key(splits: Splits) -> str:
     """Key of a run's data: all three splits with their rationales."""
-    parts = (splits.train, splits.dev, splits.test)
-    return fingerprint([digest(part, rationales=True) for part in parts])
+    return fingerprint(
+        [
+            split_digest(splits, "train", rationales=True),
+            split_digest(splits, "dev", rationales=True),
+            split_digest(splits, "test", rationales=True),
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class StageMaker:
         assert model is not None
         depends = self._common() | {
             "stage": "teacher",
-            "train": digest(splits.train, rationales=True),
-            "dev": digest(splits.dev, rationales=True),
+            "train": split_digest(splits, "train", rationales=True),
+            "dev": split_digest(splits, "dev", rationales=True),
             "model": model.source.identity,
             "training": training.model_dump(),
         }
@@ -68,7 +73,7 @@ class StageMaker:
         depends = {
             "stage": "states",
             "teacher": teacher.key,
-            "train": digest(self.sources.splits.train, rationales=True),
+            "train": split_digest(self.sources.splits, "train", rationales=True),
             "layers": layers,
             "outputs": outputs,
             "precision": align.states_precision,
@@ -100,8 +105,8 @@ class StageMaker:
             "stage": "student",
             "method": self.variant.method,
             "seed": seed,
-            "train": digest(splits.train, rationales=self._reads_rationales()),
-            "dev": digest(splits.dev, rationales=False),
+            "train": split_digest(splits, "train", rationales=self._reads_rationales()),
+            "dev": split_digest(splits, "dev", rationales=False),
             "model": self.sources.student.source.identity,
             "training": training.model_dump(),
         }
@@ -150,7 +155,7 @@ class StageMaker:
         depends = {
             "stage": "evaluate",
             "model": model.key,
-            "test": digest(self.sources.splits.test, rationales=rationale),
+            "test": split_digest(self.sources.splits, "test", rationales=rationale),
             "rationale": rationale,
         }
         return EvaluateStage(

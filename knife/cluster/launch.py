@@ -3,8 +3,8 @@
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from knife.train.stage import Stage
 # with another run, gives them after minutes. An elastic group takes what there is instead, by a
 # count that Ray renews every 20 s.
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+_HEALTH_TIMEOUT = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 # An elastic group looks so often for hosts that have come; growing costs a new start.
 _RESIZE_SECONDS = 30.0
 
@@ -131,7 +132,6 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
     from knife.cluster.context import tell_to_end
     from knife.cluster.hosts import HostsTorchConfig
 
-    os.environ.setdefault(_START_TIMEOUT, "30" if scale.min_workers else "600")
     # A bucket is the same one on every host.
     mark = None if store.bucket else store.root / "work" / f"{name}.mark"
     if mark:
@@ -159,31 +159,53 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
             worker_runtime_env={"env_vars": _worker_environment(cpus, gpu)},
         ),
     )
-    # A worker that answers nobody, whatever it does.
-    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(scale.hang_seconds)
-    done = in_thread(trainer.fit)
-    try:
-        raise_faults(done.result().return_value)
-    except Terminated:
-        tell_to_end(name)
-        with suppress(Exception):
-            done.result(_CHECKPOINT_SECONDS)
-        raise
-    except TrainingFailedError as error:
-        rank, cause = _first_failure(error)
-        if isinstance(cause, UserError):
-            raise cause from error
-        words = str(cause).strip() or type(cause).__name__
-        raise RuntimeError(
-            f"worker {rank} failed: {words}" if rank is not None else words
-        ) from error
-    finally:
-        shutil.rmtree(store.root / "work" / name, ignore_errors=True)
-        if mark:
-            mark.unlink(missing_ok=True)
+    with timeouts(scale):
+        done = in_thread(trainer.fit)
+        try:
+            raise_faults(done.result().return_value)
+        except Terminated:
+            tell_to_end(name)
+            with suppress(Exception):
+                done.result(_CHECKPOINT_SECONDS)
+            raise
+        except TrainingFailedError as error:
+            rank, cause = _first_failure(error)
+            if isinstance(cause, UserError):
+                raise cause from error
+            words = str(cause).strip() or type(cause).__name__
+            raise RuntimeError(
+                f"worker {rank} failed: {words}" if rank is not None else words
+            ) from error
+        finally:
+            shutil.rmtree(store.root / "work" / name, ignore_errors=True)
+            if mark:
+                mark.unlink(missing_ok=True)
     if note := store.noted(_faults(name)):
         store.forget(_faults(name))
         raise _NOTED[note["error"]](*note["lines"])
+
+
+@contextmanager
+def timeouts(scale: Scale) -> Iterator[None]:
+    """Set how long Ray Train waits for workers, for one run: the process may make others.
+
+    Ray Train reads both from the environment. What the user has set for the start stays.
+    """
+    values = {
+        _START_TIMEOUT: os.environ.get(_START_TIMEOUT, "30" if scale.min_workers else "600"),
+        # A worker that answers nobody, whatever it does.
+        _HEALTH_TIMEOUT: str(scale.hang_seconds),
+    }
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def resources(cpus: float, gpus: float) -> dict[str, float]:

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Literal
 
 from knife import strict_json
-from knife.data.example import Example
+from knife.data.example import Example, Splits
 
 
 def digest(examples: Iterable[Example], rationales: bool) -> str:
@@ -20,3 +21,11 @@ def digest(examples: Iterable[Example], rationales: bool) -> str:
             content.append(example.rationale)
         hashed.update(strict_json.dumps(content).encode() + b"\n")
     return hashed.hexdigest()[:16]
+
+
+def split_digest(splits: Splits, name: Literal["train", "dev", "test"], *, rationales: bool) -> str:
+    """The digest of one split, computed once: every stage of a plan asks for it."""
+    known = (name, rationales)
+    if known not in splits.digests:
+        splits.digests[known] = digest(getattr(splits, name), rationales)
+    return splits.digests[known]

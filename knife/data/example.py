@@ -43,6 +43,7 @@ class Splits:
         notes: what was decided on the way and a user should know, one sentence each
             (for example that a missing test split was made from dev).
         left_out: number of examples that were too long, by split, where they are left out.
+        digests: those that were computed, by split and whether they hold rationales.
     """
 
     train: list[Example]
@@ -50,3 +51,6 @@ class Splits:
     test: list[Example]
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    digests: dict[tuple[str, bool], str] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from knife.config import RunConfig
-from knife.data.digest import digest
+from knife.data.digest import split_digest
 from knife.errors import UserError, raise_faults
 from knife.pipeline import refuse_what_cannot_fit
 from knife.plan import Plan, plan_run
@@ -101,7 +101,10 @@ def _refuse_other_examples(plan: SweepPlan) -> None:
     """
     data = [splits for each in plan.plans for splits in each.data.values()]
     kept = {
-        (digest(splits.dev, rationales=False), digest(splits.test, rationales=False))
+        (
+            split_digest(splits, "dev", rationales=False),
+            split_digest(splits, "test", rationales=False),
+        )
         for splits in data
     }
     if len(kept) > 1 and any(splits.left_out.keys() & {"dev", "test"} for splits in data):

@@ -1,5 +1,6 @@
 """What the launcher decides by itself; tests/pipeline/test_faults.py runs it with Ray."""
 
+import os
 import signal
 import threading
 from dataclasses import replace
@@ -13,7 +14,7 @@ from small_run import small_config
 
 from knife.cluster import launch as launch_module
 from knife.cluster.capacity import batch_faults, capacity_faults, place_faults
-from knife.cluster.launch import _first_failure, _make, _sweep, _Work, _worker, launch
+from knife.cluster.launch import _first_failure, _make, _sweep, _Work, _worker, launch, timeouts
 from knife.cluster.session import in_thread
 from knife.config import Scale
 from knife.errors import UserError
@@ -148,3 +149,19 @@ def test_errors_and_ctrl_c_come_through_the_thread() -> None:
     with pytest.raises(KeyboardInterrupt):
         wait()
     end.set()
+
+
+def test_every_run_of_a_process_has_its_own_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, health = launch_module._START_TIMEOUT, launch_module._HEALTH_TIMEOUT
+    monkeypatch.delenv(start, raising=False)
+    monkeypatch.delenv(health, raising=False)
+    elastic = Scale(workers=2, min_workers=1, hang_seconds=77)
+    for scale, seconds in ((Scale(), "600"), (elastic, "30"), (Scale(), "600")):
+        with timeouts(scale):
+            assert (os.environ[start], os.environ[health]) == (seconds, str(scale.hang_seconds))
+        assert not {start, health} & os.environ.keys()
+    # What the user has set stays.
+    monkeypatch.setenv(start, "5")
+    with timeouts(elastic):
+        assert os.environ[start] == "5"
+    assert os.environ[start] == "5"

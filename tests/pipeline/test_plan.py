@@ -3,14 +3,17 @@
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from small_run import small_config
 
+from knife.data.digest import digest
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
+from knife.data.tokens import tokenize
 from knife.errors import UserError
 from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.model_source import EMBEDDED, find_model
@@ -376,10 +379,19 @@ def test_a_plan_reads_each_source_and_model_once(
 ) -> None:
     seen: list[str] = []
 
-    def counting(name: str, key: str) -> Any:
-        seen.append(name)
-        return find_model(name, key)
+    def counting(name: str, call: Any) -> None:
+        def counted(*values: Any, **more: Any) -> Any:
+            seen.append(name.split(".")[-1])
+            return call(*values, **more)
 
-    monkeypatch.setattr("knife.plan_sources.find_model", counting)
-    plan_of(tmp_path, "seeds=[0, 1, 2]")
-    assert seen == ["tiny-t5"]
+        monkeypatch.setattr(name, counted)
+
+    counting("knife.plan_sources.find_model", find_model)
+    counting("knife.plan_sources.tokenize", tokenize)
+    counting("knife.data.digest.digest", digest)
+    plan = plan_of(
+        tmp_path, "seeds=[0, 1, 2]", "methods=[finetune, rationale_input, knife, step_by_step]"
+    )
+    assert len(plan.stages) > 20
+    # Of each split, with its rationales and without.
+    assert Counter(seen) == {"find_model": 1, "tokenize": 1, "digest": 6}
