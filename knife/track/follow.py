@@ -1,14 +1,19 @@
 """The follower: reads the journals of stages while they work."""
 
+from __future__ import annotations
+
 import logging
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from knife.store import Store
 from knife.track.journal import Position, Row, read_stage
-from knife.track.run import TrackedRun
+
+if TYPE_CHECKING:
+    # It imports MLflow, which takes seconds, and a follower serves what is not tracked as well.
+    from knife.track.run import TrackedRun
 
 log = logging.getLogger("knife.track")
 

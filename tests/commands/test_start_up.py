@@ -47,6 +47,14 @@ def test_nothing_heavy_is_imported_with_the_functions() -> None:
     assert not modules & (HEAVY | {"pydantic", "rich", "yaml"})
 
 
+def test_progress_is_shown_without_mlflow() -> None:
+    code = "import sys, knife.display, knife.score; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert not {"mlflow", "ray", "deepspeed"} & set(done.stdout.split())
+
+
 def test_a_dry_run_needs_neither_ray_nor_deepspeed_nor_mlflow(tmp_path: object) -> None:
     modules, _ = loaded_by("run", "demo", "--dry-run", f"store={tmp_path}/store")
     # What a design can show takes Student's exact quantiles, which are scipy's.
