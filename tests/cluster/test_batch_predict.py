@@ -248,9 +248,11 @@ def test_a_killed_worker_is_replaced(many: Task, driver: Driver) -> None:
     first.kill()
     out = driver.ends()
     assert driver.task.output.read_bytes() == many.output.read_bytes()
+    # On a busy machine the check of the questions shows its progress.
+    lines = [line for line in out.splitlines() if not line.startswith("checking: ")]
     # What Ray says of the lost worker stands between these.
-    assert out.startswith("20,000 questions for 2 Ray workers; starting …\n")
-    assert out.splitlines()[-1].startswith("accuracy ")
+    assert lines[0] == "20,000 questions for 2 Ray workers; starting …"
+    assert lines[-1].startswith("accuracy ")
 
 
 @pytest.mark.faults
