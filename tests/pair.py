@@ -71,7 +71,8 @@ def in_pair(work: Callable[[Pair, Path], None], folder: Path) -> Callable[[], No
             worker.kill()
             worker.join()
         said = [path.read_text() for path in sorted(folder.glob("worker-*-failed.txt"))]
-        assert [worker.exitcode for worker in workers] == [0, 0], "\n".join(said)
+        codes = [worker.exitcode for worker in workers]
+        assert codes == [0, 0], "\n".join([f"the workers ended with {codes}", *said])
 
     return wait
 
