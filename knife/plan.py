@@ -80,6 +80,7 @@ def plan_run(
             _add_variant(plan, variant, reader, elsewhere=elsewhere)
         except UserError as error:
             faults += error.faults
+    reader.let_tokens_go()
     raise_faults(dict.fromkeys(faults))
     tests = {split_digest(s, "test", rationales=False) for s in plan.data.values()}
     if len(tests) > 1:

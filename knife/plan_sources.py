@@ -1,6 +1,6 @@
 """What a plan reads before anything starts: data and models, each once, and their faults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from knife.config import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
@@ -67,6 +67,16 @@ class Sources:
     notes: list[str]
 
 
+@dataclass
+class _Reading:
+    """Splits as models read them: tokens by model, faults and notes by the student's name."""
+
+    splits: Splits
+    limit: int
+    tokens: dict[str, tuple[list[Tokens], Truncation]] = field(default_factory=dict)
+    looked: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
+
+
 class SourceReader:
     """Reads data and models for the variants of plans, each of them once."""
 
@@ -75,9 +85,7 @@ class SourceReader:
         self._whole: dict[str, Splits] = {}
         self._treated: dict[str, Splits] = {}
         self._models: dict[str, KnownModel] = {}
-        # By the splits' identity, which stay in `_treated`, the model and the limit.
-        self._tokens: dict[tuple[int, str, int], tuple[list[Tokens], Truncation]] = {}
-        self._looked: dict[tuple[int, str, int], tuple[list[str], list[str]]] = {}
+        self._reading: _Reading | None = None
 
     def read(self, config: RunConfig, variant: Variant) -> Sources:
         """What `variant`, whose config is `config`, works with.
@@ -92,6 +100,10 @@ class SourceReader:
         if known not in self._sources:
             self._sources[known] = self._read(config, variant)
         return self._sources[known]
+
+    def let_tokens_go(self) -> None:
+        """Free what serves the variants of one plan alone, and takes far more memory than data."""
+        self._reading = None
 
     def _read(self, config: RunConfig, variant: Variant) -> Sources:
         teaches = variant.method in TEACHES
@@ -114,9 +126,10 @@ class SourceReader:
         assert student
         raise_faults(_model_faults(config, variant, splits, student, teacher))
         limit = config.data.max_tokens
-        tokens, notes = self._tokens_of_both(limit, splits, student, teacher)
+        reading = self._read_as(splits, limit)
+        tokens, notes = _tokens_of_both(reading, student, teacher)
         # The teacher's tokens are the same.
-        same, more = self._look(limit, splits, student, tokens)
+        same, more = _look(reading, student, tokens)
         raise_faults(same)
         notes += more
         method, tokenizer = variant.method, student.tokenizer
@@ -178,49 +191,12 @@ class SourceReader:
             raise_faults(rationale_faults(splits.train, method))
         return splits
 
-    def _tokens_of_both(
-        self, limit: int, splits: Splits, student: KnownModel, teacher: KnownModel | None
-    ) -> tuple[list[Tokens], list[str]]:
-        """Refuse task inputs that are too long and tokens that differ; say what is truncated."""
-        tokens, cut = self._tokenized(limit, splits, student)
-        if teacher is None:
-            return tokens, []
-        if student.source.identity != teacher.source.identity:
-            others, cut = self._tokenized(limit, splits, teacher)
-            pairs = list(zip(tokens, others, strict=True))
-            if any((a.input_ids, a.choice_ids) != (b.input_ids, b.choice_ids) for a, b in pairs):
-                raise UserError(
-                    "model: teacher and student cut task inputs into different tokens, so their "
-                    "states cannot be aligned; give models with the same tokenizer (vocabularies "
-                    "of other sizes do, as long as these examples become the same tokens)"
-                )
-        if not cut.rationales:
-            return tokens, []
-        return tokens, [
-            f"{cut.rationales} rationales were cut to fit data.max_tokens={limit} "
-            f"({cut.tokens} tokens in all); task inputs are never cut"
-        ]
-
-    def _tokenized(
-        self, limit: int, splits: Splits, model: KnownModel
-    ) -> tuple[list[Tokens], Truncation]:
-        known = (id(splits), model.source.identity, limit)
-        if known not in self._tokens:
-            everything = [*splits.train, *splits.dev, *splits.test]
-            self._tokens[known] = tokenize(everything, model.tokenizer, limit, mark_content=False)
-        return self._tokens[known]
-
-    def _look(
-        self, limit: int, splits: Splits, student: KnownModel, tokens: list[Tokens]
-    ) -> tuple[list[str], list[str]]:
-        """Faults and notes on answers that no model can choose, or that this one cannot write."""
-        known = (id(splits), student.source.name, limit)
-        if known not in self._looked:
-            model = f"tokenizer of model.student, {student.source.name}"
-            faults, notes = look_for_same_tokens(splits, tokens, model)
-            notes += unwritable_notes(splits, tokens, student.tokenizer, model)
-            self._looked[known] = (faults, notes)
-        return self._looked[known]
+    def _read_as(self, splits: Splits, limit: int) -> _Reading:
+        """What is known of the splits under this limit; the tokens of others are let go."""
+        now = self._reading
+        if now is None or now.splits is not splits or now.limit != limit:
+            now = self._reading = _Reading(splits, limit)
+        return now
 
 
 def _model_faults(
@@ -296,6 +272,52 @@ def _position_faults(
                 f"model.{name}{less}, but got {limit}"
             )
     return faults
+
+
+def _tokens_of_both(
+    reading: _Reading, student: KnownModel, teacher: KnownModel | None
+) -> tuple[list[Tokens], list[str]]:
+    """Refuse task inputs that are too long and tokens that differ; say what is truncated."""
+    tokens, cut = _tokenized(reading, student)
+    if teacher is None:
+        return tokens, []
+    if student.source.identity != teacher.source.identity:
+        others, cut = _tokenized(reading, teacher)
+        pairs = list(zip(tokens, others, strict=True))
+        if any((a.input_ids, a.choice_ids) != (b.input_ids, b.choice_ids) for a, b in pairs):
+            raise UserError(
+                "model: teacher and student cut task inputs into different tokens, so their "
+                "states cannot be aligned; give models with the same tokenizer (vocabularies of "
+                "other sizes do, as long as these examples become the same tokens)"
+            )
+    if not cut.rationales:
+        return tokens, []
+    return tokens, [
+        f"{cut.rationales} rationales were cut to fit data.max_tokens={reading.limit} "
+        f"({cut.tokens} tokens in all); task inputs are never cut"
+    ]
+
+
+def _tokenized(reading: _Reading, model: KnownModel) -> tuple[list[Tokens], Truncation]:
+    known, splits = model.source.identity, reading.splits
+    if known not in reading.tokens:
+        everything = [*splits.train, *splits.dev, *splits.test]
+        found = tokenize(everything, model.tokenizer, reading.limit, mark_content=False)
+        reading.tokens[known] = found
+    return reading.tokens[known]
+
+
+def _look(
+    reading: _Reading, student: KnownModel, tokens: list[Tokens]
+) -> tuple[list[str], list[str]]:
+    """Faults and notes on answers that no model can choose, or that this one cannot write."""
+    name, splits = student.source.name, reading.splits
+    if name not in reading.looked:
+        model = f"tokenizer of model.student, {name}"
+        faults, notes = look_for_same_tokens(splits, tokens, model)
+        notes += unwritable_notes(splits, tokens, student.tokenizer, model)
+        reading.looked[name] = (faults, notes)
+    return reading.looked[name]
 
 
 def _lengths(train: list[Tokens]) -> Lengths:
