@@ -1,7 +1,8 @@
 """A small run config for tests: seconds on one core."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ SMALL: dict[str, Any] = {
 def small_config(store: Path | str, **changes: Any) -> RunConfig:
     """`SMALL` with changes laid over it, on a store."""
     return parse(merge(SMALL, changes | {"store": str(store)}))
+
+
+@contextmanager
+def silent(*_: Any) -> Iterator[None]:
+    """A display that shows nothing."""
+    yield
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 300, pause: float = 0.002) -> None:

@@ -41,7 +41,7 @@ ROWS = [
     {"config"},
     {"overrides"},
     {"ablations"},
-    {"errors", "files", "values", "words"},
+    {"environment", "errors", "files", "values", "words"},
     {"strict_json"},
 ]
 FILES = sorted(HOUSE.rglob("*.py"))

@@ -3,8 +3,8 @@
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from knife.cluster.address import cluster_address
 from knife.cluster.capacity import capacity_faults, session_faults
 from knife.cluster.session import in_thread, session
 from knife.config import Scale
+from knife.environment import variables
 from knife.errors import NotFiniteError, TrainingDivergedError, UserError, raise_faults
 from knife.exits import Terminated
 from knife.store import Store
@@ -185,27 +186,18 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
         raise _NOTED[note["error"]](*note["lines"])
 
 
-@contextmanager
-def timeouts(scale: Scale) -> Iterator[None]:
+def timeouts(scale: Scale) -> AbstractContextManager[None]:
     """Set how long Ray Train waits for workers, for one run: the process may make others.
 
     Ray Train reads both from the environment. What the user has set for the start stays.
     """
-    values = {
-        _START_TIMEOUT: os.environ.get(_START_TIMEOUT, "30" if scale.min_workers else "600"),
-        # A worker that answers nobody, whatever it does.
-        _HEALTH_TIMEOUT: str(scale.hang_seconds),
-    }
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return variables(
+        {
+            _START_TIMEOUT: os.environ.get(_START_TIMEOUT, "30" if scale.min_workers else "600"),
+            # A worker that answers nobody, whatever it does.
+            _HEALTH_TIMEOUT: str(scale.hang_seconds),
+        }
+    )
 
 
 def resources(cpus: float, gpus: float) -> dict[str, float]:

@@ -27,6 +27,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 import knife
+from knife.environment import variables
 from knife.errors import UserError
 from knife.track.address import Address, sqlite_path
 from knife.track.secrets import redact
@@ -211,13 +212,8 @@ def one_try() -> Iterator[None]:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS),
     }
     # MLflow reads these settings of the whole process anew for each request.
-    with _SETTINGS:
-        saved = {name: os.environ[name] for name in names}
-        os.environ.update(names)
-        try:
-            yield
-        finally:
-            os.environ.update(saved)
+    with _SETTINGS, variables(names):
+        yield
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str | None:

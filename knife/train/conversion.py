@@ -6,13 +6,12 @@ holds each parameter with its optimizer state whole, and an engine of any size t
 
 import contextlib
 import io
-import os
 import shutil
 from argparse import Namespace
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from knife.environment import variables
 from knife.words import counted
 
 
@@ -68,19 +67,9 @@ def convert(folder: Path, target: Path, written: Shape, shape: Shape) -> Path | 
     return target
 
 
-@contextlib.contextmanager
-def weights_only() -> Iterator[None]:
+def weights_only() -> contextlib.AbstractContextManager[None]:
     """Whatever is read by `torch.load` is read as weights, even where the caller would not.
 
     DeepSpeed reads its universal files with `weights_only=False`.
     """
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+    return variables({"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"})

@@ -1,13 +1,11 @@
 """Every method from config to answers, for questions with choices and for open ones."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import small_config
+from small_run import silent, small_config
 
 from knife.config import READS_RATIONALES
 from knife.data.example import Example
@@ -30,11 +28,6 @@ METHODS = [
 ]
 HOMES = ("forest", "swamp", "desert", "mountain")
 NAMES = ("gramap", "kebik", "drapif", "slokor")
-
-
-@contextmanager
-def silent(*_: Any) -> Iterator[None]:
-    yield
 
 
 def rows(result: Result) -> dict[str, list[dict[str, Any]]]:

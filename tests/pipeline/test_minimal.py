@@ -2,13 +2,11 @@
 
 import json
 import runpy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import small_config
+from small_run import silent, small_config
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from knife.data.batches import training_rows
@@ -16,11 +14,6 @@ from knife.method.model_source import EMBEDDED
 from knife.pipeline import run
 
 MINIMAL = Path(__file__).parents[2] / "examples" / "minimal.py"
-
-
-@contextmanager
-def silent(*_: Any) -> Iterator[None]:
-    yield
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """A run, its report and `predict` where some choices are the same tokens: chance, not 0 or 1."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import pytest
 from command_fixtures import Command
 from page_text import section
 from small import wide, with_compatible_letters
-from small_run import small_config
+from small_run import silent, small_config
 
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
@@ -29,11 +27,6 @@ TEST = [
     Example("t2", "can a kebik swim ?", ("yes", "no"), 0),
     Example("t3", "can a gramap swim ?", ("yes", "no"), 1),
 ]
-
-
-@contextmanager
-def silent(*_: Any) -> Iterator[None]:
-    yield
 
 
 @pytest.fixture(scope="module")
