@@ -1,7 +1,7 @@
 """The formula for memory and communication against what real engines allocate and send."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 
 import pytest
@@ -41,21 +41,29 @@ def example_batch() -> Batch:
     return collate(tokens * ROWS, Rows(list(range(ROWS)), [1.0] * ROWS), 0, False)
 
 
+def least(rows: list[Measured]) -> Measured:
+    """The least of each figure: the profiler does not see what gloo's own thread frees.
+
+    That is so where the thread, and not the engine, drops a gathered weight last, on a busy
+    machine above all. A free that is not seen only ever adds.
+    """
+    figures = zip(*(astuple(row) for row in rows), strict=True)
+    return Measured(*(min(values) for values in figures))
+
+
 def measure_all(context: Context, folder: Path) -> None:
     """One worker's measurements of every engine, into a file."""
     batch = example_batch()
-    found = [
-        asdict(
-            measure(
-                folder / "model",
-                scale(context.world_size, precision, stage),
-                batch,
-                context,
-                accumulate=accumulate,
-            )
-        )
-        for precision, stage, accumulate in ENGINES
-    ]
+    found = []
+    for precision, stage, accumulate in ENGINES:
+        of = scale(context.world_size, precision, stage)
+        # A worker alone has no other to be compared with, and stage 3 alone gathers in it.
+        times = 3 if stage == 3 and context.world_size == 1 else 1
+        rows = [
+            measure(folder / "model", of, batch, context, accumulate=accumulate)
+            for _ in range(times)
+        ]
+        found.append(asdict(least(rows)))
     path = folder / f"{context.world_size}-{context.rank}.json"
     path.write_text(json.dumps(found))
 
@@ -94,8 +102,7 @@ def both(folder: Path, workers: int, engine: Engine) -> tuple[Measured, Need]:
         Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0),
         rationale=False,
     )
-    # What gloo's own thread frees the profiler does not see, now and then: the lower one is right.
-    return Measured(**min(rows, key=lambda row: row["peak"])), need
+    return least([Measured(**row) for row in rows]), need
 
 
 @pytest.mark.parametrize("workers", [1, 2])
