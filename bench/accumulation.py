@@ -17,10 +17,10 @@ from workload import model_folder, random_tokens
 
 import torch  # isort: skip  (after the threads are set)
 
-from knife.config import Scale, Training
+from knife.config.run import Scale, Training
 from knife.data.batches import Rows, collate
-from knife.method.backbone import load_backbone
 from knife.method.objective import Objective
+from knife.models.load import load_backbone
 from knife.train import engine
 from knife.train.context import PlainContext
 

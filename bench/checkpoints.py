@@ -17,10 +17,10 @@ from workload import model_folder, random_tokens
 
 import torch  # isort: skip  (after the threads are set)
 
-from knife.config import Scale
+from knife.config.run import Scale
 from knife.data.tokens import Tokens
-from knife.method.backbone import load_backbone
 from knife.method.objective import Objective
+from knife.models.load import load_backbone
 from knife.train.context import Context, PlainContext
 from knife.train.loop import train
 

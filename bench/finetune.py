@@ -2,7 +2,7 @@
 
 import workload  # noqa: F401  (first: it sets the threads)
 
-from knife.config import Scale, Training
+from knife.config.run import Scale, Training
 from knife.data.tokens import Tokens
 from knife.train.loop import Job
 

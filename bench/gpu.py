@@ -19,12 +19,13 @@ from pathlib import Path
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from knife.config import Scale, Training
+from knife.config.run import Scale, Training
 from knife.data.batches import Rows, collate
 from knife.data.tokens import Tokens
-from knife.memory import Lengths, model_shape, training_need
-from knife.method.backbone import load_backbone, model_config
 from knife.method.objective import Objective
+from knife.models.load import load_backbone
+from knife.models.tokenizer import model_config
+from knife.plan.memory import Lengths, model_shape, training_need
 from knife.train.context import PlainContext
 from knife.train.engine import start_engine
 from knife.train.scaled import scaled

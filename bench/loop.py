@@ -16,8 +16,8 @@ import torch  # isort: skip  (after the threads are set)
 
 from knife.data.batches import collate, training_rows
 from knife.data.tokens import Tokens
-from knife.method.backbone import load_backbone
 from knife.method.objective import Objective
+from knife.models.load import load_backbone
 from knife.train.context import Context, PlainContext
 from knife.train.engine import schedule
 from knife.train.loop import LOG_STEPS, train

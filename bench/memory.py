@@ -18,12 +18,12 @@ from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGenera
 
 import torch  # isort: skip  (after the threads are set)
 
-from knife.config import Scale, Training
+from knife.config.run import Scale, Training
 from knife.data.batches import Rows, collate
-from knife.memory import Lengths, model_shape, training_need
-from knife.method.backbone import model_config
+from knife.models.quiet import quiet
+from knife.models.tokenizer import model_config
+from knife.plan.memory import Lengths, model_shape, training_need
 from knife.train.context import Context, PlainContext
-from knife.train.quiet import quiet
 
 ROWS, INPUT, CHOICES, CHOICE = 8, 96, 2, 3
 LENGTHS = Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0)

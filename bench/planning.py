@@ -16,8 +16,13 @@ from pathlib import Path
 # 10,000 training examples, seven methods, five seeds; what is imported is not counted.
 PROGRAM = """
 import sys, time
-from knife.config import Data, RunConfig
-import knife.plan
+try:
+    from knife.config.run import Data, RunConfig
+    from knife.plan.plan import plan_run
+except ImportError:
+    # A build from before these were packages.
+    from knife.config import Data, RunConfig
+    from knife.plan import plan_run
 
 config = RunConfig.model_validate({
     "name": "planning",
@@ -29,9 +34,9 @@ config = RunConfig.model_validate({
     "store": sys.argv[2],
 })
 # What the first plan of a process imports.
-knife.plan.plan_run(config.model_copy(update={"data": Data(source="creatures")}))
+plan_run(config.model_copy(update={"data": Data(source="creatures")}))
 started = time.process_time()
-plan = knife.plan.plan_run(config)
+plan = plan_run(config)
 print(time.process_time() - started, plan.key)
 """
 HERE = Path(__file__).resolve().parents[1]

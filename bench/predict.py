@@ -17,10 +17,10 @@ from pathlib import Path
 
 import yaml
 
-from knife.config import World
+from knife.config.run import World
 from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
-from knife.predict_file import PART_ROWS, parts_folder
+from knife.inference.file import PART_ROWS, parts_folder
 
 RUN = {
     "name": "bench",

@@ -14,7 +14,7 @@ import torch  # isort: skip  (after the threads are set)
 
 from knife.data.batches import Rows, collate
 from knife.data.tokens import Tokens
-from knife.method.backbone import load_backbone
+from knife.models.load import load_backbone
 
 CHOICES, TOKENS, BATCH = 4, 64, 8
 

@@ -14,9 +14,8 @@ from workload import model_folder, random_tokens, time_in_turn
 
 import torch  # isort: skip  (after the threads are set)
 
-from knife.config import Align
+from knife.config.run import Align
 from knife.data.batches import Rows, collate, training_rows
-from knife.method.backbone import load_backbone
 from knife.method.objective import Alignment, Objective
 from knife.method.states import (
     Moments,
@@ -26,6 +25,7 @@ from knife.method.states import (
     example_states,
     write_shard,
 )
+from knife.models.load import load_backbone
 
 BATCH = 8
 EXAMPLES = 256

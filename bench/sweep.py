@@ -18,10 +18,10 @@ from typing import Any
 import psutil
 import yaml
 
-from knife.cluster.session import in_thread, session
-from knife.plan import needed
-from knife.store import Store
-from knife.train.stage import Stage
+from knife.launch.session import in_thread, session
+from knife.plan.plan import needed
+from knife.plan.stage import Stage
+from knife.store.store import Store
 from knife.tune.command import plan_file
 
 SLOTS = 2
@@ -86,7 +86,7 @@ def make_bare(path: Path, part: str) -> None:
     """One process of `bare`: stages one after the other, no Ray, no MLflow."""
     import torch
 
-    from knife.pipeline import publish_data
+    from knife.pipeline.run import publish_data
     from knife.train.context import PlainContext
     from knife.train.stages import run_stages
 

@@ -13,15 +13,15 @@ import time
 from pathlib import Path
 from statistics import fmean
 
-from knife.store import Store
-from knife.train.checkpoint import write_json
-from knife.tune.about import SweepAbout
-from knife.tune.report import sweep_report
-from knife.tune.report_data import RESULT, TRIALS
-from knife.tune.settings import Sweep
-from knife.tune.space import Space
-from knife.tune.study import best
-from knife.tune.trials import TrialRow
+from knife.core.atomic import write_json
+from knife.store.store import Store
+from knife.tune.report.data import RESULT, TRIALS
+from knife.tune.report.report import sweep_report
+from knife.tune.search.about import SweepAbout
+from knife.tune.search.settings import Sweep
+from knife.tune.search.space import Space
+from knife.tune.search.study import best
+from knife.tune.search.trials import TrialRow
 
 TRIALS_COUNT = 200
 

@@ -34,15 +34,15 @@ import torch  # isort: skip  (after the threads are set)
 from mlflow import MlflowClient
 
 from knife.data.tokens import Tokens
-from knife.method.backbone import load_backbone
 from knife.method.objective import Objective
+from knife.models.load import load_backbone
 from knife.track.curves import Curves
-from knife.track.follow import Follower
-from knife.track.journal import Position, read_rows
 from knife.track.resend import resend
 from knife.track.system import system_metrics
 from knife.track.tracker import Tracker
 from knife.train.context import Context, PlainContext
+from knife.train.follow import Follower
+from knife.train.journal import Position, read_rows
 from knife.train.loop import train
 
 STEPS = 40

@@ -9,8 +9,8 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from knife.report.compare import compare
-from knife.report.verdict import verdict
+from knife.stats.compare import compare
+from knife.stats.verdict import verdict
 
 EXAMPLES = 400
 # Standard deviation over seeds, on the logit scale.

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from knife.data.tokens import Tokens
-from knife.method.model_source import EMBEDDED
+from knife.models.source import EMBEDDED
 
 transformers_logging.disable_progress_bar()
 

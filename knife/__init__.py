@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knife.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_faults
+from knife.core.version import __version__
 
 if TYPE_CHECKING:
-    from knife.pipeline import Result
-    from knife.predict_file import Predictions
+    from knife.inference.file import Predictions
+    from knife.pipeline.run import Result
     from knife.tune.sweep import SweepResult
 
-__version__ = "0.1.0"
-__all__ = ["UserError", "predict", "run", "sweep"]
+__all__ = ["UserError", "__version__", "predict", "run", "sweep"]
 
 
 def run(config: str | Path | Mapping[str, Any], **overrides: Any) -> Result:
@@ -35,11 +35,11 @@ def run(config: str | Path | Mapping[str, Any], **overrides: Any) -> Result:
     Raises:
         UserError: config, data, models, store or cluster are at fault; every fault at once.
     """
-    from knife.config import parse
-    from knife.display import display
-    from knife.overrides import merge, read_overrides, read_yaml
-    from knife.pipeline import run
-    from knife.recipe_files import find_config
+    from knife.config.overrides import merge, read_overrides, read_yaml
+    from knife.config.recipe_files import find_config
+    from knife.config.run import parse
+    from knife.pipeline.run import run
+    from knife.terminal.display import display
 
     if isinstance(config, Mapping):
         values = _plain(config)
@@ -91,8 +91,8 @@ def predict(
     Raises:
         UserError: student or examples are at fault; of the examples, every fault at once.
     """
-    from knife.predict_file import predict, predict_examples
-    from knife.store import artifact_folder
+    from knife.inference.file import predict, predict_examples
+    from knife.store.store import artifact_folder
 
     folder = artifact_folder(_path("student", student))
     if isinstance(examples, str | Path):
@@ -106,7 +106,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: it cannot hold some.
     """
-    from knife.values import plain
+    from knife.core.values import plain
 
     found, faults = dict[str, Any](), []
     for key, value in values.items():

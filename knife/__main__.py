@@ -1,5 +1,5 @@
 """`python -m knife` is `knife`."""
 
-from knife.cli import main
+from knife.cli.main import main
 
 main()

@@ -1,4 +1,4 @@
-"""Make knife/assets/tiny_bert: a BERT of 0.2 M parameters that can read, and knows no creature.
+"""Make models/assets/tiny_bert: a BERT of 0.2 M parameters that can read, and knows no creature.
 
 It is pretrained on the same generic reading as the tiny T5 (reading.py), as the toolkit feeds an
 encoder: `[I ; R]`, the answer head reading all of it (no bottleneck).
@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel
 from knife.data.batches import Rows, collate
 from knife.data.example import Example
 from knife.data.tokens import UNBOUNDED, tokenize
-from knife.method.backbone import load_backbone
+from knife.models.load import load_backbone
 
 
 def make_model(vocabulary: int) -> BertModel:

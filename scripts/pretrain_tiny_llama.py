@@ -1,4 +1,4 @@
-"""Make knife/assets/tiny_llama: a Llama of 0.2 M parameters that can read, and knows no creature.
+"""Make models/assets/tiny_llama: a Llama of 0.2 M parameters that can read, and knows no creature.
 
 It is pretrained on the same generic reading as the tiny T5 (reading.py), the rationale before or
 behind the question, and the answer behind `answer:`. It learns to say all of the text, not the

@@ -1,4 +1,4 @@
-"""Make knife/assets/tiny_t5: a T5 of 0.2 M parameters that can read, and knows no creature.
+"""Make models/assets/tiny_t5: a T5 of 0.2 M parameters that can read, and knows no creature.
 
 It is pretrained on generic reading (reading.py), the rationale before or behind the question. In
 its last 250 steps the shipped model gave 86 % of the answers word by word right. It finds and

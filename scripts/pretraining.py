@@ -10,7 +10,7 @@ import torch
 from reading import Reading, reading
 from torch import Tensor
 
-ASSETS = Path(__file__).resolve().parents[1] / "knife" / "assets"
+ASSETS = Path(__file__).resolve().parents[1] / "knife" / "models" / "assets"
 _WARMUP = 200
 
 

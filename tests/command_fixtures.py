@@ -15,7 +15,7 @@ import pytest
 import yaml
 from small_run import SMALL
 
-from knife.cli import main
+from knife.cli.main import main
 
 
 @dataclass(frozen=True)

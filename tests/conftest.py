@@ -17,7 +17,7 @@ from s3_server import s3, s3_server  # noqa: F401
 from small import EXAMPLES, save_tiny_bert, save_tiny_gpt2, save_tiny_llama
 from small_sweep import swept  # noqa: F401
 
-from knife.method.model_source import EMBEDDED
+from knife.models.source import EMBEDDED
 
 # Tests interrupt processes, which a shell lets those in its background ignore.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,11 +12,11 @@ import psutil
 import yaml
 from small_run import SMALL, small_config, wait_for
 
-from knife.config import RunConfig
-from knife.overrides import merge
-from knife.plan import plan_run
-from knife.store import Store
-from knife.train.stage import Stage, StudentStage
+from knife.config.overrides import merge
+from knife.config.run import RunConfig
+from knife.plan.plan import plan_run
+from knife.plan.stage import Stage, StudentStage
+from knife.store.store import Store
 
 SECONDS = 900
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from knife.config import Scale, Training
+from knife.config.run import Scale, Training
 from knife.data.batches import Batch
-from knife.method.backbone import load_backbone
 from knife.method.objective import Objective
+from knife.models.load import load_backbone
 from knife.train.context import Context
 from knife.train.engine import start_engine
 from knife.train.scaled import scaled

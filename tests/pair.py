@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import distributed
 
-from knife.config import RunConfig
-from knife.pipeline import publish_data
-from knife.plan import plan_run
-from knife.store import Store
+from knife.config.run import RunConfig
+from knife.pipeline.run import publish_data
+from knife.plan.plan import plan_run
+from knife.plan.stage import Stage
+from knife.store.store import Store
 from knife.train.context import Context
-from knife.train.stage import Stage
 from knife.train.stages import run_stages
 
 

@@ -5,10 +5,10 @@ import json
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from knife.store import Store
+from knife.plan.stage import Stage
+from knife.store.store import Store
 from knife.track.curves import Curves
-from knife.track.journal import Position, read_rows
-from knife.train.stage import Stage
+from knife.train.journal import Position, read_rows
 
 # Name, step and value of a metric.
 Point = tuple[str, int, float]

@@ -25,12 +25,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from knife.config import World
+from knife.config.run import World
 from knife.data.batches import Batch, Rows, collate
 from knife.data.creatures import creatures
 from knife.data.example import Example
 from knife.data.tokens import Tokens, task_input_text, tokenize
-from knife.method.backbone import load_tokenizer
+from knife.models.tokenizer import load_tokenizer
 
 HOMES = ("forest", "desert", "swamp", "mountain")
 

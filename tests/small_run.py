@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from knife.config import RunConfig, parse
-from knife.overrides import merge
+from knife.config.overrides import merge
+from knife.config.run import RunConfig, parse
 
 SMALL: dict[str, Any] = {
     "name": "small",

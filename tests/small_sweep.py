@@ -16,10 +16,10 @@ from mlflow.entities import Run
 from recorded import run_tree
 from small_run import SMALL
 
-from knife.errors import UserError
-from knife.store import Store
+from knife.core.errors import UserError
+from knife.store.store import Store
 from knife.tune.command import plan_file
-from knife.tune.sweep_plan import SweepPlan
+from knife.tune.search.sweep_plan import SweepPlan
 
 RATE, WEIGHT = "student.learning_rate", "align.input.weight"
 SWEEP: dict[str, Any] = {

@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 from small import EXAMPLES, tokens_of
 from torch import Tensor
 
-from knife.config import Align, Scale, Training
+from knife.config.run import Align, Scale, Training
 from knife.data.batches import Batch, Rows, collate
-from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher
+from knife.models.load import load_backbone
+from knife.models.tokenizer import load_tokenizer
 from knife.train.context import Context
 from knife.train.loop import Job, train
 

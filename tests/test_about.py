@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from small_run import small_config
 
-from knife.about import data_sets, failed_note, member_params, run_tags
-from knife.plan import Plan, plan_run
-from knife.store import Store
+from knife.plan.plan import Plan, plan_run
+from knife.store.store import Store
+from knife.track.describe import data_sets, failed_note, member_params, run_tags
 
 SHUFFLED = {"name": "mixed", "method": "knife", "data": {"rationale": "shuffled"}}
 

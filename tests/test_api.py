@@ -15,7 +15,7 @@ from documented import example
 
 from knife import UserError, predict, run, sweep
 from knife.data.jsonl import read_examples
-from knife.predict_file import predict as predict_file
+from knife.inference.file import predict as predict_file
 
 
 def test_examples_of_the_page_in_a_notebook(

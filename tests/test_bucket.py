@@ -15,10 +15,10 @@ from command_fixtures import Command, free_port
 from s3_server import S3
 from small_run import small_config
 
-from knife.pipeline import run
-from knife.plan import plan_run
-from knife.store import Store, store_faults
-from knife.track.follow import Follower
+from knife.pipeline.run import run
+from knife.plan.plan import plan_run
+from knife.store.store import Store, store_faults
+from knife.train.follow import Follower
 
 KEY = ("states", "k")
 

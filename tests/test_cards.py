@@ -11,9 +11,9 @@ from huggingface_hub import ModelCard
 from s3_server import S3
 
 from knife import run
-from knife.cards import read_card
-from knife.predict_file import predict
-from knife.store import Store
+from knife.inference.file import predict
+from knife.report.cards import read_card
+from knife.store.store import Store
 
 
 def test_a_run_leaves_a_card_beside_each_student(finished_run: FinishedRun) -> None:

@@ -17,7 +17,7 @@ import yaml
 from command_fixtures import Command, free_port
 from readme_lines import README, blocks, needs_a_cluster
 
-from knife.config import World, read
+from knife.config.run import World, read
 from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
 from knife.data.record import read_example

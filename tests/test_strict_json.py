@@ -12,12 +12,12 @@ from command_fixtures import FinishedRun
 from small_run import SMALL
 from small_sweep import RATE, Swept, faults
 
-from knife import strict_json
-from knife.config import parse
+from knife.config.overrides import merge, read_overrides
+from knife.config.run import parse
+from knife.core import strict_json
+from knife.core.errors import UserError
 from knife.data.jsonl import read_examples
-from knife.errors import UserError
-from knife.overrides import merge, read_overrides
-from knife.predict_file import predict_examples
+from knife.inference.file import predict_examples
 
 HOUSE = Path(__file__).parents[1] / "knife"
 # Values in messages for people, who may be shown what is at fault.

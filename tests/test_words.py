@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from knife.words import command_line
+from knife.core.words import command_line
 
 
 @pytest.mark.parametrize(

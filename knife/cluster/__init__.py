@@ -1,1 +1,1 @@
-"""Launch of jobs with Ray. Only this package imports Ray."""
+"""Which Ray cluster there is, or that there is none, and what machine or cluster can give."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from knife.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_faults
 
 VARIABLE = "RAY_ADDRESS"
 # Ray by itself tries a dead address for a quarter of an hour.

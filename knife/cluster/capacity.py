@@ -4,7 +4,7 @@ import os
 
 from knife.cluster.address import address_faults, cluster_address, session_is_up
 from knife.cluster.local import local_faults
-from knife.config import RunConfig, Scale
+from knife.config.run import RunConfig, Scale
 
 
 def batch_faults(config: RunConfig) -> list[str]:

@@ -15,9 +15,9 @@ import itertools
 import random
 from dataclasses import dataclass
 
-from knife.config import World
+from knife.config.run import World
+from knife.core.errors import UserError
 from knife.data.example import Example, Splits
-from knife.errors import UserError
 
 # fmt: off
 ONSETS = [

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Literal
 
-from knife import strict_json
+from knife.core import strict_json
 from knife.data.example import Example, Splits
 
 

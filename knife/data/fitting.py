@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from knife.core.errors import raise_faults
 from knife.data.example import Example, Splits
 from knife.data.faults import shown_ids
 from knife.data.tokens import task_input_text
-from knife.errors import raise_faults
 
 
 def input_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from knife import strict_json
+from knife.core import strict_json
+from knife.core.errors import UserError
 from knife.data.faults import Fault, show
 from knife.data.fields import KNOWN
 from knife.data.record import FORMAT
-from knife.errors import UserError
 
 # A decoded value, and what is wrong with it; by the number of its line or of the example.
 Value = tuple[int, object, list[Fault]]

@@ -16,13 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from knife.core.errors import UserError
+from knife.core.words import counted
 from knife.data.example import Example, Splits
 from knife.data.faults import Fault, show
 from knife.data.hub_rows import Row, cos_e, ecqa, openbookqa, quarel, strategyqa
 from knife.data.jsonl import FOLDER_FORMAT
 from knife.data.record import Record, read_example
-from knife.errors import UserError
-from knife.words import counted
 
 SECONDS_TO_ANSWER = 5
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from knife import strict_json
+from knife.core import strict_json
+from knife.core.errors import raise_faults
 from knife.data.example import Example
 from knife.data.faults import Fault, FaultList, show, where
 from knife.data.formats import Value, read_values
 from knife.data.record import FORMAT, read_example, read_identity
 from knife.data.survey import Survey
-from knife.errors import raise_faults
 
 FOLDER_FORMAT = (
     "a folder holds train.jsonl and, where there are, dev.jsonl and test.jsonl, with lines such "

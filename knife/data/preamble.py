@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from knife import strict_json
+from knife.core import strict_json
 from knife.data.example import Example
 from knife.data.jsonl import read_examples, write_examples
 from knife.data.retrieve import Similar

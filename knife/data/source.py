@@ -6,7 +6,8 @@ Splits that a source lacks are made from those it has, the same ones at every st
 from dataclasses import replace
 from pathlib import Path
 
-from knife.config import Data
+from knife.config.run import Data
+from knife.core.errors import UserError, nearest, raise_faults
 from knife.data import hub
 from knife.data.check import repeated_questions
 from knife.data.example import Example, Splits
@@ -14,7 +15,6 @@ from knife.data.faults import shown_ids
 from knife.data.folder import find_files
 from knife.data.jsonl import FOLDER_FORMAT, read_file
 from knife.data.subset import hold_out
-from knife.errors import UserError, nearest, raise_faults
 
 KNOWN_SOURCES = ("creatures", *hub.SOURCES)
 DEV_SHARE = 0.1

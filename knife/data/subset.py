@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
+from knife.core.errors import UserError
 from knife.data.example import Example
 from knife.data.normal import task_input_words
-from knife.errors import UserError
 
 
 def subset(examples: Sequence[Example], fraction: float, seed: int) -> list[Example]:

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
+from knife.core.words import counted
 from knife.data.example import Example
 from knife.data.fields import likely_field, unread
-from knife.words import counted
 
 # So unlikely is it that no answer has index 0, where all indices are as frequent.
 _UNLIKELY = 1e-3

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from knife.core.errors import raise_faults
 from knife.data.content import content_tokens
 from knife.data.example import Example
 from knife.data.faults import cap
-from knife.errors import raise_faults
 
 # What stands before the answer where a decoder-only model reads on.
 ANSWER = " answer:"

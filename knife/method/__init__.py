@@ -1,1 +1,1 @@
-"""The method, pure torch: backbones, bottleneck, alignment, objectives, teacher states."""
+"""The method, pure torch: alignment, objectives and teacher states."""

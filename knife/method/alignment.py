@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from knife.config import Align, Layers
-from knife.errors import UserError
+from knife.config.run import Align, Layers
+from knife.core.errors import UserError
 
 Distance = Literal["scaled_mse", "mse", "cosine", "layer_norm_mse"]
 

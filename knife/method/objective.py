@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from knife.config import Align
+from knife.config.run import Align
 from knife.data.batches import Batch
 from knife.method.alignment import choice_divergence, position_mean, state_distance
-from knife.method.backbone import Output
+from knife.models.base import Output
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from knife import strict_json
+from knife.core import strict_json
 from knife.data.batches import Batch
-from knife.method.backbone import Output
 from knife.method.objective import TeacherBatch
+from knife.models.base import Output
 
 SHARD_BYTES = 256 * 2**20
 _DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -1,1 +1,1 @@
-"""Statistics and tables of what runs found."""
+"""Tables, HTML pages and model cards of what runs found."""

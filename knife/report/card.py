@@ -7,18 +7,18 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-import knife
-from knife.config import READS_RATIONALES, TEACHES, Method, RunConfig
+from knife.config.run import READS_RATIONALES, TEACHES, Method, RunConfig
+from knife.core.version import __version__
+from knife.core.words import counted
 from knife.data.check import check_split
 from knife.data.example import Example, Splits
 from knife.data.hub import SOURCES
 from knife.data.leaks import RationaleOnly
-from knife.families import Family
-from knife.method.model_source import EMBEDDED, ModelSource
-from knife.method.weights import Weights
+from knife.models.families import Family
+from knife.models.source import EMBEDDED, ModelSource
+from knife.models.weights import Weights
 from knife.report.table import difference_cells, percent, sentence
-from knife.report.verdict import MethodVerdict, Verdict
-from knife.words import counted
+from knife.stats.verdict import MethodVerdict, Verdict
 
 _TEMPLATE = Path(__file__).with_name("card.md")
 _KNIFE = "[arXiv 2212.09721](https://arxiv.org/abs/2212.09721)"
@@ -140,7 +140,7 @@ def card(facts: Facts) -> str:
         settings=_settings(facts.config, facts.kind),
         limits=_limits(facts),
         question=repr(question).replace("'", '"'),
-        version=knife.__version__,
+        version=__version__,
         plain=_plain(facts),
     )
     return f"{str(made).strip()}\n"

@@ -1,8 +1,8 @@
 """The verdict as Markdown: what MLflow shows as a run's description."""
 
-from knife.report.compare import Difference
 from knife.report.table import p_value, percent, sentence
-from knife.report.verdict import MethodVerdict, Verdict
+from knife.stats.compare import Difference
+from knife.stats.verdict import MethodVerdict, Verdict
 
 
 def verdict_markdown(verdict: Verdict) -> str:

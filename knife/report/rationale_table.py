@@ -5,8 +5,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from knife.report.rationale_scores import THIRDS, RationaleScores
-from knife.words import counted
+from knife.core.words import counted
+from knife.stats.rationale_scores import THIRDS, RationaleScores
 
 
 def render(scores: RationaleScores) -> Group:

@@ -7,10 +7,10 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from knife.errors import UserError
-from knife.report.ties import Ties, tie_notes
-from knife.report.verdict import Ceiling, Verdict, baseline_of, verdict
-from knife.store import Store
+from knife.core.errors import UserError
+from knife.stats.ties import Ties, tie_notes
+from knife.stats.verdict import Ceiling, Verdict, baseline_of, verdict
+from knife.store.store import Store
 from knife.train.loop import TRAINED
 from knife.train.predictions import read_predictions
 
@@ -25,8 +25,8 @@ class RunData:
         folder: the run's in the store.
         store: the store.
         config: the resolved config, without secrets.
-        record: stages, members and starts, as knife.run_record keeps them; empty for a run of a
-            version that kept none.
+        record: stages, members and starts, as knife.pipeline.record keeps them; empty for a run
+            of a version that kept none.
     """
 
     folder: Path

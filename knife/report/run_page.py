@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from knife.files import replacing
+from knife.core.atomic import replacing
+from knife.core.words import command_line
 from knife.report import run_results, run_training
 from knife.report.page import page
 from knife.report.run_data import RunData
-from knife.store import Store
-from knife.words import command_line
+from knife.store.store import Store
 
 log = logging.getLogger(__name__)
 

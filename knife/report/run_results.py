@@ -6,14 +6,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from knife.core.words import counted
 from knife.report import figures
 from knife.report.page import Section, empty, facts, paragraphs, table
-from knife.report.rationale_scores import THIRDS
 from knife.report.run_data import Row, RunData
 from knife.report.run_training import NO_RECORD, last_start
 from knife.report.table import p_value, percent, sentence
-from knife.report.verdict import MethodVerdict, Verdict
-from knife.words import counted
+from knife.stats.rationale_scores import THIRDS
+from knife.stats.verdict import MethodVerdict, Verdict
 
 # Answers that are shown of each side.
 _SHOWN = 5

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from knife.report import figures, run_data
 from knife.report.page import Section, empty, facts, listing, paragraphs, table
 from knife.report.run_data import Row, RunData, stage_seconds
-from knife.store import Store
+from knife.store.store import Store
 
 NO_RECORD = (
     "This run is of a version of knife that kept no record of its stages; the same command again "

@@ -4,9 +4,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from knife.report.compare import Difference
-from knife.report.verdict import MethodVerdict, Verdict
-from knife.words import counted
+from knife.core.words import counted
+from knife.stats.compare import Difference
+from knife.stats.verdict import MethodVerdict, Verdict
 
 SIGNIFICANT = 0.05
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from knife.errors import UserError
+from knife.core.errors import UserError
 from knife.track.secrets import redact
 
 VARIABLE = "MLFLOW_TRACKING_URI"

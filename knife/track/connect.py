@@ -26,12 +26,12 @@ from requests.exceptions import ConnectionError as RequestsConnectionError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-import knife
-from knife.environment import variables
-from knife.errors import UserError
+from knife.core.environment import variables
+from knife.core.errors import UserError
+from knife.core.version import __version__
+from knife.core.words import command_line
 from knife.track.address import Address, sqlite_path
 from knife.track.secrets import redact
-from knife.words import command_line
 
 SECONDS = 10
 # The first of MLflow's versions that has logged models.
@@ -49,7 +49,7 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 _SETTINGS = threading.RLock()
 # An experiment that is made here says what is in it; whoever edits that is left alone.
 _ABOUT = {
-    "knife.version": knife.__version__,
+    "knife.version": __version__,
     # The list of experiments says which of MLflow's views are theirs.
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": """Students that learn from rationales, compared with plain finetuning.

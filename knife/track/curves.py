@@ -1,6 +1,6 @@
 """The metrics of a journal as MLflow shows them: curves by epoch, and details by optimizer step."""
 
-from knife.track.journal import Row
+from knife.train.journal import Row
 
 # By epoch a training shows the loss that its evaluations on dev measure too.
 _TRAIN, _DEV = "task_loss", "dev_"

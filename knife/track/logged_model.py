@@ -15,7 +15,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
-from knife import strict_json
+from knife.core import strict_json
 from knife.track.connect import one_try
 
 # What answering needs; ray and deepspeed are not imported by it.

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from knife import strict_json
-from knife.errors import UserError
+from knife.core import strict_json
+from knife.core.errors import UserError
 
 log = logging.getLogger("knife.track")
 
@@ -258,3 +258,25 @@ def _whole_lines(descriptor: int) -> list[bytes]:
     if whole and len(whole) < len(text):
         os.ftruncate(descriptor, len(whole))
     return whole.splitlines()
+
+
+def in_words(job: Told) -> str:
+    """What a user calls it."""
+    match job.what:
+        case "describe":
+            return "params and tags"
+        case "summary":
+            return "the summary"
+        case "inputs":
+            return "data sets"
+        case "artifact":
+            return f"artifact {Path(job.values['path']).name}"
+        case "text":
+            return f"artifact {job.values['name']}"
+        case "model":
+            return f"model {job.values['name']}"
+        case "register":
+            return f"registered model {job.values['registered']}"
+        case "strays":
+            return "ends of nested runs"
+    return job.what

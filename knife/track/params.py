@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from knife import strict_json
+from knife.core import strict_json
 from knife.track.secrets import redact, redact_values
 
 # mlflow.utils.validation; a longer value is refused by some servers and cut by others.

@@ -22,12 +22,12 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 
-from knife import strict_json
+from knife.core import strict_json
 from knife.track.connect import one_try
 from knife.track.data_set import DataSet
-from knife.track.journal import Row
 from knife.track.logged_model import log_model, register
 from knife.track.params import to_tags
+from knife.train.journal import Row
 
 KEY = "knife.key"
 PARENT = "mlflow.parentRunId"

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from knife.errors import UserError
+from knife.core.errors import UserError
 from knife.track.address import resolve_kept
 from knife.track.connect import AwayError
 from knife.track.outbox import Head, Outbox, left

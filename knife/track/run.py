@@ -3,31 +3,75 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from knife.store import Store
+from knife.store.store import Store
 from knife.track.curves import Curves
 from knife.track.data_set import DataSet
-from knife.track.journal import Position, Row, read_stage
-from knife.track.outbox import Outbox, Told
+from knife.track.outbox import Outbox, Told, in_words
 from knife.track.params import to_params, to_tags
 from knife.track.remote import FINAL, PARENT, GoneError, RemoteRun, create, find, find_orphan
 from knife.track.secrets import redact
-
-if TYPE_CHECKING:
-    from knife.track.sender import Sender
+from knife.train.journal import Position, Row, read_stage
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _UPLOADS = ("artifact", "text", "model", "register", "strays")
+
+
+class Link(Protocol):
+    """What a run needs of the sender that it belongs to."""
+
+    store: Path
+    told: threading.Event
+    lost: list[str]
+    restored: list[str]
+
+    @property
+    def opening(self) -> AbstractContextManager[Any]:
+        """Held while a run is looked for and created: by one process at a time."""
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client, once MLflow has answered."""
+
+    @property
+    def experiment(self) -> str:
+        """The experiment's id."""
+
+    @property
+    def runs(self) -> list[TrackedRun]:
+        """All runs."""
+
+    def run(
+        self,
+        parent: TrackedRun | None,
+        place: tuple[str, ...],
+        name: str,
+        params: dict[str, str],
+        tags: dict[str, str],
+        outbox: Outbox,
+    ) -> TrackedRun:
+        """Open the run at a place."""
+
+    def living(self) -> set[str]:
+        """MLflow's ids of the runs that this process has opened."""
+
+    def children(self, parent: TrackedRun) -> list[TrackedRun]:
+        """The nested runs of a run."""
+
+    def refuse(self, name: str, what: str, error: Exception) -> None:
+        """Note what MLflow will never take."""
 
 
 class TrackedRun:
@@ -48,7 +92,7 @@ class TrackedRun:
 
     def __init__(
         self,
-        sender: Sender,
+        sender: Link,
         parent: TrackedRun | None,
         place: tuple[str, ...],
         name: str,
@@ -157,7 +201,7 @@ class TrackedRun:
     def unsent(self) -> str:
         """What MLflow lacks, in words; empty where it has all."""
         rows = [f"{len(self._rows)} rows of metrics"] if self._rows else []
-        jobs = [_words(job) for job in (*self._jobs, *self._uploads)]
+        jobs = [in_words(job) for job in (*self._jobs, *self._uploads)]
         status = [f"the status {self._ending.values['status']}"] if self._ending else []
         opening = ["the start"] if self._opening else []
         return ", ".join(opening + rows + jobs + status)
@@ -362,7 +406,7 @@ class TrackedRun:
                         raise
                     assert self.remote
                     self.remote.look()
-                self._refuse(_words(job), error)
+                self._refuse(in_words(job), error)
             self._outbox.sent(job)
             queue.popleft()
 
@@ -398,24 +442,3 @@ class TrackedRun:
 def _model_name(name: str) -> str:
     """Without the letters that MLflow refuses in a model's name."""
     return re.sub(r"[/:.%\"']", "-", name)
-
-
-def _words(job: Told) -> str:
-    match job.what:
-        case "describe":
-            return "params and tags"
-        case "summary":
-            return "the summary"
-        case "inputs":
-            return "data sets"
-        case "artifact":
-            return f"artifact {Path(job.values['path']).name}"
-        case "text":
-            return f"artifact {job.values['name']}"
-        case "model":
-            return f"model {job.values['name']}"
-        case "register":
-            return f"registered model {job.values['registered']}"
-        case "strays":
-            return "ends of nested runs"
-    return job.what

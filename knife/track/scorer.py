@@ -14,9 +14,9 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel
 
+from knife.core.errors import UserError
 from knife.data.example import Example
 from knife.data.record import read_question
-from knife.errors import UserError
 
 
 class Scorer(PythonModel):  # type: ignore[misc]
@@ -25,7 +25,7 @@ class Scorer(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Load the student of a model's folder."""
         # Whoever only writes a model down needs no torch.
-        from knife.train.answers import Answerer
+        from knife.inference.answers import Answerer
 
         self._answerer = Answerer(Path(context.artifacts["student"]))
 
@@ -51,7 +51,7 @@ class Scorer(PythonModel):  # type: ignore[misc]
         return pd.DataFrame(rows, index=model_input.index)
 
     def _too_long(self, questions: list[Example]) -> list[str]:
-        from knife.train.answers import question_tokens, too_long
+        from knife.inference.answers import question_tokens, too_long
 
         answerer = self._answerer
         tokens = question_tokens(questions, answerer.tokenizer)

@@ -9,15 +9,15 @@ from pathlib import Path
 import filelock
 from mlflow import MlflowClient
 
-from knife.errors import UserError
-from knife.store import Store
+from knife.core.errors import UserError
+from knife.core.words import counted
+from knife.store.store import Store
 from knife.track.address import Address, sqlite_path
 from knife.track.connect import AwayError, connect, is_away, one_try, reason
-from knife.track.journal import Position, read_stage
 from knife.track.outbox import Outbox
 from knife.track.remote import GoneError, active
 from knife.track.run import TrackedRun
-from knife.words import counted
+from knife.train.journal import Position, read_stage
 
 # Things of one run that MLflow did not take; more are counted.
 _NAMED = 3

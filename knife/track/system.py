@@ -11,8 +11,8 @@ from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-from knife.track.journal import Row
 from knife.track.run import TrackedRun
+from knife.train.journal import Row
 
 log = logging.getLogger("knife.track")
 

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import yaml
 from mlflow import MlflowClient
 
-from knife.errors import UserError
+from knife.core.errors import UserError
+from knife.core.words import command_line
 from knife.track.address import resolve
 from knife.track.connect import FAILURES, AwayError, is_away, reason
 from knife.track.outbox import Head, Outbox
@@ -20,7 +21,6 @@ from knife.track.resend import resend
 from knife.track.run import TrackedRun
 from knife.track.secrets import redact_values
 from knife.track.sender import Sender
-from knife.words import command_line
 
 log = logging.getLogger("knife.track")
 

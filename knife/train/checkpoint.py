@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from knife import strict_json
-from knife.store import digest
+from knife.core.atomic import write_json
+from knife.store.store import digest
 from knife.train.context import Context, gather, wait
 from knife.train.conversion import Shape, convert, fit, weights_only
 from knife.train.mirror import KEPT, Mirror
@@ -249,13 +249,3 @@ def _digest(path: Path) -> str:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file that is there whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("w") as file:
-        file.write(strict_json.dumps(values, indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from knife.train.stage import Stage
+from knife.plan.stage import Stage
 
 
 class Context(Protocol):

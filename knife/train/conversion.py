@@ -11,8 +11,8 @@ from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from knife.environment import variables
-from knife.words import counted
+from knife.core.environment import variables
+from knife.core.words import counted
 
 
 @dataclass(frozen=True)

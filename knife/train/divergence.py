@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from knife.errors import NotFiniteError, TrainingDivergedError
+from knife.core.errors import NotFiniteError, TrainingDivergedError
 from knife.train.context import gather, total
 from knife.train.finite import named
 

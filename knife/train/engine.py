@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from knife.config import Scale, Training
-from knife.memory import BUCKET
+from knife.config.run import Scale, Training
+from knife.plan.memory import BUCKET
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -12,9 +12,9 @@ from knife.data.forms import after_rationales
 from knife.data.same_tokens import first_alike
 from knife.data.tokens import Tokens, bare_rationale
 from knife.method.objective import Losses
+from knife.stats.text_match import exact_match, token_f1
 from knife.train.context import Context, gather
 from knife.train.finite import refuse_not_finite
-from knife.train.text_match import exact_match, token_f1
 
 BATCH_SIZE = 64
 # A mean over an answer's tokens is off by a few units in the last place of its 24 bits.

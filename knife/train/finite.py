@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from knife.errors import NotFiniteError
+from knife.core.errors import NotFiniteError
 
 
 def refuse_not_finite(

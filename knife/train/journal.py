@@ -1,13 +1,102 @@
-"""The journal of a stage: one line a measured moment, the source of progress and tracking."""
+"""The journal of a stage: one JSON line a measured moment, the source of progress and tracking.
+
+The stage appends to it while it works; whoever follows the stage reads it.
+"""
 
 import json
+import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from knife import strict_json
+from knife.core import strict_json
+from knife.store.store import Store
+
+log = logging.getLogger(__name__)
 
 NAME = "journal.jsonl"
+
+
+class Row(TypedDict):
+    """One row: `time` in Unix seconds, `metrics` by name, or a `note` for people instead."""
+
+    step: int
+    epoch: NotRequired[float]
+    time: float
+    metrics: dict[str, float]
+    note: NotRequired[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a journal has been read.
+
+    Attributes:
+        offset: bytes read.
+        last: the last line read, with its line end. Where the file no longer has it there, the
+            journal was cut back and written again, and reading starts from its beginning.
+    """
+
+    offset: int = 0
+    last: bytes = b""
+
+
+def read_rows(path: Path, position: Position) -> tuple[list[Row], Position]:
+    """The whole rows that `path` has after `position`, and the new position.
+
+    A last line that is still being written is left for the next call. A journal that was cut
+    back (a stage that goes on from its checkpoint) is read again from its beginning, so rows can
+    come twice: whoever takes them skips the steps that it has.
+
+    Raises:
+        OSError: where the file cannot be read; FileNotFoundError where there is none.
+    """
+    with path.open("rb") as file:
+        file.seek(position.offset - len(position.last))
+        if file.read(len(position.last)) != position.last:
+            position = Position()
+            file.seek(0)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    if not whole:
+        return [], position
+    lines = whole.splitlines(keepends=True)
+    rows = [row for line in lines if (row := _row(line, path)) is not None]
+    return rows, Position(position.offset + len(whole), lines[-1])
+
+
+def read_stage(store: Store, kind: str, key: str, position: Position) -> tuple[list[Row], Position]:
+    """As `read_rows`, of the journal of a stage, at work or done; no rows where it has none yet.
+
+    Raises:
+        OSError: where it cannot be read.
+    """
+    for path in store.journals(kind, key):
+        try:
+            return read_rows(path, position)
+        except FileNotFoundError:
+            continue
+    return [], position
+
+
+def _row(line: bytes, path: Path) -> Row | None:
+    try:
+        row = json.loads(line)
+        whole: Row = {
+            "step": int(row["step"]),
+            "time": float(row["time"]),
+            "metrics": {name: float(value) for name, value in row["metrics"].items()},
+        }
+        if "epoch" in row:
+            whole["epoch"] = float(row["epoch"])
+        if "note" in row:
+            whole["note"] = str(row["note"])
+        return whole
+    except (ValueError, TypeError, KeyError, AttributeError):
+        # A reader that stops here would hide all the rows that follow.
+        log.warning("%s: a line is no row of metrics and is left out: %.80r", path, line)
+        return None
 
 
 class Journal:

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 
-from knife.config import Scale, Training
+from knife.config.run import Scale, Training
+from knife.core.atomic import write_json
+from knife.core.errors import NotFiniteError
+from knife.core.exits import Terminated
 from knife.data.batches import Batch, Rows, collate, training_rows
 from knife.data.tokens import Tokens
-from knife.errors import NotFiniteError
-from knife.exits import Terminated
 from knife.method.objective import Objective, TeacherBatch
-from knife.train.checkpoint import Checkpoints, Place, write_json
+from knife.train.checkpoint import Checkpoints, Place
 from knife.train.context import Context, share, total, wait
 from knife.train.divergence import FirstBad, diverged_on_dev
 from knife.train.engine import gathered_state, start_engine

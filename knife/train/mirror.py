@@ -18,10 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from knife import strict_json
-from knife.bucket import Bucket
-from knife.errors import UserError
-from knife.store import Store, digest, new_attempt
+from knife.core import strict_json
+from knife.core.errors import UserError
+from knife.store.bucket import Bucket
+from knife.store.store import Store, digest, new_attempt
 from knife.train.context import Context, gather, share
 from knife.train.journal import NAME as JOURNAL
 

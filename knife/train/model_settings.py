@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from knife.train.checkpoint import write_json
+from knife.core.atomic import write_json
 from knife.train.evaluate import Asking
 
 MODEL_SETTINGS = "knife.json"

@@ -5,17 +5,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from knife.config import Scale
+from knife.config.run import Scale
 from knife.data.example import Example
 from knife.data.jsonl import read_examples
 from knife.data.preamble import Preamble, put_before
 from knife.data.tokens import Tokens, tokenize
-from knife.method.backbone import load_backbone, load_tokenizer
-from knife.store import Store
+from knife.models.load import load_backbone
+from knife.models.tokenizer import load_tokenizer
+from knife.plan.stage import Stage
+from knife.store.store import Store
 from knife.train.context import Context
 from knife.train.mirror import Mirror
 from knife.train.model_settings import ModelSettings
-from knife.train.stage import Stage
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,18 @@
 """The stage that predicts: a teacher's or a student's answers on the test split."""
 
 import json
+from math import fsum
 from typing import Any
 
-from knife import strict_json
+from knife.core import strict_json
 from knife.data.preamble import saved_preamble
 from knife.method.objective import Objective
-from knife.store import Store
+from knife.plan.stage import EvaluateStage
+from knife.store.store import Store
 from knife.train.evaluate import answer_split, measures, predictions
 from knife.train.journal import Journal
 from knife.train.model_settings import ModelSettings
 from knife.train.place import Place, load_published
-from knife.train.stage import EvaluateStage
 
 PREDICTIONS = "predictions.jsonl"
 
@@ -44,3 +45,9 @@ def evaluate_model(stage: EvaluateStage, place: Place) -> None:
         found = measures(answers, split.tokens)
         journal.add(0, None, {f"test_{name}": value for name, value in found.items()})
         journal.close()
+
+
+def accuracy(store: Store, stage: EvaluateStage) -> float:
+    """Share of the test examples that an evaluation got right; a tie counts its share."""
+    rows = read_predictions(store, stage.key)
+    return fsum(row["right"] for row in rows) / len(rows)

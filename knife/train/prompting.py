@@ -5,17 +5,17 @@ from pathlib import Path
 
 from torch import Tensor
 
+from knife.core.atomic import write_json
 from knife.data.example import Example
 from knife.data.preamble import Preamble, draw_shots
 from knife.method.objective import Objective
-from knife.train.checkpoint import write_json
+from knife.plan.stage import StudentStage
 from knife.train.context import wait
 from knife.train.engine import gathered_state
 from knife.train.evaluate import Asking, answer_split, measures
 from knife.train.journal import Journal
 from knife.train.loop import TRAINED
 from knife.train.place import Place, Split
-from knife.train.stage import StudentStage
 
 
 def student_preamble(stage: StudentStage, training: Sequence[Example]) -> Preamble | None:

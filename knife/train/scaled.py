@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from knife.config import Scale
+from knife.config.run import Scale
 
 
 def scaled(backbone: Any, scale: Scale) -> Any:

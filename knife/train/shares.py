@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from knife.train.checkpoint import write_json
+from knife.core.atomic import write_json
 from knife.train.context import Context, gather
 
 SHARES = "workers.json"

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from knife.config import Scale
-from knife.store import Store, disk_faults, new_attempt, store_root
+from knife.config.run import Scale
+from knife.models.quiet import quiet
+from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
+from knife.store.store import Store, disk_faults, new_attempt, store_root
 from knife.train.context import Context, gather, share, wait
 from knife.train.finite import in_stage
 from knife.train.mirror import host_leaders, mirrored_journal
 from knife.train.place import Place
 from knife.train.predictions import evaluate_model
-from knife.train.quiet import quiet
-from knife.train.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
 from knife.train.states import compute_states
 from knife.train.training import train_student, train_teacher
 

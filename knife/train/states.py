@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from knife.core.atomic import write_json
+from knife.core.errors import NotFiniteError
 from knife.data.batches import collate, evaluation_rows
 from knife.data.tokens import Tokens
-from knife.errors import NotFiniteError
 from knife.method.states import (
     SHARD_BYTES,
     Moments,
@@ -19,13 +20,12 @@ from knife.method.states import (
     not_finite,
     write_shard,
 )
-from knife.train.checkpoint import write_json
+from knife.plan.stage import StatesStage
 from knife.train.context import Context, gather, wait
 from knife.train.finite import named
 from knife.train.journal import Journal
 from knife.train.place import Place, Split, load_published
 from knife.train.shares import write_shares
-from knife.train.stage import StatesStage
 
 BATCH_SIZE = 64
 # So many at least, so that several workers have something to do and a lost one costs little.

@@ -9,19 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from knife.core.errors import raise_faults
 from knife.data.batches import Batch, Rows, collate
 from knife.data.forms import training_tokens
 from knife.data.preamble import Preamble
-from knife.errors import raise_faults
-from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher, StoredStates, Summary
+from knife.models.load import load_backbone
+from knife.models.tokenizer import load_tokenizer
+from knife.plan.stage import StudentStage, TeacherStage
 from knife.train.loop import Job, train
 from knife.train.model_settings import ModelSettings
 from knife.train.place import Place, load_published
 from knife.train.prompting import keep_untrained, student_preamble
 from knife.train.scaled import scaled
-from knife.train.stage import StudentStage, TeacherStage
 
 TeacherSource = Callable[[Rows, Batch], TeacherBatch]
 

@@ -5,18 +5,18 @@ from typing import Any
 
 from rich.console import Group
 
-from knife.overrides import Overrides
+from knife.config.overrides import Overrides
+from knife.core.words import command_line
+from knife.pipeline.command import stdout_to_stderr
 from knife.report.run_page import NAME as REPORT
 from knife.report.table import render as verdict_table
-from knife.run_command import stdout_to_stderr
-from knife.tune.final import RECIPE, tie_note
-from knife.tune.space import Space, describe
+from knife.tune.report.table import render
+from knife.tune.search.final import RECIPE, tie_note
+from knife.tune.search.space import Space, describe
+from knife.tune.search.sweep_file import read_sweep
+from knife.tune.search.sweep_plan import SweepPlan, plan_sweep
+from knife.tune.search.trials import first_line
 from knife.tune.sweep import SweepResult, run_sweep
-from knife.tune.sweep_file import read_sweep
-from knife.tune.sweep_plan import SweepPlan, plan_sweep
-from knife.tune.table import render
-from knife.tune.trials import first_line
-from knife.words import command_line
 
 
 def sweep_with_display(plan: SweepPlan, *, resume: bool, quiet: bool = False) -> SweepResult:

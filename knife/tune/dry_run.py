@@ -11,15 +11,15 @@ from rich.text import Text
 
 from knife.cluster.address import cluster_address
 from knife.cluster.capacity import capacity_faults, machine, start_faults
-from knife.plan import Plan
-from knife.store import Store
-from knife.terminal import clock
+from knife.core.words import counted
+from knife.plan.plan import Plan
+from knife.store.store import Store
+from knife.terminal.console import clock
 from knife.tune.estimate import Stopwatch
-from knife.tune.resources import slots
-from knife.tune.space import describe
+from knife.tune.search.resources import slots
+from knife.tune.search.space import describe
+from knife.tune.search.sweep_plan import SweepPlan, refuse_what_has_no_room
 from knife.tune.sweep import open_sweep, sweep_folder
-from knife.tune.sweep_plan import SweepPlan, refuse_what_has_no_room
-from knife.words import counted
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,17 @@ from knife.data.batches import Rows, collate, evaluation_rows, training_rows
 from knife.data.example import Splits
 from knife.data.forms import training_tokens
 from knife.data.tokens import tokenize
-from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.objective import Objective
-from knife.plan import Plan
-from knife.steps import total_steps, training_examples
+from knife.models.load import load_backbone
+from knife.models.quiet import quiet
+from knife.models.tokenizer import load_tokenizer
+from knife.plan.plan import Plan
+from knife.plan.stage import Stage, StatesStage, StudentStage, TeacherStage
+from knife.plan.steps import total_steps, training_examples
 from knife.train.context import PlainContext
 from knife.train.evaluate import BATCH_SIZE, Asking, answer_split
 from knife.train.place import Split
 from knife.train.prompting import student_preamble
-from knife.train.quiet import quiet
-from knife.train.stage import Stage, StatesStage, StudentStage, TeacherStage
 
 # A measurement is over when it has lasted so long, whatever it has seen until then.
 SECONDS = 2.0

@@ -13,30 +13,30 @@ from filelock import Timeout
 
 from knife.cluster.address import refuse_dead_cluster
 from knife.cluster.capacity import capacity_faults, machine, session_faults
-from knife.cluster.session import session
-from knife.config import RunConfig
-from knife.display import display, no_display
-from knife.errors import UserError, WorkFailedError, raise_faults
-from knife.pipeline import missing_stages, run, tracked_status
+from knife.config.run import RunConfig
+from knife.core.atomic import write_json
+from knife.core.errors import UserError, WorkFailedError, raise_faults
+from knife.core.words import counted
+from knife.launch.session import session
+from knife.pipeline.run import missing_stages, run, tracked_status
 from knife.report.run_page import NAME as REPORT
 from knife.report.run_page import write_or_warn
-from knife.report.verdict import Verdict
-from knife.store import Store, disk_faults, fingerprint, store_root
+from knife.stats.verdict import Verdict
+from knife.store.store import Store, disk_faults, fingerprint, store_root
+from knife.terminal.display import display, no_display
 from knife.track.outbox import left
-from knife.train.checkpoint import write_json
-from knife.tune.about import ABOUT, SWEEP_VERSION, SweepAbout
-from knife.tune.board import Board
-from knife.tune.final import RECIPE, winner, write_recipe
-from knife.tune.outputs import write_outputs
-from knife.tune.recording import SweepRecord
-from knife.tune.report import report_of, sweep_report
-from knife.tune.report_data import RESULT, TRIALS, SweepData
-from knife.tune.resources import slots
-from knife.tune.steps import Steps, reopen, trials_left
-from knife.tune.study import ranked
-from knife.tune.sweep_plan import SweepPlan, refuse_what_has_no_room
-from knife.tune.trials import TrialRow, first_line, read_rows
-from knife.words import counted
+from knife.tune.report.data import RESULT, TRIALS, SweepData
+from knife.tune.report.outputs import write_outputs
+from knife.tune.report.report import report_of, sweep_report
+from knife.tune.search.about import ABOUT, SWEEP_VERSION, SweepAbout
+from knife.tune.search.final import RECIPE, winner, write_recipe
+from knife.tune.search.resources import slots
+from knife.tune.search.steps import Steps, reopen, trials_left
+from knife.tune.search.study import ranked
+from knife.tune.search.sweep_plan import SweepPlan, refuse_what_has_no_room
+from knife.tune.search.trials import TrialRow, first_line, read_rows
+from knife.tune.standing.board import Board
+from knife.tune.standing.recording import SweepRecord
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
         UserError: where sweep, store or cluster are at fault.
         WorkFailedError: no trial has succeeded.
     """
-    from knife.track.follow import Follower
     from knife.track.tracker import Tracker
+    from knife.train.follow import Follower
 
     done = open_sweep(plan, resume=resume)
     if done:

@@ -15,11 +15,11 @@ import typer
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from knife.cli import app
-from knife.config import read
-from knife.errors import UserError
-from knife.recipe_files import find_config
-from knife.tune.sweep_file import read_sweep
+from knife.cli.main import app
+from knife.config.recipe_files import find_config
+from knife.config.run import read
+from knife.core.errors import UserError
+from knife.tune.search.sweep_file import read_sweep
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster"

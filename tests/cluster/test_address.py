@@ -15,14 +15,9 @@ from small_run import small_config
 from small_sweep import write_sweep
 
 from knife.cluster import address as address_module
-from knife.cluster.address import (
-    address_faults,
-    cluster_address,
-    one_meaning,
-    refuse_dead_cluster,
-)
+from knife.cluster.address import address_faults, cluster_address, one_meaning, refuse_dead_cluster
 from knife.cluster.capacity import place_faults
-from knife.errors import UserError
+from knife.core.errors import UserError
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", "local", "LOCAL", " local\n"])

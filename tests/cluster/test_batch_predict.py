@@ -14,16 +14,16 @@ import pytest
 from command_fixtures import FinishedRun
 from small_run import wait_for
 
-import knife.predict_file as predict_module
-from knife.cluster.predict import _share, answer_parts, unseen
-from knife.cluster.session import session
-from knife.config import World
+import knife.inference.file as predict_module
+from knife.config.run import World
+from knife.core.errors import UserError
 from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
-from knife.data.parts import Part, split
-from knife.errors import UserError
-from knife.predict_file import parts_folder, predict, student_model
-from knife.train.answers import Answerer, Answers
+from knife.inference.answers import Answerer, Answers
+from knife.inference.file import parts_folder, predict, student_model
+from knife.inference.parts import Part, split
+from knife.inference.workers import _share, answer_parts, unseen
+from knife.launch.session import session
 
 QUESTIONS = creatures(World(train=300, dev=10, test=10)).train
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from knife.cluster import hosts
-from knife.cluster.hosts import interface_of, store_faults_of_hosts, use_network_of_ray
+from knife.launch import hosts
+from knife.launch.hosts import interface_of, store_faults_of_hosts, use_network_of_ray
 
 
 def test_the_interface_of_an_address() -> None:

@@ -12,17 +12,17 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from small_run import small_config
 
-from knife.cluster import launch as launch_module
 from knife.cluster.capacity import batch_faults, capacity_faults, place_faults
-from knife.cluster.launch import _first_failure, _make, _sweep, _Work, _worker, launch, timeouts
-from knife.cluster.session import in_thread
-from knife.config import Scale
-from knife.errors import UserError
-from knife.pipeline import publish_data
-from knife.plan import Plan, plan_run
-from knife.store import Store
+from knife.config.run import Scale
+from knife.core.errors import UserError
+from knife.launch import launch as launch_module
+from knife.launch.launch import _first_failure, _make, _sweep, _Work, _worker, launch, timeouts
+from knife.launch.session import in_thread
+from knife.pipeline.run import publish_data
+from knife.plan.plan import Plan, plan_run
+from knife.plan.stage import TeacherStage
+from knife.store.store import Store
 from knife.train.context import PlainContext
-from knife.train.stage import TeacherStage
 
 
 def test_what_a_place_can_never_give_is_refused() -> None:
@@ -74,7 +74,7 @@ def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
     lost_model: tuple[Plan, _Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, work = lost_model
-    monkeypatch.setattr("knife.cluster.context.RayContext", lambda *_: PlainContext().__enter__())
+    monkeypatch.setattr("knife.launch.context.RayContext", lambda *_: PlainContext().__enter__())
     with pytest.raises(UserError, match=r"gone has no config.json"):
         _worker({"work": work})
     note = tmp_path / "work" / "group.faults.json"

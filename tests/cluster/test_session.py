@@ -103,7 +103,7 @@ for _ in range(2):
 
 
 def test_a_session_that_cannot_start_is_said_in_one_line() -> None:
-    begin = "from knife.cluster.session import session\nfrom knife.exits import exits\n"
+    begin = "from knife.launch.session import session\nfrom knife.core.exits import exits\n"
     done = subprocess.run(
         [sys.executable, "-c", f"{begin}with exits(), session(0):\n    pass"],
         env={k: v for k, v in os.environ.items() if k != "RAY_AUTH_TOKEN"}

@@ -16,12 +16,12 @@ from command_fixtures import Command
 from ray._private.runtime_env.packaging import create_package
 from small_run import SMALL
 
-from knife.cluster import jobs, working_dir
-from knife.cluster.jobs import JobEnd, JobLog, Jobs
-from knife.cluster.working_dir import look_at
-from knife.errors import UserError
-from knife.submit import _ended
-from knife.submit_check import check
+from knife.cli.submit import _ended
+from knife.cli.submit_check import check
+from knife.core.errors import UserError
+from knife.launch import jobs, working_dir
+from knife.launch.jobs import JobEnd, JobLog, Jobs
+from knife.launch.working_dir import look_at
 
 NOWHERE = "http://127.0.0.1:9"
 SHARED = "store=/shared/store"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_fixtures import Command, Ended, FinishedRun, write_config
 
-from knife.method.model_source import EMBEDDED
+from knife.models.source import EMBEDDED
 
 
 @pytest.fixture

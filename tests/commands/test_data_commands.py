@@ -5,7 +5,7 @@ from pathlib import Path
 
 from command_fixtures import Command
 
-from knife.config import World
+from knife.config.run import World
 from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
 

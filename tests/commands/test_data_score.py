@@ -8,10 +8,10 @@ from command_fixtures import Command
 from page_text import section
 from small_run import SMALL
 
-from knife.config import parse
-from knife.errors import UserError
-from knife.overrides import merge
-from knife.plan_scores import plan_scores
+from knife.config.overrides import merge
+from knife.config.run import parse
+from knife.core.errors import UserError
+from knife.plan.scores import plan_scores
 
 CHANGES = {
     "methods": ["finetune", "knife"],

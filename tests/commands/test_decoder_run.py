@@ -9,8 +9,8 @@ from command_fixtures import Command, FinishedRun, finish, write_config
 from small_run import SMALL
 from transformers import AutoModelForCausalLM
 
-from knife.errors import UserError
-from knife.predict_file import predict
+from knife.core.errors import UserError
+from knife.inference.file import predict
 
 
 @pytest.fixture(scope="module")

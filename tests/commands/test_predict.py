@@ -9,9 +9,9 @@ import pytest
 from command_fixtures import Command, FinishedRun
 from filelock import FileLock
 
+from knife.core.errors import UserError
 from knife.data.jsonl import read_examples
-from knife.errors import UserError
-from knife.predict_file import parts_folder, predict, read_rows
+from knife.inference.file import parts_folder, predict, read_rows
 
 
 @pytest.mark.parametrize("method", ["finetune", "knife"])

@@ -11,15 +11,15 @@ from command_fixtures import FinishedRun
 from rich.console import Console
 from rich.spinner import Spinner
 
-from knife.config import read
-from knife.display import _drawing, display
-from knife.plan import Plan, plan_run
-from knife.progress import Progress
-from knife.steps import total_steps
-from knife.terminal import clock
-from knife.track.follow import Follower
-from knife.track.journal import Row
-from knife.train.stage import Stage, StudentStage
+from knife.config.run import read
+from knife.plan.plan import Plan, plan_run
+from knife.plan.stage import Stage, StudentStage
+from knife.plan.steps import total_steps
+from knife.terminal.console import clock
+from knife.terminal.display import _drawing, display
+from knife.terminal.progress import Progress
+from knife.train.follow import Follower
+from knife.train.journal import Row
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from command_fixtures import Command, FinishedRun
 from hub_server import SIGNATURE, TOKEN, Hub, hub  # noqa: F401  (fixture)
 
-from knife.predict_file import predict
-from knife.store import Store
+from knife.inference.file import predict
+from knife.store.store import Store
 
 REPO = "owner/kebik"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from command_fixtures import Command
 
-from knife.config import read
-from knife.recipe_files import find_config, recipes, summary
+from knife.config.recipe_files import find_config, recipes, summary
+from knife.config.run import read
 
 OVERRIDES = {
     "cose-minilm": ["data.source=x", "model.teacher=x", "model.student=x"],

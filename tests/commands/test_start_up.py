@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import knife
-from knife.cli import app, data_app
+from knife.cli.main import app, data_app
 
 HEAVY = {"torch", "transformers", "mlflow", "ray", "deepspeed", "datasets", "scipy", "numpy"}
 
@@ -15,7 +15,7 @@ def loaded_by(*words: str) -> tuple[set[str], str]:
     """Top-level modules that `knife WORDS…` loads in a process of its own, and its stdout."""
     code = (
         "import sys; sys.argv[0] = 'knife'\n"
-        "from knife.cli import main\n"
+        "from knife.cli.main import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
@@ -48,7 +48,7 @@ def test_nothing_heavy_is_imported_with_the_functions() -> None:
 
 
 def test_progress_is_shown_without_mlflow() -> None:
-    code = "import sys, knife.display, knife.score; print(*sys.modules)"
+    code = "import sys, knife.terminal.display, knife.pipeline.score; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
     )

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.text import Text
 from small_run import wait_for
 
-from knife.config import read
-from knife.display import display
-from knife.exits import say
-from knife.plan import plan_run
-from knife.terminal import can_draw, drawn, progress_console
-from knife.track.follow import Follower
+from knife.config.run import read
+from knife.core.exits import say
+from knife.plan.plan import plan_run
+from knife.terminal.console import can_draw, drawn, progress_console
+from knife.terminal.display import display
+from knife.train.follow import Follower
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -9,7 +9,7 @@ from knife.data.example import Example
 from knife.data.forms import training_tokens
 from knife.data.preamble import put_before
 from knife.data.tokens import tokenize
-from knife.method.backbone import load_tokenizer
+from knife.models.tokenizer import load_tokenizer
 
 
 def test_words_of_question_and_choices_that_are_no_stop_words() -> None:

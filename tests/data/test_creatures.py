@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from small import batch_of, tokens_of
 from transformers import AutoTokenizer
 
-from knife.config import World
+from knife.config.run import World
+from knife.core.errors import UserError
 from knife.data.creatures import (
     ATTRIBUTES,
     FIRST_SYLLABLES,
@@ -19,9 +21,8 @@ from knife.data.creatures import (
     creatures,
 )
 from knife.data.example import Example, Splits
-from knife.errors import UserError
-from knife.method.backbone import load_backbone
-from knife.method.model_source import EMBEDDED
+from knife.models.load import load_backbone
+from knife.models.source import EMBEDDED
 
 SMALL = World(creatures=24, train=120, dev=40, test=80, cue=0.5, which=0.25, seed=3)
 PLAIN = SMALL.model_copy(update={"cue": 0.0, "which": 0.0})
@@ -210,7 +211,7 @@ def test_the_tiny_models_are_small_and_load(model: str) -> None:
         "tokenizer_config.json",
     }
     assert sum(path.stat().st_size for path in files) < 2_000_000
-    backbone = load_backbone(EMBEDDED[model])
+    backbone: Any = load_backbone(EMBEDDED[model])
     loaded = backbone.encoder if model == "tiny-bert" else backbone.model
     assert loaded.dtype == torch.float32
     assert f"tiny-{loaded.config.model_type}" == model
@@ -220,7 +221,7 @@ def test_the_tiny_models_are_small_and_load(model: str) -> None:
 @pytest.mark.parametrize("model", EMBEDDED)
 def test_the_tiny_models_read_facts_that_they_have_never_seen(model: str) -> None:
     # With rationale and without bottleneck they need no training at all; without, they must guess.
-    backbone = load_backbone(EMBEDDED[model], bottleneck=False).eval()
+    backbone: Any = load_backbone(EMBEDDED[model], bottleneck=False).eval()
     tokens, pad = tokens_of(EMBEDDED[model], creatures(PLAIN).test)
     accuracy = {}
     for explained in (True, False):

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from knife.config import Data
+from knife.cli.show import shown, used_splits
+from knife.config.run import Data
+from knife.core.errors import UserError
 from knife.data.example import Example, Splits
 from knife.data.fitting import fitting, input_lengths
 from knife.data.jsonl import write_examples
 from knife.data.tokens import tokenize
-from knife.errors import UserError
-from knife.method.backbone import load_tokenizer
-from knife.method.model_source import EMBEDDED
-from knife.show import shown, used_splits
+from knife.models.source import EMBEDDED
+from knife.models.tokenizer import load_tokenizer
 
 
 def make(name: str, *words: int) -> list[Example]:

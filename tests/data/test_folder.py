@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from knife.config import Data
+from knife.config.run import Data
+from knife.core.errors import UserError
 from knife.data.example import Splits
 from knife.data.source import load_source
-from knife.errors import UserError
 
 
 def lines(prefix: str, count: int) -> str:

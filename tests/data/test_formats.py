@@ -10,8 +10,8 @@ import pyarrow.feather  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 
+from knife.core.errors import UserError
 from knife.data.jsonl import read_examples, read_file
-from knife.errors import UserError
 
 RECORDS = [
     {"id": f"{n}", "question": f"grün {n} ?", "choices": ["a", "b"], "answer": n % 2}

@@ -8,7 +8,7 @@ from small import EXAMPLES, tokens_of
 
 from knife.data.forms import after_rationales, training_tokens
 from knife.data.tokens import Tokens
-from knife.method.backbone import load_tokenizer
+from knife.models.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")

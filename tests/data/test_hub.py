@@ -21,11 +21,11 @@ import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 
+from knife.core.errors import UserError
 from knife.data.example import Example
 from knife.data.hub import SOURCES, read_rows
 from knife.data.hub_rows import cos_e, ecqa, logical_form_in_words, openbookqa, quarel, strategyqa
 from knife.data.record import read_example
-from knife.errors import UserError
 
 STRATEGYQA: dict[str, Any] = {
     "qid": "a1b2",

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from knife.core.errors import UserError
 from knife.data.example import Example
 from knife.data.faults import SHOWN_FAULTS
 from knife.data.jsonl import read_examples, write_examples
 from knife.data.normal import normal
-from knife.errors import UserError
 
 GOOD = {
     "id": "q1",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from knife.config import World
+from knife.config.run import World
 from knife.data.creatures import creatures
 from knife.data.example import Example
 from knife.data.leaks import rationale_only

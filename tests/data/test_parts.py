@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from knife.core.errors import UserError
 from knife.data.example import UNANSWERED, Example
-from knife.data.parts import read_part, refuse_faults, split
-from knife.errors import UserError
+from knife.inference.parts import read_part, refuse_faults, split
 
 
 def line(name: str, **changes: Any) -> str:

@@ -9,7 +9,7 @@ from small import EXAMPLES, tokens_of
 from knife.data.example import Example
 from knife.data.preamble import Preamble, draw_shots, put_before, saved_preamble, solved_text
 from knife.data.tokens import closes
-from knife.method.backbone import load_tokenizer
+from knife.models.tokenizer import load_tokenizer
 
 SKY = Example("sky", "what colour is the sky ?", ("blue", "red"), 0, "air scatters blue light")
 SEA = Example("sea", "what colour is the sea at noon ?", ("blue", "red"), 0)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from knife.config import Data, World
+from knife.config.run import Data, World
+from knife.core.errors import UserError
 from knife.data.example import Example, Splits
 from knife.data.jsonl import write_examples
 from knife.data.source import complete, load_source
-from knife.errors import UserError
 
 
 def make(prefix: str, count: int) -> list[Example]:

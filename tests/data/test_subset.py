@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from knife.core.errors import UserError
 from knife.data.example import Example
 from knife.data.subset import class_names, hold_out, subset
-from knife.errors import UserError
 
 CHOICES = ("a", "b", "c", "d", "e")
 

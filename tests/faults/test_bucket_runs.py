@@ -22,11 +22,11 @@ from pair import Pair, in_pair, make
 from s3_server import S3
 from small_run import SMALL, small_config, wait_for
 
-from knife.overrides import merge
-from knife.pipeline import run
-from knife.plan import plan_run
-from knife.store import Store
-from knife.train.stage import StudentStage
+from knife.config.overrides import merge
+from knife.pipeline.run import run
+from knife.plan.plan import plan_run
+from knife.plan.stage import StudentStage
+from knife.store.store import Store
 
 pytestmark = pytest.mark.faults
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from small_run import small_config
 
-from knife.config import World
+from knife.config.run import World
 from knife.data.creatures import creatures
 from knife.data.evidence import vacuous
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
 from knife.data.treatment import treat
-from knife.report.rationale_scores import RationaleScores
-from knife.score import score
+from knife.pipeline.score import score
+from knife.stats.rationale_scores import RationaleScores
 
 Say = Callable[[list[Example]], list[Example]]
 

@@ -11,10 +11,10 @@ from host_cluster import Hosts, hosts, needs_hosts  # noqa: F401  (a fixture)
 from job import SECONDS
 from small_run import wait_for
 
-from knife.config import World
+from knife.config.run import World
 from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
-from knife.predict_file import parts_folder, predict
+from knife.inference.file import parts_folder, predict
 
 pytestmark = [pytest.mark.faults, needs_hosts]
 

@@ -17,10 +17,10 @@ from mlflow.entities import ViewType
 from small_run import wait_for
 from small_sweep import RATE, write_sweep
 
-from knife.config import World
+from knife.config.run import World
 from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
-from knife.predict_file import parts_folder
+from knife.inference.file import parts_folder
 
 pytestmark = pytest.mark.faults
 

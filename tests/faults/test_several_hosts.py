@@ -19,9 +19,9 @@ from pair import Pair, in_pair, make
 from ray_cluster import RAY
 from small_run import SMALL, wait_for
 
-from knife.config import parse
-from knife.overrides import merge
-from knife.store import Store
+from knife.config.overrides import merge
+from knife.config.run import parse
+from knife.store.store import Store
 
 pytestmark = [pytest.mark.faults, needs_hosts]
 

@@ -18,9 +18,9 @@ from job import SECONDS, Job, gone, workers_below
 from pair import Pair, in_pair, make
 from small_run import small_config, wait_for
 
-from knife.store import Store
+from knife.plan.stage import Stage
+from knife.store.store import Store
 from knife.train.context import PlainContext
-from knife.train.stage import Stage
 
 pytestmark = pytest.mark.faults
 

@@ -22,12 +22,12 @@ from mlflow_server import MlflowServer
 from recorded import journal_points, points, run_tree, timeless
 from small_run import SMALL, small_config, wait_for
 
-from knife.overrides import merge
-from knife.plan import Plan, plan_run
-from knife.store import Store
+from knife.config.overrides import merge
+from knife.plan.plan import Plan, plan_run
+from knife.store.store import Store
 from knife.track.curves import Curves
-from knife.track.journal import Position, read_rows
 from knife.track.outbox import left
+from knife.train.journal import Position, read_rows
 from knife.tune.command import plan_file
 
 pytestmark = pytest.mark.faults

@@ -9,9 +9,9 @@ from scipy.stats import entropy
 from small import EXAMPLES, batch_of, save_tiny_bert, tokens_of
 from torch import Tensor
 
-from knife.config import Align, InputAlignment, OutputAlignment
+from knife.config.run import Align, InputAlignment, OutputAlignment
+from knife.core.errors import UserError
 from knife.data.batches import Batch
-from knife.errors import UserError
 from knife.method.alignment import (
     Distance,
     choice_divergence,
@@ -19,9 +19,10 @@ from knife.method.alignment import (
     position_mean,
     state_distance,
 )
-from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher
+from knife.models.load import load_backbone
+from knife.models.tokenizer import load_tokenizer
 from knife.train.engine import gathered_state
 
 

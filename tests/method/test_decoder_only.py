@@ -12,12 +12,13 @@ from small import EXAMPLES, batch_of, tokens_of
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from knife.core.errors import UserError
 from knife.data.batches import Batch
 from knife.data.tokens import Tokens, answer_start
-from knife.errors import UserError
-from knife.families import ROTARY, TABLE
-from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.objective import Objective
+from knife.models.families import ROTARY, TABLE
+from knife.models.load import load_backbone
+from knife.models.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module", params=["rotary", "table"])
@@ -56,7 +57,7 @@ def family_folder(
 
 def eager(folder: Path, **settings: Any) -> tuple[Any, list[Any]]:
     """A backbone that keeps what its model is given and its attention weights."""
-    backbone = load_backbone(folder, **settings).eval()
+    backbone: Any = load_backbone(folder, **settings).eval()
     backbone.model.set_attn_implementation("eager")
     kept: list[Any] = []
     attentions = [m for m in backbone.modules() if type(m).__name__.endswith("Attention")]
@@ -113,7 +114,7 @@ def test_no_choice_sees_another(folder: Path) -> None:
 
 def places_of(folder: Path, batch: Batch) -> Tensor:
     """The position ids that the model is given."""
-    backbone = load_backbone(folder).eval()
+    backbone: Any = load_backbone(folder).eval()
     given: list[Tensor] = []
     backbone.model.base_model.register_forward_pre_hook(
         lambda _m, _i, named: given.append(named["position_ids"]), with_kwargs=True
@@ -128,7 +129,8 @@ def test_positions_of_task_input_and_answer_are_the_students(folder: Path) -> No
     with_BN, without_BN = places_of(folder, teacher), places_of(folder, student)
     answers = with_BN.shape[1] - teacher.ids_BL.shape[1]
     assert torch.equal(with_BN[:, -answers:], without_BN[:, -answers:])
-    rows = load_backbone(folder).model.config.max_position_embeddings
+    backbone: Any = load_backbone(folder)
+    rows = backbone.model.config.max_position_embeddings
     for row, example in enumerate(tokens):
         own, whole = len(example.input_ids), int(teacher.mask_BL[row].sum())
         assert with_BN[row, :own].tolist() == without_BN[row, :own].tolist() == list(range(own))
@@ -141,7 +143,7 @@ def test_positions_of_task_input_and_answer_are_the_students(folder: Path) -> No
 def test_without_the_bottleneck_rotary_models_read_plain_text(tiny_llama: Path) -> None:
     """`[R ; I ; O]` from position 0 on, by transformers' own loss, gives the same scores."""
     tokens, pad = tokens_of(tiny_llama, EXAMPLES)
-    backbone = load_backbone(tiny_llama, bottleneck=False).eval()
+    backbone: Any = load_backbone(tiny_llama, bottleneck=False).eval()
     start = answer_start(load_tokenizer(tiny_llama, "model"))
     with torch.no_grad():
         scores_BC = backbone(batch_of(tokens, pad, rationale=True)).scores_BC
@@ -155,7 +157,7 @@ def test_without_the_bottleneck_rotary_models_read_plain_text(tiny_llama: Path) 
 
 def test_a_student_of_any_family_scores_as_transformers_does(family_folder: Path) -> None:
     tokens, pad = tokens_of(family_folder, EXAMPLES[:3])
-    backbone = load_backbone(family_folder).eval()
+    backbone: Any = load_backbone(family_folder).eval()
     start = answer_start(load_tokenizer(family_folder, "model"))
     with torch.no_grad():
         scores_BC = backbone(batch_of(tokens, pad, rationale=False)).scores_BC
@@ -175,7 +177,7 @@ def scores_of(backbone: Any, tokens: Sequence[Tokens], pad: int) -> Tensor:
 
 def test_attention_implementations_give_the_same_scores(family_folder: Path) -> None:
     tokens, pad = tokens_of(family_folder, EXAMPLES)
-    backbone = load_backbone(family_folder).eval()
+    backbone: Any = load_backbone(family_folder).eval()
     assert backbone.model.config._attn_implementation == "sdpa"
     fused = scores_of(backbone, tokens, pad)
     backbone.model.set_attn_implementation("eager")
@@ -186,7 +188,7 @@ def test_attention_implementations_give_the_same_scores(family_folder: Path) -> 
 def test_flex_attention_gives_the_same_scores(tiny_llama: Path) -> None:
     """Forward alone: on a CPU it has no backward pass."""
     tokens, pad = tokens_of(tiny_llama, EXAMPLES)
-    backbone = load_backbone(tiny_llama).eval()
+    backbone: Any = load_backbone(tiny_llama).eval()
     fused = scores_of(backbone, tokens, pad)
     backbone.model.set_attn_implementation("flex_attention")
     torch.testing.assert_close(scores_of(backbone, tokens, pad), fused, atol=1e-5, rtol=1e-5)
@@ -219,7 +221,8 @@ def test_choices_are_what_a_tokenizer_makes_behind_the_answers_start(folder: Pat
 def test_a_tokenizer_that_does_not_go_with_the_family_is_refused(
     tiny_llama: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
-    load_backbone(tiny_llama).model.save_pretrained(tmp_path)
+    backbone: Any = load_backbone(tiny_llama)
+    backbone.model.save_pretrained(tmp_path)
     load_tokenizer(tiny_bert, "model").save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"ends every text, which a decoder-only model must not"):
         load_tokenizer(tmp_path, "model.student")

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from small_run import small_config
 from transformers import AutoTokenizer
 
-from knife.errors import UserError
-from knife.method.backbone import load_backbone
-from knife.method.model_check import check_model
-from knife.method.model_source import EMBEDDED
-from knife.plan import plan_run
+from knife.core.errors import UserError
+from knife.models.check import check_model
+from knife.models.load import load_backbone
+from knife.models.source import EMBEDDED
+from knife.plan.plan import plan_run
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123456\n"
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"

@@ -31,11 +31,11 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from knife.errors import UserError
-from knife.families import model_class
-from knife.method.backbone import load_backbone
-from knife.method.positions import positions
-from knife.plan import plan_run
+from knife.core.errors import UserError
+from knife.models.families import model_class
+from knife.models.load import load_backbone
+from knife.models.positions import positions
+from knife.plan.plan import plan_run
 
 SMALL = {
     "vocab_size": 50,
@@ -137,7 +137,7 @@ def roberta(tiny_bert: Path, tmp_path: Path) -> tuple[Path, int]:
 
 def test_the_limit_that_a_plan_accepts_can_be_trained(roberta: tuple[Path, int]) -> None:
     folder, longest = roberta
-    backbone = load_backbone(folder).train()
+    backbone: Any = load_backbone(folder).train()
     assert positions(backbone.encoder.config) == longest
     tokens, pad = tokens_of(folder, EXAMPLES)
     # Together with shorter ones, which are padded.

@@ -13,14 +13,15 @@ import torch
 from small import EXAMPLES, save_tiny_bert, save_tiny_gpt2, save_tiny_llama, tokens_of
 from torch import Tensor
 
-from knife.config import Align, Scale, Training
+from knife.config.run import Align, Scale, Training
 from knife.data.batches import Batch, Rows, collate
 from knife.data.forms import training_tokens
 from knife.data.tokens import Tokens
-from knife.method.backbone import load_backbone, load_tokenizer
-from knife.method.model_source import EMBEDDED
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher
+from knife.models.load import load_backbone
+from knife.models.source import EMBEDDED
+from knife.models.tokenizer import load_tokenizer
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state, start_engine
 

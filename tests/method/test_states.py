@@ -12,10 +12,9 @@ from safetensors import safe_open
 from small import EXAMPLES, batch_of, tokens_of
 from torch import Tensor
 
-from knife.config import Align, InputAlignment, OutputAlignment, Scale
+from knife.config.run import Align, InputAlignment, OutputAlignment, Scale
 from knife.data.batches import collate, training_rows
 from knife.data.jsonl import write_examples
-from knife.method.backbone import load_backbone, load_tokenizer
 from knife.method.objective import Alignment, Objective
 from knife.method.states import (
     Moments,
@@ -25,13 +24,15 @@ from knife.method.states import (
     example_states,
     write_shard,
 )
-from knife.store import Store
+from knife.models.load import load_backbone
+from knife.models.tokenizer import load_tokenizer
+from knife.plan.stage import StatesStage
+from knife.store.store import Store
 from knife.train import states as states_stage
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state
 from knife.train.model_settings import ModelSettings
 from knife.train.place import Place, load_published
-from knife.train.stage import StatesStage
 from knife.train.states import compute_states
 
 TARGETS: dict[str, Align] = {

@@ -32,11 +32,11 @@ from transformers import (
     RobertaConfig,
 )
 
-from knife.errors import UserError
-from knife.method.backbone import load_backbone
-from knife.method.model_check import check_model
-from knife.method.model_source import EMBEDDED
-from knife.method.weights import head_size
+from knife.core.errors import UserError
+from knife.models.check import check_model
+from knife.models.load import load_backbone
+from knife.models.source import EMBEDDED
+from knife.models.weights import head_size
 
 State = dict[str, Tensor]
 
@@ -83,7 +83,7 @@ def first(state: State) -> str:
 
 def test_all_weights_of_tiny_models_are_their_files(model: Path) -> None:
     weights = check_model(model, "model.student").weights
-    backbone = load_backbone(model)
+    backbone: Any = load_backbone(model)
     assert weights.parameters == sum(p.numel() for p in backbone.parameters())
     new = sum(weights.new.values())
     assert weights.from_files == weights.parameters - new
@@ -94,7 +94,7 @@ def test_all_weights_of_tiny_models_are_their_files(model: Path) -> None:
 def test_an_answer_head_that_begins_at_random_is_named(tiny_bert: Path) -> None:
     weights = check_model(tiny_bert, "model.student").weights
     assert weights.new == {"the answer head": head_size(32)}
-    backbone = load_backbone(tiny_bert)
+    backbone: Any = load_backbone(tiny_bert)
     own = [*backbone.head.parameters(), *backbone.score.parameters()]
     assert sum(p.numel() for p in own) == head_size(32)
     assert weights.words().endswith("; new: the answer head (3,137)")
@@ -285,7 +285,7 @@ def test_a_head_that_is_not_tied_has_to_be_in_the_file(tmp_path: Path) -> None:
     configure(folder, tie_word_embeddings=False)
     change(folder, lambda state: state | {"lm_head.weight": state["shared.weight"] * 2})
     assert check_model(folder, "model.student").weights.share == 1.0
-    backbone = load_backbone(folder)
+    backbone: Any = load_backbone(folder)
     assert torch.equal(backbone.model.lm_head.weight, backbone.model.shared.weight * 2)
     change(folder, lambda state: {n: t for n, t in state.items() if n != "lm_head.weight"})
     with pytest.raises(UserError, match=r"is missing \(lm_head.weight\)"):
@@ -303,12 +303,12 @@ def test_tied_decoders_need_no_head(config: Any, tiny_llama: Path, tmp_path: Pat
 
 def test_an_answer_head_is_whole_or_refused(tiny_bert: Path, tmp_path: Path) -> None:
     folder = tmp_path / "student"
-    backbone = load_backbone(tiny_bert, seed=4).eval()
+    backbone: Any = load_backbone(tiny_bert, seed=4).eval()
     backbone.save(folder, {n: p.detach() for n, p in backbone.named_parameters()})
     AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
     tokens, pad = tokens_of(tiny_bert, EXAMPLES)
     batch = batch_of(tokens, pad, rationale=False)
-    again = load_backbone(folder).eval()
+    again: Any = load_backbone(folder).eval()
     with torch.no_grad():
         assert torch.equal(again(batch).scores_BC, backbone(batch).scores_BC)
     head = folder / "answer_head.safetensors"
@@ -331,6 +331,6 @@ def test_an_answer_head_is_whole_or_refused(tiny_bert: Path, tmp_path: Path) -> 
 
 
 def test_dropout_is_off_in_a_model_that_was_loaded(model: Path) -> None:
-    backbone = load_backbone(model).eval()
+    backbone: Any = load_backbone(model).eval()
     assert not any(module.training for module in backbone.modules())
     assert {p.dtype for p in backbone.parameters()} == {torch.float32}

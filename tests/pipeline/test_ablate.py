@@ -6,12 +6,12 @@ from typing import Any, get_args
 import pytest
 from small_run import small_config
 
-from knife.config import Method, read
-from knife.errors import UserError
-from knife.plan import plan_run
-from knife.recipe_files import find_config
-from knife.tune.settings import Sweep
-from knife.tune.space import Space
+from knife.config.recipe_files import find_config
+from knife.config.run import Method, read
+from knife.core.errors import UserError
+from knife.plan.plan import plan_run
+from knife.tune.search.settings import Sweep
+from knife.tune.search.space import Space
 
 ALL = ["input-only", "output-only", "input-and-output", "no-bottleneck", "shuffled"]
 

@@ -17,11 +17,11 @@ from pair import Pair, in_pair, make
 from recorded import journal_points, points, run_tree, timeless
 from small_run import small_config, wait_for
 
-from knife.config import RunConfig
-from knife.plan import plan_run
-from knife.store import Store
+from knife.config.run import RunConfig
+from knife.plan.plan import plan_run
+from knife.plan.stage import Stage
+from knife.store.store import Store
 from knife.train.context import PlainContext
-from knife.train.stage import Stage
 
 # Minutes long, so apart from the other tests: make faults.
 pytestmark = pytest.mark.faults

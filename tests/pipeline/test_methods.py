@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from small_run import silent, small_config
 
-from knife.config import READS_RATIONALES
+from knife.config.overrides import merge, read_overrides
+from knife.config.run import READS_RATIONALES
+from knife.core.errors import UserError
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
-from knife.errors import UserError
-from knife.overrides import merge, read_overrides
-from knife.pipeline import Result, run
-from knife.plan import plan_run
-from knife.predict_file import predict
-from knife.steps import total_steps
+from knife.inference.file import predict
+from knife.pipeline.run import Result, run
+from knife.plan.plan import plan_run
+from knife.plan.steps import total_steps
 
 METHODS = [
     "finetune",

@@ -10,8 +10,8 @@ from small_run import silent, small_config
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from knife.data.batches import training_rows
-from knife.method.model_source import EMBEDDED
-from knife.pipeline import run
+from knife.models.source import EMBEDDED
+from knife.pipeline.run import run
 
 MINIMAL = Path(__file__).parents[2] / "examples" / "minimal.py"
 

@@ -9,11 +9,11 @@ import torch
 from command_fixtures import Command
 from small_run import small_config
 
-from knife.config import RunConfig, Scale
-from knife.memory import Need, least
-from knife.needs import Room, find_room, machine_memory, room_faults, room_notes, states_faults
-from knife.plan import plan_run
-from knife.train.stage import StatesStage
+from knife.config.run import RunConfig, Scale
+from knife.plan.memory import Need, least
+from knife.plan.needs import Room, find_room, machine_memory, room_faults, room_notes, states_faults
+from knife.plan.plan import plan_run
+from knife.plan.stage import StatesStage
 
 SMALL = Room(1_000_000, "a GPU of this machine (made up)")
 
@@ -100,7 +100,7 @@ def test_a_model_too_large_for_the_memory_is_refused_and_nothing_is_written(
 ) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text("100000")
-    monkeypatch.setattr("knife.needs._LIMITS", [limit])
+    monkeypatch.setattr("knife.plan.needs._LIMITS", [limit])
     store = tmp_path / "store"
     ended = command("run", "demo", "methods=[finetune]", f"store={store}", *dry)
     (fault,) = ended.faults

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from small_run import small_config
 
+from knife.config.overrides import merge, read_overrides
+from knife.core.errors import UserError
 from knife.data.digest import digest
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
 from knife.data.tokens import tokenize
-from knife.errors import UserError
-from knife.method.backbone import load_backbone, load_tokenizer
-from knife.method.model_source import EMBEDDED, find_model
-from knife.overrides import merge, read_overrides
-from knife.plan import Plan, inputs, needed, plan_run
+from knife.models.load import load_backbone
+from knife.models.source import EMBEDDED, find_model
+from knife.models.tokenizer import load_tokenizer
+from knife.plan.plan import Plan, inputs, needed, plan_run
 from knife.train.engine import gathered_state
 
 METHODS = ["finetune", "knife", "teacher_init"]
@@ -386,8 +387,8 @@ def test_a_plan_reads_each_source_and_model_once(
 
         monkeypatch.setattr(name, counted)
 
-    counting("knife.plan_sources.find_model", find_model)
-    counting("knife.plan_sources.tokenize", tokenize)
+    counting("knife.plan.sources.find_model", find_model)
+    counting("knife.plan.sources.tokenize", tokenize)
     counting("knife.data.digest.digest", digest)
     plan = plan_of(
         tmp_path, "seeds=[0, 1, 2]", "methods=[finetune, rationale_input, knife, step_by_step]"

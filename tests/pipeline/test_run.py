@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from small_run import small_config
 from torch import Tensor
 
-from knife.config import RunConfig
-from knife.display import no_display
-from knife.errors import TrainingDivergedError
-from knife.pipeline import Result, run
+from knife.config.run import RunConfig
+from knife.core.errors import TrainingDivergedError
+from knife.pipeline.run import Result, run
+from knife.plan.stage import Stage
 from knife.report.table import sentence
-from knife.store import Store
-from knife.train.stage import Stage
+from knife.store.store import Store
+from knife.terminal.display import no_display
 
 
 def config(store: Path, **changes: Any) -> RunConfig:

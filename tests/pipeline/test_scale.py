@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from small_run import small_config
 
-from knife.errors import UserError
-from knife.plan import plan_run
+from knife.core.errors import UserError
+from knife.plan.plan import plan_run
 
 
 def faults(store: Path, model: Path | None = None, **scale: Any) -> list[str]:

@@ -10,14 +10,14 @@ from page_text import section
 from small import wide, with_compatible_letters
 from small_run import silent, small_config
 
+from knife.core.errors import UserError
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
-from knife.dry_run import dry_run
-from knife.errors import UserError
-from knife.method.model_source import EMBEDDED
-from knife.pipeline import Result, run
-from knife.plan import plan_run
-from knife.predict_file import predict
+from knife.inference.file import predict
+from knife.models.source import EMBEDDED
+from knife.pipeline.dry_run import dry_run
+from knife.pipeline.run import Result, run
+from knife.plan.plan import plan_run
 
 PAIR = ("forest", wide("forest"))
 # The right one is always the first: a model that takes the first of equals would be right.

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from small_run import small_config
 
-from knife.config import World
+from knife.config.run import World
+from knife.core.errors import UserError
 from knife.data.creatures import creatures
 from knife.data.example import Example, Splits
 from knife.data.jsonl import write_examples
-from knife.display import display
-from knife.dry_run import dry_run
-from knife.errors import UserError
-from knife.pipeline import run
-from knife.plan import plan_run
+from knife.pipeline.dry_run import dry_run
+from knife.pipeline.run import run
+from knife.plan.plan import plan_run
+from knife.terminal.display import display
 
 LONG = {
     name: Example(f"long {name}", "forest " * 300, ("yes", "no"), 0, "x .")

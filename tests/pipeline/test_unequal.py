@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from small import EXAMPLES, save_tiny_bert
 from small_run import small_config
 
-from knife.config import RunConfig
-from knife.errors import UserError
-from knife.pipeline import publish_data
-from knife.plan import plan_run
-from knife.store import Store
+from knife.config.run import RunConfig
+from knife.core.errors import UserError
+from knife.pipeline.run import publish_data
+from knife.plan.plan import plan_run
+from knife.store.store import Store
 from knife.train.context import PlainContext
 from knife.train.stages import run_stages
 

@@ -8,15 +8,15 @@ import pytest
 import yaml
 from small_run import SMALL
 
-from knife.config import Method, parse
+from knife.config.overrides import merge
+from knife.config.run import Method, parse
 from knife.data.creatures import creatures
 from knife.data.example import Example, Splits
 from knife.data.leaks import RationaleOnly
-from knife.method.model_source import EMBEDDED, ModelSource
-from knife.method.weights import Weights
-from knife.overrides import merge
+from knife.models.source import EMBEDDED, ModelSource
+from knife.models.weights import Weights
 from knife.report.card import Facts, card
-from knife.report.verdict import Ceiling, verdict
+from knife.stats.verdict import Ceiling, verdict
 
 TINY = ModelSource("tiny-t5", EMBEDDED["tiny-t5"], None, "x")
 HUB = ModelSource("google-t5/t5-small", Path("/cache"), "df1b051c49625cf57a3d0d8d3863ed4d", "x")

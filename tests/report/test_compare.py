@@ -10,7 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from knife.report.compare import compare, holm, interval
+from knife.stats.compare import compare, holm, interval
 
 
 def simulate(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from knife.report.compare import compare
-from knife.report.power import EXAMPLES, REST, SEEDS, design_note, detectable, enough
+from knife.stats.compare import compare
+from knife.stats.power import EXAMPLES, REST, SEEDS, design_note, detectable, enough
 
 _SEEDS = st.integers(1, 10)
 # Far beyond what is reasonable, and the small numbers often.

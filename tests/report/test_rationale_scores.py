@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from knife.report.rationale_scores import (
+from knife.report.rationale_table import render
+from knife.stats.rationale_scores import (
     RationaleScores,
     Relation,
     Scored,
     rationale_scores,
     relation,
 )
-from knife.report.rationale_table import render
 
 
 def rows(values: Iterable[tuple[float, int, bool, float, float | None]]) -> list[Scored]:

@@ -11,7 +11,7 @@ from command_fixtures import Command, FinishedRun
 from page_text import section
 
 from knife.report.run_page import NAME, run_report
-from knife.store import Store
+from knife.store.store import Store
 
 
 @pytest.fixture

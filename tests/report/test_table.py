@@ -3,9 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
-from knife.report.compare import Difference
 from knife.report.table import render, sentence
-from knife.report.verdict import Ceiling, MethodVerdict, Verdict
+from knife.stats.compare import Difference
+from knife.stats.verdict import Ceiling, MethodVerdict, Verdict
 
 BASE = MethodVerdict("finetune", 0.637, 0.601, 0.674, 0.031, 5, 400, None)
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from knife.report.compare import compare
-from knife.report.rationale_scores import Scored, rationale_scores, relation
-from knife.report.sign_flips import sign_flips
 from knife.report.table import sentence
-from knife.report.ties import Ties, tie_notes
-from knife.report.verdict import verdict
+from knife.stats.compare import compare
+from knife.stats.rationale_scores import Scored, rationale_scores, relation
+from knife.stats.sign_flips import sign_flips
+from knife.stats.ties import Ties, tie_notes
+from knife.stats.verdict import verdict
 
 # Differences of answers that count 0, 1/3, 1/2 or 1.
 PARTS = (-1.0, -2 / 3, -1 / 2, -1 / 3, -1 / 6, 0.0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0)

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from knife.report.compare import holm
-from knife.report.verdict import Ceiling, Verdict, verdict
+from knife.stats.compare import holm
+from knife.stats.verdict import Ceiling, Verdict, verdict
 
 Predictions = dict[int, dict[str, bool]]
 

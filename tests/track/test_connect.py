@@ -18,7 +18,7 @@ from command_fixtures import free_port
 from mlflow.exceptions import MlflowException
 from requests.exceptions import ConnectionError as RequestsConnectionError
 
-from knife.errors import UserError
+from knife.core.errors import UserError
 from knife.track import connect as connect_module
 from knife.track.tracker import Tracker
 

@@ -3,7 +3,7 @@
 import pytest
 
 from knife.track.curves import Curves
-from knife.track.journal import Row
+from knife.train.journal import Row
 
 
 def trained(step: int, loss: float, per_epoch: int = 4) -> Row:

@@ -16,15 +16,15 @@ from mlflow.entities import Run
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from small_run import wait_for
 
-from knife.store import Store
-from knife.sync import sync
-from knife.track.follow import Follower
-from knife.track.journal import Row
+from knife.cli.sync import sync
+from knife.store.store import Store
 from knife.track.outbox import left
 from knife.track.remote import PARENT
 from knife.track.resend import resend
 from knife.track.run import TrackedRun
 from knife.track.tracker import Tracker
+from knife.train.follow import Follower
+from knife.train.journal import Row
 
 STAGE = ("student", "key-of-student")
 SEEDS = (0, 1)

@@ -2,8 +2,8 @@ import json
 import time
 from pathlib import Path
 
-from knife.track.follow import Follower
-from knife.track.journal import Row
+from knife.train.follow import Follower
+from knife.train.journal import Row
 
 
 def row(step: int) -> Row:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from knife.track.journal import Position, Row, read_rows
+from knife.train.journal import Position, Row, read_rows
 
 
 def line(step: int, **metrics: float) -> str:

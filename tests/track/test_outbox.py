@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from knife.errors import UserError
+from knife.core.errors import UserError
 from knife.track.outbox import Head, Outbox, left
 
 HEAD = Head("http://***@host:5000", "track.uri", "exp", "demo", "k1")

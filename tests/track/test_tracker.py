@@ -22,13 +22,13 @@ from small_run import wait_for
 
 from knife.track import tracker as tracker_module
 from knife.track.data_set import DataSet
-from knife.track.follow import Follower
-from knife.track.journal import Row
 from knife.track.remote import PARENT
 from knife.track.resend import resend
 from knife.track.run import TrackedRun
 from knife.track.system import system_metrics
 from knife.track.tracker import Tracker
+from knife.train.follow import Follower
+from knife.train.journal import Row
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ from mlflow.entities import Run
 from small_run import wait_for
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from knife.errors import UserError
+from knife.core.errors import UserError
 from knife.track import tracker as tracker_module
-from knife.track.follow import Follower
-from knife.track.journal import Row
 from knife.track.outbox import left
 from knife.track.resend import resend
 from knife.track.tracker import Tracker
+from knife.train.follow import Follower
+from knife.train.journal import Row
 
 
 class Quiet(WSGIRequestHandler):

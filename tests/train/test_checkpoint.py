@@ -16,9 +16,9 @@ from pair import in_pair
 from safetensors.torch import load_file
 from student import TRAINING, KilledError, Student, rows, same_weights
 
-from knife.errors import TrainingDivergedError
-from knife.exits import Terminated, exits
-from knife.method.model_source import EMBEDDED
+from knife.core.errors import TrainingDivergedError
+from knife.core.exits import Terminated, exits
+from knife.models.source import EMBEDDED
 from knife.train.context import Context, PlainContext
 from knife.train.conversion import Shape, convert
 

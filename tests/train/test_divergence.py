@@ -10,9 +10,9 @@ import torch
 from pair import Pair, in_pair
 from student import TRAINING, Student, rows
 
-from knife.config import Align, InputAlignment, Training
-from knife.errors import TrainingDivergedError
-from knife.method.model_source import EMBEDDED
+from knife.config.run import Align, InputAlignment, Training
+from knife.core.errors import TrainingDivergedError
+from knife.models.source import EMBEDDED
 from knife.train.context import Context, PlainContext
 
 TINY = EMBEDDED["tiny-t5"]

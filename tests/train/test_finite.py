@@ -14,19 +14,20 @@ from pair import Pair, in_pair, make
 from small import EXAMPLES, batch_of, tokens_of
 from small_run import small_config
 
-from knife.config import Align, Scale
+from knife.config.run import Align, Scale
+from knife.core.errors import NotFiniteError, UserError
 from knife.data.jsonl import write_examples
-from knife.errors import NotFiniteError, UserError
-from knife.method.backbone import load_backbone, load_tokenizer
-from knife.method.model_source import EMBEDDED, ModelSource
+from knife.inference.file import predict
 from knife.method.states import Moments, Summary
-from knife.predict_file import predict
-from knife.store import Store
+from knife.models.load import load_backbone
+from knife.models.source import EMBEDDED, ModelSource
+from knife.models.tokenizer import load_tokenizer
+from knife.plan.stage import EvaluateStage, StatesStage, StudentStage
+from knife.store.store import Store
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state
 from knife.train.evaluate import Answer, measures
 from knife.train.model_settings import ModelSettings
-from knife.train.stage import EvaluateStage, StatesStage, StudentStage
 from knife.train.stages import run_stages
 from knife.train.training import refuse_equal_states
 
@@ -52,7 +53,7 @@ def publish(
     for name in ("train", "dev", "test"):
         write_examples(data / f"{name}.jsonl", EXAMPLES)
     store.publish("data", "d", {})
-    backbone = load_backbone(model, seed=3)
+    backbone: Any = load_backbone(model, seed=3)
     tokenizer: Any = load_tokenizer(model, "model")
     with torch.no_grad():
         if word:
@@ -165,7 +166,7 @@ def test_predict_refuses_a_student_that_is_not_finite(
 def test_what_cannot_be_written_is_none(tiny_llama: Path) -> None:
     for folder in (TINY, tiny_llama):
         tokens, pad = tokens_of(folder, EXAMPLES[:3])
-        backbone = load_backbone(folder).eval()
+        backbone: Any = load_backbone(folder).eval()
         batch = batch_of(tokens, pad, rationale=False)
         assert None not in backbone.write(batch, 4)
         with torch.no_grad():

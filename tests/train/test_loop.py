@@ -13,15 +13,15 @@ from small import EXAMPLES, tokens_of
 from small_run import small_config
 from student import TRAINING, KilledError, Student, rows, same_weights, weights
 
-from knife.config import Align, Scale, Training
+from knife.config.run import Align, Scale, Training
+from knife.core.errors import TrainingDivergedError
 from knife.data.batches import Batch, Rows, collate
-from knife.errors import TrainingDivergedError
-from knife.method.backbone import load_backbone
-from knife.method.model_source import EMBEDDED
 from knife.method.objective import Alignment, Objective, TeacherBatch
-from knife.pipeline import publish_data
-from knife.plan import plan_run
-from knife.store import Store
+from knife.models.load import load_backbone
+from knife.models.source import EMBEDDED
+from knife.pipeline.run import publish_data
+from knife.plan.plan import plan_run
+from knife.store.store import Store
 from knife.train import loop
 from knife.train.context import PlainContext
 from knife.train.engine import schedule, start_engine

@@ -15,11 +15,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from knife.config import Scale, Training
+from knife.config.run import Scale, Training
 from knife.data.batches import Batch, Rows, collate
 from knife.data.tokens import Tokens
-from knife.memory import Lengths, Need, model_shape, training_need
-from knife.method.backbone import load_tokenizer, model_config
+from knife.models.tokenizer import load_tokenizer, model_config
+from knife.plan.memory import Lengths, Need, model_shape, training_need
 from knife.train.context import Context, PlainContext
 
 ROWS, INPUT, CHOICES, CHOICE = 4, 48, 2, 3

@@ -9,12 +9,13 @@ from measured import measure
 from small import EXAMPLES, batch_of, save_tiny_bert, tokens_of
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
-from knife.config import Scale, Training
+from knife.config.run import Scale, Training
 from knife.data.batches import Batch, Rows, collate
 from knife.data.tokens import Tokens
-from knife.memory import Lengths, model_shape, training_need
-from knife.method.backbone import load_backbone, model_config
 from knife.method.objective import Objective
+from knife.models.load import load_backbone
+from knife.models.tokenizer import model_config
+from knife.plan.memory import Lengths, model_shape, training_need
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state, start_engine
 from knife.train.scaled import scaled

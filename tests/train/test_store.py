@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_run import small_config, wait_for
 
-from knife.errors import UserError
-from knife.pipeline import publish_data
-from knife.plan import plan_run
-from knife.store import Store, disk_faults, fingerprint
+from knife.core.errors import UserError
+from knife.pipeline.run import publish_data
+from knife.plan.plan import plan_run
+from knife.store.store import Store, disk_faults, fingerprint
 from knife.train.context import PlainContext
 from knife.train.stages import run_stages
 
@@ -38,7 +38,7 @@ def publish(store: Store, key: str = "k", text: str = "some text") -> Path:
 def test_fingerprints_are_the_same_in_every_process() -> None:
     depends = {"b": [1, 2.5, None, True], "a": {"ü": "x", "c": "y"}, "rate": 3e-4}
     code = (
-        "from knife.store import fingerprint;"
+        "from knife.store.store import fingerprint;"
         "print(fingerprint({'rate': 0.0003, 'a': {'c': 'y', 'ü': 'x'}, 'b': [1, 2.5, None, True]}))"
     )
     environment = os.environ | {"PYTHONHASHSEED": "12", "PYTHONUTF8": "1"}

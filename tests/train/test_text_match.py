@@ -2,7 +2,7 @@
 
 import pytest
 
-from knife.train.text_match import exact_match, token_f1
+from knife.stats.text_match import exact_match, token_f1
 
 
 @pytest.mark.parametrize(

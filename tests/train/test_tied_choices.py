@@ -13,8 +13,8 @@ from small import EXAMPLES, tokens_of, wide, with_compatible_letters
 
 from knife.data.example import Example
 from knife.data.tokens import Tokens
-from knife.method.backbone import load_backbone
 from knife.method.objective import Objective
+from knife.models.load import load_backbone
 from knife.train.context import PlainContext
 from knife.train.evaluate import (
     Answer,

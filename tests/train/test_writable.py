@@ -5,9 +5,9 @@ from pathlib import Path
 from small import tokens_of
 
 from knife.data.example import Example, Splits
-from knife.method.backbone import load_tokenizer
-from knife.method.model_source import EMBEDDED
-from knife.train.writable import unwritable_notes
+from knife.models.source import EMBEDDED
+from knife.models.tokenizer import load_tokenizer
+from knife.plan.writable import unwritable_notes
 
 KNOWN = Example("known", "where ?", ("The swamp",), 0)
 UNKNOWN = Example("unknown", "where ?", ("地下",), 0)

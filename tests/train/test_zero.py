@@ -13,11 +13,11 @@ from small import EXAMPLES, save_tiny_bert, save_tiny_llama
 from small_run import small_config
 from torch import Tensor
 
-from knife.config import RunConfig
-from knife.plan import plan_run
+from knife.config.run import RunConfig
+from knife.plan.plan import plan_run
+from knife.plan.stage import Stage
 from knife.train import loop
 from knife.train.context import PlainContext
-from knife.train.stage import Stage
 
 # Imported by the engine in its own way first.
 import deepspeed  # isort: skip

@@ -16,11 +16,11 @@ from pair import Pair, in_pair
 from small import EXAMPLES, tokens_of
 from torch import Tensor
 
-from knife.config import Scale, Training
+from knife.config.run import Scale, Training
 from knife.data.batches import Batch, collate, training_rows
-from knife.method.backbone import load_backbone
-from knife.method.model_source import EMBEDDED
 from knife.method.objective import Objective
+from knife.models.load import load_backbone
+from knife.models.source import EMBEDDED
 from knife.train.context import Context, PlainContext, total
 from knife.train.engine import gathered_state, schedule, start_engine
 

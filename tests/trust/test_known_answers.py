@@ -14,8 +14,8 @@ import pytest
 from known import ANSWER_IN_THE_RATIONALE, LEARNABLE, RANDOM, KnownWorld, write_world
 from small_run import small_config
 
-from knife.pipeline import run
-from knife.report.verdict import Verdict
+from knife.pipeline.run import run
+from knife.stats.verdict import Verdict
 
 # What every backbone can do, and what takes a model that writes.
 METHODS = ["finetune", "knife", "teacher_init", "rationale_input", "retrieve"]

@@ -13,11 +13,11 @@ from known import CHOICES, LEARNABLE, write_world
 from small import batch_of
 from small_run import small_config
 
-from knife.config import parse
+from knife.config.run import parse
 from knife.data.example import Example
 from knife.data.jsonl import read_examples, write_examples
 from knife.method.objective import Objective
-from knife.pipeline import Result, run
+from knife.pipeline.run import Result, run
 from knife.train.context import PlainContext
 from knife.train.evaluate import answer_split, measures
 from knife.train.model_settings import ModelSettings

@@ -5,9 +5,9 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from knife.tune.settings import Sweep
-from knife.tune.space import Space
-from knife.tune.trials import State, TrialRow
+from knife.tune.search.settings import Sweep
+from knife.tune.search.space import Space
+from knife.tune.search.trials import State, TrialRow
 
 BASE = {
     "data": {"source": "creatures"},

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from made_up import a_space
 
-from knife.tune import seconds
-from knife.tune.begun import begun_trials, numbered
-from knife.tune.seconds import Seconds, seconds_by_trial
-from knife.tune.trial import SCORE, failure_note, trial_key
+from knife.tune.search import seconds
+from knife.tune.search.begun import begun_trials, numbered
+from knife.tune.search.seconds import Seconds, seconds_by_trial
+from knife.tune.search.trial import SCORE, failure_note, trial_key
 
 SPACE = a_space({"x": {"uniform": [0, 1]}})
 

@@ -5,9 +5,9 @@ from typing import get_args
 
 from small_run import small_config
 
-from knife.config import Method
-from knife.plan import plan_run
-from knife.plan_sources import SourceReader
+from knife.config.run import Method
+from knife.plan.plan import plan_run
+from knife.plan.sources import SourceReader
 from knife.tune.estimate import Stopwatch
 
 

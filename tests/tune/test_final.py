@@ -9,14 +9,14 @@ from made_up import a_row
 from small_run import SMALL
 from small_sweep import planned
 
-from knife.config import read
-from knife.plan import plan_run
-from knife.train.checkpoint import write_json
-from knife.tune.final import baselines, recipe, winner, write_recipe
-from knife.tune.settings import Sweep
-from knife.tune.space import Space
-from knife.tune.steps import Steps
-from knife.tune.trials import TrialRow
+from knife.config.run import read
+from knife.core.atomic import write_json
+from knife.plan.plan import plan_run
+from knife.tune.search.final import baselines, recipe, winner, write_recipe
+from knife.tune.search.settings import Sweep
+from knife.tune.search.space import Space
+from knife.tune.search.steps import Steps
+from knife.tune.search.trials import TrialRow
 
 VARIANT = {"name": "strong", "method": "knife", "align": {"input": {"weight": 99}}}
 DOMAINS: dict[str, Any] = {

@@ -10,11 +10,11 @@ from small_run import small_config
 from small_sweep import faults
 
 from knife.cluster.capacity import capacity_faults
-from knife.config import Scale
-from knife.tune import phase
-from knife.tune.phase import Limit
-from knife.tune.resources import slots
-from knife.tune.settings import Budget
+from knife.config.run import Scale
+from knife.tune.search import phase
+from knife.tune.search.phase import Limit
+from knife.tune.search.resources import slots
+from knife.tune.search.settings import Budget
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from made_up import ALIGNMENT, KNIFE, LOW_RESOURCE, a_row, a_space, alignment_ro
 from matplotlib import pyplot
 from PIL import Image
 
-from knife.tune.curves import combinations, low_resource
-from knife.tune.measured import Measured
-from knife.tune.plots import plots, write_pictures
-from knife.tune.space import Space
-from knife.tune.trials import TrialRow
-from knife.tune.view import View
+from knife.tune.report.curves import combinations, low_resource
+from knife.tune.report.measured import Measured
+from knife.tune.report.plots import plots, write_pictures
+from knife.tune.report.view import View
+from knife.tune.search.space import Space
+from knife.tune.search.trials import TrialRow
 
 ALL = {"history", "importance", "parallel", "slice", "contour", "pareto"}
 

@@ -7,10 +7,10 @@ import pytest
 from command_fixtures import Command
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from knife.config import World
+from knife.config.run import World
 from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
-from knife.method.model_source import EMBEDDED
+from knife.models.source import EMBEDDED
 
 FOLDER = Path(__file__).parents[2] / "tune"
 SWEEPS = sorted(FOLDER.glob("*.yaml"))

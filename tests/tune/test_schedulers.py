@@ -10,8 +10,8 @@ import pytest
 from made_up import a_space
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from knife.tune.schedulers import pruned, scheduler
-from knife.tune.trial import SCORE, trial_key
+from knife.tune.search.schedulers import pruned, scheduler
+from knife.tune.search.trial import SCORE, trial_key
 
 EPOCHS = 9
 Make = Callable[[], Any]

@@ -8,10 +8,10 @@ import pytest
 from made_up import a_row, a_space
 from ray.tune.search import Searcher
 
-from knife.tune.begun import Begun
-from knife.tune.searcher import Points, Suggestions
-from knife.tune.trial import SCORE
-from knife.tune.trials import State
+from knife.tune.search.begun import Begun
+from knife.tune.search.searcher import Points, Suggestions
+from knife.tune.search.trial import SCORE
+from knife.tune.search.trials import State
 
 DOMAINS = {"x": {"uniform": [0, 1]}, "layers": {"choice": ["last", [[1, 1]]]}}
 FIRST = {"x": 0.25, "layers": [[1, 1]]}

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from small_sweep import RATE, WEIGHT, planned
 
-from knife.plan import Plan, plan_run
-from knife.plan_sources import SourceReader
-from knife.progress import Progress
-from knife.track.journal import Row
-from knife.tune.standing import AtWork, Standing
-from knife.tune.sweep_plan import SweepPlan
+from knife.plan.plan import Plan, plan_run
+from knife.plan.sources import SourceReader
+from knife.terminal.progress import Progress
+from knife.train.journal import Row
+from knife.tune.search.sweep_plan import SweepPlan
+from knife.tune.standing.standing import AtWork, Standing
 
 POINT = {RATE: 3e-3, WEIGHT: 30}
 

@@ -9,7 +9,7 @@ import pytest
 from made_up import ALIGNMENT, KNIFE, LOW_RESOURCE, a_row, a_space, alignment_rows, grid_rows
 from optuna.trial import TrialState
 
-from knife.tune.study import best, export_study, ranked
+from knife.tune.search.study import best, export_study, ranked
 
 
 def url(path: Path) -> str:

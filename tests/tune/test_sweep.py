@@ -24,11 +24,11 @@ from small_sweep import (
     write_sweep,
 )
 
-from knife.errors import UserError
-from knife.plan import plan_run
-from knife.store import Store
+from knife.core.errors import UserError
+from knife.plan.plan import plan_run
+from knife.store.store import Store
 from knife.tune.command import plan_file
-from knife.tune.final import RECIPE
+from knife.tune.search.final import RECIPE
 from knife.tune.sweep import sweep_key
 
 

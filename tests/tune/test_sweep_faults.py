@@ -15,12 +15,12 @@ from mlflow import MlflowClient
 from small_run import wait_for
 from small_sweep import RATE, trainings, watched, write_sweep
 
-from knife.plan import plan_run
-from knife.store import Store
+from knife.plan.plan import plan_run
+from knife.store.store import Store
 from knife.tune.command import plan_file
-from knife.tune.schedulers import pruned, scheduler
-from knife.tune.sweep_plan import SweepPlan
-from knife.tune.trial import SCORE
+from knife.tune.search.schedulers import pruned, scheduler
+from knife.tune.search.sweep_plan import SweepPlan
+from knife.tune.search.trial import SCORE
 
 pytestmark = pytest.mark.faults
 

@@ -7,7 +7,7 @@ import pytest
 from command_fixtures import Command
 from small_sweep import RATE, SWEEP, WEIGHT, faults, planned, write_sweep
 
-from knife.tune.sweep_file import read_sweep
+from knife.tune.search.sweep_file import read_sweep
 
 RANGE = {RATE: {"loguniform": [1e-3, 1e-2]}}
 

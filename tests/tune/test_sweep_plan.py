@@ -9,8 +9,8 @@ import pytest
 from command_fixtures import Command
 from small_sweep import RATE, WEIGHT, faults, planned, write_sweep
 
-from knife.train.stage import TeacherStage
-from knife.tune.sweep_plan import SweepPlan
+from knife.plan.stage import TeacherStage
+from knife.tune.search.sweep_plan import SweepPlan
 
 FRACTIONS: dict[str, Any] = {
     "methods": {"choice": ["finetune", "knife"]},
@@ -105,7 +105,7 @@ def test_a_sweep_of_models_too_large_for_the_memory_is_refused(
 ) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text("100000")
-    monkeypatch.setattr("knife.needs._LIMITS", [limit])
+    monkeypatch.setattr("knife.plan.needs._LIMITS", [limit])
     for words in ([], ["--dry-run"]):
         ended = command("tune", write_sweep(tmp_path), *words)
         for model, fault in zip(("teacher", "student"), ended.faults, strict=True):

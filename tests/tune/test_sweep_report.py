@@ -16,16 +16,16 @@ from made_up import LOW_RESOURCE, a_row, a_space, grid_rows
 from page_text import section
 from small_sweep import PRUNED, Swept
 
-from knife.errors import UserError
+from knife.core.errors import UserError
 from knife.report.run_page import NAME
 from knife.report.run_training import duration
-from knife.store import Store
-from knife.tune.measured import Measured
-from knife.tune.outputs import write_outputs
-from knife.tune.report import report_of, sweep_report
-from knife.tune.report_data import SweepData
-from knife.tune.space import Space
-from knife.tune.trials import TrialRow
+from knife.store.store import Store
+from knife.tune.report.data import SweepData
+from knife.tune.report.measured import Measured
+from knife.tune.report.outputs import write_outputs
+from knife.tune.report.report import report_of, sweep_report
+from knife.tune.search.space import Space
+from knife.tune.search.trials import TrialRow
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 from made_up import ALIGNMENT, LOW_RESOURCE, a_row, a_space, alignment_rows, grid_rows
 from rich.console import Console
 
-from knife.tune.labels import label, point_label, short_keys
-from knife.tune.space import Space
-from knife.tune.table import render, write_csv
-from knife.tune.trials import TrialRow
+from knife.tune.report.table import render, write_csv
+from knife.tune.search.labels import label, point_label, short_keys
+from knife.tune.search.space import Space
+from knife.tune.search.trials import TrialRow
 
 
 def lines_of(space: Space, rows: list[TrialRow]) -> list[str]:

@@ -1,0 +1,348 @@
+"""The commands, one function each: parse, call, print. No logic lives here."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from knife.core import strict_json
+from knife.core.errors import raise_faults
+from knife.core.exits import exits, say
+from knife.core.version import __version__
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Distil free-text rationales into small language models with the KNIFE method.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data before anything is trained on it.")
+app.add_typer(data_app, name="data")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Config keys to set, such as data.fraction=0.1",
+        show_default=False,
+    ),
+]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A known source (creatures, strategyqa, …), or a file or folder of JSON Lines"
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say nothing but the result, and what went wrong.")
+]
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train teacher and students, evaluate them, and print the verdict."""
+    with exits("nothing is lost: the same command goes on from here"):
+        from knife.config.recipe_files import find_config
+        from knife.config.run import read
+
+        settings = read(find_config(config), overrides)
+        if dry_run:
+            from knife.pipeline import dry_run as dry
+
+            found = dry.dry_run(settings)
+            _print(found.to_dict() if as_json else dry.render(found))
+            return
+
+        from knife.pipeline.command import last_words, run_with_display
+        from knife.report.table import render
+
+        result = run_with_display(settings, quiet=quiet)
+        _print(result.to_dict() if as_json else render(result.verdict))
+        say(*last_words(result, quiet=quiet))
+
+
+@app.command()
+def tune(
+    sweep: Annotated[Path, typer.Argument(help="A sweep's YAML file")],
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a sweep that was begun, or refuse.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search a space of run configs: each teacher is trained once for all trials."""
+    with exits("nothing is lost: the same command goes on from here"):
+        from knife.tune import command
+
+        plan = command.plan_file(sweep, overrides or [])
+        if dry_run:
+            from knife.tune import dry_run as dry
+
+            found = dry.dry_run(plan)
+            _print(found.to_dict() if as_json else dry.render(found))
+            return
+
+        result = command.sweep_with_display(plan, resume=resume, quiet=quiet)
+        _print(result.values if as_json else command.rendered(plan, result))
+        say(*command.last_words(plan, result, quiet=quiet))
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def submit(
+    context: typer.Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="run|tune", help="The command and its words, as for a run here."),
+    ],
+    address: Annotated[
+        str,
+        typer.Option(
+            envvar="RAY_API_SERVER_ADDRESS",
+            help="The Ray dashboard of the cluster: http://HOST:8265",
+        ),
+    ],
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Say how to follow the job, and do not.")
+    ] = False,
+    working_dir: Annotated[Path, typer.Option(help="The folder that the job gets.")] = Path(),
+) -> None:
+    """Run a run or a sweep as a Ray job on a cluster, and follow it."""
+    values = _parsed(context, words)
+    with exits():
+        from knife.cli.submit import submit
+
+        sys.exit(submit(words, values, address, working_dir, wait=not no_wait))
+
+
+@app.command()
+def predict(
+    student: Annotated[str, typer.Argument(help="A student's folder or url: STORE/student/KEY")],
+    file: Annotated[Path, typer.Argument(help="JSON Lines; answer and rationale may be missing")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write here instead of to stdout.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many Ray workers, instead of this process; with --output."),
+    ] = None,
+    skip_too_long: Annotated[
+        bool,
+        typer.Option("--skip-too-long", help="Leave out, and count, what is too long for it."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a student answer the questions of a file: one JSON line an example."""
+    with exits("nothing is lost: the same command goes on from here" if output else ""):
+        from knife.inference.answers import line
+        from knife.inference.file import predict
+        from knife.store.store import artifact_folder
+
+        keep_rows = as_json or not output
+        found = predict(
+            artifact_folder(student),
+            file,
+            output,
+            workers,
+            keep_rows=keep_rows,
+            skip_too_long=skip_too_long,
+        )
+        if as_json:
+            _print(found.to_dict())
+        elif not output:
+            print("\n".join(map(line, found.rows)))
+        say(found.sentence())
+
+
+@data_app.command()
+def check(source: Source, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check data: every fault with its line, coverage and leakage of the rationales."""
+    with exits():
+        from knife.cli.show import read_data, used_splits
+        from knife.data.check import check as report_on
+
+        report = report_on(used_splits(read_data(source, overrides or [])))
+        _print(report.to_dict() if as_json else "\n".join(report.lines()))
+
+
+@data_app.command()
+def show(
+    source: Source,
+    overrides: Overrides = None,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many examples.")] = 3,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Show the tokens of this model too.")
+    ] = None,
+) -> None:
+    """Show training examples as the model sees them."""
+    with exits():
+        from knife.cli.show import read_data, shown, used_splits
+
+        settings = read_data(source, overrides or [])
+        train = used_splits(settings, model).train[:number]
+        print("\n".join(shown(train, settings, model)))
+
+
+@data_app.command()
+def score(
+    config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score the rationales of a run's test split: RQ, LAS and REV, with the run's own models."""
+    with exits("nothing is lost: the same command goes on from here"):
+        from knife.config.recipe_files import find_config
+        from knife.config.run import read
+        from knife.pipeline.command import stdout_to_stderr
+        from knife.pipeline.score import score as score_run
+        from knife.report.rationale_table import render
+        from knife.terminal.display import display
+
+        settings = read(find_config(config), overrides)
+        with stdout_to_stderr():
+            result = score_run(settings, display)
+        _print(result.to_dict() if as_json else render(result.scores))
+        say(*(f"note: {note}" for note in result.notes), f"by example: {result.folder}")
+
+
+@app.command()
+def report(
+    target: Annotated[str, typer.Argument(help="A run's or a sweep's name, or its folder")],
+    out: Annotated[Path | None, typer.Option(help="Where the page is written.")] = None,
+    store: Annotated[str, typer.Option(help="The store it is in.")] = "knife-store",
+) -> None:
+    """Write what a run or a sweep came to as one HTML page, for any of the past or of now."""
+    with exits():
+        from knife.cli.report import write_report
+
+        print(write_report(target, store, out))
+
+
+@app.command()
+def push(
+    student: Annotated[str, typer.Argument(help="A student's folder or url: STORE/student/KEY")],
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the hub; made where there is none")],
+    private: Annotated[bool, typer.Option("--private", help="Refuse to make it public.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the files and print the card; send nothing.")
+    ] = False,
+) -> None:
+    """Upload a student with its model card to the Hugging Face hub, or to HF_ENDPOINT."""
+    with exits("nothing is lost: the same command goes on from here"):
+        from knife.cli.push import plan_upload
+        from knife.cli.push import push as upload
+
+        found = plan_upload(student, repo)
+        # Said once more than the card says it: what is public once stays so.
+        say(*(f"{name}: training examples, which go with it" for name in found.examples()))
+        print("\n".join(found.lines()) if dry_run else upload(found, private=private))
+
+
+@app.command()
+def ls() -> None:
+    """List the ready recipes."""
+    from knife.config.recipe_files import recipes, summary
+
+    width = max(map(len, recipes()))
+    for name, path in recipes().items():
+        print(f"{name:<{width}}  {summary(path)}")
+
+
+@app.command()
+def cp(
+    name: Annotated[str, typer.Argument(help="A recipe's name (knife ls)")],
+    target: Annotated[Path | None, typer.Argument(help="A new file, or a folder")] = None,
+) -> None:
+    """Copy a recipe, to be edited."""
+    with exits():
+        from knife.config.recipe_files import copy_recipe
+        from knife.core.words import command_line
+
+        path = copy_recipe(name, target)
+        say(f"{path} is yours to edit; {command_line('knife', 'run', path)} starts it")
+
+
+@app.command()
+def sync(
+    store: Annotated[str, typer.Option(help="The store of a run.")] = "knife-store",
+) -> None:
+    """Send what MLflow has missed of runs and sweeps while it did not answer."""
+    with exits("nothing is lost: the same command goes on from here"):
+        from knife.cli.sync import sync as send
+
+        sent, kept, faults = send(store)
+        print(*sent, sep="\n", end="\n" if sent else "")
+        say(*kept)
+        raise_faults(faults)
+        sys.exit(1 if kept else 0)
+
+
+@app.command()
+def ui(
+    store: Annotated[str, typer.Option(help="The store of a run.")] = "knife-store",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Browse runs in the MLflow UI, on this machine alone (127.0.0.1)."""
+    with exits():
+        from knife.cli.ui import serve
+
+        sys.exit(serve(store, port))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hold the options that stand before a command."""
+
+
+def main() -> None:
+    """Start here: the console entry."""
+    app(prog_name="knife")
+
+
+def _parsed(context: typer.Context, words: list[str]) -> dict[str, Any]:
+    """The arguments and options of another command; what does not fit ends this one as that."""
+    name, group = words[0], context.find_root()
+    if name not in ("run", "tune"):
+        raise typer.BadParameter(f"a job is `run …` or `tune …`, but got {name!r}")
+    command: Any = group.command
+    inner = command.get_command(group, name)
+    return dict(inner.make_context(name, list(words[1:]), parent=group).params)
+
+
+def _print(found: Any) -> None:
+    """A result on stdout: a mapping as one JSON document, text as it is, a table as a table."""
+    if isinstance(found, dict):
+        found = strict_json.dumps(found, ensure_ascii=False, indent=1)
+    if isinstance(found, str):
+        print(found)
+    else:
+        import rich
+
+        # Tables are laid out for 80 columns: a narrower terminal wraps their lines and loses none.
+        console = rich.get_console()
+        console.width = max(console.width, 80)
+        console.print(found)

@@ -1,0 +1,84 @@
+"""`knife report`: the page of a run or a sweep, of now or of the past."""
+
+import json
+from pathlib import Path
+
+from knife.core.errors import UserError, nearest
+from knife.pipeline.record import NAME as RUN
+from knife.report.run_page import NAME, run_report, write_page
+from knife.store.store import Store, disk_faults
+from knife.tune.search.about import ABOUT
+
+_KINDS = ("runs", "sweeps")
+_MOST_LISTED = 10
+
+
+def write_report(target: str, store: str, out: Path | None) -> Path:
+    """Write the report of a run or a sweep, by default into its own folder; where it is then.
+
+    `target` is such a folder, or what the run or sweep is called in the store: the newest of that
+    name.
+
+    Raises:
+        UserError: there is none, or the page cannot be written.
+    """
+    folder, home = _find(target, store)
+    if folder.parent.name == "sweeps":
+        from knife.tune.report.report import sweep_report
+
+        text = sweep_report(folder, home)
+    else:
+        text = run_report(folder, home)
+    path = out or folder / NAME
+    if path.is_dir():
+        path = path / NAME
+    if not path.parent.is_dir():
+        raise UserError(f"--out: there is no folder {path.parent}; make it first")
+    with disk_faults(path.parent):
+        return write_page(path, text)
+
+
+def _find(target: str, address: str) -> tuple[Path, Store]:
+    """The folder of a run or a sweep, and its store."""
+    given = Path(target).expanduser().resolve()
+    if given.is_dir() and given.parent.name in _KINDS:
+        return given, Store(given.parents[1], write=False)
+    store = Store(address, write=False)
+    folders = _folders(store)
+    named = [f for f in folders if f.name == target or _name(f) == target]
+    if named:
+        return max(named, key=lambda folder: _last_start(folder, store)), store
+    if not folders:
+        raise UserError(
+            f"TARGET: the store {store.address} has no run and no sweep; give another by --store"
+        )
+    names = list(dict.fromkeys(_name(folder) for folder in reversed(folders)))
+    listed = ", ".join(names[:_MOST_LISTED]) + (", …" if len(names) > _MOST_LISTED else "")
+    raise UserError(
+        f"TARGET: the store {store.address} has no run or sweep {target!r}; "
+        f"{nearest(target, names)} (newest first: {listed}), or give the folder of one"
+    )
+
+
+def _folders(store: Store) -> list[Path]:
+    """Of all runs and sweeps, the oldest first."""
+    if store.bucket:
+        for kind in _KINDS:
+            for name in {n.split("/")[0] for n in store.bucket.names(kind)}:
+                (store.root / kind / name).mkdir(parents=True, exist_ok=True)
+    found = [folder for kind in _KINDS for folder in (store.root / kind).glob("*/")]
+    return sorted(found, key=lambda folder: folder.stat().st_mtime)
+
+
+def _last_start(folder: Path, store: Store) -> float:
+    """When a run or a sweep was at work last. To write a page into its folder is no work."""
+    store.recall(folder)
+    for record in (folder / RUN, folder / ABOUT):
+        if record.is_file() and (starts := json.loads(record.read_text()).get("starts")):
+            return float(starts[-1]["time"])
+    return folder.stat().st_mtime
+
+
+def _name(folder: Path) -> str:
+    """What its config calls it; behind a run's stands the key."""
+    return folder.name if folder.parent.name == "sweeps" else folder.name.rpartition("-")[0]

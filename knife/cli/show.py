@@ -1,0 +1,102 @@
+"""Data for people: read with the settings of a run, checked, and shown as the model sees them."""
+
+from typing import Any
+
+from knife.config.overrides import merge, read_overrides
+from knife.config.run import Data, parse
+from knife.core.errors import UserError
+from knife.data.example import Example, Splits
+from knife.data.faults import show
+from knife.data.source import load_source
+from knife.data.subset import subset
+from knife.data.treatment import treat
+
+
+def read_data(source: str, overrides: list[str]) -> Data:
+    """The data settings of `source` with `data.KEY=VALUE` overrides.
+
+    Raises:
+        UserError: with every fault of the overrides.
+    """
+    changes = read_overrides(overrides)
+    others = [key for key in changes if key != "data"]
+    if others:
+        raise UserError(*(f"{key}: only data.KEY=VALUE can be set here" for key in others))
+    # A whole run config, so that keys and messages are those of `knife run`.
+    values = {"name": "data", "model": {"teacher": "tiny-t5", "student": "tiny-t5"}}
+    return parse(merge(values | {"data": {"source": source}}, changes)).data
+
+
+def used_splits(data: Data, model: str | None = None) -> Splits:
+    """The splits as a run uses them (the fraction of train, rationales treated), in the order of
+    the source. What is too long is left out, if it is to be, where a model's name tells lengths.
+
+    Raises:
+        UserError: with every fault of the source; the model has no tokenizer.
+    """
+    whole = load_source(data)
+    if model and data.too_long == "drop":
+        from knife.data.fitting import fitting
+
+        whole = fitting(whole, _tokenizer(model), data.max_tokens)
+    used = {example.id for example in subset(whole.train, data.fraction, data.split_seed)}
+    parts = ([e for e in whole.train if e.id in used], whole.dev, whole.test)
+    train, dev, test = (treat(part, data.rationale, data.split_seed) for part in parts)
+    return Splits(train, dev, test, whole.notes, whole.left_out)
+
+
+def shown(examples: list[Example], data: Data, model: str | None) -> list[str]:
+    """Lines that show examples as the teacher reads them; with a model's name, as its tokens.
+
+    Raises:
+        UserError: the model has no tokenizer, or a task input is too long for `data.max_tokens`.
+    """
+    from knife.data.tokens import rationale_text, task_input_text
+
+    tokens = _tokens(examples, data, model) if model else [[] for _ in examples]
+    lines: list[str] = []
+    for example, parts in zip(examples, tokens, strict=True):
+        answer = example.choices[example.answer]
+        lines += [f"id:         {example.id}", f"task input: {task_input_text(example)[0]}"]
+        if example.rationale is not None:
+            lines.append(f"rationale:  {rationale_text(example.rationale)}")
+        lines += [f"answer:     {answer}", *parts, ""]
+    return lines
+
+
+def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
+    """By example: its tokens as task input, as rationale, and those that do not fit."""
+    from knife.data.same_tokens import first_alike
+    from knife.data.tokens import UNBOUNDED, tokenize
+
+    tokenizer = _tokenizer(model)
+    kept, _ = tokenize(examples, tokenizer, data.max_tokens)
+    whole, _ = tokenize(examples, tokenizer, UNBOUNDED)
+    rows = []
+    for example, short, full in zip(examples, kept, whole, strict=True):
+        # The closing token moves up to where the rationale was cut.
+        room = len(short.rationale_ids)
+        cut = full.rationale_ids[max(room - 1, 0) : -1] if room < len(full.rationale_ids) else []
+        parts = {"task input": short.input_ids, "rationale": short.rationale_ids, "cut": cut}
+        rows.append(
+            [
+                f"  {len(ids):>4} tokens, {name}: {' '.join(tokenizer.convert_ids_to_tokens(ids))}"
+                for name, ids in parts.items()
+                if ids
+            ]
+            + [
+                f"  the same tokens: {show(example.choices[first])} and {show(choice)}"
+                for choice, place, first in zip(
+                    example.choices, range(len(example.choices)), first_alike(short), strict=False
+                )
+                if first != place
+            ]
+        )
+    return rows
+
+
+def _tokenizer(model: str) -> Any:
+    from knife.models.source import find_model
+    from knife.models.tokenizer import load_tokenizer
+
+    return load_tokenizer(find_model(model, "--model").folder, "--model")

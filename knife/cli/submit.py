@@ -1,0 +1,113 @@
+"""A run or a sweep as a Ray job: checked here, sent with the working directory, and followed."""
+
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from knife.cli.submit_check import check
+from knife.core.errors import raise_faults
+from knife.core.exits import Terminated, say
+from knife.core.words import command_line
+from knife.launch.jobs import JobEnd, JobLog, Jobs
+from knife.launch.working_dir import existing, look_at, size_words
+from knife.track.secrets import redact
+
+_STOPPED = 130
+
+
+def submit(
+    words: list[str], values: dict[str, Any], address: str, folder: Path, *, wait: bool
+) -> int:
+    """Submit `knife WORDS…` as a job and follow it to its end; returns the exit status.
+
+    Args:
+        words: the command as it was given.
+        values: its arguments and options by name, as `knife` would read them here.
+        address: a Ray dashboard's.
+        folder: the working directory.
+        wait: whether to follow the job.
+
+    Raises:
+        UserError: before anything is sent, where words, config, folder or address are at fault.
+    """
+    folder = existing(folder)
+    checked = check(words, values, folder)
+    raise_faults(checked.faults)
+    parcel = look_at(folder, checked.stays(folder))
+    raise_faults(checked.missing(parcel))
+    jobs = Jobs(address)
+    say(*(f"note: {note}" for note in checked.notes))
+    say(f"sending {folder}: {len(parcel.files):,} files, {size_words(parcel.size)}")
+    job = f"{checked.name}-{uuid.uuid4().hex[:12]}"
+    try:
+        jobs.submit(job, ["python", "-m", "knife", *words], parcel, checked.environment)
+    except (KeyboardInterrupt, OSError):
+        say("", f"job {job} may be on the cluster:", *_later(job, jobs))
+        raise
+    say(f"job: {job}", f"dashboard: {jobs.address}/#/jobs/{job}", f"MLflow: {checked.mlflow}")
+    if not wait:
+        say(*_later(job, jobs))
+        return 0
+    return _ended(job, _follow(job, jobs))
+
+
+def _later(job: str, jobs: Jobs) -> list[str]:
+    return [
+        "follow it: "
+        + command_line("ray", "job", "logs", "--address", jobs.address, "--follow", job),
+        "stop it: " + command_line("ray", "job", "stop", "--address", jobs.address, job),
+    ]
+
+
+def _follow(job: str, jobs: Jobs) -> JobEnd:
+    """Show the log until the job has ended; Ctrl-C asks whether that should be now."""
+    log = JobLog(lambda text: print(redact(text), end="", flush=True))
+    stopping, answered = False, ""
+    try:
+        while True:
+            # An answer is acted on in here: the next Ctrl-C, however soon, asks again.
+            try:
+                if answered:
+                    say(answered)
+                    answered = ""
+                if stopping:
+                    jobs.stop(job)
+                return jobs.follow(job, log)
+            except Terminated:
+                raise
+            except KeyboardInterrupt:
+                if stopping or not (sys.stdin.isatty() and sys.stderr.isatty()):
+                    raise
+                stopping = _asked()
+                answered = "stopping the job …" if stopping else "the job goes on, its log as well"
+    except (KeyboardInterrupt, ConnectionError) as error:
+        say("", "the job goes on" if isinstance(error, KeyboardInterrupt) and not stopping
+            else "the job may go on", *_later(job, jobs))  # fmt: skip
+        raise
+
+
+def _asked() -> bool:
+    """Whether to stop the job.
+
+    Raises:
+        KeyboardInterrupt: neither yes nor no, but Ctrl-C or the end of the input.
+    """
+    question = "\nstop the job? [y/N] (Ctrl-C again leaves it running) "
+    print(question, end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise KeyboardInterrupt
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _ended(job: str, end: JobEnd) -> int:
+    """Say how the job ended; the exit status for it."""
+    say(f"job {job} {end.state}", *redact(end.message).splitlines()[-20:])
+    if end.state == "succeeded":
+        return 0
+    if end.state == "stopped":
+        return _STOPPED
+    status = end.status or 1
+    # Ended by a signal, as a shell tells it.
+    return status if status > 0 else 128 - status

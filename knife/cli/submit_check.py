@@ -1,0 +1,171 @@
+"""What can be known of a job before it is sent: a typo is found here, and not on the cluster."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from knife.cluster.capacity import batch_faults
+from knife.config.overrides import merge, nested, read_overrides, read_yaml
+from knife.config.recipe_files import find_config
+from knife.config.run import read
+from knife.core.words import command_line
+from knife.data.source import KNOWN_SOURCES
+from knife.launch.working_dir import WorkingDir
+from knife.models.source import EMBEDDED
+from knife.track.secrets import redact
+from knife.tune.search.space import Space
+from knife.tune.search.sweep_file import flat, read_sweep
+
+_TRACKING = "MLFLOW_TRACKING_URI"
+_GIVE = "put it there, or give the path where all hosts of the cluster see it"
+_NAMES = {*KNOWN_SOURCES, *EMBEDDED}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A command that a cluster can be asked to run.
+
+    Attributes:
+        name: the run's or the sweep's.
+        paths: files and folders that it reads, by the config key (or argument) that names each.
+        store: its artifact store.
+        uri: its track.uri.
+        faults: why it must not be sent.
+    """
+
+    name: str
+    paths: list[tuple[str, str]]
+    store: str
+    uri: str | None
+    faults: list[str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the job's environment gets of ours: the server that a config leaves open."""
+        ours = os.environ.get(_TRACKING, "")
+        sent = "://" in ours and not ours.startswith(("sqlite:", "file:")) and redact(ours) == ours
+        return {_TRACKING: ours} if sent and not self.uri else {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know, one sentence each."""
+        if self.uri or not os.environ.get(_TRACKING) or self.environment:
+            return []
+        return [
+            f"{_TRACKING} is not sent, since it holds a password or is a file of this machine; "
+            "the job has that of the cluster's hosts"
+        ]
+
+    @property
+    def mlflow(self) -> str:
+        """Where the job is recorded."""
+        if uri := self.uri or self.environment.get(_TRACKING):
+            return redact(uri)
+        return f"{command_line('knife', 'ui', '--store', self.store)}, where the store can be seen"
+
+    def stays(self, folder: Path) -> list[str]:
+        """What need not be sent, as a pattern of git: a store in the working directory."""
+        store = Path(self.store).expanduser()
+        inside = store.is_relative_to(folder) and store != folder
+        return [f"/{store.relative_to(folder).as_posix()}"] if inside else []
+
+    def missing(self, parcel: WorkingDir) -> list[str]:
+        """Faults of paths that the job will not find in its working directory."""
+        return [fault for key, path in self.paths for fault in _missing(key, path, parcel)]
+
+
+def check(words: list[str], values: dict[str, Any], folder: Path) -> Checked:
+    """Check a command whose arguments and options are `values`, as a job in `folder` reads them.
+
+    Raises:
+        UserError: with every fault of the config or of the sweep.
+    """
+    overrides = values["overrides"] or []
+    with contextlib.chdir(folder):
+        if words[0] == "run":
+            found = _run(values["config"], overrides)
+        else:
+            found = _sweep(values["sweep"], overrides)
+    faults = [
+        f"{redact(word)}: holds a password, and a job's words stand on the dashboard for all to "
+        "read; write it into the config file, or set it in the environment of the cluster's hosts"
+        for word in words
+        if redact(word) != word
+    ]
+    if not values["dry_run"]:
+        faults += _lost(found)
+    return replace(found, faults=found.faults + faults)
+
+
+def _run(name: str, overrides: list[str]) -> Checked:
+    path = find_config(name)
+    config = read(path, overrides)
+    paths = _named(merge(read_yaml(path), read_overrides(overrides)))
+    if str(path) == str(Path(name).expanduser()):
+        paths = [("CONFIG", name), *paths]
+    return Checked(config.name, paths, config.store, config.track.uri, batch_faults(config))
+
+
+def _sweep(path: Path, overrides: list[str]) -> Checked:
+    file = read_sweep(path, overrides)
+    Space.of(file)
+    values = file.base
+    for key, value in flat(file.sweep.set).items():
+        values = merge(values, nested(key, value))
+    beside = path.parent / file.sweep.base
+    base = beside if beside.is_file() else find_config(file.sweep.base)
+    paths = [("SWEEP", str(path))]
+    if base == beside or base == Path(file.sweep.base):
+        paths.append(("base", str(base)))
+    for source in (read_yaml(path), read_yaml(base), read_overrides(overrides)):
+        paths += _named(source)
+    uri = (values.get("track") or {}).get("uri")
+    return Checked(file.sweep.name, paths, values.get("store", "./knife-store"), uri, [])
+
+
+def _named(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """The files and folders that a config or a search space names."""
+    found = []
+    for key, leaf in flat(values).items():
+        for name in ("data.source", "model.teacher", "model.student"):
+            if name in key:
+                found += [(key, v) for v in (leaf if isinstance(leaf, list) else [leaf])
+                          if isinstance(v, str) and v not in _NAMES]  # fmt: skip
+    return found
+
+
+def _missing(key: str, path: str, parcel: WorkingDir) -> Iterator[str]:
+    if path.startswith(("/", "~")):
+        # It may lie on the cluster alone.
+        return
+    full = Path(os.path.normpath(parcel.folder / path))
+    if not full.is_relative_to(parcel.folder):
+        yield (
+            f"{key}: {path} is outside the working directory, which is all that a job has; " + _GIVE
+        )
+        return
+    inside = full.relative_to(parcel.folder)
+    if full.exists() and not parcel.holds(PurePosixPath(inside).as_posix()):
+        yield (
+            f"{key}: {path} is ignored (.gitignore, .rayignore, or by name) and not sent; " + _GIVE
+        )
+    elif not full.exists() and (path.startswith(".") or key.endswith("source")):
+        yield f"{key}: there is no {path} in the working directory {parcel.folder}; " + _GIVE
+
+
+def _lost(found: Checked) -> Iterator[str]:
+    """Results in the job's working directory, which is Ray's and goes when Ray wants it to."""
+    if "://" not in found.store and not found.store.startswith(("/", "~")):
+        yield (
+            f"store: {found.store} would be in the job's own copy of the working directory, which "
+            "Ray removes; give a folder that all hosts see, such as store=/shared/knife-store"
+        )
+    uri = found.uri or ""
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        yield (
+            f"track.uri: {uri} would be in the job's own copy of the working directory, which Ray "
+            "removes; give a server, an absolute path, or null to record in the store"
+        )

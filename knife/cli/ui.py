@@ -1,0 +1,77 @@
+"""The MLflow UI on a store, for this machine alone."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from knife.core.errors import UserError
+from knife.core.exits import say
+from knife.store.store import store_root
+from knife.track.outbox import left
+
+HOST = "127.0.0.1"
+
+
+def serve(store: str, port: int) -> int:
+    """Serve the UI until it ends or is interrupted; returns its exit status.
+
+    Raises:
+        UserError: the store has no MLflow database that can be used, or the port is taken.
+    """
+    database = store_root(store) / "mlflow.db"
+    if not database.is_file():
+        raise UserError(
+            f"--store: {store} has no mlflow.db; give the store of a run (knife ui --store "
+            "FOLDER). A run whose track.uri is set is recorded there and not in its store"
+        )
+    if left(store_root(store)):
+        # What dead processes have left: their runs would be shown as running.
+        from knife.track.resend import resend
+
+        resend(store_root(store))
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise UserError(
+                f"--port: {port} on {HOST} cannot be used: {error.strerror}; give another port"
+            ) from error
+    from knife.track.address import in_store
+    from knife.track.page import newest_page
+
+    address = in_store(database.parent, "--store")
+    page = f"http://{HOST}:{port}{newest_page(address)}"
+    say(f"MLflow UI of {store}: {page} (up in some seconds; Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "ui"]
+    command += ["--backend-store-uri", address.uri, "--registry-store-uri", address.uri]
+    command += ["--host", HOST, "--port", str(port)]
+    # One person looks: one worker, no background jobs, and errors alone in the terminal.
+    command += ["--workers", "1", "--uvicorn-opts", "--log-level error"]
+    environment = os.environ | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
+    # A session of its own, so that its children can be ended with it.
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        return server.wait()
+    finally:
+        _end(server)
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """End the server and every process that it started."""
+    for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(server.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            server.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,72 @@
+"""Mappings of config keys: read from YAML, made from `KEY=VALUE` words, laid over each other."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from knife.core.errors import UserError, raise_faults
+
+# `KEY=VALUE` words of a command, or values by dotted key.
+Overrides = Sequence[str] | Mapping[str, Any]
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, key by key through nested mappings."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        nested = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
+    return merged
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        UserError: it is no YAML, or no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or "not a UTF-8 text"
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path}: must be a mapping of config keys, but got {type(values).__name__}"
+        )
+    return values
+
+
+def read_overrides(overrides: Overrides) -> dict[str, Any]:
+    """`["a.b=1"]` or `{"a.b": 1}` as `{"a": {"b": 1}}`; values of words are read as YAML."""
+    values: dict[str, Any] = {}
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            values = merge(values, nested(key, value))
+        return values
+    faults = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            faults.append(f"{override!r}: an override must be KEY=VALUE, such as data.fraction=0.1")
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            faults.append(f"{key}: {text!r} is not a YAML value")
+            continue
+        values = merge(values, nested(key, value))
+    raise_faults(faults)
+    return values
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """`a.b` and 1 as `{"a": {"b": 1}}`."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]

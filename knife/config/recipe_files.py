@@ -1,0 +1,58 @@
+"""The ready run configs that the package carries: find, list and copy them."""
+
+from pathlib import Path
+
+from knife.core.errors import UserError, nearest
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes' files by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def summary(path: Path) -> str:
+    """The first comment line of a recipe: what it answers."""
+    return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
+
+
+def find_config(name: str) -> Path:
+    """The file of a recipe's name, or else a YAML file of the user's.
+
+    Raises:
+        UserError: it is neither.
+    """
+    known = recipes()
+    if name in known:
+        return known[name]
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    what = "is a folder" if path.is_dir() else "is neither a recipe nor a file"
+    raise UserError(
+        f"CONFIG: {name!r} {what}; {nearest(path.stem, known)} (`knife ls` lists the recipes; "
+        "a file of your own is given by its path, such as ./mine.yaml)"
+    )
+
+
+def copy_recipe(name: str, target: Path | None) -> Path:
+    """Copy a recipe to `target` (a new file, or a folder), by default into this folder.
+
+    Raises:
+        UserError: no such recipe, something of that name is there, or it cannot be written.
+    """
+    known = recipes()
+    if name not in known:
+        raise UserError(f"NAME: {name!r} is no recipe; {nearest(name, known)}")
+    target = target or Path()
+    if target.is_dir():
+        target = target / f"{name}.yaml"
+    try:
+        with target.open("xb") as file:
+            file.write(known[name].read_bytes())
+    except FileExistsError:
+        raise UserError(f"TARGET: {target} is there already; give another one") from None
+    except OSError as error:
+        raise UserError(f"TARGET: {target} cannot be written: {error.strerror}") from error
+    return target

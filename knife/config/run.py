@@ -1,0 +1,445 @@
+"""The run config: typed, closed (no unknown keys), every fault reported at once by dotted name."""
+
+import json
+import re
+import unicodedata
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from knife.config.ablations import ablations
+from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
+from knife.core.errors import UserError, nearest, raise_faults
+
+Method = Literal[
+    "finetune",
+    "knife",
+    "teacher_init",
+    "explain_then_answer",
+    "answer_then_explain",
+    "rationale_input",
+    "step_by_step",
+    "prompt",
+    "retrieve",
+]
+# Methods whose students are trained on rationales themselves.
+READS_RATIONALES = {
+    "explain_then_answer",
+    "answer_then_explain",
+    "rationale_input",
+    "step_by_step",
+    "retrieve",
+}
+# Methods that need a student that writes text: a rationale, or an answer by a prompt alone.
+WRITES = {"explain_then_answer", "answer_then_explain", "step_by_step", "prompt"}
+# Methods whose students learn from a teacher.
+TEACHES = {"knife", "teacher_init"}
+Layers = Literal["last", "all", "uniform"] | list[tuple[int, int]]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a config: unknown keys, NaN and infinite numbers are refused, values cannot
+    change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class World(Section):
+    """Size of the embedded world (`data.source: creatures`), deterministic by `seed`.
+
+    `cue` is the share of questions that say the facts themselves; `which` is the share of
+    two-way "which one" questions among the yes/no ones.
+    """
+
+    creatures: int = Field(64, ge=4, le=64)
+    train: int = Field(2000, ge=1)
+    dev: int = Field(200, ge=1)
+    test: int = Field(400, ge=1)
+    cue: Share = 0.5
+    which: Share = 0.0
+    seed: int = 0
+
+
+class Data(Section):
+    """What is learned from. `rationale` treats the rationales: given, shuffled, dropped:SHARE,
+    truncated:SHARE or none. `max_tokens` bounds task input and rationale together; an example whose
+    task input alone is longer stops the run, or is left out where `too_long` is drop."""
+
+    source: str
+    fraction: float = Field(1.0, gt=0, le=1)
+    split_seed: int = 0
+    rationale: str = "given"
+    max_tokens: int = Field(256, ge=8)
+    too_long: Literal["refuse", "drop"] = "refuse"
+    world: World = World()
+
+    @field_validator("rationale")
+    @classmethod
+    def _treatment(cls, value: str) -> str:
+        if value in ("given", "shuffled", "none"):
+            return value
+        kind, _, share = value.partition(":")
+        if kind in ("dropped", "truncated") and re.fullmatch(r"0?\.\d+|[01]|1\.0|0\.0", share):
+            return value
+        raise ValueError(
+            f"must be given, shuffled, none, dropped:SHARE or truncated:SHARE "
+            f"with a SHARE from 0 to 1, but got {value!r}"
+        )
+
+
+class Model(Section):
+    """Hub ids, local folders, or what the package carries: `tiny-t5`, `tiny-bert`,
+    `tiny-llama`."""
+
+    teacher: str
+    student: str
+
+
+class InputAlignment(Section):
+    """KD-In: distance between student's and teacher's states at task-input positions.
+
+    `layers` is the layer map: `last`, `all` (equal depths), `uniform` (spread over the teacher's),
+    or pairs [student layer, teacher layer], counted from 1. `scaled_mse` is MSE over the variance
+    of the teacher's states, `layer_norm_mse` MSE of layer-normalised states. `tokens` are all
+    task-input tokens, those that carry content, or the mean over all. See docs/alignment.md.
+    """
+
+    weight: float = Field(30.0, ge=0)
+    layers: Layers = "last"
+    distance: Literal["scaled_mse", "mse", "cosine", "layer_norm_mse"] = "scaled_mse"
+    tokens: Literal["all", "content", "mean"] = "all"
+
+
+class OutputAlignment(Section):
+    """KD-Out: MSE between answer-side states, or KL between choice distributions."""
+
+    weight: float = Field(0.0, ge=0)
+    target: Literal["states", "choices"] = "states"
+
+
+class Align(Section):
+    """Alignment of student and teacher. `states` says whether the teacher's states are computed
+    once and stored, or again in every step by an online teacher. `projection` allows a learned
+    linear projection where teacher and student differ in width."""
+
+    input: InputAlignment = InputAlignment()
+    output: OutputAlignment = OutputAlignment()
+    states: Literal["stored", "online"] = "stored"
+    states_precision: Literal["fp32", "bf16"] = "fp32"
+    projection: bool = True
+
+
+class Training(Section):
+    """How a model is trained: AdamW, linear warm-up over a share of the steps, linear decay.
+
+    `batch_size` is global: workers and accumulation divide it. `patience` counts evaluations on
+    dev without a better one before training stops; null trains to the end.
+    """
+
+    epochs: int = Field(10, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    batch_size: int = Field(32, ge=1)
+    accumulate: int = Field(1, ge=1)
+    warmup: Share = 0.05
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0)
+    evaluate_epochs: int = Field(1, ge=1)
+    patience: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _single_precision(self) -> "Training":
+        # AdamW multiplies the rate by the decay, and in its first step by 10.
+        if self.learning_rate * max(self.weight_decay, 10) > 3.4e38:
+            raise ValueError(
+                "learning_rate and weight_decay must be numbers that AdamW can multiply in single "
+                f"precision, but got {self.learning_rate:g} and {self.weight_decay:g}"
+            )
+        return self
+
+
+class TeacherTraining(Training):
+    """The teacher's training; one teacher serves all seeds of a run."""
+
+    bottleneck: bool = True
+    seed: int = 0
+
+
+class Prompt(Section):
+    """The solved training examples that `prompt` puts before each question, drawn by the seed;
+    with or without their rationales."""
+
+    shots: int = Field(4, ge=1)
+    rationales: bool = False
+
+
+class Scale(Section):
+    """Where and how wide a run works. `launcher: process` runs all stages in this one process.
+
+    A share of a GPU (`gpus_per_worker: 0.25`) lets so many one-worker jobs share one. `placement`
+    fills host after host (pack) or uses as many hosts as it can (spread). With `min_workers` a run
+    goes on with fewer workers while hosts are lost, and grows back to `workers`. A worker that ends
+    no batch in `hang_seconds` is taken to hang, and replaced. Trainings use `attention` (null:
+    what transformers takes by itself), `gradient_checkpointing` (less memory, more time) and
+    `compile` (torch.compile).
+    """
+
+    launcher: Literal["ray", "process"] = "ray"
+    workers: int = Field(1, ge=1)
+    min_workers: int | None = Field(None, ge=1)
+    placement: Literal["pack", "spread"] = "pack"
+    gpus_per_worker: float = Field(0, ge=0, le=1)
+    zero_stage: int = Field(0, ge=0, le=3)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    checkpoint_steps: int = Field(500, ge=1)
+    hang_seconds: float = Field(600, gt=0)
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_fp16(cls, value: object) -> object:
+        if value == "fp16":
+            raise ValueError(
+                "must be bf16 or fp32, but got fp16: in it T5's activations overflow and training "
+                "turns to NaN; bf16 takes the same memory and has the range of fp32"
+            )
+        return value
+
+
+# What a name's column holds in MLflow's databases.
+_COLUMN = 250
+# Names of folders, with a key added, and of MLflow's metrics and runs.
+NAME_LETTERS = 128
+
+
+# Every class of pydantic's has a method of that name, from ABCMeta; nothing calls it.
+warnings.filterwarnings("ignore", 'Field name "register" in "Track" shadows')
+
+
+class Track(Section):
+    """Where MLflow records: null is MLFLOW_TRACKING_URI, or else a sqlite file in the store.
+
+    The best student on dev becomes the `champion` of the registered model `register`.
+    """
+
+    uri: str | None = None
+    experiment: str = "knife"
+    register: str | None = Field(None, pattern=r"^[^/:'\s]+$", max_length=_COLUMN)
+
+    @field_validator("experiment")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not value.strip() or value in (".", ".."):
+            raise ValueError(f"must be the name of an experiment in MLflow, but got {value!r}")
+        if len(value) > _COLUMN:
+            raise ValueError(f"must have at most {_COLUMN} letters, but got {len(value)}")
+        if bad := [c for c in value if unicodedata.category(c) in ("Cc", "Cs")]:
+            raise ValueError(f"must have no control characters, but got {bad[0]!r}")
+        return value
+
+
+class Compare(Section):
+    """What methods are compared with. `baseline: null` is finetune, or else the first method.
+    `margin`, in points, is what does not matter: a method that is not farther below is no worse.
+    A run that cannot show a `difference` of so many points says so before it starts."""
+
+    baseline: str | None = None
+    margin: float = Field(2.0, gt=0, lt=100)
+    difference: float | None = Field(None, gt=0, lt=100)
+
+
+class Variant(Section):
+    """A method under a name of its own, with changes to the run's config for it alone.
+
+    An ablation: `{name: shuffled, method: knife, data: {rationale: shuffled}}`.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
+    method: Method
+    data: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    align: dict[str, Any] = {}
+    teacher: dict[str, Any] = {}
+    student: dict[str, Any] = {}
+    prompt: dict[str, Any] = {}
+
+
+VARIANT_PARTS = ("data", "model", "align", "teacher", "student", "prompt")
+
+
+class RunConfig(Section):
+    """One run: all stages that its methods and seeds need; `ablate` adds the ablations of knife."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
+    data: Data
+    model: Model
+    methods: list[Method | Variant] = Field(["finetune", "knife"], min_length=1)
+    ablate: bool = False
+    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    align: Align = Align()
+    teacher: TeacherTraining = TeacherTraining()
+    student: Training = Training()
+    prompt: Prompt = Prompt()
+    compare: Compare = Compare()
+    scale: Scale = Scale()
+    track: Track = Track()
+    store: str = "./knife-store"
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _known_methods(cls, value: object) -> object:
+        known = get_args(Method)
+        names = [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+        unknown = [f"{n!r} ({nearest(n, known)})" for n in names if n not in known]
+        if unknown:
+            raise ValueError(f"got no method's name: {', '.join(unknown)}")
+        return value
+
+    def variants(self) -> list[Variant]:
+        """The methods, each as a variant: a plain method is a variant that changes nothing.
+
+        Ablations of `ablate` come last; one that `knife` is already, as configured, is left out.
+        """
+        own = [m if isinstance(m, Variant) else Variant(name=m, method=m) for m in self.methods]
+        return own + (self._ablations() if self.ablate and "knife" in self.methods else [])
+
+    def _ablations(self) -> list[Variant]:
+        plain = self.model_dump()
+        changes = ablations(self.align.input.weight, self.align.output.weight)
+        return [
+            Variant(name=name, method="knife", **change)
+            for name, change in changes.items()
+            if merge(plain, change) != plain
+        ]
+
+    def of(self, variant: Variant) -> "RunConfig":
+        """This config for the variant alone, its changes merged in.
+
+        Raises:
+            UserError: where a change is at fault, by its dotted key.
+        """
+        changes: dict[str, Any] = {part: getattr(variant, part) for part in VARIANT_PARTS}
+        changes |= {"methods": [variant.method], "ablate": False, "compare": {"baseline": None}}
+        return parse(merge(self.model_dump(), changes), f"methods.{variant.name}.")
+
+
+def read(path: Path, overrides: Overrides | None = None) -> RunConfig:
+    """Read a run config from a YAML file and lay overrides over it.
+
+    Raises:
+        UserError: with every fault of file and overrides, each by its dotted key.
+    """
+    return parse(merge(read_yaml(path), read_overrides(overrides or [])))
+
+
+def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:
+    """Check `values` against the run config; `prefix` goes before every key in a message.
+
+    Raises:
+        UserError: with every fault at once.
+    """
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError(*section_faults(RunConfig, error, prefix)) from None
+    raise_faults(prefix + fault for fault in _impossible(config))
+    return config
+
+
+def _impossible(config: RunConfig) -> list[str]:
+    """Faults of values that are right one by one and wrong together."""
+    names = [variant.name for variant in config.variants()]
+    own = len(config.methods)
+    faults = [
+        f"methods: {n!r} stands twice"
+        + ("; ablate: true adds one of that name, so leave it out" if n in names[own:] else "")
+        for n in dict.fromkeys(names)
+        if names.count(n) > 1
+    ]
+    if config.ablate and "knife" not in config.methods:
+        faults.append("ablate: needs knife, whose parts it takes away; add it to methods")
+    seeds = config.seeds
+    faults += [f"seeds: {s} stands twice" for s in dict.fromkeys(seeds) if seeds.count(s) > 1]
+    aligned = config.align.input.weight or config.align.output.weight
+    if not aligned and any(m == "knife" for m in config.methods):
+        faults.append(
+            "align: knife with the weights of input and output both 0 is finetune; give one of "
+            "align.input.weight and align.output.weight"
+        )
+    baseline = config.compare.baseline
+    if baseline is not None and baseline not in names:
+        faults.append(
+            f"compare.baseline: {baseline!r} is no method of the run; {nearest(baseline, names)}"
+        )
+    if config.scale.workers > 1 and config.scale.gpus_per_worker % 1:
+        faults.append(
+            "scale.gpus_per_worker: workers of one group cannot share a GPU (NCCL); "
+            f"must be 0 or 1 for {config.scale.workers} workers, but got "
+            f"{config.scale.gpus_per_worker:g}"
+        )
+    if config.scale.launcher == "process" and config.scale.workers > 1:
+        faults.append("scale.workers: launcher 'process' has one worker; use launcher 'ray'")
+    if config.scale.min_workers is not None and config.scale.min_workers > config.scale.workers:
+        faults.append(
+            f"scale.min_workers: must be at most scale.workers = {config.scale.workers}, but got "
+            f"{config.scale.min_workers}"
+        )
+    return faults + _variant_faults(config, faults)
+
+
+def _variant_faults(config: RunConfig, said: list[str]) -> list[str]:
+    """What variants bring in, beside what is `said` of the run's own values."""
+    faults = []
+    for variant in config.variants():
+        if any(getattr(variant, part) for part in VARIANT_PARTS):
+            try:
+                config.of(variant)
+            except UserError as error:
+                start = f"methods.{variant.name}."
+                faults += [f for f in error.faults if f.removeprefix(start) not in said]
+    return faults
+
+
+def section_faults(root: type[Section], error: ValidationError, prefix: str = "") -> list[str]:
+    """What pydantic found wrong with the values of a section, a line each, none twice."""
+    # A variant is no method's name either: said of each fault in it, that would only confuse.
+    lines = (
+        prefix + _line(root, e)
+        for e in error.errors()
+        if not (e["type"] == "literal_error" and isinstance(e["input"], dict))
+    )
+    return list(dict.fromkeys(lines))
+
+
+def _line(root: type[Section], error: Any) -> str:
+    """One pydantic error as a line that starts with the dotted key."""
+    where = [str(part) for part in error["loc"]]
+    # Union members add their own names to the place: methods.0.Variant.name.
+    where = [part for part in where if not re.match(r"^(literal|list|tuple|Variant)", part)]
+    key = ".".join(where)
+    if error["type"] == "extra_forbidden":
+        known = _keys(root, where[:-1])
+        return f"{key}: unknown key; {nearest(where[-1], known)}"
+    if error["type"] == "missing":
+        return f"{key}: must be set"
+    message = error["msg"].removeprefix("Value error, ")
+    if "got" not in message:
+        message += f", but got {json.dumps(error['input'], default=str)}"
+    return f"{key}: {message[0].lower()}{message[1:]}"
+
+
+def _keys(root: type[Section], where: list[str]) -> list[str]:
+    """The known keys of the section at a dotted place."""
+    section: type[BaseModel] = root
+    for part in where:
+        field = section.model_fields.get(part)
+        inner = field.annotation if field else None
+        if part == "methods":
+            inner = Variant
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            section = inner
+    return list(section.model_fields)

@@ -1,0 +1,1 @@
+"""Answers of a trained student, in this process or on many workers."""

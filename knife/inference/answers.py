@@ -1,0 +1,294 @@
+"""Answers to the parts of a file of questions: each part is kept by itself until all are there.
+
+<output>.parts/lock                      held by the command that works on it
+<output>.parts/<key>/part-<from>-<to>    the answers to one part, whole by construction
+"""
+
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from knife.core import strict_json
+from knife.core.errors import NotFiniteError, UserError
+from knife.data.example import UNANSWERED, Example
+from knife.inference.parts import Part, read_part
+from knife.stats.text_match import exact_match
+
+if TYPE_CHECKING:
+    from knife.train.model_settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many questions there are, how many with a known answer, how many of these are right (a
+    tie of k choices, the right one among them, counts 1/k), how many questions have a tie, and how
+    many are too long for the student: these have no choice and are not answered."""
+
+    questions: int = 0
+    answered: int = 0
+    right: float = 0
+    tied: int = 0
+    too_long: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.questions + other.questions,
+            self.answered + other.answered,
+            self.right + other.right,
+            self.tied + other.tied,
+            self.too_long + other.too_long,
+        )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of one student to the questions of one file.
+
+    Attributes:
+        folder: holds those parts that are finished; its name is the key of student and file.
+    """
+
+    folder: Path
+
+    def path(self, part: Part) -> Path:
+        """Where the answers to a part are, once they are whole."""
+        return self.folder / f"part-{part.first:012d}-{part.first + part.rows:012d}"
+
+    def missing(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts without answers."""
+        there = {path.name for path in self.folder.iterdir()}
+        return [part for part in parts if self.path(part).name not in there]
+
+    def begin(self, part: Part) -> int:
+        """Note that a part is begun; how often it was, now included.
+
+        Raises:
+            UserError: the disk is full, or not writable.
+        """
+        path = self.folder / f".tries-{self.path(part).name}"
+        try:
+            with path.open("ab") as file:
+                file.write(b".")
+                return file.tell()
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def forget_tries(self) -> None:
+        """Count from nought again how often parts are begun."""
+        for path in self.folder.glob(".tries-*"):
+            path.unlink()
+
+    def write(self, part: Part, rows: Sequence[dict[str, Any]], tally: Tally) -> None:
+        """Keep the answers to a part: one JSON line a question, behind one of the tally.
+
+        Raises:
+            UserError: the disk is full, or not writable.
+        """
+        head = {
+            "answered": tally.answered,
+            "right": tally.right,
+            "tied": tally.tied,
+            "too_long": tally.too_long,
+        }
+        with self._written(self.path(part)) as file:
+            file.writelines(f"{line(row)}\n".encode() for row in (head, *rows))
+
+    def join(self, parts: Sequence[Part], output: Path) -> Tally:
+        """Make the answers to all parts one file, in the order of the questions.
+
+        Raises:
+            UserError: the disk is full, or not writable.
+        """
+        tally = Tally()
+        with self._written(output) as whole:
+            for part in parts:
+                with self.path(part).open("rb") as file:
+                    head = json.loads(file.readline())
+                    tally += Tally(part.rows, **head)
+                    shutil.copyfileobj(file, whole)
+        return tally
+
+    @contextmanager
+    def _written(self, path: Path) -> Iterator[BinaryIO]:
+        """A file that appears whole and on disk, or not at all."""
+        # In this folder, so that what a kill leaves goes with it.
+        unfinished = self.folder / f".{uuid.uuid4().hex[:12]}.tmp"
+        try:
+            with unfinished.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        finally:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+
+
+class Answerer:
+    """A student, loaded once; it answers on the GPU where there is one."""
+
+    def __init__(self, model: Path) -> None:
+        """Load the student of a model folder.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        # Imported here: whoever counts or joins parts needs no torch, which takes seconds.
+        from knife.data.preamble import saved_preamble
+        from knife.method.objective import Objective
+        from knife.models.quiet import quiet
+        from knife.models.tokenizer import load_tokenizer, room_for_choices
+        from knife.train.context import PlainContext
+        from knife.train.model_settings import ModelSettings
+        from knife.train.place import load_published
+
+        quiet()
+        self.model = model
+        self.tokenizer = load_tokenizer(model, "STUDENT")
+        self.settings = ModelSettings.read(model)
+        self.room = room_for_choices(model, self.tokenizer)
+        self.preamble = saved_preamble(model)
+        self.context = PlainContext()
+        self.objective = Objective(load_published(model)).to(self.context.device).eval()
+
+    def rows(self, questions: Sequence[Example]) -> list[dict[str, Any]]:
+        """One JSON-ready row a question: id, choice (text), index of it, probabilities, and where
+        choices are tied for the first place the indices of all of them; of an open question id
+        and text; and the rationale where one is written first. A question that is too long for the
+        student has null for these, and why as `too_long`.
+
+        Raises:
+            UserError: the student's outputs are NaN or infinite.
+        """
+        from knife.data.preamble import put_before
+        from knife.train.evaluate import answer_split, choose, probabilities, tied
+
+        if not questions:
+            return []
+        tokens = question_tokens(questions, self.tokenizer)
+        reasons = too_long(tokens, self.settings, self.room)
+        if any(reasons):
+            asked = zip(questions, reasons, strict=True)
+            read = iter(self.rows([question for question, reason in asked if not reason]))
+            return [
+                _no_row(question, reason) if reason else next(read)
+                for question, reason in zip(questions, reasons, strict=True)
+            ]
+        if self.preamble:
+            texts, most = self.preamble.texts(questions), self.settings.preamble_tokens
+            tokens, _ = put_before(tokens, texts, self.tokenizer, most)
+        pad_id = self.tokenizer.pad_token_id or 0
+        asking = self.settings.asking(self.tokenizer, rationale=False)
+        rows: list[dict[str, Any]] = []
+        ids = [question.id for question in questions]
+        try:
+            answers = answer_split(self.objective, tokens, ids, pad_id, self.context, asking)
+        except NotFiniteError as error:
+            raise UserError(
+                f"STUDENT: {self.model}: {error}; this model is broken: train it again, with a "
+                "lower learning rate"
+            ) from None
+        for question, example, answer in zip(questions, tokens, answers, strict=True):
+            if question.open:
+                row: dict[str, Any] = {"id": question.id, "text": answer.text}
+            else:
+                index = choose(answer.scores)
+                row = {"id": question.id, "choice": question.choices[index], "index": index}
+                row["probabilities"] = [round(p, 6) for p in probabilities(answer.scores)]
+                row |= tied(answer.scores, example)
+            if answer.rationale is not None:
+                row["rationale"] = answer.rationale
+            rows.append(row)
+        return rows
+
+    def answer(self, file: Path, part: Part, answers: Answers) -> None:
+        """Answer a part of a file and keep that.
+
+        Raises:
+            UserError: the file has changed, or the answers cannot be written.
+        """
+        questions = read_part(file, part)
+        rows = self.rows(questions)
+        known = [
+            _right(question, row)
+            for question, row in zip(questions, rows, strict=True)
+            if question.answer != UNANSWERED and "too_long" not in row
+        ]
+        ties = sum("tied" in row for row in rows)
+        unread = sum("too_long" in row for row in rows)
+        tally = Tally(len(rows), len(known), math.fsum(known), ties, unread)
+        answers.write(part, rows, tally)
+
+
+def _right(question: Example, row: dict[str, Any]) -> float:
+    """What an answered question adds to the number of right ones."""
+    if question.open:
+        return exact_match(row["text"], question.choices[0])
+    top = row.get("tied", [row["index"]])
+    return (question.answer in top) / len(top)
+
+
+def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:
+    """What a student reads of questions, of any length: no rationale, and no answer.
+
+    Raises:
+        UserError: the tokenizer makes nothing of a choice.
+    """
+    from knife.data.tokens import UNBOUNDED, tokenize
+
+    bare = [replace(question, rationale=None, answer=0) for question in questions]
+    tokens, _ = tokenize(bare, tokenizer, UNBOUNDED, mark_content=False)
+    return tokens
+
+
+def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: int | None) -> list[str]:
+    """By question: why a student cannot read it, or "".
+
+    `room` is what the student has positions for, task input and answer together; None: enough.
+    """
+    explains = settings.method == "explain_then_answer"
+    # Solved examples before a question, and a rationale before its answer, take room too.
+    written = settings.answer_tokens + 1 if explains or settings.open else 0
+    reasons = []
+    for own in tokens:
+        length, reason = len(own.input_ids), ""
+        answer = max(map(len, own.choice_ids), default=0)
+        whole = max(length, settings.preamble_tokens) + written + answer
+        if length > settings.max_tokens:
+            reason = (
+                f"question and choices are {length:,} tokens long, but the student was trained "
+                f"for at most {settings.max_tokens} (data.max_tokens)"
+            )
+        elif room is not None and whole > room:
+            reason = (
+                "with all that is read and written, question and choices are "
+                f"{whole:,} tokens long, but the student has positions for {room}"
+            )
+        reasons.append(reason)
+    return reasons
+
+
+def _no_row(question: Example, reason: str) -> dict[str, Any]:
+    """The row of a question that is not answered."""
+    if question.open:
+        return {"id": question.id, "text": None, "too_long": reason}
+    fields = ("choice", "index", "probabilities")
+    return {"id": question.id, **dict.fromkeys(fields), "too_long": reason}
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row as JSON."""
+    return strict_json.dumps(row, ensure_ascii=False)
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"--output: {path} cannot be written: {error.strerror}")

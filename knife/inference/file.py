@@ -1,0 +1,357 @@
+"""A student's choices for a file of questions, in this process or by several Ray workers."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from knife.core.errors import UserError, raise_faults
+from knife.core.exits import say
+from knife.core.values import as_json
+from knife.core.version import __version__
+from knife.data.example import Example
+from knife.inference.answers import Answerer, Answers, Tally, question_tokens, too_long
+from knife.inference.parts import Part, refuse_faults, split
+from knife.store.store import fingerprint
+from knife.terminal.counter import counter
+
+# What a lost worker costs at most, and what is sorted by length together.
+PART_ROWS = 1024
+# Parts of earlier versions have rows without what is tied.
+_ROW_VERSION = 2
+# Other versions of these may come to other digits.
+_LIBRARIES = ("torch", "transformers", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Choices for the questions of a file.
+
+    Attributes:
+        tally: how many questions there are, how many with an answer, how many of these are right,
+            how many questions have a tie, and how many no choice because they are too long.
+        rows: one a question, in the file's order: id, choice (text), index of the choice,
+            probabilities, and where choices are tied for the first place `tied`, their indices;
+            none where they were written to a file and not read back.
+    """
+
+    tally: Tally
+    rows: list[dict[str, Any]]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right choices, a tie of k counting 1/k; None where no answer is known."""
+        return self.tally.right / self.tally.answered if self.tally.answered else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "accuracy": self.accuracy,
+            "answered": self.tally.answered,
+            "tied": self.tally.tied,
+            "too_long": self.tally.too_long,
+            "predictions": self.rows,
+        }
+
+    def sentence(self) -> str:
+        """The accuracy in words, or why there is none, how many ties there are, and how many
+        questions are too long."""
+        tally = self.tally
+        more = ""
+        if tally.tied:
+            more = (
+                f"; {tally.tied} of {tally.questions} questions have choices tied for the first "
+                'place, which the student cannot tell apart ("tied"): of k such choices, the '
+                "right one counts 1/k"
+            )
+        if tally.too_long:
+            more += (
+                f"; {tally.too_long} of {tally.questions} questions are too long for the student, "
+                "have no choice, and do not count"
+            )
+        if self.accuracy is None:
+            return f"{tally.questions} questions, none with its answer: no accuracy{more}"
+        right = f"{tally.right:.1f}".removesuffix(".0")
+        said = f"({right} of {tally.answered} questions right)"
+        return f"accuracy {100 * self.accuracy:.1f} % {said}{more}"
+
+
+def predict(
+    student: Path,
+    file: Path,
+    output: Path | None = None,
+    workers: int | None = None,
+    *,
+    keep_rows: bool = True,
+    skip_too_long: bool = False,
+) -> Predictions:
+    """Let a student answer the questions of a JSON Lines file; no answer or rationale is needed.
+
+    With `output`, one JSON line a question is written there, whole or not at all. Finished parts
+    lie beside it until then, so that after a kill the same call makes the missing ones alone. With
+    `workers`, that many Ray workers make them.
+
+    With `skip_too_long`, a question that is too long for the student has a row without a choice and
+    with the reason, and is counted; or else it is a fault.
+
+    Without `keep_rows` the result has no rows, and memory does not grow with the file.
+
+    Raises:
+        UserError: with all faults of the student's folder, the file and the output; more workers
+            than there are CPUs; another command writes the same output.
+    """
+    job = _prepared(student, file, output, workers, skip_too_long)
+    with _folder(output) as folder:
+        answers = Answers(folder / job.key)
+        answers.folder.mkdir(exist_ok=True)
+        _answer(job, answers, workers)
+        whole = output or folder / "output"
+        tally = answers.join(job.parts, whole)
+        return Predictions(tally, read_rows(whole) if keep_rows else [])
+
+
+def predict_examples(
+    student: Path, examples: Iterable[Mapping[str, Any]], *, skip_too_long: bool = False
+) -> Predictions:
+    """Let a student answer questions that are in memory, as a file of them would hold them.
+
+    Raises:
+        UserError: as `predict` does; the first example is `examples:1`.
+    """
+    if isinstance(examples, Mapping) or not isinstance(examples, Iterable):
+        raise UserError(
+            "examples: must be a path or a list of mappings, but got "
+            f"{type(examples).__name__}; one example is [example]"
+        )
+    lines, faults = [], []
+    for number, example in enumerate(examples, 1):
+        try:
+            lines.append(f"{as_json(example)}\n")
+        except (TypeError, ValueError) as error:
+            faults.append(f"examples:{number}: {error}")
+    raise_faults(faults)
+    with tempfile.TemporaryDirectory(prefix="knife-predict-") as name:
+        file = Path(name).resolve() / "examples"
+        with file.open("w", encoding="utf-8") as whole:
+            whole.writelines(lines)
+        try:
+            return predict(student, file, skip_too_long=skip_too_long)
+        except UserError as error:
+            said = (fault.removeprefix(f"{file.parent}/") for fault in error.faults)
+            raise UserError(*said) from None
+
+
+def parts_folder(output: Path) -> Path:
+    """Where the finished parts of an output are, for as long as some are missing."""
+    output = output.resolve()
+    return output.with_name(f"{output.name}.parts")
+
+
+def read_rows(output: Path) -> list[dict[str, Any]]:
+    """The rows of an output file."""
+    with output.open(encoding="utf-8") as file:
+        return [json.loads(text) for text in file]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A student's model folder, a file in parts, and the key of all that the answers hang on."""
+
+    model: Path
+    file: Path
+    parts: list[Part]
+    key: str
+
+
+def _prepared(
+    student: Path, file: Path, output: Path | None, workers: int | None, skip_too_long: bool
+) -> _Job:
+    """What is to be done, when nothing is wrong with it."""
+    model, parts = None, list[Part]()
+    found: list[str] = []
+    try:
+        model = student_model(student).resolve()
+    except UserError as error:
+        found += error.faults
+    try:
+        parts = split(file, PART_ROWS)
+        key = _key(model, parts, skip_too_long) if model else ""
+        if not (key and output and (parts_folder(output) / key).is_dir()):
+            _check(model, file, parts, skip_too_long=skip_too_long)
+    except UserError as error:
+        found += error.faults
+    raise_faults([*found, *_output_faults(output), *_worker_faults(workers, output)])
+    assert model
+    return _Job(model, file.resolve(), parts, key)
+
+
+def _output_faults(output: Path | None) -> list[str]:
+    if output is None or (output.parent.is_dir() and not output.is_dir()):
+        return []
+    what = "is a folder" if output.is_dir() else "lies in a folder that is not there"
+    return [f"--output: {output} {what}; give a file in a folder that is there"]
+
+
+def _worker_faults(workers: int | None, output: Path | None) -> list[str]:
+    if workers is None:
+        return []
+    from knife.inference.workers import place_faults
+
+    missing = "--workers: needs --output FILE, beside which the workers leave what is finished"
+    return [*([] if output else [missing]), *place_faults(workers)]
+
+
+def _check(model: Path | None, file: Path, parts: list[Part], *, skip_too_long: bool) -> None:
+    """Refuse what is wrong with the questions; without a model, their lengths are not known."""
+    tokenizer: Any = None
+    room: int | None = None
+
+    def look(questions: list[Example]) -> list[tuple[Example | None, str]]:
+        nonlocal tokenizer, room
+        if not (model and questions):
+            return []
+        # Imported when a question is good: transformers takes seconds.
+        from knife.models.check import check_model
+        from knife.models.quiet import quiet
+        from knife.models.tokenizer import room_for_choices
+        from knife.train.model_settings import ModelSettings
+
+        if tokenizer is None:
+            quiet()
+            tokenizer = check_model(model, "STUDENT").tokenizer
+            room = room_for_choices(model, tokenizer)
+        settings = ModelSettings.read(model)
+        try:
+            tokens = question_tokens(questions, tokenizer)
+        except UserError as error:
+            return [(None, fault) for fault in error.faults]
+        faults = _of_other_kind(questions, settings.open)
+        if not skip_too_long:
+            reasons = zip(questions, too_long(tokens, settings, room), strict=True)
+            hint = "shorten it, or leave such questions out (--skip-too-long)"
+            faults += [
+                (question, f"id {question.id!r}: {reason}: {hint}")
+                for question, reason in reasons
+                if reason
+            ]
+        return faults
+
+    with counter("checking", _count(parts)) as count:
+        refuse_faults(file, parts, look, lambda part: count(part.rows))
+
+
+def _answer(job: _Job, answers: Answers, workers: int | None) -> None:
+    """Answer the parts that have none yet."""
+    missing = answers.missing(job.parts)
+    if len(missing) < len(job.parts):
+        done = _count(job.parts) - _count(missing)
+        say(f"{done:,} of {_count(job.parts):,} questions are answered already; going on …")
+    if not missing:
+        return
+    with counter("answering", _count(missing)) as count:
+        if workers is None:
+            answerer = Answerer(job.model)
+            for part in missing:
+                answerer.answer(job.file, part, answers)
+                count(part.rows)
+        else:
+            from knife.cluster.address import refuse_dead_cluster
+            from knife.inference.workers import answer_parts
+
+            refuse_dead_cluster()
+            say(f"{_count(missing):,} questions for {workers} Ray workers; starting …")
+            answer_parts(
+                job.model, job.file, answers, missing, workers, lambda part: count(part.rows)
+            )
+    left = answers.missing(job.parts)
+    assert not left, f"parts without answers: {left}"
+
+
+def _count(parts: Sequence[Part]) -> int:
+    return sum(part.rows for part in parts)
+
+
+def _key(model: Path, parts: list[Part], skip_too_long: bool) -> str:
+    hashed = {}
+    for path in sorted(path for path in model.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        hashed[path.relative_to(model).as_posix()] = digest
+    return fingerprint(
+        {
+            "student": hashed,
+            "questions": [part.digest for part in parts],
+            "rows": [PART_ROWS, _ROW_VERSION],
+            "skip_too_long": skip_too_long,
+            "versions": [__version__, *map(version, _LIBRARIES)],
+        }
+    )
+
+
+@contextmanager
+def _folder(output: Path | None) -> Iterator[Path]:
+    """The folder of the parts; it is removed when the work inside is done."""
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="knife-predict-") as name:
+            yield Path(name)
+        return
+    folder = parts_folder(output)
+    lock = FileLock(folder / "lock")
+    try:
+        folder.mkdir(exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"--output: another command is writing {output}: wait for it, or give another file"
+        ) from None
+    except OSError as error:
+        raise UserError(f"--output: {output} cannot be written: {error.strerror}") from error
+    try:
+        yield folder
+        shutil.rmtree(folder)
+    finally:
+        lock.release()
+
+
+def student_model(student: Path) -> Path:
+    """The model folder of a student: its artifact's folder, or the `model` folder in it.
+
+    Raises:
+        UserError: it is neither, a teacher's, or damaged.
+    """
+    from knife.models.files import damage
+
+    for folder in (student, student / "model"):
+        if (folder / "knife.json").is_file():
+            raise_faults(f"STUDENT: {fault}" for fault in damage(folder))
+            if _settings(folder)["rationale"]:
+                raise UserError(
+                    f"STUDENT: {student} is a teacher, which reads rationales; "
+                    "give a student's folder: STORE/student/KEY"
+                )
+            return folder
+    raise UserError(
+        f"STUDENT: {student} is no folder of a student (it has no knife.json); "
+        "`knife run` leaves one for each method and seed: STORE/student/KEY"
+    )
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((folder / "knife.json").read_text())
+    return settings
+
+
+def _of_other_kind(examples: list[Example], opened: bool) -> list[tuple[Example | None, str]]:
+    if opened:
+        said = "has choices, but the student was trained to write its answers: leave them out"
+    else:
+        said = "has no choices, but the student was trained to choose: give it some"
+    return [(e, f"id {e.id!r}: {said}") for e in examples if e.open != opened]

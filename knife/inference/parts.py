@@ -1,0 +1,163 @@
+"""A file of questions in parts, each of whole lines, that can be read by itself on any host."""
+
+import codecs
+import hashlib
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from knife.core.errors import UserError, raise_faults
+from knife.data.example import Example
+from knife.data.faults import FaultList
+from knife.data.formats import decode_lines, refuse_other_than_lines
+from knife.data.jsonl import Line, no_examples, parse, repeated
+from knife.data.record import read_question
+
+# So many bytes tell of what format a file is.
+_HEAD = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some lines of a file that follow each other.
+
+    Attributes:
+        first: number of questions before it.
+        rows: number of questions in it.
+        line: number of its first line, from 1.
+        offset, size: where its bytes are.
+        digest: 16 hex digits of BLAKE2 over them.
+    """
+
+    first: int
+    rows: int
+    line: int
+    offset: int
+    size: int
+    digest: str
+
+
+def split(path: Path, rows: int) -> list[Part]:
+    """The parts of a file, `rows` lines that are not blank in each; only one is held in memory.
+
+    Raises:
+        UserError: the file cannot be read, is no plain JSON Lines, or has no lines.
+    """
+    parts: list[Part] = []
+    first, line = 0, 1
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: must be a file that can be read again, not a folder or pipe")
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            refuse_other_than_lines(path, head)
+            offset = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+            file.seek(offset)
+            lines: list[bytes] = []
+            count = 0
+
+            def end() -> None:
+                nonlocal first, line, offset, count
+                data = b"".join(lines)
+                parts.append(Part(first, count, line, offset, len(data), _digest(data)))
+                first, line, offset, count = first + count, line + len(lines), file.tell(), 0
+                lines.clear()
+
+            while text := file.readline():
+                lines.append(text)
+                count += bool(text.strip())
+                if count == rows:
+                    end()
+            if count:
+                end()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if not parts:
+        raise UserError(no_examples(path))
+    return parts
+
+
+def read_part(path: Path, part: Part) -> list[Example]:
+    """The questions of a part of a file without faults; an answer may be `UNANSWERED`.
+
+    Raises:
+        UserError: the file is not what it was when it was split.
+    """
+    return [line.example for line in _lines(path, part) if line.example is not None]
+
+
+def refuse_faults(
+    path: Path,
+    parts: Sequence[Part],
+    look: Callable[[list[Example]], list[tuple[Example | None, str]]],
+    checked: Callable[[Part], None],
+) -> None:
+    """Read all questions of a file, part after part, and refuse what is wrong with them.
+
+    `look` returns what else is wrong with the good ones of a part, or with the part; `checked` is
+    called with each part that has been read. Of each question 8 bytes are kept, for ids that are
+    there twice.
+
+    Raises:
+        UserError: with every fault as `file:line: message`, up to `SHOWN_FAULTS` and the number of
+            those left unsaid.
+    """
+    faults = FaultList(path)
+    marks = array("Q")
+    for part in parts:
+        numbers: dict[int, int] = {}
+        examples = []
+        for line in _lines(path, part):
+            faults.add(line.number, line.faults)
+            if line.example is not None:
+                numbers[id(line.example)] = line.number
+                examples.append(line.example)
+            if line.identity:
+                marks.append(_mark(line.identity))
+        for example, fault in look(examples):
+            number = numbers[id(example)] if example else part.line
+            faults.add_text(number, f"{path}:{number}: {fault}" if example else f"{path}: {fault}")
+        checked(part)
+    for line, first in _twice(path, parts, marks):
+        faults.add(line.number, [repeated(line.identity, first)])
+    raise_faults(faults.lines())
+
+
+def _twice(path: Path, parts: Sequence[Part], marks: "array[int]") -> Iterator[tuple[Line, int]]:
+    """Each line whose id stands in an earlier one already, and the number of that."""
+    import numpy as np
+
+    values, counts = np.unique(np.frombuffer(marks, dtype=np.uint64), return_counts=True)
+    again = set(values[counts > 1].tolist())
+    if not again:
+        return
+    first: dict[str, int] = {}
+    for part in parts:
+        for line in _lines(path, part):
+            if line.identity and _mark(line.identity) in again:
+                number = first.setdefault(line.identity, line.number)
+                if number != line.number:
+                    yield line, number
+
+
+def _lines(path: Path, part: Part) -> Iterator[Line]:
+    """The lines of a part, read as questions."""
+    with path.open("rb") as file:
+        file.seek(part.offset)
+        data = file.read(part.size)
+    if _digest(data) != part.digest:
+        raise UserError(
+            f"{path}: has changed since it was checked, or this host has another file of that name"
+        )
+    return parse(decode_lines(data.split(b"\n"), part.line), read_question)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def _mark(identity: str) -> int:
+    return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "big")

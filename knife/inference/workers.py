@@ -1,0 +1,205 @@
+"""Answers to the parts of a file by several Ray workers, with Ray Data.
+
+A worker reads its part of the file and writes the answers itself, so that the driver handles
+numbers alone, however long the file is.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from knife.cluster.address import cluster_address
+from knife.cluster.capacity import machine, start_faults, worker_faults
+from knife.core.errors import UserError, raise_faults
+from knife.inference.answers import Answerer, Answers
+from knife.inference.parts import Part
+from knife.launch.launch import resources
+from knife.launch.session import in_thread, session
+
+# A part that has ended so many workers ends the work. Ray's own limit would count each look for a
+# worker whose host has just died.
+_MAX_TRIES = 4
+# Parts beyond this share their blocks: each block is an object of its own for Ray.
+_MAX_BLOCKS = 4096
+_LOOK_SECONDS = 120
+# An NFS client may look at what it knew of a folder for so many seconds.
+_SEEN_SECONDS = 10
+
+
+def place_faults(workers: int) -> list[str]:
+    """Why no workers could start from here: what this machine cannot give, or what is wrong with
+    RAY_ADDRESS. A cluster is asked for its CPUs when the work starts."""
+    faults = start_faults()
+    if not cluster_address():
+        faults += worker_faults("--workers", workers, machine()["CPU"], "this machine")
+    return faults
+
+
+def answer_parts(
+    model: Path,
+    file: Path,
+    answers: Answers,
+    parts: Sequence[Part],
+    workers: int,
+    answered: Callable[[Part], None],
+) -> None:
+    """Answer parts of a file, in the Ray session that is up or one of its own.
+
+    Each worker loads the student once, and one that is lost is replaced. GPUs are shared evenly.
+    `answered` hears of each part that is finished, in any order.
+
+    Raises:
+        UserError: more workers than the cluster has CPUs, a path that one of its hosts does not
+            see, or a fault that a worker found.
+        RuntimeError: workers were lost over the same questions again and again.
+    """
+    answers.forget_tries()
+    # A host that dies would be told of once a second, until Ray is sure of it.
+    os.environ.setdefault("RAY_enable_output_error_log_if_still_retry", "0")
+    with session(machine()["GPU"]):
+        import ray
+
+        there = ray.cluster_resources()
+        raise_faults(worker_faults("--workers", workers, there.get("CPU", 0), "the cluster"))
+        raise_faults(_host_faults(model, file, answers.folder))
+        _run(_Worker(model, file, answers), parts, workers, there, answered)
+
+
+class _Worker:
+    """What each Ray worker does."""
+
+    def __init__(self, model: Path, file: Path, answers: Answers) -> None:
+        self.model, self.file, self.answers = model, file, answers
+        self.answerer: Answerer | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Answer the parts of a batch; a fault of the user's comes back as a text."""
+        names = [field.name for field in fields(Part)]
+        columns = [batch[name].tolist() for name in names]
+        faults, lost = [], []
+        for values in zip(*columns, strict=True):
+            part = Part(**dict(zip(names, values, strict=True)))
+            fault, too_often = "", False
+            try:
+                # A worker may be lost between its answers and its word of them.
+                if not self.answers.path(part).exists():
+                    too_often = self.answers.begin(part) > _MAX_TRIES
+                    if not too_often:
+                        self.answerer = self.answerer or Answerer(self.model)
+                        self.answerer.answer(self.file, part, self.answers)
+            except UserError as error:
+                fault = "\n".join(error.faults)
+            faults.append(fault)
+            lost.append(too_often)
+        return {**dict(zip(names, columns, strict=True)), "faults": faults, "lost": lost}
+
+
+def _run(
+    worker: _Worker,
+    parts: Sequence[Part],
+    workers: int,
+    there: dict[str, float],
+    answered: Callable[[Part], None],
+) -> None:
+    import ray.data
+
+    from knife.launch.quiet_data import quiet_data
+
+    cpus = 1 if cluster_address() else max(1, int(there["CPU"]) // workers)
+    gpus = _share(there.get("GPU", 0), workers)
+    taken = resources(cpus, gpus)
+    dataset = ray.data.from_items(
+        [asdict(part) for part in parts], override_num_blocks=min(len(parts), _MAX_BLOCKS)
+    )
+    dataset = dataset.map_batches(
+        _Worker,
+        fn_constructor_args=(worker.model, worker.file, worker.answers),
+        batch_size=1,
+        # One part waits behind the one that is worked on.
+        compute=ray.data.ActorPoolStrategy(
+            size=min(workers, len(parts)), max_tasks_in_flight_per_actor=2
+        ),
+        num_cpus=taken["CPU"],
+        num_gpus=taken.get("GPU"),
+    )
+    names = [field.name for field in fields(Part)]
+
+    def take() -> None:
+        for batch in dataset.iter_batches(batch_size=None):
+            raise_faults(line for text in batch["faults"] for line in text.splitlines())
+            columns = [batch[name].tolist() for name in names]
+            for values, lost in zip(zip(*columns, strict=True), batch["lost"], strict=True):
+                part = Part(**dict(zip(names, values, strict=True)))
+                if lost:
+                    raise RuntimeError(
+                        f"{_MAX_TRIES} workers were lost, one after the other, over the "
+                        f"{part.rows} questions from line {part.line} of {worker.file} on"
+                    )
+                answered(part)
+
+    with quiet_data():
+        in_thread(take).result()
+
+
+def _share(gpus: float, workers: int) -> float:
+    """How much of a GPU each worker gets: all of one, an even part of one, or nothing."""
+    return 1 / math.ceil(workers / gpus) if gpus else 0.0
+
+
+def _host_faults(model: Path, file: Path, folder: Path) -> list[str]:
+    """Paths that a host of the cluster does not see as this one does."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    own = ray.get_runtime_context().get_node_id()
+    hosts = [
+        node
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] != own and node["Resources"].get("CPU")
+    ]
+    look = ray.remote(num_cpus=0)(unseen)
+    seen = {
+        node["NodeManagerAddress"]: look.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(model, file, file.stat().st_size, folder)
+        for node in hosts
+    }
+    faults = []
+    for address, answer in seen.items():
+        # A host that does not answer has died: nothing will be done there.
+        with suppress(ray.exceptions.RayError):
+            faults += [
+                f"{name}: the cluster's host {address} {what}; models, questions and output must "
+                "lie where all hosts see them"
+                for name, what in ray.get(answer, timeout=_LOOK_SECONDS)
+            ]
+    return faults
+
+
+def unseen(
+    model: Path, file: Path, size: int, folder: Path, seconds: float = _SEEN_SECONDS
+) -> list[tuple[str, str]]:
+    """What this host lacks of a student's model, a file of some bytes, and a folder to write to.
+
+    What is new on a network's disk is looked for so many seconds.
+    """
+    end = time.monotonic() + seconds
+    while (found := _unseen(model, file, size, folder)) and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
+
+
+def _unseen(model: Path, file: Path, size: int, folder: Path) -> list[tuple[str, str]]:
+    found = []
+    if not (model / "knife.json").is_file():
+        found.append(("STUDENT", f"has no student in {model}"))
+    if not file.is_file() or file.stat().st_size != size:
+        found.append(("FILE", f"has no {file}, or another one"))
+    if not os.access(folder, os.W_OK):
+        found.append(("--output", f"cannot write to {folder}"))
+    return found

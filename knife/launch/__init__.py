@@ -1,0 +1,1 @@
+"""Ray at work: sessions, worker groups and jobs."""

@@ -1,0 +1,84 @@
+"""The train context of a Ray Train worker, with a watch over its signs of life."""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+import ray.train
+import ray.train.torch
+from ray.experimental import internal_kv
+
+from knife.plan.stage import Stage
+
+_ASK_SECONDS = 0.5
+# What a process that was found to hang ends with.
+HANGS = 87
+
+
+class RayContext:
+    """The train context of a Ray Train worker; Ray has brought the process group up.
+
+    Args:
+        name: the worker group's, by which the driver tells it to end.
+        hang_seconds: how long a batch may take.
+    """
+
+    def __init__(self, name: str, hang_seconds: float) -> None:
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        self._name = name
+        self._told = threading.Event()
+        self._hang_seconds = hang_seconds
+        self._beat: float | None = None
+        threading.Thread(target=self._watch, name="knife-watch", daemon=True).start()
+
+    def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
+        """Nothing to do: the journal has it."""
+
+    def report(self, stage: str, metrics: dict[str, Any]) -> None:
+        """Tell Ray Train; a barrier over all workers."""
+        ray.train.report(metrics | {"stage": stage})
+
+    def told(self) -> bool:
+        """Whether the driver wants the training to end; rank 0 alone asks."""
+        return self._told.is_set()
+
+    def beat(self) -> None:
+        """A sign of life."""
+        self._beat = time.monotonic()
+
+    def rest(self) -> None:
+        """No sign of life is due until the next one."""
+        self._beat = None
+
+    def _watch(self) -> None:
+        """End this process where no batch ends any more: Ray replaces it, and whoever waits for it
+        in vain does the same."""
+        while True:
+            time.sleep(_ASK_SECONDS)
+            beat = self._beat
+            if beat is not None and time.monotonic() - beat > self._hang_seconds:
+                print(f"rank {self.rank}: no batch in {self._hang_seconds:g} s", file=sys.stderr)
+                faulthandler.dump_traceback()
+                os._exit(HANGS)
+            if self.rank == 0 and not self._told.is_set() and was_told_to_end(self._name):
+                self._told.set()
+
+
+def tell_to_end(name: str) -> None:
+    """Have a worker group end its training after a checkpoint."""
+    internal_kv._internal_kv_put(_key(name), b"1")
+
+
+def was_told_to_end(name: str) -> bool:
+    """Whether somebody did."""
+    return bool(internal_kv._internal_kv_exists(_key(name)))
+
+
+def _key(name: str) -> bytes:
+    return f"knife-end-{name}".encode()

@@ -1,0 +1,205 @@
+"""Ray jobs: find a cluster's dashboard, start a job, follow its log to its end, stop it."""
+
+import asyncio
+import logging
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
+
+from knife.core.errors import UserError
+from knife.launch.working_dir import WorkingDir
+
+_CONNECT_SECONDS, _ANSWER_SECONDS, _UPLOAD_SECONDS = 5, 20, 300
+_START_SECONDS = 60
+# A silent log is no sign that the cluster is still there.
+_LOOK_SECONDS = 20.0
+# A dashboard that starts anew, or a network that fails for a moment, is no end of a job.
+_LOST_SECONDS = 60.0
+# Whatever Ray's client raises where a cluster does not answer.
+_LOST = (OSError, RuntimeError, aiohttp.ClientError)
+# Ray would take them before the address that it is given.
+_OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+# They tell of every package and every ignore file.
+_LOUD = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+    "ray._private.runtime_env.working_dir",
+)
+
+
+class _Client(JobSubmissionClient):  # type: ignore[misc]
+    """Ray's client, which by itself waits for an answer for ever."""
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+        seconds = _ANSWER_SECONDS if method == "GET" else _UPLOAD_SECONDS
+        return super()._do_request(method, endpoint, timeout=(_CONNECT_SECONDS, seconds), **options)
+
+
+@dataclass
+class JobLog:
+    """A job's log as far as it was handed on; it is read from its start after a break."""
+
+    show: Callable[[str], None]
+    shown: int = 0
+    read: int = 0
+    heard: float = field(default_factory=time.monotonic)
+
+    def add(self, text: str) -> None:
+        """Hand on what is new in the next piece of the log."""
+        self.heard = time.monotonic()
+        new = text[max(0, self.shown - self.read) :]
+        self.read += len(text)
+        self.shown = max(self.shown, self.read)
+        if new:
+            self.show(new)
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """How a job ended.
+
+    Attributes:
+        state: succeeded, failed or stopped.
+        status: the exit status of its command; None where Ray has none.
+        message: what Ray says of a job whose command did not end by itself.
+    """
+
+    state: str
+    status: int | None
+    message: str
+
+
+class Jobs:
+    """The jobs of a cluster.
+
+    Attributes:
+        address: the dashboard's, without a password.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Ask the dashboard who it is.
+
+        Raises:
+            UserError: within seconds, where no Ray dashboard answers or it wants another token.
+        """
+        url, self.address = _checked(address)
+        for name in _LOUD:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with _as_asked(self.address):
+            self._client = _Client(url)
+
+    def submit(
+        self, job: str, words: Sequence[str], folder: WorkingDir, environment: dict[str, str]
+    ) -> None:
+        """Send the folder and start a command in it, under a new id.
+
+        Raises:
+            RuntimeError, OSError: the cluster refuses the job, or is gone.
+        """
+        runtime: dict[str, Any] = {"working_dir": str(folder.folder)}
+        runtime["excludes"] = list(folder.excludes)
+        if environment:
+            runtime["env_vars"] = environment
+        end = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                self._client.submit_job(
+                    entrypoint=shlex.join(words), submission_id=job, runtime_env=runtime
+                )
+                return
+            except RuntimeError as error:
+                # The dashboard of a cluster that has just started answers before it can do this.
+                if "No available agent" not in str(error) or time.monotonic() > end:
+                    raise
+            time.sleep(1)
+
+    def follow(self, job: str, log: JobLog) -> JobEnd:
+        """Hand on the log as it grows, until the job has ended.
+
+        Raises:
+            ConnectionError: the cluster has not answered for a minute.
+        """
+        while True:
+            try:
+                asyncio.run(self._read(job, log))
+                info = self._client.get_job_info(job)
+                log.heard = time.monotonic()
+                if info.status.is_terminal():
+                    message = info.message if info.driver_exit_code is None else ""
+                    return JobEnd(info.status.lower(), info.driver_exit_code, message or "")
+            except _LOST as error:
+                if time.monotonic() - log.heard > _LOST_SECONDS:
+                    raise ConnectionError(
+                        f"the cluster does not answer any more: {error}"
+                    ) from error
+            time.sleep(1)
+
+    def stop(self, job: str) -> None:
+        """Have Ray end a job: SIGTERM, and SIGKILL after some seconds."""
+        self._client.stop_job(job)
+
+    async def _read(self, job: str, log: JobLog) -> None:
+        """The log from its start, until the job ends or the connection fails."""
+        log.read = 0
+        pieces = self._client.tail_job_logs(job)
+        while True:
+            piece = asyncio.ensure_future(anext(pieces, None))
+            while not (await asyncio.wait({piece}, timeout=_LOOK_SECONDS))[0]:
+                self._client.get_job_info(job)
+                log.heard = time.monotonic()
+            text = piece.result()
+            if text is None:
+                return
+            log.add(text)
+
+
+def _checked(address: str) -> tuple[str, str]:
+    """The dashboard's address, and the same without user and password."""
+    url = address if "://" in address else f"http://{address}"
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise UserError(
+            "--address: must be the address of a Ray dashboard, such as http://HOST:8265, but got "
+            f"{url.rpartition('@')[2] if '@' in url else address!r}"
+        )
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+    whole = bare._replace(netloc=parts.netloc)
+    return whole.geturl().rstrip("/"), bare.geturl().rstrip("/")
+
+
+@contextmanager
+def _as_asked(address: str) -> Iterator[None]:
+    """Ray's client at the address that was given; what it raises as a fault of the address."""
+    kept = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
+    try:
+        yield
+    except AuthenticationError as error:
+        raise UserError(
+            f"--address: {address} wants a token that it did not get: set RAY_AUTH_MODE=token, and "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (else ~/.ray/auth_token is read) to the "
+            "token of the cluster"
+        ) from error
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        # The error's text may hold the address with its password.
+        silent = isinstance(error, ConnectionError) or "Timeout" in type(error).__name__
+        what = "nothing answers" if silent else "what answers is no Ray dashboard"
+        raise UserError(
+            f"--address: {what} at {address}; give the address of the cluster's dashboard as it "
+            "is reached from here (`ray start --head` has it on port 8265 of the head)"
+        ) from error
+    finally:
+        os.environ.update(kept)

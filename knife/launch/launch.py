@@ -1,0 +1,261 @@
+"""Launch of stages with Ray Train: one worker group for all stages of a run."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from knife.cluster.address import cluster_address
+from knife.cluster.capacity import capacity_faults, session_faults
+from knife.config.run import Scale
+from knife.core.environment import variables
+from knife.core.errors import NotFiniteError, TrainingDivergedError, UserError, raise_faults
+from knife.core.exits import Terminated
+from knife.launch.session import in_thread, session
+from knife.plan.stage import Stage
+from knife.store.store import Store
+
+# How long a worker group may wait for its resources. A cluster that grows on demand, or is busy
+# with another run, gives them after minutes. An elastic group takes what there is instead, by a
+# count that Ray renews every 20 s.
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+_HEALTH_TIMEOUT = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+# An elastic group looks so often for hosts that have come; growing costs a new start.
+_RESIZE_SECONDS = 30.0
+
+# What comes again every time, by its name.
+_NOTED: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (UserError, NotFiniteError, TrainingDivergedError)
+}
+
+# A lost worker or host is worth a new start; an error of our own comes again every time. So many
+# in a row without anything that is done, be it a checkpoint, end the run.
+_MAX_FAILURES = 3
+# How long workers that are told to end have for their checkpoint.
+_CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every worker gets."""
+
+    stages: tuple[Stage, ...]
+    address: str
+    scale: Scale
+    name: str
+    mark: Path | None
+
+
+def launch(
+    stages: Sequence[Stage],
+    address: Path | str,
+    scale: Scale,
+    *,
+    cpus_per_worker: float | None = None,
+    links: list[str] | None = None,
+) -> None:
+    """Make stages on Ray workers, in the Ray session that is up or one of its own, for the store
+    at a folder or a url.
+
+    Workers or hosts that are lost are replaced, and the work goes on from the last checkpoint.
+    Each worker gets `cpus_per_worker`; None is its share of this machine. `links` gets a line on
+    the session's dashboard.
+
+    Raises:
+        UserError: more workers than the cluster can give, or a fault of the user's in a worker.
+        RuntimeError: a worker failed again and again; the message ends with its error.
+        SessionLostError: one of Ray's own processes on this machine has died.
+    """
+    raise_faults(session_faults(scale))
+    with session(scale.workers * scale.gpus_per_worker) as found:
+        import ray
+
+        if links is not None:
+            links += found
+        raise_faults(capacity_faults(scale, ray.cluster_resources(), "the cluster"))
+        if cpus_per_worker is None:
+            cpus_per_worker = max(1, int(ray.cluster_resources()["CPU"]) // scale.workers)
+            if cluster_address():
+                cpus_per_worker = 1
+        _make(stages, Store(address), scale, cpus_per_worker)
+
+
+def _make(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float) -> None:
+    """Start worker groups for as long as each gets on, be it by a checkpoint."""
+    _sweep(store)
+    while True:
+        before = _done(store, stages)
+        # Ray's own folder; the lock tells that somebody still needs it.
+        name = f"ray-{uuid.uuid4().hex[:12]}"
+        try:
+            with store.lock("work", name):
+                _fit(stages, store, scale, cpus, name)
+            return
+        except NotFiniteError:
+            raise
+        except RuntimeError:
+            if _done(store, stages) <= before:
+                raise
+
+
+def _done(store: Store, stages: Sequence[Stage]) -> set[str]:
+    """What need not be made again: stages, and in those under way checkpoints and shards."""
+    done = set()
+    for stage in stages:
+        folder = store.root / "work" / f"{stage.kind}-{stage.key}"
+        kept = [*folder.glob("checkpoints/*/place.json"), *folder.glob("shard-*.json")]
+        done |= {str(path) for path in kept}
+        if store.bucket:
+            done |= {n for n in store.bucket.names(f"work/{folder.name}") if "/part-" in n}
+        if store.has(stage.kind, stage.key):
+            done.add(stage.key)
+    return done
+
+
+def _sweep(store: Store) -> None:
+    """Remove what drivers that were killed have left of Ray's folders."""
+    for path in (store.root / "work").glob("ray-*"):
+        with suppress(Timeout), store.lock("work", path.name.split(".")[0]).acquire(timeout=0):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name: str) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    from knife.launch.context import tell_to_end
+    from knife.launch.hosts import HostsTorchConfig
+
+    # A bucket is the same one on every host.
+    mark = None if store.bucket else store.root / "work" / f"{name}.mark"
+    if mark:
+        mark.touch()
+    gpu = scale.gpus_per_worker > 0
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"work": _Work(tuple(stages), store.address, scale, name, mark)},
+        torch_config=HostsTorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=(
+                (scale.min_workers, scale.workers) if scale.min_workers else scale.workers
+            ),
+            elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
+            placement_strategy=scale.placement.upper(),
+            use_gpu=gpu,
+            resources_per_worker=resources(cpus, scale.gpus_per_worker),
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(store.root / "work"),
+            failure_config=FailureConfig(
+                max_failures=_MAX_FAILURES, controller_failure_limit=_MAX_FAILURES
+            ),
+            worker_runtime_env={"env_vars": _worker_environment(cpus, gpu)},
+        ),
+    )
+    with timeouts(scale):
+        done = in_thread(trainer.fit)
+        try:
+            raise_faults(done.result().return_value)
+        except Terminated:
+            tell_to_end(name)
+            with suppress(Exception):
+                done.result(_CHECKPOINT_SECONDS)
+            raise
+        except TrainingFailedError as error:
+            rank, cause = _first_failure(error)
+            if isinstance(cause, UserError):
+                raise cause from error
+            words = str(cause).strip() or type(cause).__name__
+            raise RuntimeError(
+                f"worker {rank} failed: {words}" if rank is not None else words
+            ) from error
+        finally:
+            shutil.rmtree(store.root / "work" / name, ignore_errors=True)
+            if mark:
+                mark.unlink(missing_ok=True)
+    if note := store.noted(_faults(name)):
+        store.forget(_faults(name))
+        raise _NOTED[note["error"]](*note["lines"])
+
+
+def timeouts(scale: Scale) -> AbstractContextManager[None]:
+    """Set how long Ray Train waits for workers, for one run: the process may make others.
+
+    Ray Train reads both from the environment. What the user has set for the start stays.
+    """
+    return variables(
+        {
+            _START_TIMEOUT: os.environ.get(_START_TIMEOUT, "30" if scale.min_workers else "600"),
+            # A worker that answers nobody, whatever it does.
+            _HEALTH_TIMEOUT: str(scale.hang_seconds),
+        }
+    )
+
+
+def resources(cpus: float, gpus: float) -> dict[str, float]:
+    """What one worker takes, as Ray counts it."""
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+
+
+def _worker_environment(cpus: float, gpu: bool) -> dict[str, str]:
+    # Threads that spin while they wait slow a busy machine down several times.
+    environment = {"OMP_NUM_THREADS": str(max(1, int(cpus))), "OMP_WAIT_POLICY": "PASSIVE"}
+    # What the user has set stays.
+    names = (*environment, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+    environment |= {name: os.environ[name] for name in names if name in os.environ}
+    environment["TOKENIZERS_PARALLELISM"] = "false"
+    return environment if gpu else environment | {"DS_ACCELERATOR": "cpu"}
+
+
+def _worker(config: dict[str, Any]) -> list[str]:
+    """Runs in every worker; gives the faults that all workers see together.
+
+    What would come again every time is noted before it is raised: the workers that Ray starts in
+    the place of these find the note and end, and the launcher reads it.
+    """
+    # Imported here: the driver and Ray's own actors read this module and need none of it.
+    from knife.launch.context import RayContext, was_told_to_end
+    from knife.launch.hosts import store_faults_of_hosts
+    from knife.train.stages import run_stages
+
+    work: _Work = config["work"]
+    store = Store(work.address, write=False)
+    if store.noted(_faults(work.name)):
+        return []
+    if work.mark and (faults := store_faults_of_hosts(work.mark)):
+        return faults
+    try:
+        context = RayContext(work.name, work.scale.hang_seconds)
+        run_stages(work.stages, work.address, work.scale, context)
+    except Terminated as error:
+        if not was_told_to_end(work.name):
+            # The host of a worker goes away: Ray goes on with others.
+            raise RuntimeError("a worker was told to end (SIGTERM)") from error
+    except tuple(_NOTED.values()) as error:
+        lines = error.faults if isinstance(error, UserError) else [str(error)]
+        # On a full disk there is no note, and the new workers find the same fault.
+        with suppress(OSError):
+            store.note(_faults(work.name), {"error": type(error).__name__, "lines": lines})
+        raise
+    return []
+
+
+def _faults(name: str) -> str:
+    return f"{name}.faults.json"
+
+
+def _first_failure(error: BaseException) -> tuple[int | None, BaseException]:
+    """Rank and error of the first worker that failed, out of Ray's wrapping."""
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    if not failures:
+        return None, error
+    rank, failure = min(failures.items())
+    return rank, getattr(failure, "_base_exc", failure)

@@ -1,0 +1,292 @@
+"""A Ray session: the cluster of RAY_ADDRESS, or one of this machine alone, and a watch over it."""
+
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, TypeVar
+
+import psutil
+
+from knife.cluster.address import (
+    VARIABLE,
+    cluster_address,
+    one_meaning,
+    refuse_dead_cluster,
+    session_is_up,
+)
+from knife.cluster.local import local_faults, ray_folder
+from knife.core.errors import SessionLostError, UserError, WorkFailedError, raise_faults
+from knife.launch.silence import without_stderr
+
+# Read when Ray is imported: a thread that is at work when a session ends would start another one,
+# or join a stranger's.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+
+ENVIRONMENT = {
+    # A report waits for the controller's next look at its workers: at Ray's 2 s, seconds a stage.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Trials of Ray Tune share what this process has cached of files by their paths.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+# Without one of these a session does no more work. Ray's own processes find that out within
+# seconds, write a page about it and end the driver; by then we have ended it in our words.
+_VITAL = ("raylet", "gcs_server")
+_LOOK_SECONDS = 0.5
+T = TypeVar("T")
+
+
+@contextmanager
+def session(gpus: float) -> Iterator[list[str]]:
+    """A Ray session: the one that is up, the cluster of RAY_ADDRESS, or one on this machine.
+
+    `gpus` is how many GPUs of this machine it has. Who started the session ends it, and gets a
+    line on where its dashboard is, if it has one.
+
+    Raises:
+        UserError: no cluster answers at RAY_ADDRESS, or Ray cannot start on this machine.
+        WorkFailedError: one of Ray's own processes died, or was too slow, while it started.
+        SessionLostError: one of Ray's own processes on this machine has died.
+    """
+    if session_is_up():
+        yield []
+        return
+    os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
+    refuse_dead_cluster()
+    import ray
+
+    with one_meaning(), _without_logs_of_the_dead():
+        with _own_sigterm():
+            dashboard = _init(gpus)
+        with _Watch() as watch:
+            try:
+                yield [f"Ray dashboard: http://{dashboard}"] if dashboard else []
+            except Exception as error:
+                # What fails first may be what the death has broken.
+                if lost := watch.lost():
+                    raise lost from error
+                raise
+            finally:
+                watch.end()
+                with ExitStack() as quiet:
+                    if watch.lost():
+                        # Ray's core has more to say while it ends.
+                        quiet.enter_context(without_stderr())
+                    ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep our handler of SIGTERM: with Ray's, the process would crash and record nothing."""
+    ours, terminated = signal.getsignal(signal.SIGTERM), False
+    try:
+        yield
+    except SystemExit as error:
+        # Ray's handler, while Ray starts.
+        if error.code != signal.SIGTERM:
+            raise
+        terminated = True
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+    if terminated:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _init(gpus: float) -> str | None:
+    """Begin the session; host and port of its dashboard."""
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address := cluster_address():
+        try:
+            context = ray.init(address, runtime_env={"env_vars": dict(ENVIRONMENT)}, **quiet)
+        except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
+            raise UserError(
+                f"{VARIABLE}: the Ray cluster at {address} cannot be used: {_first_line(error)}"
+            ) from error
+        return context.dashboard_url or None
+    raise_faults(local_faults())
+    # One process less: nobody takes this machine away with a notice.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    try:
+        with _on_loopback():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_gpus=math.ceil(gpus),
+                _temp_dir=str(ray_folder()),
+                **quiet,
+            )
+    except (OSError, ValueError, ray.exceptions.RayError) as error:
+        raise UserError(f"Ray cannot start on this machine: {_first_line(error)}") from error
+    except Exception as error:
+        # Ray raises its plain base class where one of its processes died or was too slow.
+        raise WorkFailedError(
+            f"Ray did not start on this machine: {_first_line(error)}",
+            "the same command tries again; what is finished is kept",
+        ) from error
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have the session that is started here take the address 127.0.0.1 and listen there alone.
+
+    By itself Ray listens at all addresses, and replaces that one by another of this machine's. Its
+    only switch against it is the one for systems where it has no clusters.
+    """
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _without_logs_of_the_dead() -> Iterator[None]:
+    """Leave out the last lines of a dead raylet's log, which its agents send the driver to print;
+    what else they send is shown."""
+    from ray._private import worker
+
+    show = worker.print_to_stdstream
+
+    def filtered(data: dict[str, Any], **options: Any) -> None:
+        if not any(line.startswith("Raylet is terminated.") for line in data["lines"]):
+            show(data, **options)
+
+    worker.print_to_stdstream = filtered
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = show
+
+
+class _Watch:
+    """Looks at the processes of a session that was started here, as long as it is entered.
+
+    When a vital one has died, all others are ended, since they would hold locks and tell of the
+    death at length, and whoever waits for work of the session gets a `SessionLostError`.
+    """
+
+    now: "_Watch | None" = None
+
+    def __init__(self) -> None:
+        import ray
+
+        # A cluster's own processes are not below this one.
+        self._node: Any = ray._private.worker._global_node
+        self._below: list[psutil.Process] = []
+        self._waiting: list[Future[Any]] = []
+        self._lock = threading.Lock()
+        self._lost: SessionLostError | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, name="knife-session", daemon=True)
+
+    def __enter__(self) -> "_Watch":
+        _Watch.now = self
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        _Watch.now = None
+
+    def end(self) -> None:
+        """Look no more: the session is about to end as it should."""
+        self._stop.set()
+        self._thread.join()
+
+    def lost(self) -> SessionLostError | None:
+        """What to raise where a vital process has died."""
+        self._look()
+        return self._lost
+
+    def hand(self, done: Future[Any]) -> None:
+        """Have a future fail when the session is lost."""
+        with self._lock:
+            self._waiting.append(done)
+            if self._lost:
+                _fail(done, self._lost)
+
+    def _look_on(self) -> None:
+        while not self._stop.wait(_LOOK_SECONDS):
+            self._look()
+            if self._lost:
+                return
+
+    def _look(self) -> None:
+        with self._lock:
+            if self._lost or self._stop.is_set():
+                return
+            dead = [(kind, p) for kind, p in self._node.dead_processes() if kind in _VITAL]
+            if not dead:
+                # Once it is dead, nobody knows who was below it.
+                self._below = self._processes()
+                return
+            kind, process = dead[0]
+            self._lost = SessionLostError(_words(kind, process.pid, process.returncode))
+            for below in {*self._below, *self._processes()}:
+                with suppress(psutil.Error):
+                    below.kill()
+            for done in self._waiting:
+                _fail(done, self._lost)
+
+    def _processes(self) -> list[psutil.Process]:
+        """The session's processes, workers among them."""
+        found = []
+        with suppress(psutil.Error):
+            for kind, process in self._node.live_processes():
+                found.append(psutil.Process(process.pid))
+                if kind == "raylet":
+                    found += found[-1].children(recursive=True)
+        return found
+
+
+def _words(kind: str, pid: int, status: int) -> str:
+    how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+    why = ", perhaps because memory ran out" if status == -signal.SIGKILL else ""
+    return (
+        f"Ray's process {kind} ({pid}) {how}{why}, and no work is possible without it; what is "
+        "finished is kept, and the same command resumes from there"
+    )
+
+
+def _fail(done: Future[Any], error: BaseException) -> None:
+    with suppress(InvalidStateError):
+        done.set_exception(error)
+
+
+def in_thread(work: Callable[[], T]) -> Future[T]:
+    """Call `work` in a thread; to wait for its result is a wait that Ctrl-C ends, and the death of
+    the session.
+
+    In the main thread Ray Train would take SIGINT for itself and end the process with status 0, and
+    Ray Tune would end as if the work were done.
+    """
+    done: Future[T] = Future()
+    if _Watch.now:
+        _Watch.now.hand(done)
+
+    def call() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            _fail(done, error)
+        else:
+            with suppress(InvalidStateError):
+                done.set_result(result)
+
+    threading.Thread(target=call, name="knife-fit", daemon=True).start()
+    return done

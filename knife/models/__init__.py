@@ -1,0 +1,1 @@
+"""The models, pure torch: backbones with their bottleneck, tokenizers, files and weights."""

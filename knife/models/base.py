@@ -1,0 +1,106 @@
+"""The small interface behind which every model works.
+
+Shapes: B examples, L tokens, I task-input tokens, C choices, T tokens a choice, H width; V is the
+vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from knife.data.batches import Batch
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a backbone says about a batch.
+
+    Attributes:
+        scores_BC: score of each choice; the most negative number where there is no choice.
+        input_states: by layer (from 1) of what reads `I`, the states at task-input positions,
+            (B, I, H).
+        input_mask_BI: 1 at task-input tokens, 0 at padding and, where `[I ; R]` was read, at
+            rationale tokens that share a column with another example's task input.
+        output_states_BCTH: answer-side states of each choice.
+        output_mask_BCT: where they stand.
+    """
+
+    scores_BC: Tensor
+    input_states: dict[int, Tensor]
+    input_mask_BI: Tensor
+    output_states_BCTH: Tensor
+    output_mask_BCT: Tensor
+
+
+class Backbone(nn.Module, ABC):
+    """A model that scores choices, as teacher (`[I ; R]`) and as student (`[I]`).
+
+    With its bottleneck, nothing on the answer's side sees a
+    rationale's states, so that the answer hangs on the task-input states alone (Chan et al. 2022,
+    arXiv 2212.09721, section 3).
+
+    Attributes:
+        depth: number of layers of what reads the task input: the encoder, or a decoder alone.
+        width: width of their states.
+        output_width: width of the answer-side states.
+        bottleneck: whether it has one.
+    """
+
+    bottleneck: bool
+    depth: int
+    width: int
+    output_width: int
+
+    @abstractmethod
+    def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
+        """Score the choices of a batch, the task input encoded once; keep states of `layers`."""
+
+    def write(
+        self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
+    ) -> list[list[int] | None]:
+        """Text for each example, greedily, as tokens: up to the closing token of its last part,
+        or to `most` tokens; None where the model's outputs were not finite."""
+        raise NotImplementedError(f"{type(self).__name__} writes no text; see `can_write`")
+
+    @abstractmethod
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write a gathered state dict so that `AutoModel…` and `load_backbone` read it back."""
+
+
+def task_input_states(
+    hidden: Sequence[Tensor], last_BLH: Tensor, batch: Batch, layers: Sequence[int]
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Cut the states of `layers` down to the columns of task-input tokens, with their mask."""
+    columns = int(batch.input_mask_BL.sum(1).max())
+    depth = len(hidden) - 1
+    states = {}
+    for layer in layers:
+        states_BLH = last_BLH if layer == depth or not hidden else hidden[layer]
+        states[layer] = states_BLH[:, :columns]
+    return states, batch.input_mask_BL[:, :columns]
+
+
+def masked_scores(scores_BC: Tensor, batch: Batch) -> Tensor:
+    """Scores with the most negative number where an example has no such choice."""
+    return scores_BC.masked_fill(~batch.choice_exists_BC, torch.finfo(scores_BC.dtype).min)
+
+
+def choice_scores(logits_BNV: Tensor, batch: Batch) -> Tensor:
+    """Mean log-probability of each choice's tokens, the closing one included: (B, C).
+
+    `logits_BNV` stand at all choices' tokens, N = C x T, and say what each token is.
+    """
+    losses_BN = nn.functional.cross_entropy(
+        logits_BNV.float().transpose(1, 2), batch.choice_ids_BCT.flatten(1), reduction="none"
+    )
+    mask_BCT = batch.choice_mask_BCT
+    sums_BC = (losses_BN.view(mask_BCT.shape) * mask_BCT).sum(-1)
+    return masked_scores(-sums_BC / mask_BCT.sum(-1).clamp(min=1), batch)

@@ -1,0 +1,114 @@
+"""Whether a model folder is whole and fits together: looked at before anything is trained."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from knife.core.errors import UserError, raise_faults
+from knife.models.families import family
+from knife.models.files import Header, adapter_faults, damage, some, weight_headers
+from knife.models.positions import positions
+from knife.models.tokenizer import load_tokenizer, model_config
+from knife.models.weights import Weights, bare_model, finite_faults, head_faults, matched_weights
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """A model folder in which nothing is wrong.
+
+    Attributes:
+        config: of transformers.
+        tokenizer: its own.
+        weights: where its parameters come from.
+        positions: how many tokens it can read; None where positions are relative alone.
+    """
+
+    config: Any
+    tokenizer: Any
+    weights: Weights
+    positions: int | None
+
+
+def check_model(folder: Path, key: str) -> CheckedModel:
+    """Look at all files of a model folder; `key` is the config key that named it.
+
+    Raises:
+        UserError: with all that is wrong with them.
+    """
+    raise_faults(f"{key}: {fault}" for fault in [*damage(folder), *adapter_faults(folder)])
+    config = model_config(folder, key)
+    headers, found = weight_headers(folder)
+    raise_faults(f"{key}: {fault}" for fault in found)
+    tokenizer = load_tokenizer(folder, key)
+    try:
+        model = bare_model(config)
+        known = positions(config)
+    except Exception as error:
+        # Whatever a model's own code raises at numbers that do not go together.
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{key}: no model can be made of {folder / 'config.json'}: {first}; "
+            "give the one that the model was saved with"
+        ) from error
+    weights, faults = matched_weights(model, folder, headers)
+    faults += _untied_faults(folder, headers) if family(config) == "encoder-decoder" else []
+    if family(config) == "encoder":
+        faults += head_faults(folder, config.hidden_size)
+    rows = model.get_input_embeddings().weight.shape[0]
+    faults = faults or [*_token_faults(folder, config, tokenizer, rows), *_finite(headers)]
+    raise_faults(f"{key}: {fault}" for fault in faults)
+    return CheckedModel(config, tokenizer, weights, known)
+
+
+def _token_faults(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[str]:
+    """Tokens that the model has no embedding for, and special ones that do not fit it."""
+    faults = []
+    outside = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
+    if outside:
+        faults.append(
+            f"{folder}: {len(outside):,} tokens of its tokenizer ({some(outside)}) are outside of "
+            f"the model's table of {rows:,} embeddings; save the model after "
+            "model.resize_token_embeddings(len(tokenizer)), or with the tokenizer it was trained "
+            "with"
+        )
+    if family(config) != "encoder-decoder":
+        return faults
+    if getattr(config, "decoder_start_token_id", None) is None:
+        faults.append(
+            f"{folder}: config.json has no decoder_start_token_id, which begins what a model of "
+            "this family writes; add it (in T5 it is the pad_token_id)"
+        )
+    if config.eos_token_id != tokenizer.eos_token_id:
+        faults.append(
+            f"{folder}: eos_token_id is {config.eos_token_id} in config.json but "
+            f"{tokenizer.eos_token_id} in the tokenizer; give model and tokenizer that belong "
+            "together"
+        )
+    return faults
+
+
+def _untied_faults(folder: Path, headers: Mapping[str, Header]) -> list[str]:
+    """A fault where a T5 without its own head would get the embeddings as one, as its older
+    sibling has them: transformers ties the two whatever config.json says."""
+    values = json.loads((folder / "config.json").read_bytes())
+    if values.get("tie_word_embeddings", True) or "lm_head.weight" in headers:
+        return []
+    return [
+        f"{folder}: 1 of its weights is missing (lm_head.weight), which its config.json does not "
+        "tie to the embeddings; give config.json and weights as they were saved together"
+    ]
+
+
+def _finite(headers: Mapping[str, Header]) -> list[str]:
+    """A fault where files hold weights that are no numbers; every weight is read once."""
+    faults = []
+    by_file = sorted(headers.items(), key=lambda item: item[1].file)
+    for path, items in groupby(by_file, key=lambda item: item[1].file):
+        with safe_open(path, framework="pt") as file:
+            faults += finite_faults(path, ((name, file.get_tensor(name)) for name, _ in items))
+    return faults

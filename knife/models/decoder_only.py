@@ -1,0 +1,181 @@
+"""Decoder-only backbone (GPT-2, Llama and Qwen families).
+
+The model reads `[R ; I ; O]`: the rationale, the task input, and the answer `O`, which is the text
+` answer:` and a choice. All choices stand in one sequence, at the same positions, and none sees
+another, so that the task input is read once for all of them.
+
+`I` and `O` stand at positions 0, 1, … with and without a rationale; `R` ends at position -1.
+Rotary positions are relative (Su et al. 2021, arXiv 2104.09864): to such a model this is a text
+that begins with the rationale. Where positions are rows of a table, as in GPT-2, -1 is its last
+row, as an index from the end is.
+
+The bottleneck: `O` sees `I` and itself, so that the weights over `R` are exactly 0; without it, `O`
+sees `R` as well. Who sees whom hangs on a mask and on positions alone, so the columns are in the
+order `[I ; R ; O]` of a batch. Shapes as in `base`; S tokens of ` answer:`, N columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from knife.data.batches import Batch
+from knife.data.tokens import answer_start
+from knife.models.base import Backbone, Output, choice_scores, task_input_states
+from knife.models.families import TABLE
+from knife.models.generation import finite, up_to
+from knife.models.tokenizer import load_tokenizer
+from knife.models.weights import load_whole
+
+
+class DecoderOnly(Backbone):
+    """A backbone around a causal language model."""
+
+    def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
+        super().__init__(folder, bottleneck=bottleneck)
+        self.model = load_whole(AutoModelForCausalLM, folder)
+        self.bottleneck = bottleneck
+        config = self.model.config
+        self.width: int = config.hidden_size
+        self.depth: int = config.num_hidden_layers
+        self.output_width: int = self.width
+        self._rows: int | None = (
+            config.max_position_embeddings if config.model_type in TABLE else None
+        )
+        tokenizer = load_tokenizer(folder, "model")
+        self._start = answer_start(tokenizer)
+        self.closing: int = tokenizer.eos_token_id
+
+    def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
+        """Score a choice by the mean log-probability of its tokens, the closing one included."""
+        B, C, T = batch.choice_ids_BCT.shape
+        ids_BN, places_BN, seen_BNN = self._layout(batch)
+        middle = any(layer != self.depth for layer in layers)
+        decoded = self.model.base_model(
+            input_ids=ids_BN,
+            attention_mask=self._mask(seen_BNN),
+            position_ids=self._positions(places_BN),
+            use_cache=False,
+            output_hidden_states=middle,
+        )
+        answer_BNH = decoded.last_hidden_state[:, -C * T :]
+        logits_BNV = self.model.get_output_embeddings()(answer_BNH)
+        states, input_mask_BI = task_input_states(
+            decoded.hidden_states or (), decoded.last_hidden_state, batch, layers
+        )
+        return Output(
+            scores_BC=choice_scores(logits_BNV, batch),
+            input_states=states,
+            input_mask_BI=input_mask_BI,
+            output_states_BCTH=answer_BNH.view(B, C, T, -1),
+            output_mask_BCT=batch.choice_mask_BCT,
+        )
+
+    @torch.no_grad()
+    def write(
+        self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
+    ) -> list[list[int] | None]:
+        """Text for each example, up to the closing token of its last part; None where the model's
+        outputs were not finite.
+
+        By hand: transformers' generation has neither negative positions nor a mask that hides the
+        rationale from what is written.
+        """
+        B = len(batch.row_B)
+        nothing_B11 = batch.ids_BL.new_zeros(B, 1, 1)
+        asked = replace(batch, choice_ids_BCT=nothing_B11, choice_mask_BCT=nothing_B11)
+        ids_BN, places_BN, seen_BNN = self._layout(asked)
+        cache, place_B1, seen_BN = DynamicCache(), places_BN[:, -1:], seen_BNN[:, -1]
+        written: list[Tensor] = []
+        closed_B = torch.zeros_like(batch.row_B)
+        bad_B = torch.zeros_like(closed_B, dtype=torch.bool)
+        # Workers that hold parts of the weights have to make as many passes as all others.
+        while len(written) < most and (together or bool((closed_B < closings).any())):
+            states_BNH = self.model.base_model(
+                input_ids=ids_BN,
+                attention_mask=self._mask(seen_BNN),
+                position_ids=self._positions(places_BN),
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+            logits_BNV = self.model.get_output_embeddings()(states_BNH[:, -1:])
+            bad_B |= (closed_B < closings) & ~finite(logits_BNV[:, 0])
+            ids_BN = logits_BNV.argmax(-1)
+            written.append(ids_BN)
+            closed_B += ids_BN[:, 0] == self.closing
+            place_B1 = place_B1 + 1
+            seen_BN = nn.functional.pad(seen_BN, (0, 1), value=True)
+            places_BN, seen_BNN = place_B1, seen_BN[:, None]
+        return [
+            None if unread else up_to(row, self.closing, closings)
+            for row, unread in zip(torch.cat(written, 1).tolist(), bad_B.tolist(), strict=True)
+        ]
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write the model as transformers does, from a gathered state dict of this module."""
+        own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        self.model.save_pretrained(folder, state_dict=own)
+
+    def _mask(self, seen_BQN: Tensor) -> Any:
+        """Who sees whom, as the model's attention implementation wants to know it."""
+        implementation = self.model.config._attn_implementation
+        assert "flash" not in implementation, "FlashAttention takes no mask of ours"
+        if implementation == "flex_attention":
+            B, Q, N = seen_BQN.shape
+            return create_block_mask(
+                lambda b, _head, query, key: seen_BQN[b, query, key],
+                B, None, Q, N, seen_BQN.device.type,
+            )  # fmt: skip
+        mask_BQN = torch.zeros_like(seen_BQN, dtype=self.model.dtype)
+        return mask_BQN.masked_fill(~seen_BQN, torch.finfo(mask_BQN.dtype).min)[:, None]
+
+    def _positions(self, places_BN: Tensor) -> Tensor:
+        """Position ids: a table of positions has no negative ones, so they count from its end."""
+        if self._rows is None:
+            return places_BN
+        return torch.where(places_BN < 0, places_BN + self._rows, places_BN)
+
+    def _layout(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids and places of all columns, (B, N), and who sees whom, (B, N, N).
+
+        The columns: a batch's `[I ; R]`, the start of the answer but for its last token, and for
+        each choice that token and the choice but for its own last one: what stands there says
+        what comes next.
+        """
+        B, C, T = batch.choice_ids_BCT.shape
+        device = batch.ids_BL.device
+        start_S = torch.tensor(self._start, device=device)
+        S, L = len(start_S), batch.ids_BL.shape[1]
+        first_BC1 = start_S[-1].expand(B, C, 1)
+        choices_BCT = torch.cat([first_BC1, batch.choice_ids_BCT[..., :-1]], -1)
+        ids_BN = torch.cat([batch.ids_BL, start_S[:-1].expand(B, S - 1), choices_BCT.flatten(1)], 1)
+
+        columns_L = torch.arange(L, device=device)
+        own_B1, whole_B1 = batch.input_mask_BL.sum(1, True), batch.mask_BL.sum(1, True)
+        read_BL = torch.where(batch.input_mask_BL.bool(), columns_L, columns_L - whole_B1)
+        answer_N = torch.cat(
+            [
+                torch.arange(S - 1, device=device),
+                torch.arange(S - 1, S - 1 + T, device=device).repeat(C),
+            ]
+        )
+        places_BN = torch.cat([read_BL * batch.mask_BL, own_B1 + answer_N], 1)
+
+        # Which choice a column belongs to: -1 is everybody's.
+        common_N = torch.full((L + S - 1,), -1, device=device)
+        choice_N = torch.cat([common_N, torch.arange(C, device=device).repeat_interleave(T)])
+        apart_NN = (choice_N != -1) & (choice_N != choice_N[:, None])
+        is_answer_N = torch.arange(len(choice_N), device=device) >= L
+        token_BN = nn.functional.pad(batch.mask_BL, (0, S - 1 + C * T), value=1).bool()
+        seen_BNN = (places_BN[:, None] <= places_BN[:, :, None]) & token_BN[:, None] & ~apart_NN
+        if self.bottleneck:
+            rationale_BL = batch.mask_BL - batch.input_mask_BL
+            rationale_BN = nn.functional.pad(rationale_BL, (0, S - 1 + C * T)).bool()
+            seen_BNN &= ~(is_answer_N[:, None] & rationale_BN[:, None])
+        # Padding sees itself: an attention over nothing is not a number.
+        return ids_BN, places_BN, seen_BNN | torch.eye(len(choice_N), device=device).bool()

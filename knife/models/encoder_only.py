@@ -1,0 +1,115 @@
+"""Encoder-only backbone (BERT family) with an answer head over task-input states.
+
+The encoder reads `[I]` or `[I ; R]` once. The choices stand in `I`: the head scores each from the
+mean state of its own tokens beside the mean state of the whole task input. The bottleneck: the
+head reads states at positions of `I` alone; without it, the mean goes over `R` as well.
+Shapes as in `base`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from knife.core.errors import raise_faults
+from knife.data.batches import Batch
+from knife.models.base import Backbone, Output, masked_scores, task_input_states
+from knife.models.files import ANSWER_HEAD
+from knife.models.weights import finite_faults, head_faults, load_whole
+
+# Parts of encoders that no score depends on: pooling and contact heads, entities, attention from
+# chosen tokens to all, RoFormer's constant sines. They are not trained: without a gradient a
+# parameter decays in some of DeepSpeed's stages, and moves by an earlier gradient in another.
+_UNREAD = (
+    ".pooler.",
+    ".contact_head.",
+    ".entity_embeddings.",
+    "2e_query.",
+    "e2w_query.",
+    "_global.",
+    ".embed_positions.",
+)
+
+
+class EncoderOnly(Backbone):
+    """A backbone around any bidirectional encoder of transformers."""
+
+    def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
+        super().__init__(folder, bottleneck=bottleneck)
+        self.encoder = load_whole(AutoModel, folder)
+        for name, parameter in self.encoder.named_parameters():
+            if any(part in f".{name}" for part in _UNREAD):
+                parameter.requires_grad_(False)
+        self.bottleneck = bottleneck
+        config = self.encoder.config
+        self.width: int = config.hidden_size
+        self.depth: int = config.num_hidden_layers
+        self.output_width: int = self.width
+        self._types: int = getattr(config, "type_vocab_size", 0)
+        self.head = nn.Sequential(
+            nn.Linear(3 * self.width, self.width),
+            nn.GELU(),
+        )
+        self.score = nn.Linear(self.width, 1)
+        raise_faults(head_faults(folder, self.width))
+        if (folder / ANSWER_HEAD).is_file():
+            state = load_file(folder / ANSWER_HEAD)
+            raise_faults(finite_faults(folder / ANSWER_HEAD, state.items()))
+            # Not strict: the encoder's own weights are in another file.
+            self.load_state_dict(state, strict=False)
+
+    def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
+        """Score a choice from the states of its tokens and of the whole task input."""
+        middle = any(layer != self.depth for layer in layers)
+        types = {}
+        if self._types > 1:
+            types["token_type_ids"] = batch.mask_BL - batch.input_mask_BL
+        encoded = self.encoder(
+            input_ids=batch.ids_BL,
+            attention_mask=batch.mask_BL,
+            output_hidden_states=middle,
+            **types,
+        )
+        states_BLH = encoded.last_hidden_state
+        read_BL = batch.input_mask_BL if self.bottleneck else batch.mask_BL
+        whole_BH = _mean(states_BLH, read_BL)
+        choice_BCH = _mean(states_BLH, _span_mask(batch))
+        whole_BCH = whole_BH.unsqueeze(1).expand_as(choice_BCH)
+        answer_BCH = self.head(torch.cat([whole_BCH, choice_BCH, whole_BCH * choice_BCH], -1))
+        states, input_mask_BI = task_input_states(
+            encoded.hidden_states or (), states_BLH, batch, layers
+        )
+        return Output(
+            scores_BC=masked_scores(self.score(answer_BCH).squeeze(-1).float(), batch),
+            input_states=states,
+            input_mask_BI=input_mask_BI,
+            output_states_BCTH=answer_BCH.unsqueeze(2),
+            output_mask_BCT=batch.choice_exists_BC.unsqueeze(-1).long(),
+        )
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write the encoder as transformers does and the answer head beside it."""
+        prefix = "encoder."
+        encoder = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+        head = {n: t.contiguous() for n, t in state.items() if not n.startswith(prefix)}
+        self.encoder.save_pretrained(folder, state_dict=encoder)
+        save_file(head, folder / ANSWER_HEAD)
+
+
+def _span_mask(batch: Batch) -> Tensor:
+    """(B, C, L), 1 at the tokens of each choice in the task input."""
+    columns_L = torch.arange(batch.ids_BL.shape[1], device=batch.ids_BL.device)
+    start_BC1, end_BC1 = batch.choice_spans_BC2.unsqueeze(-1).unbind(2)
+    return ((columns_L >= start_BC1) & (columns_L < end_BC1)).long()
+
+
+def _mean(states_BLH: Tensor, mask_BxL: Tensor) -> Tensor:
+    """Mean of the states where the mask, (B, L) or (B, C, L), is 1: (B, H) or (B, C, H)."""
+    weight = mask_BxL.to(states_BLH.dtype)
+    weight = weight / weight.sum(-1, keepdim=True).clamp(min=1)
+    if weight.dim() == 2:
+        return (weight.unsqueeze(1) @ states_BLH).squeeze(1)
+    return weight @ states_BLH

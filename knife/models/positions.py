@@ -1,0 +1,92 @@
+"""How many tokens a model can read at a time, found by looking at what it looks up."""
+
+import copy
+import json
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from knife.models.families import ROTARY, family, model_class
+
+# Lengths of two texts: a table of positions is asked for rows that are as far apart.
+_SHORT, _LONG = 5, 9
+
+
+def positions(config: Any) -> int | None:
+    """How many tokens a model of this config can read; None where positions are relative alone."""
+    if config.is_encoder_decoder:
+        return None
+    windows = [getattr(config, "max_position_embeddings", None)]
+    if family(config) == "decoder":
+        # A mask of ours shows layers what their window would hide: texts have to fit into it.
+        windows.append(getattr(config, "sliding_window", None))
+        # Beyond these, the factors of all texts of a batch depend on its longest one.
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            windows.append(rope.get("original_max_position_embeddings"))
+    if config.model_type not in ROTARY:
+        windows.append(_table_rows(config.model_type, config.to_json_string(use_diff=False)))
+    return min((window for window in windows if window is not None), default=None)
+
+
+@lru_cache(maxsize=32)
+def _table_rows(kind: str, values: str) -> int | None:
+    """How many rows of a model's table of positions serve tokens; None where it has no table.
+
+    RoBERTa and its like begin behind the row of padding, so that a table of 514 rows serves 512
+    tokens. No config says so: a model without its weights reads two texts, and what it looks up is
+    watched.
+    """
+    from transformers import CONFIG_MAPPING
+    from transformers.initialization import no_init_weights
+
+    config = _shallow(CONFIG_MAPPING[kind].from_dict(json.loads(values)))
+    with no_init_weights():
+        model = model_class(config)(config).eval()
+    seen = [_lookups(model.base_model, length) for length in (_SHORT, _LONG)]
+    rows = [
+        table_rows - (last - (_LONG - 1))
+        for (_, first, _), (alone, last, table_rows) in zip(*seen, strict=True)
+        if alone and last - first == _LONG - _SHORT
+    ]
+    return min(rows, default=None)
+
+
+def _shallow(config: Any) -> Any:
+    """The same model with one layer, which looks up the same positions."""
+    shallow = copy.deepcopy(config)
+    shallow.num_hidden_layers = 1
+    # What is given layer by layer, such as ModernBERT's kinds of attention or Longformer's windows.
+    for name in ("layer_types", "attention_window"):
+        if isinstance(each := getattr(shallow, name, None), list):
+            setattr(shallow, name, each[:1])
+    return shallow
+
+
+def _lookups(model: Any, length: int) -> list[tuple[bool, int, int]]:
+    """Of each lookup in a table while a text of `length` equal tokens is read: whether it is by a
+    single row of indices, the largest index, and the number of the table's rows."""
+    pad = model.config.pad_token_id
+    ids_1L = torch.full((1, length), 1 if pad == 0 else 0)
+    found = _Lookups()
+    with torch.no_grad(), found:
+        model(input_ids=ids_1L)
+    return found.seen
+
+
+class _Lookups(TorchFunctionMode):
+    """Notes every lookup in a table, whatever module makes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[bool, int, int]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func`, and note it where it is a lookup."""
+        if func is nn.functional.embedding:
+            ids, weight = args[:2] if len(args) > 1 else (args[0], (kwargs or {})["weight"])
+            self.seen.append((ids.shape[-1] == ids.numel(), int(ids.max()), len(weight)))
+        return func(*args, **(kwargs or {}))

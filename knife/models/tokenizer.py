@@ -1,0 +1,85 @@
+"""The config and the tokenizer of a model folder."""
+
+from pathlib import Path
+from typing import Any
+
+from knife.core.errors import UserError
+from knife.data.tokens import answer_start, closes
+from knife.models.families import ROTARY, TABLE, family
+from knife.models.files import AGAIN
+from knife.models.positions import positions
+
+
+def model_config(folder: Path, key: str) -> Any:
+    """The transformers config of a model folder; `key` is the config key that named it.
+
+    Raises:
+        UserError: the folder is no model that a backbone can be made of.
+    """
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{key}: {folder} has no config.json; give a folder with a saved model")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        # What transformers and its dataclasses raise is of many kinds.
+        words = f"{folder}/config.json is not a known model: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"{key}: {words}") from error
+    if family(config) is None:
+        raise UserError(
+            f"{key}: {config.model_type!r} models are not supported; expected an encoder-decoder "
+            "(T5 family), an encoder (BERT family) or a decoder-only model "
+            f"({', '.join((*TABLE, *ROTARY))})"
+        )
+    return config
+
+
+def can_write(config: Any) -> bool:
+    """Whether models of a transformers config write text; an encoder alone does not."""
+    return family(config) != "encoder"
+
+
+def load_tokenizer(folder: Path, key: str) -> Any:
+    """The tokenizer of a model folder.
+
+    Raises:
+        UserError: there is none, it cannot say where in a text its tokens stand, or it does not
+            end texts as the model's family does.
+    """
+    from transformers import AutoTokenizer
+
+    names = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.txt", "vocab.json")
+    if not any((folder / name).is_file() for name in names):
+        raise UserError(
+            f"{key}: {folder} has a model but no tokenizer (none of {', '.join(names)}); "
+            "save the tokenizer into the same folder"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        # What the tokenizers' own code raises is a bare Exception.
+        words = f"the tokenizer in {folder} cannot be read: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"{key}: {words}; {AGAIN}") from error
+    if not tokenizer.is_fast:
+        raise UserError(f"{key}: the tokenizer in {folder} is a slow one; save a tokenizer.json")
+    decoder = family(model_config(folder, key)) == "decoder"
+    if decoder == closes(tokenizer):
+        fault = "ends every text, which a decoder-only model" if decoder else "ends no text, which"
+        raise UserError(
+            f"{key}: the tokenizer in {folder} {fault} must not: "
+            "give the one that the model was trained with"
+        )
+    if decoder and tokenizer.eos_token_id is None:
+        raise UserError(
+            f"{key}: the tokenizer in {folder} has no eos_token, which ends an answer of a "
+            "decoder-only model; name one in its tokenizer_config.json"
+        )
+    return tokenizer
+
+
+def room_for_choices(folder: Path, tokenizer: Any) -> int | None:
+    """How many tokens a task input and an answer may have; None for all but decoder-only models."""
+    config = model_config(folder, "model")
+    known = positions(config) if family(config) == "decoder" else None
+    return None if known is None else known - len(answer_start(tokenizer))

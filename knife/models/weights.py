@@ -1,0 +1,286 @@
+"""Which weights of a model come from its files: all of them, but for what is written here.
+
+transformers loads what fits, and begins all else at random without a word. Here every weight that
+is missing, that no part of the model takes, or that has another shape is an error.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from knife.core.errors import raise_faults
+from knife.models.families import Family, family, model_class
+from knife.models.files import ANSWER_HEAD, SETTINGS, Header, read_tensor, some, tensor_headers
+
+# What files may lack. Tied weights are in a file once, under any of their names.
+_MAY_LACK: dict[Family, tuple[str, ...]] = {
+    "encoder-decoder": (),
+    # Checkpoints of masked language models have no pooler; the answer head reads the states.
+    "encoder": (r"(^|\.)pooler\.",),
+    "decoder": (),
+}
+# Fixed tables that older versions of transformers saved as if they were weights.
+_BUFFERS = (
+    r"(^|\.)position_ids$",
+    r"(^|\.)rotary_emb\.(original_)?inv_freq$",
+    r"(^|\.)(attn|attention|self_attn)\.(masked_)?bias$",
+)
+# What files may hold beside the model.
+_MAY_HOLD: dict[Family, tuple[str, ...]] = {
+    # T5's first checkpoints hold a table that its decoder never had a use for.
+    "encoder-decoder": (
+        r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
+    ),
+    # Heads that an encoder was pretrained or finetuned with: the answer head takes their place.
+    "encoder": (
+        r"^(cls|lm_head|lm_predictions|mask_predictions|predictions|entity_predictions)\.",
+        r"^(generator_predictions|generator_lm_head|discriminator_predictions|pred_layer)\.",
+        r"^(vocab_transform|vocab_layer_norm|vocab_projector|sop_classifier|sequence_summary)\.",
+        r"^(head\.|decoder\.(bias|weight)$|classifier\.|pre_classifier\.|qa_outputs\.)",
+        r"(^|\.)pooler\.",
+    ),
+    "decoder": (),
+}
+_FLOATS = ("F64", "F32", "F16", "BF16")
+# What wrappers put before the names of all weights, and what to save in their place.
+_WRAPPERS = {
+    "module.": "save the bare model: model.module.save_pretrained",
+    "_orig_mod.": "save the model that was compiled: model._orig_mod.save_pretrained",
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a model's parameters come from.
+
+    Attributes:
+        parameters: how many it has, tied ones once, with the answer head of an encoder.
+        from_files: how many of them its files hold.
+        new: how many begin at random, by the part that they are of.
+    """
+
+    parameters: int
+    from_files: int
+    new: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Share of the parameters that come from the files."""
+        return self.from_files / self.parameters
+
+    def words(self) -> str:
+        """The share in words."""
+        # Never rounded up to all of them.
+        said = f"{math.floor(1000 * self.share) / 10:g} % of {self.parameters:,} parameters"
+        parts = ", ".join(f"{part} ({count:,})" for part, count in self.new.items())
+        return f"{said}; new: {parts}" if parts else said
+
+
+def bare_model(config: Any) -> Any:
+    """The model of a transformers config without memory for its weights."""
+    with torch.device("meta"):
+        return model_class(config)(config)
+
+
+def matched_weights(
+    model: Any, folder: Path, headers: Mapping[str, Header]
+) -> tuple[Weights, list[str]]:
+    """Which weights of a bare model its files hold, and what is wrong with them.
+
+    transformers itself matches the names, as it does when it loads; no weight is read.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import convert_and_load_state_dict_in_model
+    from transformers.modeling_utils import LoadStateDictConfig
+
+    copies = _copies(model, headers)
+    state = {
+        name: torch.empty(header.shape, device="meta")
+        for name, header in headers.items()
+        if name not in copies
+    }
+    mapping = get_model_conversion_mapping(model)
+    settings = LoadStateDictConfig(device_map={"": "meta"}, weight_mapping=mapping)
+    info, _ = convert_and_load_state_dict_in_model(model, state, settings)
+    model.tie_weights(missing_keys=info.missing_keys, recompute_mapping=False)
+    model._adjust_missing_and_unexpected_keys(info)
+    faults = _type_faults(folder, model, headers) + key_faults(folder, model, info.to_dict())
+    return _count(model, folder, info.missing_keys), faults
+
+
+def _copies(model: Any, headers: Mapping[str, Header]) -> set[str]:
+    """Tied weights that files hold once more under another name, as those of FLAN-T5 do.
+
+    transformers ties those that are equal when it loads them, but cannot compare them on the meta
+    device: there, each would count as parameters of its own.
+    """
+    return {
+        copy
+        for copy, source in model.all_tied_weights_keys.items()
+        if copy in headers
+        and source in headers
+        and headers[copy].shape == headers[source].shape
+        and torch.equal(read_tensor(headers, copy), read_tensor(headers, source))
+    }
+
+
+def load_whole(auto: Any, folder: Path) -> Any:
+    """Load a model by one of transformers' Auto classes, in fp32, and all of its weights.
+
+    Raises:
+        UserError: weights are missing, are left over, have another shape or are not finite.
+    """
+    model, info = auto.from_pretrained(
+        folder,
+        use_safetensors=True,
+        trust_remote_code=False,
+        # By itself, transformers rounds weights to the type that config.json names.
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    raise_faults(key_faults(folder, model, info))
+    raise_faults(finite_faults(folder, model.named_parameters()))
+    return model
+
+
+def finite_faults(where: Path, tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """A fault where weights, by name, hold NaN or infinity."""
+    wrong = [name for name, tensor in tensors if not _is_finite(tensor)]
+    if not wrong:
+        return []
+    return [
+        f"{where}: {len(wrong)} of its tensors hold NaN or infinity ({some(wrong)}); "
+        "give a model whose training did not diverge"
+    ]
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    # Passes NaN on, and reads the weights once.
+    low, high = tensor.detach().aminmax()
+    return bool(low.isfinite() & high.isfinite())
+
+
+def key_faults(folder: Path, model: Any, info: Mapping[str, Any]) -> list[str]:
+    """What transformers' account of a loading says that is not in the lists above."""
+    kind = family(model.config)
+    assert kind
+    missing = {name for name in info["missing_keys"] if not _listed(name, _MAY_LACK[kind])}
+    left_over = {
+        name for name in info["unexpected_keys"] if not _listed(name, (*_BUFFERS, *_MAY_HOLD[kind]))
+    }
+    shapes = [
+        f"{name} ({tuple(found)} for {tuple(wanted)})"
+        for name, found, wanted in info["mismatched_keys"]
+    ]
+    said = [
+        f"{len(names)} {'is' if len(names) == 1 else 'are'} {what} ({some(names)})"
+        for names, what in (
+            (missing, "missing"),
+            (left_over, "without a place in it"),
+            (shapes, "of another shape"),
+        )
+        if names
+    ]
+    if not said:
+        return []
+    return [
+        f"{folder}: its weights are not those of the {model.config.model_type!r} model of its "
+        f"config.json: {', '.join(said)}; {_reason(missing, left_over, bool(shapes))}"
+    ]
+
+
+def _listed(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _reason(missing: set[str], left_over: set[str], shapes: bool) -> str:
+    """The likely reason, and what to do."""
+    if any(re.search(r"\.lora_|\.base_layer\.|^base_model\.model\.", name) for name in left_over):
+        return "an adapter is not merged into them: save model.merge_and_unload().save_pretrained"
+    begin = {f"{name.partition('.')[0]}." for name in left_over}
+    if len(begin) == 1 and any(
+        name.split(".", cut)[-1] in missing for name in left_over for cut in (1, 2)
+    ):
+        (prefix,) = begin
+        inner = f"save the inner model: model.{prefix}save_pretrained"
+        return f"the name of each begins with {prefix!r}: {_WRAPPERS.get(prefix, inner)}"
+    if shapes or not (missing and left_over):
+        return "config.json is of a model of another size, or the files are of several models"
+    return "config.json and weights are of different models: give both as they were saved together"
+
+
+def _type_faults(folder: Path, model: Any, headers: Mapping[str, Header]) -> list[str]:
+    """A fault where weights are no floating-point numbers that training can start from."""
+    if getattr(model.config, "quantization_config", None):
+        kinds = ["quantization_config in config.json"]
+    else:
+        whole = {n for n, t in model.state_dict().items() if not t.is_floating_point()}
+        kinds = sorted(
+            {
+                header.dtype
+                for name, header in headers.items()
+                if header.dtype not in _FLOATS and name not in whole and not _listed(name, _BUFFERS)
+            }
+        )
+    if not kinds:
+        return []
+    return [
+        f"{folder}: its weights are quantised ({', '.join(kinds)}), which cannot be trained; "
+        "give the model in fp32, bf16 or fp16"
+    ]
+
+
+def _count(model: Any, folder: Path, missing: set[str]) -> Weights:
+    """How many parameters the files hold, each tied one counted once."""
+    own = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    lacking = sum(own.get(name, 0) for name in missing)
+    head = head_size(model.config.hidden_size) if family(model.config) == "encoder" else 0
+    new = {"a pooler that is not used": lacking} if lacking else {}
+    if head and not (folder / ANSWER_HEAD).is_file():
+        new["the answer head"] = head
+    total = sum(own.values()) + head
+    return Weights(total, total - sum(new.values()), new)
+
+
+def head_shapes(width: int) -> dict[str, tuple[int, ...]]:
+    """The weights of an encoder's answer head, by name."""
+    return {
+        "head.0.weight": (width, 3 * width),
+        "head.0.bias": (width,),
+        "score.weight": (1, width),
+        "score.bias": (1,),
+    }
+
+
+def head_size(width: int) -> int:
+    """How many parameters an encoder's answer head has."""
+    return sum(torch.Size(shape).numel() for shape in head_shapes(width).values())
+
+
+def head_faults(folder: Path, width: int) -> list[str]:
+    """What is wrong with the answer head in an encoder's folder; one that was never trained here
+    may have none."""
+    path = folder / ANSWER_HEAD
+    if not path.is_file():
+        if not (folder / SETTINGS).is_file():
+            return []
+        return [
+            f"{folder} is a trained encoder without its {ANSWER_HEAD}; copy the whole folder again"
+        ]
+    headers, faults = tensor_headers([path])
+    found = {name: header.shape for name, header in headers.items()}
+    if not faults and found != head_shapes(width):
+        faults.append(
+            f"{path} is not the answer head of this encoder: it must hold {head_shapes(width)}, "
+            f"but holds {found}; copy the whole folder again"
+        )
+    return faults

@@ -1,0 +1,177 @@
+"""What a run would do: its stages and what the store has of them. Writes nothing."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from knife.config.run import RunConfig
+from knife.models.weights import Weights
+from knife.pipeline.run import missing_stages, refuse_what_cannot_fit
+from knife.plan.memory import Need
+from knife.plan.needs import size
+from knife.plan.plan import Plan, design_notes, plan_run
+from knife.plan.stage import Stage, StudentStage, TeacherStage
+from knife.plan.steps import total_steps
+from knife.store.store import Store
+
+STORED, TO_MAKE, NOT_NEEDED = "in the store", "to make", "not needed"
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage, what becomes of it, and the optimizer steps of a training."""
+
+    kind: str
+    label: str
+    key: str
+    state: str
+    steps: int | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a worker of a training needs, in bytes; see `knife.plan.memory.Need`."""
+
+    stage: str
+    need: Need
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What `knife run` would do with a config.
+
+    Attributes:
+        name: the run's name.
+        models: model by role, `teacher` and `student`.
+        weights: where a model's parameters come from, by its name.
+        splits: number of examples by split, for each of the run's data.
+        stages: all stages, in order.
+        needs: what the trainings need, without those of models whose files do not say their size.
+        states: bytes on disk of the teacher's states.
+        store: the artifact store's folder or url.
+        notes: what a user should know, one sentence each.
+    """
+
+    name: str
+    models: dict[str, str]
+    weights: dict[str, Weights]
+    splits: list[dict[str, int]]
+    stages: list[PlannedStage]
+    needs: list[Estimate]
+    states: int
+    store: str
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def dry_run(config: RunConfig) -> DryRun:
+    """Plan a run and look into its store.
+
+    Raises:
+        UserError: as the run would, where config, data or models are at fault.
+    """
+    plan = plan_run(config)
+    store = Store(config.store, write=False)
+    missing, damaged = missing_stages(plan, store, repair=False)
+    have = {stage.key for stage in plan.stages if store.has(stage.kind, stage.key)}
+    make = {stage.key for stage in missing}
+    stages = [_planned(stage, plan, make, have) for stage in plan.stages]
+    splits = [
+        {
+            "train": len(data.train),
+            "train with a rationale": sum(e.rationale is not None for e in data.train),
+            "dev": len(data.dev),
+            "test": len(data.test),
+        }
+        for data in plan.data.values()
+    ]
+    models = {"teacher": config.model.teacher, "student": config.model.student}
+    refuse_what_cannot_fit(plan)
+    return DryRun(
+        name=config.name,
+        models=models,
+        weights=plan.weights,
+        splits=splits,
+        stages=stages,
+        needs=_estimates(plan),
+        states=sum(need for need in plan.needs.values() if isinstance(need, int)),
+        store=store.address,
+        notes=list(dict.fromkeys([*plan.notes, *damaged, *design_notes(plan)])),
+    )
+
+
+def _estimates(plan: Plan) -> list[Estimate]:
+    """What trainings need; seeds, which need the same, are one."""
+    found: list[Estimate] = []
+    for stage in plan.stages:
+        need = plan.needs.get(stage.key)
+        if isinstance(need, Need):
+            found.append(Estimate(stage.label.partition(" seed ")[0], need))
+    return list(dict.fromkeys(found))
+
+
+def _planned(stage: Stage, plan: Plan, make: set[str], have: set[str]) -> PlannedStage:
+    state = TO_MAKE if stage.key in make else STORED if stage.key in have else NOT_NEEDED
+    steps = None
+    if isinstance(stage, TeacherStage | StudentStage):
+        steps = total_steps(stage, plan.data[stage.data])
+    return PlannedStage(stage.kind, stage.label, stage.key, state, steps)
+
+
+def render(found: DryRun) -> Group:
+    """The stages as a table (evaluations in one row), below it models, data, store and notes."""
+    make = [stage for stage in found.stages if stage.state == TO_MAKE]
+    steps = sum(stage.steps or 0 for stage in make)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("stage")
+    table.add_column("state")
+    table.add_column("steps", justify="right")
+    for stage in found.stages:
+        if stage.kind != "evaluate":
+            table.add_row(Text(stage.label), stage.state, f"{stage.steps:,}" if stage.steps else "")
+    evaluations = Counter(stage.state for stage in found.stages if stage.kind == "evaluate")
+    for state, count in evaluations.items():
+        table.add_row(f"{count} evaluations on test", state, "")
+    below = [
+        f"{len(make)} of {len(found.stages)} stages to make, {steps:,} training steps in all",
+        *(_model(role, model, found.weights) for role, model in found.models.items()),
+        *dict.fromkeys(map(_sizes, found.splits)),
+        *([f"teacher states on disk: {size(found.states)}"] if found.states else []),
+        f"store: {found.store}",
+        *(f"note: {note}" for note in found.notes),
+        "nothing was written; without --dry-run the work begins",
+    ]
+    tables = [table, _memory(found.needs)] if found.needs else [table]
+    return Group(*tables, Text("\n".join(below)))
+
+
+def _model(role: str, name: str, weights: dict[str, Weights]) -> str:
+    # A teacher that no method asks for is not looked at.
+    known = weights.get(name)
+    return f"{role}: {name}" + (f" (from its files: {known.words()})" if known else "")
+
+
+def _sizes(splits: dict[str, int]) -> str:
+    return "examples: " + ", ".join(f"{name} {number:,}" for name, number in splits.items())
+
+
+def _memory(needs: list[Estimate]) -> Table:
+    """What each worker of a training needs, about."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("a worker of")
+    names = ("weights", "gradients", "optimizer", "activations", "peak")
+    for name in (*names, "sent"):
+        table.add_column(name, justify="right")
+    for estimate in needs:
+        sizes = [size(getattr(estimate.need, name)) for name in names]
+        sent = estimate.need.communication
+        table.add_row(Text(estimate.stage), *sizes, size(sent) if sent else "")
+    return table

@@ -1,0 +1,119 @@
+"""What the folder of a run or a sweep says of how it was made: above all, every start of it."""
+
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from knife.core.atomic import write_json
+from knife.core.exits import Terminated
+from knife.core.version import __version__
+from knife.plan.plan import Plan, inputs
+from knife.track.describe import LIBRARIES, git_tags
+from knife.track.secrets import redact
+
+NAME = "run.json"
+
+
+class Record:
+    """The record in a run's or a sweep's folder, whole at every moment.
+
+    Attributes:
+        values: all that it says.
+        idle: whether this start has nothing to do where the one before it has finished. Then
+            nothing is noted: commands and versions are those of the starts that made the results.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any], made: list[str] | None) -> None:
+        """Note a start that will make the stages of these keys (None: it is not known which), and
+        what it is `about`."""
+        self._path = path
+        before = json.loads(path.read_text()) if path.is_file() else {}
+        starts = before.get("starts", [])
+        self.idle = made == [] and bool(starts) and starts[-1]["status"] == "finished"
+        self._start = {
+            "command": redact(_command()),
+            "time": time.time(),
+            "made": made,
+            "ended": None,
+            "status": "killed",
+        }
+        self.values: dict[str, Any] = (
+            before
+            | about
+            | {
+                "versions": {"knife": __version__, "python": platform.python_version()}
+                | {name: version(name) for name in (*LIBRARIES, "mlflow")},
+                "git": git_tags(),
+                "starts": [*starts, self._start],
+            }
+        )
+        self.write()
+
+    def write(self) -> None:
+        """Keep what was changed in `values`."""
+        if not self.idle:
+            write_json(self._path, self.values)
+
+    def end(self, status: str) -> None:
+        """Note how the start ended; one that was killed outright notes nothing more."""
+        self._start |= {"ended": time.time(), "status": status}
+        self.write()
+
+    @contextmanager
+    def until_the_end(self) -> Iterator[None]:
+        """Note what the work inside ends by, if it does not come to its end."""
+        try:
+            yield
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt | Terminated)
+            self.end("stopped" if stopped else f"failed: {redact(str(error)[:500])}")
+            raise
+
+
+def _command() -> str:
+    """How this process was started: as the command, or as a program that calls `knife.run`."""
+    program = Path(sys.argv[0])
+    called = program.name == "knife" or program.parts[-2:] == ("knife", "__main__.py")
+    return shlex.join(["knife", *sys.argv[1:]] if called else ["python", *sys.argv])
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """What a run's record is about: its stages and students, and where weights come from."""
+    return {
+        "name": plan.config.name,
+        "key": plan.key,
+        "notes": plan.notes,
+        "weights": {
+            name: {"share": weights.share} | asdict(weights)
+            for name, weights in plan.weights.items()
+        },
+        "stages": [
+            {
+                "kind": stage.kind,
+                "key": stage.key,
+                "label": stage.label,
+                "data": stage.data,
+                "reads": [key for _, key in inputs(stage)],
+            }
+            for stage in plan.stages
+        ],
+        "members": [
+            {
+                "method": member.method,
+                "seed": member.seed,
+                "student": member.student.key,
+                "evaluate": member.evaluate.key,
+            }
+            for member in plan.members
+        ],
+        "teacher": plan.teacher.key if plan.teacher else None,
+        "ceiling": {name: stage.key for name, stage in plan.ceiling.items()},
+    }

@@ -1,0 +1,302 @@
+"""A run from config to verdict: plan, make what the store lacks, track, conclude."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knife.cluster.address import refuse_dead_cluster
+from knife.config.run import RunConfig, Scale
+from knife.core.atomic import write_json
+from knife.core.errors import raise_faults
+from knife.data.fitting import too_long_note
+from knife.data.jsonl import write_examples
+from knife.pipeline.record import NAME, Record, plan_record
+from knife.plan.needs import find_room, free_disk, room_faults, room_notes, states_faults
+from knife.plan.plan import Plan, data_files, inputs, needed, plan_run
+from knife.plan.stage import Stage
+from knife.stats.ties import Ties, tie_notes
+from knife.stats.verdict import Ceiling, Verdict, baseline_of, verdict
+from knife.store.bucket import is_url
+from knife.store.store import Store, disk_faults, store_root
+from knife.track.describe import NOTE, failed_note, run_params, run_tags, started_note
+from knife.track.run_tree import finish_done, follow, nested_runs, record
+from knife.track.secrets import redact_values
+from knife.train.context import PlainContext
+from knife.train.predictions import accuracy, read_predictions
+
+# MLflow and DeepSpeed take seconds to import, and whoever asks what is missing needs neither.
+if TYPE_CHECKING:
+    from knife.track.run import TrackedRun
+    from knife.train.follow import Follower
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student of a run: `folder` is where it lies, a folder or a url."""
+
+    method: str
+    seed: int
+    key: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        plan: the run as stages.
+        made: the stages that this start made; empty when the store had all of them.
+        verdict: the comparison of methods.
+        store: the artifact store.
+        folder: where config and verdict lie on this host.
+        tracking: MLflow's uri, without secrets, and the run's id.
+        unsent: what MLflow did not get, one line each.
+        links: where else to look, one line each.
+    """
+
+    plan: Plan
+    made: list[Stage]
+    verdict: Verdict
+    store: Store
+    folder: Path
+    tracking: tuple[str, str | None]
+    unsent: list[str]
+    links: list[str]
+
+    @property
+    def students(self) -> list[Student]:
+        """Of each method and seed."""
+        folder = f"{self.store.address}/student"
+        return [
+            Student(m.method, m.seed, m.student.key, f"{folder}/{m.student.key}")
+            for m in self.plan.members
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "name": self.plan.config.name,
+            "key": self.plan.key,
+            "store": self.store.address,
+            "mlflow": {"uri": self.tracking[0], "run_id": self.tracking[1]},
+            "made": [{"kind": s.kind, "key": s.key, "label": s.label} for s in self.made],
+            "students": [asdict(student) for student in self.students],
+            "notes": self.plan.notes,
+            "verdict": self.verdict.to_dict(),
+        }
+
+
+# Called while stages are made: shows progress from the follower, and links as they come, until the
+# context ends.
+Display = Callable[[list[Stage], Plan, "Follower", list[str]], Any]
+
+
+def missing_stages(plan: Plan, store: Store, *, repair: bool) -> tuple[list[Stage], list[str]]:
+    """The stages that the store lacks, and a line for each artifact that is damaged.
+
+    With `repair`, damaged artifacts are taken out of the store, and so are made again.
+    """
+    have = {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)}
+    checked: set[tuple[str, str]] = set()
+    notes: list[str] = []
+    while True:
+        missing = needed(plan.stages, have)
+        read = {place for stage in missing for place in inputs(stage)}
+        read |= {(s.kind, s.key) for s in plan.stages if s.kind == "evaluate"}
+        fresh = (read & have) - checked
+        if not fresh:
+            return missing, notes
+        for place in sorted(fresh):
+            checked.add(place)
+            damaged = store.damage(*place)
+            if damaged:
+                have.discard(place)
+                notes.append(f"{'/'.join(place)} is damaged ({', '.join(damaged)}): made again")
+                if repair:
+                    store.discard(*place)
+
+
+def run(config: RunConfig, display: Display) -> Result:
+    """Make a run: only what the store lacks, all of it in one worker group.
+
+    `display(stages, plan, follower, links)` is a context manager that shows stages while they are
+    made.
+
+    Raises:
+        UserError: where config, data, models, store or cluster are at fault.
+    """
+    from knife.report.cards import write_cards
+    from knife.report.run_page import NAME as REPORT
+    from knife.report.run_page import run_report, write_or_warn
+    from knife.track.tracker import Tracker
+    from knife.train.follow import Follower
+
+    plan = plan_run(config)
+    refuse_what_cannot_fit(plan)
+    store = Store(config.store)
+    with disk_faults(store.root):
+        missing, damaged = prepared(plan, store)
+        plan.notes += damaged + tracking_notes(config)
+        folder = store.root / "runs" / f"{config.name}-{plan.key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        # The password of a tracking server stays out.
+        resolved = redact_values(config.model_dump(mode="json"))
+        write_json(folder / "config.json", resolved)
+        kept = Record(folder / NAME, plan_record(plan), [stage.key for stage in missing])
+        with (
+            kept.until_the_end(),
+            Tracker(config.track.uri, store.root, config.track.experiment) as tracker,
+        ):
+            tags = run_tags(plan) | ({NOTE: started_note(plan)} if missing else {})
+            parent = tracker.open_run(config.name, plan.key, resolved, tags, run_params(config))
+            runs = nested_runs(plan, parent, store)
+            with (
+                tracked_status(parent, lambda: finish_done(plan, store, runs)),
+                Follower(store.address) as follower,
+            ):
+                follow(plan, runs, follower)
+                links = [f"MLflow: {tracker.link(parent)}"]
+                if missing:
+                    with display(missing, plan, follower, links):
+                        make_stages(missing, store.address, config.scale, links)
+                found = conclude(plan, store)
+                # Results of the last evaluation come before what is said of the students.
+                follower.poll()
+                write_json(folder / "verdict.json", found.to_dict())
+                write_cards(plan, store, found, anew=bool(missing))
+                kept.end("finished")
+                report = [folder / REPORT]
+                # It has nothing to tell of a start that had nothing to do.
+                if not (kept.idle and report[0].is_file()):
+                    report = write_or_warn(folder, store, lambda: run_report(folder, store))
+                store.keep(folder)
+                record(plan, store, found, parent, runs, [folder / "verdict.json", *report])
+        unsent = tracker.unsent()
+    tracking = (tracker.uri, parent.run_id)
+    return Result(plan, missing, found, store, folder, tracking, unsent, links)
+
+
+def prepared(plan: Plan, store: Store) -> tuple[list[Stage], list[str]]:
+    """Put the plan's data into the store; then what `missing_stages` finds, and repairs.
+
+    Raises:
+        UserError: the cluster that would make what is missing does not answer.
+    """
+    for key in plan.data:
+        publish_data(store, key, plan)
+    missing, damaged = missing_stages(plan, store, repair=True)
+    if missing and plan.config.scale.launcher == "ray":
+        refuse_dead_cluster()
+    return missing, damaged
+
+
+def refuse_what_cannot_fit(plan: Plan) -> None:
+    """Look whether memory and disk have room for what the store lacks; what is only likely to run
+    out is noted in the plan. Nothing is written or read through.
+
+    Raises:
+        UserError: they have not.
+    """
+    address, scale = plan.config.store, plan.config.scale
+    store = Store(address, write=False)
+    have = {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)}
+    stages = needed(plan.stages, have)
+    room = find_room(scale)
+    faults = room_faults(plan.needs, stages, scale, room)
+    # What a bucket keeps lies on the disks of the workers' hosts, which may be others.
+    if not is_url(address):
+        faults += states_faults(plan.needs, stages, store.root, free_disk(store.root))
+    raise_faults(faults)
+    plan.notes += room_notes(plan.needs, stages, room)
+
+
+def make_stages(stages: list[Stage], store: str, scale: Scale, links: list[str]) -> None:
+    """Make stages in one worker group, or in this process; a line on Ray's dashboard, where there
+    is one, is added to `links`."""
+    if scale.launcher == "ray":
+        from knife.launch.launch import launch
+
+        launch(stages, store, scale, links=links)
+    else:
+        from knife.train.stages import run_stages
+
+        with PlainContext() as context:
+            run_stages(stages, store, scale, context)
+
+
+def conclude(plan: Plan, store: Store) -> Verdict:
+    """The verdict, from the stored predictions alone."""
+    rights: dict[str, dict[int, dict[str, float]]] = {}
+    ties: dict[str, list[Ties]] = {}
+    for member in plan.members:
+        rows = read_predictions(store, member.evaluate.key)
+        right = {row["id"]: row["right"] for row in rows}
+        rights.setdefault(member.method, {})[member.seed] = right
+        ties.setdefault(member.method, []).append(Ties.of(rows))
+    ceiling = None
+    if plan.ceiling:
+        found = {name: accuracy(store, stage) for name, stage in plan.ceiling.items()}
+        ceiling = Ceiling(found.get("with"), found["without"])
+    for name, stage in plan.ceiling.items():
+        ties[f"teacher, {name} rationale"] = [Ties.of(read_predictions(store, stage.key))]
+    settings = plan.config.compare
+    baseline = baseline_of(settings.baseline, rights)
+    # Results on a part of a test split are not those on all of it.
+    tests = [(s.left_out["test"], len(s.test)) for s in plan.data.values() if "test" in s.left_out]
+    smaller = [
+        f"The test split is smaller than the source's: {too_long_note('test', left_out, kept)}."
+        for left_out, kept in dict.fromkeys(tests)
+    ]
+    made = verdict(rights, baseline, ceiling, settings.margin, tie_notes(ties))
+    return replace(made, notes=(*smaller, *made.notes))
+
+
+def publish_data(store: Store, key: str, plan: Plan) -> None:
+    """Put the splits of a run into the store, where it lacks them or they are damaged."""
+    with store.lock("data", key):
+        if store.has("data", key) and not store.damage("data", key):
+            return
+        if store.has("data", key):
+            store.discard("data", key)
+        work = store.work("data", key)
+        splits = plan.data[key]
+        for name, examples in data_files(splits).items():
+            write_examples(work / f"{name}.jsonl", examples)
+        ids = {name: [e.id for e in examples] for name, examples in data_files(splits).items()}
+        write_json(work / "ids.json", ids)
+        store.publish("data", key, {"data": key, "settings": plan.config.data.model_dump()})
+
+
+def tracking_notes(config: RunConfig) -> list[str]:
+    """What a user should know of where MLflow records."""
+    if not is_url(config.store) or config.track.uri or os.environ.get("MLFLOW_TRACKING_URI"):
+        return []
+    return [
+        "store is a bucket and track.uri is null: MLflow records in a file of this host alone "
+        f"({store_root(config.store) / 'mlflow.db'}); give a server to keep it elsewhere"
+    ]
+
+
+@contextmanager
+def tracked_status(run: "TrackedRun", cut_off: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Set the run's status by how the work inside ends, and why it fails; where it is cut off,
+    after `cut_off`. Meanwhile the run gets what this machine is at."""
+    from knife.track.system import system_metrics
+
+    try:
+        with system_metrics(run):
+            yield
+    except KeyboardInterrupt:
+        cut_off()
+        run.finish("KILLED")
+        raise
+    except BaseException as error:
+        cut_off()
+        run.tag({NOTE: failed_note(error)})
+        run.finish("FAILED")
+        raise
+    run.finish("FINISHED")

@@ -1,0 +1,130 @@
+"""Scores of a run's rationales: make what they need, score, and keep them with the run."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from knife.config.run import RunConfig
+from knife.core import strict_json
+from knife.core.atomic import replacing, write_json
+from knife.pipeline.run import Display, make_stages, prepared, refuse_what_cannot_fit
+from knife.plan.scores import ScorePlan, plan_scores
+from knife.stats.rationale_scores import RationaleScores, Scored, rationale_scores
+from knife.store.store import Store, disk_faults
+from knife.train.predictions import read_predictions
+
+# Stored probabilities have six digits.
+_LEAST = 5e-7
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """What the rationales of a run came to.
+
+    Attributes:
+        scores: over all test examples that have a rationale.
+        rows: by example.
+        folder: the run's, where both are kept.
+        made: labels of the stages that were made for it.
+        notes: what a user should know, one sentence each.
+    """
+
+    scores: RationaleScores
+    rows: list[Scored]
+    folder: Path
+    made: list[str]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; the rows are in the folder."""
+        return {
+            "scores": self.scores.to_dict(),
+            "folder": str(self.folder),
+            "made": self.made,
+            "notes": self.notes,
+        }
+
+
+def score(config: RunConfig, display: Display) -> ScoreResult:
+    """Score the rationales of the run's test split.
+
+    Teacher and `finetune` are the run's own and are made where the store lacks them; students by
+    KNIFE are not made: where they are missing, their gain is not related to the scores.
+
+    Raises:
+        UserError: as `plan_scores` does, or where memory, disk or cluster are at fault.
+    """
+    from knife.report.run_page import run_report, write_or_warn
+    from knife.train.follow import Follower
+
+    wanted = plan_scores(config)
+    plan = wanted.plan
+    refuse_what_cannot_fit(plan)
+    store = Store(config.store)
+    with disk_faults(store.root):
+        missing, damaged = prepared(plan, store)
+        if missing:
+            with Follower(store.address) as follower:
+                for stage in missing:
+                    follower.follow(stage.kind, stage.key, None)
+                links: list[str] = []
+                with display(missing, plan, follower, links):
+                    make_stages(missing, store.address, config.scale, links)
+        notes = plan.notes + damaged
+        rows = _rows(wanted, store)
+        found = rationale_scores(rows, len(wanted.finetune))
+        if rows[0].gain is None:
+            notes.append("how the gain of knife goes with the scores: knife run, then score again")
+        folder = store.root / "runs" / f"{config.name}-{plan.key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_rows(folder / "rationale_scores.jsonl", rows)
+        write_json(folder / "rationale_scores.json", found.to_dict())
+        if (folder / "verdict.json").is_file():
+            write_or_warn(folder, store, lambda: run_report(folder, store))
+        store.keep(folder)
+    return ScoreResult(found, rows, folder, [stage.label for stage in missing], notes)
+
+
+def _rows(wanted: ScorePlan, store: Store) -> list[Scored]:
+    def read(stage: Any) -> dict[str, dict[str, Any]]:
+        return {row["id"]: row for row in read_predictions(store, stage.key)}
+
+    def share_right(tables: list[dict[str, dict[str, Any]]]) -> dict[str, float]:
+        return {name: fmean(table[name]["right"] for table in tables) for name in wanted.ids}
+
+    done = [m for m in wanted.knife if store.has("evaluate", m.evaluate.key)]
+    whole = bool(done) and len(done) == len(wanted.knife)
+    finetune = [read(member.evaluate) for member in wanted.finetune]
+    without = share_right(finetune)
+    knife = share_right([read(member.evaluate) for member in done]) if whole else {}
+    teacher, rationale = read(wanted.teacher), read(wanted.rationale)
+    vacuous, both = read(wanted.vacuous), read(wanted.both)
+    return [
+        Scored(
+            id=name,
+            without=without[name],
+            explained=float(teacher[name]["right"]),
+            leaks=rationale[name]["right"],
+            leak=_log_probability(rationale[name]),
+            information=_log_probability(teacher[name])
+            - fmean(_log_probability(table[name]) for table in finetune),
+            rev=_log_probability(both[name]) - _log_probability(vacuous[name]),
+            room=-_log_probability(vacuous[name]),
+            gain=knife[name] - without[name] if whole else None,
+        )
+        for name in wanted.ids
+    ]
+
+
+def _log_probability(row: dict[str, Any]) -> float:
+    """Of the right answer; of an open one, the mean over its tokens."""
+    if "log_probability" in row:
+        return float(row["log_probability"])
+    return math.log(max(row["probabilities"][row["answer"]], _LEAST))
+
+
+def _write_rows(path: Path, rows: list[Scored]) -> None:
+    with replacing(path) as unfinished, unfinished.open("w") as file:
+        file.writelines(strict_json.dumps(asdict(row)) + "\n" for row in rows)

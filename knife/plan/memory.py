@@ -1,0 +1,365 @@
+"""What a training needs by formula: memory of a worker, communication of a step, states on disk.
+
+Weights, gradients and optimizer states follow the ZeRO paper (Rajbhandari et al. 2019, arXiv
+1910.02054, section 3 and 5) in what DeepSpeed 0.19 allocates under torch's AdamW; buffers,
+scratch memory and activations are our own count of its allocations. docs/scaling.md says how well
+they match measured engines. All sizes are bytes.
+"""
+
+import json
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from knife.config.run import Scale, Training
+from knife.models.families import ROTARY, Family, family
+
+# DeepSpeed's defaults, in elements: what is reduced at a time (for smaller models, all of it), the
+# parameters that stay gathered and that are gathered ahead, and those that are stepped at a time.
+BUCKET = 500_000_000
+_LIVE, _PREFETCH, _SUB_GROUP = 1_000_000_000, 50_000_000, 1_000_000_000
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's size, as far as its files say.
+
+    Attributes:
+        parameters: how many it has, and `largest` those of its largest tensor.
+        hidden, inner, feed_forward: widths of states, of all attention heads and between.
+        layers, decoder_layers: depths; only an encoder-decoder has the second.
+        family: which kind of backbone it is.
+        heads, vocabulary: numbers of attention heads and of tokens.
+        gated: whether the feed-forward layer has a gate, as in T5 1.1 and Llama.
+        dropout: whether there is any; its masks are kept for the backward pass.
+    """
+
+    parameters: int
+    largest: int
+    hidden: int
+    inner: int
+    feed_forward: int
+    layers: int
+    decoder_layers: int
+    family: Family
+    heads: int
+    vocabulary: int
+    gated: bool
+    dropout: bool
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the examples of a training split are, in tokens.
+
+    Attributes:
+        inputs, wholes: the longest task input, alone and with its rationale.
+        choices, choice: the most choices of an example, and the longest choice.
+        all_inputs, all_choices: tokens of all task inputs and of all choices together.
+        count: number of examples, and `scores` of all their choices.
+    """
+
+    inputs: int
+    wholes: int
+    choices: int
+    choice: int
+    all_inputs: int
+    all_choices: int
+    count: int
+    scores: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one worker of a training needs at its peak, and what a step sends.
+
+    Attributes:
+        parameters: of the model that is trained, and `accumulate` the parts of its batches.
+        weights, gradients, optimizer: the model's, and the optimizer's fp32 weights and moments.
+        least: what a training cannot do without: these three without what ZeRO-3 has gathered, and
+            at the start the whole model.
+        buffers: DeepSpeed's buckets for communication.
+        scratch: what an optimizer step takes for a moment beyond them.
+        activations: what the backward pass needs, of the longest batch; an estimate.
+        teacher: weights of an online teacher, or a batch of stored states.
+        peak: the most that is there at a time: buffers and activations of the backward pass or
+            the scratch memory of the step, whichever is more.
+        communication: bytes that a worker sends in an optimizer step.
+    """
+
+    parameters: int
+    accumulate: int
+    weights: int
+    gradients: int
+    optimizer: int
+    least: int
+    buffers: int
+    scratch: int
+    activations: int
+    teacher: int
+    peak: int
+    communication: int
+
+
+def model_shape(config: Any, folder: Path) -> Shape | None:
+    """The shape of a model from its transformers config and the headers of its safetensors.
+
+    No weight is read. None where config or files do not say it.
+    """
+    kind = family(config)
+    t5 = kind == "encoder-decoder"
+    sizes = _tensor_sizes(folder, encoder=kind == "encoder")
+    if sizes and kind == "encoder":
+        # The answer head, which a pretrained encoder lacks.
+        sizes["score.weight"] = config.hidden_size
+        sizes["head.0.weight"] = 3 * config.hidden_size**2
+    heads = getattr(config, "num_attention_heads", None)
+    feed_forward = getattr(config, "d_ff" if t5 else "intermediate_size", None)
+    if config.model_type == "gpt2":
+        feed_forward = config.n_inner or 4 * config.hidden_size
+    if not sizes or not heads or not feed_forward or kind is None:
+        return None
+    width = config.d_kv if t5 else getattr(config, "head_dim", None)
+    dropouts = ("dropout_rate", "hidden_dropout_prob", "hidden_dropout", "resid_pdrop")
+    return Shape(
+        parameters=sum(sizes.values()),
+        largest=max(sizes.values()),
+        hidden=config.hidden_size,
+        inner=heads * width if width else config.hidden_size,
+        feed_forward=feed_forward,
+        layers=config.num_hidden_layers,
+        decoder_layers=config.num_decoder_layers if t5 else 0,
+        family=kind,
+        heads=heads,
+        vocabulary=config.vocab_size,
+        gated=getattr(config, "is_gated_act", config.model_type in ROTARY),
+        dropout=any(getattr(config, name, 0) > 0 for name in dropouts),
+    )
+
+
+def _tensor_sizes(folder: Path, *, encoder: bool) -> dict[str, int]:
+    """Elements of every weight in a model's safetensors files, by name."""
+    sizes: dict[str, int] = {}
+    try:
+        for path in folder.glob("*.safetensors"):
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            for name, tensor in header.items():
+                # What encoders were pretrained with is not loaded.
+                head = encoder and name.startswith(("cls.", "lm_head."))
+                if name != "__metadata__" and tensor["dtype"] in _FLOATS and not head:
+                    sizes[name] = prod(tensor["shape"])
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError):
+        return {}
+    return sizes
+
+
+def training_need(
+    shape: Shape,
+    training: Training,
+    scale: Scale,
+    lengths: Lengths,
+    *,
+    rationale: bool,
+    second: Lengths | None = None,
+    teacher: int = 0,
+    gpu: bool = False,
+) -> Need:
+    """What each worker of a training needs.
+
+    `second` is what the second task of the same step reads and writes, `teacher` what a worker
+    holds of an online teacher or of stored states.
+    """
+    rows = max(1, training.batch_size // (scale.workers * training.accumulate))
+    kept = sum(
+        activations(
+            shape,
+            task,
+            rows,
+            scale.precision,
+            rationale=rationale,
+            again=scale.gradient_checkpointing,
+        )
+        for task in (lengths, second)
+        if task
+    )
+    return _need(shape, scale, training.accumulate, kept, teacher, gpu=gpu)
+
+
+def _need(
+    shape: Shape, scale: Scale, accumulate: int, kept: int, teacher: int, *, gpu: bool
+) -> Need:
+    count, workers, stage = shape.parameters, scale.workers, scale.zero_stage
+    wide = 2 if scale.precision == "bf16" else 4
+    # Whether bf16 weights have gradients in fp32.
+    summed = wide == 2 and accumulate > 1
+    own = -(-count // workers) if stage else count
+    weights, gradients, optimizer = _states(count, scale, accumulate)
+    if stage == 3 and workers > 1:
+        # Parameters that were gathered for a layer stay, up to a limit, beside those on their way.
+        weights += wide * (min(count, _LIVE) + min(count, _PREFETCH))
+    # What the optimizer's own arithmetic takes: torch goes tensor by tensor on a CPU, and all at
+    # once on a GPU.
+    arithmetic = 4 * own if gpu else 8 * (own if stage else shape.largest)
+    if stage == 1 and summed:
+        # The gradients are one tensor, sent in bf16 and stepped as it is.
+        buffers, scratch = wide * count, arithmetic
+    elif stage:
+        buffers = wide * min(count, BUCKET)
+        share = min(1.0, _SUB_GROUP / count) if stage == 3 else 1.0
+        scratch = int(share * (4 * own + arithmetic))
+    else:
+        buffers = 0 if workers == 1 else (wide + 4 * summed) * min(count, BUCKET)
+        # In bf16 a copy in the other type: of the gradients for the step, or of summed ones for
+        # their norm.
+        scratch = arithmetic + (count * (2 if summed else 4) if wide == 2 else 0)
+    rest = weights + optimizer + teacher
+    if stage == 0 or (stage == 1 and summed):
+        # Gradients are summed over workers when the activations are gone.
+        peak = rest + gradients + max(kept, buffers, scratch)
+    elif stage == 3:
+        peak = rest + gradients + buffers + max(kept, scratch)
+    else:
+        # The step frees the gradients once it has its own part of them in fp32.
+        peak = rest + max(gradients + buffers + kept, scratch)
+    sent = int(wide * _sent(stage, count, accumulate) * count * (workers - 1) / workers)
+    return Need(
+        parameters=count,
+        accumulate=accumulate,
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        least=least(count, scale, accumulate),
+        buffers=buffers,
+        scratch=scratch,
+        activations=kept,
+        teacher=teacher,
+        peak=max(peak, wide * count),
+        communication=sent,
+    )
+
+
+def least(count: int, scale: Scale, accumulate: int) -> int:
+    """What a worker cannot train `count` parameters without: their weights, gradients and optimizer
+    states, and at the start all weights, which are there before a worker keeps its own part."""
+    wide = 2 if scale.precision == "bf16" else 4
+    return max(sum(_states(count, scale, accumulate)), wide * count)
+
+
+def _states(count: int, scale: Scale, accumulate: int) -> tuple[int, int, int]:
+    """A worker's weights, gradients and optimizer states: each is whole, or the worker's part."""
+    stage, bf16 = scale.zero_stage, scale.precision == "bf16"
+    own = -(-count // scale.workers) if stage else count
+    wide = 2 if bf16 else 4
+    weights = wide * (own if stage == 3 else count)
+    # Those of several parts of a batch are added up in fp32.
+    gradients = (wide if accumulate == 1 else 4) * (own if stage >= 2 else count)
+    # Adam's two moments; ZeRO and bf16 train on a copy of the weights in fp32 beside.
+    return weights, gradients, (12 if stage or bf16 else 8) * own
+
+
+def _sent(stage: int, count: int, accumulate: int) -> int:
+    """How many times all parameters a worker sends in a step: an all-reduce counts twice.
+
+    DeepSpeed's stages 1 and 2 reduce gradients over all workers and gather the weights; stage 3
+    gathers weights once where all of them stay gathered, else for forward and backward pass, and
+    scatters the gradients. Stages 2 and 3 reduce those of every part of a batch.
+    """
+    if stage == 3:
+        return 1 + accumulate if count <= _LIVE else 3 * accumulate
+    if stage == 2:
+        return 2 * accumulate + 1
+    return 3 if stage else 2
+
+
+def activations(
+    shape: Shape,
+    lengths: Lengths,
+    rows: int,
+    precision: str,
+    *,
+    rationale: bool,
+    again: bool = False,
+) -> int:
+    """What the forward pass of `rows` examples keeps for the backward pass, padded to the longest.
+
+    With gradient checkpointing (`again`), that is the states between layers, and one layer at a
+    time whose activations are computed again.
+
+    Counted from the tensors that transformers' T5, BERT, GPT-2 and Llama layers save in training,
+    attention as on a CPU: fused attention on a GPU keeps no probabilities, and needs less.
+    """
+    wide = 2 if precision == "bf16" else 4
+    length = lengths.wholes if rationale else lengths.inputs
+    hidden, inner, masks = shape.hidden, shape.inner, int(shape.dropout)
+    attention = (3 * 4 + wide) * inner
+    probabilities = (1 + 2 * masks) * 4 * shape.heads
+    answer = lengths.choices * lengths.choice
+    # The scores of all tokens of the vocabulary are there three times when the loss is taken.
+    scores = 3 * 4 * answer * shape.vocabulary
+    if shape.family == "decoder":
+        length += answer
+        if shape.gated:
+            # Norms in fp32, and without dropout attention is fused on a CPU as well.
+            layer = 2 * (4 + 2 * wide) * hidden + 4 * wide * (shape.feed_forward + inner)
+        else:
+            # GPT-2's activation function is put together from small steps.
+            layer = (4 + 2 * masks) * wide * hidden + 5 * wide * shape.feed_forward
+            layer += attention + probabilities * length
+        ends = (4 + wide) * hidden + wide * length
+        stack = _stack([(shape.layers, layer, wide * hidden)], again=again)
+        return rows * (length * (stack + ends) + scores)
+    if shape.family == "encoder":
+        between = 2 * wide * shape.feed_forward
+        layer = (4 + 2 * masks) * wide * hidden + between + attention + probabilities * length
+        stack = _stack([(shape.layers, layer, wide * hidden)], again=again)
+        return rows * length * (stack + 4 * wide * hidden)
+    between = ((6 if shape.gated else 1) + 2 * masks) * wide * shape.feed_forward
+    # T5 computes its norms in fp32, and keeps a copy.
+    norm = ((3 + masks) * wide + (4 if wide == 2 else 0)) * hidden
+    encoder = length * (2 * norm + between + attention + probabilities * length)
+    decoder = answer * (3 * norm + between + attention + (4 + wide) * inner)
+    decoder += answer * probabilities * (answer + length) + length * 2 * 4 * inner
+    ends = norm * (length + answer)
+    stack = _stack(
+        [
+            (shape.layers, encoder, length * wide * hidden),
+            (shape.decoder_layers, decoder, answer * wide * hidden),
+        ],
+        again=again,
+    )
+    return rows * (stack + ends + scores)
+
+
+def _stack(kinds: list[tuple[int, int, int]], *, again: bool) -> int:
+    """What layers keep: of each kind their number, the activations and the states of one."""
+    if not again:
+        return sum(count * activations for count, activations, _ in kinds)
+    largest = max(activations for _, activations, _ in kinds)
+    return sum(count * states for count, _, states in kinds) + largest
+
+
+def states_bytes(
+    teacher: Shape, lengths: Lengths, layers: int, *, outputs: bool, precision: str
+) -> int:
+    """Size on disk of a teacher's stored states of all examples."""
+    wide = 2 if precision == "bf16" else 4
+    answers = lengths.scores if teacher.family == "encoder" else lengths.all_choices
+    states = lengths.all_inputs * layers * teacher.hidden + outputs * answers * teacher.hidden
+    # Scores in fp32; the row's number and where its parts end, as 64-bit numbers.
+    return states * wide + lengths.scores * 4 + lengths.count * 8 * (3 + outputs)
+
+
+def states_batch(
+    teacher: Shape,
+    lengths: Lengths,
+    training: Training,
+    scale: Scale,
+    layers: int,
+    precision: str,
+) -> int:
+    """Stored states of one worker's batch."""
+    rows = max(1, training.batch_size // (scale.workers * training.accumulate))
+    return rows * lengths.inputs * layers * teacher.hidden * (2 if precision == "bf16" else 4)

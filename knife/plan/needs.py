@@ -1,0 +1,227 @@
+"""What the stages of a run need, and whether there is room for it.
+
+What is refused cannot work: weights, gradients and optimizer states that are larger than the
+memory, teacher states that are larger than the free disk. Activations are an estimate, and so only
+worth a note.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from knife.cluster.address import cluster_address
+from knife.config.run import RunConfig, Scale
+from knife.plan.memory import Lengths, Need, least, states_batch, states_bytes, training_need
+from knife.plan.sources import Sources
+from knife.plan.stage import Stage, StatesStage, StudentStage, TeacherStage
+
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory that a worker has, and what gives it."""
+
+    memory: int
+    where: str
+
+
+def stage_needs(
+    config: RunConfig, sources: Sources, stages: Sequence[Stage]
+) -> dict[str, Need | int]:
+    """What the stages of a variant need, by key: a worker's memory, or the states' size on disk.
+
+    Models whose size their files do not say are left out.
+    """
+    needs: dict[str, Need | int] = {}
+    scale, gpu = config.scale, on_gpu(config.scale)
+    lengths, align = sources.lengths, config.align
+    student = sources.student.shape
+    teacher = sources.teacher.shape if sources.teacher else None
+    for stage in stages:
+        if isinstance(stage, TeacherStage) and teacher:
+            needs[stage.key] = training_need(
+                teacher, stage.training, scale, lengths, rationale=True, gpu=gpu
+            )
+        elif isinstance(stage, StatesStage) and teacher and stage.stored:
+            needs[stage.key] = states_bytes(
+                teacher,
+                lengths,
+                len(stage.layers),
+                outputs=stage.outputs,
+                precision=stage.precision,
+            )
+        elif isinstance(stage, StudentStage) and student and stage.method != "prompt":
+            held = 0
+            if stage.method == "knife" and teacher:
+                layers = len({layer for _, layer in stage.layers})
+                held = states_batch(
+                    teacher, lengths, stage.training, scale, layers, align.states_precision
+                )
+                # An online teacher computes in fp32.
+                held += 4 * teacher.parameters if align.states == "online" else 0
+            first, second = _tasks(stage.method, lengths)
+            needs[stage.key] = training_need(
+                student,
+                stage.training,
+                scale,
+                first,
+                rationale=stage.method == "rationale_input",
+                second=second,
+                teacher=held,
+                gpu=gpu,
+            )
+    return needs
+
+
+def _tasks(method: str, lengths: Lengths) -> tuple[Lengths, Lengths | None]:
+    """What the tasks of a method's step read and write: the first, and where there is one, the
+    second. Who writes rationales writes one text, and scores no choices."""
+    rationale = lengths.wholes - lengths.inputs
+    if method in ("explain_then_answer", "answer_then_explain"):
+        return replace(lengths, choices=1, choice=rationale + lengths.choice), None
+    if method == "step_by_step":
+        return lengths, replace(lengths, choices=1, choice=rationale)
+    return lengths, None
+
+
+def on_gpu(scale: Scale) -> bool:
+    """Whether workers compute on a GPU; a plain process does where there is one."""
+    if scale.launcher == "process":
+        import torch
+
+        return torch.cuda.is_available()
+    return scale.gpus_per_worker > 0
+
+
+def find_room(scale: Scale) -> Room | None:
+    """The memory of one worker on this machine; None on a cluster, whose hosts are not known, and
+    where there is no GPU for a worker that wants one."""
+    if scale.launcher == "ray" and cluster_address():
+        return None
+    if on_gpu(scale):
+        import torch
+
+        if not torch.cuda.is_available():
+            return None
+        found = torch.cuda.get_device_properties(0)
+        share = min(1.0, scale.gpus_per_worker or 1.0)
+        part = f"{share:.0%} of " if share < 1 else ""
+        return Room(int(found.total_memory * share), f"{part}a GPU of this machine ({found.name})")
+    workers = scale.min_workers or scale.workers
+    memory = machine_memory() // workers
+    each = f", which {workers} workers share" if workers > 1 else ""
+    return Room(memory, f"a worker's part of this machine's memory{each}")
+
+
+def machine_memory() -> int:
+    """The memory of this machine, or of the container that this process is in."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in _LIMITS:
+        try:
+            limits.append(int(Path(limit).read_text()))
+        except (OSError, ValueError):
+            continue
+    return min(limits)
+
+
+def room_faults(
+    needs: dict[str, Need | int], stages: Sequence[Stage], scale: Scale, room: Room | None
+) -> list[str]:
+    """Trainings among `stages` whose weights, gradients and optimizer states have no room."""
+    faults = []
+    for stage in stages:
+        need = needs.get(stage.key)
+        if room and isinstance(need, Need) and need.least > room.memory:
+            faults.append(
+                f"model.{stage.kind}: {count(need.parameters)} parameters take "
+                f"{size(need.least)} of weights, gradients and optimizer states in each worker "
+                f"({_shape(scale)}), but {room.where} has {size(room.memory)}; "
+                f"{_advice(need, scale, room)}"
+            )
+    return list(dict.fromkeys(faults))
+
+
+def room_notes(
+    needs: dict[str, Need | int], stages: Sequence[Stage], room: Room | None
+) -> list[str]:
+    """Trainings among `stages` that may run out of memory, as far as an estimate can say."""
+    notes = []
+    for stage in stages:
+        need = needs.get(stage.key)
+        if room and isinstance(need, Need) and need.least <= room.memory < need.peak:
+            notes.append(
+                f"{stage.kind}: about {size(need.peak)} in each worker at its peak by estimate, "
+                f"and {room.where} has {size(room.memory)}: it may run out of memory; a larger "
+                f"{stage.kind}.accumulate takes fewer examples at a time"
+            )
+    return list(dict.fromkeys(notes))
+
+
+def states_faults(
+    needs: dict[str, Need | int], stages: Sequence[Stage], store: Path, free: int
+) -> list[str]:
+    """Teacher states among `stages` that are larger than the disk of the store has room for.
+
+    `free` is what it has; finished shards of a try that was cut off are there already.
+    """
+    wanted = 0
+    for stage in stages:
+        need = needs.get(stage.key)
+        if isinstance(need, int):
+            begun = (store / "work" / f"{stage.kind}-{stage.key}").glob("shard-*.safetensors")
+            wanted += max(0, need - sum(path.stat().st_size for path in begun))
+    if wanted <= free:
+        return []
+    return [
+        f"align.states: the teacher's states take {size(wanted)} on disk, but the store {store} "
+        f"has {size(free)} free; take align.states=online, align.states_precision=bf16, fewer "
+        "align.input.layers, or a store with more room"
+    ]
+
+
+def free_disk(store: Path) -> int:
+    """Bytes that may still be written where the store is or will be."""
+    there = next(path for path in (store, *store.parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def _advice(need: Need, scale: Scale, room: Room) -> str:
+    """The smallest change that makes room, or that there is none."""
+    gpu = "a GPU" in room.where
+    # The workers of one machine share its memory: more of them make no room.
+    for workers in [scale.workers, *(2**n for n in range(1, 15) if gpu and 2**n > scale.workers)]:
+        for stage in range(scale.zero_stage, 4):
+            for precision in ("fp32", "bf16"):
+                values = {"workers": workers, "zero_stage": stage, "precision": precision}
+                changed = scale.model_copy(update=values)
+                if least(need.parameters, changed, need.accumulate) <= room.memory:
+                    return f"{_shape(changed)} would do"
+    more = "" if gpu else " or GPUs with more memory (scale.gpus_per_worker=1)"
+    return f"take a smaller model{more}"
+
+
+def _shape(scale: Scale) -> str:
+    return (
+        f"scale.workers={scale.workers} scale.zero_stage={scale.zero_stage} "
+        f"scale.precision={scale.precision}"
+    )
+
+
+def size(number: float) -> str:
+    """Bytes for people: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 1000 or unit == "TB":
+            return f"{number:,.{int(number < 100 and unit != 'B')}f} {unit}"
+        number /= 1000
+    raise AssertionError
+
+
+def count(number: float) -> str:
+    """A large number for people: 1.5 M."""
+    for unit, power in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= power:
+            return f"{number / power:,.1f} {unit}"
+    return f"{number:.0f}"

@@ -1,0 +1,188 @@
+"""Which stages a run needs, in order, and which of them are still to be made."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from knife.cluster.capacity import batch_faults, place_faults
+from knife.config.run import RunConfig, Variant
+from knife.core.errors import UserError, raise_faults
+from knife.data.digest import split_digest
+from knife.data.example import Example, Splits
+from knife.method.alignment import layer_map, projection_faults
+from knife.models.weights import Weights
+from knife.plan.memory import Need
+from knife.plan.needs import stage_needs
+from knife.plan.scale import scale_faults
+from knife.plan.sources import SourceReader
+from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
+from knife.plan.stages import StageMaker, data_key
+from knife.stats.power import design_note
+from knife.store.store import fingerprint, store_faults
+
+
+@dataclass(frozen=True)
+class Member:
+    """One method (or variant) and seed of a run, with the stages that make it."""
+
+    method: str
+    seed: int
+    student: StudentStage
+    evaluate: EvaluateStage
+
+
+@dataclass
+class Plan:
+    """A run as stages.
+
+    Attributes:
+        config: the resolved config.
+        key: fingerprint of all results of the run.
+        stages: every stage, each after what it reads; none twice.
+        members: what the verdict is made of.
+        teacher: the run's own teacher, where a method needs one.
+        ceiling: its evaluations on the test split, `with` and `without` rationales.
+        data: the splits by data key, rationales treated.
+        weights: where the parameters of each model come from, by the model's name.
+        needs: what stages need by key: memory of a worker, or bytes on disk of the states.
+        notes: what a user should know, one sentence each.
+    """
+
+    config: RunConfig
+    key: str = ""
+    stages: list[Stage] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+    teacher: TeacherStage | None = None
+    ceiling: dict[str, EvaluateStage] = field(default_factory=dict)
+    data: dict[str, Splits] = field(default_factory=dict)
+    weights: dict[str, Weights] = field(default_factory=dict)
+    needs: dict[str, Need | int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def plan_run(
+    config: RunConfig, reader: SourceReader | None = None, *, elsewhere: bool = False
+) -> Plan:
+    """Read the data, look at the models and work out every stage.
+
+    A `reader` that has planned others reads nothing again. `elsewhere` plans for a place whose
+    CPUs and GPUs are not asked for here.
+
+    Raises:
+        UserError: with all faults of data, models, scale, store and settings that can be found
+            before a start.
+    """
+    plan = Plan(config)
+    faults = batch_faults(config) + store_faults(config.store)
+    faults += [] if elsewhere else place_faults(config)
+    reader = reader or SourceReader()
+    for variant in config.variants():
+        try:
+            _add_variant(plan, variant, reader, elsewhere=elsewhere)
+        except UserError as error:
+            faults += error.faults
+    reader.let_tokens_go()
+    raise_faults(dict.fromkeys(faults))
+    tests = {split_digest(s, "test", rationales=False) for s in plan.data.values()}
+    if len(tests) > 1:
+        raise UserError(
+            "methods: a variant changes the test split, so that methods could not be compared; "
+            "make it a run of its own"
+        )
+    if config.compare.difference:
+        plan.notes += design_notes(plan)
+    order = {"teacher": 0, "states": 1, "student": 2, "evaluate": 2}
+    unique = {(stage.kind, stage.key): stage for stage in plan.stages}
+    plan.stages = sorted(unique.values(), key=lambda stage: order[stage.kind])
+    members = [[m.method, m.seed, m.student.key, m.evaluate.key] for m in plan.members]
+    plan.key = fingerprint({"name": config.name, "members": members})
+    plan.notes = list(dict.fromkeys(plan.notes))
+    return plan
+
+
+def design_notes(plan: Plan) -> list[str]:
+    """What differences a run with several methods can show, or why not the one that is wanted."""
+    if len(plan.config.variants()) < 2:
+        return []
+    tests = [len(splits.test) for splits in plan.data.values()]
+    return design_note(len(plan.config.seeds), min(tests), plan.config.compare.difference)
+
+
+def needed(stages: Iterable[Stage], have: set[tuple[str, str]]) -> list[Stage]:
+    """The stages to make, given the artifacts that are there: students, evaluations, and of the
+    others only what those still read."""
+    by_key = {(stage.kind, stage.key): stage for stage in stages}
+    wanted: dict[tuple[str, str], Stage] = {}
+
+    def want(place: tuple[str, str]) -> None:
+        if place not in have and place not in wanted:
+            wanted[place] = by_key[place]
+            for other in inputs(by_key[place]):
+                want(other)
+
+    for stage in by_key.values():
+        if stage.kind in ("student", "evaluate"):
+            want((stage.kind, stage.key))
+    return [stage for place, stage in by_key.items() if place in wanted]
+
+
+def inputs(stage: Stage) -> list[tuple[str, str]]:
+    """Kind and key of the artifacts that a stage reads, data aside."""
+    match stage:
+        case StatesStage():
+            return [("teacher", stage.teacher)]
+        case StudentStage():
+            teacher = [("teacher", stage.teacher)] if stage.teacher else []
+            return teacher + ([("states", stage.states)] if stage.states else [])
+        case EvaluateStage():
+            return [(stage.model_kind, stage.model_key)]
+    return []
+
+
+def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewhere: bool) -> None:
+    config = plan.config.of(variant)
+    sources = reader.read(config, variant)
+    plan.notes += sources.notes
+    known = {"model.student": sources.student, "model.teacher": sources.teacher}
+    raise_faults(scale_faults(config.scale, known, elsewhere=elsewhere))
+    plan.weights |= {model.source.name: model.weights for model in known.values() if model}
+    plan.data[data_key(sources.splits)] = sources.splits
+    own = any((variant.data, variant.model, variant.teacher))
+    maker = StageMaker(config, variant, sources, own)
+    teacher = states = None
+    pairs: list[tuple[int, int]] = []
+    if sources.teacher:
+        teacher = maker.teacher()
+        plan.stages.append(teacher)
+        if not own and plan.teacher is None:
+            plan.teacher = teacher
+            _add_ceiling(plan, maker, teacher)
+    if variant.method == "knife":
+        assert teacher
+        assert sources.teacher
+        models = (sources.student, sources.teacher)
+        raise_faults(projection_faults(config.align, *(m.config.hidden_size for m in models)))
+        pairs = layer_map(config.align.input.layers, *(m.config.num_hidden_layers for m in models))
+        states = maker.states(teacher, pairs)
+        plan.stages.append(states)
+    made: list[Stage] = [stage for stage in (teacher, states) if stage]
+    for seed in config.seeds:
+        student = maker.student(seed, teacher, states, pairs)
+        evaluate = maker.evaluate(student, f"test {student.label}", rationale=False)
+        plan.stages += [student, evaluate]
+        made.append(student)
+        plan.members.append(Member(variant.name, seed, student, evaluate))
+    plan.needs |= stage_needs(config, sources, made)
+
+
+def _add_ceiling(plan: Plan, maker: StageMaker, teacher: TeacherStage) -> None:
+    """The teacher on the test split without rationales and, where test has some, with them."""
+    label = "test teacher without rationales"
+    plan.ceiling["without"] = maker.evaluate(teacher, label, rationale=False)
+    if any(example.rationale for example in maker.sources.splits.test):
+        plan.ceiling["with"] = maker.evaluate(teacher, "test teacher", rationale=True)
+    plan.stages += plan.ceiling.values()
+
+
+def data_files(splits: Splits) -> dict[str, list[Example]]:
+    """What the store keeps of a run's data, by file name."""
+    return {"train": splits.train, "dev": splits.dev, "test": splits.test}

@@ -1,0 +1,77 @@
+"""Whether solved examples have room before the task inputs of `prompt` and `retrieve`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from knife.config.run import RunConfig
+from knife.core.errors import UserError
+from knife.data.example import Splits
+from knife.data.preamble import Preamble, draw_shots, put_before
+from knife.data.tokens import UNBOUNDED, Tokens
+
+# Above this share of questions without room, the prompt is not the one that was asked for.
+REFUSED_SHARE = 0.1
+
+
+def preamble_limit(
+    config: RunConfig, method: str, positions: int | None, tokenizer: Any, answer: int
+) -> int:
+    """The most tokens of a task input with solved examples before it; 0 where none go there.
+
+    `retrieve` trains, and so keeps to `data.max_tokens`; `prompt` takes what the model can read
+    in its `positions` besides the `answer` tokens behind them.
+    """
+    if method == "retrieve":
+        return config.data.max_tokens
+    if method != "prompt":
+        return 0
+    return min(positions or UNBOUNDED, int(tokenizer.model_max_length)) - answer
+
+
+def with_preambles(
+    config: RunConfig,
+    method: str,
+    splits: Splits,
+    tokens: Sequence[Tokens],
+    tokenizer: Any,
+    most: int,
+) -> tuple[list[Tokens], list[str]]:
+    """The task inputs of all splits behind their solved examples, and what a user should know.
+
+    Raises:
+        UserError: `prompt` has no room for its shots before too many questions, or there are not
+            so many training examples.
+    """
+    if method not in ("prompt", "retrieve"):
+        return list(tokens), []
+    everything = [*splits.train, *splits.dev, *splits.test]
+    if method == "retrieve":
+        texts = Preamble([], splits.train).texts(everything)
+        placed, left_out = put_before(tokens, texts, tokenizer, most)
+        if not left_out.questions:
+            return placed, []
+        return placed, [
+            f"retrieve: {left_out.questions} of {left_out.of} questions have no room for the most "
+            f"similar training example in data.max_tokens={most}; they stand alone"
+        ]
+    shots, rationales = config.prompt.shots, config.prompt.rationales
+    notes: list[str] = []
+    for seed in config.seeds:
+        drawn = draw_shots(splits.train, shots, seed, rationales=rationales)
+        if len(drawn) < shots:
+            those = "training examples with a rationale" if rationales else "training examples"
+            raise UserError(
+                f"prompt.shots: must be at most {len(drawn)}, the {those}, but got {shots}"
+            )
+        placed, left_out = put_before(tokens, [drawn for _ in tokens], tokenizer, most)
+        share = left_out.questions / left_out.of
+        said = (
+            f"{left_out.questions} of {left_out.of} questions ({100 * share:.1f} %) have no room "
+            f"for {shots} solved examples in the {most} tokens that model.student reads"
+        )
+        if share > REFUSED_SHARE:
+            without = " or prompt.rationales=false" if rationales else ""
+            raise UserError(f"prompt.shots: {said}; take fewer{without}")
+        if left_out.questions:
+            notes.append(f"prompt: {said}; these get fewer")
+    return placed, notes

@@ -1,0 +1,87 @@
+"""What a scale asks of a training that a model, or this machine, cannot give."""
+
+import shutil
+from typing import Any
+
+from knife.config.run import Scale
+from knife.models.families import family, model_class
+from knife.plan.needs import on_gpu
+from knife.plan.sources import KnownModel
+
+
+def scale_faults(
+    scale: Scale, models: dict[str, KnownModel | None], *, elsewhere: bool
+) -> list[str]:
+    """Faults of attention, gradient checkpointing and compilation, for models by config key.
+
+    `elsewhere` leaves out what hangs on the machine.
+    """
+    faults = _compile_faults(scale, elsewhere=elsewhere)
+    if not (scale.attention or scale.gradient_checkpointing):
+        return faults
+    for key, model in models.items():
+        if model:
+            kind = model_class(model.config)
+            faults += _attention_faults(scale, key, model.config, kind, elsewhere=elsewhere)
+            if scale.gradient_checkpointing and not kind.supports_gradient_checkpointing:
+                faults.append(
+                    f"scale.gradient_checkpointing: {key} is a {kind.__name__}, which transformers "
+                    "cannot checkpoint; set it to false"
+                )
+    return faults
+
+
+def _attention_faults(
+    scale: Scale, key: str, config: Any, kind: Any, *, elsewhere: bool
+) -> list[str]:
+    where = f"scale.attention: {scale.attention}"
+    if scale.attention == "sdpa" and not kind._supports_sdpa:
+        return [f"{where} is not there for {kind.__name__} ({key}); give eager or null"]
+    if scale.attention == "flex_attention":
+        if family(config) != "decoder" or not kind._supports_flex_attn:
+            return [f"{where} is not there for {kind.__name__} ({key}); give sdpa, eager or null"]
+        if not on_gpu(scale):
+            return [f"{where} trains on a GPU alone; set scale.gpus_per_worker=1, or give sdpa"]
+        return []
+    if scale.attention != "flash_attention_2":
+        return []
+    if not kind._supports_flash_attn:
+        return [f"{where} is not there for {kind.__name__} ({key}); give sdpa, eager or null"]
+    if family(config) != "encoder":
+        return [
+            f"{where} takes no mask of who sees whom, which keeps the choices apart in {key} "
+            f"({kind.__name__}); give sdpa, eager or null"
+        ]
+    faults = []
+    if scale.precision != "bf16":
+        faults.append(f"{where} computes in bf16 alone, but scale.precision is {scale.precision}")
+    if not on_gpu(scale):
+        faults.append(f"{where} needs a GPU, but workers have none; set scale.gpus_per_worker=1")
+    elif not elsewhere and not _has_flash_attention():
+        faults.append(f"{where} needs the package flash-attn, which is not installed here")
+    return faults
+
+
+def _has_flash_attention() -> bool:
+    from transformers.utils import is_flash_attn_2_available
+
+    return bool(is_flash_attn_2_available())
+
+
+def _compile_faults(scale: Scale, *, elsewhere: bool) -> list[str]:
+    if not scale.compile:
+        return []
+    if not elsewhere and not on_gpu(scale) and not _has_compiler():
+        return [
+            "scale.compile: needs a C++ compiler to compile for a CPU, but g++ is not found here; "
+            "install it, name another in the variable CXX, or set scale.compile=false"
+        ]
+    return []
+
+
+def _has_compiler() -> bool:
+    # As torch looks for one: CXX, or else g++.
+    from torch._inductor import config
+
+    names = config.cpp.cxx if isinstance(config.cpp.cxx, tuple | list) else (config.cpp.cxx,)
+    return any(shutil.which(name) for name in names if name)

@@ -1,0 +1,110 @@
+"""Which stages the scores of a run's rationales need: some of the run's own, and three more."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from knife.config.run import TEACHES, RunConfig
+from knife.core.errors import raise_faults
+from knife.data import evidence
+from knife.data.example import Splits
+from knife.plan.needs import stage_needs
+from knife.plan.plan import Member, Plan, plan_run
+from knife.plan.sources import SourceReader
+from knife.plan.stage import EvaluateStage, Stage
+from knife.plan.stages import StageMaker, data_key
+
+# Name, and what its model is given in place of question and rationale.
+_MODELS: dict[str, Callable[[Splits], Splits]] = {
+    "rationale alone": evidence.rationale_alone,
+    "vacuous rationale": evidence.vacuous_alone,
+    "vacuous rationale and rationale": evidence.vacuous_and_rationale,
+}
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """The scores of a run's rationales as stages.
+
+    Attributes:
+        plan: the run, with the stages that the scores need in place of its own.
+        finetune: the run's I -> O by seed.
+        knife: its students by KNIFE, which are not made for the scores.
+        teacher: I + R -> O on the test split.
+        rationale, vacuous, both: R -> O, B -> O and B + R -> O on the test split.
+        ids: the test examples that have a rationale.
+    """
+
+    plan: Plan
+    finetune: list[Member]
+    knife: list[Member]
+    teacher: EvaluateStage
+    rationale: EvaluateStage
+    vacuous: EvaluateStage
+    both: EvaluateStage
+    ids: list[str]
+
+
+def plan_scores(config: RunConfig) -> ScorePlan:
+    """Plan the run, and what its rationales are to be scored with.
+
+    Raises:
+        UserError: as `plan_run` does, and where the run trains no teacher or no `finetune`, or
+            its test split has no rationales.
+    """
+    reader = SourceReader()
+    plan = plan_run(config, reader)
+    finetune = [member for member in plan.members if member.method == "finetune"]
+    faults = []
+    if not finetune or plan.teacher is None:
+        faults.append(
+            "methods: scores compare finetune with the run's teacher, so both must be trained; "
+            "give methods=[finetune,knife]"
+        )
+    elif "with" not in plan.ceiling:
+        test = next(iter(plan.data.values())).test
+        faults.append(
+            f"data.source: none of the {len(test)} test examples has a rationale, so there is "
+            "nothing to score; give some of them a rationale"
+        )
+    raise_faults(faults)
+    variant = next(
+        v for v in config.variants() if v.method in TEACHES and not (v.data or v.model or v.teacher)
+    )
+    sources = reader.read(config.of(variant), variant)
+    # What a rationale tells is to be read from it directly, not through a bottleneck.
+    open_teacher = config.teacher.model_copy(update={"bottleneck": False})
+    open_config = config.model_copy(update={"teacher": open_teacher})
+    splits = evidence.explained(sources.splits)
+    teacher = plan.ceiling["with"]
+    stages: list[Stage] = [teacher, *(m.student for m in finetune), *(m.evaluate for m in finetune)]
+    if plan.teacher:
+        stages.insert(0, plan.teacher)
+    data = {stage.data: plan.data[stage.data] for stage in stages}
+    needs = dict(plan.needs)
+    evaluations = []
+    for name, given in _MODELS.items():
+        seen = replace(sources, splits=given(splits))
+        maker = StageMaker(open_config, variant, seen, own=False)
+        model = replace(maker.teacher(), label=f"model of {name}")
+        evaluation = maker.evaluate(model, f"test model of {name}", rationale=True)
+        stages += [model, evaluation]
+        evaluations.append(evaluation)
+        data[data_key(seen.splits)] = seen.splits
+        needs |= stage_needs(open_config, seen, [model])
+    notes = list(plan.notes)
+    if config.model.teacher != config.model.student:
+        notes.append(
+            "teacher and student start from different models: RQ and LAS hold what the larger "
+            "model knows, not only what rationales tell"
+        )
+    rationale, vacuous, both = evaluations
+    return ScorePlan(
+        plan=replace(plan, stages=stages, data=data, needs=needs, notes=notes),
+        finetune=finetune,
+        knife=[member for member in plan.members if member.method == "knife"],
+        teacher=teacher,
+        rationale=rationale,
+        vacuous=vacuous,
+        both=both,
+        ids=[example.id for example in splits.test],
+    )

@@ -1,0 +1,337 @@
+"""What a plan reads before anything starts: data and models, each once, and their faults."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from knife.config.run import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
+from knife.core.errors import UserError, raise_faults
+from knife.data.check import rationale_faults
+from knife.data.example import Splits
+from knife.data.fitting import fitting
+from knife.data.forms import training_tokens
+from knife.data.same_tokens import look_for_same_tokens
+from knife.data.source import load_source
+from knife.data.subset import subset
+from knife.data.tokens import Tokens, Truncation, answer_start, tokenize
+from knife.data.treatment import treat
+from knife.models.check import check_model
+from knife.models.families import family
+from knife.models.quiet import quiet
+from knife.models.source import ModelSource, find_model
+from knife.models.tokenizer import can_write
+from knife.models.weights import Weights
+from knife.plan.memory import Lengths, Shape, model_shape
+from knife.plan.preambles import preamble_limit, with_preambles
+from knife.plan.writable import unwritable_notes
+from knife.store.store import fingerprint
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that was found and is whole.
+
+    Attributes:
+        source: its files.
+        config: of transformers.
+        tokenizer: its own.
+        shape: its size; None where its files do not say it.
+        weights: where its parameters come from.
+        positions: how many tokens it can read; None where positions are relative alone.
+    """
+
+    source: ModelSource
+    config: Any
+    tokenizer: Any
+    shape: Shape | None
+    weights: Weights
+    positions: int | None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a variant of a run works with.
+
+    Attributes:
+        splits: the fraction of train, dev and test, rationales treated.
+        student, teacher: the models; the teacher is None where the method has none.
+        lengths: how long the examples of train are, as the student reads and writes them.
+        preamble_tokens: bound on a task input with solved examples before it; 0 without.
+        notes: what was decided on the way, one sentence each.
+    """
+
+    splits: Splits
+    student: KnownModel
+    teacher: KnownModel | None
+    lengths: Lengths
+    preamble_tokens: int
+    notes: list[str]
+
+
+@dataclass
+class _Reading:
+    """Splits as models read them: tokens by model, faults and notes by the student's name."""
+
+    splits: Splits
+    limit: int
+    tokens: dict[str, tuple[list[Tokens], Truncation]] = field(default_factory=dict)
+    looked: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
+
+
+class SourceReader:
+    """Reads data and models for the variants of plans, each of them once."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, Sources] = {}
+        self._whole: dict[str, Splits] = {}
+        self._treated: dict[str, Splits] = {}
+        self._models: dict[str, KnownModel] = {}
+        self._reading: _Reading | None = None
+
+    def read(self, config: RunConfig, variant: Variant) -> Sources:
+        """What `variant`, whose config is `config`, works with.
+
+        Raises:
+            UserError: with all faults of the data and of the models.
+        """
+        parts = (config.data, config.model, config.prompt)
+        # Seeds draw what a prompt shows.
+        seeds = config.seeds if variant.method == "prompt" else None
+        known = fingerprint([*(p.model_dump() for p in parts), seeds, variant.method])
+        if known not in self._sources:
+            self._sources[known] = self._read(config, variant)
+        return self._sources[known]
+
+    def let_tokens_go(self) -> None:
+        """Free what serves the variants of one plan alone, and takes far more memory than data."""
+        self._reading = None
+
+    def _read(self, config: RunConfig, variant: Variant) -> Sources:
+        teaches = variant.method in TEACHES
+        faults: list[str] = []
+        splits = student = teacher = None
+        try:
+            student = self._model(config.model.student, "model.student")
+        except UserError as error:
+            faults += error.faults
+        try:
+            teacher = self._model(config.model.teacher, "model.teacher") if teaches else None
+        except UserError as error:
+            faults += error.faults
+        try:
+            splits = self._splits(config, variant.method, student)
+        except UserError as error:
+            faults = error.faults + faults
+        raise_faults(dict.fromkeys(faults))
+        assert splits
+        assert student
+        raise_faults(_model_faults(config, variant, splits, student, teacher))
+        limit = config.data.max_tokens
+        reading = self._read_as(splits, limit)
+        tokens, notes = _tokens_of_both(reading, student, teacher)
+        # The teacher's tokens are the same.
+        same, more = _look(reading, student, tokens)
+        raise_faults(same)
+        notes += more
+        method, tokenizer = variant.method, student.tokenizer
+        train, second = training_tokens(method, tokens[: len(splits.train)], tokenizer)
+        answer = answer_room(student, [*tokens, *train])
+        if method == "explain_then_answer":
+            # What it writes first may lack the token that closes it.
+            answer += answer_room(student, tokens) + 1
+        if second:
+            word = len(second[0].input_ids) - len(tokens[0].input_ids)
+            answer = max(answer, answer_room(student, second) + word)
+        raise_faults(_position_faults(limit, answer, student, teacher))
+        most = preamble_limit(config, method, student.positions, tokenizer, answer)
+        tokens, more = with_preambles(config, method, splits, tokens, tokenizer, most)
+        if most:
+            # Those that get solved examples learn from examples as they are.
+            train = tokens[: len(splits.train)]
+        return Sources(splits, student, teacher, _lengths(train), most, splits.notes + notes + more)
+
+    def _model(self, name: str, key: str) -> KnownModel:
+        if name not in self._models:
+            source = find_model(name, key)
+            quiet()
+            found = check_model(source.folder, key)
+            self._models[name] = KnownModel(
+                source,
+                found.config,
+                found.tokenizer,
+                model_shape(found.config, source.folder),
+                found.weights,
+                found.positions,
+            )
+        return self._models[name]
+
+    def _splits(self, config: RunConfig, method: str, student: KnownModel | None) -> Splits:
+        data = config.data
+        source = data.model_dump_json(exclude={"fraction", "rationale", "max_tokens", "too_long"})
+        if source not in self._whole:
+            self._whole[source] = load_source(data)
+        drops = data.too_long == "drop" and student is not None
+        fit = [config.model.student, data.max_tokens] if drops else None
+        known = fingerprint([source, data.fraction, data.rationale, fit])
+        if known not in self._treated:
+            whole = self._whole[source]
+            if drops:
+                assert student
+                whole = fitting(whole, student.tokenizer, data.max_tokens)
+            train, dev, test = (
+                treat(part, data.rationale, data.split_seed)
+                for part in (
+                    subset(whole.train, data.fraction, data.split_seed),
+                    whole.dev,
+                    whole.test,
+                )
+            )
+            self._treated[known] = Splits(train, dev, test, whole.notes, whole.left_out)
+        splits = self._treated[known]
+        if method in TEACHES | READS_RATIONALES - {"retrieve"}:
+            raise_faults(rationale_faults(splits.train, method))
+        return splits
+
+    def _read_as(self, splits: Splits, limit: int) -> _Reading:
+        """What is known of the splits under this limit; the tokens of others are let go."""
+        now = self._reading
+        if now is None or now.splits is not splits or now.limit != limit:
+            now = self._reading = _Reading(splits, limit)
+        return now
+
+
+def _model_faults(
+    config: RunConfig,
+    variant: Variant,
+    splits: Splits,
+    student: KnownModel,
+    teacher: KnownModel | None,
+) -> list[str]:
+    """Faults of models that do not go with data and method or with each other."""
+    faults: list[str] = []
+    encoders = [
+        f"model.{name}"
+        for name, model in (("student", student), ("teacher", teacher))
+        if model and not can_write(model.config)
+    ]
+    for place in encoders:
+        if splits.train[0].open:
+            faults.append(
+                f"data.source: holds open questions, whose answers are written, but {place} is an "
+                "encoder, which writes no text; give an encoder-decoder or a decoder-only model"
+            )
+        elif variant.method in WRITES and place == "model.student":
+            faults.append(
+                f"methods: {variant.method} lets the student write, but {place} is an encoder, "
+                "which writes no text; give an encoder-decoder or a decoder-only model, or leave "
+                "the method out"
+            )
+    if teacher is None:
+        return faults
+    output = config.align.output
+    opened = variant.method == "knife" and splits.train[0].open
+    if opened and output.weight and output.target == "choices":
+        faults.append(
+            "align.output.target: must be states, because an open question has no choices whose "
+            "probabilities could be aligned"
+        )
+    if variant.method == "teacher_init" and student.source.identity != teacher.source.identity:
+        faults.append(
+            "methods: teacher_init starts from the teacher's weights, so model.student must be "
+            f"the model of model.teacher, but got {student.source.name!r} and "
+            f"{teacher.source.name!r}"
+        )
+    if family(student.config) != family(teacher.config):
+        faults.append(
+            "model: teacher and student must both be encoder-decoders, both be encoders or both be "
+            f"decoder-only, but got {teacher.config.model_type!r} and "
+            f"{student.config.model_type!r}"
+        )
+    return faults
+
+
+def answer_room(model: KnownModel, tokens: list[Tokens]) -> int:
+    """Positions that the longest answer takes behind a task input; an encoder-decoder's decoder
+    has its own, and an encoder has no answer there."""
+    if family(model.config) != "decoder":
+        return 0
+    longest = max(len(ids) for example in tokens for ids in example.choice_ids)
+    return len(answer_start(model.tokenizer)) + longest
+
+
+def _position_faults(
+    limit: int, answer: int, student: KnownModel, teacher: KnownModel | None
+) -> list[str]:
+    """Faults of models that have no position for the last of `limit` tokens, or for an answer."""
+    faults = []
+    for name, model in (("student", student), ("teacher", teacher)):
+        known = model.positions if model else None
+        if known is not None and limit + answer > known:
+            less = f", less {answer} tokens for the longest answer" if answer else ""
+            faults.append(
+                f"data.max_tokens: must be at most {known - answer}, the positions of "
+                f"model.{name}{less}, but got {limit}"
+            )
+    return faults
+
+
+def _tokens_of_both(
+    reading: _Reading, student: KnownModel, teacher: KnownModel | None
+) -> tuple[list[Tokens], list[str]]:
+    """Refuse task inputs that are too long and tokens that differ; say what is truncated."""
+    tokens, cut = _tokenized(reading, student)
+    if teacher is None:
+        return tokens, []
+    if student.source.identity != teacher.source.identity:
+        others, cut = _tokenized(reading, teacher)
+        pairs = list(zip(tokens, others, strict=True))
+        if any((a.input_ids, a.choice_ids) != (b.input_ids, b.choice_ids) for a, b in pairs):
+            raise UserError(
+                "model: teacher and student cut task inputs into different tokens, so their "
+                "states cannot be aligned; give models with the same tokenizer (vocabularies of "
+                "other sizes do, as long as these examples become the same tokens)"
+            )
+    if not cut.rationales:
+        return tokens, []
+    return tokens, [
+        f"{cut.rationales} rationales were cut to fit data.max_tokens={reading.limit} "
+        f"({cut.tokens} tokens in all); task inputs are never cut"
+    ]
+
+
+def _tokenized(reading: _Reading, model: KnownModel) -> tuple[list[Tokens], Truncation]:
+    known, splits = model.source.identity, reading.splits
+    if known not in reading.tokens:
+        everything = [*splits.train, *splits.dev, *splits.test]
+        found = tokenize(everything, model.tokenizer, reading.limit, mark_content=False)
+        reading.tokens[known] = found
+    return reading.tokens[known]
+
+
+def _look(
+    reading: _Reading, student: KnownModel, tokens: list[Tokens]
+) -> tuple[list[str], list[str]]:
+    """Faults and notes on answers that no model can choose, or that this one cannot write."""
+    name, splits = student.source.name, reading.splits
+    if name not in reading.looked:
+        model = f"tokenizer of model.student, {name}"
+        faults, notes = look_for_same_tokens(splits, tokens, model)
+        notes += unwritable_notes(splits, tokens, student.tokenizer, model)
+        reading.looked[name] = (faults, notes)
+    return reading.looked[name]
+
+
+def _lengths(train: list[Tokens]) -> Lengths:
+    """How long training examples are."""
+    choices = [len(ids) for tokens in train for ids in tokens.choice_ids]
+    inputs = [len(tokens.input_ids) for tokens in train]
+    wholes = [len(tokens.input_ids) + len(tokens.rationale_ids) for tokens in train]
+    return Lengths(
+        inputs=max(inputs, default=0),
+        wholes=max(wholes, default=0),
+        choices=max((len(tokens.choice_ids) for tokens in train), default=0),
+        choice=max(choices, default=0),
+        all_inputs=sum(inputs),
+        all_choices=sum(choices),
+        count=len(train),
+        scores=len(choices),
+    )

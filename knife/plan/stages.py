@@ -1,0 +1,197 @@
+"""Stages with their keys: every config key and input that a result hangs on becomes part of it."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from knife.config.run import READS_RATIONALES, RunConfig, Variant
+from knife.data.digest import split_digest
+from knife.data.example import Splits
+from knife.plan.sources import Sources
+from knife.plan.stage import EvaluateStage, StatesStage, StudentStage, TeacherStage
+from knife.store.store import fingerprint
+
+# Raised when a change of the code changes the numbers that a stage comes to.
+METHOD_VERSION = 3
+_LIBRARIES = ("torch", "transformers", "deepspeed")
+
+
+def data_key(splits: Splits) -> str:
+    """Key of a run's data: all three splits with their rationales."""
+    return fingerprint(
+        [
+            split_digest(splits, "train", rationales=True),
+            split_digest(splits, "dev", rationales=True),
+            split_digest(splits, "test", rationales=True),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class StageMaker:
+    """Makes the stages of one variant.
+
+    Attributes:
+        config: the variant's own config.
+        variant: the variant.
+        sources: data and models.
+        own: whether its teacher may differ from the run's, so that labels must tell them apart.
+    """
+
+    config: RunConfig
+    variant: Variant
+    sources: Sources
+    own: bool
+
+    def teacher(self) -> TeacherStage:
+        """Finetuning the teacher; examples with their rationales are part of the key."""
+        splits, training, model = self.sources.splits, self.config.teacher, self.sources.teacher
+        assert model is not None
+        depends = self._common() | {
+            "stage": "teacher",
+            "train": split_digest(splits, "train", rationales=True),
+            "dev": split_digest(splits, "dev", rationales=True),
+            "model": model.source.identity,
+            "training": training.model_dump(),
+        }
+        return TeacherStage(
+            key=fingerprint(depends),
+            depends=depends,
+            label=self._label("teacher", own=self.own),
+            model=model.source,
+            training=training,
+            bottleneck=training.bottleneck,
+            seed=training.seed,
+            **self._shared(),
+        )
+
+    def states(self, teacher: TeacherStage, pairs: list[tuple[int, int]]) -> StatesStage:
+        """The teacher's states in the layers that the layer map `pairs` wants."""
+        align = self.config.align
+        layers = tuple(sorted({layer for _, layer in pairs}))
+        outputs = align.output.weight > 0 and align.output.target == "states"
+        depends = {
+            "stage": "states",
+            "teacher": teacher.key,
+            "train": split_digest(self.sources.splits, "train", rationales=True),
+            "layers": layers,
+            "outputs": outputs,
+            "precision": align.states_precision,
+            "stored": align.states == "stored",
+        }
+        return StatesStage(
+            key=fingerprint(depends),
+            depends=depends,
+            label=self._label("teacher states", own=self.own or bool(self.variant.align)),
+            teacher=teacher.key,
+            layers=layers,
+            outputs=outputs,
+            precision=align.states_precision,
+            stored=align.states == "stored",
+            **self._shared(),
+        )
+
+    def student(
+        self,
+        seed: int,
+        teacher: TeacherStage | None,
+        states: StatesStage | None,
+        pairs: list[tuple[int, int]],
+    ) -> StudentStage:
+        """Training a student; unless its method reads rationales, its key hangs on none but by
+        `states`."""
+        splits, training, align = self.sources.splits, self.config.student, self.config.align
+        depends = self._common() | {
+            "stage": "student",
+            "method": self.variant.method,
+            "seed": seed,
+            "train": split_digest(splits, "train", rationales=self._reads_rationales()),
+            "dev": split_digest(splits, "dev", rationales=False),
+            "model": self.sources.student.source.identity,
+            "training": training.model_dump(),
+        }
+        prompt = None
+        if self.variant.method == "prompt":
+            prompt = self.config.prompt
+            most = self.sources.preamble_tokens
+            depends |= {"prompt": prompt.model_dump(), "training": None, "preamble_tokens": most}
+        if self.variant.method == "retrieve":
+            depends["bm25s"] = version("bm25s")
+        if self.variant.method == "teacher_init":
+            assert teacher is not None
+            depends["teacher"] = teacher.key
+        if states is not None:
+            weights = {"input": align.input.weight, "output": align.output.weight}
+            depends |= {"states": states.key, "layers": pairs, "weights": weights}
+            # What has no weight changes no number.
+            depends |= {"distance": align.input.distance} if align.input.weight else {}
+            if align.input.weight and align.input.tokens != "all":
+                depends["tokens"] = align.input.tokens
+            if align.input.weight and align.input.tokens == "content":
+                depends["bm25s"] = version("bm25s")
+            depends |= {"target": align.output.target} if align.output.weight else {}
+        return StudentStage(
+            key=fingerprint(depends),
+            depends=depends,
+            label=f"{self.variant.name} seed {seed}",
+            method=self.variant.method,
+            model=self.sources.student.source,
+            training=training,
+            seed=seed,
+            # With stored states a student never needs the teacher itself.
+            teacher=teacher.key if teacher and not (states and states.stored) else None,
+            states=states.key if states else None,
+            align=align if states else None,
+            layers=tuple(pairs),
+            prompt=prompt,
+            preamble_tokens=self.sources.preamble_tokens,
+            **self._shared(),
+        )
+
+    def evaluate(
+        self, model: TeacherStage | StudentStage, label: str, *, rationale: bool
+    ) -> EvaluateStage:
+        """Predicting the test split, with or without its rationales."""
+        depends = {
+            "stage": "evaluate",
+            "model": model.key,
+            "test": split_digest(self.sources.splits, "test", rationales=rationale),
+            "rationale": rationale,
+        }
+        return EvaluateStage(
+            key=fingerprint(depends),
+            depends=depends,
+            label=label,
+            model_kind=model.kind,
+            model_key=model.key,
+            rationale=rationale,
+            **self._shared(),
+        )
+
+    def _reads_rationales(self) -> bool:
+        method = self.variant.method
+        return method in READS_RATIONALES or (method == "prompt" and self.config.prompt.rationales)
+
+    def _common(self) -> dict[str, Any]:
+        scale = self.config.scale
+        # They round otherwise, and may draw other dropout; each stands in a key where it is set.
+        chosen = {
+            "attention": scale.attention,
+            "gradient_checkpointing": scale.gradient_checkpointing,
+            "compile": scale.compile,
+        }
+        return {name: value for name, value in chosen.items() if value} | {
+            "version": METHOD_VERSION,
+            "libraries": {name: version(name) for name in _LIBRARIES},
+            "max_tokens": self.config.data.max_tokens,
+            "precision": scale.precision,
+        }
+
+    def _shared(self) -> dict[str, Any]:
+        return {
+            "data": data_key(self.sources.splits),
+            "max_tokens": self.config.data.max_tokens,
+        }
+
+    def _label(self, name: str, *, own: bool) -> str:
+        return f"{name} of {self.variant.name}" if own else name

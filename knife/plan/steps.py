@@ -1,0 +1,21 @@
+"""How long a training is: its optimizer steps, known before it starts."""
+
+import math
+
+from knife.data.example import Example, Splits
+from knife.plan.stage import StudentStage, TeacherStage
+
+
+def training_examples(stage: TeacherStage | StudentStage, splits: Splits) -> list[Example]:
+    """What a stage trains on: a teacher on the examples that have a rationale alone."""
+    if isinstance(stage, TeacherStage):
+        return [example for example in splits.train if example.rationale is not None]
+    return splits.train
+
+
+def total_steps(stage: TeacherStage | StudentStage, splits: Splits) -> int:
+    """Optimizer steps of the whole training, if its patience holds to the end."""
+    if isinstance(stage, StudentStage) and stage.method == "prompt":
+        return 0
+    examples = len(training_examples(stage, splits))
+    return math.ceil(examples / stage.training.batch_size) * stage.training.epochs

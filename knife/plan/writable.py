@@ -1,0 +1,49 @@
+"""Open answers that a tokenizer cannot write: whatever a model learns, they are never right."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from knife.data.example import Splits
+from knife.data.faults import show
+from knife.data.tokens import Tokens
+from knife.stats.text_match import exact_match
+
+_SHOWN = 3
+
+
+def unwritable_notes(
+    splits: Splits, tokens: Sequence[Tokens], tokenizer: Any, model: str
+) -> list[str]:
+    """A note on each split that has such answers; none where there are choices.
+
+    Args:
+        splits: the examples.
+        tokens: of train, dev and test, one after the other.
+        tokenizer: turns tokens into text.
+        model: what the tokenizer is from, for the messages.
+    """
+    notes, rest = [], list(tokens)
+    for name, examples in (("train", splits.train), ("dev", splits.dev), ("test", splits.test)):
+        own, rest = rest[: len(examples)], rest[len(examples) :]
+        asked = [
+            (example, each)
+            for example, each in zip(examples, own, strict=True)
+            if each.open and each.choice_ids
+        ]
+        if not asked:
+            continue
+        texts = tokenizer.batch_decode(
+            [each.choice_ids[0] for _, each in asked], skip_special_tokens=True
+        )
+        lost = [
+            f"{example.id!r} ({show(example.choices[0])} is written as {show(text.strip())})"
+            for (example, _), text in zip(asked, texts, strict=True)
+            if not exact_match(text, example.choices[0])
+        ]
+        if lost:
+            more = [f"and {len(lost) - _SHOWN} more"] if len(lost) > _SHOWN else []
+            notes.append(
+                f"in {len(lost)} of {len(examples)} {name} examples no answer can be right, "
+                f"as no tokens spell it ({model}): {', '.join([*lost[:_SHOWN], *more])}"
+            )
+    return notes

@@ -1,0 +1,91 @@
+"""Model cards beside the students of a run: STORE/student/KEY/README.md.
+
+A card comes after its student's evaluation, and so is no part of the student's checksums: it lies
+in the same folder, is replaced as a whole, and the artifact is whole without it. A student that
+several runs share has the card of the last one that made anything.
+"""
+
+import json
+from types import SimpleNamespace
+
+from knife.config.run import RunConfig
+from knife.data.leaks import RationaleOnly, rationale_only
+from knife.models.families import Family, family
+from knife.plan.plan import Member, Plan
+from knife.report.card import Facts, card
+from knife.report.run_page import write_page
+from knife.stats.verdict import Verdict
+from knife.store.store import Store
+from knife.train.predictions import accuracy
+
+NAME = "README.md"
+# Fewer rationales tell nothing of how they leak, and more of them nothing new.
+_FEWEST, _MOST = 200, 5000
+
+
+def write_cards(plan: Plan, store: Store, verdict: Verdict, *, anew: bool) -> None:
+    """Write the card of every student of a run; without `anew`, only where one has none."""
+    if not anew and all(read_card(store, member.student.key) for member in plan.members):
+        return
+    configs = {variant.name: plan.config.of(variant) for variant in plan.config.variants()}
+    leaks = {key: _leaks(plan, key) for key in plan.data}
+    for member in plan.members:
+        text = card(_facts(plan, store, verdict, member, configs[member.method], leaks))
+        _write(store, member.student.key, text)
+
+
+def read_card(store: Store, key: str) -> str | None:
+    """The card of a student; None where it has none yet."""
+    path = store.root / "student" / key / NAME
+    if store.bucket:
+        content = store.bucket.read(f"student/{key}/{NAME}")
+        return content.decode() if content else None
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _write(store: Store, key: str, text: str) -> None:
+    write_page(store.path("student", key) / NAME, text)
+    if store.bucket:
+        store.bucket.write(f"student/{key}/{NAME}", text.encode())
+
+
+def _leaks(plan: Plan, key: str) -> RationaleOnly | None:
+    train = [example for example in plan.data[key].train if example.rationale]
+    return rationale_only(train[:_MOST]) if len(train) >= _FEWEST else None
+
+
+def _facts(
+    plan: Plan,
+    store: Store,
+    verdict: Verdict,
+    member: Member,
+    config: RunConfig,
+    leaks: dict[str, RationaleOnly | None],
+) -> Facts:
+    student = member.student
+    teachers = {stage.key: stage for stage in plan.stages if stage.kind == "teacher"}
+    teacher = getattr(teachers.get(student.teacher or ""), "model", None)
+    return Facts(
+        run=plan.config.name,
+        run_key=plan.key,
+        method=member.method,
+        seed=member.seed,
+        key=student.key,
+        config=config,
+        student=student.model,
+        teacher=teacher,
+        weights=plan.weights,
+        family=_family(store, student.key),
+        data_key=student.data,
+        splits=plan.data[student.data],
+        leaks=leaks[student.data],
+        accuracy=accuracy(store, member.evaluate),
+        verdict=verdict,
+    )
+
+
+def _family(store: Store, key: str) -> Family:
+    values = json.loads(store.read("student", key, "model/config.json"))
+    found = family(SimpleNamespace(**{"is_encoder_decoder": False} | values))
+    assert found
+    return found

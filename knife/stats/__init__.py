@@ -1,0 +1,1 @@
+"""Statistics: comparisons, the verdict, power, and what rationales are worth."""

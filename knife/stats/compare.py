@@ -1,0 +1,195 @@
+"""Whether a method differs from its baseline, from right and wrong answers to the same examples."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knife.stats.sign_flips import sign_flips
+
+CONFIDENCE = 0.95
+POWER = 0.8
+_NOTHING = 1e-24
+# By seeds, the examples beyond which the error of `spread` shrinks no more, and that of more seeds:
+# there the t test, under the variances that `power` assumes, would lose power by every further one.
+_STEADY = {2: 1_100, 3: 3_700, 4: 11_000}
+_STEADY_AT_MOST = 70_000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A method's accuracy minus the baseline's, in points (hundredths of accuracy).
+
+    Attributes:
+        points: mean over the shared seeds and all examples.
+        low, high: 95 % interval; None where nothing can be said about the spread.
+        p: probability of so large a difference by chance, two-sided; None likewise.
+        p_adjusted: the same after Holm's correction for all of a verdict's comparisons.
+        p_no_worse: probability of so good a mean by chance, were the method worse than the
+            baseline by the margin. Small: it is no worse than that.
+        p_equal: the same for either side: worse or better by the margin. Small: as good as equal.
+        detectable: the smallest difference that such an experiment shows with a power of 80 %.
+        seeds: number of seeds that both methods have.
+        gained, lost: answers that are right with the method and wrong with the baseline, and the
+            other way round, over all seeds; with ties, those that count more or less.
+        gained_ids, lost_ids: examples whose answer is gained or lost in most of the seeds.
+    """
+
+    points: float
+    low: float | None
+    high: float | None
+    p: float | None
+    seeds: int
+    p_adjusted: float | None = None
+    p_no_worse: float | None = None
+    p_equal: float | None = None
+    detectable: float | None = None
+    gained: int = 0
+    lost: int = 0
+    gained_ids: tuple[str, ...] = ()
+    lost_ids: tuple[str, ...] = ()
+
+    @property
+    def p_corrected(self) -> float | None:
+        """The p value to show: after the correction, where there was one."""
+        return self.p if self.p_adjusted is None else self.p_adjusted
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How far a mean over seeds and examples is from the truth.
+
+    Attributes:
+        error: its standard error.
+        freedom: degrees of freedom of that.
+    """
+
+    error: float
+    freedom: float
+
+    def quantile(self, share: float) -> float:
+        """Student's t below which lies the share, times the error."""
+        from scipy import stats
+
+        return self.error * float(stats.t.ppf(share, self.freedom))
+
+    def beyond(self, distance: float) -> float:
+        """Share of means that are by chance farther off than `distance`, to one side."""
+        from scipy import stats
+
+        return float(stats.t.sf(distance / self.error, self.freedom))
+
+
+def spread(values_SN: NDArray[np.float64]) -> Spread | None:
+    """The spread of the mean of `values_SN`, seeds x examples; None where none can be seen.
+
+    A value is modelled as V[s, i] = mu + a[s] + b[i] + e[s, i] with independent effects of the
+    seed s (S of them), of the example i (N of them), and of both together. The mean of all has the
+    variance
+
+        var(a) / S + var(b) / N + var(e) / (S N).
+
+    The sample variance over examples of the means over seeds, over N, estimates
+    A = var(b) / N + var(e) / (S N); the sample variance over seeds of the means over examples,
+    over S, estimates B = var(a) / S + var(e) / (S N). Their sum holds the last term once too often.
+    Two-way clustering (Cameron, Gelbach and Miller 2011, "Robust inference with multiway
+    clustering", section 2.2) would subtract it; we do not, so A + B is never too small on average.
+    mean / sqrt(A + B) has about Satterthwaite's degrees of freedom,
+    (A + B)^2 / (A^2 / (N - 1) + B^2 / (S - 1)).
+
+    With one seed A is all there is. With few seeds, B alone is no denominator: its degrees of
+    freedom are S - 1. A, which is known well, steadies it, and so is never that of more than
+    `steady_examples`: the sum is rather too large.
+    """
+    seeds, examples = values_SN.shape
+    if examples < 2:
+        return None
+    counted = steady_examples(seeds, examples)
+    over_examples = float(values_SN.mean(axis=0).var(ddof=1)) / counted
+    over_seeds = float(values_SN.mean(axis=1).var(ddof=1)) / seeds if seeds > 1 else 0.0
+    variance = over_examples + over_seeds
+    if variance < _NOTHING:
+        return None
+    freedom = variance**2 / (over_examples**2 / (examples - 1) + over_seeds**2 / max(seeds - 1, 1))
+    return Spread(math.sqrt(variance), freedom)
+
+
+def steady_examples(seeds: int, examples: int) -> int:
+    """How many of the examples count in the error of a mean over so many seeds."""
+    return examples if seeds == 1 else min(examples, _STEADY.get(seeds, _STEADY_AT_MOST))
+
+
+def interval(values_SN: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The 95 % interval of the mean of right (1), wrong (0) and tied answers, from 0 to 1."""
+    found = spread(values_SN)
+    if found is None:
+        return None
+    mean, reach = float(values_SN.mean()), found.quantile((1 + CONFIDENCE) / 2)
+    return max(mean - reach, 0.0), min(mean + reach, 1.0)
+
+
+def compare(differences_SN: NDArray[np.float64], margin: float = 2.0) -> tuple[Difference, str]:
+    """Test whether paired differences are 0 on average, over examples and seeds alike.
+
+    With two seeds or more this is the t test of `spread`. With one it is McNemar's exact test
+    (McNemar 1947): of the answers that differ, as many should be gained as lost; with ties, the
+    same test for differences of other sizes, `sign_flips`. Equivalence is
+    tested by two one-sided t tests (Schuirmann 1987, "A comparison of the two one-sided tests
+    procedure and the power approach …"), `p_no_worse` being the one at the lower end.
+
+    Args:
+        differences_SN: seeds x examples, each -1, 0 or 1, or in between where there was a tie.
+        margin: in points; what is smaller does not matter.
+
+    Returns:
+        The difference, and a note on what it does not cover (empty where there is none).
+    """
+    seeds, examples = differences_SN.shape
+    # Exactly: thirds that make up for each other leave nothing.
+    points = 100 * (math.fsum(differences_SN.ravel()) / differences_SN.size)
+    gained, lost = int((differences_SN > 0).sum()), int((differences_SN < 0).sum())
+    found = spread(differences_SN)
+    if found is None:
+        same = not differences_SN.any() and examples > 1
+        sure = 0.0 if same else None
+        note = "" if same else _WITHOUT_SPREAD[examples > 1]
+        p = 1.0 if same else None
+        return Difference(points, sure, sure, p, seeds, gained=gained, lost=lost), note
+    note = _FEW_SEEDS.get(seeds, "")
+    reach = 100 * found.quantile((1 + CONFIDENCE) / 2)
+    p = sign_flips(differences_SN[0]) if seeds == 1 else 2 * found.beyond(abs(points) / 100)
+    no_worse = found.beyond((points + margin) / 100)
+    return Difference(
+        points=points,
+        # No difference lies beyond 100 points.
+        low=max(points - reach, -100.0),
+        high=min(points + reach, 100.0),
+        p=p,
+        seeds=seeds,
+        p_no_worse=no_worse,
+        p_equal=max(no_worse, found.beyond((margin - points) / 100)),
+        detectable=reach + 100 * found.quantile(POWER),
+        gained=gained,
+        lost=lost,
+    ), note
+
+
+_WITHOUT_SPREAD = {
+    True: "all examples differ alike, so there is no spread to test against.",
+    False: "one example says nothing about chance: no interval and no p value.",
+}
+_FEW_SEEDS = {
+    1: "one seed: interval and p value cover the choice of examples alone, not the seed's.",
+    2: "two seeds hardly show how much seeds differ: p is too small where they differ much.",
+}
+
+
+def holm(p: list[float]) -> list[float]:
+    """p values after Holm's step-down correction (Holm 1979, "A simple sequentially rejective
+    multiple test procedure"), in the same order."""
+    adjusted, highest = [0.0] * len(p), 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
+        adjusted[place] = highest
+    return adjusted

@@ -1,0 +1,1 @@
+"""The artifact store, on a local folder or a bucket."""

@@ -1,0 +1,278 @@
+"""A bucket as far as a store needs it: files in, files out, by names below one url.
+
+Any file system that fsspec knows: `s3://bucket/prefix`, `gs://…`, `abfs://…`. Credentials come from
+the environment, as the file system's own tools read them; a url that holds some is refused.
+"""
+
+import hashlib
+import importlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from knife.core.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# Package that fsspec needs and extra of this package that installs it, by protocol.
+_PACKAGES = {
+    "s3": ("s3fs", "s3"),
+    "s3a": ("s3fs", "s3"),
+    "gs": ("gcsfs", "gs"),
+    "gcs": ("gcsfs", "gs"),
+    "abfs": ("adlfs", "abfs"),
+    "abfss": ("adlfs", "abfs"),
+    "az": ("adlfs", "abfs"),
+}
+# For trying, or a file system that is mounted: no package needed.
+_LOCAL = ("file", "local")
+# Pauses between tries, in seconds: what fails for a moment costs nothing else.
+_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+# A bucket that stayed away is asked once at a time for so long, by all threads of the process.
+_AWAY_SECONDS = 60.0
+_away_until: dict[str, float] = {}
+# Files at a time.
+_PARALLEL = 8
+T = TypeVar("T")
+
+
+def is_url(store: str | Path) -> bool:
+    """Whether a store is a bucket and no folder."""
+    return "://" in str(store)
+
+
+def artifact_place(url: str) -> tuple[str, str, str]:
+    """Store, kind and key of an artifact, or of the model in it, that is named by its url.
+
+    Raises:
+        UserError: it names none.
+    """
+    address, *place = url.rstrip("/").removesuffix("/model").rsplit("/", 2)
+    if not is_url(address):
+        raise UserError(
+            f"STUDENT: {url} names no student in a store; give its whole url: STORE/student/KEY"
+        )
+    kind, key = place
+    return address, kind, key
+
+
+def cache_folder(url: str) -> Path:
+    """The folder of this host that keeps what was read from a bucket, and what is being made."""
+    cache = Path(os.environ.get("KNIFE_CACHE") or "~/.cache/knife").expanduser().resolve()
+    return cache / "stores" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+
+
+def url_faults(url: str) -> list[str]:
+    """Why a url is no bucket of ours, as far as that is known without asking it."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc and not parts.scheme.startswith("abfs"):
+        # The url itself would show what is not to be shown.
+        return [
+            f"store: a {parts.scheme} url holds credentials; take them out, and set them in the "
+            "environment, as the storage's own tools read them"
+        ]
+    if ":" in parts.netloc.rpartition("@")[0] or parts.query or parts.fragment:
+        return [
+            f"store: a {parts.scheme} url holds more than bucket and prefix; give "
+            f"{parts.scheme}://BUCKET/PREFIX, and set keys in the environment"
+        ]
+    if parts.scheme not in (*_PACKAGES, *_LOCAL):
+        return [
+            f"store: {parts.scheme}:// is no storage that a store can be on; give a folder, or "
+            "s3://, gs:// or abfs://"
+        ]
+    if parts.scheme in _PACKAGES:
+        package, extra = _PACKAGES[parts.scheme]
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            return [
+                f"store: {parts.scheme}:// needs the package {package}: "
+                f"pip install 'knife[{extra}]' (or {package}), on every host"
+            ]
+        if not parts.netloc:
+            return [f"store: {url} names no bucket; give {parts.scheme}://BUCKET/PREFIX"]
+    return []
+
+
+class Bucket:
+    """Files by names below a url. Every method may be called from any thread.
+
+    Raises:
+        UserError: on construction, where the url cannot be a bucket; by every method, where the
+            bucket is not there, or not for us.
+        OSError: by every method, where it cannot be reached in the end.
+    """
+
+    def __init__(self, url: str) -> None:
+        faults = url_faults(url)
+        if faults:
+            raise UserError(*faults)
+        self.url = url.rstrip("/")
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        from fsspec.core import url_to_fs
+
+        scheme, options = urlsplit(self.url).scheme, dict[str, Any]()
+        if scheme in _LOCAL:
+            options = {"auto_mkdir": True}
+        elif _PACKAGES[scheme][0] == "s3fs":
+            # s3fs and we try again: three in a row would take minutes.
+            options = {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 10}}
+        # Others write too: what was listed a moment ago is no answer.
+        fs, path = url_to_fs(self.url, use_listings_cache=False, **options)
+        return fs, path.rstrip("/")
+
+    def __reduce__(self) -> tuple[type["Bucket"], tuple[str]]:
+        return type(self), (self.url,)
+
+    def faults(self) -> list[str]:
+        """Why it cannot be read; empty: it can. Nothing is written."""
+        try:
+            self._try(lambda fs, root: fs.info(f"{root}/runs"), pauses=_PAUSES[:1])
+        except UserError as error:
+            return error.faults
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            return [f"store: {error}"]
+        return []
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where there is none."""
+        try:
+            return self._try(lambda fs, root: int(fs.info(f"{root}/{name}")["size"]))
+        except FileNotFoundError:
+            return None
+
+    def read(self, name: str) -> bytes | None:
+        """A small file's content; None where there is none."""
+        try:
+            return self._try(lambda fs, root: bytes(fs.cat_file(f"{root}/{name}")))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, whole or not at all."""
+        self._try(lambda fs, root: fs.pipe_file(f"{root}/{name}", content))
+
+    def upload(self, files: Iterable[tuple[Path, str]]) -> None:
+        """Copy files of this host under their names."""
+        self._each(
+            lambda path, name: self._try(lambda fs, root: fs.put_file(str(path), f"{root}/{name}")),
+            [(path, name) for path, name in files],
+        )
+
+    def download(self, files: Iterable[tuple[str, Path]]) -> None:
+        """Copy files to this host, each there whole or not at all.
+
+        Raises:
+            FileNotFoundError: one of them is not in the bucket.
+        """
+
+        def one(name: str, path: Path) -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+            try:
+                self._try(lambda fs, root: fs.get_file(f"{root}/{name}", str(part)))
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+
+        self._each(one, list(files))
+
+    def names(self, folder: str) -> dict[str, int]:
+        """Bytes of all files below a folder, by their names in it."""
+
+        def ask(fs: Any, root: str) -> dict[str, int]:
+            inside = f"{root}/{folder}/"
+            found = fs.find(inside.rstrip("/"), detail=True).items()
+            return {
+                path.removeprefix(inside): int(about["size"])
+                for path, about in found
+                if path.startswith(inside)
+            }
+
+        try:
+            return self._try(ask)
+        except FileNotFoundError:
+            return {}
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; those that are not there are nobody's fault."""
+
+        def one(name: str) -> None:
+            with suppress(FileNotFoundError):
+                self._try(lambda fs, root: fs.rm_file(f"{root}/{name}"))
+
+        self._each(one, [(name,) for name in names])
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove all files below a folder."""
+        self.remove(f"{folder}/{name}" for name in self.names(folder))
+
+    def _each(self, work: Callable[..., None], items: list[tuple[Any, ...]]) -> None:
+        if len(items) < 2:
+            for item in items:
+                work(*item)
+            return
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            for done in [pool.submit(work, *item) for item in items]:
+                done.result()
+
+    def _try(self, ask: Callable[[Any, str], T], pauses: tuple[float, ...] = _PAUSES) -> T:
+        """Ask, again where it fails for a moment; once where others have waited in vain."""
+        if time.monotonic() < _away_until.get(self.url, 0.0):
+            pauses = ()
+        for pause in (*pauses, None):
+            try:
+                return ask(*self._opened)
+            except Exception as error:
+                if fault := self._fault(error):
+                    raise UserError(fault) from error
+                if isinstance(error, FileNotFoundError):
+                    raise
+                if pause is None:
+                    _away_until[self.url] = time.monotonic() + _AWAY_SECONDS
+                    raise OSError(
+                        f"the bucket {self.url} cannot be reached: {_words(error)}; the same "
+                        "command goes on from here once it can"
+                    ) from error
+                log.info("%s: %s; again in %s s", self.url, _words(error), pause)
+                time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def _fault(self, error: Exception) -> str | None:
+        """What a user can do something about; trying again would not help."""
+        if isinstance(error, FileNotFoundError) and _no_bucket(error):
+            return f"store: {self.url}: there is no such bucket; make it, or correct the url"
+        name = type(error).__name__
+        if "Credential" in name or "DefaultCredentials" in str(error) or "Anonymous" in str(error):
+            return (
+                f"store: {self.url}: no credentials found; set them in the environment of every "
+                "host, as the storage's own tools read them"
+            )
+        if isinstance(error, PermissionError) or "Forbidden" in str(error):
+            return (
+                f"store: {self.url}: access denied ({_words(error)}); give these credentials "
+                "leave to list, read, write and delete there"
+            )
+        return None
+
+
+def _no_bucket(error: FileNotFoundError) -> bool:
+    return "bucket does not exist" in str(error)
+
+
+def _words(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"

@@ -1,0 +1,440 @@
+"""The artifact store: results addressed by what they depend on, published whole or not at all.
+
+    <root>/<kind>/<key>/           a published artifact with its manifest.json (sizes, checksums)
+    <root>/work/<kind>-<key>/      the same while it is made: checkpoints, journal, finished shards
+    <root>/locks/<kind>-<key>      held by who makes it; the system frees it when the holder dies
+
+A folder under <kind> is complete by construction: it is renamed there after its files are on disk.
+
+A store may be a bucket. Then each host has a root of its own, as above, which keeps what it has
+read and what it makes, and the bucket has
+
+    <url>/<kind>/<key>/manifest.json   written last: what is published is what has one
+    <url>/<kind>/<key>/<try>/          its files; whoever makes the same has another <try>
+    <url>/work/<kind>-<key>/           checkpoints
+    <url>/journals/<kind>-<key>.jsonl  the journal, some seconds behind
+    <url>/runs/, <url>/sweeps/         configs and results
+
+A bucket has no locks: two hosts that start the same at the same time may both do it. The manifest
+that is written last is the one that counts, and each stands for files that are all there.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from knife.core import strict_json
+from knife.core.errors import UserError
+from knife.store.bucket import Bucket, artifact_place, cache_folder, is_url, url_faults
+
+_MANIFEST = "manifest.json"
+_JOURNAL = "journal.jsonl"
+Files = dict[str, dict[str, Any]]
+
+
+def fingerprint(depends: Any) -> str:
+    """Key of what a result depends on: 16 hex digits of SHA-256 over canonical JSON."""
+    text = strict_json.dumps(depends, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free space or give another store",
+    errno.EDQUOT: "the disk quota is used up; free space or give another store",
+    errno.EACCES: "it is not writable; give another store or change its permissions",
+    errno.EPERM: "it is not writable; give another store or change its permissions",
+    errno.EROFS: "it lies on a read-only file system; give another store",
+    errno.ENOTDIR: "a part of its path is a file; give another store",
+    errno.EEXIST: "there is a file of that name; give another store",
+}
+# What safetensors and torch.save say of a full disk: neither raises an OSError.
+_FULL = ("os error 28", "inline_container")
+
+
+@contextmanager
+def disk_faults(root: Path) -> Iterator[None]:
+    """Turn a full or unwritable disk under `root` into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if any(words in str(error) for words in _FULL):
+            code = errno.ENOSPC
+        if code not in _REASONS:
+            raise
+        raise UserError(f"store: {root}: {_REASONS[code]}") from error
+
+
+def store_root(store: Path | str) -> Path:
+    """The folder of this host that a store, be it a folder or a bucket, works in."""
+    return cache_folder(str(store)) if is_url(store) else Path(store).expanduser().resolve()
+
+
+def store_address(store: Path | str) -> str:
+    """What a store is called anywhere on this host: an absolute path, or a url."""
+    return str(store).rstrip("/") if is_url(store) else str(store_root(store))
+
+
+def artifact_folder(where: str) -> Path:
+    """The folder of an artifact that is named by its path, or by its url: STORE/KIND/KEY.
+
+    Raises:
+        UserError: the url's bucket is not there, or not for us.
+    """
+    if not is_url(where):
+        return Path(where).expanduser()
+    address, kind, key = artifact_place(where)
+    return Store(address).path(kind, key)
+
+
+def store_faults(store: Path | str) -> list[str]:
+    """Why no store can be there, as far as that is known without writing; empty: it can."""
+    root = store_root(store)
+    there = next(path for path in (root, *root.parents) if path.exists())
+    if not there.is_dir():
+        return [f"store: {root}: {there} is a file; give another store"]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [f"store: {root}: {there} is not writable; give another store"]
+    if is_url(store):
+        return url_faults(str(store)) or Bucket(str(store)).faults()
+    return []
+
+
+class Store:
+    """Artifacts in a folder or a bucket. Several runs, on several hosts, may share one.
+
+    With `write` False it is only looked at, and nothing in it is made.
+
+    Attributes:
+        address: what the config calls it: a folder's absolute path, or a bucket's url.
+        root: the folder of this host that it works in.
+        bucket: where artifacts are published, or None where that is `root`.
+
+    Raises:
+        UserError: on construction, when it cannot be made or written to.
+    """
+
+    def __init__(self, store: Path | str, *, write: bool = True) -> None:
+        self.root = store_root(store)
+        self.address = store_address(store)
+        self.bucket = Bucket(self.address) if is_url(store) else None
+        self._write = write
+        if not write:
+            return
+        with disk_faults(self.root):
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            (self.root / "work").mkdir(exist_ok=True)
+            probe = self.root / "work" / f".probe-{os.getpid()}"
+            probe.write_text("x")
+            probe.unlink()
+
+    def path(self, kind: str, key: str) -> Path:
+        """Where the artifact is, once it is published; one of a bucket is brought here first.
+
+        Raises:
+            OSError: it does not come whole.
+        """
+        if self.bucket and self._write and self.has(kind, key):
+            damaged = self._fetch(kind, key)
+            if damaged:
+                raise OSError(
+                    f"{self.address}/{kind}/{key} does not come whole ({', '.join(damaged)}); "
+                    "the same command looks at it again, and makes it again where need be"
+                )
+        return self.root / kind / key
+
+    def work(self, kind: str, key: str) -> Path:
+        """Where it is made; the folder exists and keeps what an interrupted try left."""
+        folder = self.root / "work" / f"{kind}-{key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the artifact is published."""
+        if self.bucket:
+            return self.bucket.size(f"{kind}/{key}/{_MANIFEST}") is not None
+        return self._is_here(kind, key)
+
+    def _is_here(self, kind: str, key: str) -> bool:
+        return (self.root / kind / key / _MANIFEST).is_file()
+
+    def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The manifest of a published artifact, with its `files`; None where there is none."""
+        try:
+            if self.bucket:
+                text = self.bucket.read(f"{kind}/{key}/{_MANIFEST}") or b""
+            else:
+                text = (self.root / kind / key / _MANIFEST).read_bytes()
+            about: dict[str, Any] = json.loads(text)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        wanted = {"files", "attempt"} if self.bucket else {"files"}
+        return about if wanted <= set(about) else None
+
+    def read(self, kind: str, key: str, name: str) -> str:
+        """A text file of a published artifact; of a bucket's, it alone comes here.
+
+        Raises:
+            FileNotFoundError: there is no such artifact, or no such file in it.
+        """
+        if self.bucket is None or self._is_here(kind, key):
+            return (self.root / kind / key / name).read_text(encoding="utf-8")
+        about = self.manifest(kind, key)
+        content = self.bucket.read(f"{kind}/{key}/{about['attempt']}/{name}") if about else None
+        if content is None:
+            raise FileNotFoundError(f"{self.address}/{kind}/{key} has no {name}")
+        return content.decode()
+
+    def lock(self, kind: str, key: str) -> FileLock:
+        """The lock of who makes the artifact; not held yet."""
+        return FileLock(self.root / "locks" / f"{kind}-{key}")
+
+    def publish(self, kind: str, key: str, depends: Any) -> Path:
+        """Make the work folder an artifact: checksums, sync to disk, one rename.
+
+        `depends` is what the key was made of; it is written beside the result. Where somebody
+        else has published the same meanwhile, theirs stays and the work folder is removed.
+        """
+        self.describe(kind, key, depends)
+        if self.bucket:
+            attempt = new_attempt()
+            files = self.upload(kind, key, attempt, self.made(kind, key))
+            self.conclude(kind, key, attempt, files)
+            self.hand_over(kind, key, files)
+            return self.path(kind, key)
+        files = self._files(kind, key, self.made(kind, key))
+        self._settle(self.work(kind, key), kind, key, files)
+        return self.path(kind, key)
+
+    def describe(self, kind: str, key: str, depends: Any) -> None:
+        """Write beside a result what it depends on."""
+        path = self.work(kind, key) / "depends.json"
+        path.write_text(strict_json.dumps(depends, indent=1, sort_keys=True))
+
+    def made(self, kind: str, key: str) -> list[str]:
+        """Names of the files in this host's work folder."""
+        work = self.work(kind, key)
+        paths = sorted(p for p in work.rglob("*") if p.is_file() and p.name != _MANIFEST)
+        return [path.relative_to(work).as_posix() for path in paths]
+
+    def upload(self, kind: str, key: str, attempt: str, names: list[str]) -> Files:
+        """Bring files of this host's work folder into the bucket; they do not count yet."""
+        assert self.bucket
+        work, files = self.work(kind, key), self._files(kind, key, names)
+        self.bucket.upload((work / name, f"{kind}/{key}/{attempt}/{name}") for name in files)
+        return files
+
+    def conclude(self, kind: str, key: str, attempt: str, files: Files) -> None:
+        """Publish what all hosts have uploaded for an attempt."""
+        assert self.bucket
+        manifest = {"kind": kind, "key": key, "attempt": attempt, "files": files}
+        name = f"{kind}/{key}/{_MANIFEST}"
+        if self.bucket.size(name) is None:
+            self.bucket.write(name, strict_json.dumps(manifest, indent=1).encode())
+        else:
+            self.bucket.remove_folder(f"{kind}/{key}/{attempt}")
+        self.bucket.remove_folder(f"work/{kind}-{key}")
+
+    def hand_over(self, kind: str, key: str, files: Files | None = None) -> None:
+        """Let what this host has made serve its readers: all `files` of an artifact, or the part
+        that it has; what others have made comes when it is read."""
+        made, fetched = self.work(kind, key), self._fetched(kind, key)
+        with self._fetching(kind, key):
+            if self._is_here(kind, key):
+                shutil.rmtree(made)
+            elif files:
+                self._settle(made, kind, key, files)
+            else:
+                shutil.rmtree(fetched, ignore_errors=True)
+                made.rename(fetched)
+
+    def _files(self, kind: str, key: str, names: list[str]) -> Files:
+        """Sizes and checksums of files of the work folder, which are on disk after this."""
+        work, files = self.work(kind, key), {}
+        for name in names:
+            path = work / name
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            files[name] = {"bytes": path.stat().st_size, "sha256": digest(path)}
+        return files
+
+    def _settle(self, work: Path, kind: str, key: str, files: Files) -> None:
+        """Make a folder whose files are whole the artifact of this host's root."""
+        with (work / _MANIFEST).open("w") as file:
+            file.write(strict_json.dumps({"kind": kind, "key": key, "files": files}, indent=1))
+            file.flush()
+            os.fsync(file.fileno())
+        final = self.root / kind / key
+        final.parent.mkdir(exist_ok=True)
+        if final.exists() and not self._is_here(kind, key):
+            # Somebody has removed the manifest: what is left is no artifact.
+            self._discard_here(kind, key)
+        try:
+            work.rename(final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(work)
+        _sync_folder(final.parent)
+
+    def _fetched(self, kind: str, key: str) -> Path:
+        return self.root / "work" / f"fetched-{kind}-{key}"
+
+    def _fetching(self, kind: str, key: str) -> FileLock:
+        return FileLock(self.root / "locks" / f"fetched-{kind}-{key}")
+
+    def _fetch(self, kind: str, key: str) -> list[str]:
+        """Bring an artifact of the bucket here; the files that do not come whole."""
+        assert self.bucket
+        with self._fetching(kind, key):
+            if self._is_here(kind, key):
+                return []
+            about = self.manifest(kind, key)
+            if about is None:
+                return [_MANIFEST]
+            work, files, attempt = self._fetched(kind, key), about["files"], about["attempt"]
+            work.mkdir(parents=True, exist_ok=True)
+            for path in [p for p in work.rglob("*") if p.is_file()]:
+                if path.relative_to(work).as_posix() not in files:
+                    path.unlink()
+            # A second time for what was damaged on its way.
+            for _ in range(2):
+                missing = _damaged(work, files)
+                try:
+                    self.bucket.download(
+                        (f"{kind}/{key}/{attempt}/{name}", work / name) for name in missing
+                    )
+                except FileNotFoundError:
+                    break
+            damaged = _damaged(work, files)
+            if not damaged:
+                self._settle(work, kind, key, files)
+            return damaged
+
+    def damage(self, kind: str, key: str) -> list[str]:
+        """Files of a published artifact that are missing, cut or changed; none when all is well.
+
+        Of a bucket's, a store that is only looked at knows sizes alone: checksums want all of it
+        brought here.
+        """
+        about = self.manifest(kind, key)
+        if about is None:
+            return [_MANIFEST]
+        files: Files = about["files"]
+        if self.bucket is None:
+            return _damaged(self.root / kind / key, files)
+        there = self.bucket.names(f"{kind}/{key}/{about['attempt']}")
+        damaged = [name for name, of in files.items() if there.get(name) != of["bytes"]]
+        if damaged or not self._write:
+            return damaged
+        if self._is_here(kind, key) and _damaged(self.root / kind / key, files):
+            self._discard_here(kind, key)
+        return self._fetch(kind, key)
+
+    def discard(self, kind: str, key: str) -> None:
+        """Take an artifact out of the store; it is gone at once for everybody."""
+        if self.bucket:
+            self.bucket.remove([f"{kind}/{key}/{_MANIFEST}"])
+            self.bucket.remove_folder(f"{kind}/{key}")
+            shutil.rmtree(self._fetched(kind, key), ignore_errors=True)
+        self._discard_here(kind, key)
+
+    def _discard_here(self, kind: str, key: str) -> None:
+        grave = self.root / "work" / f"discarded-{kind}-{key}-{os.getpid()}"
+        try:
+            (self.root / kind / key).rename(grave)
+        except FileNotFoundError:
+            # Another run has seen the same damage.
+            return
+        shutil.rmtree(grave)
+
+    def journals(self, kind: str, key: str) -> list[Path]:
+        """Where the journal of a stage may be, in order; a bucket's is brought here."""
+        done, work = self.root / kind / key, self.root / "work" / f"{kind}-{key}"
+        name = f"journals/{kind}-{key}.jsonl"
+        local = self.root / name
+        if self.bucket is None:
+            # The stage may move from work to done between two looks, never back. The last one is
+            # there where the folder is that of a bucket.
+            return [*(folder / _JOURNAL for folder in (done, work, done)), local]
+        size = self.bucket.size(name)
+        if size is not None and not (local.is_file() and local.stat().st_size == size):
+            self.bucket.download([(name, local)])
+        return [local]
+
+    def note(self, name: str, values: Any) -> None:
+        """Leave a small note in `work`, for whoever comes to this store from any host."""
+        text = strict_json.dumps(values)
+        if self.bucket:
+            self.bucket.write(f"work/{name}", text.encode())
+            return
+        unfinished = self.root / "work" / f"{name}.tmp"
+        unfinished.write_text(text)
+        unfinished.replace(unfinished.with_suffix(""))
+
+    def noted(self, name: str) -> Any:
+        """What such a note says; None where there is none."""
+        if self.bucket:
+            return json.loads(self.bucket.read(f"work/{name}") or b"null")
+        path = self.root / "work" / name
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def forget(self, name: str) -> None:
+        """Remove a note."""
+        if self.bucket:
+            self.bucket.remove([f"work/{name}"])
+        else:
+            (self.root / "work" / name).unlink(missing_ok=True)
+
+    def keep(self, folder: Path) -> None:
+        """Bring a folder of results below the root, a run's or a sweep's, into the bucket."""
+        if self.bucket:
+            paths = [path for path in folder.rglob("*") if path.is_file()]
+            self.bucket.upload((path, path.relative_to(self.root).as_posix()) for path in paths)
+
+    def recall(self, folder: Path) -> None:
+        """Bring what was kept of such a folder here, where this host has none of it."""
+        if self.bucket:
+            name = folder.relative_to(self.root).as_posix()
+            missing = [n for n in self.bucket.names(name) if not (folder / n).exists()]
+            self.bucket.download((f"{name}/{each}", folder / each) for each in missing)
+
+
+def new_attempt() -> str:
+    """A name that nobody else gives."""
+    return uuid.uuid4().hex[:12]
+
+
+def _damaged(folder: Path, files: Files) -> list[str]:
+    damaged = []
+    for name, expected in files.items():
+        path = folder / name
+        whole = path.is_file() and path.stat().st_size == expected["bytes"]
+        if not whole or digest(path) != expected["sha256"]:
+            damaged.append(name)
+    return damaged
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,169 @@
+"""How far a run is: its stages one after the other, what each came to, and the time left."""
+
+import json
+import threading
+import time
+from contextlib import suppress
+
+from knife.core.errors import UserError
+from knife.plan.plan import Plan
+from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
+from knife.plan.steps import total_steps
+from knife.store.store import Store
+from knife.train.journal import Row
+
+# To ask a bucket is a request.
+_ASK_SECONDS = 2.0
+# A store that stutters, an artifact that somebody removes: no reason to stop who shows progress.
+_UNREADABLE = (OSError, UserError, ValueError, LookupError)
+
+
+class Progress:
+    """What is known of the stages that a start makes.
+
+    `look` takes in what is new; everything else only tells. A unit is what a stage counts by:
+    an optimizer step of a training, an example of the other kinds.
+
+    Attributes:
+        stages: those that are made, in order.
+        number: how many of them are done; the stage under way is the next one.
+        row: the newest row of the stage under way; None while it has none.
+        lock: held by `look`; whoever tells from another thread holds it too.
+    """
+
+    def __init__(self, stages: list[Stage], plan: Plan) -> None:
+        self.stages = stages
+        self.number = 0
+        self.row: Row | None = None
+        self.lock = threading.RLock()
+        self._store = Store(plan.config.store, write=False)
+        self._ask_at = 0.0
+        self._workers = plan.config.scale.workers
+        self._totals = [_total(stage, plan) for stage in stages]
+        self._first: Row | None = None
+        self._since = time.monotonic()
+        # Seconds and units of the stages that are done, by kind.
+        self._spent: dict[str, tuple[float, float]] = {}
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage under way; None when all are done."""
+        return self.stages[self.number] if self.number < len(self.stages) else None
+
+    @property
+    def total(self) -> int:
+        """Units of the stage under way; 0 when all are done."""
+        return self._totals[self.number] if self.number < len(self.stages) else 0
+
+    @property
+    def units(self) -> int:
+        """Units done of the stage under way."""
+        if self.row is None:
+            return 0
+        if _trains(self.stage):
+            return min(self.row["step"], self.total)
+        # One worker writes the journal; the others are about as far.
+        return min(int(self.row["metrics"].get("examples", 0)) * self._workers, self.total)
+
+    def look(self, newest: dict[tuple[str, str], Row], *, last: bool = False) -> list[Stage]:
+        """Take in the newest rows by stage; returns the stages done since the last look."""
+        with self.lock:
+            return self._look(newest, last)
+
+    def _look(self, newest: dict[tuple[str, str], Row], last: bool) -> list[Stage]:
+        if last:
+            self._ask_at = 0.0
+        done = []
+        while (stage := self.stage) and self._is_done(stage):
+            seconds, units = self._spent.get(stage.kind, (0.0, 0.0))
+            self._spent[stage.kind] = (seconds + self._seconds(stage), units + self.total)
+            self.number += 1
+            self.row = self._first = None
+            self._since = time.monotonic()
+            done.append(stage)
+        if stage:
+            self.row = newest.get((stage.kind, stage.key))
+            again = self.row and self._first and self.row["step"] < self._first["step"]
+            if self._first is None or again:
+                self._first = self.row
+        return done
+
+    def seconds_left(self) -> tuple[float | None, float | None]:
+        """Estimates for the stage under way and for all that is left; None where unknown."""
+        pace = self._pace()
+        of_stage = None if pace is None else (self.total - self.units) * pace
+        of_run = of_stage
+        for stage, total in list(zip(self.stages, self._totals, strict=True))[self.number + 1 :]:
+            later = self._mean_pace(stage.kind)
+            if later is None:
+                # A student before the first one is done: about as fast as what trains now.
+                # States and evaluations are short beside a training.
+                later = (pace if _trains(self.stage) else None) if _trains(stage) else 0.0
+            of_run = None if of_run is None or later is None else of_run + total * later
+        return of_stage, of_run
+
+    def result(self, stage: Stage) -> str:
+        """What a stage that is done came to, in a few words."""
+        try:
+            return self._result(stage)
+        except _UNREADABLE:
+            return "its result cannot be read now"
+
+    def _result(self, stage: Stage) -> str:
+        if _trains(stage):
+            trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
+            accuracy = f"dev {100 * trained['dev_accuracy']:.1f} %"
+            return f"{accuracy} (step {trained['best_step']} of {trained['steps']})"
+        if isinstance(stage, EvaluateStage):
+            lines = self._store.read(stage.kind, stage.key, "journal.jsonl").splitlines()
+            row = json.loads(lines[-1])
+            return f"test {100 * row['metrics']['test_accuracy']:.1f} %"
+        about = self._store.manifest(stage.kind, stage.key)
+        files = about["files"] if about else {}
+        size = sum(of["bytes"] for name, of in files.items() if name.endswith(".safetensors"))
+        return f"{size / 2**20:.1f} MiB"
+
+    def _is_done(self, stage: Stage) -> bool:
+        if self._store.bucket and time.monotonic() < self._ask_at:
+            return False
+        done = False
+        # Whoever makes the stage says what is wrong with the store.
+        with suppress(*_UNREADABLE):
+            done = self._store.has(stage.kind, stage.key)
+        if not done:
+            self._ask_at = time.monotonic() + _ASK_SECONDS
+        return done
+
+    def _seconds(self, stage: Stage) -> float:
+        """How long a stage that is done took."""
+        with suppress(*_UNREADABLE):
+            if _trains(stage):
+                trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
+                return float(trained["seconds"])
+        return time.monotonic() - self._since
+
+    def _pace(self) -> float | None:
+        """Seconds a unit of the stage under way; of its kind where it has only begun."""
+        if self.stage is None:
+            return 0.0
+        if self.row and self._first and _trains(self.stage):
+            steps = self.row["step"] - self._first["step"]
+            seconds = self.row["time"] - self._first["time"]
+            if steps and seconds > 1:
+                return seconds / steps
+        return self._mean_pace(self.stage.kind)
+
+    def _mean_pace(self, kind: str) -> float | None:
+        seconds, units = self._spent.get(kind, (0.0, 0.0))
+        return seconds / units if units else None
+
+
+def _trains(stage: Stage | None) -> bool:
+    return isinstance(stage, TeacherStage | StudentStage)
+
+
+def _total(stage: Stage, plan: Plan) -> int:
+    splits = plan.data[stage.data]
+    if isinstance(stage, TeacherStage | StudentStage):
+        return total_steps(stage, splits)
+    return len(splits.train if isinstance(stage, StatesStage) else splits.test)

@@ -1,0 +1,147 @@
+"""What MLflow is told of a run beside its results: params, tags, data sets and descriptions."""
+
+import json
+import os
+import subprocess
+from importlib.metadata import version
+from typing import Any
+
+from knife.config.run import TEACHES, RunConfig
+from knife.core.version import __version__
+from knife.core.words import counted
+from knife.data.digest import digest
+from knife.plan.plan import Member, Plan, data_files
+from knife.report.markdown import verdict_markdown
+from knife.stats.verdict import Verdict
+from knife.store.store import Store
+from knife.track.data_set import DataSet
+
+NOTE = "mlflow.note.content"
+LIBRARIES = ("torch", "transformers", "deepspeed", "ray")
+# Where MLflow records says nothing about the run.
+_HIDDEN = ("track", "store", "ablate")
+
+
+def run_params(config: RunConfig) -> dict[str, Any]:
+    """A run's config as what one searches for: methods and seeds in a word each."""
+    values = {k: v for k, v in config.model_dump(mode="json").items() if k not in _HIDDEN}
+    if config.data.source != "creatures":
+        del values["data"]["world"]
+    values["methods"] = ", ".join(variant.name for variant in config.variants())
+    return values | {"seeds": ", ".join(map(str, config.seeds))}
+
+
+def member_params(plan: Plan, member: Member) -> dict[str, Any]:
+    """What a method's student hangs on, under the config's keys."""
+    config = _config(plan, member)
+    (variant,) = config.variants()
+    trained = "prompt" if variant.method == "prompt" else "student"
+    values = config.model_dump(mode="json", include={"data", "model", trained})
+    del values["data"]["world"]
+    if variant.method == "knife":
+        values["align"] = config.align.model_dump(mode="json")
+    if variant.method not in TEACHES:
+        del values["model"]["teacher"]
+    return {"method": member.method, "seed": member.seed} | values
+
+
+def teacher_params(plan: Plan) -> dict[str, Any]:
+    """What the run's teacher hangs on, under the config's keys."""
+    values = plan.config.model_dump(mode="json", include={"data", "teacher"})
+    del values["data"]["world"]
+    model = {"teacher": plan.config.model.teacher}
+    return {"method": "teacher", "seed": plan.config.teacher.seed, "model": model} | values
+
+
+def run_tags(plan: Plan) -> dict[str, str]:
+    """Tags of a run or a sweep: fingerprints, data, scale, job, versions."""
+    config, scale = plan.config, plan.config.scale
+    tags = {f"knife.version.{name}": version(name) for name in LIBRARIES}
+    tags |= {"knife.version": __version__, "knife.fingerprint": plan.key}
+    tags |= {"knife.data": ",".join(plan.data), "knife.data.source": config.data.source}
+    place = "this process" if scale.launcher == "process" else scale.placement
+    gpus = f", {scale.gpus_per_worker:g} GPUs each" if scale.gpus_per_worker else ""
+    workers = f"{counted(scale.workers, 'worker')} ({place}){gpus}"
+    tags["knife.scale"] = f"{workers}, ZeRO {scale.zero_stage}, {scale.precision}"
+    return tags | _job_tags() | git_tags()
+
+
+def hosts_tag(plan: Plan, store: Store) -> dict[str, str]:
+    """The shape of the cluster that made the students: workers and hosts."""
+    found: dict[str, int] = {}
+    for member in plan.members:
+        if "workers.json" in (store.manifest("student", member.student.key) or {})["files"]:
+            rows = json.loads(store.read("student", member.student.key, "workers.json"))
+            hosts = {row["host"] for row in rows}
+            found[f"{counted(len(rows), 'worker')} on {counted(len(hosts), 'host')}"] = 1
+    return {"knife.cluster": "; ".join(found)} if found else {}
+
+
+def data_sets(plan: Plan, key: str, store: Store) -> list[DataSet]:
+    """The splits of one of a run's data: a variant may have the rationales treated otherwise."""
+    data = next(_config(plan, m).data for m in plan.members if m.student.data == key)
+    treated = "" if data.rationale == "given" else f" {data.rationale}"
+    name = f"{data.source.rstrip('/').rpartition('/')[2]}{treated}"
+    return [
+        DataSet(
+            name=name,
+            split=split,
+            digest=digest(examples, rationales=True),
+            place=f"{store.address}/data/{key}/{split}.jsonl",
+            examples=len(examples),
+            rationales=sum(example.rationale is not None for example in examples),
+        )
+        for split, examples in data_files(plan.data[key]).items()
+    ]
+
+
+def started_note(plan: Plan) -> str:
+    """A run's description while it goes on."""
+    config = plan.config
+    methods = ", ".join(variant.name for variant in config.variants())
+    seeds = ", ".join(map(str, config.seeds))
+    return f"At work or cut off: {methods} on {config.data.source}, seeds {seeds}. No verdict yet."
+
+
+def failed_note(error: BaseException) -> str:
+    """The description of a run or a sweep that has failed: why."""
+    why = str(error).strip()[:2000].replace("```", "'''") or type(error).__name__
+    return f"Failed; started again, it goes on. The reason:\n\n```text\n{why}\n```"
+
+
+def ended_note(verdict: Verdict, best: str, registered: str | None) -> str:
+    """A run's description when it has ended: its verdict, and which student to use."""
+    use = f"Student to use, by its accuracy on dev: **{best}**"
+    use += f", `models:/{registered}@champion`." if registered else "."
+    return f"{verdict_markdown(verdict)}\n\n{use}"
+
+
+def _config(plan: Plan, member: Member) -> RunConfig:
+    """The config of a method of the run alone."""
+    (variant,) = [v for v in plan.config.variants() if v.name == member.method]
+    return plan.config.of(variant)
+
+
+def _job_tags() -> dict[str, str]:
+    """The id of the Ray job that this process is the entrypoint of."""
+    try:
+        config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", ""))
+        return {"knife.ray.job": str(config["metadata"]["job_submission_id"])}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def git_tags() -> dict[str, str]:
+    """The commit of the folder that the run was started in, and whether it has changes."""
+
+    def ask(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        tags = {"mlflow.source.git.commit": ask("rev-parse", "HEAD")}
+        tags["knife.git.changed"] = str(bool(ask("status", "--porcelain"))).lower()
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return tags

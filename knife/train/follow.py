@@ -1,0 +1,120 @@
+"""The follower: reads the journals of stages while they work."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from knife.store.store import Store
+from knife.train.journal import Position, Row, read_stage
+
+log = logging.getLogger("knife.track")
+
+Stage = tuple[str, str]
+
+
+class Recorder(Protocol):
+    """Who gets the rows of journals, such as a run in MLflow."""
+
+    def follows(self, kind: str, key: str) -> None:
+        """The rows of a stage's journal will come."""
+
+    def send(self, rows: list[Row]) -> None:
+        """New rows of a journal that it follows."""
+
+
+class Follower:
+    """A thread that reads the journals of the registered stages and hands on their new rows.
+
+    Args:
+        store: the artifact store's folder or url.
+        interval: seconds between two looks.
+    """
+
+    def __init__(self, store: Path | str, interval: float | None = None) -> None:
+        self._store = Store(store, write=False)
+        # A look into a bucket is a request for each stage.
+        self._interval = interval or (3.0 if self._store.bucket else 0.5)
+        self._lock = threading.Lock()
+        self._runs: dict[Stage, list[Recorder]] = {}
+        self._positions: dict[Stage, Position] = {}
+        self._newest: dict[Stage, Row] = {}
+        self._metrics: dict[Stage, dict[str, float]] = {}
+        self._notes: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="knife-follow", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def follow(self, kind: str, key: str, run: Recorder | None) -> None:
+        """Read the stage's journal from its beginning; its rows go to `run`, if there is one.
+
+        What the stage had written before, even if it was done long ago, is read too. Where two
+        methods make the same stage, each has a run for it: both get all rows.
+        """
+        with self._lock:
+            runs = self._runs.setdefault((kind, key), [])
+            if run and run not in runs:
+                runs.append(run)
+                run.follows(kind, key)
+            self._positions[kind, key] = Position()
+
+    def newest(self) -> dict[Stage, Row]:
+        """The newest row of each stage that has one, by kind and key, with the newest value of
+        every metric that the stage has ever given."""
+        with self._lock:
+            return {
+                stage: {**row, "metrics": dict(self._metrics[stage])}
+                for stage, row in self._newest.items()
+            }
+
+    def take_notes(self) -> list[str]:
+        """The notes for people that have come since the last call."""
+        with self._lock:
+            notes, self._notes = self._notes, []
+            return notes
+
+    def close(self) -> None:
+        """Read what is there a last time, and stop."""
+        self._stop.set()
+        self._thread.join()
+        self.poll()
+
+    def poll(self) -> None:
+        """Read all journals once, now."""
+        with self._lock:
+            for stage in self._runs:
+                try:
+                    self._read(stage)
+                except OSError as error:
+                    # A network file system that stutters; the next look reads on.
+                    log.debug("journal of %s: %s", stage, error)
+
+    def _read(self, stage: Stage) -> None:
+        rows, self._positions[stage] = read_stage(self._store, *stage, self._positions[stage])
+        if not rows:
+            return
+        self._newest[stage] = rows[-1]
+        metrics = self._metrics.setdefault(stage, {})
+        for row in rows:
+            metrics |= row["metrics"]
+        self._notes += [f"{stage[0]}: {row['note']}" for row in rows if "note" in row]
+        for run in self._runs[stage]:
+            run.send(rows)
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.poll()

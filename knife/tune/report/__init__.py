@@ -1,0 +1,1 @@
+"""A sweep's tables, curves, plots and page."""

@@ -1,0 +1,110 @@
+"""What the report of a sweep is made of: all of it is in the store."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from knife.core.errors import UserError
+from knife.stats.verdict import Verdict
+from knife.store.store import Store
+from knife.tune.search.about import ABOUT
+from knife.tune.search.settings import Sweep
+from knife.tune.search.space import Space
+from knife.tune.search.study import best
+from knife.tune.search.trials import TrialRow, read_rows
+
+RESULT, TRIALS = "result.json", "trials.json"
+
+
+@dataclass(frozen=True)
+class SweepData:
+    """A sweep of now or of the past.
+
+    Attributes:
+        folder: the sweep's in the store.
+        store: the store.
+        about: settings, starts and what trials share, as knife.tune.search.about keeps them.
+        rows: the trials that have ended, by number.
+        result: the sweep's result; None as long as it goes on.
+        running: numbers of the trials that have begun and not ended.
+    """
+
+    folder: Path
+    store: Store
+    about: dict[str, Any]
+    rows: list[TrialRow]
+    result: dict[str, Any] | None
+    running: tuple[int, ...] = ()
+
+    @staticmethod
+    def read(folder: Path, store: Store) -> "SweepData":
+        """Read a sweep's folder.
+
+        Raises:
+            UserError: its settings are gone, or of a version that did not keep them.
+        """
+        store.recall(folder)
+        if not (folder / ABOUT).is_file():
+            raise UserError(f"{folder} has no {ABOUT}; the same `knife tune` again writes it")
+        about = json.loads((folder / ABOUT).read_text())
+        if "sweep" not in about:
+            raise UserError(
+                f"{folder} was left by a version that did not keep the sweep's settings; the same "
+                "`knife tune` again adds them and the report, and trains nothing again"
+            )
+        result = folder / RESULT
+        if result.is_file():
+            rows = read_rows(folder / TRIALS)
+            return SweepData(folder, store, about, rows, json.loads(result.read_text()))
+        search = folder / "search.json"
+        if search.is_file():
+            return SweepData(folder, store, about, read_rows(search), None)
+        # Takes seconds to import, by Ray, and only a sweep that goes on is read this way.
+        from knife.tune.search.begun import begun_trials
+
+        begun = begun_trials(folder / "search", Space(_sweep(about), about["base"]))
+        rows = [each.row for each in begun if each.ended]
+        running = tuple(each.row.number for each in begun if not each.ended)
+        return SweepData(folder, store, about, rows, None, running)
+
+    @cached_property
+    def space(self) -> Space:
+        """The sweep's space."""
+        return Space(_sweep(self.about), self.about["base"])
+
+    @property
+    def searched(self) -> bool:
+        """Whether the search has ended; more seeds and the final comparison come after it."""
+        return (self.folder / "search.json").is_file()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The winner against finetune; None before the sweep's end, or where it asks for none."""
+        final = (self.result or {}).get("final")
+        return Verdict.from_dict(final["verdict"]) if final else None
+
+    @cached_property
+    def best(self) -> TrialRow | None:
+        """The sweep's winner or, as long as it goes on, the best trial so far."""
+        if self.result:
+            number = self.result["best"]["number"]
+            return next(row for row in self.rows if row.number == number)
+        return best(self.space, self.rows)
+
+    def step(self, name: str) -> list[TrialRow]:
+        """The trainings of a step behind the search (`seeds`, `baseline`, `final`) that has
+        ended."""
+        kept = self.folder / f"{name}.json"
+        return read_rows(kept) if kept.is_file() else []
+
+    @property
+    def trials(self) -> dict[int, dict[str, Any]]:
+        """By number, when a trial of the search has started, and the teachers and states that it
+        shares."""
+        return {int(number): trial for number, trial in self.about.get("trials", {}).items()}
+
+
+def _sweep(about: dict[str, Any]) -> Sweep:
+    return Sweep.model_validate(about["sweep"])

@@ -1,0 +1,109 @@
+"""What a trial has come to: mean over seeds with an interval, on test where that is known."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from knife.tune.search.labels import is_share, metric_label, shown
+from knife.tune.search.space import Space
+from knife.tune.search.study import ranked
+from knife.tune.search.trials import TrialRow
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, and its 95 % t-interval; with one seed both ends are the mean."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The finished trials of a sweep, in one unit.
+
+    Attributes:
+        space: of the sweep.
+        rows: finished, best first by the sweep's metric.
+        on_test: whether accuracy on test is shown, which every row has then.
+    """
+
+    space: Space
+    rows: tuple[TrialRow, ...]
+    on_test: bool
+
+    @staticmethod
+    def of(space: Space, rows: Sequence[TrialRow]) -> "Measured":
+        """What is known of the finished ones among the rows."""
+        finished = tuple(ranked(space, rows))
+        return Measured(space, finished, all(row.tests for row in finished))
+
+    @property
+    def label(self) -> str:
+        """What is shown, with its unit."""
+        return "test accuracy (%)" if self.on_test else metric_label(self.space)
+
+    @property
+    def words(self) -> str:
+        """What is shown, without its unit."""
+        return self.label.removesuffix(" (%)")
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is in percent."""
+        return self.on_test or is_share(self.space)
+
+    def estimate(self, row: TrialRow) -> Estimate:
+        """A trial's mean and interval, in the unit of `label`."""
+        values = self._values(row)
+        mean = statistics.fmean(values)
+        if len(values) < 2:
+            return Estimate(mean, mean, mean)
+        # Takes a second to import.
+        from scipy import stats
+
+        error = statistics.stdev(values) / math.sqrt(len(values))
+        reach = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+        low, high = mean - reach, mean + reach
+        if self.is_share:
+            # No accuracy lies beyond these.
+            low, high = max(low, 0.0), min(high, 100.0)
+        return Estimate(mean, low, high)
+
+    def best_by(self, keys: Sequence[str]) -> list[TrialRow]:
+        """One trial, the best, for each combination of the keys' values; by number."""
+        found: dict[str, TrialRow] = {}
+        for row in self.rows:
+            point = self.space.encode({key: row.point[key] for key in keys})
+            found.setdefault(repr(point), row)
+        return sorted(found.values(), key=lambda row: row.number)
+
+    def discrete(self, *, but: str = "") -> list[str]:
+        """The keys with a list of values, of which the rows have several."""
+        return [
+            key
+            for key, domain in self.space.sweep.space.items()
+            if domain.values and key != but and self._several(key)
+        ]
+
+    def note(self) -> str:
+        """How many seeds stand behind a mean, and what the bars are."""
+        counts = sorted({len(self._values(row)) for row in self.rows})
+        if counts == [1]:
+            return "one seed, so that there are no intervals"
+        seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return f"mean of {seeds} seeds with its 95 % t-interval"
+
+    def _values(self, row: TrialRow) -> list[float]:
+        if self.on_test:
+            return [100 * value for value in row.tests.values()]
+        assert row.score is not None
+        return [shown(self.space, value) for value in row.scores.values() or [row.score]]
+
+    def _several(self, key: str) -> bool:
+        encoded = [self.space.encode({key: row.point[key]})[key] for row in self.rows]
+        return len({repr(value) for value in encoded}) > 1

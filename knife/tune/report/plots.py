@@ -1,0 +1,390 @@
+"""Plots of a sweep, for files and for its report: optuna's, and ours where it has none."""
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from knife.core.atomic import replacing
+from knife.report import figures
+from knife.tune.report.curves import FRACTION, combinations, low_resource
+from knife.tune.report.measured import Measured
+from knife.tune.report.view import LEAST_FOR_IMPORTANCE, View
+from knife.tune.search.labels import metric_label, shown
+from knife.tune.search.space import Space
+from knife.tune.search.study import quiet_optuna
+from knife.tune.search.trials import TrialRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+# Fewer trials say nothing of a surface over two keys.
+LEAST_FOR_CONTOUR = 4
+_DOTS_PER_INCH = 150
+_MOST_TICKS = 8
+_WEIGHTS = ("align.input.weight", "align.output.weight")
+_UNITS = {"s": 1, "min": 60, "h": 3600}
+# For marks of different kinds, told apart by the colour-blind.
+_PLAIN, _STRONG, _FAINT = figures.COLOURS[0], figures.COLOURS[1], "0.55"
+# From the worst score to the best: seen on a light and on a dark ground, where optuna's own fades.
+_SCALE = (figures.COLOURS[4], "#999999", figures.COLOURS[0])
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure in the report's style, and what it shows in words."""
+
+    figure: "Figure"
+    words: str
+
+
+@dataclass(frozen=True)
+class Plots:
+    """What was drawn.
+
+    Attributes:
+        drawn: plot by its name.
+        left_out: a sentence why, by the name of a plot that these trials do not allow.
+    """
+
+    drawn: dict[str, Plot]
+    left_out: dict[str, str]
+
+
+def plots(space: Space, rows: Sequence[TrialRow]) -> Plots:
+    """Draw all plots that the trials allow.
+
+    These are `history`, `importance`, `parallel`, `slice`, `contour` and `pareto`; `curves` where
+    the space has `data.fraction`, and `combinations` where it is a grid without it.
+    """
+    view = View(space, rows)
+    wanted: dict[str, Callable[[View], Plot]] = {
+        "history": _history,
+        "importance": _importance,
+        "parallel": _parallel,
+        "slice": _slice,
+        "contour": _contour,
+        "pareto": _pareto,
+    }
+    if FRACTION in space.sweep.space:
+        wanted["curves"] = _curves
+    elif space.sweep.search == "grid":
+        wanted["combinations"] = _combinations
+    found = Plots({}, {})
+    for name, plot in wanted.items():
+        try:
+            with quiet_optuna(), _pyplot_of_our_own():
+                found.drawn[name] = plot(view)
+        except _TooLittleError as error:
+            found.left_out[name] = str(error)
+    return found
+
+
+def write_pictures(found: Plots, folder: Path) -> dict[str, Path]:
+    """Write them as PNG files, in place of those of an earlier time; the file by the name."""
+    written = {}
+    for name, plot in found.drawn.items():
+        written[name] = folder / f"{name}.png"
+        with replacing(written[name]) as unfinished:
+            plot.figure.savefig(
+                unfinished,
+                format="png",
+                dpi=_DOTS_PER_INCH,
+                bbox_inches="tight",
+                facecolor="white",
+            )
+    for name in found.left_out:
+        (folder / f"{name}.png").unlink(missing_ok=True)
+    return written
+
+
+class _TooLittleError(Exception):
+    """The trials do not allow a plot."""
+
+
+def _need(fine: bool, sentence: str) -> None:
+    if not fine:
+        raise _TooLittleError(sentence)
+
+
+def _history(view: View) -> Plot:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from optuna.visualization.matplotlib import plot_optimization_history
+
+    _need(bool(view.finished), "No trial has finished, so there is no score to show.")
+    axes = plot_optimization_history(view.study, target_name=metric_label(view.space))
+    axes.collections[0].set(label="finished", color=_PLAIN)
+    axes.lines[0].set(label="best so far", color=_STRONG, drawstyle="steps-post", alpha=0.8)
+    ended = [r for r in view.rows if r.state in ("pruned", "stopped") and r.score is not None]
+    if ended:
+        axes.scatter(
+            [view.numbers.index(row.number) for row in ended],
+            [shown(view.space, row.score) for row in ended if row.score is not None],
+            label="ended early",
+            color=_FAINT,
+            marker="x",
+        )
+    _title(axes, view, "scores of the trials")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(metric_label(view.space))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(FuncFormatter(_number_of(view)))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    best, worst = view.finished[0], view.finished[-1]
+    words = f"{metric_label(view.space)} by trial, {len(view.finished)} finished: the best is "
+    words += f"{_score(view, best)} of trial {best.number}, the worst "
+    return Plot(_figure(axes), words + f"{_score(view, worst)} of trial {worst.number}.")
+
+
+def _importance(view: View) -> Plot:
+    from optuna.visualization.matplotlib import plot_param_importances
+
+    _need(len(view.finished) > 1, "Importance needs two finished trials at least.")
+    _need(view.scores_differ, "All scores are equal, so no key has any importance.")
+    _need(len(view.keys) > 1, "Importance compares keys, and of one key alone values differ.")
+    least = LEAST_FOR_IMPORTANCE
+    few = f"Importance needs {least} finished trials at least: of fewer, good values are chance."
+    _need(len(view.finished) >= least, few)
+    _need(
+        bool(view.importances),
+        "The good trials cannot be told from the others, so no key has any importance.",
+    )
+    axes = plot_param_importances(view.study, evaluator=view.evaluator, params=view.keys)
+    for bar in axes.patches:
+        bar.set_color(_PLAIN)
+    for text in axes.texts:
+        text.set_x(text.get_position()[0] + 0.01)
+    legend = axes.get_legend()
+    if legend:
+        legend.remove()
+    _title(axes, view, "how much the keys matter to be among the best")
+    axes.set_xlabel("importance (all keys together: 1)")
+    axes.set_ylabel("")
+    _figure(axes).set_size_inches(7.0, 1.4 + 0.4 * len(view.keys))
+    shares = ", ".join(f"{key} {share:.2f}" for key, share in view.importances.items())
+    return Plot(_figure(axes), f"Importance of each key, all together 1: {shares}.")
+
+
+def _parallel(view: View) -> Plot:
+    from optuna.visualization.matplotlib import plot_parallel_coordinate
+
+    _need(len(view.finished) > 1, "Parallel coordinates need two finished trials at least.")
+    _need(len(view.keys) > 1, "Parallel coordinates need two keys whose values differ.")
+    axes = plot_parallel_coordinate(
+        view.study, params=view.keys, target_name=metric_label(view.space)
+    )
+    figure = _figure(axes)
+    figure.set_size_inches(1.5 + 1.9 * len(view.keys), 5.0)
+    (lines,) = axes.collections
+    lines.set(
+        cmap=_scale(view.space.sweep.direction == "max"), linewidth=1.6, alpha=0.8, clip_on=False
+    )
+    # The first axis says what the colours mean.
+    if lines.colorbar:
+        lines.colorbar.remove()
+    # Optuna has the keys by the alphabet, and cuts the long ones.
+    keys = sorted(view.keys)
+    axes.grid(False)
+    for key, other in zip(keys, figure.axes[1:], strict=True):
+        other.grid(False)
+        other.spines["right"].set_visible(True)
+        _plain_numbers(other.yaxis, view, key)
+        for text in other.get_yticklabels():
+            # Lines run across the words.
+            text.set_bbox(
+                {"facecolor": figures.GROUND, "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+            )
+    names = [metric_label(view.space), *keys]
+    axes.set_xticks(range(len(names)), names, rotation=-25, ha="left", rotation_mode="anchor")
+    _title(axes, view, "a line a finished trial")
+    words = f"Values of {', '.join(keys)} and score of each finished trial"
+    return Plot(figure, f"{words}, as in the table of trials.")
+
+
+def _slice(view: View) -> Plot:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from optuna.visualization.matplotlib import plot_slice
+
+    _need(len(view.finished) > 1, "Slices need two finished trials at least.")
+    _need(bool(view.numeric_keys), "No key has several numbers as its values.")
+    keys = view.numeric_keys[:2]
+    found = plot_slice(view.study, params=keys, target_name=metric_label(view.space))
+    several: list[Axes] = list(np.atleast_1d(found))  # type: ignore[arg-type]
+    figure = _figure(several[0])
+    figure.set_size_inches(1.5 + 4.5 * len(keys), 4.5)
+    for axes in several:
+        axes.collections[0].set(cmap=_scale(), sizes=[40])
+        _plain_numbers(axes.xaxis, view, axes.get_xlabel())
+    bar = figure.axes[-1]
+    bar.set_ylabel("trial")
+    bar.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    bar.yaxis.set_major_formatter(FuncFormatter(_number_of(view)))
+    if len(keys) == 1:
+        several[0].set_title("")
+    figure.suptitle(_words(view, "score by the numeric keys that matter most"))
+    words = f"{metric_label(view.space)} of each finished trial by {' and by '.join(keys)}"
+    return Plot(figure, f"{words}, as in the table of trials.")
+
+
+def _contour(view: View) -> Plot:
+    from matplotlib.contour import ContourSet
+    from optuna.visualization.matplotlib import plot_contour
+
+    least = LEAST_FOR_CONTOUR
+    _need(len(view.finished) >= least, f"A contour needs {least} finished trials at least.")
+    _need(len(view.numeric_keys) > 1, "A contour needs two keys with several numbers as values.")
+    _need(view.scores_differ, "All scores are equal, so a contour has no lines.")
+    weights = [key for key in view.numeric_keys if key in _WEIGHTS]
+    # What matters most stands across, but the two weights of the alignment belong together.
+    keys = weights if len(weights) == len(_WEIGHTS) else view.numeric_keys[:2]
+    axes: Any = plot_contour(view.study, params=keys, target_name=metric_label(view.space))
+    axes.grid(False)
+    for part in axes.collections:
+        if not isinstance(part, ContourSet):
+            part.set(sizes=[18])
+        elif part.filled:
+            part.set_cmap(_scale(view.space.sweep.direction == "max"))
+    _plain_numbers(axes.xaxis, view, axes.get_xlabel())
+    _plain_numbers(axes.yaxis, view, axes.get_ylabel())
+    _title(axes, view, "score between the trials, guessed from them")
+    best = view.finished[0]
+    words = f"{metric_label(view.space)} over {' and '.join(keys)}; the best trial, {best.number}, "
+    words += f"has {_score(view, best)} at {' and '.join(f'{best.point[k]:.4g}' for k in keys)}."
+    return Plot(_figure(axes), words)
+
+
+def _pareto(view: View) -> Plot:
+    from optuna.visualization.matplotlib import plot_pareto_front
+
+    _need(len(view.finished) > 1, "A Pareto front needs two finished trials at least.")
+    middle = statistics.median(row.seconds for row in view.finished)
+    unit = [unit for unit, seconds in _UNITS.items() if seconds == 1 or middle >= 2 * seconds][-1]
+    front = plot_pareto_front(
+        view.cost,
+        target_names=[f"time ({unit})", metric_label(view.space)],
+        targets=lambda trial: [trial.values[0] / _UNITS[unit], trial.values[1]],
+    )
+    labels = {"Trial": ("trial", _PLAIN), "Best Trial": ("none is both better and faster", _STRONG)}
+    for points in front.collections:
+        words, colour = labels[str(points.get_label())]
+        points.set(label=words, color=colour)
+    for trial in view.cost.best_trials:
+        place = trial.values[0] / _UNITS[unit], trial.values[1]
+        front.annotate(str(trial.user_attrs["number"]), place, (5, 4), textcoords="offset points")
+    _title(front, view, "score against cost")
+    front.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    places = {trial.user_attrs["number"]: trial.values for trial in view.cost.best_trials}
+    said = "; ".join(
+        f"trial {number} has {value:.4g} after {seconds / _UNITS[unit]:.3g} {unit}"
+        for number, (seconds, value) in sorted(places.items())
+    )
+    words = f"{metric_label(view.space)} by time. None is both better and faster than these: "
+    return Plot(_figure(front), f"{words}{said}.")
+
+
+def _curves(view: View) -> Plot:
+    _need(bool(view.finished), "No trial has finished, so there are no curves.")
+    _need(FRACTION in view.keys, "Curves need finished trials of two fractions at least.")
+    found = Measured.of(view.space, view.rows)
+    return Plot(low_resource(found), f"{found.label} by share of the training split, as below.")
+
+
+def _combinations(view: View) -> Plot:
+    _need(len(view.finished) > 1, "Combinations are compared where two trials have finished.")
+    found = Measured.of(view.space, view.rows)
+    return Plot(combinations(found), f"{found.label} by combination of values, as below.")
+
+
+@contextmanager
+def _pyplot_of_our_own() -> Iterator[None]:
+    """Optuna draws by pyplot: style, backend and figures of others stay as they are."""
+    import matplotlib
+    from matplotlib import pyplot, style
+
+    backend = matplotlib.get_backend(auto_select=False)
+    others = set(pyplot.get_fignums())
+    # Optuna takes this style at each plot, in place of the one that is set.
+    ggplot = style.library["ggplot"]
+    style.library["ggplot"] = matplotlib.RcParams(figures.SETTINGS)
+    try:
+        with style.context(["default", figures.SETTINGS]):
+            pyplot.switch_backend("agg")
+            try:
+                yield
+            finally:
+                for number in set(pyplot.get_fignums()) - others:
+                    pyplot.close(number)
+                # Where nobody had chosen one yet, Agg stays.
+                if backend:
+                    pyplot.switch_backend(backend)
+    finally:
+        style.library["ggplot"] = ggplot
+
+
+def _number_of(view: View) -> Callable[[float, Any], str]:
+    """Names of places on an axis of trials, which optuna counts from 0."""
+
+    def name(place: float, _: Any) -> str:
+        inside = place == int(place) and 0 <= place < len(view.numbers)
+        return str(view.numbers[int(place)]) if inside else ""
+
+    return name
+
+
+def _plain_numbers(axis: "Axis", view: View, key: str) -> None:
+    """Ticks at the values of a short list; on logarithmic axes numbers such as 0.002, and few
+    enough to stand side by side."""
+    from matplotlib.ticker import (
+        FixedLocator,
+        FuncFormatter,
+        LogLocator,
+        MaxNLocator,
+        NullFormatter,
+    )
+
+    values = view.space.sweep.space[key].values
+    if key not in view.numeric_keys or not (values or axis.get_scale() == "log"):
+        return
+    low, high = axis.get_view_interval()
+    if 0 < len(values) <= _MOST_TICKS:
+        axis.set_major_locator(FixedLocator(values))
+    elif axis.get_scale() == "log":
+        steps = (1, 2, 5) if high < 30 * low else (1, 3) if high < 3000 * low else (1,)
+        few = high < 5 * low
+        axis.set_major_locator(MaxNLocator(4) if few else LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _scale(best_is_high: bool = True) -> "Colormap":
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = _SCALE if best_is_high else _SCALE[::-1]
+    return LinearSegmentedColormap.from_list("knife", colours)
+
+
+def _score(view: View, row: TrialRow) -> str:
+    assert row.score is not None
+    return f"{shown(view.space, row.score):.4g}"
+
+
+def _title(axes: "Axes", view: View, words: str) -> None:
+    axes.set_title(_words(view, words), loc="left", size="large", pad=9)
+    for place in ("center", "right"):
+        axes.set_title("", loc=place)
+
+
+def _words(view: View, words: str) -> str:
+    return f"{view.space.sweep.name}: {words}"
+
+
+def _figure(axes: Any) -> "Figure":
+    figure: Figure = axes.get_figure()
+    return figure

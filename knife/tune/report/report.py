@@ -1,0 +1,36 @@
+"""The report of a sweep: one HTML file, made from the store alone."""
+
+from pathlib import Path
+
+from knife.report.page import page
+from knife.store.store import Store
+from knife.tune.report import results as report_results
+from knife.tune.report import work as report_work
+from knife.tune.report.data import SweepData
+from knife.tune.report.plots import plots
+
+
+def sweep_report(folder: Path, store: Store) -> str:
+    """The report of the sweep in a folder `STORE/sweeps/NAME`, of one that goes on as well.
+
+    Raises:
+        UserError: it is of a version that did not keep the sweep's settings.
+    """
+    return report_of(SweepData.read(folder, store))
+
+
+def report_of(sweep: SweepData) -> str:
+    """The report of a sweep that has been read."""
+    drawn = plots(sweep.space, sweep.rows)
+    sections = [
+        report_results.final(sweep),
+        report_results.trials(sweep),
+        report_results.history(drawn),
+        *report_results.curves(sweep, drawn),
+        report_results.keys(drawn),
+        report_work.cost(sweep, drawn),
+        report_work.ended_early(sweep),
+        report_work.faults(sweep),
+        report_work.again(sweep),
+    ]
+    return page(f"Sweep {sweep.space.sweep.name}", report_results.lead(sweep), sections)

@@ -1,0 +1,151 @@
+"""Sections of a sweep's report that say how it was made: cost, faults, how to do it again."""
+
+from collections import defaultdict
+
+import yaml
+from markupsafe import Markup
+
+from knife.report.page import Section, empty, facts, listing, paragraphs, table
+from knife.report.run_data import journal, stage_seconds, trained
+from knife.report.run_training import duration, made_by, moment, noted, starts
+from knife.tune.report.data import SweepData
+from knife.tune.report.plots import Plots
+from knife.tune.report.results import pictures
+from knife.tune.report.table import score_cell
+from knife.tune.search.final import RECIPE
+from knife.tune.search.labels import metric_label
+from knife.tune.search.settings import Scheduler
+from knife.tune.search.trials import TrialRow, first_line
+
+_STEPS = {
+    "seeds": "more seeds for the best",
+    "baseline": "settings of finetune",
+    "final": "winner and finetune",
+}
+
+
+def cost(sweep: SweepData, drawn: Plots) -> Section:
+    """Time of the trials by what became of them, of the other steps, and what sharing saved."""
+    by_state: dict[str, list[float]] = defaultdict(list)
+    for row in sweep.rows:
+        by_state[f"trials, {row.state}"].append(row.seconds)
+    steps = {_STEPS[name]: [row.seconds for row in sweep.step(name)] for name in _STEPS}
+    spent = by_state | {words: seconds for words, seconds in steps.items() if seconds}
+    if not spent:
+        return Section("Cost and sharing", empty("No trial has ended yet.") + _sharing(sweep))
+    rows = [
+        (words, len(seconds), duration(sum(seconds)), duration(sum(seconds) / len(seconds)))
+        for words, seconds in spent.items()
+    ]
+    everything = sum(map(sum, spent.values()))
+    body = paragraphs(
+        f"All trainings took {duration(everything)} together, those side by side each counted."
+    )
+    body += table("Time by step", ("what", "number", "together", "each"), rows, [1, 2, 3])
+    return Section("Cost and sharing", body + _sharing(sweep) + pictures(drawn, ["pareto"]))
+
+
+def _sharing(sweep: SweepData) -> Markup:
+    """Teachers and their states, and the trials that share each."""
+    sharing: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for number, trial in sweep.trials.items():
+        for kind, key in trial["shares"]:
+            sharing[kind, key].append(number)
+    if not sharing:
+        return empty("No trial is known to have shared a teacher or its states.")
+    rows, saved, unknown = [], 0.0, 0
+    for (kind, key), numbers in sharing.items():
+        seconds = stage_seconds(journal(sweep.store, kind, key), trained(sweep.store, kind, key))
+        unknown += not seconds
+        again = (len(numbers) - 1) * seconds
+        saved += again
+        took = duration(seconds) if seconds else "unknown"
+        rows.append((f"{kind} {key}", took, len(numbers), duration(again) if seconds else ""))
+    heads = ("made once", "took", "trials that share it", "saved")
+    words = [f"Teachers and states that each trial makes for itself would have taken "
+             f"{duration(saved)} more."]  # fmt: skip
+    if unknown:
+        words.append(
+            f"Of {unknown} of them the store no longer says how long it took, which is not counted."
+        )
+    return paragraphs(*words) + table("Shared between trials", heads, rows, [1, 2, 3])
+
+
+def ended_early(sweep: SweepData) -> Section:
+    """Trials that were pruned, stopped or failed, and why."""
+    title, space = "Pruned and failed trials", sweep.space
+    rows = [row for row in sweep.rows if row.state != "finished"]
+    if not rows:
+        return Section(title, empty("Every trial that has ended has finished."))
+    cells = [
+        (
+            row.number,
+            row.state,
+            max(row.by_epoch, default=""),
+            score_cell(space, row),
+            _why(row, space.sweep.scheduler),
+        )
+        for row in rows
+    ]
+    heads = ("trial", "state", "last epoch", metric_label(space), "why")
+    body = table("Trials without a result", heads, cells, [0, 2, 3])
+    for row in rows:
+        if row.error and len(row.error.splitlines()) > 1:
+            body += listing(f"what trial {row.number} failed by", row.error)
+    return Section(title, body)
+
+
+def _why(row: TrialRow, scheduler: Scheduler) -> str:
+    if row.state == "failed":
+        return first_line(row.error)
+    if row.state == "stopped":
+        return "the budget was used up"
+    if scheduler.name == "asha":
+        return f"not among the best 1/{scheduler.reduction} at this epoch (asha)"
+    return "below the median of the others at this epoch"
+
+
+def faults(sweep: SweepData) -> Section:
+    """Every start of the command, the trials that had to begin again, and what trainings noted."""
+    title, body = "Faults and restarts", starts(sweep.about["starts"])
+    rows = []
+    for number, trial in sorted(sweep.trials.items()):
+        for when in trial["starts"][1:]:
+            rows.append((moment(when), f"trial {number} started again"))
+    for (kind, key), label in _trainings(sweep).items():
+        rows += noted(sweep.store, kind, key, label)
+    if rows:
+        heads = ("when", "what")
+        return Section(title, body + table("Restarts, and what trainings noted", heads, rows))
+    words = "No trial had to start again, no training went on from a checkpoint, and nothing was "
+    return Section(title, body + paragraphs(f"{words}damaged."))
+
+
+def _trainings(sweep: SweepData) -> dict[tuple[str, str], str]:
+    """What teachers, states and students are called, by kind and key; each of them once."""
+    found: dict[tuple[str, str], str] = {}
+    for trial in sweep.trials.values():
+        found |= {(kind, key): f"{kind} {key}" for kind, key in trial["shares"]}
+    steps = {"trial": sweep.rows} | {words: sweep.step(name) for name, words in _STEPS.items()}
+    for words, rows in steps.items():
+        for row in rows:
+            for seed, key in row.students.items():
+                found.setdefault(("student", key), f"{words} {row.number}, seed {seed}")
+    return found
+
+
+def again(sweep: SweepData) -> Section:
+    """The command, the sweep's file, its base, and the versions."""
+    settings = sweep.space.sweep
+    name = f"{settings.name}.yaml"
+    text = yaml.safe_dump(
+        settings.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
+    )
+    body = paragraphs(f"The sweep below, saved as {name}, makes the same sweep:")
+    body += Markup("<pre>knife tune {}</pre>").format(name)
+    body += facts([*made_by(sweep.about), ("store", sweep.store.address)])
+    base = yaml.safe_dump(sweep.space.base, sort_keys=False, allow_unicode=True)
+    body += listing(name, text) + listing(f"its base, {settings.base}", base)
+    if (sweep.folder / RECIPE).is_file():
+        body += listing(f"the winner, {RECIPE}", (sweep.folder / RECIPE).read_text())
+    return Section("How to do it again", body)

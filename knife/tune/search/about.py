@@ -1,0 +1,41 @@
+"""What a sweep's folder says of it: its settings, its starts, and what each trial shares."""
+
+import time
+from pathlib import Path
+
+from knife.pipeline.record import Record
+from knife.plan.plan import Plan
+from knife.plan.stage import StatesStage, TeacherStage
+from knife.track.secrets import redact_values
+from knife.tune.search.space import Space
+
+ABOUT = "sweep.json"
+# Raised when what a sweep leaves in its folder can no longer be gone on with.
+SWEEP_VERSION = 2
+
+
+class SweepAbout(Record):
+    """The record in a sweep's folder."""
+
+    def __init__(self, folder: Path, space: Space, key: str) -> None:
+        about = {
+            "version": SWEEP_VERSION,
+            "key": key,
+            "name": space.sweep.name,
+            "sweep": redact_values(space.sweep.model_dump(mode="json")),
+            "base": redact_values(space.base),
+        }
+        super().__init__(folder / ABOUT, about, None)
+
+    def started(self, number: int, plan: Plan | None) -> None:
+        """Note that a trial of the search starts, or starts again: when, and what it shares."""
+        trials = self.values.setdefault("trials", {})
+        trial = trials.setdefault(str(number), {"starts": [], "shares": []})
+        trial["starts"].append(time.time())
+        stages = plan.stages if plan else []
+        trial["shares"] = [
+            [stage.kind, stage.key]
+            for stage in stages
+            if isinstance(stage, TeacherStage | StatesStage)
+        ]
+        self.write()

@@ -1,0 +1,120 @@
+"""What a sweep ends with: its winner, as a recipe that meets `finetune` on the test split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from knife.config.overrides import merge
+from knife.config.run import RunConfig, parse
+from knife.core.atomic import replacing
+from knife.track.secrets import redact
+from knife.tune.search.space import Point, Space, describe
+from knife.tune.search.study import ranked
+from knife.tune.search.trials import TrialRow
+
+RECIPE = "best.yaml"
+# More trials of equal scores are only counted.
+_MOST_NAMED = 10
+
+# Parts of a config that say what is learned from; a baseline is comparable within them.
+_SAME = ("data", "model")
+
+
+def winner(space: Space, rows: Sequence[TrialRow]) -> TrialRow | None:
+    """The best finished trial; where there are other methods than finetune, the best of those. Of
+    equal ones the first."""
+    return next(iter(_candidates(space, rows)), None)
+
+
+def tie_note(space: Space, rows: Sequence[TrialRow]) -> str:
+    """Which trials are as good as the winner, in a sentence; empty where there are none."""
+    candidates = _candidates(space, rows)
+    equal = [str(row.number) for row in candidates if row.score == candidates[0].score]
+    if len(equal) < 2:
+        return ""
+    named = f" ({', '.join(equal)})" if len(equal) <= _MOST_NAMED else ""
+    return f"{len(equal)} trials share the best score{named}; the first is taken."
+
+
+def _candidates(space: Space, rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """The trials that may win, best first."""
+    finished = ranked(space, rows)
+    most = max((len(row.scores) for row in finished), default=0)
+    # A trial of one seed that is ahead of those with more of them may only be luckier.
+    finished = [row for row in finished if len(row.scores) == most]
+    others = [row for row in finished if method_of(space, row.point) != "finetune"]
+    return others or finished
+
+
+def method_of(space: Space, point: Point) -> str:
+    """What the method of a point does: the method itself, not a variant's name."""
+    (variant,) = space.config(point).variants()
+    return variant.method
+
+
+def baselines(space: Space, best: TrialRow, rows: Sequence[TrialRow]) -> list[RunConfig]:
+    """Configs of `finetune` to choose from on dev, on the winner's data and models.
+
+    Where the sweep has trials of finetune, the best of them has won already. Else finetune gets
+    the student settings of the base and those of the winner, so that neither has the better ones
+    by being searched.
+    """
+    won = space.config(best.point)
+    for row in ranked(space, rows):
+        config = space.config(row.point)
+        same = all(getattr(config, part) == getattr(won, part) for part in _SAME)
+        if same and method_of(space, row.point) == "finetune":
+            return [_finetune(config)]
+    first = {key: value for key, value in best.point.items() if not key.startswith("student.")}
+    given = _finetune(space.config(first))
+    return list({c.student.model_dump_json(): c for c in (given, _finetune(won))}.values())
+
+
+def _finetune(config: RunConfig) -> RunConfig:
+    return parse(merge(config.model_dump(), {"methods": ["finetune"]}))
+
+
+def recipe(space: Space, best: TrialRow, baseline: RunConfig) -> RunConfig:
+    """The winner against `finetune`, with the final seeds: a run config."""
+    assert space.sweep.final
+    won = space.config(best.point)
+    (method,) = won.methods
+    changes: dict[str, Any] = {
+        "name": f"{space.sweep.name}-best",
+        "seeds": space.sweep.final.seeds,
+        "methods": [method if isinstance(method, str) else method.model_dump()],
+    }
+    if method_of(space, best.point) != "finetune":
+        ours, theirs = won.student.model_dump(), baseline.student.model_dump()
+        differs = {key: value for key, value in theirs.items() if ours[key] != value}
+        plain: Any = "finetune"
+        if differs:
+            plain = {"name": "finetune", "method": "finetune", "student": differs}
+        changes["methods"] = [plain, *changes["methods"]]
+    return parse(merge(won.model_dump(), changes))
+
+
+def write_recipe(path: Path, config: RunConfig, space: Space, best: TrialRow) -> None:
+    """Write the run config with a head that says where it comes from."""
+    what = "higher" if space.sweep.direction == "max" else "lower"
+    head = (
+        f"# The best of sweep {space.sweep.name}, trial {best.number}: "
+        f"{space.sweep.metric} {best.score:.4f} ({what} is better).\n"
+        f"#\n#   knife run {path.name}\n#\n# {describe(best.point)}\n"
+    )
+    values = config.model_dump(mode="json")
+    if config.track.uri and redact(config.track.uri) != config.track.uri:
+        # An address with a password is left to MLFLOW_TRACKING_URI.
+        values["track"]["uri"] = None
+    # A variant says what it changes, and not what it leaves.
+    values["methods"] = [
+        {key: value for key, value in method.items() if value}
+        if isinstance(method, dict)
+        else method
+        for method in values["methods"]
+    ]
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(head + text, encoding="utf-8")

@@ -1,0 +1,101 @@
+"""What Ray Tune is to try: trials that are known, or what optuna suggests."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from knife.tune.search.begun import Begun, free_number
+from knife.tune.search.space import Space
+from knife.tune.search.trial import SCORE
+
+
+class Points(Searcher):  # type: ignore[misc]
+    """Gives the params of trials in their order, each once."""
+
+    def __init__(self, params: Sequence[dict[str, Any]]) -> None:
+        super().__init__(metric=SCORE, mode="max")
+        self._params = list(params)
+
+    @property
+    def left(self) -> int:
+        """How many are still to be given."""
+        return len(self._params)
+
+    def suggest(self, trial_id: str) -> Any:  # noqa: ARG002  (the library's signature)
+        """The next trial's params; the end after the last one."""
+        return self._params.pop(0) if self._params else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing to learn."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to keep: every start looks at what has begun."""
+
+
+class Suggestions(OptunaSearch):  # type: ignore[misc]
+    """What optuna's TPE suggests, numbered in the order of its suggestions.
+
+    Args:
+        space: what is searched.
+        trials: how many trials there are to be, those of earlier starts included.
+        begun: trials of earlier starts, by number. The ended ones are known to optuna; the others
+            come first, with the params that they had.
+
+    Attributes:
+        left: how many trials are still to be suggested.
+    """
+
+    def __init__(self, space: Space, trials: int, begun: Sequence[Begun] = ()) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.TPESampler(seed=space.sweep.seed)
+        pending = [each for each in begun if not each.ended]
+        self.left = trials - sum(each.ended for each in begun)
+        self._pending = [each.row.number for each in pending]
+        self._taken = {each.row.number for each in begun}
+        # They are the first of all trials.
+        first = [space.encode(point) for point in space.sweep.first][len(begun) :]
+        # Draws begin where those of earlier starts ended, as if there had been one start.
+        drawn = optuna.create_study(sampler=sampler)
+        for _ in range(len(space.sweep.first), len(begun)):
+            drawn.ask(space.distributions())
+        super().__init__(
+            space.distributions(),
+            metric=SCORE,
+            mode=space.sweep.direction,
+            points_to_evaluate=[each.params["suggested"] for each in pending] + first or None,
+            sampler=sampler,
+        )
+        for each in begun:
+            if each.ended:
+                score = each.row.score
+                failed = score is None or not math.isfinite(score)
+                self.add_evaluated_point(each.params["suggested"], score, error=failed)
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's params; the end after the last one."""
+        if self.left <= 0:
+            return Searcher.FINISHED
+        self.left -= 1
+        suggested = super().suggest(trial_id)
+        number = self._pending.pop(0) if self._pending else free_number(self._taken)
+        self._taken.add(number)
+        return {"number": number, "suggested": suggested}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Learn a score on the way."""
+        if SCORE in result:
+            super().on_trial_result(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Learn what a trial came to; one without a score has failed."""
+        failed = error or SCORE not in (result or {})
+        super().on_trial_complete(trial_id, None if failed else result, failed)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to keep: every start looks at what has begun."""

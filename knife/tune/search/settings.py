@@ -1,0 +1,154 @@
+"""The sweep config: what is searched, how, with which seeds and with what budget."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from knife.config.run import NAME_LETTERS, Section
+
+METRICS = {"dev_accuracy": "max", "dev_loss": "min"}
+Bounds = tuple[float, float]
+# Named here: in the class below `int` is a field.
+WholeBounds = tuple[int, int]
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 1e-3 for a text, since it has no point."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Value = Annotated[Any, AfterValidator(_number)]
+
+
+class Domain(Section):
+    """The values of one config key: exactly one of the five."""
+
+    choice: Annotated[list[Value], Field(min_length=1)] | None = None
+    grid: Annotated[list[Value], Field(min_length=1)] | None = None
+    uniform: Bounds | None = None
+    loguniform: Bounds | None = None
+    int: WholeBounds | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "Domain":
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            raise ValueError(
+                "must have exactly one of choice, grid, uniform, loguniform and int, "
+                f"but got {', '.join(given) or 'none'}"
+            )
+        if not self.values:
+            low, high = self.bounds
+            if not low < high or not math.isfinite(high - low):
+                raise ValueError(f"must be [low, high] with low < high, but got {[low, high]}")
+            if self.loguniform and low <= 0:
+                raise ValueError(f"loguniform must have low > 0, but got {low}")
+        return self
+
+    @property
+    def values(self) -> list[Any]:
+        """All values of a discrete domain; empty for a range."""
+        return self.choice or self.grid or []
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest value of a range."""
+        found = self.uniform or self.loguniform or self.int
+        assert found
+        return found
+
+    def holds(self, value: Any) -> bool:
+        """Whether the domain has the value."""
+        if self.values:
+            return value in self.values
+        low, high = self.bounds
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return (whole if self.int else isinstance(value, int | float)) and low <= value <= high
+
+    @property
+    def probes(self) -> list[Any]:
+        """Values to try on the run config: all of a discrete domain, the ends of a range."""
+        return self.values or list(self.bounds)
+
+
+class Scheduler(Section):
+    """Which trials end early, judged by their scores at equal epochs.
+
+    `asha` keeps the best 1/`reduction` of those that have come to `grace` epochs, and again at
+    every `reduction` times as many; `median` ends who is below the median of the others.
+    """
+
+    name: Literal["none", "asha", "median"] = "none"
+    grace: int = Field(1, ge=1)
+    reduction: int = Field(3, ge=2)
+
+
+class Budget(Section):
+    """When a search ends, whatever comes first; `trials: null` is all of a grid."""
+
+    trials: int | None = Field(None, ge=1)
+    hours: float | None = Field(None, gt=0)
+    gpu_hours: float | None = Field(None, gt=0)
+
+
+class Seeds(Section):
+    """Student seeds: of every trial while searching, and more of them for the `best` trials."""
+
+    search: list[int] = Field([0], min_length=1)
+    best: int = Field(3, ge=1)
+    more: list[int] = Field([])
+
+
+class Final(Section):
+    """The winner against `finetune` on test, with seeds that the search did not use."""
+
+    seeds: list[int] = Field([100, 101, 102], min_length=1)
+
+
+class Sweep(Section):
+    """One sweep.
+
+    Attributes:
+        base: a recipe's name or a run config's file, beside the sweep's file or here.
+        set: changes to the base for all trials, by dotted key.
+        space: domain by dotted key of the run config. `methods` takes one method a value.
+        first: points that are tried before the others.
+        test: whether every trial's students are looked at on test too (learning curves), which
+            the search never chooses by.
+        concurrent: trials at a time at most; null is as many as fit.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
+    base: str
+    set: dict[str, Any] = Field({})
+    space: dict[str, Domain] = Field(min_length=1)
+    metric: str = "dev_accuracy"
+    mode: Literal["max", "min"] | None = None
+    search: Literal["random", "grid", "tpe"] = "random"
+    first: list[dict[str, Value]] = Field([])
+    seed: int = 0
+    scheduler: Scheduler = Scheduler()
+    budget: Budget = Budget()
+    seeds: Seeds = Seeds()
+    final: Final | None = Final()
+    test: bool = False
+    concurrent: int | None = Field(None, ge=1)
+
+    @field_validator("metric")
+    @classmethod
+    def _reported(cls, value: str) -> str:
+        if value not in METRICS:
+            raise ValueError(
+                f"must be a metric that trials report ({', '.join(METRICS)}; never one of the test "
+                f"split), but got {value!r}"
+            )
+        return value
+
+    @property
+    def direction(self) -> Literal["max", "min"]:
+        """Whether more of the metric is better."""
+        return self.mode or METRICS[self.metric]  # type: ignore[return-value]

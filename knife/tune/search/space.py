@@ -1,0 +1,174 @@
+"""The search space: points, what they make of the base run config, and what they are to optuna."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from knife.config.overrides import merge, nested
+from knife.config.run import RunConfig, parse
+from knife.core import strict_json
+from knife.core.errors import UserError, raise_faults
+from knife.store.store import store_address
+from knife.tune.search.settings import Domain, Sweep
+from knife.tune.search.sweep_file import SweepFile, flat
+
+# Value by dotted key of the run config.
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Points of a sweep, and the run configs that they stand for.
+
+    Attributes:
+        sweep: the sweep.
+        base: the values of its base run config.
+    """
+
+    sweep: Sweep
+    base: dict[str, Any]
+
+    @staticmethod
+    def of(file: SweepFile) -> "Space":
+        """The space of a sweep, checked: each value by itself makes a valid run config.
+
+        Raises:
+            UserError: with every value that the run config refuses.
+        """
+        space = Space(file.sweep, file.base)
+        raise_faults(space._faults())
+        return space
+
+    def config(self, point: Point, seeds: list[int] | None = None) -> RunConfig:
+        """The run config of a point: one method, by default with the seeds of the search.
+
+        Raises:
+            UserError: the run config refuses it.
+        """
+        values = self.base
+        for key, value in point.items():
+            values = merge(values, nested(key, value))
+        # Laid over the point: what is set below a key that is searched whole stays set.
+        for key, value in flat(self.sweep.set).items():
+            values = merge(values, nested(key, value))
+        methods = values.get("methods")
+        values |= {
+            "name": self.sweep.name,
+            "seeds": self.sweep.seeds.search if seeds is None else seeds,
+            "store": store_address(values.get("store", "knife-store")),
+            "methods": methods if isinstance(methods, list) else [methods],
+            # A trial trains one method, whatever its base run adds.
+            "ablate": False,
+        }
+        # A trial has no other method; the sweep's winner meets finetune.
+        if isinstance(values.get("compare", {}), dict):
+            values = merge(values, {"compare": {"baseline": None}})
+        return parse(values)
+
+    def points(self) -> list[Point]:
+        """The points of a grid or of a random search, those to be tried first in front."""
+        if self.sweep.search == "grid":
+            combinations = itertools.product(*(d.values for d in self.sweep.space.values()))
+            drawn = [dict(zip(self.sweep.space, c, strict=True)) for c in combinations]
+        else:
+            drawn = list(itertools.islice(self._draw(), self.sweep.budget.trials))
+        points = self.sweep.first + [p for p in drawn if p not in self.sweep.first]
+        return points[: self.sweep.budget.trials]
+
+    def distributions(self) -> dict[str, Any]:
+        """The space as optuna's distributions."""
+        return {key: _distribution(domain) for key, domain in self.sweep.space.items()}
+
+    def encode(self, point: Point) -> Point:
+        """A point as optuna has it: lists and mappings as JSON."""
+        return {key: _encode(value) for key, value in point.items()}
+
+    def decode(self, params: Point) -> Point:
+        """What optuna suggests as a point."""
+        return {
+            key: next((v for v in domain.values if _encode(v) == params[key]), params[key])
+            for key, domain in self.sweep.space.items()
+        }
+
+    def _draw(self) -> Iterator[Point]:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(self.sweep.seed))
+        while True:
+            yield self.decode(study.ask(self.distributions()).params)
+
+    def _faults(self) -> list[str]:
+        """Values that are refused, each tried alone on a point whose other values are good."""
+        good: Point = {}
+        faults = []
+        for key, domain in self.sweep.space.items():
+            found = [self._refused(good | {key: value}) for value in domain.probes]
+            fine = [v for v, refused in zip(domain.probes, found, strict=True) if not refused]
+            good |= {key: fine[0]} if fine else {}
+            # What is said of every value is no fault of the values.
+            common = set.intersection(*map(set, found)) if len(found) > 1 else set()
+            faults += sorted(common)
+            faults += [
+                f"space.{key}: the value {value!r} is refused: {fault}"
+                for value, refused in zip(domain.probes, found, strict=True)
+                for fault in refused
+                if fault not in common
+            ]
+        faults = list(dict.fromkeys(faults))
+        if faults:
+            return faults
+        try:
+            methods = self.config(good).methods
+        except UserError as error:
+            return error.faults
+        if len(methods) != 1:
+            names = ", ".join(v if isinstance(v, str) else v.name for v in methods)
+            return [
+                f"methods: a trial trains one method, but the base has {names}: give one with "
+                "set: {methods: [knife]}, or several in the space"
+            ]
+        return []
+
+    def _refused(self, point: Point) -> list[str]:
+        """What is wrong with the run config of a point."""
+        try:
+            self.config(point)
+        except UserError as error:
+            return error.faults
+        return []
+
+
+def _encode(value: Any) -> Any:
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return value if plain else strict_json.dumps(value)
+
+
+def _distribution(domain: Domain) -> Any:
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if domain.values:
+        return CategoricalDistribution([_encode(value) for value in domain.values])
+    low, high = domain.bounds
+    if domain.int:
+        return IntDistribution(int(low), int(high))
+    return FloatDistribution(low, high, log=domain.loguniform is not None)
+
+
+def describe(point: Point) -> str:
+    """A point in words: `align.input.weight=30 student.learning_rate=0.003`."""
+    return " ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={_short(value)}"
+        for key, value in point.items()
+    )
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict) and "name" in value:
+        return value["name"]
+    return _encode(value)

@@ -1,0 +1,176 @@
+"""The steps of a sweep, each an experiment of Ray Tune whose rows are kept when it has ended."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from knife.config.run import RunConfig
+from knife.core.atomic import write_json
+from knife.plan.plan import plan_run
+from knife.plan.sources import SourceReader
+from knife.store.store import Store
+from knife.tune.search.begun import begun_trials, numbered
+from knife.tune.search.final import baselines, recipe
+from knife.tune.search.phase import Listener, Phase, has_time_left
+from knife.tune.search.schedulers import scheduler
+from knife.tune.search.searcher import Suggestions
+from knife.tune.search.settings import Budget
+from knife.tune.search.study import ranked
+from knife.tune.search.sweep_plan import SweepPlan
+from knife.tune.search.trial import Task, drop_unfinished
+from knife.tune.search.trials import TrialRow, read_rows
+
+# What Ray gives itself to notice that the owner of a worker group has gone, and more.
+_DYING_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Search, more seeds for the best trials, and the final trainings.
+
+    Attributes:
+        plan: the sweep.
+        folder: the sweep's folder in the store.
+        slots: trials at a time.
+        listener: hears of every trial of a step: step, rows it will have, and so on.
+    """
+
+    plan: SweepPlan
+    folder: Path
+    slots: int
+    listener: Callable[[str, list[dict[str, Any]]], Listener]
+
+    def search(self) -> list[TrialRow]:
+        """Every trial of the search."""
+        plan, space = self.plan, self.plan.space
+        phase = self._phase("search", test=space.sweep.test, budget=space.sweep.budget)
+        rows = self._rows(phase, search_params(plan))
+        rows.sort(key=lambda row: row.number)
+        # The worker group of a trial that was ended early may have been at work until now.
+        store, reader = Store(plan.config.store), SourceReader()
+        for row in rows:
+            if row.state in ("pruned", "stopped"):
+                for member in plan_run(space.config(row.point), reader, elsewhere=True).members:
+                    drop_unfinished(store, member.student, _DYING_SECONDS)
+        return rows
+
+    def more_seeds(self, rows: Sequence[TrialRow]) -> list[TrialRow]:
+        """The rows, those of the best trials with further seeds, which their scores are of.
+
+        A trial of which one seed fails has failed: a mean over the others would hide it.
+        """
+        sweep = self.plan.space.sweep
+        seeds = [seed for seed in sweep.seeds.more if seed not in sweep.seeds.search]
+        best = ranked(self.plan.space, rows)[: sweep.seeds.best] if seeds else []
+        params: list[dict[str, Any]] = [
+            {"point": row.point, "seeds": [seed], "trial": row.number}
+            for row in best
+            for seed in seeds
+        ]
+        more = self._known("seeds", params, test=sweep.test)
+        found = {row.number: row for row in rows}
+        for param, part in zip(params, more, strict=True):
+            row = found[param["trial"]]
+            if part.state == "failed":
+                why = f"seed {param['seeds'][0]}: {part.error or 'no reason is known'}"
+                found[row.number] = replace(row, state="failed", score=None, error=why)
+            if found[row.number].state == "failed":
+                continue
+            scores, tests = row.scores | part.scores, row.tests | part.tests
+            found[row.number] = replace(
+                row,
+                score=fmean(scores.values()),
+                scores=scores,
+                tests=tests,
+                students=row.students | part.students,
+            )
+        return list(found.values())
+
+    def final(self, best: TrialRow, rows: Sequence[TrialRow]) -> RunConfig:
+        """Train the winner and finetune with the final seeds; the run config that compares them."""
+        space = self.plan.space
+        choices = baselines(space, best, rows)
+        if len(choices) > 1:
+            params = [{"config": choice.model_dump(mode="json")} for choice in choices]
+            tried = self._known("baseline", params)
+            keys = [str(number) for number in range(len(tried))]
+            scored = [replace(r, point={"choice": k}) for r, k in zip(tried, keys, strict=True)]
+            order = ranked(space, scored)
+            choices = [choices[int(order[0].point["choice"])]] if order else choices
+        config = recipe(space, best, choices[0])
+        params = []
+        for variant in config.variants():
+            for seed in config.seeds:
+                own = config.of(variant).model_dump(mode="json") | {"seeds": [seed]}
+                params.append({"config": own})
+        self._known("final", params, test=True, ceiling=True)
+        return config
+
+    def _known(
+        self, name: str, params: list[dict[str, Any]], *, test: bool = False, ceiling: bool = False
+    ) -> list[TrialRow]:
+        """The rows of a step whose trials are known."""
+        if not params:
+            return []
+        phase = self._phase(name, test=test, ceiling=ceiling)
+        # Behind them are those of an earlier best.
+        return self._rows(phase, params)[: len(params)]
+
+    def _phase(
+        self, name: str, *, test: bool, ceiling: bool = False, budget: Budget | None = None
+    ) -> Phase:
+        space = self.plan.space
+        return Phase(
+            name=name,
+            folder=self.folder,
+            task=Task(space, test, ceiling, self.folder / name / "failed"),
+            scale=self.plan.config.scale,
+            concurrent=self.slots,
+            budget=budget or Budget(),
+        )
+
+    def _rows(self, phase: Phase, params: list[dict[str, Any]] | None) -> list[TrialRow]:
+        kept, plan = self.folder / f"{phase.name}.json", self.plan
+        if not kept.is_file():
+            rows = phase.run(
+                params,
+                lambda begun: Suggestions(plan.space, plan.trials, begun),
+                lambda: (
+                    scheduler(plan.space.sweep, plan.epochs, phase.path)
+                    if phase.name == "search"
+                    else None
+                ),
+                self.listener(phase.name, params or []),
+            )
+            write_json(kept, [row.to_dict() for row in rows])
+            Store(plan.config.store).keep(self.folder)
+        return read_rows(kept)
+
+
+def search_params(plan: SweepPlan) -> list[dict[str, Any]] | None:
+    """What the trials of a search are given; None where optuna suggests it."""
+    return None if plan.points is None else [{"point": point} for point in plan.points]
+
+
+def trials_left(plan: SweepPlan, folder: Path) -> int:
+    """How many trials a sweep's search still has to run, as its budget is now."""
+    sweep, search = plan.space.sweep, folder / "search"
+    if not has_time_left(sweep.budget, plan.config.scale, search):
+        return 0
+    begun, params = begun_trials(search, plan.space), search_params(plan)
+    ended = {each.row.number for each in begun if each.ended}
+    if params is None:
+        return max(plan.trials - len(ended), 0)
+    return sum(each["number"] not in ended for each in numbered(params, begun))
+
+
+def reopen(folder: Path, store: Store) -> None:
+    """Forget what was concluded from fewer trials; what was trained stays."""
+    names = [f"{name}.json" for name in ("result", "search", "seeds", "baseline", "final")]
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    if store.bucket:
+        below = folder.relative_to(store.root).as_posix()
+        store.bucket.remove([f"{below}/{name}" for name in names])

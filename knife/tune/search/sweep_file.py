@@ -1,0 +1,133 @@
+"""A sweep's file: read with its base run config and overrides, every fault at once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
+from knife.config.recipe_files import find_config
+from knife.config.run import section_faults
+from knife.core.errors import UserError, nearest, raise_faults
+from knife.data.source import KNOWN_SOURCES
+from knife.models.source import EMBEDDED
+from knife.tune.search.settings import Sweep
+
+_PATHS = ("data.source", "model.teacher", "model.student")
+_NO_PATHS = {*KNOWN_SOURCES, *EMBEDDED}
+_OWN = {
+    "name": "a trial's name is its sweep's; search another key",
+    "seeds": "seeds are no part of the space; give seeds.search and seeds.more",
+    "store": "all trials share one store, which is how they share teachers; set it for all",
+    "track": "all trials are recorded in one place; set it for all",
+    "scale": "all trials take the same workers and GPUs; set it for all",
+}
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep, and the values of its base run config with the sweep's `set` laid over them.
+
+    Paths are absolute: workers have folders of their own to work in.
+    """
+
+    sweep: Sweep
+    base: dict[str, Any]
+
+
+def read_sweep(path: Path, overrides: Overrides | None = None) -> SweepFile:
+    """Read a sweep and its base; an override sets a key of the sweep or of the run config.
+
+    A run config's key that is set this way is no longer searched.
+
+    Raises:
+        UserError: with every fault of the sweep, each by its dotted key.
+    """
+    if not path.is_file():
+        raise UserError(f"SWEEP: there is no file {path}; give a sweep's YAML file")
+    values = read_yaml(path)
+    changes = read_overrides(overrides or [])
+    own = {key: value for key, value in changes.items() if key in Sweep.model_fields}
+    fixed = flat({key: value for key, value in changes.items() if key not in own})
+    values = merge(values, own)
+    if fixed and isinstance(values.get("space"), dict):
+        values["space"] = {k: v for k, v in values["space"].items() if k not in fixed}
+    if fixed and isinstance(values.get("first"), list):
+        values["first"] = [
+            {k: v for k, v in point.items() if k not in fixed} if isinstance(point, dict) else point
+            for point in values["first"]
+        ]
+    if fixed and isinstance(values.get("set", {}), dict):
+        values["set"] = flat(values.get("set", {})) | fixed
+    values = {key: _absolute(key, value) for key, value in values.items()}
+    try:
+        sweep = Sweep.model_validate(values)
+    except ValidationError as error:
+        raise UserError(*section_faults(Sweep, error)) from None
+    raise_faults(_faults(sweep))
+    beside = path.parent / sweep.base
+    base = read_yaml(beside if beside.is_file() else find_config(sweep.base))
+    return SweepFile(sweep, {key: _absolute(key, value) for key, value in base.items()})
+
+
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Nested mappings as one, by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= {f"{key}.{inner}": leaf for inner, leaf in flat(value).items()}
+        else:
+            found[key] = value
+    return found
+
+
+def _absolute(key: str, value: Any) -> Any:
+    """`value` with every path in it absolute, wherever in a sweep or a run config it stands."""
+    if isinstance(value, dict):
+        return {inner: _absolute(f"{key}.{inner}", leaf) for inner, leaf in value.items()}
+    if isinstance(value, list):
+        return [_absolute(key, leaf) for leaf in value]
+    # What is searched whole stands in its domain: space.model.grid.teacher.
+    plain = ".".join(part for part in key.split(".") if part not in ("choice", "grid"))
+    if not isinstance(value, str) or not any(name in plain for name in _PATHS):
+        return value
+    path = Path(value).expanduser()
+    return str(path.resolve()) if value not in _NO_PATHS and path.exists() else value
+
+
+def _faults(sweep: Sweep) -> Iterator[str]:
+    """Faults of values that are right one by one and wrong together."""
+    leaves = flat(sweep.set)
+    for key, domain in sweep.space.items():
+        if key in leaves:
+            yield f"set.{key}: stands in the space too; leave it in one of the two"
+        if key.partition(".")[0] in _OWN:
+            yield f"space.{key}: {_OWN[key.partition('.')[0]]}"
+        if sweep.search == "grid" and not domain.values:
+            yield f"space.{key}: search 'grid' needs a list of values: grid or choice"
+        if sweep.search != "grid" and domain.grid:
+            yield f"space.{key}: a grid needs search 'grid'; give choice, or change search"
+    if sweep.search != "grid" and sweep.budget.trials is None:
+        yield f"budget.trials: must be set: search {sweep.search!r} has no end of its own"
+    if sweep.scheduler.name != "none" and len(sweep.seeds.search) > 1:
+        yield (
+            "seeds.search: a scheduler judges one training a trial, but got "
+            f"{len(sweep.seeds.search)} seeds; give one (seeds.more is for the best trials)"
+        )
+    for name, seeds in (("search", sweep.seeds.search), ("more", sweep.seeds.more)):
+        if len(set(seeds)) < len(seeds):
+            yield f"seeds.{name}: a seed stands twice"
+    for number, point in enumerate(sweep.first):
+        yield from _point_faults(f"first.{number}", point, sweep)
+
+
+def _point_faults(place: str, point: dict[str, Any], sweep: Sweep) -> Iterator[str]:
+    """A point that is tried first has a value for every key, out of its domain."""
+    yield from (f"{place}: {key} is missing" for key in sweep.space if key not in point)
+    for key, value in point.items():
+        if key not in sweep.space:
+            yield f"{place}.{key}: is not in the space; {nearest(key, sweep.space)}"
+        elif not sweep.space[key].holds(value):
+            yield f"{place}.{key}: {value!r} is not in the key's domain"

@@ -1,0 +1,271 @@
+"""One trial in a worker of Ray Tune: a run's teacher and students, without its verdict.
+
+Trials share teachers and states through the store: whoever needs one that is not there makes it
+under its lock, and who needs the same one waits for that lock and for nothing else.
+"""
+
+import json
+import shutil
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from filelock import Timeout
+
+from knife.config.run import RunConfig, parse
+from knife.launch.launch import launch
+from knife.pipeline.run import publish_data
+from knife.plan.plan import Member, Plan, needed, plan_run
+from knife.plan.sources import SourceReader
+from knife.plan.stage import Stage
+from knife.store.store import Store, fingerprint
+from knife.train.context import PlainContext
+from knife.train.journal import Position, Row, read_rows
+from knife.train.predictions import accuracy
+from knife.tune.search.space import Point, Space
+
+# What Ray Tune calls the sweep's metric: the best so far.
+SCORE = "score"
+# Ray counts CPUs in parts: a worker leaves a hundredth for the trial that waits for it, so that
+# trials of N workers fit N CPUs.
+NESTED_CPUS = 0.99
+
+# A worker of Ray Tune makes one trial after the other; what it has read stays.
+_reader = SourceReader()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the trials of one phase have in common.
+
+    Attributes:
+        space: makes run configs of points.
+        test: whether students are looked at on test, and `ceiling` whether teachers are.
+        failed: folder of the notes that failed trials leave.
+    """
+
+    space: Space
+    test: bool
+    ceiling: bool
+    failed: Path
+
+
+def run_trial(params: Point, task: Task) -> None:
+    """Make a trial's stages and report its scores; called by Ray Tune.
+
+    `params` has the trial's `number`, and its `point` (with `seeds` that are not the search's),
+    what optuna `suggested`, or a whole run `config`.
+
+    What it fails by is left in a note: an error comes again every time, and Ray Tune starts anew
+    what raises, so that this would be a new process for nothing.
+    """
+    from ray import tune
+
+    note = failure_note(task.failed, params)
+    if note.is_file():
+        return
+    try:
+        _Trial(task, config_of(params, task.space)).run()
+    except Exception as error:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(str(error).strip() or type(error).__name__)
+        tune.report({"failed": True})
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            # An error on a GPU can spoil the process: Ray Tune starts another one for what raises.
+            raise
+
+
+def trial_key(params: Point) -> str:
+    """Names a trial of these params, whatever Ray Tune calls it at this start."""
+    return f"{params['number']}-{fingerprint(params)}"
+
+
+def failure_note(folder: Path, params: Point) -> Path:
+    """Where a trial of these params leaves what it failed by."""
+    return folder / f"{trial_key(params)}.txt"
+
+
+def point_of(params: Point, space: Space) -> Point:
+    """The point of a trial's params; none where they are a run config."""
+    if "config" in params:
+        return {}
+    if "suggested" in params:
+        return space.decode(params["suggested"])
+    return dict(params["point"])
+
+
+def config_of(params: Point, space: Space) -> RunConfig:
+    """The run config of a trial's params."""
+    if "config" in params:
+        return parse(params["config"])
+    return space.config(point_of(params, space), params.get("seeds"))
+
+
+def trial_stages(plan: Plan, members: list[Member], task: Task) -> list[Stage]:
+    """The stages of some members of a plan, with the evaluations that the task wants."""
+    own = {member.student.key for member in members}
+    own |= {member.evaluate.key for member in members} if task.test else set()
+    own |= {stage.key for stage in plan.ceiling.values()} if task.ceiling else set()
+    return [s for s in plan.stages if s.kind in ("teacher", "states") or s.key in own]
+
+
+@dataclass
+class _Trial:
+    task: Task
+    config: RunConfig
+    scores: dict[str, float] = field(default_factory=dict)
+    students: dict[str, str] = field(default_factory=dict)
+    tests: dict[str, float] = field(default_factory=dict)
+    told: int = 0
+
+    def run(self) -> None:
+        plan = plan_run(self.config, _reader, elsewhere=True)
+        self.store = Store(self.config.store)
+        self.best = _Best(self.task.space)
+        for key in plan.data:
+            publish_data(self.store, key, plan)
+        # One seed after the other, so that the first score is known while the others train; a
+        # worker group is worth its start for all of them alone.
+        together = self.config.scale.workers > 1
+        for members in [plan.members] if together else [[m] for m in plan.members]:
+            self._make(trial_stages(plan, members, self.task), members)
+            for member in members:
+                self._note(member)
+            if len(self.scores) < len(plan.members):
+                self._report(epoch=len(self.scores))
+        self._report(epoch=self.last_epoch, finished=True)
+
+    @property
+    def last_epoch(self) -> int:
+        return self.config.student.epochs
+
+    def _make(self, stages: list[Stage], members: list[Member]) -> None:
+        have = {(s.kind, s.key) for s in stages if self.store.has(s.kind, s.key)}
+        missing = needed(stages, have)
+        try:
+            for member in members:
+                # A training that goes on from a checkpoint tells of the later epochs alone.
+                for path in self.store.journals("student", member.student.key)[:2]:
+                    self._replay(path)
+            if not missing:
+                return
+            if self.config.scale.workers > 1:
+                self._launch(missing, members[0])
+                return
+            # DeepSpeed takes seconds to import, which who follows a worker group need not spend.
+            from knife.train.stages import run_stages
+
+            with _TuneContext(self) as context:
+                run_stages(missing, self.store.address, self.config.scale, context)
+        except SystemExit:
+            # Ray Tune ends the trial; nobody goes on with its students.
+            for member in members:
+                drop_unfinished(self.store, member.student)
+            raise
+
+    def heard(self, epoch: int, metrics: dict[str, float]) -> None:
+        """An evaluation on dev. The last one is reported with the result, when that is safe."""
+        self.best.add(metrics)
+        if len(self.config.seeds) == 1 and self.told < epoch < self.last_epoch:
+            self.told = epoch
+            self._report(epoch=epoch)
+
+    def _replay(self, path: Path) -> None:
+        """Report what a student's journal has, so that schedulers judge it as they did."""
+        with suppress(FileNotFoundError):
+            for row in read_rows(path, Position())[0]:
+                self._row(row)
+
+    def _row(self, row: Row) -> None:
+        if "dev_accuracy" in row["metrics"]:
+            self.heard(round(row["epoch"]), row["metrics"])
+
+    def _launch(self, stages: list[Stage], member: Member) -> None:
+        """Make stages by a worker group of their own, and follow the student's journal."""
+        ended = threading.Event()
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                launch(stages, self.store.address, self.config.scale, cpus_per_worker=NESTED_CPUS)
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                ended.set()
+
+        threading.Thread(target=work, name="knife-launch", daemon=True).start()
+        key, position, last = member.student.key, Position(), False
+        pause = 3.0 if self.store.bucket else 0.2
+        while not last:
+            last = ended.wait(pause)
+            for path in self.store.journals("student", key):
+                with suppress(FileNotFoundError):
+                    rows, position = read_rows(path, position)
+                    for row in rows:
+                        self._row(row)
+                    break
+        if errors:
+            raise errors[0]
+
+    def _note(self, member: Member) -> None:
+        trained = json.loads(self.store.read("student", member.student.key, "trained.json"))
+        seed = str(member.seed)
+        self.scores[seed] = trained[self.task.space.sweep.metric]
+        self.students[seed] = member.student.key
+        if self.task.test:
+            self.tests[seed] = accuracy(self.store, member.evaluate)
+
+    def _report(self, *, epoch: int, finished: bool = False) -> None:
+        from ray import tune
+
+        mean = sum(self.scores.values()) / len(self.scores) if self.scores else self.best.value
+        tune.report(
+            {
+                SCORE: mean,
+                "epoch": epoch,
+                "finished": finished,
+                "scores": dict(self.scores),
+                "students": dict(self.students),
+                "tests": dict(self.tests),
+            }
+        )
+
+
+def drop_unfinished(store: Store, stage: Stage, wait: float = 0) -> None:
+    """Remove what a training has left that was ended early, unless somebody is at it for more
+    than `wait` seconds."""
+    folder = store.root / "work" / f"{stage.kind}-{stage.key}"
+    if folder.is_dir():
+        with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=wait):
+            shutil.rmtree(folder, ignore_errors=True)
+            if store.bucket:
+                store.bucket.remove_folder(f"work/{stage.kind}-{stage.key}")
+                store.bucket.remove([f"journals/{stage.kind}-{stage.key}.jsonl"])
+
+
+class _Best:
+    """The sweep's metric at the best evaluation so far: that of the model which is kept."""
+
+    def __init__(self, space: Space) -> None:
+        self._metric = space.sweep.metric
+        self._kept: tuple[float, float] | None = None
+        self.value = float("nan")
+
+    def add(self, metrics: dict[str, float]) -> None:
+        found = (metrics["dev_accuracy"], -metrics["dev_loss"])
+        if self._kept is None or found > self._kept:
+            self._kept, self.value = found, metrics[self._metric]
+
+
+class _TuneContext(PlainContext):
+    """A plain process that Ray Tune listens to, and may end."""
+
+    def __init__(self, trial: _Trial) -> None:
+        super().__init__()
+        self._trial = trial
+
+    def evaluated(self, _: Stage, epoch: int, metrics: dict[str, float]) -> None:
+        """Report a student's score; Ray Tune ends a trial here, by SystemExit."""
+        self._trial.heard(epoch, metrics)

@@ -1,0 +1,262 @@
+"""A sweep's progress on stderr and in MLflow: every trial's start, scores and end."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.spinner import Spinner
+from rich.text import Text
+
+from knife.core.errors import UserError
+from knife.core.words import counted
+from knife.plan.plan import Plan, needed, plan_run
+from knife.plan.sources import SourceReader
+from knife.plan.stage import Stage
+from knife.store.store import Store
+from knife.terminal.console import can_draw, clock, drawn, progress_console, say_line
+from knife.terminal.progress import Progress
+from knife.train.follow import Follower
+from knife.tune.search.about import SweepAbout
+from knife.tune.search.study import best
+from knife.tune.search.sweep_plan import SweepPlan
+from knife.tune.search.trial import SCORE, Task, config_of, point_of, trial_stages
+from knife.tune.search.trials import State, TrialRow
+from knife.tune.standing.recording import SweepRecord
+from knife.tune.standing.standing import AtWork, Standing, score_words
+
+# Seconds between two lines on how a sweep stands, where nothing is drawn.
+STANDING_SECONDS = 60.0
+_WORDS = {
+    "search": "search",
+    "seeds": "more seeds for the best",
+    "baseline": "settings of finetune",
+    "final": "winner and finetune",
+}
+
+
+class Board:
+    """Shows a sweep while it runs: drawn in a terminal, plain lines anywhere else.
+
+    Args:
+        plan: the sweep.
+        about: the record in the sweep's folder.
+        record: what MLflow hears.
+        follower: reads the journals of the trials' stages.
+        slots: trials at a time.
+        links: lines that say where else to look.
+        quiet: show nothing.
+    """
+
+    def __init__(
+        self,
+        plan: SweepPlan,
+        about: SweepAbout,
+        record: SweepRecord,
+        follower: Follower,
+        slots: int,
+        links: Sequence[str] = (),
+        *,
+        quiet: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.about = about
+        self.record = record
+        self.follower = follower
+        self.slots = slots
+        self.links = links
+        self.console = progress_console(quiet=quiet)
+        self.reader = SourceReader()
+        self.store = Store(plan.config.store, write=False)
+        self.best: tuple[int, float] | None = None
+        #: Teachers' states that a trial took as another one, or an earlier run, had left them.
+        self.reused = 0
+        self._states: set[str] = set()
+        self._followed: set[tuple[str, str]] = set()
+        self._step: _Step | None = None
+        self._told: set[int] = set()
+        self._drawn = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.say(
+            f"{counted(self.plan.trials, 'trial')}, {self.slots} at a time, "
+            f"{counted(len(self.plan.teachers), 'distinct teacher')}; starting …",
+            *self.links,
+        )
+        if can_draw(self.console):
+            spinner = Spinner("dots")
+            self._drawn.enter_context(
+                drawn(self.console, lambda: self._step.drawing(spinner) if self._step else [])
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.rest()
+
+    def rest(self) -> None:
+        """Draw no more, so that somebody else can."""
+        self._drawn.close()
+
+    def step(self, name: str, params: list[dict[str, Any]]) -> "_Step":
+        """A step begins, with trials of these params where they are known."""
+        trials = self.plan.trials
+        self._step = _Step(self, Standing(name, len(params) or trials, trials, self.slots))
+        return self._step
+
+    def all_ended(self, rows: Sequence[TrialRow]) -> None:
+        """The search's trials as they have ended, those of earlier starts included."""
+        self.judge(rows)
+        for row in rows:
+            seeds = list(row.scores) or None
+            if row.number not in self._told:
+                params = {"point": row.point, "seeds": seeds}
+                self.tell(row.number, params, self.planned(params))
+            self.record.ended(row)
+
+    def judge(self, rows: Sequence[TrialRow]) -> None:
+        """Find the best among trials of the search."""
+        if found := best(self.plan.space, rows):
+            assert found.score is not None
+            self.best = found.number, found.score
+
+    def tell(self, number: int, params: dict[str, Any], plan: Plan | None) -> None:
+        """Let MLflow know of a trial, or of more seeds of it."""
+        self._told.add(number)
+        self.record.started(number, point_of(params, self.plan.space), plan)
+
+    def planned(self, params: dict[str, Any]) -> Plan | None:
+        """The plan of a trial, where it can be made."""
+        try:
+            return plan_run(config_of(params, self.plan.space), self.reader, elsewhere=True)
+        except UserError:
+            # The trial itself says so.
+            return None
+
+    def progress(self, step: str, plan: Plan) -> Progress:
+        """How far a trial of a step is, from now on."""
+        last = step == "final"
+        task = Task(self.plan.space, last or self.plan.space.sweep.test, last, Path())
+        stages = trial_stages(plan, plan.members, task)
+        have = {(s.kind, s.key) for s in stages if self.store.has(s.kind, s.key)}
+        for stage in stages:
+            self._follow(stage, followed=stage.kind == "student" and step in ("search", "seeds"))
+            if stage.kind == "states":
+                self.reused += stage.key in self._states or (stage.kind, stage.key) in have
+                self._states.add(stage.key)
+        return Progress(needed(stages, have), plan)
+
+    def say(self, *lines: str) -> None:
+        """Lines above what is drawn."""
+        for line in [*lines, *(f"note: {note}" for note in self.follower.take_notes())]:
+            say_line(self.console, line)
+
+    def _follow(self, stage: Stage, *, followed: bool) -> None:
+        """Have a stage's journal read, once: a reading from its beginning repeats its notes."""
+        place = (stage.kind, stage.key)
+        if not followed and place not in self._followed:
+            self._followed.add(place)
+            self.follower.follow(*place, None)
+
+
+@dataclass
+class _Step:
+    """The listener of one step."""
+
+    board: Board
+    standing: Standing
+    said: float = field(default_factory=time.monotonic)
+
+    def resumed(self, rows: list[TrialRow]) -> None:
+        """These trials have ended at an earlier start."""
+        self.standing.before = len(rows)
+        # A budget may have become smaller than what was done.
+        self.standing.total = max(self.standing.total, len(rows))
+        if self.standing.name == "search":
+            self.board.judge(rows)
+
+    def started(self, number: int, params: dict[str, Any]) -> None:
+        """A trial starts, or starts again."""
+        again = self.standing.running.get(number)
+        trial = self.standing.running[number] = AtWork(params)
+        plan = self.board.planned(params)
+        if self.standing.name in ("search", "seeds"):
+            self.board.tell(int(params.get("trial", number)), params, plan)
+        if self.standing.name == "search":
+            self.board.about.started(number, plan)
+        if again:
+            trial.progress, trial.since = again.progress, again.since
+        elif plan:
+            trial.progress = self.board.progress(self.standing.name, plan)
+
+    def reported(self, number: int, result: dict[str, Any]) -> None:
+        """A trial has a score so far."""
+        trial = self.standing.running.setdefault(number, AtWork(result["config"]))
+        trial.score = result[SCORE]
+        if self.standing.name == "search":
+            self.board.record.reported(number, result["epoch"], result[SCORE])
+        self._stand()
+
+    def ended(self, number: int, state: State, why: str = "") -> None:
+        """A trial has ended."""
+        standing, space = self.standing, self.board.plan.space
+        last = standing.running.pop(number, AtWork({}))
+        standing.ends[state] += 1
+        standing.seconds += last.seconds
+        words, also = "failed", f", {why}" if why else ""
+        if state != "failed":
+            score = "" if last.score is None else score_words(space, last.score)
+            words = f"{score} (pruned)".lstrip() if state == "pruned" else score
+        finished = standing.name == "search" and state == "finished"
+        if finished and last.score is not None and self._is_best(last.score):
+            self.board.best = number, last.score
+            also = ", the best so far"
+        place = f"[{standing.done}/{standing.total}] {self._title(number)}"
+        words = f"{place}: {words} in {clock(last.seconds)}{also}  {last.point(space)}"
+        self.board.say(words.rstrip())
+        self._stand()
+
+    def drawing(self, spinner: Spinner) -> list[Text]:
+        """The step as it stands, and a line for each trial at work."""
+        turn = spinner.render(self.board.console.get_time())
+        assert isinstance(turn, Text)
+        first, *others = self._lines()
+        lines = [Text.assemble(turn, (f" {_WORDS[self.standing.name]}: ", "bold"), first)]
+        lines += [Text(f"  {line}") for line in others]
+        for number, trial in sorted(self.standing.running.items()):
+            words = f"  {number}: {trial.words(self.board.plan.space)}"
+            lines.append(Text(words, style="dim"))
+        return lines
+
+    def _lines(self) -> list[str]:
+        board = self.board
+        self.standing.look(board.follower.newest())
+        lines = [self.standing.counts()]
+        if board.best:
+            number, score = board.best
+            lines.append(f"best {score_words(board.plan.space, score)}, trial {number}")
+        if board.reused:
+            lines.append(f"teacher states reused {counted(board.reused, 'time')}")
+        return [*lines, *filter(None, [self.standing.left(board.plan.space.sweep)])]
+
+    def _stand(self) -> None:
+        """A line now and then, for who sees no drawing."""
+        now = time.monotonic()
+        if not can_draw(self.board.console) and now - self.said >= STANDING_SECONDS:
+            self.said = now
+            self.board.say(f"{_WORDS[self.standing.name]}: {'; '.join(self._lines())}")
+
+    def _is_best(self, score: float) -> bool:
+        sign = 1 if self.board.plan.space.sweep.direction == "max" else -1
+        return self.board.best is None or sign * score > sign * self.board.best[1]
+
+    def _title(self, number: int) -> str:
+        name = self.standing.name
+        return f"trial {number}" if name == "search" else f"{_WORDS[name]}, {number}"

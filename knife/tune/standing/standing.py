@@ -1,0 +1,139 @@
+"""How a step of a sweep stands: its trials at work, those that have ended, the time left."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from knife.core.words import counted
+from knife.terminal.console import clock
+from knife.terminal.progress import Progress
+from knife.train.journal import Row
+from knife.tune.search.labels import is_share
+from knife.tune.search.settings import Sweep
+from knife.tune.search.space import Space, describe
+from knife.tune.search.trial import point_of
+from knife.tune.search.trials import State
+
+
+@dataclass
+class AtWork:
+    """A trial that has started and not ended.
+
+    Attributes:
+        params: what Ray Tune gave it.
+        progress: how far its stages are; None where that cannot be known.
+        score: its best so far.
+    """
+
+    params: dict[str, Any]
+    progress: Progress | None = None
+    score: float | None = None
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been at work."""
+        return time.monotonic() - self.since
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate; None where it is unknown."""
+        return self.progress.seconds_left()[1] if self.progress else None
+
+    def words(self, space: Space) -> str:
+        """What it does, for how long, and its point."""
+        stage = self.progress.stage if self.progress else None
+        parts = ["at work"]
+        if self.progress and stage:
+            parts = [f"{stage.label} {self.progress.units}/{self.progress.total}"]
+        if self.score is not None:
+            parts.append(score_words(space, self.score))
+        return f"{', '.join([*parts, clock(self.seconds)])}  {self.point(space)}".rstrip()
+
+    def point(self, space: Space) -> str:
+        """Its point in words; none where its params are a run config, or unknown."""
+        return describe(point_of(self.params, space)) if self.params else ""
+
+
+@dataclass
+class Standing:
+    """How a step stands.
+
+    Attributes:
+        name: the step: search, seeds, baseline or final.
+        total: trials that it will have at most.
+        trials: those of the search.
+        slots: trials at a time.
+        before: trials that had ended at an earlier start.
+        ends: those that have ended since, by how.
+        seconds: how long these were at work, in all.
+        running: those at work, by number.
+    """
+
+    name: str
+    total: int
+    trials: int
+    slots: int
+    before: int = 0
+    ends: Counter[State] = field(default_factory=Counter)
+    seconds: float = 0.0
+    running: dict[int, AtWork] = field(default_factory=dict)
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def done(self) -> int:
+        """Trials that have ended."""
+        return self.before + self.ends.total()
+
+    def look(self, newest: dict[tuple[str, str], Row]) -> None:
+        """Take in the newest rows of stages."""
+        for trial in list(self.running.values()):
+            if trial.progress:
+                trial.progress.look(newest)
+
+    def counts(self) -> str:
+        """How many trials are where."""
+        bad: tuple[State, ...] = ("pruned", "failed")
+        ends = ", ".join(f"{self.ends[state]} {state}" for state in bad if self.ends[state])
+        ends = f" ({ends})" if ends else ""
+        total = counted(self.total, "trial")
+        return f"{self.done} of {total} done{ends}, {len(self.running)} running"
+
+    def left(self, sweep: Sweep) -> str:
+        """The time left, judged by the trials until now; nothing where there are none, or where
+        those at work have taken longer."""
+        running = list(self.running.values())
+        pairs = [(trial.seconds, trial.seconds_left) for trial in running]
+        known = [seconds + left for seconds, left in pairs if left]
+        if not self.ends and not known:
+            return ""
+        each = self.seconds / self.ends.total() if self.ends else sum(known) / len(known)
+        lefts = [max(each - seconds, 0) if left is None else left for seconds, left in pairs]
+        waiting = max(self.total - self.done - len(running), 0)
+        of_step = max([*lefts, (sum(lefts) + waiting * each) / self.slots])
+        if self.name == "search" and sweep.budget.hours:
+            budget = 3600 * sweep.budget.hours - (time.monotonic() - self.since)
+            of_step = min(of_step, max(budget, 0))
+        if of_step < 1:
+            return ""
+        of_sweep = of_step + self._later(sweep) * each / self.slots
+        words = f"about {clock(of_step)} left"
+        return f"{words}, {clock(of_sweep)} of the sweep" if of_sweep > of_step else words
+
+    def _later(self, sweep: Sweep) -> int:
+        """About how many trials the steps after this one have."""
+        more = set(sweep.seeds.more) - set(sweep.seeds.search)
+        counts = {
+            "search": 0,
+            "seeds": len(more) * min(sweep.seeds.best, self.trials),
+            "baseline": 2 if sweep.final else 0,
+            "final": 2 * len(sweep.final.seeds) if sweep.final else 0,
+        }
+        names = list(counts)
+        return sum(counts[name] for name in names[names.index(self.name) + 1 :])
+
+
+def score_words(space: Space, score: float) -> str:
+    """A score for people."""
+    return f"dev {100 * score:.1f} %" if is_share(space) else f"dev loss {score:.4f}"
