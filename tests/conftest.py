@@ -6,6 +6,8 @@ import os
 # slow small models down, and sums in one order give the same digits everywhere.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tests import MLflow before a run does.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import signal
 from pathlib import Path

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,11 @@ def test_examples_of_the_page_in_a_notebook(
 
 
 def test_the_command_says_the_same(command: Command, finished_run: FinishedRun) -> None:
+    before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")}
     result = run(finished_run.config)
+    # A notebook's own MLflow keeps its settings.
+    after = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")}
+    assert after == before
     ended = command("run", finished_run.config, "--json")
     assert json.loads(ended.out) == result.to_dict()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from knife.core.errors import UserError
 from knife.store.store import store_root
 from knife.track.outbox import FOLDER, left
+from knife.track.settings import mlflow_settings
 
 
 def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
@@ -25,7 +26,8 @@ def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
     if not left(root):
         return [f"there is nothing to send from {store}"], [], []
     # MLflow takes seconds to import.
-    from knife.track.resend import resend
+    with mlflow_settings():
+        from knife.track.resend import resend
 
     found = resend(root)
     lines = []

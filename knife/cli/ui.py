@@ -10,6 +10,7 @@ from knife.core.errors import UserError
 from knife.core.exits import say
 from knife.store.store import store_root
 from knife.track.outbox import left
+from knife.track.settings import mlflow_settings
 
 HOST = "127.0.0.1"
 
@@ -28,8 +29,8 @@ def serve(store: str, port: int) -> int:
         )
     if left(store_root(store)):
         # What dead processes have left: their runs would be shown as running.
-        from knife.track.resend import resend
-
+        with mlflow_settings():
+            from knife.track.resend import resend
         resend(store_root(store))
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -40,10 +41,12 @@ def serve(store: str, port: int) -> int:
                 f"--port: {port} on {HOST} cannot be used: {error.strerror}; give another port"
             ) from error
     from knife.track.address import in_store
-    from knife.track.page import newest_page
 
     address = in_store(database.parent, "--store")
-    page = f"http://{HOST}:{port}{newest_page(address)}"
+    with mlflow_settings():
+        from knife.track.page import newest_page
+
+        page = f"http://{HOST}:{port}{newest_page(address)}"
     say(f"MLflow UI of {store}: {page} (up in some seconds; Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "ui"]
     command += ["--backend-store-uri", address.uri, "--registry-store-uri", address.uri]

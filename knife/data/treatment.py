@@ -29,7 +29,8 @@ def treat(examples: Sequence[Example], treatment: str, seed: int) -> list[Exampl
         return _shuffled(examples, seed)
     if kind == "dropped":
         return _dropped(examples, float(share), seed)
-    assert kind == "truncated", treatment
+    if kind != "truncated":
+        raise ValueError(f"no such treatment of rationales: {treatment!r}")
     return [
         replace(example, rationale=truncate(example.rationale, float(share)))
         if example.rationale is not None

@@ -272,7 +272,8 @@ def _answer(job: _Job, answers: Answers, workers: int | None) -> None:
                 job.model, job.file, answers, missing, workers, lambda part: count(part.rows)
             )
     left = answers.missing(job.parts)
-    assert not left, f"parts without answers: {left}"
+    if left:
+        raise RuntimeError(f"parts without answers: {left}")
 
 
 def _count(parts: Sequence[Part]) -> int:

@@ -216,7 +216,8 @@ class StoredStates:
         """Answer-side states stand at each choice's tokens, or one a choice (encoder-only)."""
         if count == int(batch.choice_mask_BCT.sum()):
             return batch.choice_mask_BCT
-        assert count == int(batch.choice_exists_BC.sum()), "stored states of other choices"
+        if count != int(batch.choice_exists_BC.sum()):
+            raise ValueError("the stored states are of other choices than the batch")
         return batch.choice_exists_BC.unsqueeze(-1)
 
 

@@ -124,7 +124,8 @@ class DecoderOnly(Backbone):
     def _mask(self, seen_BQN: Tensor) -> Any:
         """Who sees whom, as the model's attention implementation wants to know it."""
         implementation = self.model.config._attn_implementation
-        assert "flash" not in implementation, "FlashAttention takes no mask of ours"
+        if "flash" in implementation:
+            raise ValueError("FlashAttention takes no mask of ours")
         if implementation == "flex_attention":
             B, Q, N = seen_BQN.shape
             return create_block_mask(

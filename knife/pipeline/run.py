@@ -24,6 +24,7 @@ from knife.store.store import Store, disk_faults, store_root
 from knife.track.describe import NOTE, failed_note, run_params, run_tags, started_note
 from knife.track.run_tree import finish_done, follow, nested_runs, record
 from knife.track.secrets import redact_values
+from knife.track.settings import mlflow_settings
 from knife.train.context import PlainContext
 from knife.train.predictions import accuracy, read_predictions
 
@@ -132,7 +133,9 @@ def run(config: RunConfig, display: Display) -> Result:
     from knife.report.cards import write_cards
     from knife.report.run_page import NAME as REPORT
     from knife.report.run_page import run_report, write_or_warn
-    from knife.track.tracker import Tracker
+
+    with mlflow_settings():
+        from knife.track.tracker import Tracker
     from knife.train.follow import Follower
 
     plan = plan_run(config)

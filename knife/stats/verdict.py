@@ -94,6 +94,9 @@ def verdict(
         ceiling: the teacher's accuracies.
         margin: in points; a smaller difference does not matter.
         ties: notes on ties, which come first.
+
+    Raises:
+        ValueError: the predictions are not of the same examples, or of no common seed.
     """
     assert predictions
     ids = sorted(next(iter(next(iter(predictions.values())).values())))
@@ -136,7 +139,8 @@ def _difference(
     margin: float,
 ) -> tuple[Difference, str]:
     seeds = sorted(set(own) & set(base))
-    assert seeds, "a method and its baseline share no seed"
+    if not seeds:
+        raise ValueError("a method and its baseline share no seed")
     tables = [_table({seed: by_seed[seed] for seed in seeds}, ids) for by_seed in (own, base)]
     differences_SN = tables[0] - tables[1]
     difference, note = compare(differences_SN, margin)
@@ -151,5 +155,6 @@ def _table(by_seed: Mapping[int, Mapping[str, float]], ids: list[str]) -> NDArra
     """What each answer counts, seeds in ascending order x examples in the order of `ids`."""
     assert ids
     for right in by_seed.values():
-        assert right.keys() == set(ids), "methods and seeds must have the same examples"
+        if right.keys() != set(ids):
+            raise ValueError("methods and seeds must have the same examples")
     return np.array([[by_seed[seed][id_] for id_ in ids] for seed in sorted(by_seed)], dtype=float)

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import logging
-import os
 import re
 import socket
 import sqlite3
@@ -267,8 +266,6 @@ class _Redact(logging.Filter):
 
 def _quiet() -> None:
     """Silence what we report ourselves, and keep passwords out of the rest."""
-    # Links to every run that ends, made of the address with its password.
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # A whole traceback for every failed statement, and a line for every retried request.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)

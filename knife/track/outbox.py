@@ -108,7 +108,8 @@ class Outbox:
                 return found
             if found:
                 found.close()
-        assert "/" not in head.key
+        if "/" in head.key:
+            raise ValueError(f"the key of a run must be the name of a file: {head.key!r}")
         path = store / FOLDER / f"{head.key}-{time.time_ns()}.jsonl"
         path.parent.mkdir(exist_ok=True)
         # Held before it has a name that others look for.

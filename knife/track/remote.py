@@ -66,7 +66,9 @@ def find(
 ) -> Run | None:
     """The oldest run of `key` under the run `parent`, or of those without a parent; with `deleted`,
     of those that are marked as deleted."""
-    assert "'" not in key
+    # It is put into a query between quotes.
+    if "'" in key:
+        raise ValueError(f"the key of a run must have no quote: {key!r}")
     filters = f"tags.`{KEY}` = '{key}'"
     if parent:
         filters += f" AND tags.`{PARENT}` = '{parent}'"

@@ -10,6 +10,7 @@ from knife.track.address import resolve_kept
 from knife.track.connect import AwayError
 from knife.track.outbox import Head, Outbox, left
 from knife.track.sender import Sender
+from knife.track.settings import mlflow_settings
 
 
 @dataclass
@@ -39,6 +40,11 @@ def resend(store: Path, keys: Collection[str | None] | None = None) -> Resent:
     Each is removed when all of it is sent; what is unsent stays, however this ends. A run whose
     process has died without a word of its end was killed when it last told something.
     """
+    with mlflow_settings():
+        return _resend_all(store, keys)
+
+
+def _resend_all(store: Path, keys: Collection[str | None] | None) -> Resent:
     found = Resent()
     away: dict[str, str] = {}
     for path in left(store):

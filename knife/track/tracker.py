@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,7 @@ from knife.track.resend import resend
 from knife.track.run import TrackedRun
 from knife.track.secrets import redact_values
 from knife.track.sender import Sender
+from knife.track.settings import mlflow_settings
 
 log = logging.getLogger("knife.track")
 
@@ -58,11 +60,14 @@ class Tracker:
         # Set once the own run's outbox is held.
         self._look_around = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="knife-track", daemon=True)
-        try:
-            self._sender.reach()
-        except AwayError as error:
-            self._warn(str(error))
-        self._thread.start()
+        with ExitStack() as settings:
+            settings.enter_context(mlflow_settings())
+            try:
+                self._sender.reach()
+            except AwayError as error:
+                self._warn(str(error))
+            self._thread.start()
+            self._settings = settings.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -172,10 +177,11 @@ class Tracker:
             self._stop.set()
             self._sender.told.set()
             self._thread.join()
-            self.flush(last=True)
-            for line in self._sender.mended():
-                log.warning("%s", line)
-            self._sender.close()
+            with self._settings:
+                self.flush(last=True)
+                for line in self._sender.mended():
+                    log.warning("%s", line)
+                self._sender.close()
         return self.unsent()
 
     def _open(self, run: TrackedRun) -> None:

@@ -77,7 +77,8 @@ class Found:
         # DeepSpeed reads its universal files with `weights_only=False`.
         with weights_only():
             loaded, _ = engine.load_checkpoint(str(self.folder.parent), tag=self.folder.name)
-        assert loaded is not None, f"DeepSpeed did not load its own checkpoint {self.folder}"
+        if loaded is None:
+            raise RuntimeError(f"DeepSpeed did not load its own checkpoint {self.folder}")
         wait()
         if self.converted:
             shutil.rmtree(self.folder.parent, ignore_errors=True)

@@ -25,6 +25,7 @@ from knife.stats.verdict import Verdict
 from knife.store.store import Store, disk_faults, fingerprint, store_root
 from knife.terminal.display import display, no_display
 from knife.track.outbox import left
+from knife.track.settings import mlflow_settings
 from knife.tune.report.data import RESULT, TRIALS, SweepData
 from knife.tune.report.outputs import write_outputs
 from knife.tune.report.report import report_of, sweep_report
@@ -130,7 +131,8 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
         UserError: where sweep, store or cluster are at fault.
         WorkFailedError: no trial has succeeded.
     """
-    from knife.track.tracker import Tracker
+    with mlflow_settings():
+        from knife.track.tracker import Tracker
     from knife.train.follow import Follower
 
     done = open_sweep(plan, resume=resume)
@@ -202,8 +204,8 @@ def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:
     """A sweep that is done: MLflow gets what it has missed; `unsent` says what it still lacks."""
     store, unsent = Store(plan.config.store, write=False).root, []
     if left(store):
-        from knife.track.resend import resend
-
+        with mlflow_settings():
+            from knife.track.resend import resend
         keys = {sweep_key(plan), done.values.get("final", {}).get("key")}
         found = resend(store, keys)
         unsent = [*found.kept, *found.faults]

@@ -25,7 +25,7 @@ from knife.method.states import (
     write_shard,
 )
 from knife.models.load import load_backbone
-from knife.models.tokenizer import load_tokenizer
+from knife.models.tokenizer import can_write, load_tokenizer, model_config
 from knife.plan.stage import StatesStage
 from knife.store.store import Store
 from knife.train import states as states_stage
@@ -201,6 +201,19 @@ def test_an_interrupted_try_is_gone_on_with(
         if name.startswith("shard"):
             cut, kept = (tmp_path / folder / name for folder in ("cut", "whole"))
             assert cut.read_bytes() == kept.read_bytes()
+
+
+def test_stored_states_of_longer_choices_are_refused(
+    store: Store, model_folder: Path, context: PlainContext, tmp_path: Path
+) -> None:
+    if not can_write(model_config(model_folder, "model")):
+        pytest.skip("an encoder has one state a choice, whatever its length")
+    states = stored(store, tmp_path, context, outputs=True)
+    tokens, pad = tokens_of(model_folder, EXAMPLES)
+    longer = [replace(t, choice_ids=[[*ids, ids[-1]] for ids in t.choice_ids]) for t in tokens]
+    rows = training_rows([len(t.input_ids) for t in tokens], 8, 0, 0)[0]
+    with pytest.raises(ValueError, match="other choices than the batch"):
+        states.batch(collate(longer, rows, pad, False))
 
 
 def test_an_online_teacher_needs_the_variance_alone(

@@ -107,5 +107,5 @@ def test_without_the_baseline() -> None:
     ],
 )
 def test_what_cannot_be_paired(wrong: dict[str, Predictions]) -> None:
-    with pytest.raises(AssertionError, match=r"share no seed|the same examples"):
+    with pytest.raises(ValueError, match=r"share no seed|the same examples"):
         verdict(wrong)

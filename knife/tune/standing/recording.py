@@ -1,8 +1,10 @@
 """What MLflow gets of a sweep: a parent, a run for each trial, under it one for each seed."""
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knife.core.words import counted
 from knife.plan.plan import Plan
@@ -10,9 +12,7 @@ from knife.report.markdown import verdict_markdown
 from knife.stats.verdict import Verdict
 from knife.store.store import Store, fingerprint
 from knife.track.describe import NOTE, data_sets, member_params, run_tags
-from knife.track.run import TrackedRun
 from knife.track.run_tree import trained_metrics
-from knife.track.tracker import Tracker
 from knife.train.follow import Follower
 from knife.train.journal import Row
 from knife.tune.search.final import tie_note
@@ -20,6 +20,11 @@ from knife.tune.search.settings import METRICS
 from knife.tune.search.space import Point, Space, describe
 from knife.tune.search.sweep_file import flat
 from knife.tune.search.trials import TrialRow
+
+# They import MLflow, which takes seconds, and not before its settings are made.
+if TYPE_CHECKING:
+    from knife.track.run import TrackedRun
+    from knife.track.tracker import Tracker
 
 # In the description; trials.csv has all.
 SHOWN_TRIALS = 20
