@@ -17,6 +17,7 @@ from workload import model_folder, random_tokens
 
 import torch  # isort: skip  (after the threads are set)
 
+from knife.compat.deepspeed import undo_hidden_step
 from knife.config.run import Scale, Training
 from knife.data.batches import Rows, collate
 from knife.method.objective import Objective
@@ -30,15 +31,15 @@ ROWS, PARTS = 4, 4
 @contextmanager
 def bf16_sums() -> Iterator[None]:
     """Engines with DeepSpeed's own type of sums, which is that of the weights."""
-    config, start = engine.engine_config, engine._start_unsharded_bf16
+    config = engine.engine_config
 
     def own(*settings: Any) -> dict[str, Any]:
         return config(*settings) | {"data_types": {"grad_accum_dtype": None}}
 
     def plain(made: Any, **_: bool) -> None:
-        start(made, fp32_gradients=False)
+        undo_hidden_step(made, fp32_gradients=False)
 
-    with patch.multiple(engine, engine_config=own, _start_unsharded_bf16=plain):
+    with patch.multiple(engine, engine_config=own, undo_hidden_step=plain):
         yield
 
 

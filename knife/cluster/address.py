@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from knife.compat.ray import ask_for_nodes, bootstrap_address, find_node_of_this_host
 from knife.core.errors import UserError, raise_faults
 
 VARIABLE = "RAY_ADDRESS"
@@ -92,11 +93,9 @@ def refuse_dead_cluster() -> None:
     if session_is_up() or not (address := cluster_address()):
         return
     raise_faults(address_faults())
-    from ray._private import services
-
     with one_meaning():
         try:
-            found = services.canonicalize_bootstrap_address(address)
+            found = bootstrap_address(address)
         except ConnectionError as error:
             raise UserError(
                 f"{VARIABLE}: auto finds no Ray cluster on this host; {_ADVICE}"
@@ -110,25 +109,20 @@ def refuse_dead_cluster() -> None:
 def _answers(address: str, found: str) -> bool:
     """Whether a cluster takes us; False where Ray has to look for a token first."""
     import grpc
-    from ray._private.gcs_utils import create_gcs_channel
-    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
     where = f"auto ({found})" if address == "auto" else address
-    with create_gcs_channel(found) as channel:
-        asked = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-        try:
-            request = gcs_service_pb2.GetAllNodeInfoRequest()
-            asked.GetAllNodeInfo(request, timeout=_ANSWER_SECONDS, wait_for_ready=True)
-        except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.UNAUTHENTICATED:
-                raise UserError(
-                    f"{VARIABLE}: no Ray cluster answers at {where} within {_ANSWER_SECONDS} s; "
-                    f"{_ADVICE}"
-                ) from error
-            # Where the address is auto, Ray looks for one by itself.
-            if address == "auto":
-                return False
-            raise UserError(token_fault(where)) from error
+    try:
+        ask_for_nodes(found, _ANSWER_SECONDS)
+    except grpc.RpcError as error:
+        if error.code() != grpc.StatusCode.UNAUTHENTICATED:
+            raise UserError(
+                f"{VARIABLE}: no Ray cluster answers at {where} within {_ANSWER_SECONDS} s; "
+                f"{_ADVICE}"
+            ) from error
+        # Where the address is auto, Ray looks for one by itself.
+        if address == "auto":
+            return False
+        raise UserError(token_fault(where)) from error
     return True
 
 
@@ -143,13 +137,8 @@ def token_fault(where: str) -> str:
 
 def _refuse_strange_host(address: str, found: str) -> None:
     """A driver works through a node of the cluster on its own host."""
-    import ray
-    from ray._private import services
-
     try:
-        services.get_node_to_connect_for_driver(
-            ray._raylet.GcsClient(address=found), timeout_seconds=_NODE_SECONDS
-        )
+        find_node_of_this_host(found, _NODE_SECONDS)
     except RuntimeError as error:
         raise UserError(
             f"{VARIABLE}: the Ray cluster at {address} has no node on this host; start one here "

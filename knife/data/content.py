@@ -4,23 +4,10 @@ none."""
 
 import re
 from collections.abc import Sequence
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from runpy import run_path
+
+from knife.compat.bm25s import stop_words
 
 Span = tuple[int, int]
-_LIST = "STOPWORDS_EN_PLUS"
-
-
-@cache
-def stop_words() -> frozenset[str]:
-    """The English stop words of bm25s, which are NLTK's: 179, negations among them."""
-    package = find_spec("bm25s")
-    assert package
-    assert package.origin
-    # The package itself imports scipy, which takes a second; this is a file of lists.
-    return frozenset(run_path(str(Path(package.origin).with_name("stopwords.py")))[_LIST])
 
 
 def content_tokens(text: str, parts: Sequence[Span], offsets: Sequence[Span]) -> list[int]:

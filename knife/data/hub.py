@@ -14,8 +14,10 @@ and splits are those of their data set cards (`dataset_info` in README.md or dat
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+from knife.compat.datasets import offline
 from knife.core.errors import UserError
 from knife.core.words import counted
 from knife.data.example import Example, Splits
@@ -86,14 +88,13 @@ def _download(name: str, source: HubSource) -> Mapping[str, Iterable[Row]]:
     import datasets
     import huggingface_hub
 
-    offline = datasets.config.HF_HUB_OFFLINE
+    # Out of reach, the library would retry for half a minute and more.
+    reached = _answers(huggingface_hub.constants.ENDPOINT)
     try:
-        # Out of reach, the library would retry for half a minute and more. Told that it is
-        # offline, it looks into its cache at once.
-        datasets.config.HF_HUB_OFFLINE = offline or not _answers(huggingface_hub.constants.ENDPOINT)
-        tables: Mapping[str, Iterable[Row]] = datasets.load_dataset(
-            source.repository, source.config
-        )
+        with nullcontext() if reached else offline():
+            tables: Mapping[str, Iterable[Row]] = datasets.load_dataset(
+                source.repository, source.config
+            )
     # Network, hub, cache and file format each have exceptions of their own, from four libraries.
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".")
@@ -102,8 +103,6 @@ def _download(name: str, source: HubSource) -> Mapping[str, Iterable[Row]]:
             f"{type(error).__name__}: {reason}. Without the hub, use a folder of JSON Lines: "
             f"data.source=/path/to/folder ({FOLDER_FORMAT})"
         ) from error
-    finally:
-        datasets.config.HF_HUB_OFFLINE = offline
     return tables
 
 

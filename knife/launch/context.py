@@ -9,8 +9,8 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
-from ray.experimental import internal_kv
 
+from knife.compat.ray import has_mark, put_mark
 from knife.plan.stage import Stage
 
 _ASK_SECONDS = 0.5
@@ -72,12 +72,12 @@ class RayContext:
 
 def tell_to_end(name: str) -> None:
     """Have a worker group end its training after a checkpoint."""
-    internal_kv._internal_kv_put(_key(name), b"1")
+    put_mark(_key(name))
 
 
 def was_told_to_end(name: str) -> bool:
     """Whether somebody did."""
-    return bool(internal_kv._internal_kv_exists(_key(name)))
+    return has_mark(_key(name))
 
 
 def _key(name: str) -> bytes:

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import ray
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
 
+from knife.compat.ray import torch_backend
 from knife.launch.listening import listen_at_one_address
 from knife.train.context import gather
 from knife.train.stop import listen
@@ -22,12 +22,12 @@ class HostsTorchConfig(TorchConfig):  # type: ignore[misc]
     """A process group over the network that Ray uses, of workers that checkpoint at SIGTERM."""
 
     @property
-    def backend_cls(self) -> type[_TorchBackend]:
+    def backend_cls(self) -> type:
         """What brings it up."""
         return _HostsBackend
 
 
-class _HostsBackend(_TorchBackend):  # type: ignore[misc]
+class _HostsBackend(torch_backend()):  # type: ignore[misc]
     def on_start(self, worker_group: "ray.train.WorkerGroup", backend_config: TorchConfig) -> None:
         # In the main thread of each worker, as handlers of signals need it.
         worker_group.execute(_prepare)

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobSubmissionClient
 
+from knife.compat.ray import job_client
 from knife.core.errors import UserError
 from knife.launch.working_dir import WorkingDir
 
@@ -37,12 +37,9 @@ _LOUD = (
 )
 
 
-class _Client(JobSubmissionClient):  # type: ignore[misc]
-    """Ray's client, which by itself waits for an answer for ever."""
-
-    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        seconds = _ANSWER_SECONDS if method == "GET" else _UPLOAD_SECONDS
-        return super()._do_request(method, endpoint, timeout=(_CONNECT_SECONDS, seconds), **options)
+def _seconds(method: str) -> tuple[float, float]:
+    """To connect, and to answer a request of an HTTP method."""
+    return _CONNECT_SECONDS, _ANSWER_SECONDS if method == "GET" else _UPLOAD_SECONDS
 
 
 @dataclass
@@ -96,7 +93,7 @@ class Jobs:
         for name in _LOUD:
             logging.getLogger(name).setLevel(logging.ERROR)
         with _as_asked(self.address):
-            self._client = _Client(url)
+            self._client = job_client(_seconds)(url)
 
     def submit(
         self, job: str, words: Sequence[str], folder: WorkingDir, environment: dict[str, str]

@@ -2,18 +2,17 @@
 
 import errno
 import socket
-from importlib import import_module
 from typing import Any
 
 import torch.distributed as dist
+
+from knife.compat.torch import set_rendezvous_store
 
 
 def listen_at_one_address() -> None:
     """Have the store of this worker listen where the others look for it: torch takes all of the
     host's addresses, and asks nobody who he is."""
-    # By its name: what torch.distributed has under it is a function.
-    rendezvous: Any = import_module("torch.distributed.rendezvous")
-    rendezvous.TCPStore = _store
+    set_rendezvous_store(_store)
 
 
 def _store(host_name: str, port: int, world_size: int, is_master: bool, **options: Any) -> Any:

@@ -6,14 +6,14 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray.data
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 
+from knife.compat.ray import execution_callback
 from knife.launch.silence import without_stderr
 
 _until_started = ExitStack()
 
 
-class _Started(ExecutionCallback):  # type: ignore[misc]
+class _Started(execution_callback()):  # type: ignore[misc]
     """Hears when Ray Data has asked for its workers."""
 
     def before_execution_starts(self, executor: Any) -> None:  # noqa: ARG002

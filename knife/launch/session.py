@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 import psutil
@@ -19,6 +19,7 @@ from knife.cluster.address import (
     session_is_up,
 )
 from knife.cluster.local import local_faults, ray_folder
+from knife.compat.ray import node_of_this_session, on_loopback, printing_lines
 from knife.core.errors import SessionLostError, UserError, WorkFailedError, raise_faults
 from knife.launch.silence import without_stderr
 
@@ -115,7 +116,7 @@ def _init(gpus: float) -> str | None:
     # One process less: nobody takes this machine away with a notice.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
-        with _on_loopback():
+        with on_loopback():
             ray.init(
                 address="local",
                 include_dashboard=False,
@@ -138,39 +139,12 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Have the session that is started here take the address 127.0.0.1 and listen there alone.
-
-    By itself Ray listens at all addresses, and replaces that one by another of this machine's. Its
-    only switch against it is the one for systems where it has no clusters.
-    """
-    from ray._private import ray_constants
-
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextmanager
-def _without_logs_of_the_dead() -> Iterator[None]:
+def _without_logs_of_the_dead() -> AbstractContextManager[None]:
     """Leave out the last lines of a dead raylet's log, which its agents send the driver to print;
     what else they send is shown."""
-    from ray._private import worker
-
-    show = worker.print_to_stdstream
-
-    def filtered(data: dict[str, Any], **options: Any) -> None:
-        if not any(line.startswith("Raylet is terminated.") for line in data["lines"]):
-            show(data, **options)
-
-    worker.print_to_stdstream = filtered
-    try:
-        yield
-    finally:
-        worker.print_to_stdstream = show
+    return printing_lines(
+        lambda lines: not any(line.startswith("Raylet is terminated.") for line in lines)
+    )
 
 
 class _Watch:
@@ -183,10 +157,8 @@ class _Watch:
     now: "_Watch | None" = None
 
     def __init__(self) -> None:
-        import ray
-
         # A cluster's own processes are not below this one.
-        self._node: Any = ray._private.worker._global_node
+        self._node = node_of_this_session()
         self._below: list[psutil.Process] = []
         self._waiting: list[Future[Any]] = []
         self._lock = threading.Lock()

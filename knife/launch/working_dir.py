@@ -12,11 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray._private.runtime_env import packaging
-
+from knife.compat.ray import largest_package, walk_package
 from knife.core.errors import UserError
 
-LIMIT = min(100_000_000, packaging.GCS_STORAGE_MAX_SIZE)
+LIMIT = min(100_000_000, largest_package())
 # By git's rules, in any folder; without a slash at the end, so that nobody walks through them.
 IGNORED = (
     ".git",
@@ -110,16 +109,15 @@ def _walk(folder: Path, excludes: tuple[str, ...], add: Callable[[Path], None]) 
     quiet = logging.getLogger("knife.working_dir")
     quiet.disabled = True
     gitignore = os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "0") != "1"
-    match = packaging._get_excludes(folder, list(excludes))
     end = time.monotonic() + _SECONDS
 
-    def stays(path: Path) -> bool:
+    def stays(_path: Path, excluded: bool) -> bool:
         # Ray walks through what .gitignore names as `folder/` too.
         if time.monotonic() > end:
             raise TimeoutError
-        return bool(match(path))
+        return excluded
 
-    packaging._dir_travel(folder, [stays], add, include_gitignore=gitignore, logger=quiet)
+    walk_package(folder, list(excludes), stays, add, gitignore=gitignore, log=quiet)
 
 
 def _too_large(folder: Path, sizes: dict[str, int], whole: bool) -> str:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import create_block_mask
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from knife.compat.transformers import attention_of
 from knife.data.batches import Batch
 from knife.data.tokens import answer_start
 from knife.models.base import Backbone, Output, choice_scores, task_input_states
@@ -123,7 +124,7 @@ class DecoderOnly(Backbone):
 
     def _mask(self, seen_BQN: Tensor) -> Any:
         """Who sees whom, as the model's attention implementation wants to know it."""
-        implementation = self.model.config._attn_implementation
+        implementation = attention_of(self.model.config)
         if "flash" in implementation:
             raise ValueError("FlashAttention takes no mask of ours")
         if implementation == "flex_attention":

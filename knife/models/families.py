@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from knife.compat.transformers import model_class_of
+
 Family = Literal["encoder-decoder", "encoder", "decoder"]
 # Decoder-only models whose positions are rotary, and those that have a table of them.
 ROTARY = ("gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
@@ -31,4 +33,4 @@ def model_class(config: Any) -> Any:
     }
     kind = family(config)
     assert kind
-    return loaders[kind]._model_mapping[type(config)]
+    return model_class_of(loaders[kind], config)

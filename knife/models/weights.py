@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from knife.compat.transformers import match_keys
 from knife.core.errors import raise_faults
 from knife.models.families import Family, family, model_class
 from knife.models.files import ANSWER_HEAD, SETTINGS, Header, read_tensor, some, tensor_headers
@@ -95,21 +96,13 @@ def matched_weights(
 
     transformers itself matches the names, as it does when it loads; no weight is read.
     """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import convert_and_load_state_dict_in_model
-    from transformers.modeling_utils import LoadStateDictConfig
-
     copies = _copies(model, headers)
     state = {
         name: torch.empty(header.shape, device="meta")
         for name, header in headers.items()
         if name not in copies
     }
-    mapping = get_model_conversion_mapping(model)
-    settings = LoadStateDictConfig(device_map={"": "meta"}, weight_mapping=mapping)
-    info, _ = convert_and_load_state_dict_in_model(model, state, settings)
-    model.tie_weights(missing_keys=info.missing_keys, recompute_mapping=False)
-    model._adjust_missing_and_unexpected_keys(info)
+    info = match_keys(model, state)
     faults = _type_faults(folder, model, headers) + key_faults(folder, model, info.to_dict())
     return _count(model, folder, info.missing_keys), faults
 

@@ -3,6 +3,8 @@
 import shutil
 from typing import Any
 
+from knife.compat.torch import compilers
+from knife.compat.transformers import supports_attention
 from knife.config.run import Scale
 from knife.models.families import family, model_class
 from knife.plan.needs import on_gpu
@@ -35,17 +37,17 @@ def _attention_faults(
     scale: Scale, key: str, config: Any, kind: Any, *, elsewhere: bool
 ) -> list[str]:
     where = f"scale.attention: {scale.attention}"
-    if scale.attention == "sdpa" and not kind._supports_sdpa:
+    if scale.attention == "sdpa" and not supports_attention(kind, "sdpa"):
         return [f"{where} is not there for {kind.__name__} ({key}); give eager or null"]
     if scale.attention == "flex_attention":
-        if family(config) != "decoder" or not kind._supports_flex_attn:
+        if family(config) != "decoder" or not supports_attention(kind, "flex_attention"):
             return [f"{where} is not there for {kind.__name__} ({key}); give sdpa, eager or null"]
         if not on_gpu(scale):
             return [f"{where} trains on a GPU alone; set scale.gpus_per_worker=1, or give sdpa"]
         return []
     if scale.attention != "flash_attention_2":
         return []
-    if not kind._supports_flash_attn:
+    if not supports_attention(kind, "flash_attention_2"):
         return [f"{where} is not there for {kind.__name__} ({key}); give sdpa, eager or null"]
     if family(config) != "encoder":
         return [
@@ -80,8 +82,4 @@ def _compile_faults(scale: Scale, *, elsewhere: bool) -> list[str]:
 
 
 def _has_compiler() -> bool:
-    # As torch looks for one: CXX, or else g++.
-    from torch._inductor import config
-
-    names = config.cpp.cxx if isinstance(config.cpp.cxx, tuple | list) else (config.cpp.cxx,)
-    return any(shutil.which(name) for name in names if name)
+    return any(shutil.which(name) for name in compilers())

@@ -15,6 +15,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
+from knife.compat.mlflow import newest_metrics
 from knife.core import strict_json
 from knife.track.connect import one_try
 
@@ -151,7 +152,7 @@ def _find(client: MlflowClient, experiment: str, run: str, name: str) -> LoggedM
 
 def _metrics(client: MlflowClient, run: str) -> list[Metric]:
     data: Any = client.get_run(run).data
-    return list(data._metric_objs)
+    return newest_metrics(data)
 
 
 def _results(client: MlflowClient, run: str) -> str:

@@ -22,6 +22,7 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 
+from knife.compat.mlflow import newest_metrics
 from knife.core import strict_json
 from knife.track.connect import one_try
 from knife.track.data_set import DataSet
@@ -242,7 +243,7 @@ class RemoteRun:
         if self._newest is None:
             # One request; the public get_metric_history takes 5 s for 100,000 points.
             data: Any = self._client.get_run(self.run_id).data
-            self._newest = {m.key: (m.step, m.value) for m in data._metric_objs}
+            self._newest = {m.key: (m.step, m.value) for m in newest_metrics(data)}
         return self._newest
 
     def _log(self, metrics: list[Metric]) -> None:

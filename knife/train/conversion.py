@@ -43,11 +43,8 @@ def convert(folder: Path, target: Path, written: Shape, shape: Shape) -> Path | 
     to the other."""
     if written.precision != shape.precision or not (written.sharded and shape.sharded):
         return None
-    # Imported here: whoever only plans reads this module too. The engine first: it imports
-    # DeepSpeed in its own way, and allows what DeepSpeed's files need.
-    import knife.train.engine  # noqa: F401
-
-    from deepspeed.checkpoint import ds_to_universal  # isort: skip
+    # Imported here: whoever only plans reads this module too.
+    from knife.compat.deepspeed import ds_to_universal
 
     shutil.rmtree(target.parent, ignore_errors=True)
     target.parent.mkdir(parents=True)

@@ -40,14 +40,9 @@ class FirstBad:
         A norm that overflows is a factor of 0 there, so that nothing would be learned of finite
         gradients, without a word.
         """
-        from deepspeed.runtime.utils import clip_grad_norm_
+        from knife.compat.deepspeed import keep_norms
 
-        def clip() -> None:
-            engine._global_grad_norm = clip_grad_norm_(
-                engine.module.parameters(), engine.gradient_clipping(), mpu=engine.mpu
-            )
-
-        engine.clip_fp32_gradients = clip
+        keep_norms(engine)
 
     def add(self, parts: dict[str, torch.Tensor], step: int) -> None:
         """Take in the losses of this rank: `loss` and its parts."""

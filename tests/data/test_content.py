@@ -4,7 +4,8 @@ from pathlib import Path
 
 from small import EXAMPLES, batch_of, tokens_of
 
-from knife.data.content import content_tokens, stop_words
+from knife.compat.bm25s import stop_words
+from knife.data.content import content_tokens
 from knife.data.example import Example
 from knife.data.forms import training_tokens
 from knife.data.preamble import put_before

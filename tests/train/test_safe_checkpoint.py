@@ -7,7 +7,7 @@ import pytest
 import torch
 from attack import Attack
 
-from knife.train.engine import SafeCheckpointEngine
+from knife.compat.deepspeed import SafeCheckpointEngine
 
 
 def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_is_not_run(tmp_path: Path) -> None:

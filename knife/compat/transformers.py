@@ -1,0 +1,42 @@
+"""What is not public in transformers, as seen in 5.23. Importing this module imports none of it."""
+
+from typing import Any
+
+
+def model_class_of(auto_class: Any, config: Any) -> Any:
+    """The class that an auto class makes of a config, without making it."""
+    return auto_class._model_mapping[type(config)]
+
+
+def supports_attention(model_class: Any, implementation: str) -> bool:
+    """Whether a class of models has `sdpa`, `flex_attention` or `flash_attention_2`."""
+    names = {
+        "sdpa": "_supports_sdpa",
+        "flex_attention": "_supports_flex_attn",
+        "flash_attention_2": "_supports_flash_attn",
+    }
+    return bool(getattr(model_class, names[implementation]))
+
+
+def attention_of(config: Any) -> str:
+    """The attention implementation that a model was set to."""
+    return str(config._attn_implementation)
+
+
+def match_keys(model: Any, state: dict[str, Any]) -> Any:
+    """Match a state dict on the meta device with a model there as `from_pretrained` would, which
+    does so only together with loading.
+
+    Returns:
+        transformers' own account: missing, unexpected and mismatched keys.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import convert_and_load_state_dict_in_model
+    from transformers.modeling_utils import LoadStateDictConfig
+
+    mapping = get_model_conversion_mapping(model)
+    settings = LoadStateDictConfig(device_map={"": "meta"}, weight_mapping=mapping)
+    info, _ = convert_and_load_state_dict_in_model(model, state, settings)
+    model.tie_weights(missing_keys=info.missing_keys, recompute_mapping=False)
+    model._adjust_missing_and_unexpected_keys(info)
+    return info
