@@ -8,7 +8,7 @@ import pytest
 # The signal comes while a destructor runs, whose exceptions Python only prints.
 PROGRAM = """
 import os, signal, threading
-from knife.exits import exits
+from knife.core.exits import exits
 
 class Last:
     def __del__(self):

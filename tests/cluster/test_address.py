@@ -149,8 +149,8 @@ def test_a_cluster_that_is_up_is_used_and_one_without_a_node_here_is_not(cluster
     script = """
 import os, sys
 from knife.cluster import address
-from knife.cluster.session import session
-from knife.errors import UserError
+from knife.launch.session import session
+from knife.core.errors import UserError
 with session(0):
     import ray
     # Ray has another of this machine's addresses for 127.0.0.1.

@@ -16,7 +16,7 @@ from knife.cluster.local import local_faults, ray_folder
 
 _LISTENING = """
 import json, os, psutil
-from knife.cluster.session import session
+from knife.launch.session import session
 with session(0):
     import ray
     found = []
@@ -48,8 +48,8 @@ def test_an_address_that_names_no_cluster_opens_nothing(value: str) -> None:
 
 _KILLED = """
 import os, sys, time
-from knife.cluster.session import _Watch, in_thread, session
-from knife.exits import exits
+from knife.launch.session import _Watch, in_thread, session
+from knife.core.exits import exits
 with exits(), session(0):
     import ray
 
@@ -88,8 +88,8 @@ def test_the_death_of_a_session_is_said_in_one_line(kind: str) -> None:
 
 _AGAIN = """
 import os
-from knife.cluster.session import in_thread, session
-from knife.errors import SessionLostError
+from knife.launch.session import in_thread, session
+from knife.core.errors import SessionLostError
 for _ in range(2):
     try:
         with session(0):

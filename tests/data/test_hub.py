@@ -364,7 +364,7 @@ def serve() -> Iterator[str]:
 PROGRAM = """
 import dataclasses, json, sys
 from knife.data.hub import load_hub
-from knife.errors import UserError
+from knife.core.errors import UserError
 found = {}
 for name in sys.argv[1:]:
     try:

@@ -406,7 +406,7 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 from knife.track.data_set import DataSet
-from knife.track.follow import Follower
+from knife.train.follow import Follower
 from knife.track.system import system_metrics
 from knife.track.tracker import Tracker
 store = Path(sys.argv[1])

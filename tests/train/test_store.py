@@ -117,7 +117,7 @@ def test_discarded_artifacts_are_gone_and_can_be_made_again(store: Store) -> Non
 
 WRITE = """
 import itertools, sys
-from knife.store import Store
+from knife.store.store import Store
 store = Store(sys.argv[1])
 for number in itertools.count():
     key = f"{sys.argv[2]}-{number}"
@@ -151,7 +151,7 @@ def test_sigkill_in_the_middle_of_writing_leaves_the_store_valid(store: Store) -
 
 WORK_ONCE = """
 import sys, time
-from knife.store import Store
+from knife.store.store import Store
 store = Store(sys.argv[1])
 with store.lock("states", "k"):
     if not store.has("states", "k"):
