@@ -29,4 +29,4 @@ faults: $(STAMP)
 bench: $(STAMP)
 	@echo "Each program in bench/ prints ratios that it measures in one run:"
 	@for program in bench/*.py; do echo "  $(BIN)/python $$program"; done
-	@echo "bench/README.md tells what they are and what was measured."
+	@echo "bench/README.md describes them and what they measured."

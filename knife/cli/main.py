@@ -36,9 +36,7 @@ Source = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Say nothing but the result, and what went wrong.")
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result and errors.")]
 
 
 @app.command()
@@ -46,13 +44,13 @@ def run(
     config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train teacher and students, evaluate them, and print the verdict."""
-    with exits("nothing is lost: the same command goes on from here"):
+    with exits("nothing is lost: run the same command again to resume"):
         from knife.config.recipe_files import find_config
         from knife.config.run import read
 
@@ -77,16 +75,16 @@ def tune(
     sweep: Annotated[Path, typer.Argument(help="A sweep's YAML file")],
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a sweep that was begun, or refuse.")
+        bool, typer.Option("--resume", help="Resume a sweep; refuse to begin a new one.")
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Search a space of run configs: each teacher is trained once for all trials."""
-    with exits("nothing is lost: the same command goes on from here"):
+    with exits("nothing is lost: run the same command again to resume"):
         from knife.tune import command
 
         plan = command.plan_file(sweep, overrides or [])
@@ -107,7 +105,9 @@ def submit(
     context: typer.Context,
     words: Annotated[
         list[str],
-        typer.Argument(metavar="run|tune", help="The command and its words, as for a run here."),
+        typer.Argument(
+            metavar="run|tune", help="The command with its arguments, as on this machine."
+        ),
     ],
     address: Annotated[
         str,
@@ -117,11 +117,11 @@ def submit(
         ),
     ],
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Say how to follow the job, and do not.")
+        bool, typer.Option("--no-wait", help="Print how to follow the job, and return at once.")
     ] = False,
-    working_dir: Annotated[Path, typer.Option(help="The folder that the job gets.")] = Path(),
+    working_dir: Annotated[Path, typer.Option(help="The folder to send with the job.")] = Path(),
 ) -> None:
-    """Run a run or a sweep as a Ray job on a cluster, and follow it."""
+    """Submit a run or a sweep as a Ray job to a cluster, and follow its log."""
     values = _parsed(context, words)
     with exits():
         from knife.cli.submit import submit
@@ -138,16 +138,16 @@ def predict(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="So many Ray workers, instead of this process; with --output."),
+        typer.Option(min=1, help="Number of Ray workers to use; needs --output."),
     ] = None,
     skip_too_long: Annotated[
         bool,
-        typer.Option("--skip-too-long", help="Leave out, and count, what is too long for it."),
+        typer.Option("--skip-too-long", help="Skip and count questions that are too long."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let a student answer the questions of a file: one JSON line an example."""
-    with exits("nothing is lost: the same command goes on from here" if output else ""):
+    """Answer the questions of a file with a student: one JSON line per question."""
+    with exits("nothing is lost: run the same command again to resume" if output else ""):
         from knife.inference.answers import line
         from knife.inference.file import predict
         from knife.store.store import artifact_folder
@@ -170,7 +170,7 @@ def predict(
 
 @data_app.command()
 def check(source: Source, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check data: every fault with its line, coverage and leakage of the rationales."""
+    """Check data: errors with their lines, coverage and leakage of the rationales."""
     with exits():
         from knife.cli.show import read_data, used_splits
         from knife.data.check import check as report_on
@@ -204,7 +204,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score the rationales of a run's test split: RQ, LAS and REV, with the run's own models."""
-    with exits("nothing is lost: the same command goes on from here"):
+    with exits("nothing is lost: run the same command again to resume"):
         from knife.config.recipe_files import find_config
         from knife.config.run import read
         from knife.pipeline.command import stdout_to_stderr
@@ -222,10 +222,10 @@ def score(
 @app.command()
 def report(
     target: Annotated[str, typer.Argument(help="A run's or a sweep's name, or its folder")],
-    out: Annotated[Path | None, typer.Option(help="Where the page is written.")] = None,
-    store: Annotated[str, typer.Option(help="The store it is in.")] = "knife-store",
+    out: Annotated[Path | None, typer.Option(help="Where to write the page.")] = None,
+    store: Annotated[str, typer.Option(help="The store that it is in.")] = "knife-store",
 ) -> None:
-    """Write what a run or a sweep came to as one HTML page, for any of the past or of now."""
+    """Write an HTML report of a run or a sweep, finished or in progress."""
     with exits():
         from knife.cli.report import write_report
 
@@ -235,14 +235,16 @@ def report(
 @app.command()
 def push(
     student: Annotated[str, typer.Argument(help="A student's folder or url: STORE/student/KEY")],
-    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the hub; made where there is none")],
-    private: Annotated[bool, typer.Option("--private", help="Refuse to make it public.")] = False,
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the hub; created if missing")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Create a private repository; refuse a public one.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the files and print the card; send nothing.")
     ] = False,
 ) -> None:
     """Upload a student with its model card to the Hugging Face hub, or to HF_ENDPOINT."""
-    with exits("nothing is lost: the same command goes on from here"):
+    with exits("nothing is lost: run the same command again to resume"):
         from knife.cli.push import plan_upload
         from knife.cli.push import push as upload
 
@@ -267,21 +269,21 @@ def cp(
     name: Annotated[str, typer.Argument(help="A recipe's name (knife ls)")],
     target: Annotated[Path | None, typer.Argument(help="A new file, or a folder")] = None,
 ) -> None:
-    """Copy a recipe, to be edited."""
+    """Copy a recipe to edit it."""
     with exits():
         from knife.config.recipe_files import copy_recipe
         from knife.core.words import command_line
 
         path = copy_recipe(name, target)
-        say(f"{path} is yours to edit; {command_line('knife', 'run', path)} starts it")
+        say(f"{path} is ready to edit; run it with: {command_line('knife', 'run', path)}")
 
 
 @app.command()
 def sync(
     store: Annotated[str, typer.Option(help="The store of a run.")] = "knife-store",
 ) -> None:
-    """Send what MLflow has missed of runs and sweeps while it did not answer."""
-    with exits("nothing is lost: the same command goes on from here"):
+    """Send to MLflow what it missed of runs and sweeps while it did not answer."""
+    with exits("nothing is lost: run the same command again to resume"):
         from knife.cli.sync import sync as send
 
         sent, kept, faults = send(store)

@@ -125,7 +125,7 @@ def push(upload: Upload, *, private: bool) -> str:
             raise _refused(cause.response.status_code, host, upload.repository) from None
         raise ConnectionError(
             f"{host} did not answer to the end ({type(cause or error).__name__}): no commit is "
-            "known to be made; the same command goes on with what it lacks"
+            "known to be made; run the same command again to send the rest"
         ) from None
     return commit.commit_url
 
@@ -176,5 +176,5 @@ def _refused(status: int, host: str, repository: str) -> Exception:
     if status in (400, 409, 413, 422):
         return UserError(f"REPO: {host} refuses the upload to {repository} ({status})")
     return ConnectionError(
-        f"{host} answered {status}: no commit was made; the same command goes on with what it lacks"
+        f"{host} answered {status}: no commit was made; run the same command again to send the rest"
     )

@@ -80,9 +80,11 @@ def _follow(job: str, jobs: Jobs) -> JobEnd:
                 if stopping or not (sys.stdin.isatty() and sys.stderr.isatty()):
                     raise
                 stopping = _asked()
-                answered = "stopping the job …" if stopping else "the job goes on, its log as well"
+                answered = (
+                    "stopping the job …" if stopping else "the job continues, and so does its log"
+                )
     except (KeyboardInterrupt, ConnectionError) as error:
-        say("", "the job goes on" if isinstance(error, KeyboardInterrupt) and not stopping
+        say("", "the job continues" if isinstance(error, KeyboardInterrupt) and not stopping
             else "the job may go on", *_later(job, jobs))  # fmt: skip
         raise
 

@@ -355,7 +355,7 @@ def _impossible(config: RunConfig) -> list[str]:
     names = [variant.name for variant in config.variants()]
     own = len(config.methods)
     faults = [
-        f"methods: {n!r} stands twice"
+        f"methods: {n!r} is given twice"
         + ("; ablate: true adds one of that name, so leave it out" if n in names[own:] else "")
         for n in dict.fromkeys(names)
         if names.count(n) > 1
@@ -363,7 +363,7 @@ def _impossible(config: RunConfig) -> list[str]:
     if config.ablate and "knife" not in config.methods:
         faults.append("ablate: needs knife, whose parts it takes away; add it to methods")
     seeds = config.seeds
-    faults += [f"seeds: {s} stands twice" for s in dict.fromkeys(seeds) if seeds.count(s) > 1]
+    faults += [f"seeds: {s} is given twice" for s in dict.fromkeys(seeds) if seeds.count(s) > 1]
     aligned = config.align.input.weight or config.align.output.weight
     if not aligned and any(m == "knife" for m in config.methods):
         faults.append(

@@ -98,7 +98,7 @@ def _clash(folder: Path, split: str, own: dict[Path, re.Match[str]]) -> list[str
     if len(own) == 1 and whole:
         return []
     if whole or len(totals) > 1 or len(kinds) > 1 or len(shards) < len(own):
-        return [f"{folder}: {split} stands in {names_of(own)}; keep one of them"]
+        return [f"{folder}: {split} is in {names_of(own)}; keep one of them"]
     (total,) = totals
     there = {int(number) for number, _ in shards}
     missing = sorted(set(range(total)) - there)

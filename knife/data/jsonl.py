@@ -111,7 +111,7 @@ def parse(values: Iterable[Value], read: Read) -> Iterator[Line]:
 
 def repeated(identity: str, first: int, unit: str = "line") -> Fault:
     """The fault of an id that an earlier line has."""
-    return Fault(f"id: {show(identity)} stands in {unit} {first} already", "a repeated id")
+    return Fault(f"id: {show(identity)} is in {unit} {first} already", "a repeated id")
 
 
 def no_examples(path: Path) -> str:

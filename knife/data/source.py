@@ -125,7 +125,7 @@ def _shared_ids(folder: Path, parts: dict[str, dict[Path, list[Example]]]) -> li
     return [
         f"{folder}: {len(ids):,} ids stand in {places}: {shown_ids(ids)}"
         if len(ids) > 1
-        else f"{folder}: id {ids[0]!r} stands in {places}"
+        else f"{folder}: id {ids[0]!r} is in {places}"
         for places, ids in shared.items()
     ]
 

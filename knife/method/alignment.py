@@ -48,7 +48,7 @@ def layer_map(
     if not layers:
         faults.append(f"{key}: must name at least one pair of layers")
     if len({student for student, _ in layers}) < len(layers):
-        faults.append(f"{key}: a student layer stands in two pairs")
+        faults.append(f"{key}: a student layer is in two pairs")
     if faults:
         raise UserError(*faults)
     return [(student, teacher) for student, teacher in layers]

@@ -271,7 +271,7 @@ def _chance(test: list[Example]) -> str:
     chance = fmean(1 / len(example.choices) for example in test)
     number = max(check_split(test).answers.values())
     return (
-        f"Guessing comes to {percent(chance)} %, and always the most frequent answer to "
+        f"Guessing gives {percent(chance)} %, and always the most frequent answer to "
         f"{percent(number / len(test))} %."
     )
 

@@ -281,7 +281,7 @@ def last_start(record: Row) -> list[str]:
     starts = record.get("starts", [])
     if not starts or not starts[-1]["ended"]:
         return []
-    return [f"The last start has {starts[-1]['status']}; the same command goes on from there."]
+    return [f"The last start has {starts[-1]['status']}; run the same command again to resume."]
 
 
 def moment(seconds: float) -> str:

@@ -245,7 +245,7 @@ class Bucket:
                     _away_until[self.url] = time.monotonic() + _AWAY_SECONDS
                     raise OSError(
                         f"the bucket {self.url} cannot be reached: {_words(error)}; the same "
-                        "command goes on from here once it can"
+                        "command resumes once it can"
                     ) from error
                 log.info("%s: %s; again in %s s", self.url, _words(error), pause)
                 time.sleep(pause)

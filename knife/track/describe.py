@@ -106,7 +106,7 @@ def started_note(plan: Plan) -> str:
 def failed_note(error: BaseException) -> str:
     """The description of a run or a sweep that has failed: why."""
     why = str(error).strip()[:2000].replace("```", "'''") or type(error).__name__
-    return f"Failed; started again, it goes on. The reason:\n\n```text\n{why}\n```"
+    return f"Failed; the same command resumes it. The reason:\n\n```text\n{why}\n```"
 
 
 def ended_note(verdict: Verdict, best: str, registered: str | None) -> str:

@@ -200,7 +200,7 @@ class Tracker:
         self._warned = True
         store = self._sender.store
         log.warning(
-            "MLflow at %s %s: %s. The work goes on; metrics and all else are kept in %s and sent "
+            "MLflow at %s %s: %s. The work continues; metrics and all else are kept in %s and sent "
             "when it answers, at the next start of the same, or by: %s",
             self.uri,
             what,

@@ -101,7 +101,7 @@ def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
     if values["version"] != SWEEP_VERSION:
         raise UserError(
             f"{folder} was made by another version of this package (sweeps of version "
-            f"{values['version']}, this one goes on with {SWEEP_VERSION}); give another name=…, "
+            f"{values['version']}, this one resumes version {SWEEP_VERSION}); give another name=…, "
             "or remove the folder: trained students stay in the store and are used again"
         )
     if values["key"] != sweep_key(plan):

@@ -281,7 +281,7 @@ def test_ctrl_c_keeps_what_is_finished(many: Task, driver: Driver) -> None:
     assert driver.process
     driver.process.send_signal(signal.SIGINT)
     assert driver.process.wait(300) == 130
-    assert "nothing is lost: the same command goes on from here" in driver.log.read_text()
+    assert "nothing is lost: run the same command again to resume" in driver.log.read_text()
     driver.start("--workers", "2")
     assert "are answered already" in driver.ends()
     assert driver.task.output.read_bytes() == many.output.read_bytes()

@@ -122,7 +122,7 @@ def test_ctrl_c_without_a_terminal_leaves_the_job_running(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
-    assert "the job goes on" in err
+    assert "the job continues" in err
     client = JobSubmissionClient(cluster.address)
     job = said(err, "job")
     assert client.get_job_status(job) == "RUNNING"
@@ -154,7 +154,7 @@ def test_ctrl_c_at_a_terminal_asks_whether_to_stop_the_job(
             process.send_signal(signal.SIGINT)
             read(b"stop the job? [y/N]")
             os.write(keyboard, answer)
-            read(b"goes on" if answer == b"n\n" else b"stopping the job")
+            read(b"the job continues" if answer == b"n\n" else b"stopping the job")
         read(b" stopped")
         rest = process.stdout.read()
         assert process.wait(timeout=300) == 130

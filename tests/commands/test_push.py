@@ -71,7 +71,7 @@ def test_a_hub_that_goes_away_in_the_middle(
     ended = command("push", student, REPO)
     assert (ended.status, ended.out) == (1, "")
     assert "127.0.0.1 did not answer to the end" in ended.err
-    assert "no commit is known to be made; the same command goes on" in ended.err
+    assert "no commit is known to be made; run the same command again" in ended.err
     assert not hub.repositories[REPO].files
     hub.fails, uploads = "", hub.uploads
     assert command("push", student, REPO).status == 0
@@ -108,7 +108,7 @@ def test_a_hub_in_trouble(command: Command, student: Path, hub: Hub) -> None:  #
     hub.fails, hub.status = "/create", 500
     ended = command("push", student, REPO)
     assert ended.status == 1
-    assert "127.0.0.1 answered 500: no commit was made; the same command goes on" in ended.err
+    assert "127.0.0.1 answered 500: no commit was made; run the same command again" in ended.err
 
 
 def test_tokens(

@@ -152,7 +152,7 @@ def test_interrupted_and_terminated_runs_say_how_to_go_on(tmp_path: Path) -> Non
         out, err = process.communicate(timeout=300)
         assert process.returncode == status, err
         assert out == ""
-        assert err.splitlines()[-1] == "nothing is lost: the same command goes on from here"
+        assert err.splitlines()[-1] == "nothing is lost: run the same command again to resume"
         assert "Traceback" not in err
     # What was done before stays done: the second start began with the student.
     assert any((tmp_path / "store" / "teacher").iterdir())

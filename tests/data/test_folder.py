@@ -103,7 +103,7 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path, one: str, two: str) 
     (tmp_path / one).write_text(lines("d", 1))
     (tmp_path / two).write_text(lines("e", 1))
     (fault,) = faults(tmp_path)
-    assert fault.startswith(f"{tmp_path}: dev stands in ")
+    assert fault.startswith(f"{tmp_path}: dev is in ")
     assert one in fault
     assert two in fault
 

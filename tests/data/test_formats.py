@@ -79,7 +79,7 @@ def test_faults_of_a_document_name_the_example(tmp_path: Path) -> None:
         read_examples(path)
     assert caught.value.faults == [
         f'{path}: example 13: answer: "c" is not among the choices ["a", "b"]',
-        f'{path}: example 13: id: "0" stands in example 1 already',
+        f'{path}: example 13: id: "0" is in example 1 already',
     ]
 
 

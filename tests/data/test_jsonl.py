@@ -159,20 +159,20 @@ def test_all_faults_of_a_file_at_once(tmp_path: Path) -> None:
     assert [fault.removeprefix(f"{path}:").split(" (")[0] for fault in faults(path)] == [
         "2: question: is empty",
         '2: answer: "maybe" is not among the choices ["yes", "no"]',
-        '2: id: "q1" stands in line 1 already',
+        '2: id: "q1" is in line 1 already',
         "3: not UTF-8: byte 0xc3 at byte 1 of the line; save the file as UTF-8",
-        '4: id: "q1" stands in line 1 already',
+        '4: id: "q1" is in line 1 already',
         '5: choices: must be two or more, but got ["a"]',
         "5: answer: must be one of the choices or its index, but got true; write the text of the "
         "choice",
-        '5: id: "q1" stands in line 1 already',
+        '5: id: "q1" is in line 1 already',
         "6: broken JSON at column 2: Expecting property name enclosed in double quotes",
     ]
 
 
 def test_an_id_is_one_whether_text_or_integer(tmp_path: Path) -> None:
     path = write(tmp_path, line(id=12), line(id="12"))
-    assert faults(path) == [f'{path}:2: id: "12" stands in line 1 already']
+    assert faults(path) == [f'{path}:2: id: "12" is in line 1 already']
 
 
 def test_many_faults_are_counted_not_poured_out(tmp_path: Path) -> None:

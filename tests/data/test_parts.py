@@ -76,9 +76,9 @@ def test_faults_have_their_lines_in_every_part(tmp_path: Path, rows: int) -> Non
     path.write_text(f"\n{line('a')}\nnope\n\n{line('b')}\n{line('a')}\n{line('b', choices=[])}\n")
     assert faults(path, rows) == [
         "3: broken JSON at column 1: Expecting value",
-        '6: id: "a" stands in line 2 already',
+        '6: id: "a" is in line 2 already',
         "7: choices: must be two or more, but got []",
-        '7: id: "b" stands in line 5 already',
+        '7: id: "b" is in line 5 already',
     ]
 
 

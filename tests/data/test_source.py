@@ -104,10 +104,10 @@ def test_faults_of_all_files_at_once(tmp_path: Path) -> None:
     with (tmp_path / "test.jsonl").open("a") as file:
         file.write("[]\n")
     found = faults(source)
-    assert found[0] == f"{tmp_path}: dev stands in dev.jsonl, valid.jsonl; keep one of them"
+    assert found[0] == f"{tmp_path}: dev is in dev.jsonl, valid.jsonl; keep one of them"
     assert found[1].startswith(f"{tmp_path}/valid.jsonl:2: broken JSON at column 1")
     assert found[2].startswith(f"{tmp_path}/test.jsonl:3: must be a JSON object")
-    assert found[3] == f"{tmp_path}: id 't0' stands in train and in dev"
+    assert found[3] == f"{tmp_path}: id 't0' is in train and in dev"
     assert len(found) == 4
 
 

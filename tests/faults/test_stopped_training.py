@@ -1,4 +1,4 @@
-"""Trainings that are told to end, hang, or have no disk left: the same command goes on from there.
+"""Trainings that are told to end, hang, or have no disk left: run the same command again to resume.
 
 The commands run as a user runs them; a fault comes while the student trains.
 """

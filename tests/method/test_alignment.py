@@ -52,7 +52,7 @@ def test_layer_maps_that_do_not_fit_name_every_fault() -> None:
         "align.input.layers: teacher layer 7 must be from 1 to 6",
         "align.input.layers: student layer 3 must be from 1 to 2",
         "align.input.layers: student layer 3 must be from 1 to 2",
-        "align.input.layers: a student layer stands in two pairs",
+        "align.input.layers: a student layer is in two pairs",
     ]
     with pytest.raises(UserError) as caught:
         layer_map([], 2, 6, "methods.x.align.input.layers")

@@ -85,7 +85,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         small_config(tmp_path, methods=["knife", own], ablate=True)
     assert caught.value.faults == [
-        "methods: 'shuffled' stands twice; ablate: true adds one of that name, so leave it out"
+        "methods: 'shuffled' is given twice; ablate: true adds one of that name, so leave it out"
     ]
 
 

@@ -103,7 +103,7 @@ def test_limits() -> None:
     said = limits(facts())
     assert "With 20 test examples, one student's accuracy is known to about ± 21.9 points" in said
     assert "The test split is small." in said
-    assert "Guessing comes to 50.0 %" in said
+    assert "Guessing gives 50.0 %" in said
     assert "tells 61.0 % of the answers from the rationale alone (chance 50.0 %, 40 " in said
     assert "answers 100.0 % of the test split with its rationales, and 60.0 % without" in said
     assert "rationale" not in limits(facts("finetune"))

@@ -107,7 +107,7 @@ def test_a_run_that_was_cut_off_says_by_what(folder: Path) -> None:
     record["starts"][-1]["status"] = "failed: <b>no room</b>"
     (folder / "run.json").write_text(json.dumps(record))
     html = report(folder)
-    words = "The last start has failed: &lt;b&gt;no room&lt;/b&gt;; the same command goes on from"
+    words = "The last start has failed: &lt;b&gt;no room&lt;/b&gt;; run the same command again"
     assert words in html
 
 

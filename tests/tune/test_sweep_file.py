@@ -38,7 +38,7 @@ def test_a_whole_sweep_has_no_fault(tmp_path: Path) -> None:
             {"scheduler": {"name": "asha"}, "seeds": {"search": [0, 1]}},
             "seeds.search: a scheduler judges one training a trial, but got 2 seeds; give one",
         ),
-        ({"set": {"student": {"learning_rate": 1}}}, f"set.{RATE}: stands in the space too"),
+        ({"set": {"student": {"learning_rate": 1}}}, f"set.{RATE}: is in the space too"),
     ],
 )
 def test_one_fault_by_its_key(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:

@@ -102,7 +102,7 @@ def _faults(sweep: Sweep) -> Iterator[str]:
     leaves = flat(sweep.set)
     for key, domain in sweep.space.items():
         if key in leaves:
-            yield f"set.{key}: stands in the space too; leave it in one of the two"
+            yield f"set.{key}: is in the space too; leave it in one of the two"
         if key.partition(".")[0] in _OWN:
             yield f"space.{key}: {_OWN[key.partition('.')[0]]}"
         if sweep.search == "grid" and not domain.values:
@@ -118,7 +118,7 @@ def _faults(sweep: Sweep) -> Iterator[str]:
         )
     for name, seeds in (("search", sweep.seeds.search), ("more", sweep.seeds.more)):
         if len(set(seeds)) < len(seeds):
-            yield f"seeds.{name}: a seed stands twice"
+            yield f"seeds.{name}: a seed is given twice"
     for number, point in enumerate(sweep.first):
         yield from _point_faults(f"first.{number}", point, sweep)
 
