@@ -21,7 +21,7 @@ from knife.inference.file import predict_examples
 
 HOUSE = Path(__file__).parents[1] / "knife"
 # Values in messages for people, who may be shown what is at fault.
-MESSAGES = {("data/faults.py", "show"), ("config.py", "_line")}
+MESSAGES = {("data/faults.py", "show"), ("config/run.py", "_line")}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -49,7 +49,7 @@ def test_all_json_is_written_in_one_place() -> None:
         and isinstance(node.value, ast.Name)
         and (node.value.id, node.attr) in {("json", "dump"), ("json", "dumps")}
     }
-    assert found == {("strict_json.py", "dumps"), *MESSAGES}
+    assert found == {("core/strict_json.py", "dumps"), *MESSAGES}
 
 
 def test_a_line_with_a_value_that_is_no_json_is_a_fault_with_its_place(tmp_path: Path) -> None:
