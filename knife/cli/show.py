@@ -9,7 +9,7 @@ from knife.data.example import Example, Splits
 from knife.data.faults import show
 from knife.data.source import load_source
 from knife.data.subset import subset
-from knife.data.treatment import treat
+from knife.data.treatment import corrupt
 
 
 def read_data(source: str, overrides: list[str]) -> Data:
@@ -41,7 +41,7 @@ def used_splits(data: Data, model: str | None = None) -> Splits:
         whole = fitting(whole, _tokenizer(model), data.max_tokens)
     used = {example.id for example in subset(whole.train, data.fraction, data.split_seed)}
     parts = ([e for e in whole.train if e.id in used], whole.dev, whole.test)
-    train, dev, test = (treat(part, data.rationale, data.split_seed) for part in parts)
+    train, dev, test = (corrupt(part, data.rationale, data.split_seed) for part in parts)
     return Splits(train, dev, test, whole.notes, whole.left_out)
 
 

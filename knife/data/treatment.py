@@ -8,7 +8,7 @@ from knife.data.example import Example
 from knife.data.subset import lot
 
 
-def treat(examples: Sequence[Example], treatment: str, seed: int) -> list[Example]:
+def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> list[Example]:
     """`examples` in the same order, with their rationales treated.
 
     - `given`: as they are.

@@ -66,16 +66,16 @@ class RayContext:
                 print(f"rank {self.rank}: no batch in {self._hang_seconds:g} s", file=sys.stderr)
                 faulthandler.dump_traceback()
                 os._exit(HANGS)
-            if self.rank == 0 and not self._told.is_set() and was_told_to_end(self._name):
+            if self.rank == 0 and not self._told.is_set() and stop_was_requested(self._name):
                 self._told.set()
 
 
-def tell_to_end(name: str) -> None:
+def request_stop(name: str) -> None:
     """Have a worker group end its training after a checkpoint."""
     put_mark(_key(name))
 
 
-def was_told_to_end(name: str) -> bool:
+def stop_was_requested(name: str) -> bool:
     """Whether somebody did."""
     return has_mark(_key(name))
 

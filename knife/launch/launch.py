@@ -130,7 +130,7 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    from knife.launch.context import tell_to_end
+    from knife.launch.context import request_stop
     from knife.launch.hosts import HostsTorchConfig
 
     # A bucket is the same one on every host.
@@ -165,7 +165,7 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
         try:
             raise_faults(done.result().return_value)
         except Terminated:
-            tell_to_end(name)
+            request_stop(name)
             with suppress(Exception):
                 done.result(_CHECKPOINT_SECONDS)
             raise
@@ -222,7 +222,7 @@ def _worker(config: dict[str, Any]) -> list[str]:
     the place of these find the note and end, and the launcher reads it.
     """
     # Imported here: the driver and Ray's own actors read this module and need none of it.
-    from knife.launch.context import RayContext, was_told_to_end
+    from knife.launch.context import RayContext, stop_was_requested
     from knife.launch.hosts import store_faults_of_hosts
     from knife.train.stages import run_stages
 
@@ -236,7 +236,7 @@ def _worker(config: dict[str, Any]) -> list[str]:
         context = RayContext(work.name, work.scale.hang_seconds)
         run_stages(work.stages, work.address, work.scale, context)
     except Terminated as error:
-        if not was_told_to_end(work.name):
+        if not stop_was_requested(work.name):
             # The host of a worker goes away: Ray goes on with others.
             raise RuntimeError("a worker was told to end (SIGTERM)") from error
     except tuple(_NOTED.values()) as error:

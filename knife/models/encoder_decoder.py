@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from knife.data.batches import Batch
 from knife.models.base import Backbone, Output, choice_scores, task_input_states
-from knife.models.generation import write
+from knife.models.generation import generate
 from knife.models.weights import load_whole
 
 
@@ -61,7 +61,7 @@ class EncoderDecoder(Backbone):
             output_mask_BCT=batch.choice_mask_BCT,
         )
 
-    def write(
+    def generate(
         self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
     ) -> list[list[int] | None]:
         """Text for each example, up to the closing token of its last part; None where the model's
@@ -72,7 +72,7 @@ class EncoderDecoder(Backbone):
             "encoder_outputs": BaseModelOutput(encoded.last_hidden_state),
             "attention_mask": batch.input_mask_BL if self.bottleneck else batch.mask_BL,
         }
-        return write(
+        return generate(
             self.model,
             inputs,
             start=1,

@@ -36,7 +36,7 @@ def finite(logits_BV: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def write(
+def generate(
     model: Any,
     inputs: dict[str, Any],
     *,

@@ -35,7 +35,7 @@ def model_config(folder: Path, key: str) -> Any:
     return config
 
 
-def can_write(config: Any) -> bool:
+def can_generate(config: Any) -> bool:
     """Whether models of a transformers config write text; an encoder alone does not."""
     return family(config) != "encoder"
 

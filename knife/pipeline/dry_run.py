@@ -12,7 +12,7 @@ from rich.text import Text
 from knife.config.run import RunConfig
 from knife.models.weights import Weights
 from knife.pipeline.run import missing_stages, refuse_what_cannot_fit
-from knife.plan.memory import Need
+from knife.plan.memory import MemoryEstimate
 from knife.plan.needs import size
 from knife.plan.plan import Plan, design_notes, plan_run
 from knife.plan.stage import Stage, StudentStage, TeacherStage
@@ -38,7 +38,7 @@ class Estimate:
     """What a worker of a training needs, in bytes; see `knife.plan.memory.Need`."""
 
     stage: str
-    need: Need
+    need: MemoryEstimate
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _estimates(plan: Plan) -> list[Estimate]:
     found: list[Estimate] = []
     for stage in plan.stages:
         need = plan.needs.get(stage.key)
-        if isinstance(need, Need):
+        if isinstance(need, MemoryEstimate):
             found.append(Estimate(stage.label.partition(" seed ")[0], need))
     return list(dict.fromkeys(found))
 

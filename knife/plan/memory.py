@@ -23,7 +23,7 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelSize:
     """A model's size, as far as its files say.
 
     Attributes:
@@ -72,7 +72,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryEstimate:
     """What one worker of a training needs at its peak, and what a step sends.
 
     Attributes:
@@ -103,7 +103,7 @@ class Need:
     communication: int
 
 
-def model_shape(config: Any, folder: Path) -> Shape | None:
+def model_shape(config: Any, folder: Path) -> ModelSize | None:
     """The shape of a model from its transformers config and the headers of its safetensors.
 
     No weight is read. None where config or files do not say it.
@@ -123,7 +123,7 @@ def model_shape(config: Any, folder: Path) -> Shape | None:
         return None
     width = config.d_kv if t5 else getattr(config, "head_dim", None)
     dropouts = ("dropout_rate", "hidden_dropout_prob", "hidden_dropout", "resid_pdrop")
-    return Shape(
+    return ModelSize(
         parameters=sum(sizes.values()),
         largest=max(sizes.values()),
         hidden=config.hidden_size,
@@ -157,7 +157,7 @@ def _tensor_sizes(folder: Path, *, encoder: bool) -> dict[str, int]:
 
 
 def training_need(
-    shape: Shape,
+    shape: ModelSize,
     training: Training,
     scale: Scale,
     lengths: Lengths,
@@ -166,7 +166,7 @@ def training_need(
     second: Lengths | None = None,
     teacher: int = 0,
     gpu: bool = False,
-) -> Need:
+) -> MemoryEstimate:
     """What each worker of a training needs.
 
     `second` is what the second task of the same step reads and writes, `teacher` what a worker
@@ -189,8 +189,8 @@ def training_need(
 
 
 def _need(
-    shape: Shape, scale: Scale, accumulate: int, kept: int, teacher: int, *, gpu: bool
-) -> Need:
+    shape: ModelSize, scale: Scale, accumulate: int, kept: int, teacher: int, *, gpu: bool
+) -> MemoryEstimate:
     count, workers, stage = shape.parameters, scale.workers, scale.zero_stage
     wide = 2 if scale.precision == "bf16" else 4
     # Whether bf16 weights have gradients in fp32.
@@ -225,7 +225,7 @@ def _need(
         # The step frees the gradients once it has its own part of them in fp32.
         peak = rest + max(gradients + buffers + kept, scratch)
     sent = int(wide * _sent(stage, count, accumulate) * count * (workers - 1) / workers)
-    return Need(
+    return MemoryEstimate(
         parameters=count,
         accumulate=accumulate,
         weights=weights,
@@ -275,7 +275,7 @@ def _sent(stage: int, count: int, accumulate: int) -> int:
 
 
 def activations(
-    shape: Shape,
+    shape: ModelSize,
     lengths: Lengths,
     rows: int,
     precision: str,
@@ -342,7 +342,7 @@ def _stack(kinds: list[tuple[int, int, int]], *, again: bool) -> int:
 
 
 def states_bytes(
-    teacher: Shape, lengths: Lengths, layers: int, *, outputs: bool, precision: str
+    teacher: ModelSize, lengths: Lengths, layers: int, *, outputs: bool, precision: str
 ) -> int:
     """Size on disk of a teacher's stored states of all examples."""
     wide = 2 if precision == "bf16" else 4
@@ -353,7 +353,7 @@ def states_bytes(
 
 
 def states_batch(
-    teacher: Shape,
+    teacher: ModelSize,
     lengths: Lengths,
     training: Training,
     scale: Scale,

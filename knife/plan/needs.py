@@ -13,7 +13,14 @@ from pathlib import Path
 
 from knife.cluster.address import cluster_address
 from knife.config.run import RunConfig, Scale
-from knife.plan.memory import Lengths, Need, least, states_batch, states_bytes, training_need
+from knife.plan.memory import (
+    Lengths,
+    MemoryEstimate,
+    least,
+    states_batch,
+    states_bytes,
+    training_need,
+)
 from knife.plan.sources import Sources
 from knife.plan.stage import Stage, StatesStage, StudentStage, TeacherStage
 
@@ -21,7 +28,7 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryBudget:
     """The memory that a worker has, and what gives it."""
 
     memory: int
@@ -30,12 +37,12 @@ class Room:
 
 def stage_needs(
     config: RunConfig, sources: Sources, stages: Sequence[Stage]
-) -> dict[str, Need | int]:
+) -> dict[str, MemoryEstimate | int]:
     """What the stages of a variant need, by key: a worker's memory, or the states' size on disk.
 
     Models whose size their files do not say are left out.
     """
-    needs: dict[str, Need | int] = {}
+    needs: dict[str, MemoryEstimate | int] = {}
     scale, gpu = config.scale, on_gpu(config.scale)
     lengths, align = sources.lengths, config.align
     student = sources.student.shape
@@ -96,7 +103,7 @@ def on_gpu(scale: Scale) -> bool:
     return scale.gpus_per_worker > 0
 
 
-def find_room(scale: Scale) -> Room | None:
+def find_room(scale: Scale) -> MemoryBudget | None:
     """The memory of one worker on this machine; None on a cluster, whose hosts are not known, and
     where there is no GPU for a worker that wants one."""
     if scale.launcher == "ray" and cluster_address():
@@ -109,11 +116,13 @@ def find_room(scale: Scale) -> Room | None:
         found = torch.cuda.get_device_properties(0)
         share = min(1.0, scale.gpus_per_worker or 1.0)
         part = f"{share:.0%} of " if share < 1 else ""
-        return Room(int(found.total_memory * share), f"{part}a GPU of this machine ({found.name})")
+        return MemoryBudget(
+            int(found.total_memory * share), f"{part}a GPU of this machine ({found.name})"
+        )
     workers = scale.min_workers or scale.workers
     memory = machine_memory() // workers
     each = f", which {workers} workers share" if workers > 1 else ""
-    return Room(memory, f"a worker's part of this machine's memory{each}")
+    return MemoryBudget(memory, f"a worker's part of this machine's memory{each}")
 
 
 def machine_memory() -> int:
@@ -128,13 +137,16 @@ def machine_memory() -> int:
 
 
 def room_faults(
-    needs: dict[str, Need | int], stages: Sequence[Stage], scale: Scale, room: Room | None
+    needs: dict[str, MemoryEstimate | int],
+    stages: Sequence[Stage],
+    scale: Scale,
+    room: MemoryBudget | None,
 ) -> list[str]:
     """Trainings among `stages` whose weights, gradients and optimizer states have no room."""
     faults = []
     for stage in stages:
         need = needs.get(stage.key)
-        if room and isinstance(need, Need) and need.least > room.memory:
+        if room and isinstance(need, MemoryEstimate) and need.least > room.memory:
             faults.append(
                 f"model.{stage.kind}: {count(need.parameters)} parameters take "
                 f"{size(need.least)} of weights, gradients and optimizer states in each worker "
@@ -145,13 +157,13 @@ def room_faults(
 
 
 def room_notes(
-    needs: dict[str, Need | int], stages: Sequence[Stage], room: Room | None
+    needs: dict[str, MemoryEstimate | int], stages: Sequence[Stage], room: MemoryBudget | None
 ) -> list[str]:
     """Trainings among `stages` that may run out of memory, as far as an estimate can say."""
     notes = []
     for stage in stages:
         need = needs.get(stage.key)
-        if room and isinstance(need, Need) and need.least <= room.memory < need.peak:
+        if room and isinstance(need, MemoryEstimate) and need.least <= room.memory < need.peak:
             notes.append(
                 f"{stage.kind}: about {size(need.peak)} in each worker at its peak by estimate, "
                 f"and {room.where} has {size(room.memory)}: it may run out of memory; a larger "
@@ -161,7 +173,7 @@ def room_notes(
 
 
 def states_faults(
-    needs: dict[str, Need | int], stages: Sequence[Stage], store: Path, free: int
+    needs: dict[str, MemoryEstimate | int], stages: Sequence[Stage], store: Path, free: int
 ) -> list[str]:
     """Teacher states among `stages` that are larger than the disk of the store has room for.
 
@@ -188,7 +200,7 @@ def free_disk(store: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def _advice(need: Need, scale: Scale, room: Room) -> str:
+def _advice(need: MemoryEstimate, scale: Scale, room: MemoryBudget) -> str:
     """The smallest change that makes room, or that there is none."""
     gpu = "a GPU" in room.where
     # The workers of one machine share its memory: more of them make no room.

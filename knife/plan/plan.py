@@ -10,7 +10,7 @@ from knife.data.digest import split_digest
 from knife.data.example import Example, Splits
 from knife.method.alignment import layer_map, projection_faults
 from knife.models.weights import Weights
-from knife.plan.memory import Need
+from knife.plan.memory import MemoryEstimate
 from knife.plan.needs import stage_needs
 from knife.plan.scale import scale_faults
 from knife.plan.sources import SourceReader
@@ -55,7 +55,7 @@ class Plan:
     ceiling: dict[str, EvaluateStage] = field(default_factory=dict)
     data: dict[str, Splits] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
-    needs: dict[str, Need | int] = field(default_factory=dict)
+    needs: dict[str, MemoryEstimate | int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

@@ -13,14 +13,14 @@ from knife.data.same_tokens import look_for_same_tokens
 from knife.data.source import load_source
 from knife.data.subset import subset
 from knife.data.tokens import Tokens, Truncation, answer_start, tokenize
-from knife.data.treatment import treat
+from knife.data.treatment import corrupt
 from knife.models.check import check_model
 from knife.models.families import family
 from knife.models.quiet import quiet
 from knife.models.source import ModelSource, find_model
-from knife.models.tokenizer import can_write
+from knife.models.tokenizer import can_generate
 from knife.models.weights import Weights
-from knife.plan.memory import Lengths, Shape, model_shape
+from knife.plan.memory import Lengths, ModelSize, model_shape
 from knife.plan.preambles import preamble_limit, with_preambles
 from knife.plan.writable import unwritable_notes
 from knife.store.store import fingerprint
@@ -42,7 +42,7 @@ class KnownModel:
     source: ModelSource
     config: Any
     tokenizer: Any
-    shape: Shape | None
+    shape: ModelSize | None
     weights: Weights
     positions: int | None
 
@@ -178,7 +178,7 @@ class SourceReader:
                 assert student
                 whole = fitting(whole, student.tokenizer, data.max_tokens)
             train, dev, test = (
-                treat(part, data.rationale, data.split_seed)
+                corrupt(part, data.rationale, data.split_seed)
                 for part in (
                     subset(whole.train, data.fraction, data.split_seed),
                     whole.dev,
@@ -211,7 +211,7 @@ def _model_faults(
     encoders = [
         f"model.{name}"
         for name, model in (("student", student), ("teacher", teacher))
-        if model and not can_write(model.config)
+        if model and not can_generate(model.config)
     ]
     for place in encoders:
         if splits.train[0].open:

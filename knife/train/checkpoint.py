@@ -18,15 +18,15 @@ from typing import Any, Self
 
 from knife.core.atomic import write_json
 from knife.store.store import digest
-from knife.train.context import Context, gather, wait
-from knife.train.conversion import Shape, convert, fit, weights_only
+from knife.train.context import Context, barrier, gather
+from knife.train.conversion import CheckpointLayout, convert, fit, weights_only
 from knife.train.mirror import KEPT, Mirror
 
 _PLACE = "place.json"
 
 
 @dataclass
-class Place:
+class TrainingState:
     """Where a training stands: everything that DeepSpeed's own state lacks.
 
     Attributes:
@@ -65,12 +65,12 @@ class Found:
         notes: what was passed over, and why; a line each.
     """
 
-    place: Place = field(default_factory=Place)
+    place: TrainingState = field(default_factory=TrainingState)
     folder: Path | None = None
     converted: bool = False
     notes: tuple[str, ...] = ()
 
-    def load(self, engine: Any) -> Place:
+    def load(self, engine: Any) -> TrainingState:
         """Bring an engine to this place; all ranks call it together."""
         if self.folder is None:
             return self.place
@@ -79,7 +79,7 @@ class Found:
             loaded, _ = engine.load_checkpoint(str(self.folder.parent), tag=self.folder.name)
         if loaded is None:
             raise RuntimeError(f"DeepSpeed did not load its own checkpoint {self.folder}")
-        wait()
+        barrier()
         if self.converted:
             shutil.rmtree(self.folder.parent, ignore_errors=True)
         return self.place
@@ -119,24 +119,27 @@ class Checkpoints:
 
     def find(self, zero_stage: int, precision: str) -> Found:
         """The newest whole checkpoint that can be used, converted where need be."""
-        shape = Shape(self._context.world_size, zero_stage, precision)
+        shape = CheckpointLayout(self._context.world_size, zero_stage, precision)
         passed_over = self._mirror.restore() if self._mirror else []
         found: Found = gather(self._find(shape) if self._leads else None)[self._leader]
         if found.folder:
             self.last_step = found.place.step
         return replace(found, notes=(*passed_over, *found.notes))
 
-    def _find(self, shape: Shape) -> Found:
+    def _find(self, shape: CheckpointLayout) -> Found:
         """The newest one that serves; newer ones are removed."""
         notes: list[str] = []
         for path in self._newest_first():
             folder, name = path.parent, path.parent.name
             try:
                 values = json.loads(path.read_text())
-                place, written = Place(**values["place"]), Shape(**values["shape"])
+                place, written = (
+                    TrainingState(**values["place"]),
+                    CheckpointLayout(**values["shape"]),
+                )
                 files = values["files"].items()
             except (ValueError, TypeError, KeyError):
-                place, written, files = Place(), shape, {_PLACE: ""}.items()
+                place, written, files = TrainingState(), shape, {_PLACE: ""}.items()
             damaged = [file for file, of in files if _digest(self.work / file) != of]
             if damaged:
                 notes.append(f"checkpoint {name} is damaged ({', '.join(damaged)}): passed over")
@@ -156,7 +159,7 @@ class Checkpoints:
     def _newest_first(self) -> list[Path]:
         return sorted(self._folder.glob(f"*/{_PLACE}"), reverse=True)
 
-    def save(self, engine: Any, place: Place) -> None:
+    def save(self, engine: Any, place: TrainingState) -> None:
         """Save a checkpoint; it counts soon after.
 
         Raises:
@@ -167,17 +170,17 @@ class Checkpoints:
         if self._leads:
             # What a try of another shape may have begun here.
             shutil.rmtree(folder, ignore_errors=True)
-        wait()
+        barrier()
         try:
             engine.save_checkpoint(str(self._folder), tag=folder.name, save_latest=False)
         except Exception:
             # The space that it takes may be what is lacking.
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        wait()
+        barrier()
         self.last_step = place.step
         if self._leads:
-            shape = Shape(
+            shape = CheckpointLayout(
                 self._context.world_size,
                 engine.zero_optimization_stage(),
                 "bf16" if engine.bfloat16_enabled() else "fp32",
@@ -234,7 +237,7 @@ class Checkpoints:
         for old in self._folder.iterdir():
             if old.name < kept[-1].parent.name:
                 shutil.rmtree(old)
-        known = {Place(**json.loads(p.read_text())["place"]).best_step for p in kept}
+        known = {TrainingState(**json.loads(p.read_text())["place"]).best_step for p in kept}
         for model in self.work.glob("best-*"):
             if int(model.name.removeprefix("best-")) < min(known):
                 shutil.rmtree(model)

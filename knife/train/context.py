@@ -89,7 +89,7 @@ class PlainContext:
         """Nobody waits."""
 
 
-def share(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Rank 0's value, on every rank."""
     values = [value]
     dist.broadcast_object_list(values, src=0)
@@ -105,12 +105,12 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """Sum over all ranks."""
     dist.all_reduce(values)
     return values
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until every rank has come here."""
     dist.barrier()

@@ -16,7 +16,7 @@ from knife.core.words import counted
 
 
 @dataclass(frozen=True)
-class Shape:
+class CheckpointLayout:
     """What a checkpoint's files hang on: number of workers, ZeRO stage and precision."""
 
     workers: int
@@ -32,13 +32,15 @@ class Shape:
         return self.zero_stage > 0
 
 
-def fit(written: Shape, shape: Shape) -> bool:
+def fit(written: CheckpointLayout, shape: CheckpointLayout) -> bool:
     """Whether files of one shape serve the other as they are."""
     same = (written.zero_stage, written.precision) == (shape.zero_stage, shape.precision)
     return same and (written.workers == shape.workers or not written.sharded)
 
 
-def convert(folder: Path, target: Path, written: Shape, shape: Shape) -> Path | None:
+def convert(
+    folder: Path, target: Path, written: CheckpointLayout, shape: CheckpointLayout
+) -> Path | None:
     """Write a checkpoint in the universal format; None where DeepSpeed has no way from one shape
     to the other."""
     if written.precision != shape.precision or not (written.sharded and shape.sharded):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from knife.core.errors import NotFiniteError, TrainingDivergedError
-from knife.train.context import gather, total
+from knife.train.context import all_reduce_sum, gather
 from knife.train.finite import named
 
 # A step that DeepSpeed leaves out ends the training, which we say ourselves.
@@ -69,7 +69,7 @@ class FirstBad:
         # A comparison with NaN is never true.
         good = torch.stack([(w.abs().amax() < _LARGEST) for w in own if w.numel()]).all()
         flags = torch.stack([self._gradient >= 0, ~good.to(self._device)]).float()
-        gradient, weights = (total(flags) > 0).tolist()
+        gradient, weights = (all_reduce_sum(flags) > 0).tolist()
         if not all(map(math.isfinite, means.values())):
             return _LOSS
         return _GRADIENT if gradient else _WEIGHTS if weights else ""

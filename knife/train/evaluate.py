@@ -22,7 +22,7 @@ RESOLUTION = 1e-6
 
 
 @dataclass(frozen=True)
-class Asking:
+class GenerationSpec:
     """How a model is asked.
 
     Attributes:
@@ -59,7 +59,7 @@ def answer_split(
     ids: Sequence[str],
     pad_id: int,
     context: Context,
-    asking: Asking,
+    asking: GenerationSpec,
 ) -> list[Answer]:
     """Answers to all examples, in the split's order, on every rank.
 
@@ -114,7 +114,7 @@ def _write_split(
     tokens: Sequence[Tokens],
     pad_id: int,
     context: Context,
-    asking: Asking,
+    asking: GenerationSpec,
     closings: int,
 ) -> list[list[int] | None]:
     """What the model writes for every example, as tokens, in the split's order, on every rank;
@@ -156,7 +156,7 @@ def _parted(ids: list[int], closing: int) -> tuple[list[int], list[int]]:
     return (first if closing in first else [*first, closing]), ids[end:]
 
 
-def _text(asking: Asking, ids: list[int]) -> str:
+def _text(asking: GenerationSpec, ids: list[int]) -> str:
     text: str = asking.tokenizer.decode(ids, skip_special_tokens=True)
     return text.strip()
 

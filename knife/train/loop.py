@@ -23,11 +23,11 @@ from knife.core.exits import Terminated
 from knife.data.batches import Batch, Rows, collate, training_rows
 from knife.data.tokens import Tokens
 from knife.method.objective import Objective, TeacherBatch
-from knife.train.checkpoint import Checkpoints, Place
-from knife.train.context import Context, share, total, wait
+from knife.train.checkpoint import Checkpoints, TrainingState
+from knife.train.context import Context, all_reduce_sum, barrier, broadcast
 from knife.train.divergence import FirstBad, diverged_on_dev
 from knife.train.engine import gathered_state, start_engine
-from knife.train.evaluate import Asking, answer_split, measures
+from knife.train.evaluate import GenerationSpec, answer_split, measures
 from knife.train.journal import Journal
 from knife.train.mirror import Mirror
 from knife.train.shares import write_shares
@@ -64,7 +64,7 @@ class Job:
     training: Training
     scale: Scale
     seed: int
-    asking: Asking = field(default_factory=Asking)
+    asking: GenerationSpec = field(default_factory=GenerationSpec)
     explanations: Sequence[Tokens] | None = None
     evaluated: Callable[[int, dict[str, float]], None] | None = None
 
@@ -86,7 +86,9 @@ class _Means:
 
     def take(self) -> dict[str, float]:
         names = sorted(self._sums)
-        sums = total(torch.stack([self._sums[n] for n in names])) / self._context.world_size
+        sums = (
+            all_reduce_sum(torch.stack([self._sums[n] for n in names])) / self._context.world_size
+        )
         means = dict(zip(names, (sums / self._count).tolist(), strict=True))
         self._sums, self._count = {}, 0
         return means
@@ -105,10 +107,10 @@ def train(
         TrainingDivergedError: loss, gradient, weights or outputs on dev became NaN or infinite.
             No model is left then, though one of an earlier epoch was finite.
     """
-    if not share((work / TRAINED).is_file()):
+    if not broadcast((work / TRAINED).is_file()):
         with noted() as told, Checkpoints(work, context, mirror) as checkpoints:
             _train(objective, job, work, context, checkpoints, told)
-    wait()
+    barrier()
     # Every host its own work folder.
     if context.rank == (mirror.leader if mirror else 0):
         _clean(work)
@@ -210,7 +212,7 @@ def _train(
         journal.close()
         _finish(work, place, time.monotonic() - started)
     engine.destroy()
-    wait()
+    barrier()
 
 
 def _parts(rows: Rows, training: Training, context: Context) -> list[Rows]:
@@ -233,7 +235,7 @@ def _micro_step(engine: Any, job: Job, rows: Rows, context: Context) -> dict[str
 
 
 def _evaluate(
-    engine: Any, job: Job, work: Path, place: Place, context: Context
+    engine: Any, job: Job, work: Path, place: TrainingState, context: Context
 ) -> dict[str, float]:
     """Accuracy and loss on dev; a new best model is saved at once."""
     engine.eval()
@@ -249,15 +251,15 @@ def _evaluate(
             folder = place.best_folder(work)
             shutil.rmtree(folder, ignore_errors=True)
             job.save(folder, state)
-        wait()
+        barrier()
     return {f"dev_{name}": value for name, value in found.items()}
 
 
-def _patience_is_out(place: Place, training: Training) -> bool:
+def _patience_is_out(place: TrainingState, training: Training) -> bool:
     return training.patience is not None and place.worse >= training.patience
 
 
-def _finish(work: Path, place: Place, seconds: float) -> None:
+def _finish(work: Path, place: TrainingState, seconds: float) -> None:
     """Make the best model the result; a training that has a `TRAINED` file is over."""
     model = work / "model"
     shutil.rmtree(model, ignore_errors=True)

@@ -22,7 +22,7 @@ from knife.core import strict_json
 from knife.core.errors import UserError
 from knife.store.bucket import Bucket
 from knife.store.store import Store, digest, new_attempt
-from knife.train.context import Context, gather, share
+from knife.train.context import Context, broadcast, gather
 from knife.train.journal import NAME as JOURNAL
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Mirror:
         leaders = host_leaders(self._work)
         self.leader = leaders[context.rank]
         self.leaders = sorted(set(leaders))
-        self._attempt: str = share(new_attempt())
+        self._attempt: str = broadcast(new_attempt())
         self._there: set[str] = set()
 
     def upload(self, step: int, values: dict[str, Any], best_step: int) -> None:
@@ -104,12 +104,12 @@ class Mirror:
         All ranks call it together; returns a line for each checkpoint that was passed over.
         """
         notes: list[str] = []
-        whole, local = share(self._look() if self._rank == 0 else None)
+        whole, local = broadcast(self._look() if self._rank == 0 else None)
         newest = max((step for _, step in whole), default=0)
         if len(self.leaders) == 1 and local >= newest:
             return notes
         for attempt, step in whole:
-            values = share(self._merged(attempt, step) if self._rank == 0 else None)
+            values = broadcast(self._merged(attempt, step) if self._rank == 0 else None)
             whether = self._bring(attempt, step, values) if self._rank == self.leader else True
             if all(gather(whether)):
                 return notes

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from knife.core.atomic import write_json
-from knife.train.evaluate import Asking
+from knife.train.evaluate import GenerationSpec
 
 MODEL_SETTINGS = "knife.json"
 
@@ -42,7 +42,7 @@ class ModelSettings:
         """Read what `write` wrote."""
         return ModelSettings(**json.loads((model / MODEL_SETTINGS).read_text()))
 
-    def asking(self, tokenizer: Any, *, rationale: bool) -> Asking:
+    def asking(self, tokenizer: Any, *, rationale: bool) -> GenerationSpec:
         """How the model is asked, with or without rationales."""
         first = self.method == "explain_then_answer"
-        return Asking(rationale, first, self.answer_tokens, tokenizer)
+        return GenerationSpec(rationale, first, self.answer_tokens, tokenizer)

@@ -20,7 +20,7 @@ from knife.train.model_settings import ModelSettings
 
 
 @dataclass(frozen=True)
-class Place:
+class StageContext:
     """What every stage needs to be made.
 
     Attributes:

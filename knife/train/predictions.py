@@ -12,7 +12,7 @@ from knife.store.store import Store
 from knife.train.evaluate import answer_split, measures, predictions
 from knife.train.journal import Journal
 from knife.train.model_settings import ModelSettings
-from knife.train.place import Place, load_published
+from knife.train.place import StageContext, load_published
 
 PREDICTIONS = "predictions.jsonl"
 
@@ -23,7 +23,7 @@ def read_predictions(store: Store, key: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def evaluate_model(stage: EvaluateStage, place: Place) -> None:
+def evaluate_model(stage: EvaluateStage, place: StageContext) -> None:
     """Write the predictions by example id, and what they come to into the journal.
 
     Raises:

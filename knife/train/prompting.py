@@ -10,12 +10,12 @@ from knife.data.example import Example
 from knife.data.preamble import Preamble, draw_shots
 from knife.method.objective import Objective
 from knife.plan.stage import StudentStage
-from knife.train.context import wait
+from knife.train.context import barrier
 from knife.train.engine import gathered_state
-from knife.train.evaluate import Asking, answer_split, measures
+from knife.train.evaluate import GenerationSpec, answer_split, measures
 from knife.train.journal import Journal
 from knife.train.loop import TRAINED
-from knife.train.place import Place, Split
+from knife.train.place import Split, StageContext
 
 
 def student_preamble(stage: StudentStage, training: Sequence[Example]) -> Preamble | None:
@@ -32,9 +32,9 @@ def student_preamble(stage: StudentStage, training: Sequence[Example]) -> Preamb
 def keep_untrained(
     objective: Objective,
     dev: Split,
-    asking: Asking,
+    asking: GenerationSpec,
     save: Callable[[Path, dict[str, Tensor]], None],
-    place: Place,
+    place: StageContext,
 ) -> None:
     """Make a model that is only prompted a student like the others, with its accuracy on dev.
 
@@ -53,4 +53,4 @@ def keep_untrained(
         zeros = {"steps": 0, "epochs": 0, "best_step": 0, "seconds": 0.0}
         best = {"dev_accuracy": found["accuracy"], "dev_loss": found["loss"]}
         write_json(place.work / TRAINED, zeros | best)
-    wait()
+    barrier()

@@ -10,10 +10,10 @@ from knife.config.run import Scale
 from knife.models.quiet import quiet
 from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
 from knife.store.store import Store, disk_faults, new_attempt, store_root
-from knife.train.context import Context, gather, share, wait
+from knife.train.context import Context, barrier, broadcast, gather
 from knife.train.finite import in_stage
 from knife.train.mirror import host_leaders, mirrored_journal
-from knife.train.place import Place
+from knife.train.place import StageContext
 from knife.train.predictions import evaluate_model
 from knife.train.states import compute_states
 from knife.train.training import train_student, train_teacher
@@ -47,14 +47,14 @@ def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
                 except Timeout:
                     held = False
             # Short waits: the other ranks' collectives would time out during a long one.
-            if share(held):
+            if broadcast(held):
                 break
-        if share(context.rank == 0 and store.has(stage.kind, stage.key)):
+        if broadcast(context.rank == 0 and store.has(stage.kind, stage.key)):
             return
         # DeepSpeed's engines are full of cycles: left to themselves, weights and optimizer states
         # of the stage before would lie beside those of this one.
         gc.collect()
-        place = Place(store, store.work(stage.kind, stage.key), scale, context)
+        place = StageContext(store, store.work(stage.kind, stage.key), scale, context)
         with mirrored_journal(store, stage.kind, stage.key, context), in_stage(stage.label):
             match stage:
                 case TeacherStage():
@@ -65,10 +65,10 @@ def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
                     compute_states(stage, place)
                 case EvaluateStage():
                     evaluate_model(stage, place)
-        wait()
+        barrier()
         context.rest()
         _publish(stage, store, context)
-        wait()
+        barrier()
     finally:
         lock.release()
 
@@ -86,11 +86,11 @@ def _publish(stage: Stage, store: Store, context: Context) -> None:
     everybody = gather(store.made(kind, key) if leads else [])
     earlier = {name for names in everybody[: context.rank] for name in names}
     own = [name for name in everybody[context.rank] if name not in earlier]
-    attempt = share(new_attempt())
+    attempt = broadcast(new_attempt())
     uploaded = gather(store.upload(kind, key, attempt, own))
     files = {name: of for part in uploaded for name, of in part.items()}
     if context.rank == 0:
         store.conclude(kind, key, attempt, files)
-    wait()
+    barrier()
     if leads:
         store.hand_over(kind, key, files if len(own) == len(files) else None)

@@ -21,10 +21,10 @@ from knife.method.states import (
     write_shard,
 )
 from knife.plan.stage import StatesStage
-from knife.train.context import Context, gather, wait
+from knife.train.context import Context, barrier, gather
 from knife.train.finite import named
 from knife.train.journal import Journal
-from knife.train.place import Place, Split, load_published
+from knife.train.place import Split, StageContext, load_published
 from knife.train.shares import write_shares
 
 BATCH_SIZE = 64
@@ -32,7 +32,7 @@ BATCH_SIZE = 64
 MIN_SHARDS = 8
 
 
-def compute_states(stage: StatesStage, place: Place) -> None:
+def compute_states(stage: StatesStage, place: StageContext) -> None:
     """Write the states in shards, each rank its own; finished shards of a cut-off try are kept.
 
     Where an online teacher is to give the states, their variance alone is kept.
@@ -90,7 +90,7 @@ def compute_states(stage: StatesStage, place: Place) -> None:
         journal.close()
         moments = _merged([everybody[number] for number in range(len(shards))], stage.layers)
         replace(summary, variance=moments.variance(), tokens=moments.tokens).write(work)
-    wait()
+    barrier()
     for path in kept:
         path.unlink(missing_ok=True)
 

@@ -20,14 +20,14 @@ from knife.models.tokenizer import load_tokenizer
 from knife.plan.stage import StudentStage, TeacherStage
 from knife.train.loop import Job, train
 from knife.train.model_settings import ModelSettings
-from knife.train.place import Place, load_published
+from knife.train.place import StageContext, load_published
 from knife.train.prompting import keep_untrained, student_preamble
 from knife.train.scaled import scaled
 
 TeacherSource = Callable[[Rows, Batch], TeacherBatch]
 
 
-def train_teacher(stage: TeacherStage, place: Place) -> None:
+def train_teacher(stage: TeacherStage, place: StageContext) -> None:
     """Finetune the teacher on task input and rationale, with or without the bottleneck."""
     folder = stage.model.local()
     torch.manual_seed(stage.seed)
@@ -64,7 +64,7 @@ def train_teacher(stage: TeacherStage, place: Place) -> None:
     train(Objective(backbone), job, place.work, place.context, place.mirror(stage))
 
 
-def train_student(stage: StudentStage, place: Place) -> None:
+def train_student(stage: StudentStage, place: StageContext) -> None:
     """Train a student by its method; its model never holds anything of the teacher's."""
     folder = stage.model.local()
     if stage.method == "teacher_init":
@@ -146,7 +146,7 @@ def _stored(folder: Path) -> TeacherSource:
     return lambda _, batch: states.batch(batch)
 
 
-def _online(stage: StudentStage, place: Place, summary: Summary) -> TeacherSource:
+def _online(stage: StudentStage, place: StageContext, summary: Summary) -> TeacherSource:
     """The frozen teacher beside the student: outside its module, so never in its state dict."""
     assert stage.teacher is not None
     folder = place.model("teacher", stage.teacher)

@@ -20,7 +20,7 @@ from knife.plan.plan import Plan
 from knife.plan.stage import Stage, StatesStage, StudentStage, TeacherStage
 from knife.plan.steps import total_steps, training_examples
 from knife.train.context import PlainContext
-from knife.train.evaluate import BATCH_SIZE, Asking, answer_split
+from knife.train.evaluate import BATCH_SIZE, GenerationSpec, answer_split
 from knife.train.place import Split
 from knife.train.prompting import student_preamble
 
@@ -88,7 +88,7 @@ def _measure(stage: TeacherStage | StudentStage, splits: Splits, batch_size: int
         split = split.behind(student_preamble(stage, examples), stage.preamble_tokens)
     trained, explanations = training_tokens(method, split.tokens, tokenizer)
     most = max(len(ids) for example in trained for ids in example.choice_ids)
-    asking = Asking(method == "teacher", method == "explain_then_answer", most, tokenizer)
+    asking = GenerationSpec(method == "teacher", method == "explain_then_answer", most, tokenizer)
     reads = method in ("teacher", "rationale_input")
     objective = Objective(load_backbone(folder, seed=0)).to(context.device)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-9)

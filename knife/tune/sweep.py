@@ -36,7 +36,7 @@ from knife.tune.search.steps import Steps, reopen, trials_left
 from knife.tune.search.study import ranked
 from knife.tune.search.sweep_plan import SweepPlan, refuse_what_has_no_room
 from knife.tune.search.trials import TrialRow, first_line, read_rows
-from knife.tune.standing.board import Board
+from knife.tune.standing.board import SweepProgress
 from knife.tune.standing.recording import SweepRecord
 
 
@@ -166,7 +166,9 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
             links = [f"MLflow: {tracker.link(record.parent)}"]
             with tracked_status(record.parent), _ray(config, links) as cluster:
                 places = slots(config, cluster, plan.space.sweep)
-                with Board(plan, about, record, follower, places, links, quiet=quiet) as board:
+                with SweepProgress(
+                    plan, about, record, follower, places, links, quiet=quiet
+                ) as board:
                     steps = Steps(plan, folder, places, board.step)
                     rows = steps.search()
                     board.all_ended(rows)
@@ -213,7 +215,7 @@ def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:
 
 
 def _conclude(
-    steps: Steps, rows: list[TrialRow], board: Board, *, quiet: bool
+    steps: Steps, rows: list[TrialRow], board: SweepProgress, *, quiet: bool
 ) -> tuple[list[TrialRow], dict[str, Any]]:
     """More seeds for the best trials, and the winner against finetune on test.
 

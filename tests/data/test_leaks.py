@@ -10,7 +10,7 @@ from knife.config.run import World
 from knife.data.creatures import creatures
 from knife.data.example import Example
 from knife.data.leaks import rationale_only
-from knife.data.treatment import treat
+from knife.data.treatment import corrupt
 
 PLACES = ("forest", "desert", "swamp", "mountain", "old harbour", "moor")
 
@@ -69,7 +69,7 @@ def test_a_shared_set_of_choices_is_told_by_words() -> None:
     assert found
     assert found.accuracy == 1
     assert found.chance == 0.75
-    shuffled = rationale_only(treat(examples, "shuffled", 0))
+    shuffled = rationale_only(corrupt(examples, "shuffled", 0))
     assert shuffled
     assert shuffled.accuracy == pytest.approx(0.75, abs=0.1)
 

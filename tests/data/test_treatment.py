@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knife.data.example import Example
-from knife.data.treatment import treat, truncate
+from knife.data.treatment import corrupt, truncate
 
 rationale_lists = st.lists(st.none() | st.sampled_from(["r", "s", "t", "u v w"]), max_size=30)
 seeds = st.integers(0, 5)
@@ -34,14 +34,14 @@ def test_nothing_else_changes(
     treatment: str, given_rationales: list[str | None], seed: int
 ) -> None:
     examples = make(given_rationales)
-    treated = treat(examples, treatment, seed)
+    treated = corrupt(examples, treatment, seed)
     assert [replace(e, rationale=None) for e in treated] == [
         replace(e, rationale=None) for e in examples
     ]
     for before, after in zip(examples, treated, strict=True):
         if before.rationale is None:
             assert after.rationale is None
-    assert treat(examples, treatment, seed) == treated
+    assert corrupt(examples, treatment, seed) == treated
 
 
 @pytest.mark.parametrize("treatment", TREATMENTS)
@@ -49,13 +49,13 @@ def test_nothing_else_changes(
 @given(given_rationales=rationale_lists, seed=seeds)
 def test_knows_no_file_order(treatment: str, given_rationales: list[str | None], seed: int) -> None:
     examples = make(given_rationales)
-    assert treat(examples[::-1], treatment, seed)[::-1] == treat(examples, treatment, seed)
+    assert corrupt(examples[::-1], treatment, seed)[::-1] == corrupt(examples, treatment, seed)
 
 
 def test_given_and_none() -> None:
     examples = make(["one", None, "two"])
-    assert treat(examples, "given", 0) == examples
-    assert rationales(treat(examples, "none", 0)) == [None, None, None]
+    assert corrupt(examples, "given", 0) == examples
+    assert rationales(corrupt(examples, "none", 0)) == [None, None, None]
 
 
 @settings(deadline=None)
@@ -64,7 +64,7 @@ def test_shuffled_moves_every_rationale_to_another_text_where_it_can(
     given_rationales: list[str | None], seed: int
 ) -> None:
     examples = make(given_rationales)
-    shuffled = treat(examples, "shuffled", seed)
+    shuffled = corrupt(examples, "shuffled", seed)
     counts = Counter(rationales(examples))
     assert Counter(rationales(shuffled)) == counts
     del counts[None]
@@ -78,7 +78,7 @@ def test_shuffled_moves_every_rationale_to_another_text_where_it_can(
 
 def test_shuffled_leaves_no_example_its_own_and_differs_by_seed() -> None:
     examples = make([f"rationale {n}" for n in range(50)])
-    results = {tuple(rationales(treat(examples, "shuffled", seed))) for seed in range(5)}
+    results = {tuple(rationales(corrupt(examples, "shuffled", seed))) for seed in range(5)}
     assert len(results) == 5
     for result in results:
         assert all(a != b for a, b in zip(result, rationales(examples), strict=True))
@@ -94,7 +94,7 @@ def test_dropped_is_exact_and_nested(
     small, large = sorted((small, large))
     kept = []
     for share in (small, large):
-        treated = treat(examples, f"dropped:{share:f}", seed)
+        treated = corrupt(examples, f"dropped:{share:f}", seed)
         kept.append({example.id for example in treated if example.rationale is not None})
         assert len(kept[-1]) == have - round(share * have)
     assert kept[1] <= kept[0]
@@ -102,7 +102,7 @@ def test_dropped_is_exact_and_nested(
 
 def test_dropped_differs_by_seed() -> None:
     examples = make(["r"] * 50)
-    results = {tuple(rationales(treat(examples, "dropped:0.5", seed))) for seed in range(5)}
+    results = {tuple(rationales(corrupt(examples, "dropped:0.5", seed))) for seed in range(5)}
     assert len(results) == 5
 
 
@@ -123,7 +123,7 @@ def test_dropped_differs_by_seed() -> None:
 )
 def test_truncated_removes_words_from_the_end(text: str, share: float, left: str | None) -> None:
     assert truncate(text, share) == left
-    assert rationales(treat(make([text, None]), f"truncated:{share}", 0)) == [left, None]
+    assert rationales(corrupt(make([text, None]), f"truncated:{share}", 0)) == [left, None]
 
 
 @settings(deadline=None)

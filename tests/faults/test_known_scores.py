@@ -15,7 +15,7 @@ from knife.data.creatures import creatures
 from knife.data.evidence import vacuous
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
-from knife.data.treatment import treat
+from knife.data.treatment import corrupt
 from knife.pipeline.score import score
 from knife.stats.rationale_scores import RationaleScores
 
@@ -59,7 +59,7 @@ def test_vacuous_rationales_have_no_rev(tmp_path: Path) -> None:
 
 @pytest.mark.faults
 def test_rationales_of_other_examples_are_worth_nothing(tmp_path: Path) -> None:
-    found = scores_of(lambda part: treat(part, "shuffled", 0), tmp_path)
+    found = scores_of(lambda part: corrupt(part, "shuffled", 0), tmp_path)
     # Three standard errors of the difference of two guessers on 60 examples: 0.27.
     assert abs(found.rq) <= 0.27
     assert found.information <= 0.1

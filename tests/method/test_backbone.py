@@ -32,7 +32,7 @@ from knife.models.decoder_only import DecoderOnly
 from knife.models.encoder_decoder import EncoderDecoder
 from knife.models.load import load_backbone
 from knife.models.source import EMBEDDED, find_model
-from knife.models.tokenizer import can_write, load_tokenizer, model_config
+from knife.models.tokenizer import can_generate, load_tokenizer, model_config
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state
 
@@ -254,7 +254,7 @@ def test_what_is_written_is_the_likeliest_next_token_each_time(
     model_folder: Path, tokens: list[Tokens], pad: int, bottleneck: bool, rationale: bool
 ) -> None:
     """Each next token, as an answer behind those before it, scores highest of all tokens."""
-    if not can_write(model_config(model_folder, "model")):
+    if not can_generate(model_config(model_folder, "model")):
         with pytest.raises(NotImplementedError):
             load_backbone(model_folder).write(batch_of(tokens, pad, rationale=rationale), 5)
         return

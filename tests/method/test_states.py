@@ -25,14 +25,14 @@ from knife.method.states import (
     write_shard,
 )
 from knife.models.load import load_backbone
-from knife.models.tokenizer import can_write, load_tokenizer, model_config
+from knife.models.tokenizer import can_generate, load_tokenizer, model_config
 from knife.plan.stage import StatesStage
 from knife.store.store import Store
 from knife.train import states as states_stage
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state
 from knife.train.model_settings import ModelSettings
-from knife.train.place import Place, load_published
+from knife.train.place import StageContext, load_published
 from knife.train.states import compute_states
 
 TARGETS: dict[str, Align] = {
@@ -85,7 +85,7 @@ def compute(store: Store, work: Path, context: PlainContext, **changes: Any) -> 
         stored=True,
     )
     work.mkdir(exist_ok=True)
-    compute_states(replace(stage, **changes), Place(store, work, Scale(), context))
+    compute_states(replace(stage, **changes), StageContext(store, work, Scale(), context))
     return Summary.read(work)
 
 
@@ -206,7 +206,7 @@ def test_an_interrupted_try_is_gone_on_with(
 def test_stored_states_of_longer_choices_are_refused(
     store: Store, model_folder: Path, context: PlainContext, tmp_path: Path
 ) -> None:
-    if not can_write(model_config(model_folder, "model")):
+    if not can_generate(model_config(model_folder, "model")):
         pytest.skip("an encoder has one state a choice, whatever its length")
     states = stored(store, tmp_path, context, outputs=True)
     tokens, pad = tokens_of(model_folder, EXAMPLES)

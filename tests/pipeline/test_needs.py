@@ -10,12 +10,19 @@ from command_fixtures import Command
 from small_run import small_config
 
 from knife.config.run import RunConfig, Scale
-from knife.plan.memory import Need, least
-from knife.plan.needs import Room, find_room, machine_memory, room_faults, room_notes, states_faults
+from knife.plan.memory import MemoryEstimate, least
+from knife.plan.needs import (
+    MemoryBudget,
+    find_room,
+    machine_memory,
+    room_faults,
+    room_notes,
+    states_faults,
+)
 from knife.plan.plan import plan_run
 from knife.plan.stage import StatesStage
 
-SMALL = Room(1_000_000, "a GPU of this machine (made up)")
+SMALL = MemoryBudget(1_000_000, "a GPU of this machine (made up)")
 
 
 def config(folder: Path, **scale: Any) -> RunConfig:
@@ -26,7 +33,7 @@ def test_what_cannot_fit_is_refused_with_numbers_and_what_would_do(tmp_path: Pat
     plan = plan_run(config(tmp_path))
     student = next(s for s in plan.stages if s.kind == "student")
     need = plan.needs[student.key]
-    assert isinstance(need, Need)
+    assert isinstance(need, MemoryEstimate)
     # The tiny T5's 206,592 parameters: weights, gradients and two moments in fp32.
     assert need.least == 16 * 206_592
     faults = room_faults(plan.needs, plan.stages, plan.config.scale, SMALL)
@@ -37,13 +44,13 @@ def test_what_cannot_fit_is_refused_with_numbers_and_what_would_do(tmp_path: Pat
     advised = Scale(workers=4, zero_stage=3, precision="bf16")
     assert least(206_592, advised, 1) <= SMALL.memory
     assert least(206_592, advised.model_copy(update={"workers": 2}), 1) > SMALL.memory
-    enough = Room(need.least, "this")
+    enough = MemoryBudget(need.least, "this")
     assert room_faults(plan.needs, plan.stages, plan.config.scale, enough) == []
 
 
 def test_activations_are_worth_a_note_alone(tmp_path: Path) -> None:
     plan = plan_run(config(tmp_path))
-    room = Room(4_000_000, "this")
+    room = MemoryBudget(4_000_000, "this")
     assert room_faults(plan.needs, plan.stages, plan.config.scale, room) == []
     notes = room_notes(plan.needs, plan.stages, room)
     assert [note.partition(":")[0] for note in notes] == ["teacher", "student"]
@@ -72,7 +79,7 @@ def test_an_online_teacher_is_counted_and_stores_no_states(tmp_path: Path) -> No
     plan = plan_run(small_config(tmp_path, align=align))
     (student,) = (s for s in plan.stages if s.kind == "student")
     need = plan.needs[student.key]
-    assert isinstance(need, Need)
+    assert isinstance(need, MemoryEstimate)
     assert need.teacher > 4 * 206_592
     assert not any(isinstance(need, int) for need in plan.needs.values())
 

@@ -20,7 +20,7 @@ from knife.core.errors import TrainingDivergedError
 from knife.core.exits import Terminated, exits
 from knife.models.source import EMBEDDED
 from knife.train.context import Context, PlainContext
-from knife.train.conversion import Shape, convert
+from knife.train.conversion import CheckpointLayout, convert
 
 TINY = EMBEDDED["tiny-t5"]
 SHAPES: dict[str, dict[str, Any]] = {
@@ -208,7 +208,7 @@ def test_conversion_reads_weights_and_runs_no_code(context: PlainContext, tmp_pa
     (file,) = folder.glob("*optim_states.pt")
     mark = tmp_path / "mark"
     torch.save(torch.load(file, weights_only=False) | {"more": Attack(mark)}, file)
-    one, two = Shape(1, 1, "fp32"), Shape(2, 1, "fp32")
+    one, two = CheckpointLayout(1, 1, "fp32"), CheckpointLayout(2, 1, "fp32")
     with pytest.raises(pickle.UnpicklingError, match="weights_only"):
         convert(folder, tmp_path / "converted" / "x", one, two)
     assert not mark.exists()

@@ -25,7 +25,7 @@ from knife.store.store import Store
 from knife.train import loop
 from knife.train.context import PlainContext
 from knife.train.engine import schedule, start_engine
-from knife.train.evaluate import Asking, answer_split, measures
+from knife.train.evaluate import GenerationSpec, answer_split, measures
 from knife.train.loop import train
 from knife.train.stages import run_stages
 
@@ -263,7 +263,7 @@ def test_the_model_is_that_of_the_best_epoch(
     objective = Objective(load_backbone(tmp_path / "model")).eval()
     dev = student.job.dev
     ids = student.job.dev_ids
-    answers = answer_split(objective, dev, ids, student.job.pad_id, context, Asking())
+    answers = answer_split(objective, dev, ids, student.job.pad_id, context, GenerationSpec())
     found_again = measures(answers, dev)
     assert found_again["accuracy"] == trained["dev_accuracy"]
     assert found_again["loss"] == pytest.approx(trained["dev_loss"], rel=1e-5)

@@ -19,7 +19,7 @@ from knife.config.run import Scale, Training
 from knife.data.batches import Batch, Rows, collate
 from knife.data.tokens import Tokens
 from knife.models.tokenizer import load_tokenizer, model_config
-from knife.plan.memory import Lengths, Need, model_shape, training_need
+from knife.plan.memory import Lengths, MemoryEstimate, model_shape, training_need
 from knife.train.context import Context, PlainContext
 
 ROWS, INPUT, CHOICES, CHOICE = 4, 48, 2, 3
@@ -90,7 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def both(folder: Path, workers: int, engine: Engine) -> tuple[Measured, Need]:
+def both(folder: Path, workers: int, engine: Engine) -> tuple[Measured, MemoryEstimate]:
     paths = [folder / f"{workers}-{rank}.json" for rank in range(workers)]
     rows = [json.loads(path.read_text())[ENGINES.index(engine)] for path in paths]
     shape = model_shape(model_config(folder / "model", "model"), folder / "model")

@@ -18,7 +18,7 @@ from knife.models.load import load_backbone
 from knife.train.context import PlainContext
 from knife.train.evaluate import (
     Answer,
-    Asking,
+    GenerationSpec,
     answer_split,
     at_the_top,
     choose,
@@ -139,7 +139,7 @@ def test_no_family_is_right_by_the_place_of_a_choice(model_folder: Path, tmp_pat
     split, pad = tokens_of(folder, [*examples, EXAMPLES[0]])
     model = Objective(load_backbone(folder)).eval()
     ids = list(map(str, range(len(split))))
-    answers = answer_split(model, split, ids, pad, PlainContext(), Asking())
+    answers = answer_split(model, split, ids, pad, PlainContext(), GenerationSpec())
     rows = predictions([*"abcd"], split, answers)
     assert [row["right"] for row in rows[:2]] == [0.5, 0.5]
     assert rows[0]["tied"] == rows[1]["tied"] == [0, 1]
@@ -155,7 +155,7 @@ def test_a_model_that_tells_nothing_apart_is_at_chance(model_folder: Path) -> No
         for parameter in model.parameters():
             parameter.zero_()
     ids = list(map(str, range(len(split))))
-    answers = answer_split(model, split, ids, pad, PlainContext(), Asking())
+    answers = answer_split(model, split, ids, pad, PlainContext(), GenerationSpec())
     found = measures(answers, split)
     # Answers of one token and of several alike.
     assert found["ties"] == len(EXAMPLES)

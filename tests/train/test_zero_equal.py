@@ -21,7 +21,7 @@ from knife.data.batches import Batch, collate, training_rows
 from knife.method.objective import Objective
 from knife.models.load import load_backbone
 from knife.models.source import EMBEDDED
-from knife.train.context import Context, PlainContext, total
+from knife.train.context import Context, PlainContext, all_reduce_sum
 from knife.train.engine import gathered_state, schedule, start_engine
 
 TINY = EMBEDDED["tiny-t5"]
@@ -79,7 +79,7 @@ def engine_trained(settings: Training, scale: Scale, context: Context) -> Traine
             engine.backward(output.loss)
             engine.step()
             loss += output.loss.detach() / len(parts)
-        losses.append(float(total(loss)))
+        losses.append(float(all_reduce_sum(loss)))
     weights = gathered_state(engine.module)
     engine.destroy()
     return Trained(losses, weights)

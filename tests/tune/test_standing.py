@@ -11,23 +11,26 @@ from knife.plan.sources import SourceReader
 from knife.terminal.progress import Progress
 from knife.train.journal import Row
 from knife.tune.search.sweep_plan import SweepPlan
-from knife.tune.standing.standing import AtWork, Standing
+from knife.tune.standing.standing import StepProgress, TrialProgress
 
 POINT = {RATE: 3e-3, WEIGHT: 30}
 
 
-def ended(standing: Standing, *, finished: int = 0, pruned: int = 0, failed: int = 0) -> None:
+def ended(standing: StepProgress, *, finished: int = 0, pruned: int = 0, failed: int = 0) -> None:
     standing.ends.update({"finished": finished, "pruned": pruned, "failed": failed})
 
 
-def at_work(seconds: float, **values: object) -> AtWork:
-    return AtWork({"point": POINT}, since=time.monotonic() - seconds, **values)  # type: ignore[arg-type]
+def at_work(seconds: float, **values: object) -> TrialProgress:
+    return TrialProgress({"point": POINT}, since=time.monotonic() - seconds, **values)  # type: ignore[arg-type]
 
 
 def test_trials_are_counted_by_how_they_ended() -> None:
-    standing = Standing("search", total=16, trials=16, slots=2, before=2)
+    standing = StepProgress("search", total=16, trials=16, slots=2, before=2)
     assert standing.counts() == "2 of 16 trials done, 0 running"
-    assert Standing("search", total=1, trials=1, slots=2).counts() == "0 of 1 trial done, 0 running"
+    assert (
+        StepProgress("search", total=1, trials=1, slots=2).counts()
+        == "0 of 1 trial done, 0 running"
+    )
     ended(standing, finished=3, pruned=2, failed=1)
     standing.running[9] = at_work(1)
     assert standing.counts() == "8 of 16 trials done (2 pruned, 1 failed), 1 running"
@@ -35,7 +38,7 @@ def test_trials_are_counted_by_how_they_ended() -> None:
 
 def test_time_left_is_that_of_the_trials_until_now(tmp_path: Path) -> None:
     sweep = planned(tmp_path, seeds={"more": [1]}).space.sweep
-    standing = Standing("search", total=4, trials=4, slots=2)
+    standing = StepProgress("search", total=4, trials=4, slots=2)
     assert standing.left(sweep) == ""
     standing.running = {1: at_work(4), 2: at_work(6)}
     assert standing.left(sweep) == ""
@@ -44,7 +47,7 @@ def test_time_left_is_that_of_the_trials_until_now(tmp_path: Path) -> None:
     # 6 s and 4 s of those at work and 10 s of the one that waits, two at a time; then 3 of more
     # seeds, 2 of finetune's settings and 6 of the final.
     assert standing.left(sweep) == "about 10 s left, 1 min of the sweep"
-    standing = Standing("final", total=2, trials=4, slots=2, running={1: at_work(4)})
+    standing = StepProgress("final", total=2, trials=4, slots=2, running={1: at_work(4)})
     ended(standing, finished=1)
     standing.seconds = 10.0
     assert standing.left(sweep) == "about 6 s left"
@@ -54,7 +57,7 @@ def test_time_left_is_that_of_the_trials_until_now(tmp_path: Path) -> None:
 
 def test_time_left_ends_with_the_budget(tmp_path: Path) -> None:
     sweep = planned(tmp_path, budget={"trials": 400, "hours": 0.01}, final=None).space.sweep
-    standing = Standing("search", total=400, trials=400, slots=1, seconds=50.0)
+    standing = StepProgress("search", total=400, trials=400, slots=1, seconds=50.0)
     ended(standing, finished=5)
     assert standing.left(sweep) == "about 36 s left"
 
@@ -70,11 +73,11 @@ def test_a_trial_says_what_it_does(sweep_and_trial: tuple[SweepPlan, Plan]) -> N
     sweep, plan = sweep_and_trial
     teacher = plan.stages[0]
     trial = at_work(70, progress=Progress(plan.stages, plan))
-    standing = Standing("search", 4, 4, slots=1, running={3: trial})
+    standing = StepProgress("search", 4, 4, slots=1, running={3: trial})
     row: Row = {"step": 3, "time": 1.0, "metrics": {}}
     standing.look({(teacher.kind, teacher.key): row})
     point = "student.learning_rate=0.003 align.input.weight=30"
     assert trial.words(sweep.space) == f"teacher 3/4, 1 min  {point}"
     trial.score = 0.5
     assert trial.words(sweep.space) == f"teacher 3/4, dev 50.0 %, 1 min  {point}"
-    assert AtWork({}).words(sweep.space) == "at work, 0 s"
+    assert TrialProgress({}).words(sweep.space) == "at work, 0 s"

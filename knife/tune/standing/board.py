@@ -26,7 +26,7 @@ from knife.tune.search.sweep_plan import SweepPlan
 from knife.tune.search.trial import SCORE, Task, config_of, point_of, trial_stages
 from knife.tune.search.trials import State, TrialRow
 from knife.tune.standing.recording import SweepRecord
-from knife.tune.standing.standing import AtWork, Standing, score_words
+from knife.tune.standing.standing import StepProgress, TrialProgress, score_words
 
 # Seconds between two lines on how a sweep stands, where nothing is drawn.
 STANDING_SECONDS = 60.0
@@ -38,7 +38,7 @@ _WORDS = {
 }
 
 
-class Board:
+class SweepProgress:
     """Shows a sweep while it runs: drawn in a terminal, plain lines anywhere else.
 
     Args:
@@ -108,7 +108,7 @@ class Board:
     def step(self, name: str, params: list[dict[str, Any]]) -> "_Step":
         """A step begins, with trials of these params where they are known."""
         trials = self.plan.trials
-        self._step = _Step(self, Standing(name, len(params) or trials, trials, self.slots))
+        self._step = _Step(self, StepProgress(name, len(params) or trials, trials, self.slots))
         return self._step
 
     def all_ended(self, rows: Sequence[TrialRow]) -> None:
@@ -170,8 +170,8 @@ class Board:
 class _Step:
     """The listener of one step."""
 
-    board: Board
-    standing: Standing
+    board: SweepProgress
+    standing: StepProgress
     said: float = field(default_factory=time.monotonic)
 
     def resumed(self, rows: list[TrialRow]) -> None:
@@ -185,7 +185,7 @@ class _Step:
     def started(self, number: int, params: dict[str, Any]) -> None:
         """A trial starts, or starts again."""
         again = self.standing.running.get(number)
-        trial = self.standing.running[number] = AtWork(params)
+        trial = self.standing.running[number] = TrialProgress(params)
         plan = self.board.planned(params)
         if self.standing.name in ("search", "seeds"):
             self.board.tell(int(params.get("trial", number)), params, plan)
@@ -198,7 +198,7 @@ class _Step:
 
     def reported(self, number: int, result: dict[str, Any]) -> None:
         """A trial has a score so far."""
-        trial = self.standing.running.setdefault(number, AtWork(result["config"]))
+        trial = self.standing.running.setdefault(number, TrialProgress(result["config"]))
         trial.score = result[SCORE]
         if self.standing.name == "search":
             self.board.record.reported(number, result["epoch"], result[SCORE])
@@ -207,7 +207,7 @@ class _Step:
     def ended(self, number: int, state: State, why: str = "") -> None:
         """A trial has ended."""
         standing, space = self.standing, self.board.plan.space
-        last = standing.running.pop(number, AtWork({}))
+        last = standing.running.pop(number, TrialProgress({}))
         standing.ends[state] += 1
         standing.seconds += last.seconds
         words, also = "failed", f", {why}" if why else ""

@@ -17,7 +17,7 @@ from knife.tune.search.trials import State
 
 
 @dataclass
-class AtWork:
+class TrialProgress:
     """A trial that has started and not ended.
 
     Attributes:
@@ -57,7 +57,7 @@ class AtWork:
 
 
 @dataclass
-class Standing:
+class StepProgress:
     """How a step stands.
 
     Attributes:
@@ -78,7 +78,7 @@ class Standing:
     before: int = 0
     ends: Counter[State] = field(default_factory=Counter)
     seconds: float = 0.0
-    running: dict[int, AtWork] = field(default_factory=dict)
+    running: dict[int, TrialProgress] = field(default_factory=dict)
     since: float = field(default_factory=time.monotonic)
 
     @property
