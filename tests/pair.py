@@ -37,14 +37,14 @@ class Pair:
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
         """Nobody listens."""
 
-    def told(self) -> bool:
+    def stop_requested(self) -> bool:
         """Nobody tells."""
         return False
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Nobody watches."""
 
-    def rest(self) -> None:
+    def pause_heartbeat(self) -> None:
         """Nobody watches."""
 
 

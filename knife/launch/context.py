@@ -44,15 +44,15 @@ class RayContext:
         """Tell Ray Train; a barrier over all workers."""
         ray.train.report(metrics | {"stage": stage})
 
-    def told(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether the driver wants the training to end; rank 0 alone asks."""
         return self._told.is_set()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """A sign of life."""
         self._beat = time.monotonic()
 
-    def rest(self) -> None:
+    def pause_heartbeat(self) -> None:
         """No sign of life is due until the next one."""
         self._beat = None
 

@@ -63,11 +63,11 @@ class Backbone(nn.Module, ABC):
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
         """Score the choices of a batch, the task input encoded once; keep states of `layers`."""
 
-    def write(
-        self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
+    def generate(
+        self, batch: Batch, max_tokens: int, eos_count: int = 1, *, synced_gpus: bool = False
     ) -> list[list[int] | None]:
         """Text for each example, greedily, as tokens: up to the closing token of its last part,
-        or to `most` tokens; None where the model's outputs were not finite."""
+        or to `max_tokens` tokens; None where the model's outputs were not finite."""
         raise NotImplementedError(f"{type(self).__name__} writes no text; see `can_write`")
 
     @abstractmethod

@@ -50,7 +50,7 @@ class DecoderOnly(Backbone):
         )
         tokenizer = load_tokenizer(folder, "model")
         self._start = answer_start(tokenizer)
-        self.closing: int = tokenizer.eos_token_id
+        self.eos: int = tokenizer.eos_token_id
 
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
         """Score a choice by the mean log-probability of its tokens, the closing one included."""
@@ -78,8 +78,8 @@ class DecoderOnly(Backbone):
         )
 
     @torch.no_grad()
-    def write(
-        self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
+    def generate(
+        self, batch: Batch, max_tokens: int, eos_count: int = 1, *, synced_gpus: bool = False
     ) -> list[list[int] | None]:
         """Text for each example, up to the closing token of its last part; None where the model's
         outputs were not finite.
@@ -96,7 +96,7 @@ class DecoderOnly(Backbone):
         closed_B = torch.zeros_like(batch.row_B)
         bad_B = torch.zeros_like(closed_B, dtype=torch.bool)
         # Workers that hold parts of the weights have to make as many passes as all others.
-        while len(written) < most and (together or bool((closed_B < closings).any())):
+        while len(written) < max_tokens and (synced_gpus or bool((closed_B < eos_count).any())):
             states_BNH = self.model.base_model(
                 input_ids=ids_BN,
                 attention_mask=self._mask(seen_BNN),
@@ -105,15 +105,15 @@ class DecoderOnly(Backbone):
                 use_cache=True,
             ).last_hidden_state
             logits_BNV = self.model.get_output_embeddings()(states_BNH[:, -1:])
-            bad_B |= (closed_B < closings) & ~finite(logits_BNV[:, 0])
+            bad_B |= (closed_B < eos_count) & ~finite(logits_BNV[:, 0])
             ids_BN = logits_BNV.argmax(-1)
             written.append(ids_BN)
-            closed_B += ids_BN[:, 0] == self.closing
+            closed_B += ids_BN[:, 0] == self.eos
             place_B1 = place_B1 + 1
             seen_BN = nn.functional.pad(seen_BN, (0, 1), value=True)
             places_BN, seen_BNN = place_B1, seen_BN[:, None]
         return [
-            None if unread else up_to(row, self.closing, closings)
+            None if unread else up_to(row, self.eos, eos_count)
             for row, unread in zip(torch.cat(written, 1).tolist(), bad_B.tolist(), strict=True)
         ]
 

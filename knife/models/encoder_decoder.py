@@ -62,7 +62,7 @@ class EncoderDecoder(Backbone):
         )
 
     def generate(
-        self, batch: Batch, most: int, closings: int = 1, *, together: bool = False
+        self, batch: Batch, max_tokens: int, eos_count: int = 1, *, synced_gpus: bool = False
     ) -> list[list[int] | None]:
         """Text for each example, up to the closing token of its last part; None where the model's
         outputs were not finite."""
@@ -76,10 +76,10 @@ class EncoderDecoder(Backbone):
             self.model,
             inputs,
             start=1,
-            closing=self.model.config.eos_token_id,
-            closings=closings,
-            most=most,
-            together=together,
+            eos=self.model.config.eos_token_id,
+            eos_count=eos_count,
+            max_tokens=max_tokens,
+            synced_gpus=synced_gpus,
         )
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:

@@ -10,11 +10,11 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 class _Closed(StoppingCriteria):  # type: ignore[misc]
     """A row is done when it has so many closing tokens."""
 
-    def __init__(self, closing: int, closings: int, start: int) -> None:
-        self.closing, self.closings, self.start = closing, closings, start
+    def __init__(self, eos: int, eos_count: int, start: int) -> None:
+        self.eos, self.eos_count, self.start = eos, eos_count, start
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
-        return (input_ids[:, self.start :] == self.closing).sum(1) >= self.closings
+        return (input_ids[:, self.start :] == self.eos).sum(1) >= self.eos_count
 
 
 class _Finite(LogitsProcessor):  # type: ignore[misc]
@@ -41,10 +41,10 @@ def generate(
     inputs: dict[str, Any],
     *,
     start: int,
-    closing: int,
-    closings: int,
-    most: int,
-    together: bool,
+    eos: int,
+    eos_count: int,
+    max_tokens: int,
+    synced_gpus: bool,
 ) -> list[list[int] | None]:
     """The likeliest next token, again and again; each row up to its last closing token, or None
     where the model's outputs were not finite.
@@ -53,14 +53,14 @@ def generate(
         model: a transformers model that generates.
         inputs: what its `generate` reads.
         start: how many tokens of what it gives back were there before.
-        closing: the token that ends a text, and `closings` how many texts are to be written.
-        most: the most tokens to write.
-        together: whether other workers hold parts of the weights, so that all must go on until
+        eos: the token that ends a text, and `eos_count` how many texts are to be written.
+        max_tokens: the most tokens to write.
+        synced_gpus: whether other workers hold parts of the weights, so that all must go on until
             the last of them is done.
     """
     config = model.generation_config
     settings = GenerationConfig(
-        max_new_tokens=most,
+        max_new_tokens=max_tokens,
         do_sample=False,
         num_beams=1,
         # Rows of two texts go on behind the first closing token.
@@ -72,7 +72,7 @@ def generate(
     kept = model.generation_config
     # What `settings` leaves open would be taken from the model's own.
     model.generation_config = settings
-    closed = _Closed(closing, closings, start)
+    closed = _Closed(eos, eos_count, start)
     seen = _Finite(closed)
     try:
         whole_BN = model.generate(
@@ -80,18 +80,18 @@ def generate(
             generation_config=settings,
             stopping_criteria=[closed],
             logits_processor=[seen],
-            synced_gpus=together,
+            synced_gpus=synced_gpus,
         )
     finally:
         model.generation_config = kept
     bad = torch.as_tensor(seen.bad_B).expand(len(whole_BN)).tolist()
     return [
-        None if unread else up_to(row[start:], closing, closings)
+        None if unread else up_to(row[start:], eos, eos_count)
         for row, unread in zip(whole_BN.tolist(), bad, strict=True)
     ]
 
 
-def up_to(ids: list[int], closing: int, closings: int) -> list[int]:
+def up_to(ids: list[int], eos: int, eos_count: int) -> list[int]:
     """What is written, up to its last closing token; all of it where there are not so many."""
-    ends = [at for at, token in enumerate(ids) if token == closing]
-    return ids[: ends[closings - 1] + 1] if len(ends) >= closings else ids
+    ends = [at for at, token in enumerate(ids) if token == eos]
+    return ids[: ends[eos_count - 1] + 1] if len(ends) >= eos_count else ids

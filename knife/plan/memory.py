@@ -180,7 +180,7 @@ def training_need(
             rows,
             scale.precision,
             rationale=rationale,
-            again=scale.gradient_checkpointing,
+            gradient_checkpointing=scale.gradient_checkpointing,
         )
         for task in (lengths, second)
         if task
@@ -192,29 +192,29 @@ def _need(
     shape: ModelSize, scale: Scale, accumulate: int, kept: int, teacher: int, *, gpu: bool
 ) -> MemoryEstimate:
     count, workers, stage = shape.parameters, scale.workers, scale.zero_stage
-    wide = 2 if scale.precision == "bf16" else 4
+    element_bytes = 2 if scale.precision == "bf16" else 4
     # Whether bf16 weights have gradients in fp32.
-    summed = wide == 2 and accumulate > 1
+    summed = element_bytes == 2 and accumulate > 1
     own = -(-count // workers) if stage else count
     weights, gradients, optimizer = _states(count, scale, accumulate)
     if stage == 3 and workers > 1:
         # Parameters that were gathered for a layer stay, up to a limit, beside those on their way.
-        weights += wide * (min(count, _LIVE) + min(count, _PREFETCH))
+        weights += element_bytes * (min(count, _LIVE) + min(count, _PREFETCH))
     # What the optimizer's own arithmetic takes: torch goes tensor by tensor on a CPU, and all at
     # once on a GPU.
     arithmetic = 4 * own if gpu else 8 * (own if stage else shape.largest)
     if stage == 1 and summed:
         # The gradients are one tensor, sent in bf16 and stepped as it is.
-        buffers, scratch = wide * count, arithmetic
+        buffers, scratch = element_bytes * count, arithmetic
     elif stage:
-        buffers = wide * min(count, BUCKET)
+        buffers = element_bytes * min(count, BUCKET)
         share = min(1.0, _SUB_GROUP / count) if stage == 3 else 1.0
         scratch = int(share * (4 * own + arithmetic))
     else:
-        buffers = 0 if workers == 1 else (wide + 4 * summed) * min(count, BUCKET)
+        buffers = 0 if workers == 1 else (element_bytes + 4 * summed) * min(count, BUCKET)
         # In bf16 a copy in the other type: of the gradients for the step, or of summed ones for
         # their norm.
-        scratch = arithmetic + (count * (2 if summed else 4) if wide == 2 else 0)
+        scratch = arithmetic + (count * (2 if summed else 4) if element_bytes == 2 else 0)
     rest = weights + optimizer + teacher
     if stage == 0 or (stage == 1 and summed):
         # Gradients are summed over workers when the activations are gone.
@@ -224,7 +224,7 @@ def _need(
     else:
         # The step frees the gradients once it has its own part of them in fp32.
         peak = rest + max(gradients + buffers + kept, scratch)
-    sent = int(wide * _sent(stage, count, accumulate) * count * (workers - 1) / workers)
+    sent = int(element_bytes * _sent(stage, count, accumulate) * count * (workers - 1) / workers)
     return MemoryEstimate(
         parameters=count,
         accumulate=accumulate,
@@ -236,7 +236,7 @@ def _need(
         scratch=scratch,
         activations=kept,
         teacher=teacher,
-        peak=max(peak, wide * count),
+        peak=max(peak, element_bytes * count),
         communication=sent,
     )
 
@@ -244,18 +244,18 @@ def _need(
 def least(count: int, scale: Scale, accumulate: int) -> int:
     """What a worker cannot train `count` parameters without: their weights, gradients and optimizer
     states, and at the start all weights, which are there before a worker keeps its own part."""
-    wide = 2 if scale.precision == "bf16" else 4
-    return max(sum(_states(count, scale, accumulate)), wide * count)
+    element_bytes = 2 if scale.precision == "bf16" else 4
+    return max(sum(_states(count, scale, accumulate)), element_bytes * count)
 
 
 def _states(count: int, scale: Scale, accumulate: int) -> tuple[int, int, int]:
     """A worker's weights, gradients and optimizer states: each is whole, or the worker's part."""
     stage, bf16 = scale.zero_stage, scale.precision == "bf16"
     own = -(-count // scale.workers) if stage else count
-    wide = 2 if bf16 else 4
-    weights = wide * (own if stage == 3 else count)
+    element_bytes = 2 if bf16 else 4
+    weights = element_bytes * (own if stage == 3 else count)
     # Those of several parts of a batch are added up in fp32.
-    gradients = (wide if accumulate == 1 else 4) * (own if stage >= 2 else count)
+    gradients = (element_bytes if accumulate == 1 else 4) * (own if stage >= 2 else count)
     # Adam's two moments; ZeRO and bf16 train on a copy of the weights in fp32 beside.
     return weights, gradients, (12 if stage or bf16 else 8) * own
 
@@ -281,20 +281,20 @@ def activations(
     precision: str,
     *,
     rationale: bool,
-    again: bool = False,
+    gradient_checkpointing: bool = False,
 ) -> int:
     """What the forward pass of `rows` examples keeps for the backward pass, padded to the longest.
 
-    With gradient checkpointing (`again`), that is the states between layers, and one layer at a
+    With gradient checkpointing, that is the states between layers, and one layer at a
     time whose activations are computed again.
 
     Counted from the tensors that transformers' T5, BERT, GPT-2 and Llama layers save in training,
     attention as on a CPU: fused attention on a GPU keeps no probabilities, and needs less.
     """
-    wide = 2 if precision == "bf16" else 4
+    element_bytes = 2 if precision == "bf16" else 4
     length = lengths.wholes if rationale else lengths.inputs
     hidden, inner, masks = shape.hidden, shape.inner, int(shape.dropout)
-    attention = (3 * 4 + wide) * inner
+    attention = (3 * 4 + element_bytes) * inner
     probabilities = (1 + 2 * masks) * 4 * shape.heads
     answer = lengths.choices * lengths.choice
     # The scores of all tokens of the vocabulary are there three times when the loss is taken.
@@ -303,39 +303,47 @@ def activations(
         length += answer
         if shape.gated:
             # Norms in fp32, and without dropout attention is fused on a CPU as well.
-            layer = 2 * (4 + 2 * wide) * hidden + 4 * wide * (shape.feed_forward + inner)
+            layer = 2 * (4 + 2 * element_bytes) * hidden
+            layer += 4 * element_bytes * (shape.feed_forward + inner)
         else:
             # GPT-2's activation function is put together from small steps.
-            layer = (4 + 2 * masks) * wide * hidden + 5 * wide * shape.feed_forward
-            layer += attention + probabilities * length
-        ends = (4 + wide) * hidden + wide * length
-        stack = _stack([(shape.layers, layer, wide * hidden)], again=again)
+            layer = (4 + 2 * masks) * element_bytes * hidden
+            layer += 5 * element_bytes * shape.feed_forward + attention + probabilities * length
+        ends = (4 + element_bytes) * hidden + element_bytes * length
+        stack = _stack(
+            [(shape.layers, layer, element_bytes * hidden)],
+            gradient_checkpointing=gradient_checkpointing,
+        )
         return rows * (length * (stack + ends) + scores)
     if shape.family == "encoder":
-        between = 2 * wide * shape.feed_forward
-        layer = (4 + 2 * masks) * wide * hidden + between + attention + probabilities * length
-        stack = _stack([(shape.layers, layer, wide * hidden)], again=again)
-        return rows * length * (stack + 4 * wide * hidden)
-    between = ((6 if shape.gated else 1) + 2 * masks) * wide * shape.feed_forward
+        between = 2 * element_bytes * shape.feed_forward
+        layer = (4 + 2 * masks) * element_bytes * hidden
+        layer += between + attention + probabilities * length
+        stack = _stack(
+            [(shape.layers, layer, element_bytes * hidden)],
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        return rows * length * (stack + 4 * element_bytes * hidden)
+    between = ((6 if shape.gated else 1) + 2 * masks) * element_bytes * shape.feed_forward
     # T5 computes its norms in fp32, and keeps a copy.
-    norm = ((3 + masks) * wide + (4 if wide == 2 else 0)) * hidden
+    norm = ((3 + masks) * element_bytes + (4 if element_bytes == 2 else 0)) * hidden
     encoder = length * (2 * norm + between + attention + probabilities * length)
-    decoder = answer * (3 * norm + between + attention + (4 + wide) * inner)
+    decoder = answer * (3 * norm + between + attention + (4 + element_bytes) * inner)
     decoder += answer * probabilities * (answer + length) + length * 2 * 4 * inner
     ends = norm * (length + answer)
     stack = _stack(
         [
-            (shape.layers, encoder, length * wide * hidden),
-            (shape.decoder_layers, decoder, answer * wide * hidden),
+            (shape.layers, encoder, length * element_bytes * hidden),
+            (shape.decoder_layers, decoder, answer * element_bytes * hidden),
         ],
-        again=again,
+        gradient_checkpointing=gradient_checkpointing,
     )
     return rows * (stack + ends + scores)
 
 
-def _stack(kinds: list[tuple[int, int, int]], *, again: bool) -> int:
+def _stack(kinds: list[tuple[int, int, int]], *, gradient_checkpointing: bool) -> int:
     """What layers keep: of each kind their number, the activations and the states of one."""
-    if not again:
+    if not gradient_checkpointing:
         return sum(count * activations for count, activations, _ in kinds)
     largest = max(activations for _, activations, _ in kinds)
     return sum(count * states for count, _, states in kinds) + largest
@@ -345,11 +353,11 @@ def states_bytes(
     teacher: ModelSize, lengths: Lengths, layers: int, *, outputs: bool, precision: str
 ) -> int:
     """Size on disk of a teacher's stored states of all examples."""
-    wide = 2 if precision == "bf16" else 4
+    element_bytes = 2 if precision == "bf16" else 4
     answers = lengths.scores if teacher.family == "encoder" else lengths.all_choices
     states = lengths.all_inputs * layers * teacher.hidden + outputs * answers * teacher.hidden
     # Scores in fp32; the row's number and where its parts end, as 64-bit numbers.
-    return states * wide + lengths.scores * 4 + lengths.count * 8 * (3 + outputs)
+    return states * element_bytes + lengths.scores * 4 + lengths.count * 8 * (3 + outputs)
 
 
 def states_batch(

@@ -200,7 +200,7 @@ class Checkpoints:
         """
         if self._mirror:
             # A large one takes its time; that is no sign of a worker that hangs.
-            self._context.rest()
+            self._context.pause_heartbeat()
         if self._finisher:
             self._finisher.join()
             self._finisher = None

@@ -32,13 +32,13 @@ class Context(Protocol):
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
         """Tell the launcher that a stage is done; all workers call it together."""
 
-    def told(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether the launcher wants the training to end after a checkpoint."""
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """A sign of life, after every batch; who gives none for long is taken to hang."""
 
-    def rest(self) -> None:
+    def pause_heartbeat(self) -> None:
         """No sign of life is due until the next one."""
 
 
@@ -78,14 +78,14 @@ class PlainContext:
         """Keep the report."""
         self.reports.append((stage, metrics))
 
-    def told(self) -> bool:
+    def stop_requested(self) -> bool:
         """Never: SIGTERM comes to this very process."""
         return False
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Nobody waits for it: whoever halts this process in a debugger takes his time."""
 
-    def rest(self) -> None:
+    def pause_heartbeat(self) -> None:
         """Nobody waits."""
 
 

@@ -30,7 +30,7 @@ def engine_config(training: Training, scale: Scale, workers: int) -> dict[str, A
     added, and bf16 weights have bf16 gradients: the same numbers in half of the memory.
     """
     # Stage 0 knows no other type than the weights' own: `undo_hidden_step` sees to it.
-    wide = training.accumulate > 1 and scale.zero_stage > 0
+    fp32_sums = training.accumulate > 1 and scale.zero_stage > 0
     return {
         # Where the batch does not divide, some workers have one example more.
         "train_micro_batch_size_per_gpu": max(
@@ -40,7 +40,7 @@ def engine_config(training: Training, scale: Scale, workers: int) -> dict[str, A
         "gradient_clipping": training.clip,
         # Each part is added up at once: stage 1 would otherwise add it again with the next one.
         "bf16": {"enabled": scale.precision == "bf16", "immediate_grad_update": True},
-        "data_types": {"grad_accum_dtype": "fp32" if wide else None},
+        "data_types": {"grad_accum_dtype": "fp32" if fp32_sums else None},
         "zero_optimization": {"stage": scale.zero_stage},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 2**62,

@@ -73,8 +73,8 @@ def answer_split(
     texts: list[str | None] = [None] * len(tokens)
     rationales: list[str | None] = [None] * len(tokens)
     if opened or asking.explains_first:
-        closings = 1 + (opened and asking.explains_first)
-        found = _write_split(model, tokens, pad_id, context, asking, closings)
+        eos_count = 1 + (opened and asking.explains_first)
+        found = _write_split(model, tokens, pad_id, context, asking, eos_count)
         refuse_not_finite(ids, found)
         written = [row for row in found if row is not None]
         if asking.explains_first:
@@ -102,7 +102,7 @@ def score_split(
     with torch.no_grad():
         for rows, batch in _batches(tokens, pad_id, context, rationale):
             scores_BC = forward(batch).scores_BC.float().cpu()
-            context.beat()
+            context.heartbeat()
             for row, scores_C in zip(rows, scores_BC, strict=True):
                 if row is not None:
                     own.append((row, scores_C[: len(tokens[row].choice_ids)].tolist()))
@@ -115,16 +115,16 @@ def _write_split(
     pad_id: int,
     context: Context,
     asking: GenerationSpec,
-    closings: int,
+    eos_count: int,
 ) -> list[list[int] | None]:
     """What the model writes for every example, as tokens, in the split's order, on every rank;
     None where its outputs were not finite."""
     backbone = getattr(model, "module", model).backbone
     own: list[tuple[int, list[int] | None]] = []
     for rows, batch in _batches(tokens, pad_id, context, asking.rationale):
-        together = context.world_size > 1
-        written = backbone.write(batch, asking.answer_tokens, closings, together=together)
-        context.beat()
+        synced_gpus = context.world_size > 1
+        written = backbone.generate(batch, asking.answer_tokens, eos_count, synced_gpus=synced_gpus)
+        context.heartbeat()
         own += [(row, ids) for row, ids in zip(rows, written, strict=True) if row is not None]
     return _in_order(own, len(tokens))
 
@@ -149,11 +149,11 @@ def _in_order(own: list[tuple[int, Any]], count: int) -> list[Any]:
     return whole
 
 
-def _parted(ids: list[int], closing: int) -> tuple[list[int], list[int]]:
-    """The first text with its closing token, and the rest."""
-    end = ids.index(closing) + 1 if closing in ids else len(ids)
+def _parted(ids: list[int], eos: int) -> tuple[list[int], list[int]]:
+    """The first text with its eos token, and the rest."""
+    end = ids.index(eos) + 1 if eos in ids else len(ids)
     first = ids[:end]
-    return (first if closing in first else [*first, closing]), ids[end:]
+    return (first if eos in first else [*first, eos]), ids[end:]
 
 
 def _text(asking: GenerationSpec, ids: list[int]) -> str:

@@ -159,13 +159,13 @@ def _train(
                 torch.manual_seed(hash((job.seed, place.step, context.rank, number)) % 2**62)
                 means.add(_micro_step(engine, job, part, context), place.step)
                 examples_taken += sum(weight > 0 for weight in part.weights)
-                context.beat()
+                context.heartbeat()
             batch = batches[place.batch]
             read = [row for row, weight in zip(batch.rows, batch.weights, strict=True) if weight]
             examples, tokens = examples + len(read), tokens + sum(lengths[row] for row in read)
             means.first_bad.add_gradient(engine, place.step)
             place.step, place.batch = place.step + 1, place.batch + 1
-            stop = agreement.reached(told() or context.told())
+            stop = agreement.reached(told() or context.stop_requested())
             last = place.batch == len(batches)
             due = stop or place.step - saved_step >= scale.checkpoint_steps
             # A line at each checkpoint: a training that goes on from it has lost no mean.

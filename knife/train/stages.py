@@ -66,7 +66,7 @@ def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
                 case EvaluateStage():
                     evaluate_model(stage, place)
         barrier()
-        context.rest()
+        context.pause_heartbeat()
         _publish(stage, store, context)
         barrier()
     finally:

@@ -134,5 +134,5 @@ def _parts(
             batch = collate(tokens, batch_rows, split.pad_id, True).to(context.device)
             cut = example_states(backbone(batch, layers), layers, batch)
             parts |= dict(zip(batch_rows.rows, cut, strict=True))
-            context.beat()
+            context.heartbeat()
     return (parts[number] for number in range(len(rows)))

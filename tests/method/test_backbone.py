@@ -256,12 +256,12 @@ def test_what_is_written_is_the_likeliest_next_token_each_time(
     """Each next token, as an answer behind those before it, scores highest of all tokens."""
     if not can_generate(model_config(model_folder, "model")):
         with pytest.raises(NotImplementedError):
-            load_backbone(model_folder).write(batch_of(tokens, pad, rationale=rationale), 5)
+            load_backbone(model_folder).generate(batch_of(tokens, pad, rationale=rationale), 5)
         return
     backbone: Any = load_backbone(model_folder, bottleneck=bottleneck).eval()
     closing = tokens[0].choice_ids[0][-1]
     words = [[token] for token in range(backbone.model.config.vocab_size)]
-    written = backbone.write(batch_of(tokens, pad, rationale=rationale), 6)
+    written = backbone.generate(batch_of(tokens, pad, rationale=rationale), 6)
     assert len({tuple(ids) for ids in written}) > 1
     for row in (0, 3, 5):
         ids = written[row]
@@ -276,11 +276,11 @@ def test_what_is_written_is_the_likeliest_next_token_each_time(
         assert scores_BC.argmax(-1).tolist() == ids
         # Alone or in a batch, and with others to wait for.
         alone = batch_of(tokens, pad, rationale=rationale, rows=[row])
-        assert backbone.write(alone, 6) == [ids]
+        assert backbone.generate(alone, 6) == [ids]
     batch = batch_of(tokens, pad, rationale=rationale)
     with PlainContext():
-        assert backbone.write(batch, 6, together=True) == written
-    both = backbone.write(batch, 9, closings=2)
+        assert backbone.generate(batch, 6, synced_gpus=True) == written
+    both = backbone.generate(batch, 9, eos_count=2)
     for first, longer in zip(written, both, strict=True):
         assert longer[: len(first)] == first
         assert longer.count(closing) <= 2

@@ -168,10 +168,10 @@ def test_what_cannot_be_written_is_none(tiny_llama: Path) -> None:
         tokens, pad = tokens_of(folder, EXAMPLES[:3])
         backbone: Any = load_backbone(folder).eval()
         batch = batch_of(tokens, pad, rationale=False)
-        assert None not in backbone.write(batch, 4)
+        assert None not in backbone.generate(batch, 4)
         with torch.no_grad():
             next(backbone.parameters()).fill_(math.inf)
-        assert backbone.write(batch, 4) == [None] * 3
+        assert backbone.generate(batch, 4) == [None] * 3
 
 
 def test_a_loss_is_exact_however_unlikely_the_answer_is() -> None:
