@@ -10,13 +10,18 @@ from knife.core import strict_json
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
     """A path beside `path` to write to, which takes its place when the context ends well.
 
-    Folders above are made. When the context fails, what stood at `path` stays as it was.
+    Folders above are made. When the context fails, `path` stays as it was.
+
+    Args:
+        path: the file.
+        unfinished: a path to write to instead, on the same file system: one that nobody else
+            uses, where several may write the same file at a time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished = unfinished or path.with_name(f".{path.name}.tmp")
     # Somebody may have been killed while writing.
     unfinished.unlink(missing_ok=True)
     try:

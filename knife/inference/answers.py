@@ -6,16 +6,16 @@
 
 import json
 import math
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from knife.core import strict_json
+from knife.core.atomic import replacing
 from knife.core.errors import NotFiniteError, UserError
 from knife.data.example import UNANSWERED, Example
 from knife.inference.parts import Part, read_part
@@ -121,16 +121,10 @@ class Answers:
         # In this folder, so that what a kill leaves goes with it.
         unfinished = self.folder / f".{uuid.uuid4().hex[:12]}.tmp"
         try:
-            with unfinished.open("wb") as file:
+            with replacing(path, unfinished), unfinished.open("wb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
         except OSError as error:
             raise _unwritable(path, error) from error
-        finally:
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
 
 
 class Answerer:

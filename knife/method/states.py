@@ -13,7 +13,6 @@ Shapes: B examples, I task-input tokens, C choices, T tokens a choice, H width.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from knife.core import strict_json
+from knife.core.atomic import replacing
 from knife.data.batches import Batch
 from knife.method.objective import TeacherBatch
 from knife.models.base import Output
@@ -135,11 +135,8 @@ def write_shard(
         whole = torch.cat([part[name] for part in parts])
         tensors[name] = whole if name == "scores" else whole.to(dtype).contiguous()
         tensors[f"{name}_end"] = torch.tensor([len(part[name]) for part in parts]).cumsum(0)
-    unfinished = path.with_suffix(".tmp")
-    save_file(tensors, unfinished)
-    with unfinished.open("rb") as file:
-        os.fsync(file.fileno())
-    unfinished.rename(path)
+    with replacing(path) as unfinished:
+        save_file(tensors, unfinished)
 
 
 class StoredStates:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from knife.core.atomic import replacing
 from knife.core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -180,13 +181,9 @@ class Bucket:
         """
 
         def one(name: str, path: Path) -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-            try:
+            with replacing(path, part):
                 self._try(lambda fs, root: fs.get_file(f"{root}/{name}", str(part)))
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
 
         self._each(one, list(files))
 

@@ -33,6 +33,7 @@ from typing import Any
 from filelock import FileLock
 
 from knife.core import strict_json
+from knife.core.atomic import replacing
 from knife.core.errors import UserError
 from knife.store.bucket import Bucket, artifact_place, cache_folder, is_url, url_faults
 
@@ -379,9 +380,8 @@ class Store:
         if self.bucket:
             self.bucket.write(f"work/{name}", text.encode())
             return
-        unfinished = self.root / "work" / f"{name}.tmp"
-        unfinished.write_text(text)
-        unfinished.replace(unfinished.with_suffix(""))
+        with replacing(self.root / "work" / name) as unfinished:
+            unfinished.write_text(text)
 
     def noted(self, name: str) -> Any:
         """What such a note says; None where there is none."""

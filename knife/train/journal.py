@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from knife.core import strict_json
+from knife.core.atomic import replacing
 from knife.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -110,9 +111,8 @@ class Journal:
             for line in path.read_text().splitlines(keepends=True):
                 if line.endswith("\n") and json.loads(line)["step"] <= from_step:
                     kept.append(line)
-            unfinished = path.with_suffix(".tmp")
-            unfinished.write_text("".join(kept) if from_step else "")
-            unfinished.replace(path)
+            with replacing(path) as unfinished:
+                unfinished.write_text("".join(kept) if from_step else "")
         self._file = path.open("a")
 
     def add(self, step: int, epoch: float | None, metrics: dict[str, float]) -> None:
