@@ -6,7 +6,8 @@ from pathlib import Path
 from knife.core.errors import UserError, nearest
 from knife.pipeline.record import NAME as RUN
 from knife.report.run_page import NAME, run_report, write_page
-from knife.store.store import Store, disk_faults
+from knife.store.disk import disk_faults
+from knife.store.store import Store
 from knife.tune.search.about import ABOUT
 
 _KINDS = ("runs", "sweeps")
@@ -62,11 +63,7 @@ def _find(target: str, address: str) -> tuple[Path, Store]:
 
 def _folders(store: Store) -> list[Path]:
     """Of all runs and sweeps, the oldest first."""
-    if store.bucket:
-        for kind in _KINDS:
-            for name in {n.split("/")[0] for n in store.bucket.names(kind)}:
-                (store.root / kind / name).mkdir(parents=True, exist_ok=True)
-    found = [folder for kind in _KINDS for folder in (store.root / kind).glob("*/")]
+    found = [folder for kind in _KINDS for folder in store.results(kind)]
     return sorted(found, key=lambda folder: folder.stat().st_mtime)
 
 

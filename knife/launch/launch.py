@@ -108,11 +108,7 @@ def _done(store: Store, stages: Sequence[Stage]) -> set[str]:
     """What need not be made again: stages, and in those under way checkpoints and shards."""
     done = set()
     for stage in stages:
-        folder = store.root / "work" / f"{stage.kind}-{stage.key}"
-        kept = [*folder.glob("checkpoints/*/place.json"), *folder.glob("shard-*.json")]
-        done |= {str(path) for path in kept}
-        if store.bucket:
-            done |= {n for n in store.bucket.names(f"work/{folder.name}") if "/part-" in n}
+        done |= store.begun(stage.kind, stage.key)
         if store.has(stage.kind, stage.key):
             done.add(stage.key)
     return done

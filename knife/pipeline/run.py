@@ -20,7 +20,8 @@ from knife.plan.stage import Stage
 from knife.stats.ties import Ties, tie_notes
 from knife.stats.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.store.bucket import is_url
-from knife.store.store import Store, disk_faults, store_root
+from knife.store.disk import disk_faults
+from knife.store.store import Store, store_root
 from knife.track.describe import NOTE, failed_note, run_params, run_tags, started_note
 from knife.track.run_tree import finish_done, follow, nested_runs, record
 from knife.track.secrets import redact_values

@@ -12,7 +12,8 @@ from knife.core.atomic import replacing, write_json
 from knife.pipeline.run import Display, make_stages, prepared, refuse_what_cannot_fit
 from knife.plan.scores import ScorePlan, plan_scores
 from knife.stats.rationale_scores import RationaleScores, Scored, rationale_scores
-from knife.store.store import Store, disk_faults
+from knife.store.disk import disk_faults
+from knife.store.store import Store
 from knife.train.predictions import read_predictions
 
 # Stored probabilities have six digits.

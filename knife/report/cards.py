@@ -13,7 +13,6 @@ from knife.data.leaks import RationaleOnly, rationale_only
 from knife.models.families import Family, family
 from knife.plan.plan import Member, Plan
 from knife.report.card import Facts, card
-from knife.report.run_page import write_page
 from knife.stats.verdict import Verdict
 from knife.store.store import Store
 from knife.train.predictions import accuracy
@@ -31,22 +30,12 @@ def write_cards(plan: Plan, store: Store, verdict: Verdict, *, anew: bool) -> No
     leaks = {key: _leaks(plan, key) for key in plan.data}
     for member in plan.members:
         text = card(_facts(plan, store, verdict, member, configs[member.method], leaks))
-        _write(store, member.student.key, text)
+        store.attach("student", member.student.key, NAME, text)
 
 
 def read_card(store: Store, key: str) -> str | None:
     """The card of a student; None where it has none yet."""
-    path = store.root / "student" / key / NAME
-    if store.bucket:
-        content = store.bucket.read(f"student/{key}/{NAME}")
-        return content.decode() if content else None
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def _write(store: Store, key: str, text: str) -> None:
-    write_page(store.path("student", key) / NAME, text)
-    if store.bucket:
-        store.bucket.write(f"student/{key}/{NAME}", text.encode())
+    return store.attached("student", key, NAME)
 
 
 def _leaks(plan: Plan, key: str) -> RationaleOnly | None:

@@ -25,8 +25,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,9 @@ from filelock import FileLock
 
 from knife.core import strict_json
 from knife.core.atomic import replacing
-from knife.core.errors import UserError
 from knife.store.bucket import Bucket, artifact_place, cache_folder, is_url, url_faults
+from knife.store.checksums import damaged_files, digest
+from knife.store.disk import disk_faults
 
 _MANIFEST = "manifest.json"
 _JOURNAL = "journal.jsonl"
@@ -46,35 +46,6 @@ def fingerprint(depends: Any) -> str:
     """Key of what a result depends on: 16 hex digits of SHA-256 over canonical JSON."""
     text = strict_json.dumps(depends, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-_REASONS = {
-    errno.ENOSPC: "the disk is full; free space or give another store",
-    errno.EDQUOT: "the disk quota is used up; free space or give another store",
-    errno.EACCES: "it is not writable; give another store or change its permissions",
-    errno.EPERM: "it is not writable; give another store or change its permissions",
-    errno.EROFS: "it lies on a read-only file system; give another store",
-    errno.ENOTDIR: "a part of its path is a file; give another store",
-    errno.EEXIST: "there is a file of that name; give another store",
-}
-# What safetensors and torch.save say of a full disk: neither raises an OSError.
-_FULL = ("os error 28", "inline_container")
-
-
-@contextmanager
-def disk_faults(root: Path) -> Iterator[None]:
-    """Turn a full or unwritable disk under `root` into a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        code = error.errno if isinstance(error, OSError) else None
-        if any(words in str(error) for words in _FULL):
-            code = errno.ENOSPC
-        if code not in _REASONS:
-            raise
-        raise UserError(f"store: {root}: {_REASONS[code]}") from error
 
 
 def store_root(store: Path | str) -> Path:
@@ -121,6 +92,7 @@ class Store:
         address: what the config calls it: a folder's absolute path, or a bucket's url.
         root: the folder of this host that it works in.
         bucket: where artifacts are published, or None where that is `root`.
+        seconds: between two looks at what others write: into a bucket each is a request.
 
     Raises:
         UserError: on construction, when it cannot be made or written to.
@@ -130,6 +102,7 @@ class Store:
         self.root = store_root(store)
         self.address = store_address(store)
         self.bucket = Bucket(self.address) if is_url(store) else None
+        self.seconds = 3.0 if self.bucket else 0.0
         self._write = write
         if not write:
             return
@@ -311,14 +284,14 @@ class Store:
                     path.unlink()
             # A second time for what was damaged on its way.
             for _ in range(2):
-                missing = _damaged(work, files)
+                missing = damaged_files(work, files)
                 try:
                     self.bucket.download(
                         (f"{kind}/{key}/{attempt}/{name}", work / name) for name in missing
                     )
                 except FileNotFoundError:
                     break
-            damaged = _damaged(work, files)
+            damaged = damaged_files(work, files)
             if not damaged:
                 self._settle(work, kind, key, files)
             return damaged
@@ -334,12 +307,12 @@ class Store:
             return [_MANIFEST]
         files: Files = about["files"]
         if self.bucket is None:
-            return _damaged(self.root / kind / key, files)
+            return damaged_files(self.root / kind / key, files)
         there = self.bucket.names(f"{kind}/{key}/{about['attempt']}")
         damaged = [name for name, of in files.items() if there.get(name) != of["bytes"]]
         if damaged or not self._write:
             return damaged
-        if self._is_here(kind, key) and _damaged(self.root / kind / key, files):
+        if self._is_here(kind, key) and damaged_files(self.root / kind / key, files):
             self._discard_here(kind, key)
         return self._fetch(kind, key)
 
@@ -374,6 +347,37 @@ class Store:
             self.bucket.download([(name, local)])
         return [local]
 
+    def drop_work(self, kind: str, key: str) -> None:
+        """Remove what a try has left of an artifact that is to be made no more."""
+        shutil.rmtree(self.root / "work" / f"{kind}-{key}", ignore_errors=True)
+        if self.bucket:
+            self.bucket.remove_folder(f"work/{kind}-{key}")
+            self.bucket.remove([f"journals/{kind}-{key}.jsonl"])
+
+    def begun(self, kind: str, key: str) -> set[str]:
+        """The checkpoints and shards that an unfinished try has kept, by names of their own."""
+        folder = self.root / "work" / f"{kind}-{key}"
+        kept = [*folder.glob("checkpoints/*/place.json"), *folder.glob("shard-*.json")]
+        found = {str(path) for path in kept}
+        if self.bucket:
+            found |= {n for n in self.bucket.names(f"work/{folder.name}") if "/part-" in n}
+        return found
+
+    def attach(self, kind: str, key: str, name: str, text: str) -> None:
+        """Put a file beside those of a published artifact, none of whose own it is."""
+        with replacing(self.path(kind, key) / name) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+        if self.bucket:
+            self.bucket.write(f"{kind}/{key}/{name}", text.encode())
+
+    def attached(self, kind: str, key: str, name: str) -> str | None:
+        """Such a file; None where there is none."""
+        if self.bucket:
+            content = self.bucket.read(f"{kind}/{key}/{name}")
+            return content.decode() if content else None
+        path = self.root / kind / key / name
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
     def note(self, name: str, values: Any) -> None:
         """Leave a small note in `work`, for whoever comes to this store from any host."""
         text = strict_json.dumps(values)
@@ -403,6 +407,21 @@ class Store:
             paths = [path for path in folder.rglob("*") if path.is_file()]
             self.bucket.upload((path, path.relative_to(self.root).as_posix()) for path in paths)
 
+    def results(self, kind: str) -> list[Path]:
+        """The folders of all `runs` or `sweeps`; `recall` brings what is in one."""
+        if self.bucket:
+            for name in {n.split("/")[0] for n in self.bucket.names(kind)}:
+                (self.root / kind / name).mkdir(parents=True, exist_ok=True)
+        return list((self.root / kind).glob("*/"))
+
+    def drop_results(self, folder: Path, names: Iterable[str]) -> None:
+        """Remove files of such a folder."""
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        if self.bucket:
+            below = folder.relative_to(self.root).as_posix()
+            self.bucket.remove([f"{below}/{name}" for name in names])
+
     def recall(self, folder: Path) -> None:
         """Bring what was kept of such a folder here, where this host has none of it."""
         if self.bucket:
@@ -414,22 +433,6 @@ class Store:
 def new_attempt() -> str:
     """A name that nobody else gives."""
     return uuid.uuid4().hex[:12]
-
-
-def _damaged(folder: Path, files: Files) -> list[str]:
-    damaged = []
-    for name, expected in files.items():
-        path = folder / name
-        whole = path.is_file() and path.stat().st_size == expected["bytes"]
-        if not whole or digest(path) != expected["sha256"]:
-            damaged.append(name)
-    return damaged
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

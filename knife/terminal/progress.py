@@ -13,7 +13,6 @@ from knife.store.store import Store
 from knife.train.journal import Row
 
 # To ask a bucket is a request.
-_ASK_SECONDS = 2.0
 # A store that stutters, an artifact that somebody removes: no reason to stop who shows progress.
 _UNREADABLE = (OSError, UserError, ValueError, LookupError)
 
@@ -124,14 +123,14 @@ class Progress:
         return f"{size / 2**20:.1f} MiB"
 
     def _is_done(self, stage: Stage) -> bool:
-        if self._store.bucket and time.monotonic() < self._ask_at:
+        if time.monotonic() < self._ask_at:
             return False
         done = False
         # Whoever makes the stage says what is wrong with the store.
         with suppress(*_UNREADABLE):
             done = self._store.has(stage.kind, stage.key)
         if not done:
-            self._ask_at = time.monotonic() + _ASK_SECONDS
+            self._ask_at = time.monotonic() + self._store.seconds
         return done
 
     def _seconds(self, stage: Stage) -> float:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from knife.core.atomic import write_json
-from knife.store.store import digest
+from knife.store.checksums import digest
 from knife.train.context import Context, barrier, gather
 from knife.train.conversion import CheckpointLayout, convert, fit, weights_only
 from knife.train.mirror import KEPT, Mirror

@@ -37,7 +37,7 @@ class Follower:
     def __init__(self, store: Path | str, interval: float | None = None) -> None:
         self._store = Store(store, write=False)
         # A look into a bucket is a request for each stage.
-        self._interval = interval or (3.0 if self._store.bucket else 0.5)
+        self._interval = interval or max(0.5, self._store.seconds)
         self._lock = threading.Lock()
         self._runs: dict[Stage, list[Recorder]] = {}
         self._positions: dict[Stage, Position] = {}

@@ -9,7 +9,8 @@ from filelock import Timeout
 from knife.config.run import Scale
 from knife.models.quiet import quiet
 from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
-from knife.store.store import Store, disk_faults, new_attempt, store_root
+from knife.store.disk import disk_faults
+from knife.store.store import Store, new_attempt, store_root
 from knife.train.context import Context, barrier, broadcast, gather
 from knife.train.finite import in_stage
 from knife.train.mirror import host_leaders, mirrored_journal

@@ -22,7 +22,8 @@ from knife.pipeline.run import missing_stages, run, tracked_status
 from knife.report.run_page import NAME as REPORT
 from knife.report.run_page import write_or_warn
 from knife.stats.verdict import Verdict
-from knife.store.store import Store, disk_faults, fingerprint, store_root
+from knife.store.disk import disk_faults
+from knife.store.store import Store, fingerprint, store_root
 from knife.terminal.display import display, no_display
 from knife.track.outbox import left
 from knife.track.settings import mlflow_settings

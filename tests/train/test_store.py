@@ -17,7 +17,8 @@ from small_run import small_config, wait_for
 from knife.core.errors import UserError
 from knife.pipeline.run import publish_data
 from knife.plan.plan import plan_run
-from knife.store.store import Store, disk_faults, fingerprint
+from knife.store.disk import disk_faults
+from knife.store.store import Store, fingerprint
 from knife.train.context import PlainContext
 from knife.train.stages import run_stages
 

@@ -169,8 +169,4 @@ def trials_left(plan: SweepPlan, folder: Path) -> int:
 def reopen(folder: Path, store: Store) -> None:
     """Forget what was concluded from fewer trials; what was trained stays."""
     names = [f"{name}.json" for name in ("result", "search", "seeds", "baseline", "final")]
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-    if store.bucket:
-        below = folder.relative_to(store.root).as_posix()
-        store.bucket.remove([f"{below}/{name}" for name in names])
+    store.drop_results(folder, names)

@@ -5,7 +5,6 @@ under its lock, and who needs the same one waits for that lock and for nothing e
 """
 
 import json
-import shutil
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -197,9 +196,8 @@ class _Trial:
 
         threading.Thread(target=work, name="knife-launch", daemon=True).start()
         key, position, last = member.student.key, Position(), False
-        pause = 3.0 if self.store.bucket else 0.2
         while not last:
-            last = ended.wait(pause)
+            last = ended.wait(max(0.2, self.store.seconds))
             for path in self.store.journals("student", key):
                 with suppress(FileNotFoundError):
                     rows, position = read_rows(path, position)
@@ -239,10 +237,7 @@ def drop_unfinished(store: Store, stage: Stage, wait: float = 0) -> None:
     folder = store.root / "work" / f"{stage.kind}-{stage.key}"
     if folder.is_dir():
         with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=wait):
-            shutil.rmtree(folder, ignore_errors=True)
-            if store.bucket:
-                store.bucket.remove_folder(f"work/{stage.kind}-{stage.key}")
-                store.bucket.remove([f"journals/{stage.kind}-{stage.key}.jsonl"])
+            store.drop_work(stage.kind, stage.key)
 
 
 class _Best:
