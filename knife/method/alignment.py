@@ -1,4 +1,4 @@
-"""Alignment of student and teacher states: the layer map and the distances.
+"""Alignment of student and teacher states: the distances.
 
 Shapes: B examples, N positions (task-input tokens, or answer tokens of all choices), H width.
 """
@@ -8,62 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from knife.config.run import Align, Layers
-from knife.core.errors import UserError
-
 Distance = Literal["scaled_mse", "mse", "cosine", "layer_norm_mse"]
-
-
-def layer_map(
-    layers: Layers, student_depth: int, teacher_depth: int, key: str = "align.input.layers"
-) -> list[tuple[int, int]]:
-    """Pairs of (student layer, teacher layer), counted from 1.
-
-    `last` pairs the last layers, `all` each layer with the same one of a teacher that is as
-    deep; `uniform` spreads the student's n layers over the teacher's m, layer l looking at
-    ceil(l m / n), so that the last ones are paired; pairs are taken as they are.
-
-    Raises:
-        UserError: the map does not fit the two depths; every fault at once.
-    """
-    if layers == "last":
-        return [(student_depth, teacher_depth)]
-    if layers == "all":
-        if student_depth != teacher_depth:
-            raise UserError(
-                f"{key}: 'all' needs equal depths, but the student has {student_depth} layers and "
-                f"the teacher {teacher_depth}; give pairs such as [[{student_depth}, "
-                f"{teacher_depth}]], 'uniform' or 'last'"
-            )
-        return [(layer, layer) for layer in range(1, student_depth + 1)]
-    if layers == "uniform":
-        each = range(1, student_depth + 1)
-        return [(layer, -(-layer * teacher_depth // student_depth)) for layer in each]
-    faults = []
-    for student, teacher in layers:
-        if not 1 <= student <= student_depth:
-            faults.append(f"{key}: student layer {student} must be from 1 to {student_depth}")
-        if not 1 <= teacher <= teacher_depth:
-            faults.append(f"{key}: teacher layer {teacher} must be from 1 to {teacher_depth}")
-    if not layers:
-        faults.append(f"{key}: must name at least one pair of layers")
-    if len({student for student, _ in layers}) < len(layers):
-        faults.append(f"{key}: a student layer is in two pairs")
-    if faults:
-        raise UserError(*faults)
-    return [(student, teacher) for student, teacher in layers]
-
-
-def projection_faults(align: Align, student_width: int, teacher_width: int) -> list[str]:
-    """Faults of states of other widths that are to be aligned without a projection."""
-    output = align.output.weight and align.output.target == "states"
-    if align.projection or student_width == teacher_width or not (align.input.weight or output):
-        return []
-    return [
-        "align.projection: must be true, because the student's states are "
-        f"{student_width} wide and the teacher's {teacher_width}, but got false; or give models "
-        "of the same width"
-    ]
 
 
 def state_distance(

@@ -1,14 +1,19 @@
 """Whether the files of a model folder are whole, which needs no model to be made of them."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+
+# It takes seconds to import.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Weights as safetensors, configs and tokenizers: nothing that could be run.
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt")

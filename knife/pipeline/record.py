@@ -1,5 +1,7 @@
 """What the folder of a run or a sweep says of how it was made: above all, every start of it."""
 
+from __future__ import annotations
+
 import json
 import platform
 import shlex
@@ -10,14 +12,18 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knife.core.atomic import write_json
 from knife.core.exits import Terminated
 from knife.core.version import __version__
-from knife.plan.plan import Plan, inputs
-from knife.track.describe import LIBRARIES, git_tags
+from knife.plan.stage import inputs
+from knife.track.provenance import LIBRARIES, git_tags
 from knife.track.secrets import redact
+
+# It imports torch, which whoever reads a record does without.
+if TYPE_CHECKING:
+    from knife.plan.plan import Plan
 
 NAME = "run.json"
 

@@ -15,8 +15,8 @@ from knife.data.fitting import too_long_note
 from knife.data.jsonl import write_examples
 from knife.pipeline.record import NAME, Record, plan_record
 from knife.plan.needs import find_room, free_disk, room_faults, room_notes, states_faults
-from knife.plan.plan import Plan, data_files, inputs, needed, plan_run
-from knife.plan.stage import Stage
+from knife.plan.plan import Plan, data_files, needed, plan_run
+from knife.plan.stage import Stage, inputs
 from knife.stats.ties import Ties, tie_notes
 from knife.stats.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.store.bucket import is_url
@@ -27,7 +27,7 @@ from knife.track.run_tree import finish_done, follow, nested_runs, record
 from knife.track.secrets import redact_values
 from knife.track.settings import mlflow_settings
 from knife.train.context import PlainContext
-from knife.train.predictions import accuracy, read_predictions
+from knife.train.results import accuracy, read_predictions
 
 # MLflow and DeepSpeed take seconds to import, and whoever asks what is missing needs neither.
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from knife.plan.scores import ScorePlan, plan_scores
 from knife.stats.rationale_scores import RationaleScores, Scored, rationale_scores
 from knife.store.disk import disk_faults
 from knife.store.store import Store
-from knife.train.predictions import read_predictions
+from knife.train.results import read_predictions
 
 # Stored probabilities have six digits.
 _LEAST = 5e-7

@@ -8,13 +8,13 @@ from knife.config.run import RunConfig, Variant
 from knife.core.errors import UserError, raise_faults
 from knife.data.digest import split_digest
 from knife.data.example import Example, Splits
-from knife.method.alignment import layer_map, projection_faults
+from knife.method.layers import layer_map, projection_faults
 from knife.models.weights import Weights
 from knife.plan.memory import MemoryEstimate
 from knife.plan.needs import stage_needs
 from knife.plan.scale import scale_faults
 from knife.plan.sources import SourceReader
-from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
+from knife.plan.stage import EvaluateStage, Stage, StudentStage, TeacherStage, inputs
 from knife.plan.stages import StageMaker, data_key
 from knife.stats.power import design_note
 from knife.store.store import fingerprint, store_faults
@@ -123,19 +123,6 @@ def needed(stages: Iterable[Stage], have: set[tuple[str, str]]) -> list[Stage]:
         if stage.kind in ("student", "evaluate"):
             want((stage.kind, stage.key))
     return [stage for place, stage in by_key.items() if place in wanted]
-
-
-def inputs(stage: Stage) -> list[tuple[str, str]]:
-    """Kind and key of the artifacts that a stage reads, data aside."""
-    match stage:
-        case StatesStage():
-            return [("teacher", stage.teacher)]
-        case StudentStage():
-            teacher = [("teacher", stage.teacher)] if stage.teacher else []
-            return teacher + ([("states", stage.states)] if stage.states else [])
-        case EvaluateStage():
-            return [(stage.model_kind, stage.model_key)]
-    return []
 
 
 def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewhere: bool) -> None:

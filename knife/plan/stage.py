@@ -82,3 +82,16 @@ class EvaluateStage(Stage):
     model_kind: str
     model_key: str
     rationale: bool
+
+
+def inputs(stage: Stage) -> list[tuple[str, str]]:
+    """Kind and key of the artifacts that a stage reads, data aside."""
+    match stage:
+        case StatesStage():
+            return [("teacher", stage.teacher)]
+        case StudentStage():
+            teacher = [("teacher", stage.teacher)] if stage.teacher else []
+            return teacher + ([("states", stage.states)] if stage.states else [])
+        case EvaluateStage():
+            return [(stage.model_kind, stage.model_key)]
+    return []

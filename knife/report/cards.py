@@ -15,7 +15,7 @@ from knife.plan.plan import Member, Plan
 from knife.report.card import Facts, card
 from knife.stats.verdict import Verdict
 from knife.store.store import Store
-from knife.train.predictions import accuracy
+from knife.train.results import accuracy
 
 NAME = "README.md"
 # Fewer rationales tell nothing of how they leak, and more of them nothing new.

@@ -11,8 +11,7 @@ from knife.core.errors import UserError
 from knife.stats.ties import Ties, tie_notes
 from knife.stats.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.store.store import Store
-from knife.train.loop import TRAINED
-from knife.train.predictions import read_predictions
+from knife.train.results import TRAINED, read_predictions
 
 Row = dict[str, Any]
 

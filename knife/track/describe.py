@@ -1,8 +1,6 @@
 """What MLflow is told of a run beside its results: params, tags, data sets and descriptions."""
 
 import json
-import os
-import subprocess
 from importlib.metadata import version
 from typing import Any
 
@@ -15,9 +13,9 @@ from knife.report.markdown import verdict_markdown
 from knife.stats.verdict import Verdict
 from knife.store.store import Store
 from knife.track.data_set import DataSet
+from knife.track.provenance import LIBRARIES, git_tags, job_tags
 
 NOTE = "mlflow.note.content"
-LIBRARIES = ("torch", "transformers", "deepspeed", "ray")
 # Where MLflow records says nothing about the run.
 _HIDDEN = ("track", "store", "ablate")
 
@@ -63,7 +61,7 @@ def run_tags(plan: Plan) -> dict[str, str]:
     gpus = f", {scale.gpus_per_worker:g} GPUs each" if scale.gpus_per_worker else ""
     workers = f"{counted(scale.workers, 'worker')} ({place}){gpus}"
     tags["knife.scale"] = f"{workers}, ZeRO {scale.zero_stage}, {scale.precision}"
-    return tags | _job_tags() | git_tags()
+    return tags | job_tags() | git_tags()
 
 
 def hosts_tag(plan: Plan, store: Store) -> dict[str, str]:
@@ -120,28 +118,3 @@ def _config(plan: Plan, member: Member) -> RunConfig:
     """The config of a method of the run alone."""
     (variant,) = [v for v in plan.config.variants() if v.name == member.method]
     return plan.config.of(variant)
-
-
-def _job_tags() -> dict[str, str]:
-    """The id of the Ray job that this process is the entrypoint of."""
-    try:
-        config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", ""))
-        return {"knife.ray.job": str(config["metadata"]["job_submission_id"])}
-    except (ValueError, KeyError, TypeError):
-        return {}
-
-
-def git_tags() -> dict[str, str]:
-    """The commit of the folder that the run was started in, and whether it has changes."""
-
-    def ask(*words: str) -> str:
-        command = ["git", *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        tags = {"mlflow.source.git.commit": ask("rev-parse", "HEAD")}
-        tags["knife.git.changed"] = str(bool(ask("status", "--porcelain"))).lower()
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return tags

@@ -19,7 +19,7 @@ from knife.track.describe import (
     member_params,
     teacher_params,
 )
-from knife.train.predictions import PREDICTIONS, accuracy
+from knife.train.results import PREDICTIONS, accuracy
 
 # MLflow takes seconds to import, and who only reads predictions needs none of it.
 if TYPE_CHECKING:

@@ -30,11 +30,11 @@ from knife.train.engine import gathered_state, start_engine
 from knife.train.evaluate import GenerationSpec, answer_split, measures
 from knife.train.journal import Journal
 from knife.train.mirror import Mirror
+from knife.train.results import TRAINED
 from knife.train.shares import write_shares
 from knife.train.stop import Agreement, noted
 
 LOG_STEPS = 10
-TRAINED = "trained.json"
 
 
 @dataclass(frozen=True)

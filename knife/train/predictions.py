@@ -1,26 +1,14 @@
 """The stage that predicts: a teacher's or a student's answers on the test split."""
 
-import json
-from math import fsum
-from typing import Any
-
 from knife.core import strict_json
 from knife.data.preamble import saved_preamble
 from knife.method.objective import Objective
 from knife.plan.stage import EvaluateStage
-from knife.store.store import Store
 from knife.train.evaluate import answer_split, measures, predictions
 from knife.train.journal import Journal
 from knife.train.model_settings import ModelSettings
 from knife.train.place import StageContext, load_published
-
-PREDICTIONS = "predictions.jsonl"
-
-
-def read_predictions(store: Store, key: str) -> list[dict[str, Any]]:
-    """The rows that the evaluation of a key wrote, one an example."""
-    text = store.read("evaluate", key, PREDICTIONS)
-    return [json.loads(line) for line in text.splitlines()]
+from knife.train.results import PREDICTIONS
 
 
 def evaluate_model(stage: EvaluateStage, place: StageContext) -> None:
@@ -45,9 +33,3 @@ def evaluate_model(stage: EvaluateStage, place: StageContext) -> None:
         found = measures(answers, split.tokens)
         journal.add(0, None, {f"test_{name}": value for name, value in found.items()})
         journal.close()
-
-
-def accuracy(store: Store, stage: EvaluateStage) -> float:
-    """Share of the test examples that an evaluation got right; a tie counts its share."""
-    rows = read_predictions(store, stage.key)
-    return fsum(row["right"] for row in rows) / len(rows)

@@ -14,8 +14,8 @@ from knife.train.context import barrier
 from knife.train.engine import gathered_state
 from knife.train.evaluate import GenerationSpec, answer_split, measures
 from knife.train.journal import Journal
-from knife.train.loop import TRAINED
 from knife.train.place import Split, StageContext
+from knife.train.results import TRAINED
 
 
 def student_preamble(stage: StudentStage, training: Sequence[Example]) -> Preamble | None:

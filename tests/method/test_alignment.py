@@ -12,13 +12,8 @@ from torch import Tensor
 from knife.config.run import Align, InputAlignment, OutputAlignment
 from knife.core.errors import UserError
 from knife.data.batches import Batch
-from knife.method.alignment import (
-    Distance,
-    choice_divergence,
-    layer_map,
-    position_mean,
-    state_distance,
-)
+from knife.method.alignment import Distance, choice_divergence, position_mean, state_distance
+from knife.method.layers import layer_map
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher
 from knife.models.load import load_backbone

@@ -19,7 +19,8 @@ from knife.data.tokens import tokenize
 from knife.models.load import load_backbone
 from knife.models.source import EMBEDDED, find_model
 from knife.models.tokenizer import load_tokenizer
-from knife.plan.plan import Plan, inputs, needed, plan_run
+from knife.plan.plan import Plan, needed, plan_run
+from knife.plan.stage import inputs
 from knife.train.engine import gathered_state
 
 METHODS = ["finetune", "knife", "teacher_init"]

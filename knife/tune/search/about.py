@@ -1,13 +1,19 @@
 """What a sweep's folder says of it: its settings, its starts, and what each trial shares."""
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from knife.pipeline.record import Record
-from knife.plan.plan import Plan
 from knife.plan.stage import StatesStage, TeacherStage
 from knife.track.secrets import redact_values
 from knife.tune.search.space import Space
+
+# It imports torch, which whoever reads a record does without.
+if TYPE_CHECKING:
+    from knife.plan.plan import Plan
 
 ABOUT = "sweep.json"
 # Raised when what a sweep leaves in its folder can no longer be gone on with.

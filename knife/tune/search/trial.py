@@ -22,7 +22,7 @@ from knife.plan.stage import Stage
 from knife.store.store import Store, fingerprint
 from knife.train.context import PlainContext
 from knife.train.journal import Position, Row, read_rows
-from knife.train.predictions import accuracy
+from knife.train.results import accuracy
 from knife.tune.search.space import Point, Space
 
 # What Ray Tune calls the sweep's metric: the best so far.
