@@ -277,7 +277,8 @@ def test_a_trial_that_always_fails_does_not_end_the_sweep(tmp_path: Path) -> Non
     assert found.result["best"]["number"] == 2
     assert f"warning: trial 1 failed: {rows[1]['error']}" in found.ended.err.splitlines()
     # It is said when it happens, too.
-    assert re.search(rf"trial 1: failed in \d+ s, {re.escape(rows[1]['error'])} ", found.ended.err)
+    error = re.escape(rows[1]["error"])
+    assert re.search(rf"trial 1: failed in \d+ (s|min), {error} ", found.ended.err)
     _, trials = found.tracked()
     statuses = {name: run.info.status for name, run in trials.items()}
     assert (statuses["trial 1"], statuses["trial 2"]) == ("FAILED", "FINISHED")
