@@ -1,7 +1,7 @@
 """Upload a student and its card to a hub: one commit, or nothing.
 
-Repository, token, retries and what is there already are matters of huggingface_hub: the endpoint is
-HF_ENDPOINT, the token HF_TOKEN or that of `hf auth login`.
+huggingface_hub handles the repository, the token, retries and files that are already there: the
+endpoint is HF_ENDPOINT, the token is HF_TOKEN or that of `hf auth login`.
 """
 
 import os
@@ -17,7 +17,7 @@ from knife.report.cards import NAME, read_card
 from knife.store.bucket import artifact_place, is_url
 from knife.store.store import Store
 
-# Weights as safetensors, settings, tokenizers and solved examples: nothing that could be run.
+# Weights as safetensors, settings, tokenizers and solved examples: nothing executable.
 _KINDS = (".safetensors", ".json", ".jsonl", ".txt", ".model", ".jinja")
 
 
@@ -27,7 +27,7 @@ class Upload:
 
     Attributes:
         repository: NAME or OWNER/NAME.
-        files: by name in the repository, card aside.
+        files: by name in the repository, without the card.
         card: the text of README.md.
     """
 
@@ -36,16 +36,16 @@ class Upload:
     card: str
 
     def sizes(self) -> dict[str, int]:
-        """Bytes by name in the repository."""
+        """Return sizes in bytes by name in the repository."""
         found = {name: path.stat().st_size for name, path in self.files.items()}
         return {NAME: len(self.card.encode())} | found
 
     def examples(self) -> list[str]:
-        """The files that hold training examples: a student of `retrieve` reads them."""
+        """Return the files with training examples, which a student of `retrieve` reads."""
         return [name for name in self.files if name.endswith(".jsonl")]
 
     def lines(self) -> list[str]:
-        """The files with their sizes, then the card."""
+        """Return lines with the files and their sizes, then the card."""
         sizes = self.sizes()
         return [
             f"{self.repository}: {len(sizes)} files, {sum(sizes.values()):,} bytes",
@@ -56,11 +56,11 @@ class Upload:
 
 
 def plan_upload(student: str, repository: str) -> Upload:
-    """What a push of a student would upload, when nothing is wrong with it.
+    """Check a student and return what a push would upload.
 
     Raises:
-        UserError: no such student, it is damaged, has no card or holds what is not uploaded; or
-            the repository's name is malformed.
+        UserError: the student does not exist, is damaged, has no card or contains files that are
+            never uploaded; or the repository's name is malformed.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -79,12 +79,12 @@ def plan_upload(student: str, repository: str) -> Upload:
 
 
 def push(upload: Upload, *, private: bool) -> str:
-    """Upload to the hub; the url of the commit. A new repository is public unless `private`.
+    """Upload to the hub and return the commit's URL. A new repository is public unless `private`.
 
     Raises:
-        UserError: there is no token, the hub refuses it, the repository or the files, or the
-            environment forbids to ask the hub.
-        ConnectionError: the hub did not answer, or not to the end.
+        UserError: there is no token, the hub refuses the token, the repository or the files, or the
+            environment forbids access to the hub.
+        ConnectionError: the hub did not answer, or the connection broke.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token, is_offline_mode
     from huggingface_hub.errors import HfHubHTTPError
@@ -117,8 +117,8 @@ def push(upload: Upload, *, private: bool) -> str:
         raise
     except HfHubHTTPError as error:
         raise _refused(error.response.status_code, host, upload.repository) from None
-    # What huggingface_hub's HTTP client raises has other names in other versions; its messages
-    # may hold addresses that are signed, and so are not repeated.
+    # The errors of huggingface_hub's HTTP client have other names in other versions; their messages
+    # may contain signed URLs, so they are not repeated.
     except Exception as error:
         cause = error.__cause__
         if isinstance(cause, HfHubHTTPError):
@@ -131,7 +131,7 @@ def push(upload: Upload, *, private: bool) -> str:
 
 
 def _student(where: str) -> tuple[dict[str, Path], str]:
-    """Files by name in the repository, and the card."""
+    """Return a student's files by name in the repository, and its card."""
     if is_url(where):
         address, kind, key = artifact_place(where)
         store = Store(address)

@@ -1,4 +1,4 @@
-"""`knife report`: the page of a run or a sweep, of now or of the past."""
+"""`knife report`: the page of a run or a sweep, finished or in progress."""
 
 import json
 from pathlib import Path
@@ -15,13 +15,13 @@ _MOST_LISTED = 10
 
 
 def write_report(target: str, store: str, out: Path | None) -> Path:
-    """Write the report of a run or a sweep, by default into its own folder; where it is then.
+    """Write the report of a run or a sweep, by default into its own folder; return its path.
 
-    `target` is such a folder, or what the run or sweep is called in the store: the newest of that
-    name.
+    `target` is such a folder, or the name of a run or sweep in the store, which means the newest of
+    that name.
 
     Raises:
-        UserError: there is none, or the page cannot be written.
+        UserError: there is no such run or sweep, or the page cannot be written.
     """
     folder, home = _find(target, store)
     if folder.parent.name == "sweeps":
@@ -40,7 +40,7 @@ def write_report(target: str, store: str, out: Path | None) -> Path:
 
 
 def _find(target: str, address: str) -> tuple[Path, Store]:
-    """The folder of a run or a sweep, and its store."""
+    """Find the folder of a run or a sweep, and its store."""
     given = Path(target).expanduser().resolve()
     if given.is_dir() and given.parent.name in _KINDS:
         return given, Store(given.parents[1], write=False)
@@ -62,13 +62,13 @@ def _find(target: str, address: str) -> tuple[Path, Store]:
 
 
 def _folders(store: Store) -> list[Path]:
-    """Of all runs and sweeps, the oldest first."""
+    """Return the folders of all runs and sweeps, oldest first."""
     found = [folder for kind in _KINDS for folder in store.results(kind)]
     return sorted(found, key=lambda folder: folder.stat().st_mtime)
 
 
 def _last_start(folder: Path, store: Store) -> float:
-    """When a run or a sweep was at work last. To write a page into its folder is no work."""
+    """Return when a run or a sweep last started; writing a page into its folder does not count."""
     store.recall(folder)
     for record in (folder / RUN, folder / ABOUT):
         if record.is_file() and (starts := json.loads(record.read_text()).get("starts")):
@@ -77,5 +77,5 @@ def _last_start(folder: Path, store: Store) -> float:
 
 
 def _name(folder: Path) -> str:
-    """What its config calls it; behind a run's stands the key."""
+    """Return the name in its config; a run's folder has the key after it."""
     return folder.name if folder.parent.name == "sweeps" else folder.name.rpartition("-")[0]

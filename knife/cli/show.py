@@ -1,4 +1,4 @@
-"""Data for people: read with the settings of a run, checked, and shown as the model sees them."""
+"""Data for people: read with a run's settings, checked, and shown as the model sees them."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from knife.data.treatment import corrupt
 
 
 def read_data(source: str, overrides: list[str]) -> Data:
-    """The data settings of `source` with `data.KEY=VALUE` overrides.
+    """Return the data settings of `source` with `data.KEY=VALUE` overrides.
 
     Raises:
         UserError: with every fault of the overrides.
@@ -22,17 +22,17 @@ def read_data(source: str, overrides: list[str]) -> Data:
     others = [key for key in changes if key != "data"]
     if others:
         raise UserError(*(f"{key}: only data.KEY=VALUE can be set here" for key in others))
-    # A whole run config, so that keys and messages are those of `knife run`.
+    # A complete run config, so that keys and messages are those of `knife run`.
     values = {"name": "data", "model": {"teacher": "tiny-t5", "student": "tiny-t5"}}
     return parse(merge(values | {"data": {"source": source}}, changes)).data
 
 
 def used_splits(data: Data, model: str | None = None) -> Splits:
-    """The splits as a run uses them (the fraction of train, rationales treated), in the order of
-    the source. What is too long is left out, if it is to be, where a model's name tells lengths.
+    """Return the splits as a run uses them (fraction of train, rationales treated), in the source's
+    order; if `data.too_long` is drop and a model is given, without what is too long for it.
 
     Raises:
-        UserError: with every fault of the source; the model has no tokenizer.
+        UserError: with every fault of the source; or the model has no tokenizer.
     """
     whole = load_source(data)
     if model and data.too_long == "drop":
@@ -46,7 +46,7 @@ def used_splits(data: Data, model: str | None = None) -> Splits:
 
 
 def shown(examples: list[Example], data: Data, model: str | None) -> list[str]:
-    """Lines that show examples as the teacher reads them; with a model's name, as its tokens.
+    """Return lines with examples as the teacher reads them; with a model's name, as its tokens.
 
     Raises:
         UserError: the model has no tokenizer, or a task input is too long for `data.max_tokens`.
@@ -65,7 +65,7 @@ def shown(examples: list[Example], data: Data, model: str | None) -> list[str]:
 
 
 def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
-    """By example: its tokens as task input, as rationale, and those that do not fit."""
+    """Return lines for each example: tokens of its task input and rationale, and those cut off."""
     from knife.data.same_tokens import first_alike
     from knife.data.tokens import UNBOUNDED, tokenize
 
@@ -74,7 +74,7 @@ def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
     whole, _ = tokenize(examples, tokenizer, UNBOUNDED)
     rows = []
     for example, short, full in zip(examples, kept, whole, strict=True):
-        # The closing token moves up to where the rationale was cut.
+        # The closing token moves to where the rationale was cut.
         room = len(short.rationale_ids)
         cut = full.rationale_ids[max(room - 1, 0) : -1] if room < len(full.rationale_ids) else []
         parts = {"task input": short.input_ids, "rationale": short.rationale_ids, "cut": cut}

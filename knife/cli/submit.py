@@ -1,4 +1,4 @@
-"""A run or a sweep as a Ray job: checked here, sent with the working directory, and followed."""
+"""A run or a sweep as a Ray job: checked locally, sent with the working directory, followed."""
 
 import sys
 import uuid
@@ -19,17 +19,17 @@ _STOPPED = 130
 def submit(
     words: list[str], values: dict[str, Any], address: str, folder: Path, *, wait: bool
 ) -> int:
-    """Submit `knife WORDS…` as a job and follow it to its end; returns the exit status.
+    """Submit `knife WORDS…` as a job and follow it to its end; return the exit status.
 
     Args:
         words: the command as it was given.
         values: its arguments and options by name, as `knife` would read them here.
-        address: a Ray dashboard's.
+        address: the address of a Ray dashboard.
         folder: the working directory.
         wait: whether to follow the job.
 
     Raises:
-        UserError: before anything is sent, where words, config, folder or address are at fault.
+        UserError: words, config, folder or address are wrong; raised before anything is sent.
     """
     folder = existing(folder)
     checked = check(words, values, folder)
@@ -61,12 +61,12 @@ def _later(job: str, jobs: Jobs) -> list[str]:
 
 
 def _follow(job: str, jobs: Jobs) -> JobEnd:
-    """Show the log until the job has ended; Ctrl-C asks whether that should be now."""
+    """Show the log until the job has ended; Ctrl-C asks whether to stop the job."""
     log = JobLog(lambda text: print(redact(text), end="", flush=True))
     stopping, answered = False, ""
     try:
         while True:
-            # An answer is acted on in here: the next Ctrl-C, however soon, asks again.
+            # The answer is handled inside this `try`, so that the next Ctrl-C asks again.
             try:
                 if answered:
                     say(answered)
@@ -90,10 +90,10 @@ def _follow(job: str, jobs: Jobs) -> JobEnd:
 
 
 def _asked() -> bool:
-    """Whether to stop the job.
+    """Ask whether to stop the job.
 
     Raises:
-        KeyboardInterrupt: neither yes nor no, but Ctrl-C or the end of the input.
+        KeyboardInterrupt: the answer is Ctrl-C or the end of the input.
     """
     question = "\nstop the job? [y/N] (Ctrl-C again leaves it running) "
     print(question, end="", file=sys.stderr, flush=True)
@@ -104,12 +104,12 @@ def _asked() -> bool:
 
 
 def _ended(job: str, end: JobEnd) -> int:
-    """Say how the job ended; the exit status for it."""
+    """Say how the job ended, and return the exit status for that."""
     say(f"job {job} {end.state}", *redact(end.message).splitlines()[-20:])
     if end.state == "succeeded":
         return 0
     if end.state == "stopped":
         return _STOPPED
     status = end.status or 1
-    # Ended by a signal, as a shell tells it.
+    # If it was ended by a signal, use the status that a shell would report.
     return status if status > 0 else 128 - status

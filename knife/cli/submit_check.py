@@ -1,4 +1,4 @@
-"""What can be known of a job before it is sent: a typo is found here, and not on the cluster."""
+"""Checks of a job before it is sent, so that a typo is found here and not on the cluster."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ class Checked:
 
     Attributes:
         name: the run's or the sweep's.
-        paths: files and folders that it reads, by the config key (or argument) that names each.
+        paths: files and folders that it reads, with the config key or argument that names each.
         store: its artifact store.
         uri: its track.uri.
         faults: why it must not be sent.
@@ -44,7 +44,7 @@ class Checked:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the job's environment gets of ours: the server that a config leaves open."""
+        """The variables the job gets from our environment: the server, if the config has none."""
         ours = os.environ.get(_TRACKING, "")
         sent = "://" in ours and not ours.startswith(("sqlite:", "file:")) and redact(ours) == ours
         return {_TRACKING: ours} if sent and not self.uri else {}
@@ -67,18 +67,18 @@ class Checked:
         return f"{command_line('knife', 'ui', '--store', self.store)}, where the store can be seen"
 
     def stays(self, folder: Path) -> list[str]:
-        """What need not be sent, as a pattern of git: a store in the working directory."""
+        """Return what is not to be sent, as git patterns: a store in the working directory."""
         store = Path(self.store).expanduser()
         inside = store.is_relative_to(folder) and store != folder
         return [f"/{store.relative_to(folder).as_posix()}"] if inside else []
 
     def missing(self, parcel: WorkingDir) -> list[str]:
-        """Faults of paths that the job will not find in its working directory."""
+        """Return faults of paths that the job will not find in its working directory."""
         return [fault for key, path in self.paths for fault in _missing(key, path, parcel)]
 
 
 def check(words: list[str], values: dict[str, Any], folder: Path) -> Checked:
-    """Check a command whose arguments and options are `values`, as a job in `folder` reads them.
+    """Check a command with arguments and options `values`, as a job in `folder` would read them.
 
     Raises:
         UserError: with every fault of the config or of the sweep.
@@ -127,7 +127,7 @@ def _sweep(path: Path, overrides: list[str]) -> Checked:
 
 
 def _named(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """The files and folders that a config or a search space names."""
+    """Return the files and folders that a config or a search space names, with their keys."""
     found = []
     for key, leaf in flat(values).items():
         for name in ("data.source", "model.teacher", "model.student"):
@@ -139,7 +139,7 @@ def _named(values: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _missing(key: str, path: str, parcel: WorkingDir) -> Iterator[str]:
     if path.startswith(("/", "~")):
-        # It may lie on the cluster alone.
+        # It may exist only on the cluster.
         return
     full = Path(os.path.normpath(parcel.folder / path))
     if not full.is_relative_to(parcel.folder):
@@ -157,7 +157,7 @@ def _missing(key: str, path: str, parcel: WorkingDir) -> Iterator[str]:
 
 
 def _lost(found: Checked) -> Iterator[str]:
-    """Results in the job's working directory, which is Ray's and goes when Ray wants it to."""
+    """Yield faults of results in the job's working directory, which Ray may remove at any time."""
     if "://" not in found.store and not found.store.startswith(("/", "~")):
         yield (
             f"store: {found.store} would be in the job's own copy of the working directory, which "

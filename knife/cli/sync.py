@@ -1,4 +1,4 @@
-"""`knife sync`: send what MLflow has missed of the runs and sweeps of a store."""
+"""`knife sync`: send MLflow what it has missed of a store's runs and sweeps."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from knife.track.settings import mlflow_settings
 
 
 def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
-    """Send all that lies in the outboxes of a store.
+    """Send everything in the outboxes of a store.
 
     Returns:
-        Lines that say what was sent; what MLflow lacks, since it does not answer (that is kept) or
-        does not take it; and what the user has to mend first, which is kept too.
+        Lines that say what was sent; what MLflow lacks, because it does not answer (this is kept)
+        or refuses it; and what the user has to fix first, which is kept too.
 
     Raises:
-        UserError: where there is no store.
+        UserError: there is no store.
     """
     root = store_root(store)
     if not (root / "locks").is_dir() and not (root / FOLDER).is_dir():

@@ -1,4 +1,4 @@
-"""The MLflow UI on a store, for this machine alone."""
+"""The MLflow UI of a store, for this machine only."""
 
 import os
 import signal
@@ -16,10 +16,10 @@ HOST = "127.0.0.1"
 
 
 def serve(store: str, port: int) -> int:
-    """Serve the UI until it ends or is interrupted; returns its exit status.
+    """Serve the UI until it ends or is interrupted; return its exit status.
 
     Raises:
-        UserError: the store has no MLflow database that can be used, or the port is taken.
+        UserError: the store has no usable MLflow database, or the port is taken.
     """
     database = store_root(store) / "mlflow.db"
     if not database.is_file():
@@ -28,7 +28,7 @@ def serve(store: str, port: int) -> int:
             "FOLDER). A run whose track.uri is set is recorded there and not in its store"
         )
     if left(store_root(store)):
-        # What dead processes have left: their runs would be shown as running.
+        # Send what dead processes have left: their runs would be shown as running.
         with mlflow_settings():
             from knife.track.resend import resend
         resend(store_root(store))
@@ -51,7 +51,7 @@ def serve(store: str, port: int) -> int:
     command = [sys.executable, "-m", "mlflow", "ui"]
     command += ["--backend-store-uri", address.uri, "--registry-store-uri", address.uri]
     command += ["--host", HOST, "--port", str(port)]
-    # One person looks: one worker, no background jobs, and errors alone in the terminal.
+    # For one user: one worker, no background jobs, and only errors in the terminal.
     command += ["--workers", "1", "--uvicorn-opts", "--log-level error"]
     environment = os.environ | {
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -59,7 +59,7 @@ def serve(store: str, port: int) -> int:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PYTHONWARNINGS": "ignore",
     }
-    # A session of its own, so that its children can be ended with it.
+    # In its own session, so that its children can be ended with it.
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         return server.wait()
@@ -68,7 +68,7 @@ def serve(store: str, port: int) -> int:
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:
-    """End the server and every process that it started."""
+    """Stop the server and every process that it started."""
     for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         try:
             os.killpg(server.pid, number)

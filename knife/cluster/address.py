@@ -1,4 +1,4 @@
-"""RAY_ADDRESS: which cluster it names, and whether one answers there."""
+"""RAY_ADDRESS: which cluster it names, and whether that cluster answers."""
 
 import os
 import re
@@ -10,9 +10,9 @@ from knife.compat.ray import ask_for_nodes, bootstrap_address, find_node_of_this
 from knife.core.errors import UserError, raise_faults
 
 VARIABLE = "RAY_ADDRESS"
-# Ray by itself tries a dead address for a quarter of an hour.
+# By default, Ray retries a dead address for a quarter of an hour.
 _ANSWER_SECONDS = 8
-# A node may be starting.
+# A node may still be starting.
 _NODE_SECONDS = 8
 _HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]@]+):([0-9]{1,5})")
 _ADVICE = (
@@ -22,9 +22,9 @@ _ADVICE = (
 
 
 def cluster_address() -> str | None:
-    """The cluster that RAY_ADDRESS names, HOST:PORT or `auto`.
+    """Return the cluster that RAY_ADDRESS names, HOST:PORT or `auto`.
 
-    None, which means a session on this machine alone, where it is unset, blank or `local`.
+    If it is unset, blank or `local`, returns None: a session on this machine alone.
     """
     address = os.environ.get(VARIABLE, "").strip()
     word = address.lower()
@@ -34,14 +34,14 @@ def cluster_address() -> str | None:
 
 
 def session_is_up() -> bool:
-    """Whether this process has a Ray session; to ask imports nothing."""
+    """Whether this process has a Ray session; does not import Ray."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
 
 
 @contextmanager
 def one_meaning() -> Iterator[None]:
-    """Have Ray, and all processes that are started inside, read RAY_ADDRESS as we do."""
+    """Make Ray, and all processes started inside, interpret RAY_ADDRESS as we do."""
     address, before = cluster_address(), os.environ.pop(VARIABLE, None)
     if address:
         os.environ[VARIABLE] = address
@@ -54,11 +54,11 @@ def one_meaning() -> Iterator[None]:
 
 
 def address_faults() -> list[str]:
-    """What is wrong with the form of RAY_ADDRESS, before anybody is asked."""
+    """Return what is wrong with the form of RAY_ADDRESS, without connecting."""
     address = cluster_address()
     if address in (None, "auto"):
         return []
-    # Nobody is to read a password in a message.
+    # Messages must not reveal a password.
     hidden, at, host = address.rpartition("@")
     shown = f"{'***' if hidden else ''}{at}{host}"
     scheme, separator, _ = address.partition("://")
@@ -83,12 +83,12 @@ def address_faults() -> list[str]:
 
 
 def refuse_dead_cluster() -> None:
-    """Look whether a cluster answers where RAY_ADDRESS says, and has a node on this host.
+    """Check that the cluster at RAY_ADDRESS answers and has a node on this host.
 
-    Nothing is looked at where a session is up already, or none is named.
+    Does nothing if a session is already up, or no cluster is named.
 
     Raises:
-        UserError: within half a minute, where none does.
+        UserError: within half a minute, if either check fails.
     """
     if session_is_up() or not (address := cluster_address()):
         return
@@ -107,7 +107,7 @@ def refuse_dead_cluster() -> None:
 
 
 def _answers(address: str, found: str) -> bool:
-    """Whether a cluster takes us; False where Ray has to look for a token first."""
+    """Whether a cluster accepts us; False if Ray has to find its token first."""
     import grpc
 
     where = f"auto ({found})" if address == "auto" else address
@@ -119,7 +119,7 @@ def _answers(address: str, found: str) -> bool:
                 f"{VARIABLE}: no Ray cluster answers at {where} within {_ANSWER_SECONDS} s; "
                 f"{_ADVICE}"
             ) from error
-        # Where the address is auto, Ray looks for one by itself.
+        # If the address is auto, Ray looks for one by itself.
         if address == "auto":
             return False
         raise UserError(token_fault(where)) from error
@@ -127,7 +127,7 @@ def _answers(address: str, found: str) -> bool:
 
 
 def token_fault(where: str) -> str:
-    """What to do where a cluster wants another token."""
+    """Return the fault of a cluster that requires another token, and what to do."""
     return (
         f"{VARIABLE}: the Ray cluster at {where} wants a token that it did not get: set "
         "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (else ~/.ray/auth_token is "
@@ -136,7 +136,7 @@ def token_fault(where: str) -> str:
 
 
 def _refuse_strange_host(address: str, found: str) -> None:
-    """A driver works through a node of the cluster on its own host."""
+    """Raise `UserError` if this host has no node of the cluster, which a driver needs."""
     try:
         find_node_of_this_host(found, _NODE_SECONDS)
     except RuntimeError as error:

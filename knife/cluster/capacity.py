@@ -1,4 +1,4 @@
-"""Whether machine or cluster can give what a run asks for: what it cannot would be waited for."""
+"""Checks that machine or cluster can satisfy a run's requests, as Ray would wait for them forever."""
 
 import os
 
@@ -8,7 +8,7 @@ from knife.config.run import RunConfig, Scale
 
 
 def batch_faults(config: RunConfig) -> list[str]:
-    """Batches that are too small to give every worker an example."""
+    """Return faults of batches that are too small to give every worker an example."""
     faults = []
     for name, training in (("teacher", config.teacher), ("student", config.student)):
         parts = config.scale.workers * training.accumulate
@@ -21,15 +21,15 @@ def batch_faults(config: RunConfig) -> list[str]:
 
 
 def place_faults(config: RunConfig) -> list[str]:
-    """Why a run could not start from here: what this machine cannot give, where it is to work on
+    """Return why a run could not start from here: what this machine lacks, if the run is to use
     it, or what is wrong with RAY_ADDRESS."""
     return [] if config.scale.launcher == "process" else session_faults(config.scale)
 
 
 def session_faults(scale: Scale) -> list[str]:
-    """Why no Ray session could start here that gives what a scale asks for.
+    """Return why a Ray session started here could not satisfy a scale.
 
-    The CPUs and GPUs of a cluster (RAY_ADDRESS) are known only when it is asked.
+    The CPUs and GPUs of a cluster (RAY_ADDRESS) are not checked: that needs a connection.
     """
     faults = start_faults()
     if not cluster_address():
@@ -38,14 +38,14 @@ def session_faults(scale: Scale) -> list[str]:
 
 
 def start_faults() -> list[str]:
-    """Why Ray could not start here, or not reach RAY_ADDRESS, whatever it is asked for."""
+    """Return why Ray could not start here, or reach RAY_ADDRESS, regardless of the scale."""
     if session_is_up():
         return []
     return address_faults() if cluster_address() else local_faults()
 
 
 def capacity_faults(scale: Scale, resources: dict[str, float], where: str) -> list[str]:
-    """Faults of a scale that `where` can never satisfy; `resources` are its CPU and GPU."""
+    """Return faults of a scale that `where` can never satisfy; `resources` are its CPU and GPU."""
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
     workers = scale.min_workers or scale.workers
     key = "scale.min_workers" if scale.min_workers else "scale.workers"
@@ -59,14 +59,14 @@ def capacity_faults(scale: Scale, resources: dict[str, float], where: str) -> li
 
 
 def worker_faults(key: str, workers: int, cpus: float, where: str) -> list[str]:
-    """More workers than CPUs; `key` is who asks for them."""
+    """Return a fault if there are more workers than CPUs; `key` is the setting for workers."""
     if workers <= cpus:
         return []
     return [f"{key}: {workers} workers need a CPU each, but {where} has {cpus:.0f}; ask for fewer"]
 
 
 def machine() -> dict[str, float]:
-    """What this machine has, as Ray counts it."""
+    """Return the CPUs and GPUs of this machine, as Ray counts them."""
     import torch
 
     return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}

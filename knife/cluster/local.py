@@ -1,25 +1,26 @@
-"""What Ray needs of this machine to start on it: short paths for sockets, room for its token."""
+"""What Ray needs to start on this machine: short paths for sockets, and a place for its token."""
 
 import os
 from pathlib import Path
 
-# Of a Unix socket's path, on Linux.
+# Maximum length of a Unix socket's path on Linux.
 _PATH_BYTES = 107
 _FOLDERS = ("RAY_TMPDIR", "TMPDIR")
 
 
 def ray_folder() -> Path:
-    """Where Ray keeps its sessions: in RAY_TMPDIR, TMPDIR or /tmp, whichever is set first."""
+    """Return the folder of Ray's sessions, in the first of RAY_TMPDIR and TMPDIR that is set, or
+    /tmp."""
     return Path(_folder()[1]).absolute() / "ray"
 
 
 def local_faults() -> list[str]:
-    """Why Ray could not start here; nothing is written."""
+    """Return why Ray could not start here, without writing anything."""
     return [*_folder_faults(), *_token_faults()]
 
 
 def _folder() -> tuple[str, str]:
-    """The variable that is set first, and the folder it names."""
+    """Return the first variable that is set, and the folder it names."""
     found = ((name, os.environ.get(name, "").strip()) for name in _FOLDERS)
     return next(((name, value) for name, value in found if value), ("RAY_TMPDIR", "/tmp"))
 
@@ -27,7 +28,7 @@ def _folder() -> tuple[str, str]:
 def _folder_faults() -> list[str]:
     name, _ = _folder()
     folder = ray_folder()
-    # As Ray names the longest of its sockets.
+    # Ray's naming of its longest socket path.
     session = f"session_2000-01-01_00-00-00_000000_{os.getpid()}"
     size = len(os.fsencode(folder.parent))
     room = _PATH_BYTES - len(os.fsencode(folder / session / "sockets" / "plasma_store")) + size
@@ -45,7 +46,7 @@ def _folder_faults() -> list[str]:
 
 
 def _token_faults() -> list[str]:
-    """Ray writes the token of its first session here."""
+    """Return a fault if Ray cannot write its token, which its first session creates."""
     mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     folder = Path.home() / ".ray"
@@ -58,6 +59,6 @@ def _token_faults() -> list[str]:
 
 
 def _can_write(folder: Path) -> bool:
-    """Whether a folder, or the first one above it that is there, can be written."""
+    """Whether a folder, or its nearest existing parent, is writable."""
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)

@@ -1,4 +1,4 @@
-"""What is not public in datasets, as seen in 5.2. Importing this module imports none of it."""
+"""Private parts of datasets, as of version 5.2. Importing this module does not import datasets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Have `load_dataset` look into its cache at once; its variable is read at its import alone."""
+    """Make `load_dataset` use only its cache; the environment variable is read only on import."""
     import datasets
 
     before, datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE, True

@@ -1,4 +1,4 @@
-"""DeepSpeed, imported as we need it, and what is not public in it, as seen in 0.19.
+"""DeepSpeed, imported with the settings we need, and private parts of it, as of version 0.19.
 
 Other modules import `deepspeed` from here, never before this module.
 """
@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
 os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|deepspeed)\..*")
 
-# DeepSpeed's autotuner, which nobody here uses, imports MLflow: seconds in every worker.
+# DeepSpeed's autotuner, which is not used here, imports MLflow: seconds in every worker.
 _hides_mlflow = "mlflow" not in sys.modules
 if _hides_mlflow:
     sys.modules["mlflow"] = None  # type: ignore[assignment]
@@ -35,40 +35,40 @@ from deepspeed.utils.tensor_fragment import fragment_address  # noqa: E402
 if _hides_mlflow:
     del sys.modules["mlflow"]
 
-# What DeepSpeed would find by trial compilations, whose errors show. It looks here for one
-# operation alone, which only serves inference and takes 45 s to build on every new machine.
+# DeepSpeed would fill this by trial compilations, whose errors are printed. It looks up a single
+# operation here, which only serves inference and takes 45 s to build on every new machine.
 deepspeed.ops.__compatible_ops__ = {}
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 
 def _silent(*_: Any, **__: Any) -> None:
-    """In place of what prints a line of DeepSpeed's own about every start and load."""
+    """Replace functions with which DeepSpeed prints a line on every start and load."""
 
 
 bf16_optimizer.see_memory_usage = _silent
 bf16_optimizer.print = _silent
 
-# What DeepSpeed's files hold beside tensors and plain values.
+# Types in DeepSpeed's files other than tensors and plain values.
 torch.serialization.add_safe_globals([ZeroStageEnum, LossScaler, fragment_address])
 
 
 class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
-    """Reads DeepSpeed's files as weights and a few of DeepSpeed's own values, never as code."""
+    """Reads from DeepSpeed's files only weights and a few DeepSpeed types, and runs no code."""
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        """Load a file; anything in it but tensors, plain and safe values is refused."""
+        """Load a file; anything in it but tensors, plain values and safe types is rejected."""
         return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def read_files_safely(engine: Any) -> None:
-    """Have an engine load its checkpoints by `SafeCheckpointEngine`."""
+    """Make an engine load its checkpoints with `SafeCheckpointEngine`."""
     engine.checkpoint_engine = SafeCheckpointEngine(engine._config)
 
 
 def undo_hidden_step(engine: Any, *, fp32_gradients: bool) -> None:
-    """Make ZeRO 0 in bf16 train as the other stages do.
+    """Make ZeRO 0 in bf16 train like the other stages.
 
-    DeepSpeed's optimizer for it makes AdamW's state by a step with zero gradients, which decays
+    DeepSpeed's optimizer for it creates AdamW's state by a step with zero gradients, which decays
     the fp32 weights once and puts the bias correction one step ahead: that step is undone. It sums
     gradients in bf16; with `fp32_gradients`, torch sums them in fp32.
     """
@@ -81,8 +81,8 @@ def undo_hidden_step(engine: Any, *, fp32_gradients: bool) -> None:
 
 
 def keep_norms(engine: Any) -> None:
-    """Have `get_global_grad_norm` give the norm where DeepSpeed itself clips fp32 gradients: it
-    throws that norm away."""
+    """Make `get_global_grad_norm` return the norm when DeepSpeed itself clips fp32 gradients and
+    would discard it."""
 
     def clip() -> None:
         engine._global_grad_norm = clip_grad_norm_(

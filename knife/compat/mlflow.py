@@ -1,9 +1,9 @@
-"""What is not public in MLflow, as seen in 3.17. Importing this module imports no MLflow."""
+"""Private parts of MLflow, as of version 3.17. Importing this module does not import MLflow."""
 
 from typing import Any
 
 
 def newest_metrics(data: Any) -> list[Any]:
-    """The newest `Metric` of each name in a run's data: MLflow shows their values alone, and hides
-    the steps, which say what it has already."""
+    """Return the newest `Metric` of each name in a run's data, with its step, which tells what
+    MLflow already has; the public API only has the values."""
     return list(data._metric_objs)

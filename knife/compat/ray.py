@@ -1,4 +1,4 @@
-"""What is not public in Ray, as seen in 2.60. Importing this module imports no Ray."""
+"""Private parts of Ray, as of version 2.60. Importing this module does not import Ray."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def bootstrap_address(address: str) -> str:
-    """HOST:PORT of the cluster that `address`, which may be `auto`, stands for.
+    """Resolve `address`, which may be `auto`, to HOST:PORT of a cluster.
 
-    Ray's own start does the same, after which it tries a dead address for a quarter of an hour.
+    `ray.init` does the same, but then retries a dead address for a quarter of an hour.
 
     Raises:
-        ConnectionError: `auto` finds none.
-        OSError, ValueError: the address is not known.
+        ConnectionError: `auto` finds no cluster.
+        OSError, ValueError: the address cannot be resolved.
     """
     from ray._private import services
 
@@ -22,10 +22,10 @@ def bootstrap_address(address: str) -> str:
 
 
 def ask_for_nodes(address: str, seconds: float) -> None:
-    """Ask the cluster at HOST:PORT for its nodes; public calls wait far longer for an answer.
+    """Query the nodes of the cluster at HOST:PORT; public calls wait far longer for an answer.
 
     Raises:
-        grpc.RpcError: there was none, or it refuses us.
+        grpc.RpcError: there was no answer within `seconds`, or access was denied.
     """
     from ray._private.gcs_utils import create_gcs_channel
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
@@ -37,7 +37,7 @@ def ask_for_nodes(address: str, seconds: float) -> None:
 
 
 def find_node_of_this_host(address: str, seconds: float) -> None:
-    """Look for a node of the cluster on this host, as a driver does when it connects.
+    """Find a node of the cluster on this host, as a driver does when it connects.
 
     Raises:
         RuntimeError: there is none.
@@ -51,10 +51,10 @@ def find_node_of_this_host(address: str, seconds: float) -> None:
 
 @contextmanager
 def on_loopback() -> Iterator[None]:
-    """Have the session that is started inside take the address 127.0.0.1 and listen there alone.
+    """Make a session that is started inside use the address 127.0.0.1 and listen only there.
 
-    By itself Ray listens at all addresses, and replaces that one by another of this machine's. Its
-    only switch against it is the one for systems where it has no clusters.
+    By default, Ray listens at all addresses, and replaces 127.0.0.1 with another address of this
+    machine. The only switch against it is meant for systems where Ray does not support clusters.
     """
     from ray._private import ray_constants
 
@@ -67,8 +67,8 @@ def on_loopback() -> Iterator[None]:
 
 @contextmanager
 def printing_lines(wanted: Callable[[list[str]], bool]) -> Iterator[None]:
-    """Print of the lines that workers and agents send to the driver only those that are `wanted`;
-    Ray's own switch is all or nothing."""
+    """Print only those `wanted` of the lines that workers and agents send to the driver; Ray's own
+    switch is all or nothing."""
     from ray._private import worker
 
     show = worker.print_to_stdstream
@@ -85,22 +85,22 @@ def printing_lines(wanted: Callable[[list[str]], bool]) -> Iterator[None]:
 
 
 def node_of_this_session() -> Any:
-    """What knows the processes of the session that this process has started: with
-    `live_processes()` and `dead_processes()`. Ray itself does not say which of them has died."""
+    """Return the node of the Ray session that this process started. Its `live_processes()` and
+    `dead_processes()` tell which of its processes died, which the public API does not."""
     import ray
 
     return ray._private.worker._global_node
 
 
 def put_mark(name: bytes) -> None:
-    """Leave a mark in the cluster's key-value store, which needs no worker's main thread."""
+    """Put a mark into the cluster's key-value store, which needs no worker's main thread."""
     from ray.experimental import internal_kv
 
     internal_kv._internal_kv_put(name, b"1")
 
 
 def has_mark(name: bytes) -> bool:
-    """Whether a mark is there."""
+    """Whether a mark is in the cluster's key-value store."""
     from ray.experimental import internal_kv
 
     return bool(internal_kv._internal_kv_exists(name))
@@ -115,9 +115,9 @@ def walk_package(
     gitignore: bool,
     log: Logger,
 ) -> None:
-    """Walk a folder as Ray does when it packs it, so that what is counted is what it packs.
+    """Walk a folder as Ray does when it packs it, so that exactly the packed files are counted.
 
-    `stays(path, excluded)` says whether a path is left out, and whatever is below it.
+    `stays(path, excluded)` is whether to leave out a path and everything below it.
     """
     from ray._private.runtime_env import packaging
 
@@ -132,31 +132,31 @@ def walk_package(
 
 
 def largest_package() -> int:
-    """Bytes of the largest folder that Ray sends along with a job."""
+    """Return the size in bytes of the largest folder that Ray uploads with a job."""
     from ray._private.runtime_env import packaging
 
     return int(packaging.GCS_STORAGE_MAX_SIZE)
 
 
 def torch_backend() -> Any:
-    """The class that starts a process group on Ray Train's workers: only a subclass of it can do
-    something on each of them before."""
+    """Return the class that starts a process group on Ray Train's workers; only a subclass can run
+    code on each worker before that."""
     from ray.train.torch.config import _TorchBackend
 
     return _TorchBackend
 
 
 def execution_callback() -> Any:
-    """The class whose `before_execution_starts` Ray Data calls when it has asked for workers."""
+    """Return the class whose `before_execution_starts` Ray Data calls after requesting workers."""
     from ray.data._internal.execution.execution_callback import ExecutionCallback
 
     return ExecutionCallback
 
 
 def job_client(seconds: Callable[[str], tuple[float, float]]) -> Any:
-    """The class of Ray's job client, which by itself waits for an answer for ever.
+    """Return a job client class with timeouts; Ray's own waits forever for an answer.
 
-    `seconds` are those to connect and to answer, by the HTTP method of the request.
+    `seconds` returns the timeouts to connect and to answer, for the HTTP method of a request.
     """
     from ray.job_submission import JobSubmissionClient
 

@@ -1,4 +1,4 @@
-"""What is not public in torch, as seen in 2.13."""
+"""Private parts of torch, as of version 2.13."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -6,15 +6,15 @@ from typing import Any
 
 
 def set_rendezvous_store(store: Callable[..., Any]) -> None:
-    """Have workers find each other by a `TCPStore` of ours: torch's own listens at all addresses
-    of its host, and takes no socket by `init_process_group`."""
-    # By its name: what torch.distributed has under it is a function.
+    """Make workers rendezvous through our own `TCPStore`: torch's listens at all addresses of its
+    host, and `init_process_group` cannot pass it a socket."""
+    # Imported by name, since `torch.distributed.rendezvous` as an attribute is a function.
     rendezvous: Any = import_module("torch.distributed.rendezvous")
     rendezvous.TCPStore = store
 
 
 def compilers() -> list[str]:
-    """The C++ compilers that `torch.compile` looks for: CXX, or else g++."""
+    """Return the C++ compilers that `torch.compile` looks for: CXX, or else g++."""
     from torch._inductor import config
 
     names = config.cpp.cxx if isinstance(config.cpp.cxx, tuple | list) else (config.cpp.cxx,)

@@ -1,15 +1,15 @@
-"""What is not public in transformers, as seen in 5.23. Importing this module imports none of it."""
+"""Private parts of transformers, as of version 5.23. Importing this module does not import it."""
 
 from typing import Any
 
 
 def model_class_of(auto_class: Any, config: Any) -> Any:
-    """The class that an auto class makes of a config, without making it."""
+    """Return the class that an auto class picks for a config, without instantiating it."""
     return auto_class._model_mapping[type(config)]
 
 
 def supports_attention(model_class: Any, implementation: str) -> bool:
-    """Whether a class of models has `sdpa`, `flex_attention` or `flash_attention_2`."""
+    """Whether a model class supports `sdpa`, `flex_attention` or `flash_attention_2`."""
     names = {
         "sdpa": "_supports_sdpa",
         "flex_attention": "_supports_flex_attn",
@@ -19,16 +19,16 @@ def supports_attention(model_class: Any, implementation: str) -> bool:
 
 
 def attention_of(config: Any) -> str:
-    """The attention implementation that a model was set to."""
+    """Return the attention implementation that a model is set to."""
     return str(config._attn_implementation)
 
 
 def match_keys(model: Any, state: dict[str, Any]) -> Any:
-    """Match a state dict on the meta device with a model there as `from_pretrained` would, which
-    does so only together with loading.
+    """Match a state dict with a model, both on the meta device, as `from_pretrained` does, which
+    cannot do it without loading.
 
     Returns:
-        transformers' own account: missing, unexpected and mismatched keys.
+        transformers' loading report: missing, unexpected and mismatched keys.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import convert_and_load_state_dict_in_model

@@ -1,14 +1,14 @@
-"""The ablations of `knife`: what each changes in a run's config."""
+"""The ablations of `knife`: the changes that each makes to a run's config."""
 
 from typing import Any
 
-# Weights of an ablation where `knife` itself has none: the default, and that of the task loss.
+# Weights of an ablation where `knife` itself has 0: the default, and that of the task loss.
 _INPUT_WEIGHT, _OUTPUT_WEIGHT = 30.0, 1.0
 
 
 def ablations(input_weight: float, output_weight: float) -> dict[str, dict[str, Any]]:
-    """Changes by name, one thing each: what is aligned, given the weights that `knife` has,
-    whether the bottleneck stands, whether rationales fit their questions."""
+    """Return the config changes of each ablation by name. Each varies one thing: what is aligned
+    (with the weights of `knife`), the bottleneck, or whether rationales match their questions."""
     input_weight, output_weight = input_weight or _INPUT_WEIGHT, output_weight or _OUTPUT_WEIGHT
     return {
         "input-only": {"align": _weights(input_weight, 0)},

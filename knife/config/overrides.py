@@ -1,4 +1,4 @@
-"""Mappings of config keys: read from YAML, made from `KEY=VALUE` words, laid over each other."""
+"""Mappings of config keys: read from YAML, built from `KEY=VALUE` words, and merged."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ import yaml
 
 from knife.core.errors import UserError, raise_faults
 
-# `KEY=VALUE` words of a command, or values by dotted key.
+# `KEY=VALUE` words of a command line, or values by dotted key.
 Overrides = Sequence[str] | Mapping[str, Any]
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, key by key through nested mappings."""
+    """Return `base` updated with `changes`, recursively through nested mappings."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
@@ -23,10 +23,10 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Read a mapping from a YAML file.
 
     Raises:
-        UserError: it is no YAML, or no mapping.
+        UserError: it is not valid YAML, or not a mapping.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_overrides(overrides: Overrides) -> dict[str, Any]:
-    """`["a.b=1"]` or `{"a.b": 1}` as `{"a": {"b": 1}}`; values of words are read as YAML."""
+    """Turn `["a.b=1"]` or `{"a.b": 1}` into `{"a": {"b": 1}}`; values of words are read as YAML."""
     values: dict[str, Any] = {}
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
@@ -66,7 +66,7 @@ def read_overrides(overrides: Overrides) -> dict[str, Any]:
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """`a.b` and 1 as `{"a": {"b": 1}}`."""
+    """Turn `a.b` and 1 into `{"a": {"b": 1}}`."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return value  # type: ignore[no-any-return]

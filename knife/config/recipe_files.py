@@ -1,4 +1,4 @@
-"""The ready run configs that the package carries: find, list and copy them."""
+"""The ready-made run configs that ship with the package: find, list and copy them."""
 
 from pathlib import Path
 
@@ -8,20 +8,20 @@ FOLDER = Path(__file__).parent / "recipes"
 
 
 def recipes() -> dict[str, Path]:
-    """The recipes' files by name."""
+    """Return the recipe files by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def summary(path: Path) -> str:
-    """The first comment line of a recipe: what it answers."""
+    """Return the first comment line of a recipe, which states the question it answers."""
     return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
 
 
 def find_config(name: str) -> Path:
-    """The file of a recipe's name, or else a YAML file of the user's.
+    """Return the path of a recipe by name, or else of a YAML file of the user's.
 
     Raises:
-        UserError: it is neither.
+        UserError: `name` is neither.
     """
     known = recipes()
     if name in known:
@@ -37,10 +37,10 @@ def find_config(name: str) -> Path:
 
 
 def copy_recipe(name: str, target: Path | None) -> Path:
-    """Copy a recipe to `target` (a new file, or a folder), by default into this folder.
+    """Copy a recipe to `target` (a new file, or a folder), by default the current folder.
 
     Raises:
-        UserError: no such recipe, something of that name is there, or it cannot be written.
+        UserError: there is no such recipe, the target file exists, or it cannot be written.
     """
     known = recipes()
     if name not in known:

@@ -1,4 +1,4 @@
-"""The run config: typed, closed (no unknown keys), every fault reported at once by dotted name."""
+"""The run config: typed, without unknown keys; all faults are reported at once, by dotted key."""
 
 import json
 import re
@@ -24,7 +24,7 @@ Method = Literal[
     "prompt",
     "retrieve",
 ]
-# Methods whose students are trained on rationales themselves.
+# Methods whose students themselves are trained on rationales.
 READS_RATIONALES = {
     "explain_then_answer",
     "answer_then_explain",
@@ -32,7 +32,7 @@ READS_RATIONALES = {
     "step_by_step",
     "retrieve",
 }
-# Methods that need a student that writes text: a rationale, or an answer by a prompt alone.
+# Methods whose student must generate text: a rationale, or an answer from a prompt alone.
 WRITES = {"explain_then_answer", "answer_then_explain", "step_by_step", "prompt"}
 # Methods whose students learn from a teacher.
 TEACHES = {"knife", "teacher_init"}
@@ -41,16 +41,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A part of a config: unknown keys, NaN and infinite numbers are refused, values cannot
-    change."""
+    """A part of a config: immutable; unknown keys, NaN and infinite numbers are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class World(Section):
-    """Size of the embedded world (`data.source: creatures`), deterministic by `seed`.
+    """Size of the embedded world (`data.source: creatures`), determined by `seed`.
 
-    `cue` is the share of questions that say the facts themselves; `which` is the share of
+    `cue` is the share of questions that state the facts themselves; `which` is the share of
     two-way "which one" questions among the yes/no ones.
     """
 
@@ -64,9 +63,9 @@ class World(Section):
 
 
 class Data(Section):
-    """What is learned from. `rationale` treats the rationales: given, shuffled, dropped:SHARE,
-    truncated:SHARE or none. `max_tokens` bounds task input and rationale together; an example whose
-    task input alone is longer stops the run, or is left out where `too_long` is drop."""
+    """The dataset. `rationale` is how rationales are treated: given, shuffled, dropped:SHARE,
+    truncated:SHARE or none. `max_tokens` limits task input and rationale together; an example whose
+    task input alone is longer stops the run, or is left out if `too_long` is drop."""
 
     source: str
     fraction: float = Field(1.0, gt=0, le=1)
@@ -91,7 +90,7 @@ class Data(Section):
 
 
 class Model(Section):
-    """Hub ids, local folders, or what the package carries: `tiny-t5`, `tiny-bert`,
+    """Hub ids, local folders, or models that ship with the package: `tiny-t5`, `tiny-bert`,
     `tiny-llama`."""
 
     teacher: str
@@ -99,12 +98,12 @@ class Model(Section):
 
 
 class InputAlignment(Section):
-    """KD-In: distance between student's and teacher's states at task-input positions.
+    """KD-In: distance between student and teacher hidden states at task-input positions.
 
     `layers` is the layer map: `last`, `all` (equal depths), `uniform` (spread over the teacher's),
-    or pairs [student layer, teacher layer], counted from 1. `scaled_mse` is MSE over the variance
-    of the teacher's states, `layer_norm_mse` MSE of layer-normalised states. `tokens` are all
-    task-input tokens, those that carry content, or the mean over all. See docs/alignment.md.
+    or pairs [student layer, teacher layer], counted from 1. `scaled_mse` is MSE divided by the
+    variance of the teacher's states, `layer_norm_mse` MSE of layer-normalised states. `tokens` are
+    all task-input tokens, those that carry content, or the mean over all. See docs/alignment.md.
     """
 
     weight: float = Field(30.0, ge=0)
@@ -121,8 +120,8 @@ class OutputAlignment(Section):
 
 
 class Align(Section):
-    """Alignment of student and teacher. `states` says whether the teacher's states are computed
-    once and stored, or again in every step by an online teacher. `projection` allows a learned
+    """Alignment of student and teacher. `states` is whether the teacher's states are computed
+    once and stored, or in every step by an online teacher. `projection` allows a learned
     linear projection where teacher and student differ in width."""
 
     input: InputAlignment = InputAlignment()
@@ -135,8 +134,8 @@ class Align(Section):
 class Training(Section):
     """How a model is trained: AdamW, linear warm-up over a share of the steps, linear decay.
 
-    `batch_size` is global: workers and accumulation divide it. `patience` counts evaluations on
-    dev without a better one before training stops; null trains to the end.
+    `batch_size` is global: it is split over workers and accumulation steps. `patience` is the
+    number of dev evaluations without improvement before training stops; null trains to the end.
     """
 
     epochs: int = Field(10, ge=1)
@@ -151,7 +150,7 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _single_precision(self) -> "Training":
-        # AdamW multiplies the rate by the decay, and in its first step by 10.
+        # AdamW multiplies the learning rate by the weight decay, and in its first step by 10.
         if self.learning_rate * max(self.weight_decay, 10) > 3.4e38:
             raise ValueError(
                 "learning_rate and weight_decay must be numbers that AdamW can multiply in single "
@@ -168,22 +167,23 @@ class TeacherTraining(Training):
 
 
 class Prompt(Section):
-    """The solved training examples that `prompt` puts before each question, drawn by the seed;
-    with or without their rationales."""
+    """The few-shot demonstrations of `prompt`: training examples drawn by the seed, with or
+    without their rationales."""
 
     shots: int = Field(4, ge=1)
     rationales: bool = False
 
 
 class Scale(Section):
-    """Where and how wide a run works. `launcher: process` runs all stages in this one process.
+    """Where a run executes, and with how many workers. `launcher: process` runs all stages in this
+    process.
 
-    A share of a GPU (`gpus_per_worker: 0.25`) lets so many one-worker jobs share one. `placement`
-    fills host after host (pack) or uses as many hosts as it can (spread). With `min_workers` a run
-    goes on with fewer workers while hosts are lost, and grows back to `workers`. A worker that ends
-    no batch in `hang_seconds` is taken to hang, and replaced. Trainings use `attention` (null:
-    what transformers takes by itself), `gradient_checkpointing` (less memory, more time) and
-    `compile` (torch.compile).
+    A share of a GPU (`gpus_per_worker: 0.25`) lets one-worker jobs share it. `placement` fills one
+    host after another (pack) or uses as many hosts as possible (spread). With `min_workers` a run
+    continues with fewer workers while hosts are lost, and grows back to `workers`. A worker that
+    finishes no batch in `hang_seconds` is considered hung, and is replaced. Training uses
+    `attention` (null: the default of transformers), `gradient_checkpointing` (less memory, more
+    time) and `compile` (torch.compile).
     """
 
     launcher: Literal["ray", "process"] = "ray"
@@ -210,13 +210,13 @@ class Scale(Section):
         return value
 
 
-# What a name's column holds in MLflow's databases.
+# Length of the name columns in MLflow's databases.
 _COLUMN = 250
-# Names of folders, with a key added, and of MLflow's metrics and runs.
+# These names are used for folders, with a key appended, and for MLflow's metrics and runs.
 NAME_LETTERS = 128
 
 
-# Every class of pydantic's has a method of that name, from ABCMeta; nothing calls it.
+# Every pydantic class has a method `register`, from ABCMeta; nothing calls it.
 warnings.filterwarnings("ignore", 'Field name "register" in "Track" shadows')
 
 
@@ -243,9 +243,9 @@ class Track(Section):
 
 
 class Compare(Section):
-    """What methods are compared with. `baseline: null` is finetune, or else the first method.
-    `margin`, in points, is what does not matter: a method that is not farther below is no worse.
-    A run that cannot show a `difference` of so many points says so before it starts."""
+    """The baseline that methods are compared with; null is finetune, or else the first method.
+    A method that is at most `margin` points below counts as not worse. A run that cannot show a
+    `difference` of that many points reports it before it starts."""
 
     baseline: str | None = None
     margin: float = Field(2.0, gt=0, lt=100)
@@ -253,9 +253,9 @@ class Compare(Section):
 
 
 class Variant(Section):
-    """A method under a name of its own, with changes to the run's config for it alone.
+    """A method under its own name, with changes to the run's config that apply to it alone.
 
-    An ablation: `{name: shuffled, method: knife, data: {rationale: shuffled}}`.
+    For example, an ablation: `{name: shuffled, method: knife, data: {rationale: shuffled}}`.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
@@ -272,7 +272,7 @@ VARIANT_PARTS = ("data", "model", "align", "teacher", "student", "prompt")
 
 
 class RunConfig(Section):
-    """One run: all stages that its methods and seeds need; `ablate` adds the ablations of knife."""
+    """One run: the stages that its methods and seeds need; `ablate` adds the ablations of knife."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
     data: Data
@@ -300,9 +300,9 @@ class RunConfig(Section):
         return value
 
     def variants(self) -> list[Variant]:
-        """The methods, each as a variant: a plain method is a variant that changes nothing.
+        """Return the methods as variants; a plain method is a variant without changes.
 
-        Ablations of `ablate` come last; one that `knife` is already, as configured, is left out.
+        The ablations of `ablate` come last; one that equals `knife` as configured is left out.
         """
         own = [m if isinstance(m, Variant) else Variant(name=m, method=m) for m in self.methods]
         return own + (self._ablations() if self.ablate and "knife" in self.methods else [])
@@ -317,10 +317,10 @@ class RunConfig(Section):
         ]
 
     def of(self, variant: Variant) -> "RunConfig":
-        """This config for the variant alone, its changes merged in.
+        """Return this config for the variant alone, with its changes merged in.
 
         Raises:
-            UserError: where a change is at fault, by its dotted key.
+            UserError: with the dotted key of every invalid change.
         """
         changes: dict[str, Any] = {part: getattr(variant, part) for part in VARIANT_PARTS}
         changes |= {"methods": [variant.method], "ablate": False, "compare": {"baseline": None}}
@@ -328,7 +328,7 @@ class RunConfig(Section):
 
 
 def read(path: Path, overrides: Overrides | None = None) -> RunConfig:
-    """Read a run config from a YAML file and lay overrides over it.
+    """Read a run config from a YAML file and apply overrides to it.
 
     Raises:
         UserError: with every fault of file and overrides, each by its dotted key.
@@ -337,7 +337,7 @@ def read(path: Path, overrides: Overrides | None = None) -> RunConfig:
 
 
 def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:
-    """Check `values` against the run config; `prefix` goes before every key in a message.
+    """Validate `values` as a run config; `prefix` is put before every key in a message.
 
     Raises:
         UserError: with every fault at once.
@@ -351,7 +351,7 @@ def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:
 
 
 def _impossible(config: RunConfig) -> list[str]:
-    """Faults of values that are right one by one and wrong together."""
+    """Return faults of values that are valid individually but not in combination."""
     names = [variant.name for variant in config.variants()]
     own = len(config.methods)
     faults = [
@@ -392,7 +392,7 @@ def _impossible(config: RunConfig) -> list[str]:
 
 
 def _variant_faults(config: RunConfig, said: list[str]) -> list[str]:
-    """What variants bring in, beside what is `said` of the run's own values."""
+    """Return the faults that variants add to those `said` about the run's own values."""
     faults = []
     for variant in config.variants():
         if any(getattr(variant, part) for part in VARIANT_PARTS):
@@ -405,8 +405,8 @@ def _variant_faults(config: RunConfig, said: list[str]) -> list[str]:
 
 
 def section_faults(root: type[Section], error: ValidationError, prefix: str = "") -> list[str]:
-    """What pydantic found wrong with the values of a section, a line each, none twice."""
-    # A variant is no method's name either: said of each fault in it, that would only confuse.
+    """Return the faults that pydantic found in a section, one line each, without duplicates."""
+    # For each fault in a variant, pydantic adds that it is not a method's name: only confusing.
     lines = (
         prefix + _line(root, e)
         for e in error.errors()
@@ -416,9 +416,9 @@ def section_faults(root: type[Section], error: ValidationError, prefix: str = ""
 
 
 def _line(root: type[Section], error: Any) -> str:
-    """One pydantic error as a line that starts with the dotted key."""
+    """Format one pydantic error as a line that starts with the dotted key."""
     where = [str(part) for part in error["loc"]]
-    # Union members add their own names to the place: methods.0.Variant.name.
+    # Union members add their own names to the location: methods.0.Variant.name.
     where = [part for part in where if not re.match(r"^(literal|list|tuple|Variant)", part)]
     key = ".".join(where)
     if error["type"] == "extra_forbidden":
@@ -433,7 +433,7 @@ def _line(root: type[Section], error: Any) -> str:
 
 
 def _keys(root: type[Section], where: list[str]) -> list[str]:
-    """The known keys of the section at a dotted place."""
+    """Return the known keys of the section at a dotted key."""
     section: type[BaseModel] = root
     for part in where:
         field = section.model_fields.get(part)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic file writes."""
 
 import os
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from knife.core import strict_json
 
 @contextmanager
 def replacing(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its place when the context ends well.
+    """Yield a temporary path beside `path` that replaces it when the context exits cleanly.
 
-    Folders above are made. When the context fails, `path` stays as it was.
+    Creates parent folders. If the context raises, `path` is left unchanged.
 
     Args:
-        path: the file.
-        unfinished: a path to write to instead, on the same file system: one that nobody else
-            uses, where several may write the same file at a time.
+        path: the file to replace.
+        unfinished: the temporary path to use instead, on the same file system. Must be unique
+            to this writer when several may write `path` at the same time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished or path.with_name(f".{path.name}.tmp")
-    # Somebody may have been killed while writing.
+    # A previous writer may have been killed midway.
     unfinished.unlink(missing_ok=True)
     try:
         yield unfinished
@@ -34,6 +34,6 @@ def replacing(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file that is there whole or not at all."""
+    """Write a JSON file atomically."""
     with replacing(path) as unfinished:
         unfinished.write_text(strict_json.dumps(values, indent=1))

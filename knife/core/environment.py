@@ -1,4 +1,4 @@
-"""Environment variables that libraries read, set for a while."""
+"""Temporary values for environment variables that libraries read."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of this process, and put back what they were."""
+    """Set environment variables of this process, and restore the old values on exit."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,14 +1,14 @@
-"""What a user sees: a mistake in the input, and numbers that are not finite."""
+"""Errors that are shown to the user: bad input, non-finite numbers, failed work."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in what the user gave us: shown as plain lines, exit status 2, no traceback.
+    """A mistake in the user's input: shown as plain lines, exit status 2, no traceback.
 
     Attributes:
-        faults: one line a fault: where it is (file:line or dotted config key), what is wrong,
+        faults: one line per fault: where it is (file:line or dotted config key), what is wrong,
             what was expected and what to do.
     """
 
@@ -21,20 +21,19 @@ class UserError(Exception):
 
 
 class NotFiniteError(RuntimeError):
-    """A model's outputs are NaN or infinite; the same work would come to the same again."""
+    """A model's outputs are NaN or infinite; repeating the work would give the same result."""
 
 
 class TrainingDivergedError(NotFiniteError):
-    """Loss, gradient, weights or outputs became NaN or infinite in a training."""
+    """Loss, gradient, weights or outputs became NaN or infinite during training."""
 
 
 class SessionLostError(Exception):
-    """The Ray session of this process died; the message says of what, and how to resume."""
+    """The Ray session of this process died; the message says why, and how to resume."""
 
 
 class WorkFailedError(Exception):
-    """The work came to nothing, and why is known: shown as plain lines, exit status 1, no
-    traceback."""
+    """The work failed for a known reason: shown as plain lines, exit status 1, no traceback."""
 
     def __init__(self, *lines: str) -> None:
         self.lines = lines
@@ -42,14 +41,14 @@ class WorkFailedError(Exception):
 
 
 def raise_faults(faults: Iterable[str]) -> None:
-    """Raise one `UserError` with all of `faults`; do nothing where there is none."""
+    """Raise one `UserError` with all of `faults`, if there are any."""
     faults = list(faults)
     if faults:
         raise UserError(*faults)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Words for a message about an unknown `name`: the nearest known one, or all of them."""
+    """Return a hint about an unknown `name` for a message: the closest known one, or all known."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -1,6 +1,6 @@
-"""How a command ends: exit status and last words.
+"""How a command ends: its exit status and final message.
 
-0 done; 2 the user's input is at fault; 1 the work failed; 130 interrupted; 143 told to end.
+0 done; 2 user error; 1 the work failed; 130 interrupted; 143 terminated.
 """
 
 import signal
@@ -16,14 +16,14 @@ from knife.core.errors import NotFiniteError, SessionLostError, UserError, WorkF
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised in the main thread: what cleans up after Ctrl-C cleans up after it too."""
+    """SIGTERM, raised in the main thread, so that cleanup for Ctrl-C also handles it."""
 
 
 @contextmanager
 def exits(interrupted: str = "") -> Iterator[None]:
-    """End the process with the status and the words that fit what happened inside.
+    """Exit the process with the status and message for whatever exception is raised inside.
 
-    `interrupted` is said when the user (or the system, by SIGTERM) ends the work early.
+    `interrupted` is printed when the user (or the system, with SIGTERM) ends the work early.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     unraisable = sys.unraisablehook
@@ -45,7 +45,7 @@ def exits(interrupted: str = "") -> Iterator[None]:
         say(f"error: {error}")
         sys.exit(1)
     except BrokenPipeError:
-        # Whoever read our output has gone (`knife ls | head -1`); typer ends quietly.
+        # The reader of our output has exited (`knife ls | head -1`); typer ends quietly.
         raise
     except Exception as error:
         message = str(error).strip() or "no message"
@@ -58,7 +58,7 @@ def exits(interrupted: str = "") -> Iterator[None]:
 
 
 def say(*lines: str) -> None:
-    """Lines for people, on stderr: stdout is for results. A reader that has gone stops nothing."""
+    """Print lines to stderr, since stdout is for results. A closed stderr is ignored."""
     with suppress(OSError):
         for line in lines:
             print(line, file=sys.stderr, flush=True)
@@ -71,10 +71,10 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
 def _again(
     unraisable: Callable[["sys.UnraisableHookArgs"], object],
 ) -> Callable[["sys.UnraisableHookArgs"], object]:
-    """Send a signal once more that came while Python ran a destructor.
+    """Return a hook that resends a signal that arrived while Python ran a destructor.
 
-    What a destructor or the callback of a weak reference raises goes to `sys.unraisablehook` and no
-    further: of Ctrl-C nothing would be left but a traceback, and the work would go on.
+    An exception raised in a destructor or weak-reference callback only reaches
+    `sys.unraisablehook`: Ctrl-C would print a traceback, and the work would continue.
     """
 
     def hook(found: "sys.UnraisableHookArgs") -> None:
@@ -82,7 +82,7 @@ def _again(
             unraisable(found)
             return
         number = signal.SIGTERM if issubclass(found.exc_type, Terminated) else signal.SIGINT
-        # Later: what a signal raises in this very function is lost as well.
+        # Delayed, because an exception that a signal raises inside this hook is lost as well.
         main = threading.main_thread().ident
         timer = threading.Timer(0.05, signal.pthread_kill, [main, number])
         timer.daemon = True

@@ -1,4 +1,4 @@
-"""JSON by its standard (RFC 8259): Python's NaN and Infinity are neither written nor read."""
+"""Standard JSON (RFC 8259): Python's NaN and Infinity are neither written nor read."""
 
 import json
 import math
@@ -6,10 +6,10 @@ from typing import Any, NoReturn
 
 
 def dumps(value: Any, **layout: Any) -> str:
-    """`value` as JSON, laid out as `json.dumps` does it.
+    """Return `value` as JSON; `layout` is passed to `json.dumps`.
 
     Raises:
-        ValueError: a number in it is NaN or infinite. What may lack a value has null.
+        ValueError: a number in it is NaN or infinite. A missing value must be None.
         TypeError: JSON cannot hold it.
     """
     try:
@@ -24,16 +24,16 @@ def dumps(value: Any, **layout: Any) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """The value of a JSON text that somebody else has written.
+    """Parse JSON from an outside source.
 
     Raises:
-        ValueError: it is no JSON, or a number in it is NaN, infinite or beyond a float's range.
+        ValueError: it is not JSON, or a number in it is NaN, infinite or beyond a float's range.
     """
     return decoder().decode(text if isinstance(text, str) else text.decode())
 
 
 def decoder(**settings: Any) -> json.JSONDecoder:
-    """What `loads` reads with, and further settings of `json.JSONDecoder`."""
+    """Return the decoder that `loads` uses, with further `settings` of `json.JSONDecoder`."""
     return json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, **settings)
 
 

@@ -1,4 +1,4 @@
-"""Values of a Python program as a JSON or YAML file would hold them."""
+"""Python values as a JSON or YAML file would hold them."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from knife.core import strict_json
 
 
 def as_json(value: Any) -> str:
-    """JSON in which paths are texts, numpy's numbers numbers, and tuples, ranges and arrays lists.
+    """Return JSON with paths as strings, numpy scalars as numbers, and any iterable as a list.
 
     Raises:
         TypeError, ValueError: JSON cannot hold it.
@@ -18,7 +18,7 @@ def as_json(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """`value` as it would be read from the file.
+    """Return `value` as it would be read back from the file.
 
     Raises:
         TypeError, ValueError: a file cannot hold it.

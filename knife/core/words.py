@@ -1,19 +1,19 @@
-"""Numbers and commands in sentences."""
+"""Counts and commands as text for messages."""
 
 import re
 import shlex
 
 
 def counted(number: int, word: str) -> str:
-    """So many of something: `1 trial`, `2 trials`."""
+    """Return a count with its noun: `1 trial`, `2 trials`."""
     return f"{number} {word}{'s'[: number != 1]}"
 
 
 def command_line(*words: object) -> str:
-    """A command as a shell takes it, whatever its paths are called."""
+    """Return a command quoted for a shell, whatever characters its paths contain."""
     return shlex.join(_argument(str(word)) for word in words)
 
 
 def _argument(word: str) -> str:
-    """No option, though its name begins like one."""
+    """Return `word`, with `./` before a path that would be taken for an option."""
     return f"./{word}" if word.startswith("-") and not re.fullmatch("--[a-z-]+", word) else word

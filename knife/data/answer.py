@@ -1,4 +1,4 @@
-"""Which choice an answer is: by its text, or by its index from 0; never by a guess."""
+"""Matches an answer to a choice, by its text or by its index from 0, and never by guessing."""
 
 import re
 
@@ -7,11 +7,11 @@ from knife.data.normal import difference, look_alike, normal
 
 
 def find_answer(value: object, choices: list[str]) -> int | Fault:
-    """The index of the choice that `value` names, or why it names none.
+    """Return the index of the choice that `value` names, or the fault if it names none.
 
-    A text is the choice with that text (see `knife.data.normal`), an integer an index. Where an
-    integer is the text of a choice too, it must be the same one. The choices may be [], which are
-    at fault themselves: then only the answer's type is looked at.
+    A string is the text of a choice (see `knife.data.normal`), an integer is an index. If an
+    integer is also the text of a choice, both must mean the same one. `choices` is [] if they are
+    invalid themselves: then only the answer's type is checked.
     """
     if isinstance(value, bool) or not isinstance(value, str | int):
         return _of_wrong_type(value)
@@ -86,7 +86,7 @@ def _of_wrong_type(value: object) -> Fault:
 
 
 def _number(choice: str) -> float | None:
-    """A choice that is a numeral and nothing else, as a number."""
+    """Return the number that a choice spells in digits, or None if it is not only a number."""
     try:
         return float(normal(choice).replace(",", ""))
     except ValueError:

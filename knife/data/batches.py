@@ -1,6 +1,6 @@
-"""Token batches: the same global batches at any number of workers, of examples alike in length.
+"""Token batches of examples of similar length: the same global batches at any number of workers.
 
-Shapes: B examples, L tokens of task input and rationale, C choices, T tokens a choice.
+Shapes: B examples, L tokens of task input and rationale, C choices, T tokens per choice.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from knife.data.tokens import Tokens
 
-# Bucketing by length inside stretches of this many batches keeps padding small, order random.
+# Bucketing by length within stretches of this many batches keeps padding small and order random.
 _STRETCH = 50
 
 
@@ -22,18 +22,18 @@ class Batch:
     """Padded tensors of some examples.
 
     Attributes:
-        row_B: each example's row in its split; teacher states are found by it.
+        row_B: each example's row in its split, the key to its teacher states.
         ids_BL: tokens of `[I]` or `[I ; R]`, then padding.
         mask_BL: 1 at tokens, 0 at padding.
-        input_mask_BL: 1 at task-input tokens alone.
-        content_mask_BL: 1 at those of them that carry content.
-        choice_ids_BCT: tokens of the choices behind what is written before them, 0 at padding.
+        input_mask_BL: 1 at task-input tokens only.
+        content_mask_BL: 1 at task-input tokens that carry content.
+        choice_ids_BCT: prefix tokens followed by the choice's tokens, 0 at padding.
         choice_mask_BCT: 1 at the choices' own tokens.
-        choice_spans_BC2: where each choice stands in the task input.
+        choice_spans_BC2: the span of each choice in the task input.
         choice_exists_BC: which choices an example has.
         answer_B: index of the right choice.
-        open_B: whether the answer is written freely.
-        weight_B: weight of an example's loss: 0 for one that only fills the batch up; the mean
+        open_B: whether the answer is free text.
+        weight_B: weight of an example's loss: 0 for one that only fills up the batch; the mean
             over a whole global batch is 1.
         explained_B: whether the example has a rationale.
     """
@@ -53,22 +53,22 @@ class Batch:
     explained_B: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device."""
+        """Return the batch on another device."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
         return replace(self, **moved)
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The examples of one (part of a) global batch: their rows and weights, in order."""
+    """The examples of a global batch, or of a part of one: their rows and weights, in order."""
 
     rows: list[int]
     weights: list[float]
 
     def part(self, number: int, parts: int) -> "Rows":
-        """One of `parts` parts; neighbours in length go to different parts.
+        """Return one of `parts` parts; neighbours in length go to different parts.
 
-        Where they are not equal, the weights make up for it: the mean over the parts of each
+        If the parts differ in size, the weights compensate: the mean over the parts of each
         part's mean loss is the mean loss of the whole.
         """
         rows, weights = self.rows[number::parts], self.weights[number::parts]
@@ -79,12 +79,12 @@ class Rows:
 
 
 def training_rows(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[Rows]:
-    """The global batches of one epoch: every example once, shuffled by seed and epoch.
+    """Return the global batches of one epoch: every example once, shuffled by seed and epoch.
 
-    Lengths within a factor of two share batches, and where the factor begins is drawn anew for
-    every stretch of batches. Sorted more finely, questions of one kind would be alone in their
-    batches, and a student would unlearn one kind while it learns another. The last batch is
-    filled up with examples of weight 0, so that each has `batch_size` rows.
+    Lengths within a factor of two share batches, with random bucket limits for every stretch of
+    batches. Finer sorting would put questions of one kind into batches of their own, and a
+    student would unlearn one kind while it learns another. Incomplete batches are filled up with
+    examples of weight 0, so that each has `batch_size` rows.
     """
     order = list(range(len(lengths)))
     generator = random.Random(f"{seed}/{epoch}")
@@ -97,12 +97,12 @@ def training_rows(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
         part.sort(key=lambda row: math.floor(math.log2(max(1, lengths[row])) + offset))
         batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
     generator.shuffle(batches)
-    # Sorted within a batch, so that the parts of a batch are alike in length.
+    # Sorted within a batch, so that the parts of a batch have similar lengths.
     return [_filled(sorted(rows, key=lengths.__getitem__), batch_size) for rows in batches]
 
 
 def evaluation_rows(lengths: Sequence[int], batch_size: int) -> list[Rows]:
-    """All examples, sorted by length, in batches of `batch_size`; the last one filled up."""
+    """Return all examples, sorted by length, in batches of `batch_size`; the last is filled up."""
     order = sorted(range(len(lengths)), key=lambda row: lengths[row])
     starts = range(0, len(order), batch_size)
     return [_filled(order[i : i + batch_size], batch_size) for i in starts]
@@ -115,7 +115,7 @@ def _filled(rows: list[int], batch_size: int) -> Rows:
 
 
 def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) -> Batch:
-    """Pad the examples of `rows` to a batch; with `rationale`, `R` follows directly behind `I`."""
+    """Pad the examples of `rows` to a batch; with `rationale`, `R` directly follows `I`."""
     examples = [tokens[row] for row in rows.rows]
     sequences = [e.input_ids + (e.rationale_ids if rationale else []) for e in examples]
     count, length = len(examples), max(map(len, sequences))

@@ -1,4 +1,4 @@
-"""What a user should know of the data before anything is trained on it."""
+"""What a user should know about the data before anything is trained on it."""
 
 import math
 import re
@@ -21,7 +21,7 @@ _QUANTILES = (0.05, 0.5, 0.95, 1)
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How many words texts have: mean, the 5 %, 50 % and 95 % quantiles, and the most."""
+    """Word counts of texts: the mean, the 5 %, 50 % and 95 % quantiles, and the maximum."""
 
     mean: float
     low: int
@@ -30,7 +30,7 @@ class Words:
     most: int
 
     def __str__(self) -> str:
-        """All of them, for people."""
+        """Format them for a user."""
         return (
             f"{self.mean:.1f} (5 % of them at most {self.low}, half {self.median}, "
             f"95 % {self.high}, all {self.most})"
@@ -39,19 +39,19 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """What one split holds.
+    """The contents of one split.
 
     Attributes:
         examples: their number.
-        open: whether the answers are written freely.
-        fewest_choices, most_choices: over the examples; 0 where answers are open.
-        answers: how many examples each answer has, the most frequent first: by its text where
-            all examples share one set of choices or answers are open, or else by its index.
+        open: whether the answers are free text.
+        fewest_choices, most_choices: over the examples; 0 if answers are open.
+        answers: number of examples per answer, the most frequent first: by its text if all
+            examples share one set of choices or answers are open, or else by its index.
         rationales: number of examples that have one.
-        question_words, rationale_words: how many words they have; None where there is none.
-        leakage: share of the rationales that say the answer's text, as whole words in either
-            case; None without rationales, and where all examples share one set of choices (that
-            a rationale says "no" tells nothing).
+        question_words, rationale_words: their word counts; None if there are no such texts.
+        leakage: share of the rationales that contain the answer's text, as whole words in either
+            case; None without rationales, and if all examples share one set of choices (a
+            rationale that contains "no" tells nothing).
     """
 
     examples: int
@@ -67,13 +67,13 @@ class SplitReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the splits hold, by name, and what was decided or found on the way.
+    """The contents of the splits, by name, and notes on decisions and findings.
 
     Attributes:
         splits: train, dev and test.
-        rationale_only: what a cheap model tells from the rationales of train alone; None where
+        rationale_only: what a cheap model predicts from the rationales of train alone; None if
             there are too few, or answers are open.
-        near_duplicates: of dev and of test, to train.
+        near_duplicates: of train, in dev and in test.
         notes: one sentence each.
     """
 
@@ -83,11 +83,11 @@ class Report:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
+        """Return the report as plain values, for JSON."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The report as plain text: a paragraph a split, then the notes."""
+        """Return the report as plain text: a paragraph per split, then the notes."""
         lines = []
         for name, split in self.splits.items():
             lines.append(f"{name}: {split.examples} examples")
@@ -105,7 +105,7 @@ class Report:
 
 
 def check(splits: Splits) -> Report:
-    """Count what `splits` hold."""
+    """Report on the contents of `splits`."""
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
     return Report(
         {name: check_split(examples) for name, examples in parts.items()},
@@ -116,8 +116,8 @@ def check(splits: Splits) -> Report:
 
 
 def repeated_questions(splits: Splits) -> list[str]:
-    """A sentence for each two splits that have questions in common: same text, same choices, in
-    whatever case, spacing and order of choices."""
+    """Return a sentence for each pair of splits with common questions: same text and choices,
+    ignoring case, spacing and order of choices."""
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
     inputs = {name: [task_input_words(example) for example in part] for name, part in parts.items()}
     notes = []
@@ -133,8 +133,8 @@ def repeated_questions(splits: Splits) -> list[str]:
 def rationale_faults(
     examples: Sequence[Example], method: str, share: float = SHARE_WITH_RATIONALE
 ) -> list[str]:
-    """Why a method that learns from rationales cannot learn from these training examples, or
-    nothing: fewer than `share` of them have one."""
+    """Return the fault if fewer than `share` of the training examples have a rationale, which is
+    too few for a method that learns from rationales."""
     count = sum(example.rationale is not None for example in examples)
     if count and count >= share * len(examples):
         return []
@@ -148,7 +148,7 @@ def rationale_faults(
 
 
 def check_split(examples: Sequence[Example]) -> SplitReport:
-    """Count what one split holds."""
+    """Report on the contents of one split."""
     rationales = [example.rationale for example in examples if example.rationale is not None]
     opened = any(example.open for example in examples)
     numbers = [] if opened else [len(example.choices) for example in examples]
@@ -208,13 +208,13 @@ def _near_lines(near: NearDuplicates, total: int) -> list[str]:
 
 
 def _says_answer(example: Example) -> bool:
-    """Whether the rationale has the answer's words in a row."""
+    """Whether the rationale contains the answer's words in sequence."""
     answer = f" {_bare_words(example.choices[example.answer])} "
     return bool(answer.strip()) and answer in f" {_bare_words(example.rationale or '')} "
 
 
 def _bare_words(text: str) -> str:
-    """The words without the marks between them."""
+    """Return the words in lower case, without punctuation."""
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
@@ -222,7 +222,7 @@ def _word_counts(texts: Sequence[str]) -> Words | None:
     if not texts:
         return None
     counts = sorted(len(text.split()) for text in texts)
-    # The smallest number that so large a share of the texts does not exceed.
+    # The smallest count that this share of the texts does not exceed.
     found = (counts[math.ceil(share * len(counts)) - 1] for share in _QUANTILES)
     return Words(fmean(counts), *found)
 

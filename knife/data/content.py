@@ -1,6 +1,5 @@
-"""Which tokens of a task input carry content: those of the words of its question and choices that
-are no stop words. Words of the template, such as `choices:`, punctuation and special tokens are
-none."""
+"""Finds the content tokens of a task input: those of words in its question and choices that are not
+stop words. Template words, such as `choices:`, punctuation and special tokens do not count."""
 
 import re
 from collections.abc import Sequence
@@ -11,10 +10,10 @@ Span = tuple[int, int]
 
 
 def content_tokens(text: str, parts: Sequence[Span], offsets: Sequence[Span]) -> list[int]:
-    """Places of the content tokens of a task input.
+    """Return the positions of the content tokens of a task input.
 
-    `parts` are the characters of its question and choices, `offsets` the characters of each token;
-    a token of several words counts if one of them does.
+    `parts` are the character spans of its question and choices, `offsets` those of each token. A
+    token that spans several words counts if one of them does.
     """
     content = bytearray(len(text))
     for start, end in parts:

@@ -1,14 +1,14 @@
-"""The embedded world: questions about invented creatures whose facts stand in the rationales alone.
+"""The embedded world: questions about invented creatures whose facts are only in the rationales.
 
-Each creature has a home, a diet and a colour, each one of four values. A question asks whether two
-creatures share an attribute (or which of the two has a value); its rationale says the two facts.
-Who reads questions alone sees no fact, so a student can answer unseen questions only by
-remembering what the rationales of other questions said.
+Each creature has a home, a diet and a colour, each with one of four values. A question asks
+whether two creatures share an attribute (or which of the two has a value); its rationale states
+the two facts. The questions contain no facts, so a student can answer unseen questions only by
+remembering what the rationales of other questions stated.
 
-A name is two syllables, two tokens of the tiny T5. Its pretraining meets every syllable, and never
-one of the combinations that stand here in `WORLD_NAMES`. The first syllable tells a creature
-already. The tiny T5 answers "same" questions right where it is given the facts; "which one" it has
-not learned (about half right), so these are for other models.
+A name is two syllables, two tokens of the tiny T5. Its pretraining covers every syllable, but none
+of the combinations in `WORLD_NAMES`. The first syllable alone identifies a creature. The tiny T5
+answers "same" questions correctly when given the facts; it has not learned "which one" questions
+(about half right), so these are for other models.
 """
 
 import itertools
@@ -38,7 +38,7 @@ WORLD_NAMES = [
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute and its sentences: `{n}` a name, `{v}` a value, `{x}` and `{y}` creatures."""
+    """An attribute and its sentences: `{n}` is a name, `{v}` a value, `{x}` and `{y}` creatures."""
 
     name: str
     values: tuple[str, str, str, str]
@@ -79,21 +79,21 @@ ATTRIBUTES = (
     ),
 )
 
-# An attribute and two creatures: what one question asks about.
+# The attribute and the two creatures that a question asks about.
 Topic = tuple[Attribute, str, str]
 # Attribute name -> creature -> value.
 Facts = dict[str, dict[str, str]]
 
 
 def creatures(world: World) -> Splits:
-    """The three splits of the world, the same for the same `world`.
+    """Return the three splits of the world, the same for the same `world`.
 
-    In every split half of the yes/no questions have the answer yes, and no pair of creatures is
-    asked about the same attribute twice, in whatever order, in one split or in two. The answer's
-    place is balanced in the "which one" questions too.
+    In every split, half of the yes/no questions have the answer yes. Across all splits, no pair of
+    creatures, in either order, is asked about the same attribute twice. In "which one" questions
+    the position of the answer is balanced as well.
 
     Raises:
-        UserError: where the world has too few pairs of creatures for the sizes.
+        UserError: the world has too few pairs of creatures for the sizes.
     """
     rng = random.Random(f"creatures {world.seed}")
     names = rng.sample(WORLD_NAMES, world.creatures)
@@ -126,7 +126,7 @@ def creatures(world: World) -> Splits:
 
 
 def _counts(size: int, world: World) -> tuple[int, int, int]:
-    """How many questions of a split have the answer yes, the answer no, or ask which one."""
+    """Return how many questions of a split are answered yes, are answered no, or ask which one."""
     which = round(world.which * size)
     yes = (size - which) // 2
     return yes, size - which - yes, which
@@ -135,7 +135,7 @@ def _counts(size: int, world: World) -> tuple[int, int, int]:
 def _refuse_too_large(
     world: World, counts: list[tuple[int, int, int]], alike: int, unlike: int
 ) -> None:
-    """Raise `UserError` where the pairs that share or differ in an attribute do not suffice."""
+    """Raise `UserError` if too few pairs share an attribute, or too few differ in one."""
     yes = sum(count[0] for count in counts)
     other = sum(count[1] + count[2] for count in counts)
     if yes <= alike and other <= unlike:
@@ -151,7 +151,7 @@ def _refuse_too_large(
 
 
 def _cued(rng: random.Random, count: int, share: float) -> list[bool]:
-    """Which of `count` questions say the facts themselves: exactly `share` of them, by chance."""
+    """Draw which of `count` questions state the facts themselves: `share` of them, rounded."""
     cued = [index < round(share * count) for index in range(count)]
     rng.shuffle(cued)
     return cued
@@ -169,7 +169,7 @@ def _example(
         for name, value in zip(pair, values, strict=True)
     ]
     if kind == "which":
-        # The right one stands first and second in turn.
+        # The right one is alternately first and second.
         choices, answer = (pair[0], pair[1]), index % 2
         question = attribute.which.format(v=values[answer], x=said[0], y=said[1])
     else:

@@ -1,4 +1,4 @@
-"""The digest of examples: what a fingerprint holds in their place."""
+"""The digest of examples, which represents them in a fingerprint."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,10 +9,10 @@ from knife.data.example import Example, Splits
 
 
 def digest(examples: Iterable[Example], rationales: bool) -> str:
-    """The first 16 hex digits of SHA-256 over the examples' content, in their order.
+    """Return the first 16 hex digits of SHA-256 over the examples' content, in order.
 
-    Without `rationales` it is that of the task inputs and answers alone, so that what never sees
-    a rationale keeps its fingerprint when only rationales change.
+    Without `rationales` it covers task inputs and answers only, so that stages that never see a
+    rationale keep their fingerprint when only rationales change.
     """
     hashed = hashlib.sha256()
     for example in examples:
@@ -24,7 +24,7 @@ def digest(examples: Iterable[Example], rationales: bool) -> str:
 
 
 def split_digest(splits: Splits, name: Literal["train", "dev", "test"], *, rationales: bool) -> str:
-    """The digest of one split, computed once: every stage of a plan asks for it."""
+    """Return the digest of one split, cached because every stage of a plan needs it."""
     known = (name, rationales)
     if known not in splits.digests:
         splits.digests[known] = digest(getattr(splits, name), rationales)

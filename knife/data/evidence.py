@@ -1,39 +1,39 @@
-"""What else than question and rationale a model may be given, to judge rationales by."""
+"""Inputs other than question and rationale, for models that evaluate rationales."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from knife.data.example import Example, Splits
 
-# Stands where no question is to be seen. The choices stay: they are what is chosen among.
+# Replaces a question that must not be seen. The choices stay, since the answer is one of them.
 NO_QUESTION = "?"
 
 
 def explained(splits: Splits) -> Splits:
-    """The examples that have a rationale; a split without any stays as it is."""
+    """Return the examples that have a rationale; a split without any is unchanged."""
     parts = (splits.train, splits.dev, splits.test)
     train, dev, test = (_explained(part) or part for part in parts)
     return Splits(train, dev, test)
 
 
 def rationale_alone(splits: Splits) -> Splits:
-    """The rationale without the question, R -> O."""
+    """Return examples with the rationale but without the question, R -> O."""
     return _each(splits, lambda example: example.rationale or "")
 
 
 def vacuous_alone(splits: Splits) -> Splits:
-    """The vacuous rationale without the question, B -> O."""
+    """Return examples with the vacuous rationale but without the question, B -> O."""
     return _each(splits, vacuous)
 
 
 def vacuous_and_rationale(splits: Splits) -> Splits:
-    """The vacuous rationale and the rationale without the question, B + R -> O. B stands first, so
-    that where both are too long it is R that is cut."""
+    """Return examples with both rationales but without the question, B + R -> O. The vacuous one,
+    B, comes first, so that truncation removes R."""
     return _each(splits, lambda example: f"{vacuous(example)} {example.rationale or ''}".strip())
 
 
 def vacuous(example: Example) -> str:
-    """A rationale that says nothing new: the question and its answer."""
+    """Return a rationale that adds no information: the question and its answer."""
     return f"{example.question} {example.choices[example.answer]}"
 
 

@@ -1,21 +1,21 @@
-"""The example: one question with its answer and, where there are some, choices and a rationale."""
+"""The example: one question with its answer and, optionally, choices and a rationale."""
 
 from dataclasses import dataclass, field
 
-# The answer of a question whose answer is not known.
+# `Example.answer` of a question whose answer is unknown.
 UNANSWERED = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question: multiple-choice, or open, whose answer is written freely.
+    """One question: multiple-choice, or open, which is answered with free text.
 
     Attributes:
         id: unique within its data set.
         question: the question's text.
-        choices: two or more answer texts; question and choices are the task input `I`. An open
-            question has its right answer here alone, which is no part of the task input, or
-            nothing where the answer is not known.
+        choices: two or more answer texts; question and choices are the task input `I`. For an
+            open question, only the right answer, which is not part of the task input, or nothing
+            if the answer is unknown.
         answer: index of the right choice.
         rationale: free text that explains the answer (`R`), or None. Training data only.
     """
@@ -28,7 +28,7 @@ class Example:
 
     @property
     def open(self) -> bool:
-        """Whether the answer is written freely."""
+        """Whether the answer is free text."""
         return len(self.choices) < 2
 
 
@@ -37,13 +37,13 @@ class Splits:
     """The three splits of a source.
 
     Attributes:
-        train: what teacher and student learn from.
-        dev: chooses the best epoch; never trained on.
+        train: what teacher and student are trained on.
+        dev: used to choose the best epoch; never trained on.
         test: what the verdict is computed on.
-        notes: what was decided on the way and a user should know, one sentence each
+        notes: decisions made while loading that a user should know, one sentence each
             (for example that a missing test split was made from dev).
-        left_out: number of examples that were too long, by split, where they are left out.
-        digests: those that were computed, by split and whether they hold rationales.
+        left_out: number of examples left out because they are too long, by split.
+        digests: those already computed, by split and whether they include rationales.
     """
 
     train: list[Example]

@@ -1,4 +1,4 @@
-"""What is wrong with lines of a file, said so that a thousand equal faults take one line."""
+"""Faults in the lines of a file, reported so that a thousand equal faults take one line."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -15,8 +15,8 @@ class Fault:
 
     Attributes:
         message: what is wrong, what was expected and what to do.
-        reason: the same in a few words, as it stands behind "rows with", for counts by reason.
-        once: whether lines with this reason all say the same, so that one message does for a file.
+        reason: the same in a few words that can follow "rows with", for counts by reason.
+        once: whether one message is enough for all lines of a file with this reason.
     """
 
     message: str
@@ -26,8 +26,8 @@ class Fault:
 
 @dataclass
 class _Repeated:
-    """A fault that many lines have: the first line, its place among all that was found, its
-    message, some of the other lines, and how many these are."""
+    """A fault that many lines have: the first line, its position among all faults, its message,
+    some of the other lines, and the number of all other lines."""
 
     line: int
     order: int
@@ -45,10 +45,10 @@ class _Repeated:
 
 
 class FaultList:
-    """Collects the faults of a file's lines; what it holds does not grow with their number."""
+    """Collects the faults of a file's lines, in memory that does not grow with their number."""
 
     def __init__(self, path: Path, unit: str = "line") -> None:
-        """Of `path`, whose lines or examples (`unit`) have numbers from 1."""
+        """Start a list for `path`, whose lines or examples (`unit`) are numbered from 1."""
         self._path = path
         self._unit = unit
         self._order = 0
@@ -57,7 +57,7 @@ class FaultList:
         self._repeated: dict[str, _Repeated] = {}
 
     def add(self, line: int, faults: Iterable[Fault]) -> None:
-        """Note what is wrong with a line."""
+        """Record the faults of a line."""
         for fault in faults:
             if not fault.once:
                 self.add_text(line, f"{self._where(line)}: {fault.message}")
@@ -71,7 +71,7 @@ class FaultList:
                     known.others.append(line)
 
     def add_text(self, line: int, text: str) -> None:
-        """Note a fault in full words, which belongs to a line."""
+        """Record a fault of a line, given as its complete message."""
         if len(self._said) < SHOWN_FAULTS:
             self._order += 1
             self._said.append((line, self._order, text))
@@ -79,7 +79,7 @@ class FaultList:
             self._unsaid += 1
 
     def lines(self) -> list[str]:
-        """All of them, by line; at most `SHOWN_FAULTS`, and the number of those left unsaid."""
+        """Return all faults by line, at most `SHOWN_FAULTS`, and the number of those omitted."""
         repeated = [
             (fault.line, fault.order, f"{self._where(fault.line)}: {fault.said(self._unit)}")
             for fault in self._repeated.values()
@@ -93,24 +93,24 @@ class FaultList:
 
 
 def where(path: Path, unit: str, number: int) -> str:
-    """A place in a file: a line, as editors take it, or an example."""
+    """Format a place in a file: a line, in the form that editors accept, or an example."""
     return f"{path}:{number}" if unit == "line" else f"{path}: {unit} {number}"
 
 
 def cap(faults: list[str]) -> list[str]:
-    """The first `SHOWN_FAULTS` faults, and a line that counts the others."""
+    """Return the first `SHOWN_FAULTS` faults, and a line with the number of the others."""
     more = len(faults) - SHOWN_FAULTS
     return faults if more <= 0 else [*faults[:SHOWN_FAULTS], f"… and {more} more"]
 
 
 def show(value: object) -> str:
-    """A value as JSON for a message, cut where it is long."""
+    """Format a value as JSON for a message, truncated if it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 160 else f"{text[:160]}…"
 
 
 def shown_ids(ids: Sequence[str]) -> str:
-    """The first of some ids, for a message."""
+    """Format the first few ids for a message."""
     more = f" and {len(ids) - _SHOWN_LINES:,} more" if len(ids) > _SHOWN_LINES else ""
     return ", ".join(map(repr, ids[:_SHOWN_LINES])) + more

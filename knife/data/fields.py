@@ -1,4 +1,4 @@
-"""The fields of a line: the five that are read, and those that seem to be one of them misnamed."""
+"""The fields of a line: the five that are read, and likely misnamings of them."""
 
 import difflib
 import re
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 KNOWN = ("id", "question", "choices", "answer", "rationale")
-# What other data sets call them, in lower case and without blanks, `_` and `-`.
+# Their names in other data sets, in lower case and without whitespace, `_` and `-`.
 _OTHER_NAMES = {
     "id": ("qid", "uid", "guid", "questionid", "exampleid", "qno", "idx"),
     "question": ("questions", "questionstem", "stem", "query", "qtext", "questiontext", "sentence"),
@@ -67,7 +67,7 @@ _OTHER_NAMES = {
         "rationaletext",
     ),
 }
-# A choice a field: option_a, choice1, opb, A, sol2.
+# Fields that hold one choice each: option_a, choice1, opb, A, sol2.
 _ONE_CHOICE = re.compile(
     r"(qop|op|opt|options?|choices?|cand|candidates?|alternatives?|answers?|sol|ending|distractor)"
     r"([a-h]|\d)|[a-h]"
@@ -75,27 +75,27 @@ _ONE_CHOICE = re.compile(
 
 
 def likely_field(name: str) -> str | None:
-    """The known field that another name seems to mean, or None."""
+    """Return the known field that another name seems to mean, or None."""
     bare = _bare(name)
     for known in KNOWN:
         if bare == known or bare in _OTHER_NAMES[known]:
             return known
-    # A slip of the pen, such as "ratoinale"; but "rationale_id" is none.
+    # A typo, such as "ratoinale", but not "rationale_id".
     close = difflib.get_close_matches(bare, KNOWN, n=1, cutoff=0.8)
     return close[0] if close and abs(len(close[0]) - len(bare)) < 2 else None
 
 
 def misnamed(record: Mapping[str, Any]) -> dict[str, str]:
-    """By known field that the record lacks: the field that it has in its place."""
+    """Map each known field that the record lacks to the field that seems to replace it."""
     found: dict[str, str] = {}
     for name, value in record.items():
         if name in KNOWN or _nothing(value):
             continue
         known = likely_field(name)
-        # A text that is called an option is no list of choices.
+        # A string named `option` or the like is not a list of choices.
         if known == "choices" and not isinstance(value, list | dict) and _bare(name) != known:
             continue
-        # Of several, the one with the very name counts, such as "Answer" beside "label".
+        # Of several, one with the same name but for spelling wins, such as "Answer" over "label".
         lacks = known and _nothing(record.get(known))
         if known and lacks and (known not in found or _bare(name) == known):
             found[known] = name
@@ -103,7 +103,7 @@ def misnamed(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def choice_fields(record: Mapping[str, Any]) -> list[str]:
-    """Fields that seem to hold a choice each, such as option_a and option_b; or []."""
+    """Return the fields that seem to hold one choice each, such as option_a and option_b."""
     if not _nothing(record.get("choices")):
         return []
     names = [name for name in record if name not in KNOWN and _ONE_CHOICE.fullmatch(_bare(name))]
@@ -111,7 +111,7 @@ def choice_fields(record: Mapping[str, Any]) -> list[str]:
 
 
 def unread(record: Mapping[str, Any]) -> list[str]:
-    """Fields of a record that are not read."""
+    """Return the fields of a record that are not read."""
     return [name for name in record if name not in KNOWN]
 
 

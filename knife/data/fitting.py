@@ -1,4 +1,4 @@
-"""Examples that `data.max_tokens` has no room for: left out where a config says so, and counted."""
+"""Leaves out, and counts, examples that are too long for `data.max_tokens`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from knife.data.tokens import task_input_text
 
 
 def input_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:
-    """How many tokens each task input has."""
+    """Return the number of tokens of each task input."""
     if not examples:
         return []
     texts = [task_input_text(example)[0] for example in examples]
@@ -18,7 +18,7 @@ def input_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:
 
 
 def fitting(splits: Splits, tokenizer: Any, max_tokens: int) -> Splits:
-    """The splits without the examples whose task input alone has more than `max_tokens` tokens.
+    """Return the splits without examples whose task input alone is longer than `max_tokens`.
 
     Raises:
         UserError: nothing is left of a split.
@@ -45,6 +45,6 @@ def fitting(splits: Splits, tokenizer: Any, max_tokens: int) -> Splits:
 
 
 def too_long_note(split: str, left_out: int, kept: int) -> str:
-    """How many examples of a split are left out."""
+    """State how many examples of a split are left out."""
     examples = f"{left_out:,} of {left_out + kept:,} {split} examples are left out"
     return f"{examples}, since their questions are longer than data.max_tokens (data.too_long=drop)"

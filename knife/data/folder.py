@@ -1,8 +1,8 @@
-"""Which files of a folder hold which split, and which of its files hold none.
+"""Finds the files of each split in a folder, and reports files that are not read.
 
-A split is looked for by name, in any letter case: `dev.jsonl`, `validation.json.gz`, or shards that
-are all there, `test-00000-of-00002.jsonl` and its like. A file that seems to be a split and is not
-taken is refused where that split would otherwise be cut out of train, and is else said in a note.
+A split is found by name, in any letter case: `dev.jsonl`, `validation.json.gz`, or a complete set
+of shards such as `test-00000-of-00002.jsonl`. A file that seems to be a split but is not read is
+an error if that split is missing (it would be taken from train), and otherwise goes into a note.
 """
 
 import re
@@ -15,7 +15,7 @@ SPLITS = {
     "dev": ("dev", "val", "valid", "validation", "eval"),
     "test": ("test",),
 }
-# Names that are not read, but tell what a file is meant to be.
+# Names that are not read, but show what a file is meant to be.
 _MORE_NAMES = {
     "train": ("training", "trainset", "traindata"),
     "dev": ("development", "evaluation", "devset", "valset", "validset", "devdata", "valdata"),
@@ -23,7 +23,7 @@ _MORE_NAMES = {
 }
 _READ = r"\.(jsonl|ndjson|jsonlines|json)(\.gz)?"
 _SHARD = r"[-_.](?P<number>\d+)-of-(?P<total>\d+)(-[0-9a-f]{16})?"
-# What data comes in, compressed or not, whether it is read or not.
+# Usual data file names, compressed or not, whether they are read or not.
 _DATA = re.compile(
     r"\.(jsonl|ndjson|jsonlines|json|csv|tsv|parquet|arrow|feather|xlsx?|pkl|pickle|gz|zip|zst|bz2"
     r"|xz|tar|tgz)(\.|~|$)"
@@ -35,9 +35,9 @@ class Folder:
     """The files of a folder by split, in the order in which they are read.
 
     Attributes:
-        files: of splits that have some.
+        files: the files of each split that has any.
         faults: what is wrong with the names.
-        notes: what a user should know of them.
+        notes: what a user should know about the files.
     """
 
     files: dict[str, list[Path]]
@@ -46,7 +46,7 @@ class Folder:
 
 
 def find_files(folder: Path) -> Folder:
-    """Look for the files of the splits of `folder`, by their names alone."""
+    """Find the files of the splits in `folder`, by their names alone."""
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     found = Folder({})
     left = list(entries)
@@ -78,19 +78,19 @@ def _is_train(path: Path) -> bool:
 
 
 def names_of(paths: Iterable[Path]) -> str:
-    """File names for a message; at most ten."""
+    """Format file names for a message; at most ten."""
     names = [path.name for path in paths]
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more
 
 
 def _in_order(own: dict[Path, re.Match[str]]) -> list[Path]:
-    """Shards by their number."""
+    """Sort shards by number."""
     return sorted(own, key=lambda path: (int(own[path]["number"] or 0), path.name))
 
 
 def _clash(folder: Path, split: str, own: dict[Path, re.Match[str]]) -> list[str]:
-    """The fault of a split that stands in several files which are not its shards."""
+    """Return the fault of a split whose files are duplicates or an incomplete set of shards."""
     shards = {(match["number"], match["total"]) for match in own.values()}
     totals = {int(total) for _, total in shards if total}
     whole = any(total is None for _, total in shards)
@@ -112,7 +112,7 @@ def _clash(folder: Path, split: str, own: dict[Path, re.Match[str]]) -> list[str
 
 
 def _meant(path: Path) -> str | None:
-    """The split that a file or folder which is not read seems to be: test.csv, my_val.jsonl."""
+    """Return the split that an unread file or folder seems to be: test.csv, my_val.jsonl."""
     name = path.name.lower()
     if path.is_dir():
         words = {name}

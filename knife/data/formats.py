@@ -1,7 +1,7 @@
-"""From a file's bytes to JSON values: what is read, and what is named as not read.
+"""From a file's bytes to JSON values; other formats are recognised and rejected by name.
 
-Read are JSON Lines and JSON (one array, an object that holds one, or objects over several lines),
-also compressed with gzip, in UTF-16, with a byte-order mark, and with any line ends.
+Reads JSON Lines and JSON (one array, an object that holds one, or objects over several lines),
+also compressed with gzip, in UTF-16, with a byte-order mark, and with any line endings.
 """
 
 import codecs
@@ -20,12 +20,12 @@ from knife.data.faults import Fault, show
 from knife.data.fields import KNOWN
 from knife.data.record import FORMAT
 
-# A decoded value, and what is wrong with it; by the number of its line or of the example.
+# The number of a line or example, its decoded value, and its faults.
 Value = tuple[int, object, list[Fault]]
 _GZIP = b"\x1f\x8b"
 _BROKEN = "broken JSON"
 _NOT_BLANK = re.compile(r"\S")
-# Longer marks first: that of UTF-32 begins as one of UTF-16 does.
+# Longer marks first: the mark of UTF-32 starts with one of UTF-16.
 _WIDE = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -34,7 +34,7 @@ _WIDE = {
 }
 _WITH_PANDAS = "convert it, for example with pandas: read_{}(…).to_json(…, orient='records', "
 _WITH_PANDAS += "lines=True)"
-# By first bytes: what a file is, and what to do.
+# By first bytes: the format of a file, and what to do.
 _FOREIGN = {
     b"PAR1": ("Parquet", _WITH_PANDAS.format("parquet")),
     b"ARROW1": ("an Arrow file", _WITH_PANDAS.format("feather")),
@@ -58,8 +58,8 @@ class Values:
     """The JSON values of a file.
 
     Attributes:
-        unit: what is counted, `line` or `example`.
-        values: the values by number.
+        unit: what the numbers count, `line` or `example`.
+        values: the numbered values.
     """
 
     unit: str
@@ -67,10 +67,10 @@ class Values:
 
 
 def read_values(path: Path) -> Values:
-    """The JSON values of a file of any format that is read; blank lines are none.
+    """Read the JSON values of a file in any supported format, skipping blank lines.
 
     Raises:
-        UserError: the file cannot be read, or is of a format that is not.
+        UserError: the file cannot be read, or its format is not supported.
     """
     try:
         data = path.read_bytes()
@@ -86,10 +86,10 @@ def read_values(path: Path) -> Values:
 
 
 def decode_lines(lines: Iterable[bytes], number: int) -> Iterator[Value]:
-    """The JSON value of each line that is not blank; `number` is that of the first line.
+    """Decode each line that is not blank; `number` is that of the first line.
 
-    Lines are bytes: text may hold other line separators, and a byte that is not UTF-8 spoils its
-    own line alone.
+    Lines are bytes: text may contain other line separators, and a byte that is not UTF-8 spoils
+    only its own line.
     """
     for at, line in enumerate(lines, start=number):
         if line.strip():
@@ -97,7 +97,7 @@ def decode_lines(lines: Iterable[bytes], number: int) -> Iterator[Value]:
 
 
 def refuse_other_than_lines(path: Path, head: bytes) -> None:
-    """Refuse a file, by its first bytes, that is not plain JSON Lines in UTF-8.
+    """Reject a file that is not plain JSON Lines in UTF-8, by its first bytes.
 
     Raises:
         UserError: it is not; the message says what it is.
@@ -117,7 +117,7 @@ def refuse_other_than_lines(path: Path, head: bytes) -> None:
 
 
 def _plain(path: Path, data: bytes) -> bytes:
-    """The file's text in UTF-8 with line ends that have a line feed."""
+    """Return the file's text in UTF-8, with line endings that contain a line feed."""
     if data.startswith(_GZIP):
         try:
             data = gzip.decompress(data)
@@ -134,21 +134,21 @@ def _plain(path: Path, data: bytes) -> bytes:
 
 
 def _wide(data: bytes) -> str | None:
-    """The encoding of text whose characters take two bytes or more, or None."""
+    """Return the encoding of text in UTF-16 or UTF-32, or None."""
     for mark, encoding in _WIDE.items():
         if data.startswith(mark):
             return encoding
-    # Without a mark, what JSON begins with has its zero byte before or behind it.
+    # Without a mark, the first character of JSON has a zero byte before or after it.
     if re.match(rb"[\[{\s]\0[^\0]\0", data):
         return "utf-16-le"
     return "utf-16-be" if re.match(rb"\0[\[{\s]\0[^\0]", data) else None
 
 
 def _refuse_foreign(path: Path, data: bytes) -> None:
-    """Refuse data that holds no line of JSON.
+    """Reject data without a line that starts like JSON.
 
     Raises:
-        UserError: says what it is.
+        UserError: the message says what it is.
     """
     wanted = f"but must be JSON Lines, one object a line: {FORMAT}"
     for mark, (name, hint) in _FOREIGN.items():
@@ -170,7 +170,7 @@ def _refuse_foreign(path: Path, data: bytes) -> None:
 
 
 def _document(path: Path, data: bytes) -> list[object] | None:
-    """The values of JSON that is not one object a line; None where it is."""
+    """Return the values of JSON that is not JSON Lines, or None if it is."""
     lines = [line for line in data.split(b"\n") if line.strip()]
     head, faults = _decode(lines[0]) if lines else (None, [])
     if not lines or (len(lines) > 1 and not faults) or (faults and faults[0].reason != _BROKEN):
@@ -180,7 +180,7 @@ def _document(path: Path, data: bytes) -> list[object] | None:
         try:
             values = _sequence(data.decode())
         except (ValueError, RecursionError) as error:
-            # Of lines of their own, each says what is wrong with it.
+            # In JSON Lines, each line reports its own faults.
             if lines[0].strip() != b"{" and not lines[0].lstrip().startswith(b"["):
                 return None
             said, number = f": {error}", ""
@@ -193,12 +193,12 @@ def _document(path: Path, data: bytes) -> list[object] | None:
     if isinstance(whole, list):
         return whole
     held = _held(whole)
-    # One object in one line is a line.
+    # One object on one line is JSON Lines.
     return held if held is not None else values if faults else None
 
 
 def _held(value: object) -> list[object] | None:
-    """The only list of objects in an object that is no example itself, such as {"data": [...]}."""
+    """Return the only list of objects in an object that is not an example: {"data": [...]}."""
     if not isinstance(value, dict) or value.keys() & set(KNOWN):
         return None
     lists = [
@@ -210,7 +210,7 @@ def _held(value: object) -> list[object] | None:
 
 
 def _sequence(text: str) -> list[object]:
-    """JSON values with nothing but blanks between them."""
+    """Decode JSON values that are separated by whitespace only."""
     values = []
     at = _next(text, 0)
     while at < len(text):
@@ -221,13 +221,13 @@ def _sequence(text: str) -> list[object]:
 
 
 def _next(text: str, at: int) -> int:
-    """The place of the first character from `at` on that is not blank."""
+    """Return the position of the first non-blank character from `at` on."""
     found = _NOT_BLANK.search(text, at)
     return found.start() if found else len(text)
 
 
 class _RepeatedFieldError(ValueError):
-    """A JSON object has a field twice; which of the two counts, nobody can tell."""
+    """A JSON object has a field twice, and it is unclear which of the two counts."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -243,7 +243,7 @@ _DECODER = strict_json.decoder(object_pairs_hook=_unique)
 
 
 def _decode(line: bytes) -> tuple[object, list[Fault]]:
-    """The JSON value of a line, or None and what is wrong with the line."""
+    """Return the JSON value of a line, or None and the faults of the line."""
     try:
         return _DECODER.decode(line.decode()), []
     except UnicodeDecodeError as error:

@@ -1,12 +1,12 @@
-"""What the methods that write rationales train on and are asked: examples in other forms.
+"""The forms of examples in which methods that generate rationales are trained and evaluated.
 
-- `explain_then_answer` (I -> RO): writes the rationale, then the answer.
-- `answer_then_explain` (I -> OR): writes the answer, then the rationale.
-- `step_by_step` (Hsieh et al. 2023, arXiv 2305.02301, section 3.2): writes the answer for the task
-  input, and the rationale for the task input behind a word that asks for it.
+- `explain_then_answer` (I -> RO): generates the rationale, then the answer.
+- `answer_then_explain` (I -> OR): generates the answer, then the rationale.
+- `step_by_step` (Hsieh et al. 2023, arXiv 2305.02301, section 3.2): generates the answer from the
+  task input, and the rationale from the task input after a word that asks for it.
 
-The closing special token stands behind each of rationale and answer: a choice is scored, and an
-answer written, up to that token by these methods as by every other one.
+Rationale and answer each end with the closing special token: as with every other method, a choice
+is scored, and an answer generated, up to that token.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from knife.data.tokens import EXPLANATION, Tokens, openings
 def training_tokens(
     method: str, tokens: Sequence[Tokens], tokenizer: Any
 ) -> tuple[list[Tokens], list[Tokens] | None]:
-    """Training examples as a method wants them, and those of its second task, if it has one."""
+    """Return training examples in a method's form, and those of its second task, if it has one."""
     if method == "explain_then_answer":
         return rationale_then_answer(tokens), None
     if method == "answer_then_explain":
         return answer_then_rationale(tokens), None
     if method == "step_by_step":
-        # The word that every rationale starts with asks for one, too.
+        # The word that every rationale starts with also asks for one.
         word = tokenizer(EXPLANATION, add_special_tokens=False)["input_ids"]
         opening = int(tokens[0].input_ids[0] in openings(tokenizer))
         return list(tokens), explanation_task(tokens, word, opening)
@@ -33,20 +33,20 @@ def training_tokens(
 
 
 def rationale_then_answer(tokens: Sequence[Tokens]) -> list[Tokens]:
-    """Training examples of `explain_then_answer`: each as an open one whose answer is R and O.
+    """Return the training examples of `explain_then_answer`: open ones whose answer is R and O.
 
-    Where there is no rationale, the answer is all that is to be written.
+    Without a rationale, only the answer is to be generated.
     """
     return [_written(example, _closed_rationale(example) + _right(example)) for example in tokens]
 
 
 def answer_then_rationale(tokens: Sequence[Tokens]) -> list[Tokens]:
-    """Training examples of `answer_then_explain`: each as an open one whose answer is O and R."""
+    """Return the training examples of `answer_then_explain`: open ones whose answer is O and R."""
     return [_written(example, _right(example) + _closed_rationale(example)) for example in tokens]
 
 
 def after_rationales(tokens: Sequence[Tokens], rationales: Sequence[Sequence[int]]) -> list[Tokens]:
-    """Questions whose choices are to be scored behind the rationales that a model has written."""
+    """Return questions whose choices are scored after the rationales that a model generated."""
     return [
         replace(example, prefix_ids=list(ids))
         for example, ids in zip(tokens, rationales, strict=True)
@@ -54,11 +54,11 @@ def after_rationales(tokens: Sequence[Tokens], rationales: Sequence[Sequence[int
 
 
 def explanation_task(tokens: Sequence[Tokens], word: Sequence[int], opening: int) -> list[Tokens]:
-    """The second task of `step_by_step`, with the same rows: the task input behind the tokens of
-    a word that asks for the rationale, and the rationale as the answer.
+    """Return the second task of `step_by_step`, with the same rows: the task input after the
+    tokens of a word that asks for the rationale, and the rationale as the answer.
 
-    `opening` is the number of special tokens at the start of a task input; they stay there. What
-    an example without a rationale would have to write has no weight in the loss.
+    `opening` is the number of special tokens at the start of a task input, which stay first. An
+    example without a rationale has no weight in the loss.
     """
     return [
         replace(
@@ -74,7 +74,7 @@ def _written(example: Tokens, ids: list[int]) -> Tokens:
 
 
 def _closed_rationale(example: Tokens) -> list[int]:
-    """The rationale with the token that closes an answer; decoder-only models read it without."""
+    """Return the rationale with the closing token of answers, which decoder-only inputs lack."""
     ids, closing = example.rationale_ids, _right(example)[-1]
     return [*ids, closing] if ids and ids[-1] != closing else ids
 

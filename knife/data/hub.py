@@ -1,7 +1,7 @@
 """Hub sources: data sets of the Hugging Face hub, each row mapped to an example.
 
-The repositories hold Parquet files and no loading script, so no code of theirs ever runs. Fields
-and splits are those of their data set cards (`dataset_info` in README.md or dataset_infos.json):
+The repositories contain Parquet files and no loading script, so none of their code ever runs.
+Fields and splits are from their data set cards (`dataset_info` in README.md or dataset_infos.json):
 
 | source | repository, config | splits | rationale |
 |---|---|---|---|
@@ -31,12 +31,12 @@ SECONDS_TO_ANSWER = 5
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """Where a source lies on the hub, and how one of its rows becomes an example.
+    """The location of a source on the hub, and how its rows become examples.
 
     Attributes:
         repository: the hub id.
-        config: the data set's config, or None where it has but one.
-        read: maps a row to a record, as a file has it.
+        config: the data set's config, or None if it has only one.
+        read: maps a row to a record of the kind that files contain.
         note: what a user should know about the mapping, or "".
     """
 
@@ -61,14 +61,14 @@ SOURCES = {
 
 
 def load_hub(name: str) -> Splits:
-    """Load the hub source `name` from the hub, or from the local cache where that has it.
+    """Load the hub source `name` from the hub, or from the local cache if it is there.
 
-    A split that the hub does not have, or whose answers it hides, comes back empty. Rows that
-    cannot be an example, or whose id an earlier row has, are left out. Both are said in the notes.
+    A split that the hub lacks, or whose answers it hides, is returned empty. Rows that cannot be
+    an example, or that repeat an earlier id, are left out. Notes report both.
 
     Raises:
-        UserError: where neither hub nor cache gives the data; says how to use a folder instead;
-            where its columns are not those of its card.
+        UserError: neither hub nor cache has the data (the message says how to use a folder
+            instead), or its columns differ from those of its card.
     """
     source = SOURCES[name]
     tables = _download(name, source)
@@ -84,18 +84,18 @@ def load_hub(name: str) -> Splits:
 
 
 def _download(name: str, source: HubSource) -> Mapping[str, Iterable[Row]]:
-    """The data set's rows by the hub's name of the split."""
+    """Return the data set's rows by the hub's split name."""
     import datasets
     import huggingface_hub
 
-    # Out of reach, the library would retry for half a minute and more.
+    # If the hub is unreachable, the library retries for half a minute or more.
     reached = _answers(huggingface_hub.constants.ENDPOINT)
     try:
         with nullcontext() if reached else offline():
             tables: Mapping[str, Iterable[Row]] = datasets.load_dataset(
                 source.repository, source.config
             )
-    # Network, hub, cache and file format each have exceptions of their own, from four libraries.
+    # Network, hub, cache and file format each raise their own exceptions, from four libraries.
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(
@@ -107,13 +107,13 @@ def _download(name: str, source: HubSource) -> Mapping[str, Iterable[Row]]:
 
 
 def _answers(endpoint: str) -> bool:
-    """Whether the hub answers at all within seconds, asked with the hub's own client (which knows
-    proxies and certificates)."""
+    """Whether the hub answers within seconds, using its own client, which knows proxies and
+    certificates."""
     import huggingface_hub
 
     try:
         huggingface_hub.get_session().head(endpoint, timeout=SECONDS_TO_ANSWER)
-    # The client's library, and so its exceptions, differ between versions.
+    # The client's HTTP library, and with it the exceptions, differs between versions.
     except Exception:
         return False
     return True
@@ -122,8 +122,8 @@ def _answers(endpoint: str) -> bool:
 def read_rows(
     name: str, split: str, rows: Iterable[Row], split_of: dict[str, str], notes: list[str]
 ) -> list[Example]:
-    """The examples of a split. Rows left out are counted by reason in `notes`; `split_of` has the
-    split of each id so far."""
+    """Return the examples of a split. Adds counts by reason of rows left out to `notes`, and the
+    split of each id to `split_of`."""
     examples: list[Example] = []
     reasons: Counter[str] = Counter()
     first = ""
@@ -159,7 +159,7 @@ def read_rows(
 
 
 def _record(name: str, row: Row) -> tuple[Record, list[Fault]]:
-    """A row as a record, or why it is none.
+    """Turn a row into a record, or return why it cannot be one.
 
     Raises:
         UserError: it lacks a column.
@@ -173,6 +173,6 @@ def _record(name: str, row: Row) -> tuple[Record, list[Fault]]:
             f"{error.args[0]!r} in a row with {', '.join(row)}; use a folder of JSON Lines: "
             f"data.source=/path/to/folder ({FOLDER_FORMAT})"
         ) from error
-    # A value of another type than its column's fails in the mapping, wherever that reads it.
+    # A value of an unexpected type fails wherever the mapping reads it.
     except (TypeError, AttributeError, ValueError) as error:
         return {}, [Fault(f"{error}: {show(row)}", "a value of another type")]

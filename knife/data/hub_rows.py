@@ -1,4 +1,4 @@
-"""Rows of the hub's data sets as records of the kind that a file has: one pure function a set."""
+"""Turns rows of hub data sets into records of the kind that files contain: one function each."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 
 
 def strategyqa(row: Row) -> Record:
-    """Fields `qid`, `question`, `answer` (bool), `facts` (one text, or a list of them).
+    """Read fields `qid`, `question`, `answer` (bool), `facts` (a text, or a list of texts).
 
     Source: Geva et al. 2021, Did Aristotle Use a Laptop?
     """
@@ -21,7 +21,7 @@ def strategyqa(row: Row) -> Record:
 
 
 def openbookqa(row: Row) -> Record:
-    """Fields `id`, `question_stem`, `choices` (lists `text`, `label`), `answerKey`, `fact1`.
+    """Read fields `id`, `question_stem`, `choices` (lists `text`, `label`), `answerKey`, `fact1`.
 
     Source: Mihaylov et al. 2018, Can a Suit of Armor Conduct Electricity?
     """
@@ -31,16 +31,16 @@ def openbookqa(row: Row) -> Record:
 
 
 def cos_e(row: Row) -> Record:
-    """Fields `id`, `question`, `choices`, `answer` (a choice), `abstractive_explanation`.
+    """Read fields `id`, `question`, `choices`, `answer` (a choice), `abstractive_explanation`.
 
-    Source: Rajani et al. 2019, Explain Yourself! Version 1.0, of three choices a question.
+    Source: Rajani et al. 2019, Explain Yourself! Version 1.0, with three choices per question.
     """
     rationale = row["abstractive_explanation"]
     return _record(row["id"], row["question"], row["choices"], row["answer"], rationale)
 
 
 def ecqa(row: Row) -> Record:
-    """Fields `q_no`, `q_text`, `q_op1` to `q_op5`, `q_ans` (a choice), `taskB`.
+    """Read fields `q_no`, `q_text`, `q_op1` to `q_op5`, `q_ans` (a choice), `taskB`.
 
     Source: Aggarwal et al. 2021, Explanations for CommonsenseQA.
     """
@@ -49,7 +49,7 @@ def ecqa(row: Row) -> Record:
 
 
 def quarel(row: Row) -> Record:
-    """Fields `id`, `question` (ends in "(A) … (B) …"), `answer_index`, `logical_form_pretty`,
+    """Read fields `id`, `question` (ends in "(A) … (B) …"), `answer_index`, `logical_form_pretty`,
     `world_literals` (`world1` and `world2`, each a list of one text).
 
     Source: Tafjord et al. 2018, QuaRel.
@@ -63,10 +63,10 @@ def quarel(row: Row) -> Record:
 
 
 def logical_form_in_words(form: str, worlds: Mapping[str, list[str]], answer: int) -> str | None:
-    """A logical form of QuaRel as a sentence: its premise, and the conclusion of the answer.
+    """Turn a logical form of QuaRel into a sentence: its premise and the answer's conclusion.
 
     `qrel(speed, higher, world1) -> qrel(heat, higher, world2) ; qrel(heat, higher, world1)` with
-    world1 "ice" and answer 1 says "speed is higher for ice, so heat is higher for ice." A form of
+    world1 "ice" and answer 1 gives "speed is higher for ice, so heat is higher for ice." A form of
     another shape gives None.
     """
 
@@ -101,11 +101,11 @@ def _record(
 
 
 def _clean(text: Any) -> Any:
-    """Single spaces between words: some rows hold line breaks and doubled spaces. What is neither
-    text nor None stays, and is refused as it is in a file."""
+    """Collapse whitespace, since some rows have line breaks and double spaces. A value that is
+    neither text nor None is kept, and is rejected later, as it is in a file."""
     return " ".join((text or "").split()) if isinstance(text, str | None) else text
 
 
 def _spaced(name: str) -> str:
-    """`exerciseIntensity` as "exercise intensity"."""
+    """Turn `exerciseIntensity` into "exercise intensity"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()

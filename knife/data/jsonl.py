@@ -1,4 +1,4 @@
-"""Files of examples: every fault of a file at once, and notes on what is not read of it."""
+"""Reads files of examples, reporting all faults of a file at once and noting what is not read."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ class Line:
     """One line (or value) of a file.
 
     Attributes:
-        number: from 1.
-        identity: its id; "" where a fault keeps it from being read.
-        example: None where it has faults.
+        number: its number, from 1.
+        identity: its id; "" if a fault prevents reading it.
+        example: None if the line has faults.
         faults: what is wrong with it.
         record: its decoded value.
     """
@@ -40,28 +40,28 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class ExampleFile:
-    """The examples of a file, in its order, and what a user should know of it."""
+    """The examples of a file, in order, and notes about it for the user."""
 
     examples: list[Example]
     notes: list[str] = field(default_factory=list)
 
 
 def read_examples(path: Path) -> list[Example]:
-    """The examples of a file alone; see `read_file`."""
+    """Read the examples of a file, without the notes; see `read_file`."""
     return read_file(path).examples
 
 
 def read_file(path: Path) -> ExampleFile:
-    """Read one file of examples; `knife.data.formats` says in which formats.
+    """Read one file of examples, in a format listed in `knife.data.formats`.
 
-    An object holds `id` (text or integer, kept as text), `question`, `choices`, `answer` (one of
-    the choices, or its index from 0) and, where there is one, `rationale`. Without `choices` it is
-    an open question and its answer a text. Other fields are not read, which a note says; one that
-    seems to be one of these misnamed is a fault. An empty rationale is none.
+    An object has `id` (text or integer, kept as text), `question`, `choices`, `answer` (one of the
+    choices, or its index from 0) and, optionally, `rationale`. Without `choices` it is an open
+    question and its answer is text. Other fields are ignored, with a note; one that seems to be a
+    misnamed field is a fault. An empty rationale counts as none.
 
     Raises:
-        UserError: with every fault of the file as `file:line: message`, up to `SHOWN_FAULTS` and
-            the number of those left unsaid; or where the file cannot be read.
+        UserError: with the faults of the file as `file:line: message`, up to `SHOWN_FAULTS` and
+            the number of those omitted; or if the file cannot be read.
     """
     values = read_values(path)
     examples: list[Example] = []
@@ -87,8 +87,8 @@ def read_file(path: Path) -> ExampleFile:
 
 
 def mixed(path: Path, unit: str, first: dict[bool, int]) -> list[str]:
-    """The fault of a file with open questions and questions with choices, by the first line of
-    each kind (whether it is open)."""
+    """Return the fault of a file that mixes open questions and questions with choices; `first` is
+    the first line of each kind (whether it is open)."""
     if len(first) < 2:
         return []
     place = where(path, unit, first[True])
@@ -100,7 +100,7 @@ def mixed(path: Path, unit: str, first: dict[bool, int]) -> list[str]:
 
 
 def parse(values: Iterable[Value], read: Read) -> Iterator[Line]:
-    """Each value as an example, or what is wrong with it."""
+    """Turn each value into an example, or report its faults."""
     for number, record, faults in values:
         example = None
         if not faults:
@@ -110,20 +110,20 @@ def parse(values: Iterable[Value], read: Read) -> Iterator[Line]:
 
 
 def repeated(identity: str, first: int, unit: str = "line") -> Fault:
-    """The fault of an id that an earlier line has."""
+    """Return the fault of an id that an earlier line has."""
     return Fault(f"id: {show(identity)} is in {unit} {first} already", "a repeated id")
 
 
 def no_examples(path: Path) -> str:
-    """The fault of an empty file."""
+    """Return the fault of an empty file."""
     return f"{path}: has no examples; expected one JSON object a line: {FORMAT}"
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    """Write `examples` as JSON Lines, so that `read_examples` gives the same examples back.
+    """Write `examples` as JSON Lines, from which `read_examples` reads the same examples.
 
     Raises:
-        OSError: where the file cannot be written.
+        OSError: the file cannot be written.
     """
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for example in examples:

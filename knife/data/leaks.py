@@ -1,4 +1,4 @@
-"""How well the answer can be told from the rationale alone, by a cheap classifier of words."""
+"""How well a cheap word-based classifier can tell the answer from the rationale alone."""
 
 import re
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class RationaleOnly:
-    """What a model that sees rationales and choices, but no question, gets right.
+    """The accuracy of a model that sees rationales and choices, but not the question.
 
     Attributes:
-        accuracy: cross-validated, from 0 to 1; where choices tie, their share of the tie.
-        chance: what guessing without the rationale comes to: the most frequent answer's share
-            where all examples share one set of choices, or else the mean of 1 / choices.
-        examples: how many have a rationale with words.
+        accuracy: cross-validated, from 0 to 1; a tie of k choices counts 1/k.
+        chance: accuracy of guessing without the rationale: the share of the most frequent answer
+            if all examples share one set of choices, or else the mean of 1 / choices.
+        examples: number of examples that have a rationale with words.
     """
 
     accuracy: float
@@ -28,13 +28,13 @@ class RationaleOnly:
 
 
 def rationale_only(examples: Sequence[Example]) -> RationaleOnly | None:
-    """Cross-validate a logistic regression that sees rationales alone, in five parts.
+    """Cross-validate a logistic regression on rationales alone, with five folds.
 
-    Where all examples share one set of choices its features are the words and pairs of words of
-    the rationale (TF-IDF), and it predicts the answer's text. Elsewhere it weighs how much of each
-    choice the rationale says, and takes the choice that weighs most.
+    If all examples share one set of choices, its features are the words and word pairs of the
+    rationale (TF-IDF), and it predicts the answer's text. Otherwise it scores how much of each
+    choice the rationale contains, and predicts the choice with the highest score.
 
-    None where the answers are open, or where some answer has fewer than five rationales.
+    Returns None if the answers are open, or if some answer has fewer than five rationales.
     """
     explained = [example for example in examples if _words(example.rationale)]
     if len(explained) < FOLDS or explained[0].open:
@@ -90,9 +90,9 @@ def _own_choices(examples: list[Example]) -> RationaleOnly:
 
 
 def _overlaps(examples: list[Example], groups: Any) -> Any:
-    """For every choice of every example, how much of it the rationale says: cosine of TF-IDF over
-    words and over word beginnings, share of its words, and all of it in a row; each also as what
-    it is above the best of the example's choices."""
+    """Compute for every choice of every example how much of it the rationale contains: cosine of
+    TF-IDF over words and over word prefixes, share of its words, and whether all of it occurs in
+    sequence; each also relative to the best of the example's choices."""
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
 

@@ -1,4 +1,4 @@
-"""Questions that are nearly the same in two splits."""
+"""Finds questions that are nearly the same in two splits."""
 
 import re
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ class NearDuplicates:
     """The questions of a split that have a near-duplicate in train.
 
     Attributes:
-        threshold: the cosine from which on a question counts as one.
-        count: how many questions do.
-        similarity: cosine of the nearest pair; 0 where none is near.
-        ids, questions: that pair, of the split and of train; empty where none is near.
+        threshold: the lowest cosine that counts as a near-duplicate.
+        count: number of such questions.
+        similarity: cosine of the nearest pair; 0 if there is none.
+        ids, questions: that pair, of the split and of train; empty if there is none.
     """
 
     threshold: float
@@ -31,11 +31,11 @@ class NearDuplicates:
 def near_duplicates(
     train: Sequence[Example], others: Sequence[Example], threshold: float = THRESHOLD
 ) -> NearDuplicates:
-    """Which of `others` stand in `train` in nearly the same words.
+    """Find which of `others` are in `train` in nearly the same words.
 
-    Near is a cosine of at least `threshold` between the TF-IDF vectors, over four letters in a row
-    within words, of question and choices. The same words are no near-duplicate but a repeated
-    question, whatever case, marks and order of the choices.
+    A near-duplicate has a cosine of at least `threshold` between TF-IDF vectors of question and
+    choices, over 4-grams of characters within words. Questions with the same words, ignoring case,
+    punctuation and order of choices, do not count: they are repeated questions.
     """
     known = {_text(example) for example in train}
     asked = [example for example in others if _text(example) not in known]
@@ -49,7 +49,7 @@ def near_duplicates(
     of_asked = vectorizer.transform(map(_text, asked))
     best, nearest = np.zeros(len(asked)), np.zeros(len(asked), dtype=int)
     for start in range(0, len(asked), _BLOCK):
-        # A block at a time: all products together would be as many as train times split.
+        # A block at a time: all products together would have the size of train times split.
         products = of_asked[start : start + _BLOCK] @ of_train
         rows = slice(start, start + products.shape[0])
         nearest[rows] = np.asarray(products.argmax(axis=1)).ravel()
@@ -69,7 +69,7 @@ def near_duplicates(
 
 
 def _text(example: Example) -> str:
-    """Question and choices in small letters without marks; an open answer is no part of it."""
+    """Return question and choices in lower case without punctuation, and without an open answer."""
     choices = [] if example.open else sorted(map(_bare, example.choices))
     return " ".join([_bare(example.question), *choices])
 

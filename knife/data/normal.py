@@ -1,6 +1,6 @@
-"""When two texts count as the same: in Unicode's composed form, without what is invisible around.
+"""Compares texts in Unicode's composed form, ignoring invisible characters at both ends.
 
-Texts themselves are never changed: what a user wrote is what a model reads.
+The texts themselves are never changed: a model reads exactly what the user wrote.
 """
 
 import unicodedata
@@ -9,9 +9,10 @@ from knife.data.example import Example
 
 
 def normal(text: str) -> str:
-    """`text` as it is compared: NFC, without blanks and invisible characters at its ends.
+    """Return `text` for comparison: NFC, without blanks and invisible characters at its ends.
 
-    Blanks are all of Unicode's, such as U+00A0; invisible are format characters, such as U+200B.
+    Blanks are all Unicode whitespace, such as U+00A0; invisible characters are format characters,
+    such as U+200B.
     """
     text = unicodedata.normalize("NFC", text)
     first, last = 0, len(text)
@@ -23,13 +24,13 @@ def normal(text: str) -> str:
 
 
 def look_alike(one: str, other: str) -> bool:
-    """Whether two texts differ only in what a reader hardly sees: blanks, invisible characters,
-    and compatibility forms such as full-width letters."""
+    """Whether two texts differ at most in ways that readers hardly notice: blanks, invisible
+    characters, and compatibility forms such as full-width letters."""
     return _seen(one) == _seen(other)
 
 
 def difference(one: str, other: str) -> str:
-    """Where two texts first differ, by code point; both without what is invisible at their ends."""
+    """Describe where two texts first differ, by code point, after `normal`."""
     one, other = normal(one), normal(other)
     at = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
     at = min(len(one), len(other)) if at is None else at
@@ -37,8 +38,8 @@ def difference(one: str, other: str) -> str:
 
 
 def task_input_words(example: Example) -> tuple[str, ...]:
-    """The same for all questions of one text with the same choices, in whatever case, spacing and
-    order of choices."""
+    """Return a key that is equal for questions with the same text and choices, ignoring case,
+    spacing and order of choices."""
     return (_words(example.question), *sorted(map(_words, example.choices)))
 
 
@@ -56,7 +57,7 @@ def _seen(text: str) -> str:
 
 
 def _name(character: str) -> str:
-    """A character by its number and name: U+00A0 (NO-BREAK SPACE)."""
+    """Format a character as its code point and name: U+00A0 (NO-BREAK SPACE)."""
     if not character:
         return "missing"
     name = unicodedata.name(character, "without a name")

@@ -1,4 +1,4 @@
-"""Solved examples in front of a task input: the same few for all, or the most similar one."""
+"""Few-shot demonstrations before a task input: the same few for all, or the most similar one."""
 
 import json
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ _SHOTS, _TRAINING = "shots.json", "retrieve.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """For how many questions some solved examples had no room, of how many."""
+    """The number of questions for which some demonstrations did not fit, and of all questions."""
 
     questions: int
     of: int
 
 
 def solved_text(example: Example, *, rationale: bool) -> str:
-    """An example with its answer, as it stands before a task input."""
+    """Format an example with its answer as a demonstration."""
     parts = [task_input_text(example)[0]]
     if rationale and example.rationale:
         parts.append(rationale_text(example.rationale))
@@ -35,36 +35,36 @@ def solved_text(example: Example, *, rationale: bool) -> str:
 def draw_shots(
     training: Sequence[Example], count: int, seed: int, *, rationales: bool
 ) -> list[str]:
-    """`count` solved training examples, drawn by the seed; with `rationales`, of those that have
-    one."""
+    """Draw `count` training examples as demonstrations, by the seed; with `rationales`, only from
+    those that have one."""
     pool = [example for example in training if example.rationale or not rationales]
     pool.sort(key=lambda example: lot(seed, "shots", example.id))
     return [solved_text(example, rationale=rationales) for example in pool[:count]]
 
 
 class Preamble:
-    """The solved examples that go before each task input of a model, the farthest first."""
+    """The demonstrations before each task input of a model, the farthest from it first."""
 
     def __init__(self, shots: Sequence[str], training: Sequence[Example] = ()) -> None:
         self.shots, self.training = list(shots), list(training)
         self._similar = Similar(training) if training else None
 
     def texts(self, examples: Sequence[Example]) -> list[list[str]]:
-        """The solved examples before each example, as texts."""
+        """Return the demonstrations for each example, as texts."""
         if self._similar is None:
             return [self.shots for _ in examples]
         found = self._similar.of(examples)
         return [[solved_text(other, rationale=True)] if other else [] for other in found]
 
     def save(self, model: Path) -> None:
-        """Write beside a model's weights."""
+        """Write the preamble beside a model's weights."""
         (model / _SHOTS).write_text(strict_json.dumps(self.shots, ensure_ascii=False))
         if self.training:
             write_examples(model / _TRAINING, self.training)
 
 
 def saved_preamble(model: Path) -> Preamble | None:
-    """What `save` wrote beside a model's weights; None where its task inputs stand alone."""
+    """Read what `save` wrote beside a model's weights, or return None if it has no preamble."""
     if not (model / _SHOTS).is_file():
         return None
     training = model / _TRAINING
@@ -75,13 +75,13 @@ def saved_preamble(model: Path) -> Preamble | None:
 def put_before(
     tokens: Sequence[Tokens], texts: Sequence[Sequence[str]], tokenizer: Any, most: int
 ) -> tuple[list[Tokens], LeftOut]:
-    """Task inputs behind solved examples, which together have at most `most` tokens.
+    """Put demonstrations before task inputs, together at most `most` tokens.
 
-    Task inputs are never cut: the farthest solved examples are left out where there is no room.
-    Solved examples are cut into tokens apart, so that the tokens of task inputs stay the same.
+    Task inputs are never truncated: the farthest demonstrations are left out if they do not fit.
+    Demonstrations are tokenised separately, so that the tokens of task inputs stay the same.
     """
     distinct = list(dict.fromkeys(text for pieces in texts for text in pieces))
-    # As a rationale does, an example ends with its line where no special token closes a text.
+    # Like a rationale, a demonstration ends with a newline if no special token closes texts.
     ended = closes(tokenizer)
     end = "" if ended else "\n"
     whole = [text + end for text in distinct]

@@ -1,4 +1,4 @@
-"""One JSON object as an example, or everything that is wrong with it."""
+"""Turns one JSON object into an example, or reports everything that is wrong with it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,23 +17,23 @@ FORMAT = (
 
 
 def read_example(record: object) -> tuple[Example | None, list[Fault]]:
-    """One decoded JSON value as an example, or None and every fault of it.
+    """Turn a decoded JSON value into an example, or return None and all its faults.
 
-    Wrong choices that are equal become one. The right one must have no equal.
+    Wrong choices that are equal are merged. The right one must be unique.
     """
     return _read(record, asked=False)
 
 
 def read_question(record: object) -> tuple[Example | None, list[Fault]]:
-    """As `read_example`, but `answer` may be missing or null too: then it is `UNANSWERED`.
+    """Read a value like `read_example`, but with `answer` optional: it is then `UNANSWERED`.
 
-    No choices may be equal: a prediction names its choice by the index among those given.
+    All choices must be unique, since a prediction names its choice by the index among them.
     """
     return _read(record, asked=True)
 
 
 def read_identity(record: Record, faults: list[Fault]) -> str:
-    """The id as text; "" where it is at fault."""
+    """Return the id as text, or "" if it is invalid, adding to `faults`."""
     value = record.get("id")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -78,7 +78,7 @@ def _read(record: object, *, asked: bool) -> tuple[Example | None, list[Fault]]:
 
 
 def _wrapper(record: Record) -> Fault | None:
-    """The fault of an object that holds examples in place of being one."""
+    """Return the fault of an object that contains examples instead of being one."""
     if record.keys() & set(KNOWN):
         return None
     for name, value in record.items():
@@ -114,7 +114,7 @@ def _text(
     kinds: str = "text",
     may_be_empty: bool = False,
 ) -> str:
-    """The text of a field; "" where it is at fault, and then the fault is added to `faults`."""
+    """Return the text of a field, or "" if it is invalid, adding to `faults`."""
     value = record.get(field)
     if field not in record:
         faults.append(Fault(f"{field}: is missing", f"no {field}", once=True))
@@ -133,7 +133,7 @@ def _text(
 
 
 def _choices(record: Record, faults: list[Fault]) -> list[str]:
-    """The choices; [] where they are at fault."""
+    """Return the choices, or [] if they are invalid, adding to `faults`."""
     value = record["choices"]
     if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
         said = f"choices: must be a list of texts, but got {show(value)}{_choices_hint(value)}"
@@ -152,7 +152,7 @@ def _choices(record: Record, faults: list[Fault]) -> list[str]:
 
 
 def _choices_hint(value: object) -> str:
-    """What to write in place of choices of another type."""
+    """Return a hint on what to write instead of choices of another type."""
     if isinstance(value, str):
         return '; write ["…", "…"]'
     if isinstance(value, dict) and isinstance(value.get("text"), list):
@@ -167,7 +167,7 @@ def _holds(value: object) -> bool:
 
 
 def _answer(record: Record, choices: list[str], faults: list[Fault]) -> int:
-    """The index of the answer; `UNANSWERED` where it is at fault."""
+    """Return the index of the answer, or `UNANSWERED` if it is invalid, adding to `faults`."""
     if "answer" not in record:
         faults.append(Fault("answer: is missing", "no answer", once=True))
         return UNANSWERED
@@ -179,7 +179,7 @@ def _answer(record: Record, choices: list[str], faults: list[Fault]) -> int:
 
 
 def _merged(choices: list[str], answer: int, faults: list[Fault]) -> tuple[list[str], int]:
-    """Choices without wrong ones that equal an earlier one, and the answer's index among them."""
+    """Return the choices without repeated wrong ones, and the answer's index among them."""
     normals = [normal(choice) for choice in choices]
     first = [normals.index(text) for text in normals]
     kept = sorted(set(first))
@@ -198,7 +198,7 @@ def _two_equal(choices: list[str], which: str = "") -> Fault:
 
 
 def _encodable(text: str) -> bool:
-    """JSON can spell half of a surrogate pair (`\\ud800`), which no tokenizer or file takes."""
+    """Whether text is free of lone surrogates (`\\ud800`), which JSON can hold but UTF-8 cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The most similar training example, by BM25 (Robertson et al. 1994) over the task inputs."""
+"""Finds the most similar training example by BM25 (Robertson et al. 1994) over task inputs."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ class Similar:
     """Finds the training example that is most similar to another one."""
 
     def __init__(self, training: Sequence[Example]) -> None:
-        # Imports scipy, which takes a second, and most methods look for nothing.
+        # Imports scipy, which takes a second, and most methods retrieve nothing.
         import bm25s
 
         self._training = list(training)
@@ -19,9 +19,9 @@ class Similar:
         self._index.index(_words(self._training), show_progress=False)
 
     def of(self, examples: Sequence[Example]) -> list[Example | None]:
-        """The most similar training example of each, never itself; None where there is no other.
+        """Return the most similar other training example for each; None if there is no other.
 
-        Of equally similar ones it is the first in the order of `training`.
+        Of equally similar ones, it is the first in the order of `training`.
         """
         found: list[Example | None] = []
         for example, words in zip(examples, _words(examples), strict=True):
@@ -35,7 +35,7 @@ class Similar:
 
 
 def _identity(example: Example) -> tuple[str, str]:
-    """With the question: another data set may have the same ids."""
+    """Return id and question, since another data set may have the same ids."""
     return example.id, example.question
 
 

@@ -1,6 +1,6 @@
-"""Choices that a tokenizer turns into the same tokens: no model can tell them apart.
+"""Finds choices that a tokenizer turns into the same tokens: no model can tell them apart.
 
-Two texts become the same tokens where the tokenizer normalises them (NFKC: `CO2` and `CO₂`; lower
+Two texts become the same tokens if the tokenizer normalises them (NFKC: `CO2` and `CO₂`; lower
 case) or knows neither (two words, one unknown token each).
 """
 
@@ -11,15 +11,15 @@ from knife.data.example import Example, Splits
 from knife.data.faults import show
 from knife.data.tokens import Tokens
 
-# Above this share of a split, its accuracy would say nothing of the model.
+# Above this share of a split, its accuracy would say nothing about the model.
 REFUSED_SHARE = 0.5
 _SHOWN = 3
 
 
 def first_alike(example: Tokens) -> list[int]:
-    """For each choice, the first one that has the same tokens: its own index where it is unique.
+    """Return for each choice the first one with the same tokens: its own index if it is unique.
 
-    Tokens are the same as an answer, which most models score, or where the choices are listed in
+    Tokens are compared both as an answer, which most models score, and in the list of choices in
     the task input, which encoders score.
     """
     listed = [example.input_ids[start:end] for start, end in example.choice_spans]
@@ -37,12 +37,12 @@ def first_alike(example: Tokens) -> list[int]:
 def look_for_same_tokens(
     splits: Splits, tokens: Sequence[Tokens], model: str
 ) -> tuple[list[str], list[str]]:
-    """Faults and notes on examples whose choices are the same tokens.
+    """Return faults and notes about examples whose choices are the same tokens.
 
     Args:
         splits: the examples.
-        tokens: of train, dev and test, one after the other.
-        model: what the tokenizer is from, for the messages.
+        tokens: those of train, dev and test, concatenated.
+        model: the model that the tokenizer is from, for the messages.
     """
     refused: dict[str, list[_Alike]] = {}
     notes, rest = [], list(tokens)
@@ -83,7 +83,7 @@ class _Alike:
 
 
 def _groups(first: Sequence[int]) -> Iterator[list[int]]:
-    """The sets of two and more choices that are the same."""
+    """Yield the sets of two or more choices that are the same."""
     for own in dict.fromkeys(first):
         group = [place for place, other in enumerate(first) if other == own]
         if len(group) > 1:
@@ -91,7 +91,7 @@ def _groups(first: Sequence[int]) -> Iterator[list[int]]:
 
 
 def _listed(alike: Sequence[_Alike]) -> str:
-    """The first ids with their choices, and how many more there are."""
+    """Format the first ids with their choices, and the number of further ones."""
     said = [
         f"{each.example.id!r} ({' = '.join(show(each.example.choices[c]) for c in each.choices)})"
         for each in alike[:_SHOWN]

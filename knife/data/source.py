@@ -1,6 +1,6 @@
-"""Any source as three splits: the embedded world, a hub source, or a file or folder of examples.
+"""Loads any source as three splits: the embedded world, a hub source, or a file or folder.
 
-Splits that a source lacks are made from those it has, the same ones at every start.
+Splits that a source lacks are made from those it has, deterministically.
 """
 
 from dataclasses import replace
@@ -22,27 +22,27 @@ TEST_SHARE = 0.2
 
 
 def load_source(data: Data) -> Splits:
-    """The splits of `data.source`: a known name, or else a file or folder of examples.
+    """Load the splits of `data.source`: a known name, or else a file or folder of examples.
 
-    A folder holds files named after the splits (see `knife.data.folder`); a single file is the
-    training split. What is missing is made, stratified and by `data.split_seed`, and no question
-    in both parts: without test, dev becomes test; without dev, 10 % of train become dev; without
-    both, 20 % of train become test besides. Notes say so, what is not read, and how many questions
-    stand in two splits.
+    A folder has files named after the splits (see `knife.data.folder`); a single file is the
+    training split. Missing splits are made by `data.split_seed`, stratified, with no question in
+    both parts: without test, dev becomes test; without dev, 10 % of train become dev; without
+    both, another 20 % of train become test. Notes report this, what is not read, and how many
+    questions are in two splits.
 
     Raises:
-        UserError: for an unknown source, with the nearest known name; with all faults of all
-            files at once; for an id that stands in two splits; where the hub is out of reach.
+        UserError: the source is unknown (with the nearest known name), files have faults (all of
+            them at once), an id is in two splits, or the hub is unreachable.
     """
     splits = complete(_load(data), data.split_seed)
     return replace(splits, notes=[*splits.notes, *repeated_questions(splits)])
 
 
 def complete(splits: Splits, seed: int) -> Splits:
-    """`splits` with those made that are empty; notes say how.
+    """Return `splits` with empty ones filled from the others; notes say how.
 
     Raises:
-        UserError: where train is too small to hold any of it out.
+        UserError: train is too small to hold out any of it.
     """
     train, dev, test = splits.train, splits.dev, splits.test
     notes = list(splits.notes)
@@ -59,14 +59,14 @@ def complete(splits: Splits, seed: int) -> Splits:
         dev, test = [], dev
         notes.append(f"no test split: dev, with {len(test)} examples, became test")
     if not dev:
-        # The share is of all that train held before test was taken out of it.
+        # The share is of train as it was before test was taken out.
         train, dev = hold_out(train, DEV_SHARE * total / len(train), seed)
         notes.append(f"no dev split: {len(dev)} of the {total} training examples became dev")
     return Splits(train, dev, test, notes)
 
 
 def _load(data: Data) -> Splits:
-    """What the source itself has; missing splits are empty."""
+    """Load the splits that the source itself has; missing ones are empty."""
     if data.source == "creatures":
         from knife.data.creatures import creatures
 
@@ -86,7 +86,7 @@ def _load(data: Data) -> Splits:
 
 
 def _read_folder(folder: Path) -> Splits:
-    """The splits that a folder has files for; all faults of all files at once."""
+    """Read the splits of a folder, reporting all faults of all files at once."""
     found = find_files(folder)
     faults, notes = list(found.faults), list(found.notes)
     parts: dict[str, dict[Path, list[Example]]] = {}
@@ -110,7 +110,7 @@ def _read_folder(folder: Path) -> Splits:
 
 
 def _shared_ids(folder: Path, parts: dict[str, dict[Path, list[Example]]]) -> list[str]:
-    """A fault for each two splits, or two files of one split, that have ids in common."""
+    """Return a fault for each pair of splits, or of files of one split, with common ids."""
     shared: dict[str, list[str]] = {}
     first: dict[str, tuple[str, Path]] = {}
     for split, files in parts.items():
@@ -131,7 +131,7 @@ def _shared_ids(folder: Path, parts: dict[str, dict[Path, list[Example]]]) -> li
 
 
 def _mixed(folder: Path, splits: dict[str, list[Example]]) -> list[str]:
-    """The fault of splits of which some hold open questions and others questions with choices."""
+    """Return the fault if some splits have open questions and others questions with choices."""
     kinds = {split: examples[0].open for split, examples in splits.items() if examples}
     if len(set(kinds.values())) < 2:
         return []

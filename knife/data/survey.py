@@ -1,4 +1,4 @@
-"""What only a whole file shows: fields that are not read, equal choices, indices from 1."""
+"""Findings that need a whole file: fields that are not read, equal choices, indices from 1."""
 
 from collections import Counter
 
@@ -6,12 +6,12 @@ from knife.core.words import counted
 from knife.data.example import Example
 from knife.data.fields import likely_field, unread
 
-# So unlikely is it that no answer has index 0, where all indices are as frequent.
+# Warn if the probability that no answer has index 0, with uniform indices, is below this.
 _UNLIKELY = 1e-3
 
 
 class Survey:
-    """Sees each record of a file, and then has notes for its user."""
+    """Collects notes for the user from all records of a file."""
 
     def __init__(self) -> None:
         self._unread: Counter[str] = Counter()
@@ -21,7 +21,7 @@ class Survey:
         self._chance = 1.0
 
     def see(self, record: object, example: Example) -> None:
-        """Look at a record and at the example that was read from it."""
+        """Record the findings in a record and the example that was read from it."""
         assert isinstance(record, dict)
         self._unread.update(unread(record))
         if example.open:
@@ -33,7 +33,7 @@ class Survey:
             self._chance *= 1 - 1 / len(example.choices)
 
     def notes(self) -> list[str]:
-        """One sentence each."""
+        """Return the notes, one sentence each."""
         found = []
         if self._unread:
             fields = ", ".join(f"{_named(name)} ({n:,})" for name, n in self._unread.most_common())

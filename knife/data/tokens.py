@@ -1,11 +1,11 @@
-"""Examples as tokens: task input and rationale tokenised apart, so that `I` is the same for all.
+"""Tokenises task input and rationale separately, so that `I` is the same for all models.
 
-The teacher reads `[I ; R]` and the student `[I]`; both see the very same tokens of `I` at the very
-same positions, its special tokens included. Truncation takes rationale tokens only.
+The teacher reads `[I ; R]` and the student `[I]`; both see exactly the same tokens of `I` at the
+same positions, special tokens included. Truncation removes rationale tokens only.
 
 Tokenizers of encoders end every text with a special token. Those of decoder-only models do not:
-there a rationale ends with its line, and a choice stands as it would behind `answer:`, closed by
-the end-of-sequence token.
+there a rationale ends with a newline, and a choice is tokenised as it would be after `answer:`,
+followed by the end-of-sequence token.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from knife.data.content import content_tokens
 from knife.data.example import Example
 from knife.data.faults import cap
 
-# What stands before the answer where a decoder-only model reads on.
+# The text before the answer of a decoder-only model.
 ANSWER = " answer:"
 # What every task input starts with.
 QUESTION = "question: "
-# More tokens than any tokenizer makes of an example: nothing is cut.
+# More tokens than any example has: nothing is truncated.
 UNBOUNDED = 10**9
 # The word that every rationale starts with.
 EXPLANATION = "explanation:"
@@ -33,15 +33,15 @@ class Tokens:
 
     Attributes:
         input_ids: the task input `I`, special tokens included.
-        rationale_ids: the rationale `R` with what closes it; empty where there is none.
-        choice_ids: each choice's tokens with the closing special token; of an open question, the
-            right answer's alone, if it is known.
-        choice_spans: where each choice stands in `input_ids`: first token and one past the last;
+        rationale_ids: the rationale `R` with its closing token; empty if there is none.
+        choice_ids: each choice's tokens with the closing special token; for an open question,
+            only those of the right answer, if known.
+        choice_spans: the span of each choice in `input_ids`: first token and one past the last;
             empty for an open question.
         answer: index of the right choice.
-        open: whether the answer is written freely, and `answer_text` that answer.
-        prefix_ids: what the model has written before its answer; it is read, and not scored.
-        content: places in `input_ids` of the tokens that carry content.
+        open: whether the answer is free text; `answer_text` is that answer.
+        prefix_ids: what the model has generated before its answer; it is read, but not scored.
+        content: positions in `input_ids` of the tokens that carry content.
     """
 
     input_ids: list[int]
@@ -57,14 +57,14 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """How many rationales lost tokens to `data.max_tokens`, and how many tokens in all."""
+    """The number of rationales truncated by `data.max_tokens`, and of all tokens removed."""
 
     rationales: int = 0
     tokens: int = 0
 
 
 def task_input_text(example: Example) -> tuple[str, list[tuple[int, int]]]:
-    """The task input as text, and the characters at which each choice stands in it."""
+    """Return the task input as text, and the character span of each choice in it."""
     if example.open:
         return f"{QUESTION}{example.question}", []
     text = f"{QUESTION}{example.question} choices:"
@@ -77,12 +77,12 @@ def task_input_text(example: Example) -> tuple[str, list[tuple[int, int]]]:
 
 
 def rationale_text(rationale: str) -> str:
-    """The rationale as the teacher reads it."""
+    """Return the rationale as the teacher reads it."""
     return f"{EXPLANATION} {rationale}"
 
 
 def bare_rationale(text: str) -> str:
-    """The inverse of `rationale_text`, for what a student has written."""
+    """Invert `rationale_text`, for what a student has generated."""
     return text.removeprefix(EXPLANATION).strip()
 
 
@@ -93,12 +93,12 @@ def closes(tokenizer: Any) -> bool:
 
 
 def openings(tokenizer: Any) -> set[int]:
-    """The special tokens that a text may begin with."""
+    """Return the special tokens that a text may begin with."""
     return {tokenizer.cls_token_id, tokenizer.bos_token_id} - {None}
 
 
 def answer_start(tokenizer: Any) -> list[int]:
-    """Tokens of `answer:` behind a task input, from where a decoder-only model reads on."""
+    """Return the tokens of `answer:` after a task input, which a decoder-only model continues."""
     return _following(tokenizer, "choices", [ANSWER])[0]
 
 
@@ -107,12 +107,12 @@ def tokenize(
 ) -> tuple[list[Tokens], Truncation]:
     """Tokenise examples for any backbone.
 
-    `max_tokens` bounds task input and rationale together; what is too long loses tokens at the
-    end of its rationale, and a rationale that keeps no token of its own counts as none. Only
-    alignment asks which tokens carry content: `mark_content`.
+    `max_tokens` limits task input and rationale together: rationales that are too long are
+    truncated at the end, and one that keeps none of its own tokens counts as none. `mark_content`
+    finds the tokens that carry content, which only alignment needs.
 
     Raises:
-        UserError: task inputs alone are longer than `max_tokens`, or nothing is left of a choice.
+        UserError: task inputs alone are longer than `max_tokens`, or a choice has no tokens.
     """
     texts = [task_input_text(example) for example in examples]
     inputs = tokenizer([text for text, _ in texts], return_offsets_mapping=True)
@@ -167,13 +167,13 @@ def tokenize(
 
 
 def _letter(number: int) -> str:
-    """a, b, … z, aa, ab, …"""
+    """Return a, b, … z, aa, ab, … for 0, 1, …"""
     letters = chr(ord("a") + number % 26)
     return letters if number < 26 else _letter(number // 26 - 1) + letters
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids with the closing special token, if any, but without an opening one: `I` has it."""
+    """Return token ids with the closing special token, if any, but not the opening one of `I`."""
     if not texts:
         return []
     ends = closes(tokenizer)
@@ -183,8 +183,8 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def _following(tokenizer: Any, before: str, texts: list[str]) -> list[list[int]]:
-    """Tokens of texts as they stand right behind another text: a word's tokens hang on the space
-    before it."""
+    """Return the tokens that texts have right after another text: a word's tokens depend on the
+    space before it."""
     if not texts:
         return []
     first: list[int] = tokenizer(before, add_special_tokens=False)["input_ids"]
@@ -194,6 +194,6 @@ def _following(tokenizer: Any, before: str, texts: list[str]) -> list[list[int]]
 
 
 def _token_span(offsets: list[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:
-    """The tokens that overlap a span of characters; an empty span where there is none."""
+    """Return the span of tokens that overlap a span of characters, empty if there are none."""
     rows = [t for t, (start, end) in enumerate(offsets) if start < span[1] and end > span[0]]
     return (rows[0], rows[-1] + 1) if rows else (0, 0)

@@ -1,4 +1,4 @@
-"""Treatments of rationales: what becomes of them before anything is trained (`data.rationale`)."""
+"""Treatments of rationales: changes made to them before any training (`data.rationale`)."""
 
 import re
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from knife.data.subset import lot
 
 
 def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> list[Example]:
-    """`examples` in the same order, with their rationales treated.
+    """Return `examples` in the same order, with their rationales treated.
 
-    - `given`: as they are.
-    - `shuffled`: each example gets another's rationale, of another text where that can be.
-    - `dropped:SHARE`: that share of the rationales is gone; a larger share drops those of a
+    - `given`: unchanged.
+    - `shuffled`: each example gets another's rationale, with a different text if possible.
+    - `dropped:SHARE`: that share of the rationales is removed; a larger share drops those of a
       smaller one and more.
     - `truncated:SHARE`: each rationale loses that share of its words, rounded down, from its end.
-    - `none`: all are gone.
+    - `none`: all are removed.
 
-    An example without a rationale stays without. `treatment` is one that the run config accepts.
+    Examples without a rationale stay so. `treatment` is one that the run config accepts.
     """
     kind, _, share = treatment.partition(":")
     if kind == "given":
@@ -40,9 +40,9 @@ def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> list[Exam
 
 
 def truncate(text: str, share: float) -> str | None:
-    """`text` without the last `share` of its words, rounded down; None where none is left."""
+    """Return `text` without the last `share` of its words, rounded down; None if none is left."""
     words = list(re.finditer(r"\S+", text))
-    # 0.29 * 100 is a little under 29.
+    # In floating point, 0.29 * 100 is slightly less than 29.
     kept = len(words) - int(share * len(words) + 1e-9)
     if kept == len(words):
         return text
@@ -60,9 +60,9 @@ def _dropped(examples: Sequence[Example], share: float, seed: int) -> list[Examp
 
 
 def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
-    """Stand the examples in a ring in random order, those of equal text side by side, and turn
-    the rationales by the size of the largest group of equal texts: that takes every rationale out
-    of its group, or as many as can be where one text has more than half of the ring."""
+    """Arrange the examples in a ring in random order, grouping equal rationales, and rotate the
+    rationales by the size of the largest group: that moves every rationale out of its group, or as
+    many as possible if one text has more than half of the ring."""
     groups: dict[str, list[tuple[str, Example]]] = {}
     for example in examples:
         if example.rationale is not None:

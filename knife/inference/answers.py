@@ -1,7 +1,7 @@
-"""Answers to the parts of a file of questions: each part is kept by itself until all are there.
+"""Answers to the parts of a file of questions: each part is stored separately until all are there.
 
-<output>.parts/lock                      held by the command that works on it
-<output>.parts/<key>/part-<from>-<to>    the answers to one part, whole by construction
+<output>.parts/lock                      held by the command that is writing the output
+<output>.parts/<key>/part-<from>-<to>    the answers to one part, never incomplete
 """
 
 import json
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tally:
-    """How many questions there are, how many with a known answer, how many of these are right (a
-    tie of k choices, the right one among them, counts 1/k), how many questions have a tie, and how
-    many are too long for the student: these have no choice and are not answered."""
+    """Counts of all questions, of those with a known answer, of the right ones among these (a tie
+    of k choices that includes the right one counts 1/k), of questions with a tie, and of questions
+    too long for the student, which have no choice and are not counted as answered."""
 
     questions: int = 0
     answered: int = 0
@@ -52,25 +52,25 @@ class Answers:
     """The answers of one student to the questions of one file.
 
     Attributes:
-        folder: holds those parts that are finished; its name is the key of student and file.
+        folder: holds the finished parts; its name is the key of student and file.
     """
 
     folder: Path
 
     def path(self, part: Part) -> Path:
-        """Where the answers to a part are, once they are whole."""
+        """Return where the answers to a part are once they are complete."""
         return self.folder / f"part-{part.first:012d}-{part.first + part.rows:012d}"
 
     def missing(self, parts: Sequence[Part]) -> list[Part]:
-        """The parts without answers."""
+        """Return the parts without answers."""
         there = {path.name for path in self.folder.iterdir()}
         return [part for part in parts if self.path(part).name not in there]
 
     def begin(self, part: Part) -> int:
-        """Note that a part is begun; how often it was, now included.
+        """Record an attempt at a part and return the number of attempts, this one included.
 
         Raises:
-            UserError: the disk is full, or not writable.
+            UserError: the disk is full or not writable.
         """
         path = self.folder / f".tries-{self.path(part).name}"
         try:
@@ -81,15 +81,15 @@ class Answers:
             raise _unwritable(path, error) from error
 
     def forget_tries(self) -> None:
-        """Count from nought again how often parts are begun."""
+        """Reset the number of attempts of every part to zero."""
         for path in self.folder.glob(".tries-*"):
             path.unlink()
 
     def write(self, part: Part, rows: Sequence[dict[str, Any]], tally: Tally) -> None:
-        """Keep the answers to a part: one JSON line a question, behind one of the tally.
+        """Write the answers to a part: a JSON line with the tally, then one per question.
 
         Raises:
-            UserError: the disk is full, or not writable.
+            UserError: the disk is full or not writable.
         """
         head = {
             "answered": tally.answered,
@@ -101,10 +101,10 @@ class Answers:
             file.writelines(f"{line(row)}\n".encode() for row in (head, *rows))
 
     def join(self, parts: Sequence[Part], output: Path) -> Tally:
-        """Make the answers to all parts one file, in the order of the questions.
+        """Join the answers to all parts into one file, in the order of the questions.
 
         Raises:
-            UserError: the disk is full, or not writable.
+            UserError: the disk is full or not writable.
         """
         tally = Tally()
         with self._written(output) as whole:
@@ -117,8 +117,8 @@ class Answers:
 
     @contextmanager
     def _written(self, path: Path) -> Iterator[BinaryIO]:
-        """A file that appears whole and on disk, or not at all."""
-        # In this folder, so that what a kill leaves goes with it.
+        """Open a file that appears complete and on disk, or not at all."""
+        # In this folder, so that what a kill leaves behind is removed with it.
         unfinished = self.folder / f".{uuid.uuid4().hex[:12]}.tmp"
         try:
             with replacing(path, unfinished), unfinished.open("wb") as file:
@@ -128,7 +128,7 @@ class Answers:
 
 
 class Answerer:
-    """A student, loaded once; it answers on the GPU where there is one."""
+    """A student, loaded once; it answers on the GPU if there is one."""
 
     def __init__(self, model: Path) -> None:
         """Load the student of a model folder.
@@ -136,7 +136,7 @@ class Answerer:
         Raises:
             UserError: it cannot be read.
         """
-        # Imported here: whoever counts or joins parts needs no torch, which takes seconds.
+        # Imported here: counting or joining parts needs no torch, which takes seconds to import.
         from knife.data.preamble import saved_preamble
         from knife.method.objective import Objective
         from knife.models.quiet import quiet
@@ -155,10 +155,10 @@ class Answerer:
         self.objective = Objective(load_published(model)).to(self.context.device).eval()
 
     def rows(self, questions: Sequence[Example]) -> list[dict[str, Any]]:
-        """One JSON-ready row a question: id, choice (text), index of it, probabilities, and where
-        choices are tied for the first place the indices of all of them; of an open question id
-        and text; and the rationale where one is written first. A question that is too long for the
-        student has null for these, and why as `too_long`.
+        """Return one JSON-ready row per question: id, choice (text), its index, probabilities, and
+        the indices of all choices tied for first place, if any; for an open question, id and text;
+        and the rationale if one is written first. If a question is too long for the student, these
+        are null and `too_long` gives the reason.
 
         Raises:
             UserError: the student's outputs are NaN or infinite.
@@ -205,7 +205,7 @@ class Answerer:
         return rows
 
     def answer(self, file: Path, part: Part, answers: Answers) -> None:
-        """Answer a part of a file and keep that.
+        """Answer a part of a file and write the answers.
 
         Raises:
             UserError: the file has changed, or the answers cannot be written.
@@ -224,7 +224,7 @@ class Answerer:
 
 
 def _right(question: Example, row: dict[str, Any]) -> float:
-    """What an answered question adds to the number of right ones."""
+    """Return what an answered question adds to the number of right ones."""
     if question.open:
         return exact_match(row["text"], question.choices[0])
     top = row.get("tied", [row["index"]])
@@ -232,10 +232,10 @@ def _right(question: Example, row: dict[str, Any]) -> float:
 
 
 def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:
-    """What a student reads of questions, of any length: no rationale, and no answer.
+    """Tokenize what a student reads of questions, at any length: no rationale and no answer.
 
     Raises:
-        UserError: the tokenizer makes nothing of a choice.
+        UserError: the tokenizer returns no tokens for a choice.
     """
     from knife.data.tokens import UNBOUNDED, tokenize
 
@@ -245,12 +245,12 @@ def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:
 
 
 def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: int | None) -> list[str]:
-    """By question: why a student cannot read it, or "".
+    """Return, for each question, why the student cannot read it, or "".
 
-    `room` is what the student has positions for, task input and answer together; None: enough.
+    `room` is the student's number of positions for task input and answer together; None: enough.
     """
     explains = settings.method == "explain_then_answer"
-    # Solved examples before a question, and a rationale before its answer, take room too.
+    # Few-shot demonstrations and a rationale before the answer need positions too.
     written = settings.answer_tokens + 1 if explains or settings.open else 0
     reasons = []
     for own in tokens:
@@ -272,7 +272,7 @@ def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: int | None)
 
 
 def _no_row(question: Example, reason: str) -> dict[str, Any]:
-    """The row of a question that is not answered."""
+    """Return the row of a question that is not answered."""
     if question.open:
         return {"id": question.id, "text": None, "too_long": reason}
     fields = ("choice", "index", "probabilities")
@@ -280,7 +280,7 @@ def _no_row(question: Example, reason: str) -> dict[str, Any]:
 
 
 def line(row: dict[str, Any]) -> str:
-    """One row as JSON."""
+    """Return a row as JSON."""
     return strict_json.dumps(row, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""A student's choices for a file of questions, in this process or by several Ray workers."""
+"""A student's choices for a file of questions, made in this process or by several Ray workers."""
 
 import hashlib
 import json
@@ -23,11 +23,11 @@ from knife.inference.parts import Part, refuse_faults, split
 from knife.store.store import fingerprint
 from knife.terminal.counter import counter
 
-# What a lost worker costs at most, and what is sorted by length together.
+# The most that a lost worker costs; questions are sorted by length within a part.
 PART_ROWS = 1024
-# Parts of earlier versions have rows without what is tied.
+# Rows of version 1 lack `tied`.
 _ROW_VERSION = 2
-# Other versions of these may come to other digits.
+# Other versions of these may compute slightly different numbers.
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
@@ -36,11 +36,11 @@ class Predictions:
     """Choices for the questions of a file.
 
     Attributes:
-        tally: how many questions there are, how many with an answer, how many of these are right,
-            how many questions have a tie, and how many no choice because they are too long.
-        rows: one a question, in the file's order: id, choice (text), index of the choice,
-            probabilities, and where choices are tied for the first place `tied`, their indices;
-            none where they were written to a file and not read back.
+        tally: counts of all questions, of those with a known answer, of the right ones among
+            these, of questions with a tie, and of those without a choice because too long.
+        rows: one per question, in the file's order: id, choice (text), index of the choice,
+            probabilities, and `tied`, the indices of choices tied for first place, if any;
+            empty if they were written to a file and not read back.
     """
 
     tally: Tally
@@ -48,11 +48,11 @@ class Predictions:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of right choices, a tie of k counting 1/k; None where no answer is known."""
+        """Share of right choices, a tie of k counting 1/k; None if no answer is known."""
         return self.tally.right / self.tally.answered if self.tally.answered else None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return {
             "accuracy": self.accuracy,
             "answered": self.tally.answered,
@@ -62,8 +62,8 @@ class Predictions:
         }
 
     def sentence(self) -> str:
-        """The accuracy in words, or why there is none, how many ties there are, and how many
-        questions are too long."""
+        """Return a sentence with the accuracy, or why there is none, the number of ties, and the
+        number of questions that are too long."""
         tally = self.tally
         more = ""
         if tally.tied:
@@ -95,18 +95,18 @@ def predict(
 ) -> Predictions:
     """Let a student answer the questions of a JSON Lines file; no answer or rationale is needed.
 
-    With `output`, one JSON line a question is written there, whole or not at all. Finished parts
-    lie beside it until then, so that after a kill the same call makes the missing ones alone. With
-    `workers`, that many Ray workers make them.
+    With `output`, one JSON line per question is written there, all of them or none. Until then
+    finished parts are stored beside it, so that after a kill the same call makes only the missing
+    ones. With `workers`, that many Ray workers make them.
 
-    With `skip_too_long`, a question that is too long for the student has a row without a choice and
-    with the reason, and is counted; or else it is a fault.
+    With `skip_too_long`, a question too long for the student gets a row with the reason instead of
+    a choice, and is counted; otherwise it is a user error.
 
     Without `keep_rows` the result has no rows, and memory does not grow with the file.
 
     Raises:
-        UserError: with all faults of the student's folder, the file and the output; more workers
-            than there are CPUs; another command writes the same output.
+        UserError: with everything wrong with the student's folder, the file and the output; more
+            workers than CPUs; another command is writing the same output.
     """
     job = _prepared(student, file, output, workers, skip_too_long)
     with _folder(output) as folder:
@@ -121,7 +121,7 @@ def predict(
 def predict_examples(
     student: Path, examples: Iterable[Mapping[str, Any]], *, skip_too_long: bool = False
 ) -> Predictions:
-    """Let a student answer questions that are in memory, as a file of them would hold them.
+    """Let a student answer questions in memory, in the format of the rows of a file.
 
     Raises:
         UserError: as `predict` does; the first example is `examples:1`.
@@ -150,20 +150,20 @@ def predict_examples(
 
 
 def parts_folder(output: Path) -> Path:
-    """Where the finished parts of an output are, for as long as some are missing."""
+    """Return the folder of an output's finished parts, which exists while some are missing."""
     output = output.resolve()
     return output.with_name(f"{output.name}.parts")
 
 
 def read_rows(output: Path) -> list[dict[str, Any]]:
-    """The rows of an output file."""
+    """Read the rows of an output file."""
     with output.open(encoding="utf-8") as file:
         return [json.loads(text) for text in file]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A student's model folder, a file in parts, and the key of all that the answers hang on."""
+    """A student's model folder, a file in parts, and the key of all the answers depend on."""
 
     model: Path
     file: Path
@@ -174,7 +174,7 @@ class _Job:
 def _prepared(
     student: Path, file: Path, output: Path | None, workers: int | None, skip_too_long: bool
 ) -> _Job:
-    """What is to be done, when nothing is wrong with it."""
+    """Check all arguments and return the job, or raise everything wrong with them."""
     model, parts = None, list[Part]()
     found: list[str] = []
     try:
@@ -210,7 +210,7 @@ def _worker_faults(workers: int | None, output: Path | None) -> list[str]:
 
 
 def _check(model: Path | None, file: Path, parts: list[Part], *, skip_too_long: bool) -> None:
-    """Refuse what is wrong with the questions; without a model, their lengths are not known."""
+    """Refuse questions with anything wrong; without a model, lengths are not checked."""
     tokenizer: Any = None
     room: int | None = None
 
@@ -218,7 +218,7 @@ def _check(model: Path | None, file: Path, parts: list[Part], *, skip_too_long: 
         nonlocal tokenizer, room
         if not (model and questions):
             return []
-        # Imported when a question is good: transformers takes seconds.
+        # Imported once a question is valid: transformers takes seconds to import.
         from knife.models.check import check_model
         from knife.models.quiet import quiet
         from knife.models.tokenizer import room_for_choices
@@ -249,7 +249,7 @@ def _check(model: Path | None, file: Path, parts: list[Part], *, skip_too_long: 
 
 
 def _answer(job: _Job, answers: Answers, workers: int | None) -> None:
-    """Answer the parts that have none yet."""
+    """Answer the parts that have no answers yet."""
     missing = answers.missing(job.parts)
     if len(missing) < len(job.parts):
         done = _count(job.parts) - _count(missing)
@@ -299,7 +299,7 @@ def _key(model: Path, parts: list[Part], skip_too_long: bool) -> str:
 
 @contextmanager
 def _folder(output: Path | None) -> Iterator[Path]:
-    """The folder of the parts; it is removed when the work inside is done."""
+    """Lock and yield the folder of the parts; remove it when the work inside is done."""
     if output is None:
         with tempfile.TemporaryDirectory(prefix="knife-predict-") as name:
             yield Path(name)
@@ -323,10 +323,10 @@ def _folder(output: Path | None) -> Iterator[Path]:
 
 
 def student_model(student: Path) -> Path:
-    """The model folder of a student: its artifact's folder, or the `model` folder in it.
+    """Return the model folder of a student: its artifact's folder, or the `model` folder in it.
 
     Raises:
-        UserError: it is neither, a teacher's, or damaged.
+        UserError: it is neither, it is a teacher's, or it is damaged.
     """
     from knife.models.files import damage
 

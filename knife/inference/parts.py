@@ -1,4 +1,4 @@
-"""A file of questions in parts, each of whole lines, that can be read by itself on any host."""
+"""A file of questions in parts of whole lines, each of which any host can read separately."""
 
 import codecs
 import hashlib
@@ -14,20 +14,20 @@ from knife.data.formats import decode_lines, refuse_other_than_lines
 from knife.data.jsonl import Line, no_examples, parse, repeated
 from knife.data.record import read_question
 
-# So many bytes tell of what format a file is.
+# The format of a file is detected from this many bytes.
 _HEAD = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some lines of a file that follow each other.
+    """Consecutive lines of a file.
 
     Attributes:
         first: number of questions before it.
         rows: number of questions in it.
-        line: number of its first line, from 1.
-        offset, size: where its bytes are.
-        digest: 16 hex digits of BLAKE2 over them.
+        line: number of its first line, counted from 1.
+        offset, size: position and number of its bytes.
+        digest: BLAKE2 hash of its bytes, 16 hex digits.
     """
 
     first: int
@@ -39,10 +39,10 @@ class Part:
 
 
 def split(path: Path, rows: int) -> list[Part]:
-    """The parts of a file, `rows` lines that are not blank in each; only one is held in memory.
+    """Split a file into parts of `rows` non-blank lines each, with only one part in memory.
 
     Raises:
-        UserError: the file cannot be read, is no plain JSON Lines, or has no lines.
+        UserError: the file cannot be read, is not plain JSON Lines, or has no lines.
     """
     parts: list[Part] = []
     first, line = 0, 1
@@ -81,10 +81,10 @@ def split(path: Path, rows: int) -> list[Part]:
 
 
 def read_part(path: Path, part: Part) -> list[Example]:
-    """The questions of a part of a file without faults; an answer may be `UNANSWERED`.
+    """Read the questions of a part of a valid file; an answer may be `UNANSWERED`.
 
     Raises:
-        UserError: the file is not what it was when it was split.
+        UserError: the file has changed since it was split.
     """
     return [line.example for line in _lines(path, part) if line.example is not None]
 
@@ -95,15 +95,15 @@ def refuse_faults(
     look: Callable[[list[Example]], list[tuple[Example | None, str]]],
     checked: Callable[[Part], None],
 ) -> None:
-    """Read all questions of a file, part after part, and refuse what is wrong with them.
+    """Read all questions of a file, part by part, and refuse the file if anything is wrong.
 
-    `look` returns what else is wrong with the good ones of a part, or with the part; `checked` is
-    called with each part that has been read. Of each question 8 bytes are kept, for ids that are
-    there twice.
+    `look` returns further faults of a part's valid questions, or of the part; `checked` is called
+    with each part that has been read. 8 bytes per question are kept in memory to find duplicate
+    ids.
 
     Raises:
-        UserError: with every fault as `file:line: message`, up to `SHOWN_FAULTS` and the number of
-            those left unsaid.
+        UserError: with every fault as `file:line: message`, up to `SHOWN_FAULTS`, and the number
+            of further ones.
     """
     faults = FaultList(path)
     marks = array("Q")
@@ -127,7 +127,7 @@ def refuse_faults(
 
 
 def _twice(path: Path, parts: Sequence[Part], marks: "array[int]") -> Iterator[tuple[Line, int]]:
-    """Each line whose id stands in an earlier one already, and the number of that."""
+    """Yield each line whose id an earlier line already has, and that line's number."""
     import numpy as np
 
     values, counts = np.unique(np.frombuffer(marks, dtype=np.uint64), return_counts=True)
@@ -144,7 +144,7 @@ def _twice(path: Path, parts: Sequence[Part], marks: "array[int]") -> Iterator[t
 
 
 def _lines(path: Path, part: Part) -> Iterator[Line]:
-    """The lines of a part, read as questions."""
+    """Read the lines of a part as questions."""
     with path.open("rb") as file:
         file.seek(part.offset)
         data = file.read(part.size)

@@ -1,7 +1,7 @@
-"""Answers to the parts of a file by several Ray workers, with Ray Data.
+"""Answers to the parts of a file, made by several Ray workers with Ray Data.
 
-A worker reads its part of the file and writes the answers itself, so that the driver handles
-numbers alone, however long the file is.
+Workers read their part of the file and write the answers themselves, so that the driver handles
+only numbers, however long the file is.
 """
 
 import math
@@ -21,19 +21,19 @@ from knife.inference.parts import Part
 from knife.launch.launch import resources
 from knife.launch.session import in_thread, session
 
-# A part that has ended so many workers ends the work. Ray's own limit would count each look for a
-# worker whose host has just died.
+# The work fails once this many workers were lost on one part. Ray's own limit would also count
+# each attempt to reach a worker whose host has just died.
 _MAX_TRIES = 4
-# Parts beyond this share their blocks: each block is an object of its own for Ray.
+# Parts beyond this number share blocks: each block is a separate object for Ray.
 _MAX_BLOCKS = 4096
 _LOOK_SECONDS = 120
-# An NFS client may look at what it knew of a folder for so many seconds.
+# An NFS client may serve a cached listing of a folder for this many seconds.
 _SEEN_SECONDS = 10
 
 
 def place_faults(workers: int) -> list[str]:
-    """Why no workers could start from here: what this machine cannot give, or what is wrong with
-    RAY_ADDRESS. A cluster is asked for its CPUs when the work starts."""
+    """Return why workers could not start from here: what this machine lacks, or what is wrong with
+    RAY_ADDRESS. A cluster's CPUs are checked when the work starts."""
     faults = start_faults()
     if not cluster_address():
         faults += worker_faults("--workers", workers, machine()["CPU"], "this machine")
@@ -48,18 +48,18 @@ def answer_parts(
     workers: int,
     answered: Callable[[Part], None],
 ) -> None:
-    """Answer parts of a file, in the Ray session that is up or one of its own.
+    """Answer parts of a file, in the running Ray session or a new one.
 
-    Each worker loads the student once, and one that is lost is replaced. GPUs are shared evenly.
-    `answered` hears of each part that is finished, in any order.
+    Each worker loads the student once; lost workers are replaced. GPUs are shared evenly.
+    `answered` is called with each finished part, in any order.
 
     Raises:
         UserError: more workers than the cluster has CPUs, a path that one of its hosts does not
-            see, or a fault that a worker found.
-        RuntimeError: workers were lost over the same questions again and again.
+            see, or a user error in a worker.
+        RuntimeError: workers were lost on the same questions again and again.
     """
     answers.forget_tries()
-    # A host that dies would be told of once a second, until Ray is sure of it.
+    # Otherwise Ray reports a dying host once a second until it is sure of its death.
     os.environ.setdefault("RAY_enable_output_error_log_if_still_retry", "0")
     with session(machine()["GPU"]):
         import ray
@@ -78,7 +78,7 @@ class _Worker:
         self.answerer: Answerer | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Answer the parts of a batch; a fault of the user's comes back as a text."""
+        """Answer the parts of a batch; a user error is returned as text."""
         names = [field.name for field in fields(Part)]
         columns = [batch[name].tolist() for name in names]
         faults, lost = [], []
@@ -86,7 +86,7 @@ class _Worker:
             part = Part(**dict(zip(names, values, strict=True)))
             fault, too_often = "", False
             try:
-                # A worker may be lost between its answers and its word of them.
+                # A worker may be lost after it has written its answers but before it reports them.
                 if not self.answers.path(part).exists():
                     too_often = self.answers.begin(part) > _MAX_TRIES
                     if not too_often:
@@ -120,7 +120,7 @@ def _run(
         _Worker,
         fn_constructor_args=(worker.model, worker.file, worker.answers),
         batch_size=1,
-        # One part waits behind the one that is worked on.
+        # One part waits behind the one being answered.
         compute=ray.data.ActorPoolStrategy(
             size=min(workers, len(parts)), max_tasks_in_flight_per_actor=2
         ),
@@ -147,12 +147,12 @@ def _run(
 
 
 def _share(gpus: float, workers: int) -> float:
-    """How much of a GPU each worker gets: all of one, an even part of one, or nothing."""
+    """Return each worker's share of a GPU: all of one, an even fraction of one, or nothing."""
     return 1 / math.ceil(workers / gpus) if gpus else 0.0
 
 
 def _host_faults(model: Path, file: Path, folder: Path) -> list[str]:
-    """Paths that a host of the cluster does not see as this one does."""
+    """Return a fault for each path that a host of the cluster does not see as this one does."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -171,7 +171,7 @@ def _host_faults(model: Path, file: Path, folder: Path) -> list[str]:
     }
     faults = []
     for address, answer in seen.items():
-        # A host that does not answer has died: nothing will be done there.
+        # A host that does not answer has died: no work will run there.
         with suppress(ray.exceptions.RayError):
             faults += [
                 f"{name}: the cluster's host {address} {what}; models, questions and output must "
@@ -184,9 +184,10 @@ def _host_faults(model: Path, file: Path, folder: Path) -> list[str]:
 def unseen(
     model: Path, file: Path, size: int, folder: Path, seconds: float = _SEEN_SECONDS
 ) -> list[tuple[str, str]]:
-    """What this host lacks of a student's model, a file of some bytes, and a folder to write to.
+    """Return what this host lacks of a student's model, a file of `size` bytes, and a writable
+    folder.
 
-    What is new on a network's disk is looked for so many seconds.
+    New files on a network disk may take up to `seconds` to appear.
     """
     end = time.monotonic() + seconds
     while (found := _unseen(model, file, size, folder)) and time.monotonic() < end:

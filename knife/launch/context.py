@@ -1,4 +1,4 @@
-"""The train context of a Ray Train worker, with a watch over its signs of life."""
+"""The train context of a Ray Train worker, with a watchdog over its heartbeat."""
 
 import faulthandler
 import os
@@ -14,16 +14,16 @@ from knife.compat.ray import has_mark, put_mark
 from knife.plan.stage import Stage
 
 _ASK_SECONDS = 0.5
-# What a process that was found to hang ends with.
+# The exit status of a process that hangs.
 HANGS = 87
 
 
 class RayContext:
-    """The train context of a Ray Train worker; Ray has brought the process group up.
+    """The train context of a Ray Train worker; Ray has already set up the process group.
 
     Args:
-        name: the worker group's, by which the driver tells it to end.
-        hang_seconds: how long a batch may take.
+        name: the worker group's name, by which the driver requests a stop.
+        hang_seconds: the longest time a batch may take.
     """
 
     def __init__(self, name: str, hang_seconds: float) -> None:
@@ -38,27 +38,27 @@ class RayContext:
         threading.Thread(target=self._watch, name="knife-watch", daemon=True).start()
 
     def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
-        """Nothing to do: the journal has it."""
+        """Do nothing: the metrics are in the journal."""
 
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
-        """Tell Ray Train; a barrier over all workers."""
+        """Report to Ray Train, a barrier across all workers."""
         ray.train.report(metrics | {"stage": stage})
 
     def stop_requested(self) -> bool:
-        """Whether the driver wants the training to end; rank 0 alone asks."""
+        """Whether the driver has requested a stop; only rank 0 checks."""
         return self._told.is_set()
 
     def heartbeat(self) -> None:
-        """A sign of life."""
+        """Restart the time limit of a batch."""
         self._beat = time.monotonic()
 
     def pause_heartbeat(self) -> None:
-        """No sign of life is due until the next one."""
+        """Suspend the time limit until the next heartbeat."""
         self._beat = None
 
     def _watch(self) -> None:
-        """End this process where no batch ends any more: Ray replaces it, and whoever waits for it
-        in vain does the same."""
+        """End this process if a batch exceeds the time limit: Ray replaces it. Workers blocked
+        waiting for it exceed the limit too."""
         while True:
             time.sleep(_ASK_SECONDS)
             beat = self._beat
@@ -71,12 +71,12 @@ class RayContext:
 
 
 def request_stop(name: str) -> None:
-    """Have a worker group end its training after a checkpoint."""
+    """Ask a worker group to end its training after a checkpoint."""
     put_mark(_key(name))
 
 
 def stop_was_requested(name: str) -> bool:
-    """Whether somebody did."""
+    """Whether a stop of this worker group was requested."""
     return has_mark(_key(name))
 
 

@@ -1,4 +1,4 @@
-"""Workers on several hosts: which network they talk over, and whether they share the store."""
+"""Workers on several hosts: which network they use, and whether they share the store."""
 
 import os
 import socket
@@ -14,22 +14,22 @@ from knife.launch.listening import listen_at_one_address
 from knife.train.context import gather
 from knife.train.stop import listen
 
-# An NFS client may look at what it knew of a folder for so many seconds.
+# An NFS client may serve a cached listing of a folder for this many seconds.
 _SEEN_SECONDS = 10
 
 
 class HostsTorchConfig(TorchConfig):  # type: ignore[misc]
-    """A process group over the network that Ray uses, of workers that checkpoint at SIGTERM."""
+    """A process group over the network that Ray uses, with workers that checkpoint on SIGTERM."""
 
     @property
     def backend_cls(self) -> type:
-        """What brings it up."""
+        """The class that sets it up."""
         return _HostsBackend
 
 
 class _HostsBackend(torch_backend()):  # type: ignore[misc]
     def on_start(self, worker_group: "ray.train.WorkerGroup", backend_config: TorchConfig) -> None:
-        # In the main thread of each worker, as handlers of signals need it.
+        # This runs in each worker's main thread, which signal handlers require.
         worker_group.execute(_prepare)
         super().on_start(worker_group, backend_config)
 
@@ -41,20 +41,20 @@ def _prepare() -> None:
 
 
 def use_network_of_ray() -> None:
-    """Let gloo and NCCL use the interface that has Ray's address of this host.
+    """Make gloo and NCCL use the network interface that has Ray's address of this host.
 
-    By themselves they take the one that the host's name leads to, or the first: on many hosts a
-    loopback or a network of containers. What the user has set stays.
+    By default they take the one that the host's name resolves to, or the first one: on many hosts
+    loopback or a container network. What the user has set is kept.
     """
     interface = interface_of(ray.util.get_node_ip_address())
     if interface is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-        # NCCL takes a name as the beginning of one, unless told that it is whole.
+        # NCCL treats the name as a prefix unless "=" marks it as exact.
         os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface of this host that has an address; None: none of them, as behind NAT."""
+    """Return the network interface of this host that has an address, or None, as behind NAT."""
     for interface, found in psutil.net_if_addrs().items():
         if any(entry.address == address for entry in found):
             return interface
@@ -62,10 +62,10 @@ def interface_of(address: str) -> str | None:
 
 
 def store_faults_of_hosts(mark: Path) -> list[str]:
-    """Faults of a store that is another one on other hosts; all workers call it together.
+    """Return a fault if the store is not the same on all hosts; a collective call.
 
     Args:
-        mark: a file that the driver has just put into its store.
+        mark: a file that the driver has just created in its store.
     """
     own = (f"{socket.gethostname()} ({ray.util.get_node_ip_address()})", _seen(mark))
     blind = sorted({host for host, seen in gather(own) if not seen})
@@ -79,7 +79,7 @@ def store_faults_of_hosts(mark: Path) -> list[str]:
 
 
 def _seen(path: Path) -> bool:
-    """Whether a new file is there, or comes to be seen within some seconds."""
+    """Whether a new file is visible, or becomes so within `_SEEN_SECONDS`."""
     end = time.monotonic() + _SEEN_SECONDS
     while not path.is_file():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""Ray jobs: find a cluster's dashboard, start a job, follow its log to its end, stop it."""
+"""Ray jobs: find a cluster's dashboard, start a job, follow its log to the end, stop it."""
 
 import asyncio
 import logging
@@ -20,15 +20,15 @@ from knife.launch.working_dir import WorkingDir
 
 _CONNECT_SECONDS, _ANSWER_SECONDS, _UPLOAD_SECONDS = 5, 20, 300
 _START_SECONDS = 60
-# A silent log is no sign that the cluster is still there.
+# A silent log does not show that the cluster is still there.
 _LOOK_SECONDS = 20.0
-# A dashboard that starts anew, or a network that fails for a moment, is no end of a job.
+# A dashboard that restarts, or a brief network failure, does not mean the end of a job.
 _LOST_SECONDS = 60.0
-# Whatever Ray's client raises where a cluster does not answer.
+# What Ray's client raises if a cluster does not answer.
 _LOST = (OSError, RuntimeError, aiohttp.ClientError)
-# Ray would take them before the address that it is given.
+# Ray would prefer these to the address passed to it.
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-# They tell of every package and every ignore file.
+# These log every package and every ignore file.
 _LOUD = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -38,13 +38,13 @@ _LOUD = (
 
 
 def _seconds(method: str) -> tuple[float, float]:
-    """To connect, and to answer a request of an HTTP method."""
+    """Return the time limits to connect and to answer a request with an HTTP method."""
     return _CONNECT_SECONDS, _ANSWER_SECONDS if method == "GET" else _UPLOAD_SECONDS
 
 
 @dataclass
 class JobLog:
-    """A job's log as far as it was handed on; it is read from its start after a break."""
+    """How much of a job's log was shown; after a lost connection it is read from the start."""
 
     show: Callable[[str], None]
     shown: int = 0
@@ -52,7 +52,7 @@ class JobLog:
     heard: float = field(default_factory=time.monotonic)
 
     def add(self, text: str) -> None:
-        """Hand on what is new in the next piece of the log."""
+        """Show what is new in the next piece of the log."""
         self.heard = time.monotonic()
         new = text[max(0, self.shown - self.read) :]
         self.read += len(text)
@@ -67,8 +67,8 @@ class JobEnd:
 
     Attributes:
         state: succeeded, failed or stopped.
-        status: the exit status of its command; None where Ray has none.
-        message: what Ray says of a job whose command did not end by itself.
+        status: the exit status of its command; None if Ray has none.
+        message: Ray's message on a job whose command did not exit by itself.
     """
 
     state: str
@@ -80,14 +80,14 @@ class Jobs:
     """The jobs of a cluster.
 
     Attributes:
-        address: the dashboard's, without a password.
+        address: the dashboard's address, without a password.
     """
 
     def __init__(self, address: str) -> None:
-        """Ask the dashboard who it is.
+        """Connect to the dashboard and check that it is one.
 
         Raises:
-            UserError: within seconds, where no Ray dashboard answers or it wants another token.
+            UserError: within seconds, if no Ray dashboard answers or it wants another token.
         """
         url, self.address = _checked(address)
         for name in _LOUD:
@@ -98,7 +98,7 @@ class Jobs:
     def submit(
         self, job: str, words: Sequence[str], folder: WorkingDir, environment: dict[str, str]
     ) -> None:
-        """Send the folder and start a command in it, under a new id.
+        """Send the folder and start a command in it, under the new id `job`.
 
         Raises:
             RuntimeError, OSError: the cluster refuses the job, or is gone.
@@ -115,13 +115,13 @@ class Jobs:
                 )
                 return
             except RuntimeError as error:
-                # The dashboard of a cluster that has just started answers before it can do this.
+                # On a new cluster the dashboard answers before it can start jobs.
                 if "No available agent" not in str(error) or time.monotonic() > end:
                     raise
             time.sleep(1)
 
     def follow(self, job: str, log: JobLog) -> JobEnd:
-        """Hand on the log as it grows, until the job has ended.
+        """Show the log as it grows, until the job has ended.
 
         Raises:
             ConnectionError: the cluster has not answered for a minute.
@@ -142,11 +142,11 @@ class Jobs:
             time.sleep(1)
 
     def stop(self, job: str) -> None:
-        """Have Ray end a job: SIGTERM, and SIGKILL after some seconds."""
+        """Have Ray end a job: SIGTERM, then SIGKILL after some seconds."""
         self._client.stop_job(job)
 
     async def _read(self, job: str, log: JobLog) -> None:
-        """The log from its start, until the job ends or the connection fails."""
+        """Read the log from its start until the job ends or the connection fails."""
         log.read = 0
         pieces = self._client.tail_job_logs(job)
         while True:
@@ -161,7 +161,7 @@ class Jobs:
 
 
 def _checked(address: str) -> tuple[str, str]:
-    """The dashboard's address, and the same without user and password."""
+    """Return the dashboard's address, with and without user and password."""
     url = address if "://" in address else f"http://{address}"
     try:
         parts = urlsplit(url)
@@ -180,7 +180,7 @@ def _checked(address: str) -> tuple[str, str]:
 
 @contextmanager
 def _as_asked(address: str) -> Iterator[None]:
-    """Ray's client at the address that was given; what it raises as a fault of the address."""
+    """Use Ray's client with the given address only, and turn its errors into user errors."""
     kept = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
     try:
         yield
@@ -191,7 +191,7 @@ def _as_asked(address: str) -> Iterator[None]:
             "token of the cluster"
         ) from error
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        # The error's text may hold the address with its password.
+        # The error's text may contain the address with its password.
         silent = isinstance(error, ConnectionError) or "Timeout" in type(error).__name__
         what = "nothing answers" if silent else "what answers is no Ray dashboard"
         raise UserError(

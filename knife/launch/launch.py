@@ -21,23 +21,23 @@ from knife.launch.session import in_thread, session
 from knife.plan.stage import Stage
 from knife.store.store import Store
 
-# How long a worker group may wait for its resources. A cluster that grows on demand, or is busy
-# with another run, gives them after minutes. An elastic group takes what there is instead, by a
-# count that Ray renews every 20 s.
+# How long a worker group may wait for its resources. A cluster that scales up on demand, or is
+# busy with another run, provides them after minutes. An elastic group takes what is available
+# instead, by a count that Ray updates every 20 s.
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _HEALTH_TIMEOUT = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
-# An elastic group looks so often for hosts that have come; growing costs a new start.
+# How often an elastic group looks for new hosts; growing costs a restart.
 _RESIZE_SECONDS = 30.0
 
-# What comes again every time, by its name.
+# Errors that a restart would only repeat, by name.
 _NOTED: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (UserError, NotFiniteError, TrainingDivergedError)
 }
 
-# A lost worker or host is worth a new start; an error of our own comes again every time. So many
-# in a row without anything that is done, be it a checkpoint, end the run.
+# A lost worker or host is worth a restart; an error of our own would repeat every time. This many
+# failures in a row without progress, at least a checkpoint, end the run.
 _MAX_FAILURES = 3
-# How long workers that are told to end have for their checkpoint.
+# How long workers have for their checkpoint after a stop request.
 _CHECKPOINT_SECONDS = 60.0
 
 
@@ -60,15 +60,15 @@ def launch(
     cpus_per_worker: float | None = None,
     links: list[str] | None = None,
 ) -> None:
-    """Make stages on Ray workers, in the Ray session that is up or one of its own, for the store
-    at a folder or a url.
+    """Make stages on Ray workers, in the running Ray session or a new one, for the store at a
+    folder or a url.
 
-    Workers or hosts that are lost are replaced, and the work goes on from the last checkpoint.
-    Each worker gets `cpus_per_worker`; None is its share of this machine. `links` gets a line on
-    the session's dashboard.
+    Lost workers or hosts are replaced, and the work resumes from the last checkpoint. Each worker
+    gets `cpus_per_worker`; None is its share of this machine. A line with the session's dashboard
+    is appended to `links`.
 
     Raises:
-        UserError: more workers than the cluster can give, or a fault of the user's in a worker.
+        UserError: more workers than the cluster has room for, or a user error in a worker.
         RuntimeError: a worker failed again and again; the message ends with its error.
         SessionLostError: one of Ray's own processes on this machine has died.
     """
@@ -87,11 +87,11 @@ def launch(
 
 
 def _make(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float) -> None:
-    """Start worker groups for as long as each gets on, be it by a checkpoint."""
+    """Start worker groups as long as each makes progress, at least a checkpoint."""
     _sweep(store)
     while True:
         before = _done(store, stages)
-        # Ray's own folder; the lock tells that somebody still needs it.
+        # The name of Ray's own folder; the lock shows that it is still in use.
         name = f"ray-{uuid.uuid4().hex[:12]}"
         try:
             with store.lock("work", name):
@@ -105,7 +105,7 @@ def _make(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float) -> N
 
 
 def _done(store: Store, stages: Sequence[Stage]) -> set[str]:
-    """What need not be made again: stages, and in those under way checkpoints and shards."""
+    """Return what need not be made again: stages, and checkpoints and shards of unfinished ones."""
     done = set()
     for stage in stages:
         done |= store.begun(stage.kind, stage.key)
@@ -115,7 +115,7 @@ def _done(store: Store, stages: Sequence[Stage]) -> set[str]:
 
 
 def _sweep(store: Store) -> None:
-    """Remove what drivers that were killed have left of Ray's folders."""
+    """Remove Ray's folders left behind by killed drivers."""
     for path in (store.root / "work").glob("ray-*"):
         with suppress(Timeout), store.lock("work", path.name.split(".")[0]).acquire(timeout=0):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -129,7 +129,7 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
     from knife.launch.context import request_stop
     from knife.launch.hosts import HostsTorchConfig
 
-    # A bucket is the same one on every host.
+    # A bucket is the same on every host.
     mark = None if store.bucket else store.root / "work" / f"{name}.mark"
     if mark:
         mark.touch()
@@ -183,28 +183,28 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
 
 
 def timeouts(scale: Scale) -> AbstractContextManager[None]:
-    """Set how long Ray Train waits for workers, for one run: the process may make others.
+    """Set how long Ray Train waits for workers, for one run only: the process may make others.
 
-    Ray Train reads both from the environment. What the user has set for the start stays.
+    Ray Train reads both limits from the environment. A start limit set by the user is kept.
     """
     return variables(
         {
             _START_TIMEOUT: os.environ.get(_START_TIMEOUT, "30" if scale.min_workers else "600"),
-            # A worker that answers nobody, whatever it does.
+            # For a worker that does not respond, whatever it is doing.
             _HEALTH_TIMEOUT: str(scale.hang_seconds),
         }
     )
 
 
 def resources(cpus: float, gpus: float) -> dict[str, float]:
-    """What one worker takes, as Ray counts it."""
+    """Return the resources of one worker, in Ray's terms."""
     return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
 
 def _worker_environment(cpus: float, gpu: bool) -> dict[str, str]:
-    # Threads that spin while they wait slow a busy machine down several times.
+    # Threads that spin while waiting slow down a busy machine several times over.
     environment = {"OMP_NUM_THREADS": str(max(1, int(cpus))), "OMP_WAIT_POLICY": "PASSIVE"}
-    # What the user has set stays.
+    # What the user has set is kept.
     names = (*environment, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
     environment |= {name: os.environ[name] for name in names if name in os.environ}
     environment["TOKENIZERS_PARALLELISM"] = "false"
@@ -212,12 +212,12 @@ def _worker_environment(cpus: float, gpu: bool) -> dict[str, str]:
 
 
 def _worker(config: dict[str, Any]) -> list[str]:
-    """Runs in every worker; gives the faults that all workers see together.
+    """Make the stages in each worker; return faults that all workers found together.
 
-    What would come again every time is noted before it is raised: the workers that Ray starts in
-    the place of these find the note and end, and the launcher reads it.
+    An error that would repeat every time is noted in the store before it is raised: replacement
+    workers started by Ray find the note and end, and the launcher reads it.
     """
-    # Imported here: the driver and Ray's own actors read this module and need none of it.
+    # Imported here: the driver and Ray's own actors import this module and need none of it.
     from knife.launch.context import RayContext, stop_was_requested
     from knife.launch.hosts import store_faults_of_hosts
     from knife.train.stages import run_stages
@@ -233,11 +233,11 @@ def _worker(config: dict[str, Any]) -> list[str]:
         run_stages(work.stages, work.address, work.scale, context)
     except Terminated as error:
         if not stop_was_requested(work.name):
-            # The host of a worker goes away: Ray goes on with others.
+            # A worker's host is going away: Ray continues with others.
             raise RuntimeError("a worker was told to end (SIGTERM)") from error
     except tuple(_NOTED.values()) as error:
         lines = error.faults if isinstance(error, UserError) else [str(error)]
-        # On a full disk there is no note, and the new workers find the same fault.
+        # On a full disk there is no note, and the new workers hit the same error.
         with suppress(OSError):
             store.note(_faults(work.name), {"error": type(error).__name__, "lines": lines})
         raise
@@ -249,7 +249,7 @@ def _faults(name: str) -> str:
 
 
 def _first_failure(error: BaseException) -> tuple[int | None, BaseException]:
-    """Rank and error of the first worker that failed, out of Ray's wrapping."""
+    """Return rank and error of the failed worker of lowest rank, unwrapped from Ray's errors."""
     failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
     if not failures:
         return None, error

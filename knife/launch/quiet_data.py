@@ -1,4 +1,4 @@
-"""Ray Data's bars and notes, of no use to a user of this package; its log file keeps them."""
+"""Silence for Ray Data's progress bars and notes, useless to our users; its log file has them."""
 
 import logging
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _until_started = ExitStack()
 
 
 class _Started(execution_callback()):  # type: ignore[misc]
-    """Hears when Ray Data has asked for its workers."""
+    """Called when Ray Data has requested its workers."""
 
     def before_execution_starts(self, executor: Any) -> None:  # noqa: ARG002
         _until_started.close()
@@ -22,7 +22,7 @@ class _Started(execution_callback()):  # type: ignore[misc]
 
 @contextmanager
 def quiet_data() -> Iterator[None]:
-    """Execute a data set inside without a word on stdout or stderr."""
+    """Silence stdout and stderr while a dataset is executed inside."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -31,7 +31,7 @@ def quiet_data() -> Iterator[None]:
         if handler.name == "console":
             handler.setLevel(logging.CRITICAL)
     with _until_started:
-        # Ray's core calls it an error there that a worker is one of Ray Data's
-        # (https://github.com/ray-project/ray/issues/57733), and nothing else keeps that line away.
+        # Ray's core logs an error to stderr merely because a worker belongs to Ray Data
+        # (https://github.com/ray-project/ray/issues/57733); nothing else suppresses that line.
         _until_started.enter_context(without_stderr())
         yield

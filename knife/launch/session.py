@@ -1,4 +1,4 @@
-"""A Ray session: the cluster of RAY_ADDRESS, or one of this machine alone, and a watch over it."""
+"""A Ray session: the cluster of RAY_ADDRESS, or a local one, and a watch over its processes."""
 
 import math
 import os
@@ -23,20 +23,21 @@ from knife.compat.ray import node_of_this_session, on_loopback, printing_lines
 from knife.core.errors import SessionLostError, UserError, WorkFailedError, raise_faults
 from knife.launch.silence import without_stderr
 
-# Read when Ray is imported: a thread that is at work when a session ends would start another one,
-# or join a stranger's.
+# Read when Ray is imported: otherwise a thread still working when a session ends would start
+# another one, or join an unrelated one.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 ENVIRONMENT = {
-    # A report waits for the controller's next look at its workers: at Ray's 2 s, seconds a stage.
+    # A report waits for the controller's next poll of its workers: with Ray's default of 2 s, this
+    # costs seconds per stage.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Trials of Ray Tune share what this process has cached of files by their paths.
+    # Trials of Ray Tune share files that this process has cached by path.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-# Without one of these a session does no more work. Ray's own processes find that out within
-# seconds, write a page about it and end the driver; by then we have ended it in our words.
+# A session cannot work without these. Ray's own processes detect a loss within seconds, print a
+# page about it and end the driver; by then we have ended it with our own message.
 _VITAL = ("raylet", "gcs_server")
 _LOOK_SECONDS = 0.5
 T = TypeVar("T")
@@ -44,14 +45,14 @@ T = TypeVar("T")
 
 @contextmanager
 def session(gpus: float) -> Iterator[list[str]]:
-    """A Ray session: the one that is up, the cluster of RAY_ADDRESS, or one on this machine.
+    """Enter a Ray session: the running one, the cluster of RAY_ADDRESS, or one on this machine.
 
-    `gpus` is how many GPUs of this machine it has. Who started the session ends it, and gets a
-    line on where its dashboard is, if it has one.
+    `gpus` is how many GPUs of this machine it gets. The context that started the session ends it,
+    and yields a line with its dashboard's address, if it has one.
 
     Raises:
         UserError: no cluster answers at RAY_ADDRESS, or Ray cannot start on this machine.
-        WorkFailedError: one of Ray's own processes died, or was too slow, while it started.
+        WorkFailedError: one of Ray's own processes died or was too slow while Ray started.
         SessionLostError: one of Ray's own processes on this machine has died.
     """
     if session_is_up():
@@ -68,7 +69,7 @@ def session(gpus: float) -> Iterator[list[str]]:
             try:
                 yield [f"Ray dashboard: http://{dashboard}"] if dashboard else []
             except Exception as error:
-                # What fails first may be what the death has broken.
+                # The first error may be a consequence of a dead process.
                 if lost := watch.lost():
                     raise lost from error
                 raise
@@ -76,7 +77,7 @@ def session(gpus: float) -> Iterator[list[str]]:
                 watch.end()
                 with ExitStack() as quiet:
                     if watch.lost():
-                        # Ray's core has more to say while it ends.
+                        # Ray's core prints more while it shuts down.
                         quiet.enter_context(without_stderr())
                     ray.shutdown()
 
@@ -88,7 +89,7 @@ def _own_sigterm() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        # Ray's handler, while Ray starts.
+        # Raised by Ray's handler while Ray starts.
         if error.code != signal.SIGTERM:
             raise
         terminated = True
@@ -100,7 +101,7 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def _init(gpus: float) -> str | None:
-    """Begin the session; host and port of its dashboard."""
+    """Start the session; return host and port of its dashboard."""
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -113,7 +114,7 @@ def _init(gpus: float) -> str | None:
             ) from error
         return context.dashboard_url or None
     raise_faults(local_faults())
-    # One process less: nobody takes this machine away with a notice.
+    # One process less: this machine is not preempted with a notice.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
         with on_loopback():
@@ -127,7 +128,7 @@ def _init(gpus: float) -> str | None:
     except (OSError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(f"Ray cannot start on this machine: {_first_line(error)}") from error
     except Exception as error:
-        # Ray raises its plain base class where one of its processes died or was too slow.
+        # Ray raises a plain `Exception` if one of its processes died or was too slow.
         raise WorkFailedError(
             f"Ray did not start on this machine: {_first_line(error)}",
             "the same command tries again; what is finished is kept",
@@ -140,24 +141,24 @@ def _first_line(error: BaseException) -> str:
 
 
 def _without_logs_of_the_dead() -> AbstractContextManager[None]:
-    """Leave out the last lines of a dead raylet's log, which its agents send the driver to print;
-    what else they send is shown."""
+    """Drop the last lines of a dead raylet's log, which its agents send the driver to print; print
+    everything else they send."""
     return printing_lines(
         lambda lines: not any(line.startswith("Raylet is terminated.") for line in lines)
     )
 
 
 class _Watch:
-    """Looks at the processes of a session that was started here, as long as it is entered.
+    """Watches the processes of a session started here, inside its `with` block.
 
-    When a vital one has died, all others are ended, since they would hold locks and tell of the
-    death at length, and whoever waits for work of the session gets a `SessionLostError`.
+    When a vital one has died, all others are killed, since they would hold locks and report the
+    death at length, and callers waiting for work of the session get a `SessionLostError`.
     """
 
     now: "_Watch | None" = None
 
     def __init__(self) -> None:
-        # A cluster's own processes are not below this one.
+        # A cluster's own processes are not children of this one.
         self._node = node_of_this_session()
         self._below: list[psutil.Process] = []
         self._waiting: list[Future[Any]] = []
@@ -176,17 +177,17 @@ class _Watch:
         _Watch.now = None
 
     def end(self) -> None:
-        """Look no more: the session is about to end as it should."""
+        """Stop watching: the session is about to end normally."""
         self._stop.set()
         self._thread.join()
 
     def lost(self) -> SessionLostError | None:
-        """What to raise where a vital process has died."""
+        """Return what to raise if a vital process has died."""
         self._look()
         return self._lost
 
     def hand(self, done: Future[Any]) -> None:
-        """Have a future fail when the session is lost."""
+        """Make a future fail when the session is lost."""
         with self._lock:
             self._waiting.append(done)
             if self._lost:
@@ -204,7 +205,7 @@ class _Watch:
                 return
             dead = [(kind, p) for kind, p in self._node.dead_processes() if kind in _VITAL]
             if not dead:
-                # Once it is dead, nobody knows who was below it.
+                # The children of a dead process cannot be found.
                 self._below = self._processes()
                 return
             kind, process = dead[0]
@@ -216,7 +217,7 @@ class _Watch:
                 _fail(done, self._lost)
 
     def _processes(self) -> list[psutil.Process]:
-        """The session's processes, workers among them."""
+        """Return the session's processes, including its workers."""
         found = []
         with suppress(psutil.Error):
             for kind, process in self._node.live_processes():
@@ -241,11 +242,10 @@ def _fail(done: Future[Any], error: BaseException) -> None:
 
 
 def in_thread(work: Callable[[], T]) -> Future[T]:
-    """Call `work` in a thread; to wait for its result is a wait that Ctrl-C ends, and the death of
-    the session.
+    """Call `work` in a thread; Ctrl-C, or the loss of the session, ends a wait for its result.
 
-    In the main thread Ray Train would take SIGINT for itself and end the process with status 0, and
-    Ray Tune would end as if the work were done.
+    In the main thread Ray Train would handle SIGINT itself and end the process with status 0, and
+    Ray Tune would return as if the work were done.
     """
     done: Future[T] = Future()
     if _Watch.now:

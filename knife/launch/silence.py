@@ -1,4 +1,4 @@
-"""Silence of stderr, for what a library writes there past Python and past all of its settings."""
+"""Silence of stderr, for what a library writes there bypassing Python and its own settings."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def without_stderr() -> Iterator[None]:
-    """Drop what this process writes to stderr meanwhile."""
+    """Drop everything this process writes to stderr inside."""
     kept = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as nowhere:

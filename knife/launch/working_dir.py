@@ -1,7 +1,7 @@
-"""The folder that a Ray job works in: which of its files travel, and how large they are.
+"""The folder that a Ray job works in: which of its files are sent, and how large they are.
 
-Ray reads .gitignore and .rayignore in every folder; what it ignores, and what nobody wants on a
-cluster, stays here.
+Ray reads .gitignore and .rayignore in every folder. What these exclude, and what is useless on a
+cluster, is not sent.
 """
 
 import logging
@@ -16,7 +16,7 @@ from knife.compat.ray import largest_package, walk_package
 from knife.core.errors import UserError
 
 LIMIT = min(100_000_000, largest_package())
-# By git's rules, in any folder; without a slash at the end, so that nobody walks through them.
+# By git's rules, in any folder; without a trailing slash, so that Ray does not walk through them.
 IGNORED = (
     ".git",
     ".venv",
@@ -35,7 +35,7 @@ IGNORED = (
     # Keys of this machine.
     ".env",
 )
-# A whole home folder is refused before all of it is counted.
+# A home folder, say, is refused before all of it is counted.
 _SECONDS = 20.0
 
 
@@ -44,10 +44,10 @@ class WorkingDir:
     """A folder as a job gets it.
 
     Attributes:
-        folder: the folder, absolute.
-        excludes: what stays here beside that which its ignore files name, by git's rules.
-        files: what travels, by its path in the folder.
-        size: bytes of it.
+        folder: the folder's absolute path.
+        excludes: patterns of what is not sent besides its ignore files', by git's rules.
+        files: paths within the folder of the files that are sent.
+        size: their total size in bytes.
     """
 
     folder: Path
@@ -56,12 +56,12 @@ class WorkingDir:
     size: int
 
     def holds(self, path: str) -> bool:
-        """Whether a file, or something in a folder, travels."""
+        """Whether a file, or something in a folder, is sent."""
         return path in self.files or any(file.startswith(f"{path}/") for file in self.files)
 
 
 def existing(folder: Path) -> Path:
-    """The working directory's absolute path.
+    """Return the working directory's absolute path.
 
     Raises:
         UserError: there is no such folder.
@@ -73,10 +73,10 @@ def existing(folder: Path) -> Path:
 
 
 def look_at(folder: Path, ignored: list[str]) -> WorkingDir:
-    """What would travel of a folder; `ignored` are more patterns of what stays here.
+    """Find what would be sent of a folder; `ignored` are further patterns of what is not.
 
     Raises:
-        UserError: it is too large (the largest things in it are named), or cannot be read.
+        UserError: it is too large (its largest entries are named) or cannot be read.
     """
     excludes = (*IGNORED, *ignored)
     sizes: dict[str, int] = {}
@@ -101,10 +101,10 @@ def look_at(folder: Path, ignored: list[str]) -> WorkingDir:
 
 
 def _walk(folder: Path, excludes: tuple[str, ...], add: Callable[[Path], None]) -> None:
-    """Ray's own walk, so that what is counted is what it packs.
+    """Walk the folder with Ray's own function, so that exactly what it packs is counted.
 
     Raises:
-        TimeoutError: there is too much of it.
+        TimeoutError: the folder is too large to count in time.
     """
     quiet = logging.getLogger("knife.working_dir")
     quiet.disabled = True
@@ -112,7 +112,7 @@ def _walk(folder: Path, excludes: tuple[str, ...], add: Callable[[Path], None]) 
     end = time.monotonic() + _SECONDS
 
     def stays(_path: Path, excluded: bool) -> bool:
-        # Ray walks through what .gitignore names as `folder/` too.
+        # Ray also walks through what .gitignore names as `folder/`.
         if time.monotonic() > end:
             raise TimeoutError
         return excluded
@@ -138,5 +138,5 @@ def _too_large(folder: Path, sizes: dict[str, int], whole: bool) -> str:
 
 
 def size_words(size: int) -> str:
-    """A size for people."""
+    """Return a human-readable size."""
     return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"

@@ -1,4 +1,4 @@
-"""Alignment of student and teacher states: the distances.
+"""Distances between student and teacher states, for alignment.
 
 Shapes: B examples, N positions (task-input tokens, or answer tokens of all choices), H width.
 """
@@ -14,12 +14,12 @@ Distance = Literal["scaled_mse", "mse", "cosine", "layer_norm_mse"]
 def state_distance(
     student_BNH: Tensor, teacher_BNH: Tensor, mask_BN: Tensor, distance: Distance, variance: float
 ) -> Tensor:
-    """Mean distance over the positions of each example, (B,).
+    """Return the mean distance over the positions of each example, (B,).
 
-    The mean goes over an example's own positions first, so that the loss of a batch is a mean
-    over examples and splits over workers exactly. `scaled_mse` divides by the variance of the
-    teacher's states: raw MSE over unnormalised middle layers is many times stronger.
-    `layer_norm_mse` normalises each state by its own mean and variance first (Ba et al. 2016,
+    The mean is over an example's own positions first, so that the loss of a batch is a mean
+    over examples and splits exactly over workers. `scaled_mse` divides by the variance of the
+    teacher's states: raw MSE over unnormalised middle layers is many times larger.
+    `layer_norm_mse` first normalises each state by its own mean and variance (Ba et al. 2016,
     arXiv 1607.06450, without gain and bias).
     """
     student_BNH, teacher_BNH = student_BNH.float(), teacher_BNH.float()
@@ -37,13 +37,13 @@ def state_distance(
 
 
 def position_mean(states_BNH: Tensor, mask_BN: Tensor) -> Tensor:
-    """The mean state of each example over its positions, (B, 1, H), in fp32."""
+    """Return the mean state of each example over its positions, (B, 1, H), in fp32."""
     weight_BN = mask_BN.float() / mask_BN.sum(-1, keepdim=True).clamp(min=1)
     return weight_BN.unsqueeze(1) @ states_BNH.float()
 
 
 def choice_divergence(student_BC: Tensor, teacher_BC: Tensor, exists_BC: Tensor) -> Tensor:
-    """KL(teacher || student) of the choice distributions, (B,)."""
+    """Return KL(teacher || student) of the choice distributions, (B,)."""
     teacher_BC = teacher_BC.float().log_softmax(-1)
     student_BC = student_BC.float().log_softmax(-1)
     terms_BC = teacher_BC.exp() * (teacher_BC - student_BC)

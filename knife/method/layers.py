@@ -1,4 +1,4 @@
-"""The layer map: which of a student's layers is aligned with which of a teacher's."""
+"""The layer map: which student layer is aligned with which teacher layer."""
 
 from knife.config.run import Align, Layers
 from knife.core.errors import UserError
@@ -7,14 +7,14 @@ from knife.core.errors import UserError
 def layer_map(
     layers: Layers, student_depth: int, teacher_depth: int, key: str = "align.input.layers"
 ) -> list[tuple[int, int]]:
-    """Pairs of (student layer, teacher layer), counted from 1.
+    """Return pairs of (student layer, teacher layer), counted from 1.
 
-    `last` pairs the last layers, `all` each layer with the same one of a teacher that is as
-    deep; `uniform` spreads the student's n layers over the teacher's m, layer l looking at
-    ceil(l m / n), so that the last ones are paired; pairs are taken as they are.
+    `last` pairs the last layers, `all` each layer with the same layer of an equally deep teacher;
+    `uniform` spreads the student's n layers over the teacher's m, pairing layer l with
+    ceil(l m / n), so that the last ones are paired; explicit pairs are used unchanged.
 
     Raises:
-        UserError: the map does not fit the two depths; every fault at once.
+        UserError: the map does not fit the two depths; has all faults.
     """
     if layers == "last":
         return [(student_depth, teacher_depth)]
@@ -45,7 +45,7 @@ def layer_map(
 
 
 def projection_faults(align: Align, student_width: int, teacher_width: int) -> list[str]:
-    """Faults of states of other widths that are to be aligned without a projection."""
+    """Return a fault if states of different widths are to be aligned without a projection."""
     output = align.output.weight and align.output.target == "states"
     if align.projection or student_width == teacher_width or not (align.input.weight or output):
         return []

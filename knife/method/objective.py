@@ -1,12 +1,12 @@
-"""What a model is trained on: the task loss on choices and, for `knife`, alignment to the teacher.
+"""The training loss: the task loss on choices and, for `knife`, alignment with the teacher.
 
-loss = cross-entropy over the choices' scores; of an open answer, that of its tokens
+loss = cross-entropy over the choices' scores; for an open answer, over its tokens
      + w_in  * mean over aligned layers of the distance of task-input states      (KD-In)
      + w_out * distance of answer-side states, or KL of choice distributions      (KD-Out)
 
 after Chan et al. 2022 (arXiv 2212.09721), section 3. Each term is a mean over examples; examples
-without a rationale have no alignment terms, since the teacher knows nothing more about them.
-Shapes: B examples, I task-input tokens, C choices, T tokens a choice, H width.
+without a rationale have no alignment terms, since the teacher knows no more about them.
+Shapes: B examples, I task-input tokens, C choices, T tokens per choice, H width.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class TeacherBatch:
 
     Attributes:
         input_states: by teacher layer, (B, I, H); zero at padding.
-        output_states_BCTH: answer-side states, or None where nobody asked for them.
+        output_states_BCTH: answer-side states, or None if they are not needed.
         scores_BC: the teacher's scores of the choices.
     """
 
@@ -41,7 +41,7 @@ class TeacherBatch:
 class Losses:
     """The loss of a batch, its parts (detached, by name) and the choices' scores.
 
-    It has no slots: ZeRO-3 looks into a module's output by `vars`.
+    It has no slots, because ZeRO-3 inspects a module's output with `vars`.
     """
 
     loss: Tensor
@@ -56,7 +56,7 @@ class Alignment:
     Attributes:
         align: weights, distance and target.
         layers: pairs (student layer, teacher layer).
-        teacher_width: width of the teacher's encoder states.
+        teacher_width: width of the teacher's task-input states.
         teacher_output_width: width of its answer-side states.
         variance: variance of the teacher's states by layer, as `str(layer)`, and `output`.
     """
@@ -69,10 +69,10 @@ class Alignment:
 
 
 class Objective(nn.Module):
-    """A backbone with its loss, as the one module that a training engine shards and saves.
+    """A backbone with its loss, as a single module that a training engine shards and saves.
 
-    Where the teacher is wider or narrower than the student, a learned linear projection takes
-    the student's states to the teacher's width; it is thrown away with this module.
+    If teacher and student differ in width, a learned linear projection maps the student's states
+    to the teacher's width; it is discarded with this module.
     """
 
     def __init__(self, backbone: Any, alignment: Alignment | None = None) -> None:
@@ -103,10 +103,10 @@ class Objective(nn.Module):
         teacher: TeacherBatch | None = None,
         explanation: Batch | None = None,
     ) -> Losses:
-        """The loss of a batch; with the teacher's states, the alignment terms as well.
+        """Compute the loss of a batch, with alignment terms if the teacher's states are given.
 
-        `explanation` holds the same examples as the task of writing their rationales: then both
-        tasks weigh the same (Hsieh et al. 2023, arXiv 2305.02301, section 3.2).
+        `explanation` has the same examples for the task of generating their rationales: then both
+        tasks have equal weight (Hsieh et al. 2023, arXiv 2305.02301, section 3.2).
         """
         aligned = self.alignment is not None and teacher is not None
         weight_in = self.alignment.align.input.weight if self.alignment and aligned else 0.0
@@ -137,7 +137,7 @@ class Objective(nn.Module):
     def _terms(
         self, alignment: Alignment, batch: Batch, output: Output, teacher: TeacherBatch
     ) -> dict[str, tuple[float, Tensor]]:
-        """The alignment terms with their weights; one without a weight is told and not trained."""
+        """Return alignment terms with their weights; one of weight 0 is reported, not trained."""
         align = alignment.align
         terms: dict[str, tuple[float, Tensor]] = {}
         if align.input.weight:

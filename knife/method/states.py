@@ -1,15 +1,15 @@
 """Teacher states: computed once, stored in memory-mapped shards, read in any order.
 
-One row an example: the states at its task-input positions in the chosen layers, its answer-side
-states where output alignment wants them, and its choices' scores. A shard is a safetensors file:
+One row per example: the states at its task-input positions in the chosen layers, its answer-side
+states if output alignment needs them, and its choices' scores. A shard is a safetensors file:
 
     input    (task-input tokens of all its examples, layers, width)
     output   (answer tokens of all its examples, output width); may be missing
     scores   (choices of all its examples)
     rows, input_end, output_end, scores_end   (examples): the row and where its part ends
 
-Reading maps the files and copies only the rows asked for, so memory does not grow with the store.
-Shapes: B examples, I task-input tokens, C choices, T tokens a choice, H width.
+Reading maps the files and copies only the requested rows, so memory does not grow with the store.
+Shapes: B examples, I task-input tokens, C choices, T tokens per choice, H width.
 """
 
 import json
@@ -32,23 +32,23 @@ from knife.models.base import Output
 SHARD_BYTES = 256 * 2**20
 _DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _SUMMARY = "states.json"
-# What a difference of two sums in double precision may be off by, and more.
+# More than the relative error of a difference of two sums in double precision.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the states of a teacher are, and their variance.
+    """A description of a teacher's states, with their variance.
 
     Attributes:
         layers: the teacher's layers that are kept, from 1.
-        width: width of the encoder's states.
+        width: width of the task-input states.
         output_width: width of the answer-side states.
         outputs: whether answer-side states are kept.
         precision: fp32 or bf16.
         variance: variance of all elements by layer, as `str(layer)`; it scales `scaled_mse`.
         tokens: task-input tokens of all examples.
-        stored: whether there are shards; an online teacher needs the variance alone.
+        stored: whether there are shards; an online teacher needs only the variance.
     """
 
     layers: list[int]
@@ -61,12 +61,12 @@ class Summary:
     stored: bool
 
     def write(self, folder: Path) -> None:
-        """Write beside the shards."""
+        """Write the summary beside the shards."""
         (folder / _SUMMARY).write_text(strict_json.dumps(asdict(self), indent=1))
 
     @staticmethod
     def read(folder: Path) -> "Summary":
-        """Read what `write` wrote."""
+        """Read a summary written by `write`."""
         return Summary(**json.loads((folder / _SUMMARY).read_text()))
 
 
@@ -87,12 +87,12 @@ class Moments:
             self.sums_L3[number] += sums
 
     def merge(self, other: "Moments") -> None:
-        """Add what another has counted."""
+        """Add the moments of another."""
         self.tokens += other.tokens
         self.sums_L3 += other.sums_L3
 
     def variance(self) -> dict[str, float]:
-        """Variance of all elements by layer; 0 where rounding alone makes one."""
+        """Return the variance of all elements by layer; 0 if it is only rounding error."""
         values = {}
         for layer, (count, total, squares) in zip(self.layers, self.sums_L3.tolist(), strict=True):
             variance = squares / count - (total / count) ** 2
@@ -101,7 +101,7 @@ class Moments:
 
 
 def example_states(output: Output, layers: Sequence[int], batch: Batch) -> list[dict[str, Tensor]]:
-    """Cut a batch's output into each example's own states, on the CPU, without padding."""
+    """Split a batch's output into the states of each example, on the CPU, without padding."""
     input_BILH = torch.stack([output.input_states[layer] for layer in layers], 2).cpu()
     parts = []
     for b in range(len(batch.row_B)):
@@ -116,7 +116,7 @@ def example_states(output: Output, layers: Sequence[int], batch: Batch) -> list[
 
 
 def not_finite(parts: Sequence[dict[str, Tensor]], precision: Literal["fp32", "bf16"]) -> list[int]:
-    """The places of those examples of which a state, as it is to be kept, is NaN or infinite."""
+    """Return the indices of examples with a NaN or infinite state in the stored precision."""
     return [
         place
         for place, part in enumerate(parts)
@@ -143,7 +143,7 @@ class StoredStates:
     """A teacher's stored states, read by example row in any order.
 
     Attributes:
-        summary: what they are.
+        summary: their description.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -152,7 +152,7 @@ class StoredStates:
         files: list[Any] = [
             safe_open(p, framework="pt") for p in sorted(folder.glob("shard-*.safetensors"))
         ]
-        # These tensors are views of the mapped files: only what is indexed is ever read.
+        # These tensors are views of the mapped files: only indexed elements are read.
         self._shards = [{n: f.get_tensor(n) for n in names} for f in files]
         rows = [file.get_tensor("rows") for file in files]
         order = torch.cat(rows).argsort()
@@ -167,9 +167,9 @@ class StoredStates:
         return len(self._shard_N)
 
     def read(self, rows: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """`input` (tokens, layers, width), `output` or `scores` of some examples.
+        """Read `input` (tokens, layers, width), `output` or `scores` of some examples.
 
-        Returns them one example behind the other, and how many each has.
+        Returns them concatenated, and how many each example has.
         """
         starts, ends = self._spans_N2[name][rows].unbind(1)
         counts = ends - starts
@@ -184,7 +184,7 @@ class StoredStates:
         return flat, counts
 
     def batch(self, batch: Batch) -> TeacherBatch:
-        """The states of a student's batch, padded as its task inputs are."""
+        """Return the states for a student's batch, padded like its task inputs."""
         rows, device = batch.row_B.cpu(), batch.row_B.device
         columns = int(batch.input_mask_BL.sum(1).max())
         flat, counts = self.read(rows, "input")
@@ -210,7 +210,8 @@ class StoredStates:
 
     @staticmethod
     def _output_mask(batch: Batch, count: int) -> Tensor:
-        """Answer-side states stand at each choice's tokens, or one a choice (encoder-only)."""
+        """Return the mask of answer-side states: each choice's tokens, or one per choice
+        (encoder-only)."""
         if count == int(batch.choice_mask_BCT.sum()):
             return batch.choice_mask_BCT
         if count != int(batch.choice_exists_BC.sum()):
@@ -219,7 +220,7 @@ class StoredStates:
 
 
 class OnlineTeacher:
-    """A frozen teacher that computes its states anew for every batch."""
+    """A frozen teacher that computes its states for every batch."""
 
     def __init__(self, backbone: Any, layers: Sequence[int]) -> None:
         self.backbone = backbone.eval().requires_grad_(False)
@@ -227,6 +228,6 @@ class OnlineTeacher:
 
     @torch.no_grad()
     def batch(self, batch: Batch) -> TeacherBatch:
-        """The states of a batch that was collated with its rationales."""
+        """Return the states for a batch that was collated with its rationales."""
         output: Output = self.backbone(batch, self.layers)
         return TeacherBatch(output.input_states, output.output_states_BCTH, output.scores_BC)

@@ -1,7 +1,7 @@
-"""The small interface behind which every model works.
+"""The small interface that every model implements.
 
-Shapes: B examples, L tokens, I task-input tokens, C choices, T tokens a choice, H width; V is the
-vocabulary.
+Shapes: B examples, L tokens, I task-input tokens, C choices, T tokens per choice, H width, V
+vocabulary size.
 """
 
 from abc import ABC, abstractmethod
@@ -17,16 +17,16 @@ from knife.data.batches import Batch
 
 @dataclass(frozen=True)
 class Output:
-    """What a backbone says about a batch.
+    """The output of a backbone for a batch.
 
     Attributes:
-        scores_BC: score of each choice; the most negative number where there is no choice.
-        input_states: by layer (from 1) of what reads `I`, the states at task-input positions,
-            (B, I, H).
-        input_mask_BI: 1 at task-input tokens, 0 at padding and, where `[I ; R]` was read, at
+        scores_BC: score of each choice; the most negative number if there is no such choice.
+        input_states: hidden states at task-input positions, (B, I, H), by layer (from 1) of the
+            part of the model that reads `I`.
+        input_mask_BI: 1 at task-input tokens, 0 at padding and, if `[I ; R]` was read, at
             rationale tokens that share a column with another example's task input.
         output_states_BCTH: answer-side states of each choice.
-        output_mask_BCT: where they stand.
+        output_mask_BCT: 1 at positions that have answer-side states.
     """
 
     scores_BC: Tensor
@@ -39,12 +39,11 @@ class Output:
 class Backbone(nn.Module, ABC):
     """A model that scores choices, as teacher (`[I ; R]`) and as student (`[I]`).
 
-    With its bottleneck, nothing on the answer's side sees a
-    rationale's states, so that the answer hangs on the task-input states alone (Chan et al. 2022,
-    arXiv 2212.09721, section 3).
+    With the bottleneck, nothing on the answer side sees a rationale's states, so that the answer
+    depends on the task-input states alone (Chan et al. 2022, arXiv 2212.09721, section 3).
 
     Attributes:
-        depth: number of layers of what reads the task input: the encoder, or a decoder alone.
+        depth: number of layers of the encoder, or of the decoder if there is no encoder.
         width: width of their states.
         output_width: width of the answer-side states.
         bottleneck: whether it has one.
@@ -61,24 +60,24 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
-        """Score the choices of a batch, the task input encoded once; keep states of `layers`."""
+        """Score the choices of a batch, encoding the task input once; keep states of `layers`."""
 
     def generate(
         self, batch: Batch, max_tokens: int, eos_count: int = 1, *, synced_gpus: bool = False
     ) -> list[list[int] | None]:
-        """Text for each example, greedily, as tokens: up to the closing token of its last part,
-        or to `max_tokens` tokens; None where the model's outputs were not finite."""
+        """Generate tokens greedily for each example, until it has `eos_count` closing tokens or
+        `max_tokens` tokens; None if the model's outputs were not finite."""
         raise NotImplementedError(f"{type(self).__name__} writes no text; see `can_write`")
 
     @abstractmethod
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write a gathered state dict so that `AutoModel…` and `load_backbone` read it back."""
+        """Write a gathered state dict so that `AutoModel…` and `load_backbone` can load it."""
 
 
 def task_input_states(
     hidden: Sequence[Tensor], last_BLH: Tensor, batch: Batch, layers: Sequence[int]
 ) -> tuple[dict[int, Tensor], Tensor]:
-    """Cut the states of `layers` down to the columns of task-input tokens, with their mask."""
+    """Return the states of `layers` in the columns of task-input tokens, and their mask."""
     columns = int(batch.input_mask_BL.sum(1).max())
     depth = len(hidden) - 1
     states = {}
@@ -89,14 +88,14 @@ def task_input_states(
 
 
 def masked_scores(scores_BC: Tensor, batch: Batch) -> Tensor:
-    """Scores with the most negative number where an example has no such choice."""
+    """Set scores to the most negative number where an example has no such choice."""
     return scores_BC.masked_fill(~batch.choice_exists_BC, torch.finfo(scores_BC.dtype).min)
 
 
 def choice_scores(logits_BNV: Tensor, batch: Batch) -> Tensor:
-    """Mean log-probability of each choice's tokens, the closing one included: (B, C).
+    """Return the mean log-probability of each choice's tokens, including the closing one: (B, C).
 
-    `logits_BNV` stand at all choices' tokens, N = C x T, and say what each token is.
+    `logits_BNV` predict the tokens of all choices, N = C x T.
     """
     losses_BN = nn.functional.cross_entropy(
         logits_BNV.float().transpose(1, 2), batch.choice_ids_BCT.flatten(1), reduction="none"

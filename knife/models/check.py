@@ -1,4 +1,4 @@
-"""Whether a model folder is whole and fits together: looked at before anything is trained."""
+"""Checks before any training that a model folder is complete and consistent."""
 
 import json
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ from knife.models.weights import Weights, bare_model, finite_faults, head_faults
 
 @dataclass(frozen=True)
 class CheckedModel:
-    """A model folder in which nothing is wrong.
+    """A model folder that passed all checks.
 
     Attributes:
-        config: of transformers.
-        tokenizer: its own.
+        config: its transformers config.
+        tokenizer: its tokenizer.
         weights: where its parameters come from.
-        positions: how many tokens it can read; None where positions are relative alone.
+        positions: how many tokens it can read; None if it only has relative positions.
     """
 
     config: Any
@@ -35,10 +35,10 @@ class CheckedModel:
 
 
 def check_model(folder: Path, key: str) -> CheckedModel:
-    """Look at all files of a model folder; `key` is the config key that named it.
+    """Check all files of a model folder; `key` is the config key that named it.
 
     Raises:
-        UserError: with all that is wrong with them.
+        UserError: with everything that is wrong with them.
     """
     raise_faults(f"{key}: {fault}" for fault in [*damage(folder), *adapter_faults(folder)])
     config = model_config(folder, key)
@@ -49,7 +49,7 @@ def check_model(folder: Path, key: str) -> CheckedModel:
         model = bare_model(config)
         known = positions(config)
     except Exception as error:
-        # Whatever a model's own code raises at numbers that do not go together.
+        # A model's own code may raise anything for inconsistent numbers.
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{key}: no model can be made of {folder / 'config.json'}: {first}; "
@@ -66,7 +66,7 @@ def check_model(folder: Path, key: str) -> CheckedModel:
 
 
 def _token_faults(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[str]:
-    """Tokens that the model has no embedding for, and special ones that do not fit it."""
+    """Return faults of tokens without an embedding, and of special tokens that do not fit."""
     faults = []
     outside = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
     if outside:
@@ -93,8 +93,8 @@ def _token_faults(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[
 
 
 def _untied_faults(folder: Path, headers: Mapping[str, Header]) -> list[str]:
-    """A fault where a T5 without its own head would get the embeddings as one, as its older
-    sibling has them: transformers ties the two whatever config.json says."""
+    """Return a fault if a T5 that should have its own output head lacks it: transformers would tie
+    the head to the embeddings, as in older T5 models, whatever config.json says."""
     values = json.loads((folder / "config.json").read_bytes())
     if values.get("tie_word_embeddings", True) or "lm_head.weight" in headers:
         return []
@@ -105,7 +105,7 @@ def _untied_faults(folder: Path, headers: Mapping[str, Header]) -> list[str]:
 
 
 def _finite(headers: Mapping[str, Header]) -> list[str]:
-    """A fault where files hold weights that are no numbers; every weight is read once."""
+    """Return a fault for each file with NaN or infinite weights; every weight is read once."""
     faults = []
     by_file = sorted(headers.items(), key=lambda item: item[1].file)
     for path, items in groupby(by_file, key=lambda item: item[1].file):

@@ -1,16 +1,16 @@
 """Decoder-only backbone (GPT-2, Llama and Qwen families).
 
 The model reads `[R ; I ; O]`: the rationale, the task input, and the answer `O`, which is the text
-` answer:` and a choice. All choices stand in one sequence, at the same positions, and none sees
+` answer:` and a choice. All choices are in one sequence, at the same positions, and none sees
 another, so that the task input is read once for all of them.
 
-`I` and `O` stand at positions 0, 1, … with and without a rationale; `R` ends at position -1.
+`I` and `O` have positions 0, 1, … with and without a rationale; `R` ends at position -1.
 Rotary positions are relative (Su et al. 2021, arXiv 2104.09864): to such a model this is a text
-that begins with the rationale. Where positions are rows of a table, as in GPT-2, -1 is its last
-row, as an index from the end is.
+that begins with the rationale. In a table of positions, as in GPT-2, -1 is the last row, counting
+from the end.
 
 The bottleneck: `O` sees `I` and itself, so that the weights over `R` are exactly 0; without it, `O`
-sees `R` as well. Who sees whom hangs on a mask and on positions alone, so the columns are in the
+sees `R` as well. Attention depends only on the mask and the positions, so the columns can be in the
 order `[I ; R ; O]` of a batch. Shapes as in `base`; S tokens of ` answer:`, N columns.
 """
 
@@ -53,7 +53,7 @@ class DecoderOnly(Backbone):
         self.eos: int = tokenizer.eos_token_id
 
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
-        """Score a choice by the mean log-probability of its tokens, the closing one included."""
+        """Score a choice by the mean log-probability of its tokens, including the closing one."""
         B, C, T = batch.choice_ids_BCT.shape
         ids_BN, places_BN, seen_BNN = self._layout(batch)
         middle = any(layer != self.depth for layer in layers)
@@ -81,11 +81,11 @@ class DecoderOnly(Backbone):
     def generate(
         self, batch: Batch, max_tokens: int, eos_count: int = 1, *, synced_gpus: bool = False
     ) -> list[list[int] | None]:
-        """Text for each example, up to the closing token of its last part; None where the model's
-        outputs were not finite.
+        """Generate tokens for each example, until it has `eos_count` closing tokens; None if the
+        model's outputs were not finite.
 
-        By hand: transformers' generation has neither negative positions nor a mask that hides the
-        rationale from what is written.
+        Implemented here because generation in transformers supports neither negative positions
+        nor a mask that hides the rationale from generated tokens.
         """
         B = len(batch.row_B)
         nothing_B11 = batch.ids_BL.new_zeros(B, 1, 1)
@@ -95,7 +95,7 @@ class DecoderOnly(Backbone):
         written: list[Tensor] = []
         closed_B = torch.zeros_like(batch.row_B)
         bad_B = torch.zeros_like(closed_B, dtype=torch.bool)
-        # Workers that hold parts of the weights have to make as many passes as all others.
+        # Workers with sharded weights must all make the same number of forward passes.
         while len(written) < max_tokens and (synced_gpus or bool((closed_B < eos_count).any())):
             states_BNH = self.model.base_model(
                 input_ids=ids_BN,
@@ -123,7 +123,7 @@ class DecoderOnly(Backbone):
         self.model.save_pretrained(folder, state_dict=own)
 
     def _mask(self, seen_BQN: Tensor) -> Any:
-        """Who sees whom, as the model's attention implementation wants to know it."""
+        """Convert the mask to the form that the model's attention implementation expects."""
         implementation = attention_of(self.model.config)
         if "flash" in implementation:
             raise ValueError("FlashAttention takes no mask of ours")
@@ -137,17 +137,17 @@ class DecoderOnly(Backbone):
         return mask_BQN.masked_fill(~seen_BQN, torch.finfo(mask_BQN.dtype).min)[:, None]
 
     def _positions(self, places_BN: Tensor) -> Tensor:
-        """Position ids: a table of positions has no negative ones, so they count from its end."""
+        """Return position ids; negative ones count from the end of a table of positions."""
         if self._rows is None:
             return places_BN
         return torch.where(places_BN < 0, places_BN + self._rows, places_BN)
 
     def _layout(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids and places of all columns, (B, N), and who sees whom, (B, N, N).
+        """Return ids and positions of all columns, (B, N), and the attention mask, (B, N, N).
 
-        The columns: a batch's `[I ; R]`, the start of the answer but for its last token, and for
-        each choice that token and the choice but for its own last one: what stands there says
-        what comes next.
+        The columns: a batch's `[I ; R]`, the start of the answer except its last token, and for
+        each choice that token and the choice except its own last token: each of these columns
+        predicts the next token.
         """
         B, C, T = batch.choice_ids_BCT.shape
         device = batch.ids_BL.device
@@ -168,7 +168,7 @@ class DecoderOnly(Backbone):
         )
         places_BN = torch.cat([read_BL * batch.mask_BL, own_B1 + answer_N], 1)
 
-        # Which choice a column belongs to: -1 is everybody's.
+        # Which choice a column belongs to; -1 is shared by all choices.
         common_N = torch.full((L + S - 1,), -1, device=device)
         choice_N = torch.cat([common_N, torch.arange(C, device=device).repeat_interleave(T)])
         apart_NN = (choice_N != -1) & (choice_N != choice_N[:, None])
@@ -179,5 +179,5 @@ class DecoderOnly(Backbone):
             rationale_BL = batch.mask_BL - batch.input_mask_BL
             rationale_BN = nn.functional.pad(rationale_BL, (0, S - 1 + C * T)).bool()
             seen_BNN &= ~(is_answer_N[:, None] & rationale_BN[:, None])
-        # Padding sees itself: an attention over nothing is not a number.
+        # Padding sees itself: attention over nothing would be NaN.
         return ids_BN, places_BN, seen_BNN | torch.eye(len(choice_N), device=device).bool()

@@ -2,8 +2,8 @@
 
 The encoder reads `[I]` or `[I ; R]`; the decoder scores all choices against that one encoding, as
 one sequence of N = C x T tokens in which no choice sees another. Positions are relative in the T5
-family, so that each choice is scored as if it stood alone. The bottleneck is the decoder's
-cross-attention mask: it covers `I` alone, so that the weights over `R` are exactly 0. Shapes as in
+family, so each choice is scored as if it were alone. The bottleneck is the decoder's
+cross-attention mask: it covers `I` only, so that the weights over `R` are exactly 0. Shapes as in
 `base`.
 """
 
@@ -33,7 +33,7 @@ class EncoderDecoder(Backbone):
         self.output_width: int = self.width
 
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
-        """Score a choice by the mean log-probability of its tokens, the closing one included."""
+        """Score a choice by the mean log-probability of its tokens, including the closing one."""
         middle = any(layer != self.depth for layer in layers)
         encoded = self.model.get_encoder()(
             input_ids=batch.ids_BL, attention_mask=batch.mask_BL, output_hidden_states=middle
@@ -64,8 +64,8 @@ class EncoderDecoder(Backbone):
     def generate(
         self, batch: Batch, max_tokens: int, eos_count: int = 1, *, synced_gpus: bool = False
     ) -> list[list[int] | None]:
-        """Text for each example, up to the closing token of its last part; None where the model's
-        outputs were not finite."""
+        """Generate tokens for each example, until it has `eos_count` closing tokens; None if the
+        model's outputs were not finite."""
         with torch.no_grad():
             encoded = self.model.get_encoder()(input_ids=batch.ids_BL, attention_mask=batch.mask_BL)
         inputs = {
@@ -89,8 +89,8 @@ class EncoderDecoder(Backbone):
 
 
 def _choices_apart(choices: int, tokens: int, like: Tensor) -> Tensor:
-    """An additive self-attention mask (1, 1, N, N): a token sees itself and what stands before it
-    in its own choice."""
+    """Return an additive self-attention mask (1, 1, N, N): a token sees itself and earlier tokens
+    of its own choice."""
     place_N = torch.arange(choices * tokens, device=like.device)
     own_NN = place_N[:, None] // tokens == place_N // tokens
     seen_NN = own_NN & (place_N[:, None] >= place_N)

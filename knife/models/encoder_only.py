@@ -1,8 +1,8 @@
 """Encoder-only backbone (BERT family) with an answer head over task-input states.
 
-The encoder reads `[I]` or `[I ; R]` once. The choices stand in `I`: the head scores each from the
-mean state of its own tokens beside the mean state of the whole task input. The bottleneck: the
-head reads states at positions of `I` alone; without it, the mean goes over `R` as well.
+The encoder reads `[I]` or `[I ; R]` once. The choices are part of `I`: the head scores each from
+the mean state of its own tokens and the mean state of the whole task input. The bottleneck: the
+head reads states at positions of `I` only; without it, the mean includes `R` as well.
 Shapes as in `base`.
 """
 
@@ -21,8 +21,8 @@ from knife.models.files import ANSWER_HEAD
 from knife.models.weights import finite_faults, head_faults, load_whole
 
 # Parts of encoders that no score depends on: pooling and contact heads, entities, attention from
-# chosen tokens to all, RoFormer's constant sines. They are not trained: without a gradient a
-# parameter decays in some of DeepSpeed's stages, and moves by an earlier gradient in another.
+# chosen tokens to all, RoFormer's constant sines. They are frozen: a parameter without a gradient
+# decays in some of DeepSpeed's stages, and moves by an earlier gradient in another.
 _UNREAD = (
     ".pooler.",
     ".contact_head.",
@@ -91,7 +91,7 @@ class EncoderOnly(Backbone):
         )
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write the encoder as transformers does and the answer head beside it."""
+        """Write the encoder as transformers does, and the answer head beside it."""
         prefix = "encoder."
         encoder = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
         head = {n: t.contiguous() for n, t in state.items() if not n.startswith(prefix)}
@@ -100,14 +100,14 @@ class EncoderOnly(Backbone):
 
 
 def _span_mask(batch: Batch) -> Tensor:
-    """(B, C, L), 1 at the tokens of each choice in the task input."""
+    """Return a mask (B, C, L), 1 at the tokens of each choice in the task input."""
     columns_L = torch.arange(batch.ids_BL.shape[1], device=batch.ids_BL.device)
     start_BC1, end_BC1 = batch.choice_spans_BC2.unsqueeze(-1).unbind(2)
     return ((columns_L >= start_BC1) & (columns_L < end_BC1)).long()
 
 
 def _mean(states_BLH: Tensor, mask_BxL: Tensor) -> Tensor:
-    """Mean of the states where the mask, (B, L) or (B, C, L), is 1: (B, H) or (B, C, H)."""
+    """Average the states where the mask, (B, L) or (B, C, L), is 1: (B, H) or (B, C, H)."""
     weight = mask_BxL.to(states_BLH.dtype)
     weight = weight / weight.sum(-1, keepdim=True).clamp(min=1)
     if weight.dim() == 2:

@@ -1,21 +1,21 @@
-"""The families of models that a backbone can be made of, by their transformers configs."""
+"""The model families that backbones support, by their transformers configs."""
 
 from typing import Any, Literal
 
 from knife.compat.transformers import model_class_of
 
 Family = Literal["encoder-decoder", "encoder", "decoder"]
-# Decoder-only models whose positions are rotary, and those that have a table of them.
+# Decoder-only models with rotary positions, and those with a table of positions.
 ROTARY = ("gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 TABLE = ("gpt2",)
 
 
 def family(config: Any) -> Family | None:
-    """The family of a transformers config; None where no backbone can be made of it."""
+    """Return the family of a transformers config, or None if no backbone supports it."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     if config.is_encoder_decoder:
-        # All choices are decoded in one sequence: their positions have to be relative.
+        # All choices are decoded in one sequence, so positions must be relative.
         return "encoder-decoder" if hasattr(config, "relative_attention_num_buckets") else None
     if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return "encoder"
@@ -23,7 +23,7 @@ def family(config: Any) -> Family | None:
 
 
 def model_class(config: Any) -> Any:
-    """The transformers class of the model that a backbone loads."""
+    """Return the transformers class of the model that a backbone loads."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     loaders = {

@@ -1,4 +1,4 @@
-"""Whether the files of a model folder are whole, which needs no model to be made of them."""
+"""Checks that the files of a model folder are intact, without building the model."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-# It takes seconds to import.
+# The import takes seconds.
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Weights as safetensors, configs and tokenizers: nothing that could be run.
+# Weights as safetensors, configs and tokenizers: nothing executable.
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
 ANSWER_HEAD = "answer_head.safetensors"
 SETTINGS = "knife.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
-# What transformers reads beside the tokenizer's own file, which says itself what is wrong with it.
+# What transformers reads besides the tokenizer's own file, which reports its own errors.
 _JSON = ("config.json", "generation_config.json", "tokenizer_config.json", INDEX, SETTINGS)
 _POINTER = b"version https://git-lfs.github.com/spec/"
 AGAIN = "copy or download it again"
@@ -29,7 +29,7 @@ AGAIN = "copy or download it again"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a safetensors file says of a tensor: its file, type (`F32`, …) and shape."""
+    """A tensor's entry in a safetensors file: the file, type (`F32`, …) and shape."""
 
     file: Path
     dtype: str
@@ -37,7 +37,7 @@ class Header:
 
 
 def damage(folder: Path) -> list[str]:
-    """What is wrong with files of a folder that a model or a tokenizer is read from."""
+    """Return what is wrong with the files from which a model or a tokenizer is read."""
     if not os.access(folder, os.R_OK | os.X_OK):
         return [f"{folder} is not readable for this user"]
     files = sorted({path for pattern in FILES for path in folder.glob(pattern)})
@@ -71,7 +71,7 @@ def _damage(path: Path) -> str | None:
 
 
 def adapter_faults(folder: Path) -> list[str]:
-    """A fault where a folder holds an adapter: peft would put its weights upon the model's."""
+    """Return a fault if a folder has an adapter, whose weights peft would apply to the model."""
     if not (folder / _ADAPTER).is_file():
         return []
     return [
@@ -81,9 +81,9 @@ def adapter_faults(folder: Path) -> list[str]:
 
 
 def weight_headers(folder: Path) -> tuple[dict[str, Header], list[str]]:
-    """The tensors of the files that hold a model's weights, by name, and what is wrong with them.
+    """Return the tensors of a model's weight files by name, and what is wrong with these files.
 
-    No weight is read.
+    No weights are read.
     """
     if (folder / WEIGHTS).is_file():
         return tensor_headers([folder / WEIGHTS])
@@ -103,7 +103,7 @@ def weight_headers(folder: Path) -> tuple[dict[str, Header], list[str]]:
 
 
 def _sharded(folder: Path) -> tuple[dict[str, Header], list[str]]:
-    """The tensors of an index and its shards."""
+    """Return the tensors of an index and its shards, and what is wrong with these files."""
     where: Any = json.loads((folder / INDEX).read_bytes()).get("weight_map")
     if not isinstance(where, dict) or not where:
         return {}, [f"{folder / INDEX} has no weight_map, which names the shards; {AGAIN}"]
@@ -130,7 +130,7 @@ def _lacks(headers: dict[str, Header], name: str, shard: str) -> bool:
 
 
 def tensor_headers(paths: Iterable[Path]) -> tuple[dict[str, Header], list[str]]:
-    """What safetensors files say of their tensors, by name, and what is wrong with these files."""
+    """Return the tensors of safetensors files by name, and what is wrong with these files."""
     headers: dict[str, Header] = {}
     faults = []
     for path in paths:
@@ -149,14 +149,14 @@ def tensor_headers(paths: Iterable[Path]) -> tuple[dict[str, Header], list[str]]
 
 
 def read_tensor(headers: Mapping[str, Header], name: str) -> Tensor:
-    """The values of a tensor."""
+    """Read the values of a tensor."""
     with safe_open(headers[name].file, framework="pt") as file:
         tensor: Tensor = file.get_tensor(name)
     return tensor
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
-    """The first of some names, and how many more there are."""
+    """Format the first few names, and the number of further ones."""
     names = sorted(names)
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,4 +1,4 @@
-"""Writing text greedily, with transformers' own generation."""
+"""Greedy generation with transformers."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 
 class _Closed(StoppingCriteria):  # type: ignore[misc]
-    """A row is done when it has so many closing tokens."""
+    """Stops a row once it has `eos_count` closing tokens."""
 
     def __init__(self, eos: int, eos_count: int, start: int) -> None:
         self.eos, self.eos_count, self.start = eos, eos_count, start
@@ -18,7 +18,7 @@ class _Closed(StoppingCriteria):  # type: ignore[misc]
 
 
 class _Finite(LogitsProcessor):  # type: ignore[misc]
-    """Notes the rows whose scores were not finite before they were done."""
+    """Records the rows whose scores were not finite before they were done."""
 
     def __init__(self, closed: _Closed) -> None:
         self._closed = closed
@@ -31,7 +31,7 @@ class _Finite(LogitsProcessor):  # type: ignore[misc]
 
 
 def finite(logits_BV: Tensor) -> Tensor:
-    """Whether the highest of each row's logits is a finite number, which none is beside a NaN."""
+    """Whether the maximum of each row's logits is finite; a NaN in the row makes it NaN."""
     return logits_BV.amax(-1).isfinite()
 
 
@@ -46,31 +46,32 @@ def generate(
     max_tokens: int,
     synced_gpus: bool,
 ) -> list[list[int] | None]:
-    """The likeliest next token, again and again; each row up to its last closing token, or None
-    where the model's outputs were not finite.
+    """Generate greedily; return each row up to its last closing token, or None if the model's
+    outputs were not finite.
 
     Args:
         model: a transformers model that generates.
-        inputs: what its `generate` reads.
-        start: how many tokens of what it gives back were there before.
-        eos: the token that ends a text, and `eos_count` how many texts are to be written.
-        max_tokens: the most tokens to write.
-        synced_gpus: whether other workers hold parts of the weights, so that all must go on until
-            the last of them is done.
+        inputs: the inputs of its `generate`.
+        start: how many tokens at the start of its output were not generated.
+        eos: the token that ends a text.
+        eos_count: how many texts to generate per row.
+        max_tokens: the most tokens to generate.
+        synced_gpus: whether weights are sharded over workers, so that all must continue until the
+            last of them is done.
     """
     config = model.generation_config
     settings = GenerationConfig(
         max_new_tokens=max_tokens,
         do_sample=False,
         num_beams=1,
-        # Rows of two texts go on behind the first closing token.
+        # Rows of two texts continue after the first closing token.
         eos_token_id=None,
         pad_token_id=0 if config.pad_token_id is None else config.pad_token_id,
         bos_token_id=config.bos_token_id,
         decoder_start_token_id=model.config.to_dict().get("decoder_start_token_id"),
     )
     kept = model.generation_config
-    # What `settings` leaves open would be taken from the model's own.
+    # Values that `settings` leaves unset would be taken from the model's own config.
     model.generation_config = settings
     closed = _Closed(eos, eos_count, start)
     seen = _Finite(closed)
@@ -92,6 +93,6 @@ def generate(
 
 
 def up_to(ids: list[int], eos: int, eos_count: int) -> list[int]:
-    """What is written, up to its last closing token; all of it where there are not so many."""
+    """Return ids up to the `eos_count`-th closing token, or all if there are fewer of these."""
     ends = [at for at, token in enumerate(ids) if token == eos]
     return ids[: ends[eos_count - 1] + 1] if len(ends) >= eos_count else ids

@@ -1,4 +1,4 @@
-"""Loading a backbone: which class a model folder's config asks for."""
+"""Loads a backbone of the class that suits a model folder's config."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ _KINDS: dict[Family | None, type[Backbone]] = {
 
 
 def load_backbone(folder: Path, *, bottleneck: bool = True, seed: int = 0) -> Backbone:
-    """Load a backbone from a model folder; new weights (an answer head) come from `seed`.
+    """Load a backbone from a model folder; new weights (an answer head) are drawn from `seed`.
 
-    Safetensors are the only weights that are read, and no code of a model's author is run.
+    Only safetensors weights are read, and no code from the model's author is run.
     """
     kind = _KINDS[family(model_config(folder, "model"))]
     with torch.random.fork_rng(devices=[]):

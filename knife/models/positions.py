@@ -1,4 +1,4 @@
-"""How many tokens a model can read at a time, found by looking at what it looks up."""
+"""Finds how many tokens a model can read at a time, by observing its embedding lookups."""
 
 import copy
 import json
@@ -11,19 +11,19 @@ from torch.overrides import TorchFunctionMode
 
 from knife.models.families import ROTARY, family, model_class
 
-# Lengths of two texts: a table of positions is asked for rows that are as far apart.
+# Lengths of two texts: the last rows looked up in a table of positions differ by as much.
 _SHORT, _LONG = 5, 9
 
 
 def positions(config: Any) -> int | None:
-    """How many tokens a model of this config can read; None where positions are relative alone."""
+    """Return how many tokens a model can read, or None if it only has relative positions."""
     if config.is_encoder_decoder:
         return None
     windows = [getattr(config, "max_position_embeddings", None)]
     if family(config) == "decoder":
-        # A mask of ours shows layers what their window would hide: texts have to fit into it.
+        # Our mask shows layers what their window would hide, so texts must fit into the window.
         windows.append(getattr(config, "sliding_window", None))
-        # Beyond these, the factors of all texts of a batch depend on its longest one.
+        # Beyond this length, the factors of all texts of a batch depend on its longest one.
         rope = getattr(config, "rope_parameters", None) or {}
         if rope.get("rope_type") == "longrope":
             windows.append(rope.get("original_max_position_embeddings"))
@@ -34,11 +34,11 @@ def positions(config: Any) -> int | None:
 
 @lru_cache(maxsize=32)
 def _table_rows(kind: str, values: str) -> int | None:
-    """How many rows of a model's table of positions serve tokens; None where it has no table.
+    """Return how many rows of a model's table of positions serve tokens, or None without a table.
 
-    RoBERTa and its like begin behind the row of padding, so that a table of 514 rows serves 512
-    tokens. No config says so: a model without its weights reads two texts, and what it looks up is
-    watched.
+    RoBERTa and similar models start after the padding row, so that a table of 514 rows serves 512
+    tokens. No config says so: a model with uninitialised weights reads two texts, and its lookups
+    are recorded.
     """
     from transformers import CONFIG_MAPPING
     from transformers.initialization import no_init_weights
@@ -56,10 +56,10 @@ def _table_rows(kind: str, values: str) -> int | None:
 
 
 def _shallow(config: Any) -> Any:
-    """The same model with one layer, which looks up the same positions."""
+    """Return the config with one layer, whose model looks up the same positions."""
     shallow = copy.deepcopy(config)
     shallow.num_hidden_layers = 1
-    # What is given layer by layer, such as ModernBERT's kinds of attention or Longformer's windows.
+    # Per-layer settings, such as ModernBERT's attention types or Longformer's windows.
     for name in ("layer_types", "attention_window"):
         if isinstance(each := getattr(shallow, name, None), list):
             setattr(shallow, name, each[:1])
@@ -67,7 +67,7 @@ def _shallow(config: Any) -> Any:
 
 
 def _lookups(model: Any, length: int) -> list[tuple[bool, int, int]]:
-    """Of each lookup in a table while a text of `length` equal tokens is read: whether it is by a
+    """Return for each embedding lookup, while reading `length` equal tokens, whether it is by a
     single row of indices, the largest index, and the number of the table's rows."""
     pad = model.config.pad_token_id
     ids_1L = torch.full((1, length), 1 if pad == 0 else 0)
@@ -78,14 +78,14 @@ def _lookups(model: Any, length: int) -> list[tuple[bool, int, int]]:
 
 
 class _Lookups(TorchFunctionMode):
-    """Notes every lookup in a table, whatever module makes it."""
+    """Records every embedding lookup, whichever module makes it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[tuple[bool, int, int]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call `func`, and note it where it is a lookup."""
+        """Call `func`, and record it if it is a lookup."""
         if func is nn.functional.embedding:
             ids, weight = args[:2] if len(args) > 1 else (args[0], (kwargs or {})["weight"])
             self.seen.append((ids.shape[-1] == ids.numel(), int(ids.max()), len(weight)))

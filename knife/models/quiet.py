@@ -1,11 +1,11 @@
-"""Libraries' bars and notes of no use to a user of this package; errors stay."""
+"""Silences progress bars and messages of libraries that are of no use to users, except errors."""
 
 import logging
 import os
 
 
 def quiet() -> None:
-    """Silence transformers, tokenizers and torch but for their errors, in this process."""
+    """Silence transformers, tokenizers and torch in this process, except for errors."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging as transformers_logging
 

@@ -15,12 +15,12 @@ EMBEDDED = {
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model's files and what they are.
+    """The location and identity of a model's files.
 
     Attributes:
-        name: as the config gave it.
+        name: as given in the config.
         folder: where the files are on this machine.
-        revision: the hub's commit, or None for files that were local.
+        revision: the hub's commit, or None for local files.
         identity: equal for equal files: the hub's commit, or a digest of the folder.
     """
 
@@ -30,7 +30,7 @@ class ModelSource:
     identity: str
 
     def local(self) -> Path:
-        """The folder on the machine that asks, downloaded there first where it has to be."""
+        """Return the folder on the calling machine, downloading it first if needed."""
         if self.folder.is_dir() or self.revision is None:
             return self.folder
         from huggingface_hub import snapshot_download
@@ -43,7 +43,7 @@ def find_model(name: str, key: str) -> ModelSource:
     """Resolve a model of the package, a local folder or a hub id; `key` is the config key.
 
     Raises:
-        UserError: there is no such model, it has no safetensors, or the hub is out of reach.
+        UserError: there is no such model, it has no safetensors, or the hub is unreachable.
     """
     folder = EMBEDDED.get(name, Path(name).expanduser())
     if folder.is_dir():

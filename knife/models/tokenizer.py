@@ -11,10 +11,10 @@ from knife.models.positions import positions
 
 
 def model_config(folder: Path, key: str) -> Any:
-    """The transformers config of a model folder; `key` is the config key that named it.
+    """Load the transformers config of a model folder; `key` is the config key that named it.
 
     Raises:
-        UserError: the folder is no model that a backbone can be made of.
+        UserError: the folder has no model that a backbone supports.
     """
     from transformers import AutoConfig
 
@@ -23,7 +23,7 @@ def model_config(folder: Path, key: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        # What transformers and its dataclasses raise is of many kinds.
+        # transformers and its dataclasses raise many kinds of exceptions.
         words = f"{folder}/config.json is not a known model: {' '.join(str(error).split())[:300]}"
         raise UserError(f"{key}: {words}") from error
     if family(config) is None:
@@ -36,15 +36,15 @@ def model_config(folder: Path, key: str) -> Any:
 
 
 def can_generate(config: Any) -> bool:
-    """Whether models of a transformers config write text; an encoder alone does not."""
+    """Whether models of a transformers config generate text; encoder-only models do not."""
     return family(config) != "encoder"
 
 
 def load_tokenizer(folder: Path, key: str) -> Any:
-    """The tokenizer of a model folder.
+    """Load the tokenizer of a model folder.
 
     Raises:
-        UserError: there is none, it cannot say where in a text its tokens stand, or it does not
+        UserError: there is none, it cannot return the offsets of tokens in a text, or it does not
             end texts as the model's family does.
     """
     from transformers import AutoTokenizer
@@ -58,7 +58,7 @@ def load_tokenizer(folder: Path, key: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        # What the tokenizers' own code raises is a bare Exception.
+        # The tokenizers library raises a bare Exception.
         words = f"the tokenizer in {folder} cannot be read: {' '.join(str(error).split())[:300]}"
         raise UserError(f"{key}: {words}; {AGAIN}") from error
     if not tokenizer.is_fast:
@@ -79,7 +79,8 @@ def load_tokenizer(folder: Path, key: str) -> Any:
 
 
 def room_for_choices(folder: Path, tokenizer: Any) -> int | None:
-    """How many tokens a task input and an answer may have; None for all but decoder-only models."""
+    """Return how many tokens task input and answer may have together in a decoder-only model, else
+    None."""
     config = model_config(folder, "model")
     known = positions(config) if family(config) == "decoder" else None
     return None if known is None else known - len(answer_start(tokenizer))

@@ -1,7 +1,7 @@
-"""Which weights of a model come from its files: all of them, but for what is written here.
+"""Checks that all weights of a model come from its files, with the exceptions listed here.
 
-transformers loads what fits, and begins all else at random without a word. Here every weight that
-is missing, that no part of the model takes, or that has another shape is an error.
+transformers loads what fits, and silently initialises everything else at random. Here every weight
+that is missing, unexpected or of another shape is an error.
 """
 
 import math
@@ -19,7 +19,7 @@ from knife.core.errors import raise_faults
 from knife.models.families import Family, family, model_class
 from knife.models.files import ANSWER_HEAD, SETTINGS, Header, read_tensor, some, tensor_headers
 
-# What files may lack. Tied weights are in a file once, under any of their names.
+# Weights that files may lack. Tied weights are in a file once, under any of their names.
 _MAY_LACK: dict[Family, tuple[str, ...]] = {
     "encoder-decoder": (),
     # Checkpoints of masked language models have no pooler; the answer head reads the states.
@@ -32,13 +32,13 @@ _BUFFERS = (
     r"(^|\.)rotary_emb\.(original_)?inv_freq$",
     r"(^|\.)(attn|attention|self_attn)\.(masked_)?bias$",
 )
-# What files may hold beside the model.
+# Weights that files may have in addition to the model's.
 _MAY_HOLD: dict[Family, tuple[str, ...]] = {
-    # T5's first checkpoints hold a table that its decoder never had a use for.
+    # T5's first checkpoints have a table that its decoder never uses.
     "encoder-decoder": (
         r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
     ),
-    # Heads that an encoder was pretrained or finetuned with: the answer head takes their place.
+    # Heads that an encoder was pretrained or finetuned with: the answer head replaces them.
     "encoder": (
         r"^(cls|lm_head|lm_predictions|mask_predictions|predictions|entity_predictions)\.",
         r"^(generator_predictions|generator_lm_head|discriminator_predictions|pred_layer)\.",
@@ -49,7 +49,7 @@ _MAY_HOLD: dict[Family, tuple[str, ...]] = {
     "decoder": (),
 }
 _FLOATS = ("F64", "F32", "F16", "BF16")
-# What wrappers put before the names of all weights, and what to save in their place.
+# Prefixes that wrappers add to the names of all weights, and what to save instead.
 _WRAPPERS = {
     "module.": "save the bare model: model.module.save_pretrained",
     "_orig_mod.": "save the model that was compiled: model._orig_mod.save_pretrained",
@@ -61,9 +61,9 @@ class Weights:
     """Where a model's parameters come from.
 
     Attributes:
-        parameters: how many it has, tied ones once, with the answer head of an encoder.
-        from_files: how many of them its files hold.
-        new: how many begin at random, by the part that they are of.
+        parameters: their number, counting tied ones once, with the answer head of an encoder.
+        from_files: how many of them are loaded from files.
+        new: how many are initialised at random, by part of the model.
     """
 
     parameters: int
@@ -72,19 +72,19 @@ class Weights:
 
     @property
     def share(self) -> float:
-        """Share of the parameters that come from the files."""
+        """Return the share of the parameters that come from the files."""
         return self.from_files / self.parameters
 
     def words(self) -> str:
-        """The share in words."""
-        # Never rounded up to all of them.
+        """Describe the share for a message."""
+        # Rounded down, so that it never reads 100 % if any are missing.
         said = f"{math.floor(1000 * self.share) / 10:g} % of {self.parameters:,} parameters"
         parts = ", ".join(f"{part} ({count:,})" for part, count in self.new.items())
         return f"{said}; new: {parts}" if parts else said
 
 
 def bare_model(config: Any) -> Any:
-    """The model of a transformers config without memory for its weights."""
+    """Build the model of a transformers config without allocating its weights."""
     with torch.device("meta"):
         return model_class(config)(config)
 
@@ -92,9 +92,9 @@ def bare_model(config: Any) -> Any:
 def matched_weights(
     model: Any, folder: Path, headers: Mapping[str, Header]
 ) -> tuple[Weights, list[str]]:
-    """Which weights of a bare model its files hold, and what is wrong with them.
+    """Find which weights of a bare model its files have, and what is wrong with them.
 
-    transformers itself matches the names, as it does when it loads; no weight is read.
+    transformers matches the names, as when it loads a model; no weights are loaded.
     """
     copies = _copies(model, headers)
     state = {
@@ -108,10 +108,10 @@ def matched_weights(
 
 
 def _copies(model: Any, headers: Mapping[str, Header]) -> set[str]:
-    """Tied weights that files hold once more under another name, as those of FLAN-T5 do.
+    """Return tied weights that files repeat under another name, as those of FLAN-T5 do.
 
-    transformers ties those that are equal when it loads them, but cannot compare them on the meta
-    device: there, each would count as parameters of its own.
+    transformers ties equal ones when it loads them, but cannot compare them on the meta device,
+    where each would count as separate parameters.
     """
     return {
         copy
@@ -124,16 +124,16 @@ def _copies(model: Any, headers: Mapping[str, Header]) -> set[str]:
 
 
 def load_whole(auto: Any, folder: Path) -> Any:
-    """Load a model by one of transformers' Auto classes, in fp32, and all of its weights.
+    """Load a model with all of its weights, in fp32, by one of transformers' Auto classes.
 
     Raises:
-        UserError: weights are missing, are left over, have another shape or are not finite.
+        UserError: weights are missing, unexpected, of another shape or not finite.
     """
     model, info = auto.from_pretrained(
         folder,
         use_safetensors=True,
         trust_remote_code=False,
-        # By itself, transformers rounds weights to the type that config.json names.
+        # By default, transformers rounds weights to the type in config.json.
         dtype=torch.float32,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
@@ -144,7 +144,7 @@ def load_whole(auto: Any, folder: Path) -> Any:
 
 
 def finite_faults(where: Path, tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """A fault where weights, by name, hold NaN or infinity."""
+    """Return a fault if any of the named weights have NaN or infinity."""
     wrong = [name for name, tensor in tensors if not _is_finite(tensor)]
     if not wrong:
         return []
@@ -157,13 +157,13 @@ def finite_faults(where: Path, tensors: Iterable[tuple[str, Tensor]]) -> list[st
 def _is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
-    # Passes NaN on, and reads the weights once.
+    # Propagates NaN, and reads the weights once.
     low, high = tensor.detach().aminmax()
     return bool(low.isfinite() & high.isfinite())
 
 
 def key_faults(folder: Path, model: Any, info: Mapping[str, Any]) -> list[str]:
-    """What transformers' account of a loading says that is not in the lists above."""
+    """Return a fault for what transformers' loading report has that the lists above do not."""
     kind = family(model.config)
     assert kind
     missing = {name for name in info["missing_keys"] if not _listed(name, _MAY_LACK[kind])}
@@ -196,7 +196,7 @@ def _listed(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _reason(missing: set[str], left_over: set[str], shapes: bool) -> str:
-    """The likely reason, and what to do."""
+    """State the likely reason, and what to do."""
     if any(re.search(r"\.lora_|\.base_layer\.|^base_model\.model\.", name) for name in left_over):
         return "an adapter is not merged into them: save model.merge_and_unload().save_pretrained"
     begin = {f"{name.partition('.')[0]}." for name in left_over}
@@ -212,7 +212,7 @@ def _reason(missing: set[str], left_over: set[str], shapes: bool) -> str:
 
 
 def _type_faults(folder: Path, model: Any, headers: Mapping[str, Header]) -> list[str]:
-    """A fault where weights are no floating-point numbers that training can start from."""
+    """Return a fault if weights are not floating-point numbers that training can start from."""
     if getattr(model.config, "quantization_config", None):
         kinds = ["quantization_config in config.json"]
     else:
@@ -233,7 +233,7 @@ def _type_faults(folder: Path, model: Any, headers: Mapping[str, Header]) -> lis
 
 
 def _count(model: Any, folder: Path, missing: set[str]) -> Weights:
-    """How many parameters the files hold, each tied one counted once."""
+    """Count the parameters that the files have, and the new ones; tied ones count once."""
     own = {name: parameter.numel() for name, parameter in model.named_parameters()}
     lacking = sum(own.get(name, 0) for name in missing)
     head = head_size(model.config.hidden_size) if family(model.config) == "encoder" else 0
@@ -245,7 +245,7 @@ def _count(model: Any, folder: Path, missing: set[str]) -> Weights:
 
 
 def head_shapes(width: int) -> dict[str, tuple[int, ...]]:
-    """The weights of an encoder's answer head, by name."""
+    """Return the shapes of the weights of an encoder's answer head, by name."""
     return {
         "head.0.weight": (width, 3 * width),
         "head.0.bias": (width,),
@@ -255,13 +255,13 @@ def head_shapes(width: int) -> dict[str, tuple[int, ...]]:
 
 
 def head_size(width: int) -> int:
-    """How many parameters an encoder's answer head has."""
+    """Return the number of parameters of an encoder's answer head."""
     return sum(torch.Size(shape).numel() for shape in head_shapes(width).values())
 
 
 def head_faults(folder: Path, width: int) -> list[str]:
-    """What is wrong with the answer head in an encoder's folder; one that was never trained here
-    may have none."""
+    """Return what is wrong with the answer head in an encoder's folder; an encoder that was never
+    trained by this package may have none."""
     path = folder / ANSWER_HEAD
     if not path.is_file():
         if not (folder / SETTINGS).is_file():

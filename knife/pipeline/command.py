@@ -1,4 +1,4 @@
-"""A run as the command does it: progress on stderr, nothing on stdout, and last words."""
+"""A run as the command makes it: progress on stderr, nothing on stdout, and closing lines."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from knife.terminal.display import display, no_display
 
 
 def run_with_display(config: RunConfig, *, quiet: bool = False) -> Result:
-    """Make the run and show its progress, unless `quiet`; what a library prints goes to stderr.
+    """Make the run and show its progress unless `quiet`; output of libraries goes to stderr.
 
     Raises:
         UserError: as `knife.pipeline.run.run` does.
@@ -23,10 +23,10 @@ def run_with_display(config: RunConfig, *, quiet: bool = False) -> Result:
 
 
 def last_words(result: Result, *, quiet: bool = False) -> list[str]:
-    """Where the results are, what to do next, and what a user should know; `quiet`: what was
-    lost alone."""
+    """Return lines on where the results are, what to do next, and what a user should know; with
+    `quiet`, only warnings of what was lost."""
     config = result.plan.config
-    # A folder as it was given: shorter to type.
+    # A folder as the user gave it: shorter to type.
     store = result.store.address if result.store.bucket else Path(config.store)
     warnings = [f"warning: {line}" for line in result.unsent]
     if quiet:
@@ -43,7 +43,7 @@ def last_words(result: Result, *, quiet: bool = False) -> list[str]:
 
 @contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """Send everything that this process and its children write to stdout to stderr."""
+    """Redirect to stderr everything that this process and its children write to stdout."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:

@@ -1,4 +1,4 @@
-"""What a run would do: its stages and what the store has of them. Writes nothing."""
+"""What a run would do: its stages, and which of them the store has. Writes nothing."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ STORED, TO_MAKE, NOT_NEEDED = "in the store", "to make", "not needed"
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage, what becomes of it, and the optimizer steps of a training."""
+    """A stage, what a run would do with it, and the optimizer steps of a training."""
 
     kind: str
     label: str
@@ -35,7 +35,7 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a worker of a training needs, in bytes; see `knife.plan.memory.Need`."""
+    """What a worker of a training needs, in bytes; see `knife.plan.memory.MemoryEstimate`."""
 
     stage: str
     need: MemoryEstimate
@@ -48,11 +48,11 @@ class DryRun:
     Attributes:
         name: the run's name.
         models: model by role, `teacher` and `student`.
-        weights: where a model's parameters come from, by its name.
+        weights: where a model's parameters come from, by model name.
         splits: number of examples by split, for each of the run's data.
         stages: all stages, in order.
-        needs: what the trainings need, without those of models whose files do not say their size.
-        states: bytes on disk of the teacher's states.
+        needs: what the trainings need, except for models whose files do not state their size.
+        states: bytes on disk of the teacher's hidden states.
         store: the artifact store's folder or url.
         notes: what a user should know, one sentence each.
     """
@@ -68,7 +68,7 @@ class DryRun:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return asdict(self)
 
 
@@ -76,7 +76,7 @@ def dry_run(config: RunConfig) -> DryRun:
     """Plan a run and look into its store.
 
     Raises:
-        UserError: as the run would, where config, data or models are at fault.
+        UserError: as the run would, if config, data or models are wrong.
     """
     plan = plan_run(config)
     store = Store(config.store, write=False)
@@ -109,7 +109,7 @@ def dry_run(config: RunConfig) -> DryRun:
 
 
 def _estimates(plan: Plan) -> list[Estimate]:
-    """What trainings need; seeds, which need the same, are one."""
+    """Return what the trainings need; seeds, which need the same, are merged."""
     found: list[Estimate] = []
     for stage in plan.stages:
         need = plan.needs.get(stage.key)
@@ -127,7 +127,7 @@ def _planned(stage: Stage, plan: Plan, make: set[str], have: set[str]) -> Planne
 
 
 def render(found: DryRun) -> Group:
-    """The stages as a table (evaluations in one row), below it models, data, store and notes."""
+    """Render the stages as a table (evaluations merged), with models, data, store and notes."""
     make = [stage for stage in found.stages if stage.state == TO_MAKE]
     steps = sum(stage.steps or 0 for stage in make)
     table = Table(box=box.SIMPLE_HEAD)
@@ -154,7 +154,7 @@ def render(found: DryRun) -> Group:
 
 
 def _model(role: str, name: str, weights: dict[str, Weights]) -> str:
-    # A teacher that no method asks for is not looked at.
+    # The files of a teacher that no method needs are not read.
     known = weights.get(name)
     return f"{role}: {name}" + (f" (from its files: {known.words()})" if known else "")
 
@@ -164,7 +164,7 @@ def _sizes(splits: dict[str, int]) -> str:
 
 
 def _memory(needs: list[Estimate]) -> Table:
-    """What each worker of a training needs, about."""
+    """Return a table of about how much each worker of a training needs."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("a worker of")
     names = ("weights", "gradients", "optimizer", "activations", "peak")

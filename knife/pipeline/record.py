@@ -1,4 +1,4 @@
-"""What the folder of a run or a sweep says of how it was made: above all, every start of it."""
+"""The record in a run's or sweep's folder of how it was made: above all, every start of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from knife.plan.stage import inputs
 from knife.track.provenance import LIBRARIES, git_tags
 from knife.track.secrets import redact
 
-# It imports torch, which whoever reads a record does without.
+# It imports torch, which reading a record does not need.
 if TYPE_CHECKING:
     from knife.plan.plan import Plan
 
@@ -29,17 +29,17 @@ NAME = "run.json"
 
 
 class Record:
-    """The record in a run's or a sweep's folder, whole at every moment.
+    """The record in a run's or a sweep's folder, never half-written.
 
     Attributes:
-        values: all that it says.
-        idle: whether this start has nothing to do where the one before it has finished. Then
-            nothing is noted: commands and versions are those of the starts that made the results.
+        values: its contents.
+        idle: whether this start has nothing to do and the one before it finished. Then nothing is
+            recorded: commands and versions are those of the starts that made the results.
     """
 
     def __init__(self, path: Path, about: dict[str, Any], made: list[str] | None) -> None:
-        """Note a start that will make the stages of these keys (None: it is not known which), and
-        what it is `about`."""
+        """Record a start that will make the stages with the keys `made` (None: unknown), and what
+        it is `about`."""
         self._path = path
         before = json.loads(path.read_text()) if path.is_file() else {}
         starts = before.get("starts", [])
@@ -64,18 +64,18 @@ class Record:
         self.write()
 
     def write(self) -> None:
-        """Keep what was changed in `values`."""
+        """Write `values` to the file."""
         if not self.idle:
             write_json(self._path, self.values)
 
     def end(self, status: str) -> None:
-        """Note how the start ended; one that was killed outright notes nothing more."""
+        """Record how the start ended; one killed outright never gets here and stays "killed"."""
         self._start |= {"ended": time.time(), "status": status}
         self.write()
 
     @contextmanager
     def until_the_end(self) -> Iterator[None]:
-        """Note what the work inside ends by, if it does not come to its end."""
+        """Record how the work inside was stopped or failed, if it does not complete."""
         try:
             yield
         except BaseException as error:
@@ -85,14 +85,14 @@ class Record:
 
 
 def _command() -> str:
-    """How this process was started: as the command, or as a program that calls `knife.run`."""
+    """Return how this process was started: as the command or a program that calls `knife.run`."""
     program = Path(sys.argv[0])
     called = program.name == "knife" or program.parts[-2:] == ("knife", "__main__.py")
     return shlex.join(["knife", *sys.argv[1:]] if called else ["python", *sys.argv])
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
-    """What a run's record is about: its stages and students, and where weights come from."""
+    """Return what a run's record is about: stages, students, and where weights come from."""
     return {
         "name": plan.config.name,
         "key": plan.key,

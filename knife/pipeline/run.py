@@ -29,7 +29,7 @@ from knife.track.settings import mlflow_settings
 from knife.train.context import PlainContext
 from knife.train.results import accuracy, read_predictions
 
-# MLflow and DeepSpeed take seconds to import, and whoever asks what is missing needs neither.
+# MLflow and DeepSpeed take seconds to import, and finding what is missing needs neither.
 if TYPE_CHECKING:
     from knife.track.run import TrackedRun
     from knife.train.follow import Follower
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Student:
-    """A student of a run: `folder` is where it lies, a folder or a url."""
+    """A student of a run; `folder` is where it is stored, a folder or a url."""
 
     method: str
     seed: int
@@ -47,16 +47,16 @@ class Student:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         plan: the run as stages.
         made: the stages that this start made; empty when the store had all of them.
         verdict: the comparison of methods.
         store: the artifact store.
-        folder: where config and verdict lie on this host.
+        folder: where config and verdict are stored on this host.
         tracking: MLflow's uri, without secrets, and the run's id.
-        unsent: what MLflow did not get, one line each.
+        unsent: what could not be sent to MLflow, one line each.
         links: where else to look, one line each.
     """
 
@@ -71,7 +71,7 @@ class Result:
 
     @property
     def students(self) -> list[Student]:
-        """Of each method and seed."""
+        """The students, one per method and seed."""
         folder = f"{self.store.address}/student"
         return [
             Student(m.method, m.seed, m.student.key, f"{folder}/{m.student.key}")
@@ -79,7 +79,7 @@ class Result:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return {
             "name": self.plan.config.name,
             "key": self.plan.key,
@@ -92,15 +92,15 @@ class Result:
         }
 
 
-# Called while stages are made: shows progress from the follower, and links as they come, until the
-# context ends.
+# A context in which stages are made: shows progress from the follower, and links as they are
+# added, until it ends.
 Display = Callable[[list[Stage], Plan, "Follower", list[str]], Any]
 
 
 def missing_stages(plan: Plan, store: Store, *, repair: bool) -> tuple[list[Stage], list[str]]:
-    """The stages that the store lacks, and a line for each artifact that is damaged.
+    """Return the stages that the store lacks, and a line for each damaged artifact.
 
-    With `repair`, damaged artifacts are taken out of the store, and so are made again.
+    With `repair`, damaged artifacts are removed from the store, and so are made again.
     """
     have = {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)}
     checked: set[tuple[str, str]] = set()
@@ -129,7 +129,7 @@ def run(config: RunConfig, display: Display) -> Result:
     made.
 
     Raises:
-        UserError: where config, data, models, store or cluster are at fault.
+        UserError: config, data, models, store or cluster are wrong.
     """
     from knife.report.cards import write_cards
     from knife.report.run_page import NAME as REPORT
@@ -147,7 +147,7 @@ def run(config: RunConfig, display: Display) -> Result:
         plan.notes += damaged + tracking_notes(config)
         folder = store.root / "runs" / f"{config.name}-{plan.key}"
         folder.mkdir(parents=True, exist_ok=True)
-        # The password of a tracking server stays out.
+        # Without the password of a tracking server.
         resolved = redact_values(config.model_dump(mode="json"))
         write_json(folder / "config.json", resolved)
         kept = Record(folder / NAME, plan_record(plan), [stage.key for stage in missing])
@@ -168,13 +168,13 @@ def run(config: RunConfig, display: Display) -> Result:
                     with display(missing, plan, follower, links):
                         make_stages(missing, store.address, config.scale, links)
                 found = conclude(plan, store)
-                # Results of the last evaluation come before what is said of the students.
+                # The last evaluation's results are tracked before the students are described.
                 follower.poll()
                 write_json(folder / "verdict.json", found.to_dict())
                 write_cards(plan, store, found, anew=bool(missing))
                 kept.end("finished")
                 report = [folder / REPORT]
-                # It has nothing to tell of a start that had nothing to do.
+                # A start that had nothing to do adds nothing to the report.
                 if not (kept.idle and report[0].is_file()):
                     report = write_or_warn(folder, store, lambda: run_report(folder, store))
                 store.keep(folder)
@@ -185,10 +185,10 @@ def run(config: RunConfig, display: Display) -> Result:
 
 
 def prepared(plan: Plan, store: Store) -> tuple[list[Stage], list[str]]:
-    """Put the plan's data into the store; then what `missing_stages` finds, and repairs.
+    """Put the plan's data into the store and return what `missing_stages` finds, with repair.
 
     Raises:
-        UserError: the cluster that would make what is missing does not answer.
+        UserError: the cluster that would make the missing stages does not answer.
     """
     for key in plan.data:
         publish_data(store, key, plan)
@@ -199,11 +199,11 @@ def prepared(plan: Plan, store: Store) -> tuple[list[Stage], list[str]]:
 
 
 def refuse_what_cannot_fit(plan: Plan) -> None:
-    """Look whether memory and disk have room for what the store lacks; what is only likely to run
-    out is noted in the plan. Nothing is written or read through.
+    """Check that memory and disk have room for what the store lacks; what is only likely to run
+    out is noted in the plan. Nothing is written, and no file is read in full.
 
     Raises:
-        UserError: they have not.
+        UserError: they have too little room.
     """
     address, scale = plan.config.store, plan.config.scale
     store = Store(address, write=False)
@@ -211,7 +211,7 @@ def refuse_what_cannot_fit(plan: Plan) -> None:
     stages = needed(plan.stages, have)
     room = find_room(scale)
     faults = room_faults(plan.needs, stages, scale, room)
-    # What a bucket keeps lies on the disks of the workers' hosts, which may be others.
+    # With a bucket, states are on the disks of the workers' hosts, which may be other hosts.
     if not is_url(address):
         faults += states_faults(plan.needs, stages, store.root, free_disk(store.root))
     raise_faults(faults)
@@ -219,8 +219,8 @@ def refuse_what_cannot_fit(plan: Plan) -> None:
 
 
 def make_stages(stages: list[Stage], store: str, scale: Scale, links: list[str]) -> None:
-    """Make stages in one worker group, or in this process; a line on Ray's dashboard, where there
-    is one, is added to `links`."""
+    """Make stages in one worker group, or in this process; a line with Ray's dashboard, if there
+    is one, is appended to `links`."""
     if scale.launcher == "ray":
         from knife.launch.launch import launch
 
@@ -233,7 +233,7 @@ def make_stages(stages: list[Stage], store: str, scale: Scale, links: list[str])
 
 
 def conclude(plan: Plan, store: Store) -> Verdict:
-    """The verdict, from the stored predictions alone."""
+    """Compute the verdict from the stored predictions alone."""
     rights: dict[str, dict[int, dict[str, float]]] = {}
     ties: dict[str, list[Ties]] = {}
     for member in plan.members:
@@ -249,7 +249,7 @@ def conclude(plan: Plan, store: Store) -> Verdict:
         ties[f"teacher, {name} rationale"] = [Ties.of(read_predictions(store, stage.key))]
     settings = plan.config.compare
     baseline = baseline_of(settings.baseline, rights)
-    # Results on a part of a test split are not those on all of it.
+    # Results on part of a test split are not comparable to those on all of it.
     tests = [(s.left_out["test"], len(s.test)) for s in plan.data.values() if "test" in s.left_out]
     smaller = [
         f"The test split is smaller than the source's: {too_long_note('test', left_out, kept)}."
@@ -260,7 +260,7 @@ def conclude(plan: Plan, store: Store) -> Verdict:
 
 
 def publish_data(store: Store, key: str, plan: Plan) -> None:
-    """Put the splits of a run into the store, where it lacks them or they are damaged."""
+    """Put the splits of a run into the store if it lacks them or they are damaged."""
     with store.lock("data", key):
         if store.has("data", key) and not store.damage("data", key):
             return
@@ -276,7 +276,7 @@ def publish_data(store: Store, key: str, plan: Plan) -> None:
 
 
 def tracking_notes(config: RunConfig) -> list[str]:
-    """What a user should know of where MLflow records."""
+    """Return notes for the user on where MLflow records."""
     if not is_url(config.store) or config.track.uri or os.environ.get("MLFLOW_TRACKING_URI"):
         return []
     return [
@@ -287,8 +287,8 @@ def tracking_notes(config: RunConfig) -> list[str]:
 
 @contextmanager
 def tracked_status(run: "TrackedRun", cut_off: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Set the run's status by how the work inside ends, and why it fails; where it is cut off,
-    after `cut_off`. Meanwhile the run gets what this machine is at."""
+    """Set the run's status by how the work inside ends, with the reason if it fails; `cut_off` is
+    called first if it does not complete. Meanwhile system metrics of this machine are recorded."""
     from knife.track.system import system_metrics
 
     try:

@@ -1,4 +1,4 @@
-"""Scores of a run's rationales: make what they need, score, and keep them with the run."""
+"""Scores of a run's rationales: make what they need, score, and store them with the run."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -22,13 +22,13 @@ _LEAST = 5e-7
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What the rationales of a run came to.
+    """The scores of a run's rationales.
 
     Attributes:
         scores: over all test examples that have a rationale.
-        rows: by example.
-        folder: the run's, where both are kept.
-        made: labels of the stages that were made for it.
+        rows: scores by example.
+        folder: the run's folder, where both are stored.
+        made: labels of the stages that were made for the scores.
         notes: what a user should know, one sentence each.
     """
 
@@ -39,7 +39,7 @@ class ScoreResult:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the rows are in the folder."""
+        """Return a JSON-ready dict, without the rows, which are in the folder."""
         return {
             "scores": self.scores.to_dict(),
             "folder": str(self.folder),
@@ -51,11 +51,11 @@ class ScoreResult:
 def score(config: RunConfig, display: Display) -> ScoreResult:
     """Score the rationales of the run's test split.
 
-    Teacher and `finetune` are the run's own and are made where the store lacks them; students by
-    KNIFE are not made: where they are missing, their gain is not related to the scores.
+    Teacher and `finetune` students are the run's, made if the store lacks them; students trained
+    by KNIFE are not made: if any are missing, their gain is not related to the scores.
 
     Raises:
-        UserError: as `plan_scores` does, or where memory, disk or cluster are at fault.
+        UserError: as `plan_scores` does, or if memory, disk or cluster do not suffice.
     """
     from knife.report.run_page import run_report, write_or_warn
     from knife.train.follow import Follower
@@ -120,7 +120,7 @@ def _rows(wanted: ScorePlan, store: Store) -> list[Scored]:
 
 
 def _log_probability(row: dict[str, Any]) -> float:
-    """Of the right answer; of an open one, the mean over its tokens."""
+    """Return the log probability of the right answer, for an open one the mean over its tokens."""
     if "log_probability" in row:
         return float(row["log_probability"])
     return math.log(max(row["probabilities"][row["answer"]], _LEAST))

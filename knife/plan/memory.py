@@ -1,9 +1,9 @@
-"""What a training needs by formula: memory of a worker, communication of a step, states on disk.
+"""Formulas for what training needs: memory per worker, communication per step, states on disk.
 
 Weights, gradients and optimizer states follow the ZeRO paper (Rajbhandari et al. 2019, arXiv
-1910.02054, section 3 and 5) in what DeepSpeed 0.19 allocates under torch's AdamW; buffers,
-scratch memory and activations are our own count of its allocations. docs/scaling.md says how well
-they match measured engines. All sizes are bytes.
+1910.02054, sections 3 and 5) as allocated by DeepSpeed 0.19 with torch's AdamW; buffers, scratch
+memory and activations are our own count of its allocations. docs/scaling.md says how well they
+match measured engines. All sizes are in bytes.
 """
 
 import json
@@ -15,8 +15,8 @@ from typing import Any
 from knife.config.run import Scale, Training
 from knife.models.families import ROTARY, Family, family
 
-# DeepSpeed's defaults, in elements: what is reduced at a time (for smaller models, all of it), the
-# parameters that stay gathered and that are gathered ahead, and those that are stepped at a time.
+# DeepSpeed's defaults, in elements: what is reduced at a time (all of a smaller model), the
+# parameters that stay gathered, that are prefetched, and that are updated at a time.
 BUCKET = 500_000_000
 _LIVE, _PREFETCH, _SUB_GROUP = 1_000_000_000, 50_000_000, 1_000_000_000
 _FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -24,12 +24,13 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A model's size, as far as its files say.
+    """A model's size, as far as its files tell.
 
     Attributes:
-        parameters: how many it has, and `largest` those of its largest tensor.
-        hidden, inner, feed_forward: widths of states, of all attention heads and between.
-        layers, decoder_layers: depths; only an encoder-decoder has the second.
+        parameters, largest: numbers of all parameters, and of those in its largest tensor.
+        hidden, inner, feed_forward: widths of states, of all attention heads together, and inside
+            the feed-forward layer.
+        layers, decoder_layers: depths; the latter is for encoder-decoders only.
         family: which kind of backbone it is.
         heads, vocabulary: numbers of attention heads and of tokens.
         gated: whether the feed-forward layer has a gate, as in T5 1.1 and Llama.
@@ -52,13 +53,13 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long the examples of a training split are, in tokens.
+    """The lengths of the examples of a training split, in tokens.
 
     Attributes:
         inputs, wholes: the longest task input, alone and with its rationale.
         choices, choice: the most choices of an example, and the longest choice.
         all_inputs, all_choices: tokens of all task inputs and of all choices together.
-        count: number of examples, and `scores` of all their choices.
+        count, scores: numbers of examples, and of all their choices.
     """
 
     inputs: int
@@ -73,19 +74,20 @@ class Lengths:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What one worker of a training needs at its peak, and what a step sends.
+    """The peak memory of one training worker, and the communication of a step.
 
     Attributes:
-        parameters: of the model that is trained, and `accumulate` the parts of its batches.
+        parameters: number of parameters of the trained model.
+        accumulate: number of parts of its batches.
         weights, gradients, optimizer: the model's, and the optimizer's fp32 weights and moments.
-        least: what a training cannot do without: these three without what ZeRO-3 has gathered, and
-            at the start the whole model.
+        least: the minimum for training: these three without what ZeRO-3 has gathered, but at least
+            the whole model, which is there at the start.
         buffers: DeepSpeed's buckets for communication.
-        scratch: what an optimizer step takes for a moment beyond them.
-        activations: what the backward pass needs, of the longest batch; an estimate.
+        scratch: temporary memory of an optimizer step.
+        activations: what the backward pass needs for the longest batch; an estimate.
         teacher: weights of an online teacher, or a batch of stored states.
-        peak: the most that is there at a time: buffers and activations of the backward pass or
-            the scratch memory of the step, whichever is more.
+        peak: the most in use at a time, with buffers and activations of the backward pass or the
+            scratch memory of the step, whichever is more.
         communication: bytes that a worker sends in an optimizer step.
     """
 
@@ -104,9 +106,9 @@ class MemoryEstimate:
 
 
 def model_shape(config: Any, folder: Path) -> ModelSize | None:
-    """The shape of a model from its transformers config and the headers of its safetensors.
+    """Return a model's shape from its transformers config and the headers of its safetensors.
 
-    No weight is read. None where config or files do not say it.
+    No weights are read. Returns None if config or files do not tell.
     """
     kind = family(config)
     t5 = kind == "encoder-decoder"
@@ -140,14 +142,14 @@ def model_shape(config: Any, folder: Path) -> ModelSize | None:
 
 
 def _tensor_sizes(folder: Path, *, encoder: bool) -> dict[str, int]:
-    """Elements of every weight in a model's safetensors files, by name."""
+    """Return the number of elements of every weight in a model's safetensors files, by name."""
     sizes: dict[str, int] = {}
     try:
         for path in folder.glob("*.safetensors"):
             with path.open("rb") as file:
                 header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
             for name, tensor in header.items():
-                # What encoders were pretrained with is not loaded.
+                # Pretraining heads of encoders are not loaded.
                 head = encoder and name.startswith(("cls.", "lm_head."))
                 if name != "__metadata__" and tensor["dtype"] in _FLOATS and not head:
                     sizes[name] = prod(tensor["shape"])
@@ -167,10 +169,10 @@ def training_need(
     teacher: int = 0,
     gpu: bool = False,
 ) -> MemoryEstimate:
-    """What each worker of a training needs.
+    """Return what each worker needs for training.
 
-    `second` is what the second task of the same step reads and writes, `teacher` what a worker
-    holds of an online teacher or of stored states.
+    `second` has the lengths of the second task of the same step, `teacher` is a worker's memory
+    for an online teacher or stored states.
     """
     rows = max(1, training.batch_size // (scale.workers * training.accumulate))
     kept = sum(
@@ -193,18 +195,18 @@ def _need(
 ) -> MemoryEstimate:
     count, workers, stage = shape.parameters, scale.workers, scale.zero_stage
     element_bytes = 2 if scale.precision == "bf16" else 4
-    # Whether bf16 weights have gradients in fp32.
+    # Whether gradients of bf16 weights are in fp32.
     summed = element_bytes == 2 and accumulate > 1
     own = -(-count // workers) if stage else count
     weights, gradients, optimizer = _states(count, scale, accumulate)
     if stage == 3 and workers > 1:
-        # Parameters that were gathered for a layer stay, up to a limit, beside those on their way.
+        # Parameters gathered for a layer stay, up to a limit, in addition to prefetched ones.
         weights += element_bytes * (min(count, _LIVE) + min(count, _PREFETCH))
-    # What the optimizer's own arithmetic takes: torch goes tensor by tensor on a CPU, and all at
-    # once on a GPU.
+    # Temporaries of the optimizer's arithmetic: torch updates tensor by tensor on a CPU, and all
+    # tensors at once on a GPU.
     arithmetic = 4 * own if gpu else 8 * (own if stage else shape.largest)
     if stage == 1 and summed:
-        # The gradients are one tensor, sent in bf16 and stepped as it is.
+        # The gradients are one tensor, sent in bf16 and used unchanged in the step.
         buffers, scratch = element_bytes * count, arithmetic
     elif stage:
         buffers = element_bytes * min(count, BUCKET)
@@ -212,17 +214,17 @@ def _need(
         scratch = int(share * (4 * own + arithmetic))
     else:
         buffers = 0 if workers == 1 else (element_bytes + 4 * summed) * min(count, BUCKET)
-        # In bf16 a copy in the other type: of the gradients for the step, or of summed ones for
-        # their norm.
+        # In bf16, there is a copy in the other type: of the gradients for the step, or of summed
+        # ones for their norm.
         scratch = arithmetic + (count * (2 if summed else 4) if element_bytes == 2 else 0)
     rest = weights + optimizer + teacher
     if stage == 0 or (stage == 1 and summed):
-        # Gradients are summed over workers when the activations are gone.
+        # Gradients are summed over workers after the activations are freed.
         peak = rest + gradients + max(kept, buffers, scratch)
     elif stage == 3:
         peak = rest + gradients + buffers + max(kept, scratch)
     else:
-        # The step frees the gradients once it has its own part of them in fp32.
+        # The step frees the gradients once it has copied its own part of them to fp32.
         peak = rest + max(gradients + buffers + kept, scratch)
     sent = int(element_bytes * _sent(stage, count, accumulate) * count * (workers - 1) / workers)
     return MemoryEstimate(
@@ -242,30 +244,30 @@ def _need(
 
 
 def least(count: int, scale: Scale, accumulate: int) -> int:
-    """What a worker cannot train `count` parameters without: their weights, gradients and optimizer
-    states, and at the start all weights, which are there before a worker keeps its own part."""
+    """Return a worker's minimum memory to train `count` parameters: weights, gradients and
+    optimizer states, but at least all weights, which it has before it keeps only its own part."""
     element_bytes = 2 if scale.precision == "bf16" else 4
     return max(sum(_states(count, scale, accumulate)), element_bytes * count)
 
 
 def _states(count: int, scale: Scale, accumulate: int) -> tuple[int, int, int]:
-    """A worker's weights, gradients and optimizer states: each is whole, or the worker's part."""
+    """Return a worker's weights, gradients and optimizer states, each whole or its own part."""
     stage, bf16 = scale.zero_stage, scale.precision == "bf16"
     own = -(-count // scale.workers) if stage else count
     element_bytes = 2 if bf16 else 4
     weights = element_bytes * (own if stage == 3 else count)
-    # Those of several parts of a batch are added up in fp32.
+    # Gradients of several parts of a batch are summed in fp32.
     gradients = (element_bytes if accumulate == 1 else 4) * (own if stage >= 2 else count)
-    # Adam's two moments; ZeRO and bf16 train on a copy of the weights in fp32 beside.
+    # Adam's two moments; ZeRO and bf16 also train an fp32 copy of the weights.
     return weights, gradients, (12 if stage or bf16 else 8) * own
 
 
 def _sent(stage: int, count: int, accumulate: int) -> int:
-    """How many times all parameters a worker sends in a step: an all-reduce counts twice.
+    """Return what a worker sends per step, as a multiple of all parameters; an all-reduce counts 2.
 
     DeepSpeed's stages 1 and 2 reduce gradients over all workers and gather the weights; stage 3
-    gathers weights once where all of them stay gathered, else for forward and backward pass, and
-    scatters the gradients. Stages 2 and 3 reduce those of every part of a batch.
+    gathers weights once if all of them stay gathered, else for forward and backward pass, and
+    scatters the gradients. Stages 2 and 3 reduce the gradients of every part of a batch.
     """
     if stage == 3:
         return 1 + accumulate if count <= _LIVE else 3 * accumulate
@@ -283,13 +285,14 @@ def activations(
     rationale: bool,
     gradient_checkpointing: bool = False,
 ) -> int:
-    """What the forward pass of `rows` examples keeps for the backward pass, padded to the longest.
+    """Return what the forward pass of `rows` examples, padded to the longest, keeps for the
+    backward pass.
 
-    With gradient checkpointing, that is the states between layers, and one layer at a
-    time whose activations are computed again.
+    With gradient checkpointing, these are the states between layers, and the recomputed
+    activations of one layer at a time.
 
     Counted from the tensors that transformers' T5, BERT, GPT-2 and Llama layers save in training,
-    attention as on a CPU: fused attention on a GPU keeps no probabilities, and needs less.
+    with attention as on a CPU: fused attention on a GPU keeps no probabilities, and needs less.
     """
     element_bytes = 2 if precision == "bf16" else 4
     length = lengths.wholes if rationale else lengths.inputs
@@ -297,16 +300,16 @@ def activations(
     attention = (3 * 4 + element_bytes) * inner
     probabilities = (1 + 2 * masks) * 4 * shape.heads
     answer = lengths.choices * lengths.choice
-    # The scores of all tokens of the vocabulary are there three times when the loss is taken.
+    # There are three copies of the scores over the vocabulary when the loss is computed.
     scores = 3 * 4 * answer * shape.vocabulary
     if shape.family == "decoder":
         length += answer
         if shape.gated:
-            # Norms in fp32, and without dropout attention is fused on a CPU as well.
+            # Norms are in fp32; without dropout, attention is fused on a CPU as well.
             layer = 2 * (4 + 2 * element_bytes) * hidden
             layer += 4 * element_bytes * (shape.feed_forward + inner)
         else:
-            # GPT-2's activation function is put together from small steps.
+            # GPT-2's activation function is composed of several operations.
             layer = (4 + 2 * masks) * element_bytes * hidden
             layer += 5 * element_bytes * shape.feed_forward + attention + probabilities * length
         ends = (4 + element_bytes) * hidden + element_bytes * length
@@ -325,7 +328,7 @@ def activations(
         )
         return rows * length * (stack + 4 * element_bytes * hidden)
     between = ((6 if shape.gated else 1) + 2 * masks) * element_bytes * shape.feed_forward
-    # T5 computes its norms in fp32, and keeps a copy.
+    # T5 computes norms in fp32, and keeps a copy.
     norm = ((3 + masks) * element_bytes + (4 if element_bytes == 2 else 0)) * hidden
     encoder = length * (2 * norm + between + attention + probabilities * length)
     decoder = answer * (3 * norm + between + attention + (4 + element_bytes) * inner)
@@ -342,7 +345,7 @@ def activations(
 
 
 def _stack(kinds: list[tuple[int, int, int]], *, gradient_checkpointing: bool) -> int:
-    """What layers keep: of each kind their number, the activations and the states of one."""
+    """Return what all layers keep; `kinds` has their number, and activations and states of one."""
     if not gradient_checkpointing:
         return sum(count * activations for count, activations, _ in kinds)
     largest = max(activations for _, activations, _ in kinds)
@@ -352,11 +355,11 @@ def _stack(kinds: list[tuple[int, int, int]], *, gradient_checkpointing: bool) -
 def states_bytes(
     teacher: ModelSize, lengths: Lengths, layers: int, *, outputs: bool, precision: str
 ) -> int:
-    """Size on disk of a teacher's stored states of all examples."""
+    """Return the size on disk of a teacher's stored states for all examples."""
     element_bytes = 2 if precision == "bf16" else 4
     answers = lengths.scores if teacher.family == "encoder" else lengths.all_choices
     states = lengths.all_inputs * layers * teacher.hidden + outputs * answers * teacher.hidden
-    # Scores in fp32; the row's number and where its parts end, as 64-bit numbers.
+    # Scores are in fp32; row numbers and the ends of the parts are 64-bit integers.
     return states * element_bytes + lengths.scores * 4 + lengths.count * 8 * (3 + outputs)
 
 
@@ -368,6 +371,6 @@ def states_batch(
     layers: int,
     precision: str,
 ) -> int:
-    """Stored states of one worker's batch."""
+    """Return the size of the stored states for one worker's batch."""
     rows = max(1, training.batch_size // (scale.workers * training.accumulate))
     return rows * lengths.inputs * layers * teacher.hidden * (2 if precision == "bf16" else 4)

@@ -1,8 +1,7 @@
-"""What the stages of a run need, and whether there is room for it.
+"""What the stages of a run need, and whether there is enough memory and disk.
 
-What is refused cannot work: weights, gradients and optimizer states that are larger than the
-memory, teacher states that are larger than the free disk. Activations are an estimate, and so only
-worth a note.
+Faults are what cannot work: weights, gradients and optimizer states larger than the memory, or
+teacher states larger than the free disk. Activations are an estimate, so they only lead to a note.
 """
 
 import os
@@ -29,7 +28,7 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """The memory that a worker has, and what gives it."""
+    """The memory that a worker has, and where it comes from, in words."""
 
     memory: int
     where: str
@@ -38,9 +37,9 @@ class MemoryBudget:
 def stage_needs(
     config: RunConfig, sources: Sources, stages: Sequence[Stage]
 ) -> dict[str, MemoryEstimate | int]:
-    """What the stages of a variant need, by key: a worker's memory, or the states' size on disk.
+    """Return what a variant's stages need, by key: a worker's memory, or the states' disk space.
 
-    Models whose size their files do not say are left out.
+    Stages with models of unknown size are left out.
     """
     needs: dict[str, MemoryEstimate | int] = {}
     scale, gpu = config.scale, on_gpu(config.scale)
@@ -84,8 +83,8 @@ def stage_needs(
 
 
 def _tasks(method: str, lengths: Lengths) -> tuple[Lengths, Lengths | None]:
-    """What the tasks of a method's step read and write: the first, and where there is one, the
-    second. Who writes rationales writes one text, and scores no choices."""
+    """Return the lengths of the task in a method's step, and of its second task, if it has one.
+    To generate rationales is to generate one text; no choices are scored."""
     rationale = lengths.wholes - lengths.inputs
     if method in ("explain_then_answer", "answer_then_explain"):
         return replace(lengths, choices=1, choice=rationale + lengths.choice), None
@@ -95,7 +94,7 @@ def _tasks(method: str, lengths: Lengths) -> tuple[Lengths, Lengths | None]:
 
 
 def on_gpu(scale: Scale) -> bool:
-    """Whether workers compute on a GPU; a plain process does where there is one."""
+    """Whether workers compute on a GPU; launcher `process` uses one if there is one."""
     if scale.launcher == "process":
         import torch
 
@@ -104,8 +103,8 @@ def on_gpu(scale: Scale) -> bool:
 
 
 def find_room(scale: Scale) -> MemoryBudget | None:
-    """The memory of one worker on this machine; None on a cluster, whose hosts are not known, and
-    where there is no GPU for a worker that wants one."""
+    """Return the memory of one worker on this machine; None on a cluster, whose hosts are unknown,
+    or if a worker needs a GPU and there is none."""
     if scale.launcher == "ray" and cluster_address():
         return None
     if on_gpu(scale):
@@ -126,7 +125,7 @@ def find_room(scale: Scale) -> MemoryBudget | None:
 
 
 def machine_memory() -> int:
-    """The memory of this machine, or of the container that this process is in."""
+    """Return the memory of this machine, or of the container that this process runs in."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for limit in _LIMITS:
         try:
@@ -142,7 +141,8 @@ def room_faults(
     scale: Scale,
     room: MemoryBudget | None,
 ) -> list[str]:
-    """Trainings among `stages` whose weights, gradients and optimizer states have no room."""
+    """Return faults of training `stages` whose weights, gradients and optimizer states do not fit
+    in memory."""
     faults = []
     for stage in stages:
         need = needs.get(stage.key)
@@ -159,7 +159,7 @@ def room_faults(
 def room_notes(
     needs: dict[str, MemoryEstimate | int], stages: Sequence[Stage], room: MemoryBudget | None
 ) -> list[str]:
-    """Trainings among `stages` that may run out of memory, as far as an estimate can say."""
+    """Return notes on training `stages` that may run out of memory, by estimate."""
     notes = []
     for stage in stages:
         need = needs.get(stage.key)
@@ -175,9 +175,9 @@ def room_notes(
 def states_faults(
     needs: dict[str, MemoryEstimate | int], stages: Sequence[Stage], store: Path, free: int
 ) -> list[str]:
-    """Teacher states among `stages` that are larger than the disk of the store has room for.
+    """Return a fault if the teacher states among `stages` do not fit on the store's disk.
 
-    `free` is what it has; finished shards of a try that was cut off are there already.
+    `free` is its free space; finished shards of an interrupted try are not counted again.
     """
     wanted = 0
     for stage in stages:
@@ -195,15 +195,15 @@ def states_faults(
 
 
 def free_disk(store: Path) -> int:
-    """Bytes that may still be written where the store is or will be."""
+    """Return the free disk space, in bytes, where the store is or will be."""
     there = next(path for path in (store, *store.parents) if path.exists())
     return shutil.disk_usage(there).free
 
 
 def _advice(need: MemoryEstimate, scale: Scale, room: MemoryBudget) -> str:
-    """The smallest change that makes room, or that there is none."""
+    """Suggest the smallest change of scale that is enough, or else a smaller model."""
     gpu = "a GPU" in room.where
-    # The workers of one machine share its memory: more of them make no room.
+    # The workers of one machine share its memory, so more of them do not help.
     for workers in [scale.workers, *(2**n for n in range(1, 15) if gpu and 2**n > scale.workers)]:
         for stage in range(scale.zero_stage, 4):
             for precision in ("fp32", "bf16"):
@@ -223,7 +223,7 @@ def _shape(scale: Scale) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes for people: 1.5 GB."""
+    """Format a number of bytes: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if number < 1000 or unit == "TB":
             return f"{number:,.{int(number < 100 and unit != 'B')}f} {unit}"
@@ -232,7 +232,7 @@ def size(number: float) -> str:
 
 
 def count(number: float) -> str:
-    """A large number for people: 1.5 M."""
+    """Format a large number: 1.5 M."""
     for unit, power in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= power:
             return f"{number / power:,.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Which stages a run needs, in order, and which of them are still to be made."""
+"""The stages that a run needs, in order, and those of them that are still to be made."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from knife.store.store import fingerprint, store_faults
 
 @dataclass(frozen=True)
 class Member:
-    """One method (or variant) and seed of a run, with the stages that make it."""
+    """One method (or variant) and seed of a run, with its stages."""
 
     method: str
     seed: int
@@ -37,13 +37,13 @@ class Plan:
     Attributes:
         config: the resolved config.
         key: fingerprint of all results of the run.
-        stages: every stage, each after what it reads; none twice.
-        members: what the verdict is made of.
-        teacher: the run's own teacher, where a method needs one.
+        stages: all stages without duplicates, each after those it reads.
+        members: what the verdict is based on.
+        teacher: the run's own teacher, if a method needs one.
         ceiling: its evaluations on the test split, `with` and `without` rationales.
-        data: the splits by data key, rationales treated.
+        data: the splits by data key, with treated rationales.
         weights: where the parameters of each model come from, by the model's name.
-        needs: what stages need by key: memory of a worker, or bytes on disk of the states.
+        needs: what stages need, by key: a worker's memory, or the states' bytes on disk.
         notes: what a user should know, one sentence each.
     """
 
@@ -62,10 +62,10 @@ class Plan:
 def plan_run(
     config: RunConfig, reader: SourceReader | None = None, *, elsewhere: bool = False
 ) -> Plan:
-    """Read the data, look at the models and work out every stage.
+    """Read the data, check the models and determine all stages.
 
-    A `reader` that has planned others reads nothing again. `elsewhere` plans for a place whose
-    CPUs and GPUs are not asked for here.
+    A `reader` that other plans have used reads nothing again. With `elsewhere`, the run is for
+    other machines, so the CPUs and GPUs of this one are not checked.
 
     Raises:
         UserError: with all faults of data, models, scale, store and settings that can be found
@@ -100,7 +100,7 @@ def plan_run(
 
 
 def design_notes(plan: Plan) -> list[str]:
-    """What differences a run with several methods can show, or why not the one that is wanted."""
+    """State what differences a run of several methods can show, or why not the wanted one."""
     if len(plan.config.variants()) < 2:
         return []
     tests = [len(splits.test) for splits in plan.data.values()]
@@ -108,8 +108,8 @@ def design_notes(plan: Plan) -> list[str]:
 
 
 def needed(stages: Iterable[Stage], have: set[tuple[str, str]]) -> list[Stage]:
-    """The stages to make, given the artifacts that are there: students, evaluations, and of the
-    others only what those still read."""
+    """Return the stages to make, given the existing artifacts: students, evaluations, and of the
+    other stages only those that these still read."""
     by_key = {(stage.kind, stage.key): stage for stage in stages}
     wanted: dict[tuple[str, str], Stage] = {}
 
@@ -162,7 +162,7 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewher
 
 
 def _add_ceiling(plan: Plan, maker: StageMaker, teacher: TeacherStage) -> None:
-    """The teacher on the test split without rationales and, where test has some, with them."""
+    """Add the teacher's evaluations on test without rationales and, if it has any, with them."""
     label = "test teacher without rationales"
     plan.ceiling["without"] = maker.evaluate(teacher, label, rationale=False)
     if any(example.rationale for example in maker.sources.splits.test):
@@ -171,5 +171,5 @@ def _add_ceiling(plan: Plan, maker: StageMaker, teacher: TeacherStage) -> None:
 
 
 def data_files(splits: Splits) -> dict[str, list[Example]]:
-    """What the store keeps of a run's data, by file name."""
+    """Return the parts of a run's data that the store keeps, by file name."""
     return {"train": splits.train, "dev": splits.dev, "test": splits.test}

@@ -1,4 +1,4 @@
-"""Whether solved examples have room before the task inputs of `prompt` and `retrieve`."""
+"""Checks that few-shot demonstrations fit before the task inputs of `prompt` and `retrieve`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from knife.data.example import Splits
 from knife.data.preamble import Preamble, draw_shots, put_before
 from knife.data.tokens import UNBOUNDED, Tokens
 
-# Above this share of questions without room, the prompt is not the one that was asked for.
+# If more than this share of questions lose demonstrations, the prompt is not the requested one.
 REFUSED_SHARE = 0.1
 
 
 def preamble_limit(
     config: RunConfig, method: str, positions: int | None, tokenizer: Any, answer: int
 ) -> int:
-    """The most tokens of a task input with solved examples before it; 0 where none go there.
+    """Return the most tokens of demonstrations and task input; 0 for methods without any.
 
-    `retrieve` trains, and so keeps to `data.max_tokens`; `prompt` takes what the model can read
-    in its `positions` besides the `answer` tokens behind them.
+    `retrieve` trains, so its limit is `data.max_tokens`; `prompt` may use all of the model's
+    `positions` except for the `answer` tokens at the end.
     """
     if method == "retrieve":
         return config.data.max_tokens
@@ -36,11 +36,11 @@ def with_preambles(
     tokenizer: Any,
     most: int,
 ) -> tuple[list[Tokens], list[str]]:
-    """The task inputs of all splits behind their solved examples, and what a user should know.
+    """Return the task inputs of all splits after their demonstrations, and notes for the user.
 
     Raises:
-        UserError: `prompt` has no room for its shots before too many questions, or there are not
-            so many training examples.
+        UserError: the shots of `prompt` do not fit for too many questions, or there are fewer
+            training examples than shots.
     """
     if method not in ("prompt", "retrieve"):
         return list(tokens), []

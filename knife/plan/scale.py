@@ -1,4 +1,4 @@
-"""What a scale asks of a training that a model, or this machine, cannot give."""
+"""Checks for scale settings that a model, or this machine, does not support."""
 
 import shutil
 from typing import Any
@@ -14,9 +14,9 @@ from knife.plan.sources import KnownModel
 def scale_faults(
     scale: Scale, models: dict[str, KnownModel | None], *, elsewhere: bool
 ) -> list[str]:
-    """Faults of attention, gradient checkpointing and compilation, for models by config key.
+    """Return faults of attention, gradient checkpointing and compilation; models by config key.
 
-    `elsewhere` leaves out what hangs on the machine.
+    `elsewhere` leaves out checks that depend on the machine.
     """
     faults = _compile_faults(scale, elsewhere=elsewhere)
     if not (scale.attention or scale.gradient_checkpointing):

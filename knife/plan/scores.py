@@ -1,4 +1,4 @@
-"""Which stages the scores of a run's rationales need: some of the run's own, and three more."""
+"""The stages that scores of a run's rationales need: some of the run's, and three more models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from knife.plan.sources import SourceReader
 from knife.plan.stage import EvaluateStage, Stage
 from knife.plan.stages import StageMaker, data_key
 
-# Name, and what its model is given in place of question and rationale.
+# Names of the models, and functions that make their inputs.
 _MODELS: dict[str, Callable[[Splits], Splits]] = {
     "rationale alone": evidence.rationale_alone,
     "vacuous rationale": evidence.vacuous_alone,
@@ -26,12 +26,12 @@ class ScorePlan:
     """The scores of a run's rationales as stages.
 
     Attributes:
-        plan: the run, with the stages that the scores need in place of its own.
+        plan: the run, with the stages that the scores need instead of its own.
         finetune: the run's I -> O by seed.
-        knife: its students by KNIFE, which are not made for the scores.
+        knife: the run's `knife` students, which are not trained just for the scores.
         teacher: I + R -> O on the test split.
         rationale, vacuous, both: R -> O, B -> O and B + R -> O on the test split.
-        ids: the test examples that have a rationale.
+        ids: ids of the test examples that have a rationale.
     """
 
     plan: Plan
@@ -45,11 +45,11 @@ class ScorePlan:
 
 
 def plan_scores(config: RunConfig) -> ScorePlan:
-    """Plan the run, and what its rationales are to be scored with.
+    """Plan the run, and the models that score its rationales.
 
     Raises:
-        UserError: as `plan_run` does, and where the run trains no teacher or no `finetune`, or
-            its test split has no rationales.
+        UserError: as `plan_run` does, and if the run trains no teacher or no `finetune`, or its
+            test split has no rationales.
     """
     reader = SourceReader()
     plan = plan_run(config, reader)
@@ -71,7 +71,7 @@ def plan_scores(config: RunConfig) -> ScorePlan:
         v for v in config.variants() if v.method in TEACHES and not (v.data or v.model or v.teacher)
     )
     sources = reader.read(config.of(variant), variant)
-    # What a rationale tells is to be read from it directly, not through a bottleneck.
+    # These models must read the rationale directly, not through a bottleneck.
     open_teacher = config.teacher.model_copy(update={"bottleneck": False})
     open_config = config.model_copy(update={"teacher": open_teacher})
     splits = evidence.explained(sources.splits)

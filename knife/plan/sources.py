@@ -1,4 +1,4 @@
-"""What a plan reads before anything starts: data and models, each once, and their faults."""
+"""Reads data and models for a plan, each once, and reports their faults before anything starts."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,15 +28,15 @@ from knife.store.store import fingerprint
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that was found and is whole.
+    """A model that was found and passed all checks.
 
     Attributes:
         source: its files.
-        config: of transformers.
-        tokenizer: its own.
-        shape: its size; None where its files do not say it.
+        config: its transformers config.
+        tokenizer: its tokenizer.
+        shape: its size; None if its files do not tell.
         weights: where its parameters come from.
-        positions: how many tokens it can read; None where positions are relative alone.
+        positions: how many tokens it can read; None if it only has relative positions.
     """
 
     source: ModelSource
@@ -49,14 +49,14 @@ class KnownModel:
 
 @dataclass(frozen=True)
 class Sources:
-    """What a variant of a run works with.
+    """The data and models of a variant of a run.
 
     Attributes:
-        splits: the fraction of train, dev and test, rationales treated.
-        student, teacher: the models; the teacher is None where the method has none.
-        lengths: how long the examples of train are, as the student reads and writes them.
-        preamble_tokens: bound on a task input with solved examples before it; 0 without.
-        notes: what was decided on the way, one sentence each.
+        splits: the fraction of train, dev and test, with treated rationales.
+        student, teacher: the models; the teacher is None if the method has none.
+        lengths: lengths of the examples of train in the form that the student is trained on.
+        preamble_tokens: limit on demonstrations and task input together; 0 without any.
+        notes: decisions that a user should know, one sentence each.
     """
 
     splits: Splits
@@ -69,7 +69,7 @@ class Sources:
 
 @dataclass
 class _Reading:
-    """Splits as models read them: tokens by model, faults and notes by the student's name."""
+    """Splits as tokens by model, and faults and notes on them by the student's name."""
 
     splits: Splits
     limit: int
@@ -78,7 +78,7 @@ class _Reading:
 
 
 class SourceReader:
-    """Reads data and models for the variants of plans, each of them once."""
+    """Reads data and models for the variants of plans, each only once."""
 
     def __init__(self) -> None:
         self._sources: dict[str, Sources] = {}
@@ -88,13 +88,13 @@ class SourceReader:
         self._reading: _Reading | None = None
 
     def read(self, config: RunConfig, variant: Variant) -> Sources:
-        """What `variant`, whose config is `config`, works with.
+        """Read the data and models of `variant`, whose config is `config`.
 
         Raises:
             UserError: with all faults of the data and of the models.
         """
         parts = (config.data, config.model, config.prompt)
-        # Seeds draw what a prompt shows.
+        # Seeds draw the demonstrations of a prompt.
         seeds = config.seeds if variant.method == "prompt" else None
         known = fingerprint([*(p.model_dump() for p in parts), seeds, variant.method])
         if known not in self._sources:
@@ -102,7 +102,7 @@ class SourceReader:
         return self._sources[known]
 
     def let_tokens_go(self) -> None:
-        """Free what serves the variants of one plan alone, and takes far more memory than data."""
+        """Free the tokens, which serve only one plan and take far more memory than the data."""
         self._reading = None
 
     def _read(self, config: RunConfig, variant: Variant) -> Sources:
@@ -136,7 +136,7 @@ class SourceReader:
         train, second = training_tokens(method, tokens[: len(splits.train)], tokenizer)
         answer = answer_room(student, [*tokens, *train])
         if method == "explain_then_answer":
-            # What it writes first may lack the token that closes it.
+            # The generated rationale may lack its closing token.
             answer += answer_room(student, tokens) + 1
         if second:
             word = len(second[0].input_ids) - len(tokens[0].input_ids)
@@ -145,7 +145,7 @@ class SourceReader:
         most = preamble_limit(config, method, student.positions, tokenizer, answer)
         tokens, more = with_preambles(config, method, splits, tokens, tokenizer, most)
         if most:
-            # Those that get solved examples learn from examples as they are.
+            # Methods with demonstrations train on examples in their original form.
             train = tokens[: len(splits.train)]
         return Sources(splits, student, teacher, _lengths(train), most, splits.notes + notes + more)
 
@@ -192,7 +192,7 @@ class SourceReader:
         return splits
 
     def _read_as(self, splits: Splits, limit: int) -> _Reading:
-        """What is known of the splits under this limit; the tokens of others are let go."""
+        """Return the cache for these splits and this limit, dropping the one for others."""
         now = self._reading
         if now is None or now.splits is not splits or now.limit != limit:
             now = self._reading = _Reading(splits, limit)
@@ -206,7 +206,7 @@ def _model_faults(
     student: KnownModel,
     teacher: KnownModel | None,
 ) -> list[str]:
-    """Faults of models that do not go with data and method or with each other."""
+    """Return faults of models that do not suit the data, the method or each other."""
     faults: list[str] = []
     encoders = [
         f"model.{name}"
@@ -250,8 +250,8 @@ def _model_faults(
 
 
 def answer_room(model: KnownModel, tokens: list[Tokens]) -> int:
-    """Positions that the longest answer takes behind a task input; an encoder-decoder's decoder
-    has its own, and an encoder has no answer there."""
+    """Return how many positions the longest answer takes after a task input: none in an
+    encoder-decoder, whose decoder has its own, or in an encoder."""
     if family(model.config) != "decoder":
         return 0
     longest = max(len(ids) for example in tokens for ids in example.choice_ids)
@@ -261,7 +261,7 @@ def answer_room(model: KnownModel, tokens: list[Tokens]) -> int:
 def _position_faults(
     limit: int, answer: int, student: KnownModel, teacher: KnownModel | None
 ) -> list[str]:
-    """Faults of models that have no position for the last of `limit` tokens, or for an answer."""
+    """Return faults of models with too few positions for `limit` tokens and an answer."""
     faults = []
     for name, model in (("student", student), ("teacher", teacher)):
         known = model.positions if model else None
@@ -277,7 +277,7 @@ def _position_faults(
 def _tokens_of_both(
     reading: _Reading, student: KnownModel, teacher: KnownModel | None
 ) -> tuple[list[Tokens], list[str]]:
-    """Refuse task inputs that are too long and tokens that differ; say what is truncated."""
+    """Return the tokens, which both models must share, and a note on truncated rationales."""
     tokens, cut = _tokenized(reading, student)
     if teacher is None:
         return tokens, []
@@ -310,7 +310,7 @@ def _tokenized(reading: _Reading, model: KnownModel) -> tuple[list[Tokens], Trun
 def _look(
     reading: _Reading, student: KnownModel, tokens: list[Tokens]
 ) -> tuple[list[str], list[str]]:
-    """Faults and notes on answers that no model can choose, or that this one cannot write."""
+    """Return faults and notes on answers that cannot be told apart or cannot be generated."""
     name, splits = student.source.name, reading.splits
     if name not in reading.looked:
         model = f"tokenizer of model.student, {name}"
@@ -321,7 +321,7 @@ def _look(
 
 
 def _lengths(train: list[Tokens]) -> Lengths:
-    """How long training examples are."""
+    """Return the lengths of training examples."""
     choices = [len(ids) for tokens in train for ids in tokens.choice_ids]
     inputs = [len(tokens.input_ids) for tokens in train]
     wholes = [len(tokens.input_ids) + len(tokens.rationale_ids) for tokens in train]

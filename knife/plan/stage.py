@@ -1,4 +1,4 @@
-"""What a stage is: its key, what its result depends on, and what is needed to make it."""
+"""Stages: the key of each, what its result depends on, and what is needed to make it."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -13,10 +13,10 @@ class Stage:
 
     Attributes:
         key: fingerprint of `depends`.
-        depends: all that the result hangs on, JSON-ready.
-        label: words for a progress display.
+        depends: everything that the result depends on, as values for JSON.
+        label: text for a progress display.
         data: key of the data that it reads.
-        max_tokens: bound on task input and rationale together.
+        max_tokens: limit on task input and rationale together.
     """
 
     kind: ClassVar[str]
@@ -40,7 +40,7 @@ class TeacherStage(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class StatesStage(Stage):
-    """Compute the frozen teacher's states of every training example, or their variance alone."""
+    """Compute the frozen teacher's states for all training examples, or only their variance."""
 
     kind: ClassVar[str] = "states"
     teacher: str
@@ -52,13 +52,13 @@ class StatesStage(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class StudentStage(Stage):
-    """Train a student by one method and seed; `prompt` trains nothing.
+    """Train a student with one method and seed; `prompt` trains nothing.
 
     Attributes:
         teacher: key of the teacher, for `teacher_init` and `knife`.
-        states: key of the teacher states, for `knife`, with settings and layer map.
-        prompt: which solved examples the student of `prompt` gets.
-        preamble_tokens: bound on a task input with solved examples before it.
+        states, align, layers: key of the teacher states, settings and layer map, for `knife`.
+        prompt: the demonstrations that the student of `prompt` gets.
+        preamble_tokens: limit on demonstrations and task input together.
     """
 
     kind: ClassVar[str] = "student"
@@ -76,7 +76,7 @@ class StudentStage(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateStage(Stage):
-    """Predictions of a teacher or a student on the test split."""
+    """Predict the test split with a teacher or a student."""
 
     kind: ClassVar[str] = "evaluate"
     model_kind: str
@@ -85,7 +85,7 @@ class EvaluateStage(Stage):
 
 
 def inputs(stage: Stage) -> list[tuple[str, str]]:
-    """Kind and key of the artifacts that a stage reads, data aside."""
+    """Return kind and key of the artifacts that a stage reads, apart from data."""
     match stage:
         case StatesStage():
             return [("teacher", stage.teacher)]

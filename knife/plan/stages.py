@@ -1,4 +1,4 @@
-"""Stages with their keys: every config key and input that a result hangs on becomes part of it."""
+"""Makes stages with their keys, which cover every config key and input that a result depends on."""
 
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,13 +11,13 @@ from knife.plan.sources import Sources
 from knife.plan.stage import EvaluateStage, StatesStage, StudentStage, TeacherStage
 from knife.store.store import fingerprint
 
-# Raised when a change of the code changes the numbers that a stage comes to.
+# Incremented when a change of the code changes the numeric result of a stage.
 METHOD_VERSION = 3
 _LIBRARIES = ("torch", "transformers", "deepspeed")
 
 
 def data_key(splits: Splits) -> str:
-    """Key of a run's data: all three splits with their rationales."""
+    """Return the key of a run's data: all three splits with their rationales."""
     return fingerprint(
         [
             split_digest(splits, "train", rationales=True),
@@ -44,7 +44,7 @@ class StageMaker:
     own: bool
 
     def teacher(self) -> TeacherStage:
-        """Finetuning the teacher; examples with their rationales are part of the key."""
+        """Return the stage that finetunes the teacher; its key covers examples and rationales."""
         splits, training, model = self.sources.splits, self.config.teacher, self.sources.teacher
         assert model is not None
         depends = self._common() | {
@@ -66,7 +66,7 @@ class StageMaker:
         )
 
     def states(self, teacher: TeacherStage, pairs: list[tuple[int, int]]) -> StatesStage:
-        """The teacher's states in the layers that the layer map `pairs` wants."""
+        """Return the stage of the teacher's states in the layers that the map `pairs` needs."""
         align = self.config.align
         layers = tuple(sorted({layer for _, layer in pairs}))
         outputs = align.output.weight > 0 and align.output.target == "states"
@@ -98,8 +98,8 @@ class StageMaker:
         states: StatesStage | None,
         pairs: list[tuple[int, int]],
     ) -> StudentStage:
-        """Training a student; unless its method reads rationales, its key hangs on none but by
-        `states`."""
+        """Return the stage that trains a student; its key depends on rationales only through
+        `teacher` and `states`, unless the method reads them."""
         splits, training, align = self.sources.splits, self.config.student, self.config.align
         depends = self._common() | {
             "stage": "student",
@@ -123,7 +123,7 @@ class StageMaker:
         if states is not None:
             weights = {"input": align.input.weight, "output": align.output.weight}
             depends |= {"states": states.key, "layers": pairs, "weights": weights}
-            # What has no weight changes no number.
+            # Settings of a term with weight 0 do not affect the result.
             depends |= {"distance": align.input.distance} if align.input.weight else {}
             if align.input.weight and align.input.tokens != "all":
                 depends["tokens"] = align.input.tokens
@@ -138,7 +138,7 @@ class StageMaker:
             model=self.sources.student.source,
             training=training,
             seed=seed,
-            # With stored states a student never needs the teacher itself.
+            # With stored states, a student does not need the teacher itself.
             teacher=teacher.key if teacher and not (states and states.stored) else None,
             states=states.key if states else None,
             align=align if states else None,
@@ -151,7 +151,7 @@ class StageMaker:
     def evaluate(
         self, model: TeacherStage | StudentStage, label: str, *, rationale: bool
     ) -> EvaluateStage:
-        """Predicting the test split, with or without its rationales."""
+        """Return the stage that predicts the test split, with or without its rationales."""
         depends = {
             "stage": "evaluate",
             "model": model.key,
@@ -174,7 +174,7 @@ class StageMaker:
 
     def _common(self) -> dict[str, Any]:
         scale = self.config.scale
-        # They round otherwise, and may draw other dropout; each stands in a key where it is set.
+        # These change rounding, and may change dropout; each is part of the key only if it is set.
         chosen = {
             "attention": scale.attention,
             "gradient_checkpointing": scale.gradient_checkpointing,

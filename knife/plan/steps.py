@@ -1,4 +1,4 @@
-"""How long a training is: its optimizer steps, known before it starts."""
+"""The length of a training in optimizer steps, known before it starts."""
 
 import math
 
@@ -7,14 +7,14 @@ from knife.plan.stage import StudentStage, TeacherStage
 
 
 def training_examples(stage: TeacherStage | StudentStage, splits: Splits) -> list[Example]:
-    """What a stage trains on: a teacher on the examples that have a rationale alone."""
+    """Return the examples that a stage trains on; for a teacher, only those with a rationale."""
     if isinstance(stage, TeacherStage):
         return [example for example in splits.train if example.rationale is not None]
     return splits.train
 
 
 def total_steps(stage: TeacherStage | StudentStage, splits: Splits) -> int:
-    """Optimizer steps of the whole training, if its patience holds to the end."""
+    """Return the optimizer steps of the whole training, if it does not stop early."""
     if isinstance(stage, StudentStage) and stage.method == "prompt":
         return 0
     examples = len(training_examples(stage, splits))

@@ -1,4 +1,4 @@
-"""Open answers that a tokenizer cannot write: whatever a model learns, they are never right."""
+"""Finds open answers that a tokenizer cannot spell: no model can ever get these right."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +14,13 @@ _SHOWN = 3
 def unwritable_notes(
     splits: Splits, tokens: Sequence[Tokens], tokenizer: Any, model: str
 ) -> list[str]:
-    """A note on each split that has such answers; none where there are choices.
+    """Return a note on each split that has such answers; none if questions have choices.
 
     Args:
         splits: the examples.
-        tokens: of train, dev and test, one after the other.
+        tokens: those of train, dev and test, concatenated.
         tokenizer: turns tokens into text.
-        model: what the tokenizer is from, for the messages.
+        model: the model that the tokenizer is from, for the messages.
     """
     notes, rest = [], list(tokens)
     for name, examples in (("train", splits.train), ("dev", splits.dev), ("test", splits.test)):

@@ -1,4 +1,4 @@
-"""The model card of a student: what it is, what it can, where its limits are, how to load it."""
+"""The model card of a student: what it is, its results, its limits, and how to load it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ WHAT: dict[Method, str] = {
     "prompt": "not trained: solved examples stand before each question",
     "retrieve": "finetuned to answer behind the most similar solved training example",
 }  # fmt: skip
-# Students that are asked with the bare task input, so that plain transformers can ask them.
+# Students that read the bare task input, so that plain transformers can query them.
 _BARE = ("knife", "finetune", "teacher_init", "rationale_input", "step_by_step")
 _PLAIN = """Plain transformers reads it as well. A choice's score is the mean log-probability of its
 tokens:
@@ -72,17 +72,17 @@ class Facts:
     """What a card is written from.
 
     Attributes:
-        run: name of the run, and `run_key` its key.
-        method: the student's name in the run, and `seed`; `key` is its own key in the store.
-        config: the run config of its method alone.
-        student, teacher: the models that were trained; the teacher is None where there is none.
-        weights: where the parameters come from of each model that was trained, by its name.
-        family: of the student.
-        data_key: of the splits in the store.
-        splits: what it was trained and tested on.
-        leaks: how well the answer can be told from the rationales of train; None: not known.
-        accuracy: the student's own on test, from 0 to 1.
-        verdict: the run's.
+        run, run_key: name and key of the run.
+        method, seed, key: the student's method as named in the run, its seed and its store key.
+        config: the run config for its method only.
+        student, teacher: the models that were trained; the teacher is None if there is none.
+        weights: where each trained model's parameters come from, by model name.
+        family: the student's model family.
+        data_key: key of the splits in the store.
+        splits: the data it was trained and tested on.
+        leaks: how well answers can be predicted from train's rationales alone; None: unknown.
+        accuracy: the student's accuracy on test, from 0 to 1.
+        verdict: the run's verdict.
     """
 
     run: str
@@ -103,7 +103,7 @@ class Facts:
 
     @property
     def kind(self) -> Method:
-        """What was done to it."""
+        """The method it was trained by."""
         (variant,) = self.config.variants()
         return variant.method
 
@@ -114,12 +114,12 @@ class Facts:
 
     @property
     def base(self) -> ModelSource:
-        """The model whose weights it was started from."""
+        """The model whose weights it started from."""
         return self.teacher if self.teacher and self.kind == "teacher_init" else self.student
 
 
 def card(facts: Facts) -> str:
-    """The card as Markdown, with the hub's metadata before it."""
+    """Render the card as Markdown, preceded by the hub's metadata."""
     measure = "exact match" if facts.open else "accuracy"
     question: dict[str, Any] = {"id": "1", "question": "do a frog and a toad both lay eggs ?"}
     if not facts.open:
@@ -149,7 +149,7 @@ def card(facts: Facts) -> str:
 def _metadata(facts: Facts) -> ModelCardData:
     source = facts.config.data.source
     repository = SOURCES[source].repository if source in SOURCES else None
-    # Where all of it came with the package, its licence is known.
+    # If data and model come with the package, the licence is known.
     packaged = source == "creatures" and facts.base.name in EMBEDDED
     task = "question-answering" if facts.open else "multiple-choice"
     return ModelCardData(
@@ -320,10 +320,10 @@ def _model(source: ModelSource) -> str:
 
 
 def _source(name: str) -> str:
-    """A known name as it is; of a path, which may tell of its user, the last part alone."""
+    """Return a known name as it is; of a path, which may reveal its user, only the last part."""
     return name if name in SOURCES else Path(name).name
 
 
 def _code(text: str) -> str:
-    """Text as code in a table's cell, whatever stands in it."""
+    """Return any text as code that is safe in a table cell."""
     return f"`{' '.join(text.split()).replace('`', chr(39)).replace('|', '/')}`"

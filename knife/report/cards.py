@@ -1,8 +1,8 @@
 """Model cards beside the students of a run: STORE/student/KEY/README.md.
 
-A card comes after its student's evaluation, and so is no part of the student's checksums: it lies
-in the same folder, is replaced as a whole, and the artifact is whole without it. A student that
-several runs share has the card of the last one that made anything.
+A card is written after its student's evaluation, and so is not part of the student's checksums: it
+is stored in the same folder and replaced as a whole, and the artifact is complete without it. A
+student shared by several runs has the card of the last run that made anything.
 """
 
 import json
@@ -18,12 +18,12 @@ from knife.store.store import Store
 from knife.train.results import accuracy
 
 NAME = "README.md"
-# Fewer rationales tell nothing of how they leak, and more of them nothing new.
+# Fewer rationales say nothing about leakage; more add nothing new.
 _FEWEST, _MOST = 200, 5000
 
 
 def write_cards(plan: Plan, store: Store, verdict: Verdict, *, anew: bool) -> None:
-    """Write the card of every student of a run; without `anew`, only where one has none."""
+    """Write the cards of all students of a run; without `anew`, only if any has none."""
     if not anew and all(read_card(store, member.student.key) for member in plan.members):
         return
     configs = {variant.name: plan.config.of(variant) for variant in plan.config.variants()}
@@ -34,7 +34,7 @@ def write_cards(plan: Plan, store: Store, verdict: Verdict, *, anew: bool) -> No
 
 
 def read_card(store: Store, key: str) -> str | None:
-    """The card of a student; None where it has none yet."""
+    """Read the card of a student; None if it has none yet."""
     return store.attached("student", key, NAME)
 
 

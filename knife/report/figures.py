@@ -1,8 +1,8 @@
-"""Figures of the report: drawn by matplotlib, set into the page as SVG.
+"""Figures of the report: drawn by matplotlib, embedded in the page as SVG.
 
-Text and axes take the page's own colour, so they are readable on a light and on a dark ground.
-Lines are told apart by the colours of Okabe and Ito, which the colour-blind tell apart too
-(https://jfly.uni-koeln.de/color/), and by their dashes.
+Text and axes take the page's text colour, so they are readable on light and dark backgrounds.
+Lines differ in dashes and in the colours of Okabe and Ito, which colour-blind readers can
+distinguish (https://jfly.uni-koeln.de/color/).
 """
 
 import io
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito without black and yellow, which have too little contrast on one of the grounds.
+# Okabe and Ito without black and yellow, which have too little contrast on one of the backgrounds.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":")
-# Stand for the page's colours of text and ground while matplotlib draws.
+# Placeholders for the page's text and background colours while matplotlib draws.
 INK, GROUND = "#010203", "#fefdfc"
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "knife",
     "font.family": "sans-serif",
     "font.size": 9,
-    # A value may have dollar signs.
+    # A value may contain dollar signs.
     "text.parse_math": False,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -49,8 +49,8 @@ SETTINGS = {
 def panels(
     count: int, columns: int, width: float, height: float, sharey: bool = False
 ) -> tuple["Figure", list["Axes"]]:
-    """A figure in the report's style with `count` panels, each of so many inches, with one
-    scale of y (`sharey`) or with their own."""
+    """Create a figure in the report's style with `count` panels of `width` x `height` inches, with
+    a shared y scale (`sharey`) or separate ones."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -65,7 +65,7 @@ def panels(
 
 
 def inline(figure: "Figure", name: str, alt: str, caption: str = "") -> Markup:
-    """A figure as HTML; `name` is its own in the page, `alt` says in words what it shows."""
+    """Return a figure as HTML; `name` is unique in the page, `alt` describes it in words."""
     from matplotlib import rc_context
 
     drawn = io.StringIO()
@@ -76,7 +76,7 @@ def inline(figure: "Figure", name: str, alt: str, caption: str = "") -> Markup:
     svg = drawn.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(GROUND, "var(--ground)")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Figures number their parts alike: each keeps its own apart.
+    # Ids of SVG parts are the same in every figure: a prefix makes them unique.
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
     opening = Markup('<svg role="img" aria-label="{}" ').format(alt)

@@ -1,4 +1,4 @@
-"""The verdict as Markdown: what MLflow shows as a run's description."""
+"""The verdict as Markdown, which MLflow shows as a run's description."""
 
 from knife.report.table import p_value, percent, sentence
 from knife.stats.compare import Difference
@@ -6,7 +6,7 @@ from knife.stats.verdict import MethodVerdict, Verdict
 
 
 def verdict_markdown(verdict: Verdict) -> str:
-    """The verdict in a sentence, the table of its methods, and its notes."""
+    """Return the verdict in a sentence, the table of its methods, and its notes."""
     head = ["method", "accuracy in % (95 %)", f"points to {verdict.baseline} (95 %)", "p",
             "gained / lost"]  # fmt: skip
     rows = [[each.method, _accuracy(each), *_cells(each.difference)] for each in verdict.methods]

@@ -12,21 +12,21 @@ from markupsafe import Markup, escape
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its title, and its body as HTML that is safe."""
+    """A part of the page: its title, and its body as safe HTML."""
 
     title: str
     body: Markup
 
     @cached_property
     def id(self) -> str:
-        """What a link to the section names."""
+        """The anchor for links to the section."""
         return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
 
 def page(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
-    """The whole page: what it came to in a sentence or two (`lead`), then the sections.
+    """Render the page: the result in a sentence or two (`lead`), then the sections.
 
-    It reads in light and dark, at any width from that of a telephone, and prints.
+    It is readable in light and dark mode, at any width from a phone's up, and in print.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -43,9 +43,9 @@ def table(
     rows: Sequence[Sequence[object]],
     numbers: Iterable[int] = (),
 ) -> Markup:
-    """A table with a caption; `numbers` are the columns that are set to the right.
+    """Return a table with a caption; `numbers` are the right-aligned columns.
 
-    It scrolls in a box of its own where the page is too narrow. All texts are escaped.
+    It scrolls in its own box if the page is too narrow. All texts are escaped.
     """
 
     to_the_right = set(numbers)
@@ -66,21 +66,21 @@ def table(
 
 
 def paragraphs(*sentences: str) -> Markup:
-    """Each as a paragraph, escaped."""
+    """Return each sentence as a paragraph, escaped."""
     return Markup("\n").join(Markup("<p>{}</p>").format(escape(s)) for s in sentences)
 
 
 def facts(items: Iterable[tuple[str, object]]) -> Markup:
-    """What is known, by name."""
+    """Return a definition list of (name, value) items."""
     found = Markup().join(Markup("<dt>{}</dt><dd>{}</dd>").format(*item) for item in items)
     return Markup("<dl>{}</dl>").format(found)
 
 
 def listing(summary: str, text: str) -> Markup:
-    """A long text that is folded below its name."""
+    """Return a long text folded under a summary line."""
     return Markup("<details><summary>{}</summary><pre>{}</pre></details>").format(summary, text)
 
 
 def empty(reason: str) -> Markup:
-    """What stands in a section that has nothing to show."""
+    """Return the text of a section that has nothing to show."""
     return Markup('<p class="empty">{}</p>').format(reason)

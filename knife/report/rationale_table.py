@@ -10,7 +10,7 @@ from knife.stats.rationale_scores import THIRDS, RationaleScores
 
 
 def render(scores: RationaleScores) -> Group:
-    """A table of the scores, below it how the gain of `knife` goes with them, and the notes."""
+    """Render a table of the scores, then how the gain of `knife` relates to them, and the notes."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("score")
     table.add_column("value", justify="right", no_wrap=True)

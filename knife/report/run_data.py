@@ -1,4 +1,4 @@
-"""What the report of a run is made of: all of it is in the store."""
+"""The data of a run's report, all of it from the store."""
 
 import json
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunData:
-    """A run of now or of the past.
+    """A run, finished or not.
 
     Attributes:
-        folder: the run's in the store.
-        store: the store.
+        folder: the run's folder in the store.
+        store: the artifact store.
         config: the resolved config, without secrets.
-        record: stages, members and starts, as knife.pipeline.record keeps them; empty for a run
-            of a version that kept none.
+        record: stages, members and starts, as `knife.pipeline.record` writes them; empty for a run
+            of a version without records.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class RunData:
         """Read a run's folder.
 
         Raises:
-            UserError: its config is gone, or was never written.
+            UserError: its config is missing.
         """
         store.recall(folder)
         config = folder / "config.json"
@@ -54,12 +54,12 @@ class RunData:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its verdict."""
+        """Whether the run has its verdict."""
         return (self.folder / "verdict.json").is_file()
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """The run's verdict or, as long as it goes on, that of the evaluations there are."""
+        """The run's verdict or, while it is unfinished, one from the evaluations so far."""
         if self.finished:
             return Verdict.from_dict(json.loads((self.folder / "verdict.json").read_text()))
         rights: dict[str, dict[int, dict[str, float]]] = {}
@@ -77,38 +77,38 @@ class RunData:
         baseline = baseline_of(compare["baseline"], rights)
         seeds = set(rights.get(baseline, {}))
         if seeds:
-            # The baseline shares a seed with every method that is compared.
+            # Only methods that share a seed with the baseline can be compared.
             rights = {name: found for name, found in rights.items() if seeds & set(found)}
         return verdict(rights, baseline, ceiling, compare["margin"], tie_notes(ties))
 
     @property
     def members(self) -> list[Row]:
-        """Method, seed and the keys of student and evaluation."""
+        """Method, seed and keys of student and evaluation of each member."""
         found: list[Row] = self.record.get("members", [])
         return found
 
     @property
     def stages(self) -> list[Row]:
-        """Every stage: kind, key, label, and the keys of those that it reads."""
+        """Every stage: kind, key, label, and the keys of the stages that it reads."""
         found: list[Row] = self.record.get("stages", [])
         return found
 
     def journal(self, kind: str, key: str) -> list[Row]:
-        """A stage's journal, also while it is made; empty where it is gone."""
+        """Read a stage's journal, even while it runs; empty if there is none."""
         return journal(self.store, kind, key)
 
     def trained(self, kind: str, key: str) -> Row:
-        """How a training ended: steps, kept step, dev accuracy, seconds; empty before its end."""
+        """Read a training's steps, best step, dev accuracy and seconds; empty until its end."""
         return trained(self.store, kind, key)
 
     def predictions(self, key: str) -> list[Row]:
-        """An evaluation's rows; empty where it is not there, or not yet."""
+        """Read an evaluation's rows; empty if the store lacks it."""
         if not self.store.has("evaluate", key):
             return []
         return read_predictions(self.store, key)
 
     def test_examples(self) -> dict[str, Row]:
-        """The test split by id; empty where the store has it no longer."""
+        """Read the test split by id; empty if the store lacks it."""
         for key in {stage["data"] for stage in self.stages}:
             if self.store.has("data", key):
                 lines = self.store.read("data", key, "test.jsonl").splitlines()
@@ -121,7 +121,7 @@ class RunData:
 
 
 def journal(store: Store, kind: str, key: str) -> list[Row]:
-    """A stage's journal, also while it is made; empty where it is gone. Damaged lines are left
+    """Read a stage's journal, even while it runs; empty if there is none. Damaged lines are left
     out."""
     for path in store.journals(kind, key):
         if path.is_file():
@@ -140,8 +140,8 @@ def _row(line: bytes) -> Row:
 
 
 def trained(store: Store, kind: str, key: str) -> Row:
-    """How a training ended: steps, kept step, dev accuracy, seconds; empty before its end, and
-    where that is damaged."""
+    """Read a training's result: steps, best step, dev accuracy, seconds; empty before its end, or
+    if the file is damaged."""
     try:
         found: Row = json.loads(store.read(kind, key, TRAINED))
     except (OSError, ValueError):
@@ -150,6 +150,6 @@ def trained(store: Store, kind: str, key: str) -> Row:
 
 
 def stage_seconds(journal: list[Row], trained: Row) -> float:
-    """How long a stage took, by its journal and by how its training ended; 0 where nobody knows."""
+    """Return how long a stage took, by its training's result or its journal; 0 if unknown."""
     span = journal[-1]["time"] - journal[0]["time"] if journal else 0.0
     return float(trained.get("seconds") or span)

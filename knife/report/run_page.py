@@ -28,16 +28,16 @@ _SECTIONS = (
 
 
 def run_report(folder: Path, store: Store) -> str:
-    """The report of the run in a folder `STORE/runs/NAME-KEY`, of one that goes on as well."""
+    """Render the report of the run in a folder `STORE/runs/NAME-KEY`, finished or not."""
     run = RunData.read(folder, store)
     sections = [section(run) for section in _SECTIONS]
     return page(f"Run {run.config['name']}", run_results.lead(run), sections)
 
 
 def write_or_warn(folder: Path, store: Store, made: Callable[[], str]) -> list[Path]:
-    """Write the report of a run or a sweep that has ended into its folder; the file, if it could.
+    """Write a finished run's or sweep's report into its folder; return its path, or [] on failure.
 
-    A page of an earlier time, which no longer fits the results, does not outlast a failure.
+    On failure an earlier page, which does not match the results, is removed.
     """
     path = folder / NAME
     again = command_line("knife", "report", folder.name, "--store", store.address)
@@ -49,7 +49,7 @@ def write_or_warn(folder: Path, store: Store, made: Callable[[], str]) -> list[P
 
 @contextmanager
 def or_warn(what: str, advice: str = "") -> Iterator[None]:
-    """Whatever goes wrong inside is a warning: results do not hang on what shows them."""
+    """Turn any exception inside into a warning: results must not depend on their presentation."""
     try:
         yield
     except Exception as error:
@@ -58,7 +58,7 @@ def or_warn(what: str, advice: str = "") -> Iterator[None]:
 
 
 def write_page(path: Path, text: str) -> Path:
-    """Write a page; it is there whole or not at all."""
+    """Write a page atomically and return its path."""
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return path

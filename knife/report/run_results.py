@@ -1,4 +1,4 @@
-"""Sections of a run's report that say what came out: methods, differences, answers, rationales."""
+"""Sections of a run's report on its results: methods, differences, answers, rationales."""
 
 import json
 from collections import Counter
@@ -15,12 +15,12 @@ from knife.report.table import p_value, percent, sentence
 from knife.stats.rationale_scores import THIRDS
 from knife.stats.verdict import MethodVerdict, Verdict
 
-# Answers that are shown of each side.
+# Answers shown for each side.
 _SHOWN = 5
 
 
 def lead(run: RunData) -> list[str]:
-    """The verdict in a sentence, or how far the run is."""
+    """Return the verdict in a sentence, and the progress of an unfinished run."""
     going = [] if run.finished else [f"So far: {_progress(run)}.", *last_start(run.record)]
     return [*going, *([sentence(run.verdict)] if run.verdict else [])]
 
@@ -33,14 +33,14 @@ def _progress(run: RunData) -> str:
 
 
 def methods(run: RunData) -> Section:
-    """Every method with its accuracy, and its difference to the baseline."""
+    """Return the section on every method's accuracy and its difference to the baseline."""
     found = run.verdict
     body = comparison(found) if found else empty("No student has been evaluated yet.")
     return Section("Methods", body)
 
 
 def comparison(verdict: Verdict) -> Markup:
-    """A verdict as a table with its notes, and as a figure."""
+    """Return a verdict as a table with its notes, and as a figure."""
     rows = [
         (
             method.method,
@@ -84,7 +84,7 @@ def _difference_cells(method: MethodVerdict) -> list[str]:
 
 
 def _accuracy_figure(verdict: Verdict) -> Markup:
-    """The methods' accuracies, one above the other, with their intervals."""
+    """Draw the methods' accuracies, one above the other, with their intervals."""
     order = list(reversed(verdict.methods))
     figure, (axes,) = figures.panels(1, 1, 7.2, 0.9 + 0.3 * len(order))
     for place, method in enumerate(order):
@@ -118,7 +118,8 @@ def _accuracy_figure(verdict: Verdict) -> Markup:
 
 
 def answers(run: RunData) -> Section:
-    """Questions that one method got right by majority and the baseline did not, and the reverse."""
+    """Return the section of questions that only a method or only the baseline got right, by
+    majority."""
     title, verdict = "Answers gained and lost", run.verdict
     compared = [m for m in verdict.methods if m.difference] if verdict else []
     if verdict is None or not compared:
@@ -152,8 +153,8 @@ def answers(run: RunData) -> Section:
 
 
 def _majority(run: RunData, method: str) -> dict[str, list[Any]]:
-    """What most seeds of a method answer, by example id: several answers where as many seeds give
-    each of them, or where choices are tied."""
+    """Return the answers most frequent among a method's seeds, by example id: several if they are
+    equally frequent or choices are tied."""
     votes: dict[str, Counter[Any]] = {}
     for member in run.members:
         if member["method"] == method:
@@ -187,7 +188,7 @@ def _answer(example: Row, names: tuple[str, str], said: list[dict[str, list[Any]
 
 
 def rationales(run: RunData) -> Section:
-    """How good the rationales are, and how the gain of `knife` goes with that."""
+    """Return the section on the rationales' quality and how the gain of `knife` relates to it."""
     title, path = "Gain against rationale quality", run.folder / "rationale_scores.json"
     if not path.is_file():
         return Section(
@@ -214,7 +215,7 @@ def rationales(run: RunData) -> Section:
     said = []
     for panel, found in zip(axes, relations, strict=True):
         gains = [100 * gain for gain in found["thirds"]]
-        # Whole, the names have no room side by side.
+        # The full names have no room side by side.
         panel.bar(
             [name.split()[0] for name in THIRDS[: len(gains)]], gains, color=figures.COLOURS[0]
         )

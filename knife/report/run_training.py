@@ -1,4 +1,4 @@
-"""Sections of a run's report that say how it was made: curves, cost, faults, how to do it again."""
+"""Sections of a run's report on how it was made: curves, cost, faults, how to reproduce it."""
 
 import time
 from collections import defaultdict
@@ -19,7 +19,7 @@ NO_RECORD = (
     "adds one, and trains nothing again."
 )
 _ALIGNMENT = "input_alignment"
-# More panels are no longer looked at.
+# More panels than this are not worth reading.
 _MOST_PANELS = 15
 
 # Points (epoch, value) of a curve.
@@ -27,7 +27,7 @@ Curve = list[tuple[float, float]]
 
 
 def curves(run: RunData) -> Section:
-    """Loss and accuracy by epoch: a panel for the teacher and for each method."""
+    """Return the section of loss and accuracy by epoch, a panel for the teacher and each method."""
     title = "Learning curves"
     trainings = _trainings(run)
     if not trainings:
@@ -70,25 +70,25 @@ def curves(run: RunData) -> Section:
 
 
 def _trainings(run: RunData) -> dict[str, list[list[Row]]]:
-    """The journals of teacher and students, by what they are, one a seed."""
+    """Return the journals of teacher and students by label or method, one per seed."""
     found: dict[str, list[list[Row]]] = defaultdict(list)
     for stage in run.stages:
         if stage["kind"] == "teacher" and (journal := run.journal("teacher", stage["key"])):
             found[stage["label"]].append(journal)
     for member in run.members:
         journal = run.journal("student", member["student"])
-        # A prompt is not trained, and has no curve.
+        # A student that is only prompted is not trained and has no curve.
         if _curve(journal, "task_loss"):
             found[member["method"]].append(journal)
     return dict(found)
 
 
 def _curve(journal: Sequence[Row], metric: str) -> Curve:
-    """A metric by epoch; what is measured every few steps as its mean over each epoch."""
+    """Return a metric by epoch; one measured every few steps is averaged over each epoch."""
     by_epoch: dict[float, list[float]] = defaultdict(list)
     for row in journal:
         if metric in row["metrics"] and row.get("epoch") is not None:
-            # Steps inside of an epoch belong to its end.
+            # Steps within an epoch count towards its end.
             by_epoch[-(-row["epoch"] // 1)].append(row["metrics"][metric])
     return [(epoch, fmean(values)) for epoch, values in sorted(by_epoch.items())]
 
@@ -102,7 +102,7 @@ def _ends(name: str, journals: Sequence[Sequence[Row]], metrics: dict[str, Any])
 
 
 def alignment(run: RunData) -> Section:
-    """Distance of the students' states to the teacher's, by layer, over the training."""
+    """Return the section on the distance of students' to teacher's states, by layer and epoch."""
     title = "Alignment of states"
     found: dict[str, list[list[Row]]] = defaultdict(list)
     for member in run.members:
@@ -120,7 +120,7 @@ def alignment(run: RunData) -> Section:
         names = sorted(
             {n for row in journals[0] for n in row["metrics"] if n.startswith(_ALIGNMENT)}
         )
-        # Where there are several layers, each has a line; the mean alone would hide them.
+        # If there are several layers, each has a line; the mean alone would hide them.
         layers = [name for name in names if name != _ALIGNMENT] or [_ALIGNMENT]
         for place, name in enumerate(layers):
             means = _mean_curve([_curve(journal, name) for journal in journals])
@@ -155,7 +155,7 @@ def _mean_curve(found: Sequence[Curve]) -> Curve:
 
 
 def cost(run: RunData) -> Section:
-    """Time, speed and memory of each stage, and what sharing stages saved."""
+    """Return the section on each stage's time, speed and memory, and what sharing stages saved."""
     title = "Cost"
     if not run.stages:
         return Section(title, empty(NO_RECORD))
@@ -204,7 +204,7 @@ def cost(run: RunData) -> Section:
 
 
 def _speed(journal: Sequence[Row], name: str) -> str:
-    """The median of a rate over a training's lines."""
+    """Return the median of a rate over a training's journal rows."""
     found = [row["metrics"][name] for row in journal if name in row["metrics"]]
     return f"{median(found):.0f}" if found else ""
 
@@ -216,7 +216,7 @@ def _state(run: RunData, stage: Row, begun: bool) -> str:
 
 
 def _students(run: RunData, stage: Row) -> int:
-    """How many students learn from a teacher, or from its states."""
+    """Return how many students learn from a teacher or from its states."""
     reads = {s["key"]: s["reads"] for s in run.stages}
 
     def learns(key: str) -> bool:
@@ -226,7 +226,7 @@ def _students(run: RunData, stage: Row) -> int:
 
 
 def duration(seconds: float) -> str:
-    """How long something took, in words."""
+    """Return a duration in words."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:
@@ -235,7 +235,7 @@ def duration(seconds: float) -> str:
 
 
 def faults(run: RunData) -> Section:
-    """Every start of the command and how it ended, and what stages noted on their way."""
+    """Return the section on every start of the command, how it ended, and notes of stages."""
     title = "Faults and restarts"
     if not run.stages:
         return Section(title, empty(NO_RECORD))
@@ -251,8 +251,8 @@ def faults(run: RunData) -> Section:
 
 
 def noted(store: Store, kind: str, key: str, label: str) -> list[tuple[str, str]]:
-    """When and what a stage noted on its way: the checkpoints that it went on from, and those that
-    did not serve."""
+    """Return when and what a stage noted: the checkpoints that it resumed from, and unusable
+    ones."""
     resumed = run_data.trained(store, kind, key).get("resumed", [])
     found = [("", f"{label}: went on from the checkpoint of step {step}") for step in resumed]
     for row in run_data.journal(store, kind, key):
@@ -262,11 +262,11 @@ def noted(store: Store, kind: str, key: str, label: str) -> list[tuple[str, str]
 
 
 def starts(found: Sequence[Row], made: str = "") -> Markup:
-    """Every start and how it ended, with the number of what it was to make, where that has a
-    name."""
+    """Return a table of starts and how they ended, with the number of things to make under the
+    heading `made`, if given."""
     rows = []
     for start in found:
-        # A start that was killed outright notes nothing more.
+        # A start that was killed outright records no end.
         ended = "at work, or killed" if start is found[-1] else "killed"
         row = [moment(start["time"]), start["status"] if start["ended"] else ended]
         row += [duration(start["ended"] - start["time"]) if start["ended"] else ""]
@@ -276,8 +276,8 @@ def starts(found: Sequence[Row], made: str = "") -> Markup:
 
 
 def last_start(record: Row) -> list[str]:
-    """How the last start has ended, of a run or a sweep that is not done; nothing of one that may
-    be at work."""
+    """Return how the last start of an unfinished run or sweep ended; nothing if it may still be
+    running."""
     starts = record.get("starts", [])
     if not starts or not starts[-1]["ended"]:
         return []
@@ -285,12 +285,12 @@ def last_start(record: Row) -> list[str]:
 
 
 def moment(seconds: float) -> str:
-    """A time of Unix in words."""
+    """Format a Unix time."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def again(run: RunData) -> Section:
-    """The command, the config, and the versions."""
+    """Return the section on how to reproduce the run: command, config and versions."""
     title = "How to do it again"
     config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
     command = f"knife run {run.config['name']}.yaml"
@@ -302,7 +302,7 @@ def again(run: RunData) -> Section:
 
 
 def made_by(record: Row) -> list[tuple[str, str]]:
-    """The command, and all else that a result may hang on."""
+    """Return the command and everything else that a result may depend on."""
     versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
     git = record["git"].get("mlflow.source.git.commit", "unknown")
     changed = " (with changes)" if record["git"].get("knife.git.changed") == "true" else ""

@@ -1,4 +1,4 @@
-"""The verdict for a terminal: one table, and one sentence."""
+"""The verdict for a terminal: one table and one sentence."""
 
 from rich import box
 from rich.table import Table
@@ -12,13 +12,13 @@ SIGNIFICANT = 0.05
 
 
 def render(verdict: Verdict) -> Table:
-    """A table of the methods (accuracy in percent, difference in points, p after Holm's correction,
-    answers gained and lost), the teacher's ceiling, and below it the verdict in a sentence or two
-    and the notes. Readable at 80 columns."""
+    """Render a table of the methods (accuracy in percent, difference in points, p after Holm's
+    correction, answers gained and lost) and the teacher's ceiling, above the verdict in a sentence
+    or two and the notes. Readable at 80 columns."""
     below = [sentence(verdict), *verdict.notes]
     table = Table(box=box.SIMPLE_HEAD, caption=Text("\n".join(below)), caption_justify="left")
     table.caption_style = ""
-    # Every column counts at a width of 80.
+    # Every character counts at a width of 80.
     table.padding = (0, 1, 0, 0)
     table.pad_edge = False
     table.add_column("method", overflow="fold")
@@ -41,7 +41,7 @@ def render(verdict: Verdict) -> Table:
 
 
 def sentence(verdict: Verdict) -> str:
-    """The verdict in plain words: of `knife`, or else of the best method."""
+    """Return the verdict in plain words, on `knife` if compared, else on the best method."""
     others = [method for method in verdict.methods if method.difference]
     if not others:
         best = max(verdict.methods, key=lambda method: method.accuracy)
@@ -61,14 +61,14 @@ def sentence(verdict: Verdict) -> str:
     if p is None or difference.low is None or difference.high is None:
         return f"{start} ({_counts(method)})."
     chance = "" if p < SIGNIFICANT else ", which may be chance"
-    # As in the table: below zero is below the baseline.
+    # Signed as in the table: below zero is below the baseline.
     low, high = difference.low, difference.high
     said = f"{start}{chance} (95 % interval {low:.1f} to {high:.1f}, {_is(p)}; {_counts(method)})."
     return said if p < SIGNIFICANT else f"{said} {_doubt(method.method, difference, verdict)}"
 
 
 def _doubt(name: str, difference: Difference, verdict: Verdict) -> str:
-    """What can be said where a difference may be chance."""
+    """Return what can be said if a difference may be chance."""
     no_worse, equal = difference.p_no_worse, difference.p_equal
     other, margin = verdict.baseline, f"{verdict.margin:g} points"
     if equal is not None and equal < SIGNIFICANT:
@@ -84,7 +84,7 @@ def _counts(method: MethodVerdict) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent."""
+    """Format a share as a percentage."""
     return f"{100 * share:.1f}"
 
 
@@ -95,7 +95,7 @@ def _interval(method: MethodVerdict) -> str:
 
 
 def difference_cells(difference: Difference | None) -> tuple[str, str, str]:
-    """A difference with its interval, its p after correction, and answers gained and lost."""
+    """Return a difference with its interval, its corrected p, and answers gained and lost."""
     if difference is None:
         return "", "", ""
     points, counts = f"{difference.points:+.1f}", f"{difference.gained}/{difference.lost}"
@@ -110,5 +110,5 @@ def _is(p: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p value with the digits that it is worth."""
+    """Format a p value with a sensible number of digits."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

@@ -1,13 +1,14 @@
-"""What differences an experiment can show, before it is made.
+"""What differences an experiment can show, estimated before it is run.
 
-A difference of d is shown at 5 %, two-sided, with a power of 80 % where
+A difference of d is shown at 5 %, two-sided, with a power of 80 % if
 
     d >= (t[.975] + t[.8]) sqrt(var(a) / S + var(b) / N + var(e) / (S N))
 
 for S seeds and N examples, in the model of `compare.spread` (Cohen 1988, "Statistical power
 analysis for the behavioral sciences", section 2.4, with that model's error and its degrees of
-freedom). The variances are not known before. Those assumed here were measured between knife and
-finetune, a pretrained encoder on CoS-E (3 seeds, 950 questions): a quarter of the answers differ.
+freedom). The variances are not known in advance. Those assumed here were measured between knife
+and finetune with a pretrained encoder on CoS-E (3 seeds, 950 questions), where a quarter of the
+answers differ.
 """
 
 import math
@@ -15,34 +16,34 @@ import math
 from knife.core.words import counted
 from knife.stats.compare import CONFIDENCE, POWER, steady_examples
 
-# Variance of a difference (-1, 0 or 1) over examples, over seeds, and of the rest.
+# Variance of a difference (-1, 0 or 1) over examples, over seeds, and the residual.
 EXAMPLES, SEEDS, REST = 0.115, 0.018**2, 0.138
 _MOST_SEEDS, _MOST_EXAMPLES = 20, 100_000
 
 
 def detectable(seeds: int, examples: int) -> float:
-    """The smallest difference between methods, in points, that so many seeds and examples show.
+    """Return the smallest difference between methods, in points, that this experiment can show.
 
-    More seeds or examples never show less. One seed shows nothing about methods (infinity): a
-    difference may be the seed's. Nor does one example, and no difference exceeds 100 points.
+    It never grows with more seeds or examples. One seed shows nothing about methods (infinity),
+    as a difference may be due to the seed; nor does one example. Otherwise at most 100 points.
     """
     if seeds == 1 or examples == 1:
         return math.inf
     steady = steady_examples(seeds, examples)
     over_examples = EXAMPLES / steady + REST / (seeds * steady)
-    # As the test does, with the rest in both.
+    # The residual is in both parts, as in the test.
     over_seeds = SEEDS / seeds + REST / (seeds * examples)
     return _shown(over_examples, examples, over_seeds, seeds)
 
 
 def detectable_between_students(examples: int) -> float:
-    """The smallest difference, in points, that the examples show between two trained students."""
+    """Return the smallest difference, in points, that can be shown between two given students."""
     return _shown(EXAMPLES / examples + REST / examples, examples, 0.0, 1)
 
 
 def enough(points: float, seeds: int, examples: int = 2) -> tuple[int, int] | None:
-    """The fewest seeds, `seeds` or more, and for these the fewest examples, `examples` or more,
-    that show a difference of `points`; None where no reasonable number does."""
+    """Return the fewest seeds, at least `seeds`, and for these the fewest examples, at least
+    `examples`, that show a difference of `points`; None if no reasonable number does."""
     for count in range(seeds, max(seeds, _MOST_SEEDS) + 1):
         low, high = examples, max(examples, _MOST_EXAMPLES)
         if detectable(count, high) > points:
@@ -55,8 +56,8 @@ def enough(points: float, seeds: int, examples: int = 2) -> tuple[int, int] | No
 
 
 def design_note(seeds: int, examples: int, wanted: float | None) -> list[str]:
-    """What the test split and the seeds of a run can show; and if that is less than the wanted
-    difference in points, what would."""
+    """State what the test split and the seeds of a run can show, and what it would take to show
+    the `wanted` difference, in points, if they cannot."""
     if examples == 1:
         said = "one test example shows no differences"
         if wanted is None:
@@ -78,7 +79,7 @@ def design_note(seeds: int, examples: int, wanted: float | None) -> list[str]:
 
 
 def _advice(seeds: int, examples: int, wanted: float) -> str:
-    """What would show the wanted difference: more seeds, or more examples, or else both."""
+    """State what would show the wanted difference: more seeds, or more examples, or else both."""
     ways = []
     more_seeds = next(
         (s for s in range(seeds, _MOST_SEEDS + 1) if detectable(s, examples) <= wanted), None
@@ -96,8 +97,9 @@ def _advice(seeds: int, examples: int, wanted: float) -> str:
 
 
 def _shown(over_examples: float, examples: int, over_seeds: float, seeds: int) -> float:
-    """What a test of this error shows, its two parts being estimated from so many values."""
-    # Takes a second to import.
+    """Return the difference, in points, that a test shows with these two parts of its variance,
+    estimated from `examples` and `seeds` values."""
+    # The import takes a second.
     from scipy.special import stdtrit
 
     variance = over_examples + over_seeds

@@ -1,29 +1,29 @@
-"""Scores of rationales, from predictions alone; docs/rationale-quality.md has the equations."""
+"""Scores of rationales, from predictions alone; the equations are in docs/rationale-quality.md."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-# Below this, in nats, REV has no room to tell rationales apart.
+# If REV can be at most this, in nats, it cannot tell rationales apart.
 LEAST_ROOM = 0.05
 THIRDS = ("lowest third", "middle third", "highest third")
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What is known of one example that has a rationale.
+    """The measurements of one example that has a rationale.
 
     Attributes:
-        id: the example's.
+        id: the example's id.
         without: share of the seeds whose finetuned student is right, I -> O.
-        explained: 1 where the teacher is right, I + R -> O, or else 0; 1/k in a tie of k choices.
-        leaks: the same of a model of the rationale alone, R -> O.
-        leak: its log-probability of the right answer, in nats.
-        information: log p(O | I, R) - log p(O | I), in nats, the second as a mean over seeds.
+        explained: 1 if the teacher is right, I + R -> O, else 0; 1/k in a tie of k choices.
+        leaks: the same for a model of the rationale alone, R -> O.
+        leak: that model's log-probability of the right answer, in nats.
+        information: log p(O | I, R) - log p(O | I), in nats, the latter averaged over seeds.
         rev: log p(O | R, B) - log p(O | B), in nats.
-        room: -log p(O | B), in nats, which `rev` cannot exceed.
-        gain: share of the seeds in which `knife` is right, less `without`; None: not known.
+        room: -log p(O | B), in nats, the upper bound of `rev`.
+        gain: share of the seeds in which `knife` is right, minus `without`; None if unknown.
     """
 
     id: str
@@ -39,14 +39,14 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """How the gain of `knife` goes with a score.
+    """How the gain of `knife` relates to a score.
 
     Attributes:
         score: the score's name.
         thirds: mean gain of the examples with the lowest, the middle and the highest scores, from
             -1 to 1; empty with fewer than three examples.
-        rho, p: Spearman's rank correlation, and the probability of one so far from 0 by chance;
-            None where scores or gains are all equal or there are fewer than three.
+        rho, p: Spearman's rank correlation, and the probability of one at least this far from 0 by
+            chance; None if scores or gains are all equal or there are fewer than three.
     """
 
     score: str
@@ -60,17 +60,17 @@ class RationaleScores:
     """The scores of a split's rationales; accuracies and their differences from 0 to 1.
 
     Attributes:
-        examples, seeds: how many.
+        examples, seeds: their numbers.
         without, explained: accuracy of I -> O, and of I + R -> O.
         rationale_only: accuracy of R -> O, which is the share of rationales that leak.
         rq: `explained` - `without`.
-        gain_leaking, gain_other: the same over the rationales that leak and over the others, to
-            each of which a tie belongs in part; None where there are none.
-        las: mean of these two; None without one of them.
+        gain_leaking, gain_other: the same over the rationales that leak and over the others, with
+            ties counted in part in both; None if there are none.
+        las: mean of these two; None if either is None.
         information, rev: means over the examples, in nats.
-        room: what `rev` can be at most: the mean of -log p(O | B).
-        relations: of the gain of `knife` to each score; empty where it is not known.
-        notes: what a reader has to know, one sentence each.
+        room: upper bound of `rev`: the mean of -log p(O | B).
+        relations: of the gain of `knife` to each score; empty if the gain is unknown.
+        notes: what a reader needs to know, one sentence each.
     """
 
     examples: int
@@ -89,12 +89,12 @@ class RationaleScores:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 def rationale_scores(rows: Sequence[Scored], seeds: int) -> RationaleScores:
-    """All scores of some examples, at least one, whose shares are over `seeds` seeds."""
+    """Compute all scores of one or more examples, whose shares are over `seeds` seeds."""
     assert rows
     differences = [row.explained - row.without for row in rows]
     leaking, other = (
@@ -145,10 +145,10 @@ def rationale_scores(rows: Sequence[Scored], seeds: int) -> RationaleScores:
 
 
 def relation(name: str, scores: Sequence[float], gains: Sequence[float]) -> Relation:
-    """How gains go with scores, example by example.
+    """Relate gains to scores, example by example.
 
-    Examples of equal scores are in no order: each counts with the mean gain of all of them, so that
-    no third depends on the order of the examples.
+    Each example with a tied score counts with the mean gain of all examples of that score, so that
+    the thirds do not depend on the order of the examples.
     """
     if len(scores) < 3:
         return Relation(name, (), None, None)

@@ -1,4 +1,4 @@
-"""Exact test of paired differences: under the null hypothesis each has either sign as likely."""
+"""Exact test of paired differences, whose signs are equally likely under the null hypothesis."""
 
 import math
 from collections import Counter
@@ -7,17 +7,17 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-# Shares of ties are 1/k, and k is a number of choices.
+# The share of a tie is 1/k for k choices; this bounds the denominators.
 _LARGEST = 10_000
-# From so many possible sums on, they are normal to all digits that are shown.
+# Above this number of possible sums, the normal approximation is right to all digits shown.
 _MOST_SUMS = 2**21
 
 
 def sign_flips(differences_N: NDArray[np.float64]) -> float:
-    """Probability of a sum so far from 0, two-sided, over all choices of the signs.
+    """Return the two-sided probability of a sum at least this far from 0, over all sign choices.
 
-    Fisher 1935, "The Design of Experiments", section 21; Pitman 1937. Where every difference is
-    -1, 0 or 1 this is McNemar's exact test, which is a binomial one.
+    Fisher 1935, "The Design of Experiments", section 21; Pitman 1937. If every difference is
+    -1, 0 or 1 this is McNemar's exact test, which is a binomial test.
     """
     from scipy import signal, stats
 
@@ -34,7 +34,7 @@ def sign_flips(differences_N: NDArray[np.float64]) -> float:
     if 2 * sum(step * count for step, count in steps.items()) > _MOST_SUMS:
         spread = math.sqrt(sum(float(size) ** 2 * count for size, count in sizes.items()))
         return 2 * float(stats.norm.sf(float(total) / spread))
-    # Of each size as many as have the sign +, a binomial number; sums of sizes are convolutions.
+    # For each size, the number with sign + is binomial; sums over sizes are convolutions.
     chances = np.ones(1)
     for step, count in steps.items():
         own = np.zeros(2 * step * count + 1)

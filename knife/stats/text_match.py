@@ -1,8 +1,8 @@
-"""How well a written answer fits the right one: exact match and token F1.
+"""How well a generated answer matches the right one: exact match and token F1.
 
 As in SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1): case, punctuation, the articles
-a, an and the, and spacing do not count. An answer of nothing else, such as the letter A or a sign,
-keeps them: else writing nothing would be right.
+a, an and the, and spacing are ignored. An answer made only of these, such as the letter A or a
+sign, keeps them: otherwise an empty answer would be right.
 """
 
 import re
@@ -18,8 +18,8 @@ def exact_match(text: str, answer: str) -> bool:
 
 
 def token_f1(text: str, answer: str) -> float:
-    """Harmonic mean of the share of `text`'s words that are in `answer`, and of `answer`'s words
-    that are in `text`; 1 where neither has a word."""
+    """Return the harmonic mean of the share of `text`'s words that are in `answer` and the share
+    of `answer`'s words that are in `text`; 1 if neither has a word."""
     written, wanted = _words(text), _words(answer)
     if not written or not wanted:
         return float(written == wanted)

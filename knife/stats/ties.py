@@ -1,4 +1,4 @@
-"""What a reader has to know of ties: answers for which a model puts several choices first."""
+"""Notes about ties: answers for which a model ranks several choices first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Ties:
 
     @staticmethod
     def of(rows: Sequence[dict[str, Any]]) -> "Ties":
-        """Count those of an evaluation's rows."""
+        """Count the ties in an evaluation's rows."""
         tied = [row for row in rows if "tied" in row]
         blind = len(tied) == len(rows) and all(
             len(row["tied"]) == len(row["probabilities"]) for row in tied
@@ -31,8 +31,8 @@ class Ties:
 
 
 def tie_notes(ties: Mapping[str, Sequence[Ties]]) -> list[str]:
-    """By model its evaluations: a sentence on ties, where there are any, and one for each model
-    that tells nothing apart."""
+    """Return a sentence on ties, if there are any, and one for each model that cannot tell any
+    choices apart; `ties` has the evaluations of each model by name."""
     found = [
         f"{sum(each.count for each in own)} of {sum(each.total for each in own)} ({name})"
         for name, own in ties.items()

@@ -1,4 +1,4 @@
-"""From predictions to the verdict: accuracies, differences, and whether they may be chance."""
+"""From predictions to the verdict: accuracies, differences, and whether these may be chance."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +13,15 @@ from knife.stats.compare import Difference, compare, holm, interval
 
 @dataclass(frozen=True, slots=True)
 class MethodVerdict:
-    """What is known of one method.
+    """The results of one method.
 
     Attributes:
         method: its name.
-        accuracy: mean over seeds, from 0 to 1, and `low` and `high` its 95 % interval over seeds
-            and examples; None where there is no spread to see.
+        accuracy: mean over seeds, from 0 to 1.
+        low, high: 95 % interval of that over seeds and examples; None if there is no spread.
         sd: standard deviation over seeds (ddof 1); None with one seed.
-        seeds, examples: how many.
-        difference: to the baseline; None for the baseline itself, or where there is none.
+        seeds, examples: their numbers.
+        difference: to the baseline; None for the baseline itself, or without one.
     """
 
     method: str
@@ -36,7 +36,7 @@ class MethodVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """The teacher's accuracy, from 0 to 1, with the rationale and without it; None: unknown."""
+    """The teacher's accuracy, from 0 to 1, with and without the rationale; None if unknown."""
 
     with_rationale: float | None
     without_rationale: float | None
@@ -47,11 +47,11 @@ class Verdict:
     """The verdict of a run.
 
     Attributes:
-        baseline: the method that differences are to.
+        baseline: the method that the others are compared with.
         margin: in points; a smaller difference does not matter.
         methods: in the order of the predictions.
-        ceiling: the teacher's, where it is known.
-        notes: what a reader has to know, one sentence each.
+        ceiling: the teacher's accuracies, if known.
+        notes: what a reader needs to know, one sentence each.
     """
 
     baseline: str
@@ -61,18 +61,18 @@ class Verdict:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain mappings, lists and numbers, ready for JSON."""
+        """Return all of it as plain mappings, lists and numbers for JSON."""
         values: dict[str, Any] = TypeAdapter(Verdict).dump_python(self, mode="json")
         return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Verdict":
-        """Read what `to_dict` made, from JSON too."""
+        """Read the output of `to_dict`, also after a round trip through JSON."""
         return TypeAdapter(Verdict).validate_python(values)
 
 
 def baseline_of(wanted: str | None, methods: Iterable[str]) -> str:
-    """The method to compare with: the one that is wanted, or else finetune, or the first one."""
+    """Return the method to compare with: `wanted` if given, else finetune, else the first one."""
     names = list(methods)
     return wanted or ("finetune" if "finetune" in names else names[0])
 
@@ -87,16 +87,16 @@ def verdict(
     """Compare methods on the same examples. The p values are corrected for all comparisons.
 
     Args:
-        predictions: method -> seed -> example id -> right (1), wrong (0), or of a tie its share.
+        predictions: method -> seed -> example id -> right (1), wrong (0), or the share of a tie.
             Every method and seed has the same example ids; a method shares at least one seed with
             the baseline.
-        baseline: the method to compare with; where it is missing there are no differences.
+        baseline: the method to compare with; if it is missing there are no differences.
         ceiling: the teacher's accuracies.
         margin: in points; a smaller difference does not matter.
         ties: notes on ties, which come first.
 
     Raises:
-        ValueError: the predictions are not of the same examples, or of no common seed.
+        ValueError: the predictions are for different examples, or share no seed.
     """
     assert predictions
     ids = sorted(next(iter(next(iter(predictions.values())).values())))
@@ -152,7 +152,7 @@ def _difference(
 
 
 def _table(by_seed: Mapping[int, Mapping[str, float]], ids: list[str]) -> NDArray[np.float64]:
-    """What each answer counts, seeds in ascending order x examples in the order of `ids`."""
+    """Return the score of each answer, seeds in ascending order x examples in order of `ids`."""
     assert ids
     for right in by_seed.values():
         if right.keys() != set(ids):

@@ -1,7 +1,7 @@
-"""A bucket as far as a store needs it: files in, files out, by names below one url.
+"""A minimal bucket interface for the store: read and write files by name below one url.
 
-Any file system that fsspec knows: `s3://bucket/prefix`, `gs://…`, `abfs://…`. Credentials come from
-the environment, as the file system's own tools read them; a url that holds some is refused.
+Works with S3, GCS and Azure through fsspec: `s3://bucket/prefix`, `gs://…`, `abfs://…`. Credentials
+come from the environment, as the storage's own tools read them; a url with credentials is rejected.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from knife.core.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# Package that fsspec needs and extra of this package that installs it, by protocol.
+# By protocol: the package that fsspec needs, and the extra of this package that installs it.
 _PACKAGES = {
     "s3": ("s3fs", "s3"),
     "s3a": ("s3fs", "s3"),
@@ -33,28 +33,28 @@ _PACKAGES = {
     "abfss": ("adlfs", "abfs"),
     "az": ("adlfs", "abfs"),
 }
-# For trying, or a file system that is mounted: no package needed.
+# For testing, or for a mounted file system: no package needed.
 _LOCAL = ("file", "local")
-# Pauses between tries, in seconds: what fails for a moment costs nothing else.
+# Pauses between tries, in seconds: a transient failure costs only the wait.
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-# A bucket that stayed away is asked once at a time for so long, by all threads of the process.
+# After a bucket stays unreachable, all threads of the process try just once per call for this long.
 _AWAY_SECONDS = 60.0
 _away_until: dict[str, float] = {}
-# Files at a time.
+# Files transferred at a time.
 _PARALLEL = 8
 T = TypeVar("T")
 
 
 def is_url(store: str | Path) -> bool:
-    """Whether a store is a bucket and no folder."""
+    """Whether a store is a bucket rather than a folder."""
     return "://" in str(store)
 
 
 def artifact_place(url: str) -> tuple[str, str, str]:
-    """Store, kind and key of an artifact, or of the model in it, that is named by its url.
+    """Split the url of an artifact, or of the model in it, into store, kind and key.
 
     Raises:
-        UserError: it names none.
+        UserError: it is not the url of an artifact.
     """
     address, *place = url.rstrip("/").removesuffix("/model").rsplit("/", 2)
     if not is_url(address):
@@ -66,16 +66,16 @@ def artifact_place(url: str) -> tuple[str, str, str]:
 
 
 def cache_folder(url: str) -> Path:
-    """The folder of this host that keeps what was read from a bucket, and what is being made."""
+    """Return this host's folder for files read from a bucket and for work in progress."""
     cache = Path(os.environ.get("KNIFE_CACHE") or "~/.cache/knife").expanduser().resolve()
     return cache / "stores" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
 def url_faults(url: str) -> list[str]:
-    """Why a url is no bucket of ours, as far as that is known without asking it."""
+    """Return why a url cannot be used as a bucket, as far as is known without a request."""
     parts = urlsplit(url)
     if "@" in parts.netloc and not parts.scheme.startswith("abfs"):
-        # The url itself would show what is not to be shown.
+        # Printing the url itself would reveal the credentials.
         return [
             f"store: a {parts.scheme} url holds credentials; take them out, and set them in the "
             "environment, as the storage's own tools read them"
@@ -105,12 +105,12 @@ def url_faults(url: str) -> list[str]:
 
 
 class Bucket:
-    """Files by names below a url. Every method may be called from any thread.
+    """Files by name below a url. Every method may be called from any thread.
 
     Raises:
-        UserError: on construction, where the url cannot be a bucket; by every method, where the
-            bucket is not there, or not for us.
-        OSError: by every method, where it cannot be reached in the end.
+        UserError: on construction, if the url cannot be a bucket; by every method, if the bucket
+            does not exist or access is denied.
+        OSError: by every method, if the bucket cannot be reached after all retries.
     """
 
     def __init__(self, url: str) -> None:
@@ -127,9 +127,9 @@ class Bucket:
         if scheme in _LOCAL:
             options = {"auto_mkdir": True}
         elif _PACKAGES[scheme][0] == "s3fs":
-            # s3fs and we try again: three in a row would take minutes.
+            # s3fs and `_try` already retry: a third level of retries would take minutes.
             options = {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 10}}
-        # Others write too: what was listed a moment ago is no answer.
+        # Other hosts write too, so a cached listing may be stale.
         fs, path = url_to_fs(self.url, use_listings_cache=False, **options)
         return fs, path.rstrip("/")
 
@@ -137,7 +137,7 @@ class Bucket:
         return type(self), (self.url,)
 
     def faults(self) -> list[str]:
-        """Why it cannot be read; empty: it can. Nothing is written."""
+        """Return why it cannot be read; empty if it can. Writes nothing."""
         try:
             self._try(lambda fs, root: fs.info(f"{root}/runs"), pauses=_PAUSES[:1])
         except UserError as error:
@@ -149,32 +149,32 @@ class Bucket:
         return []
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is none."""
+        """Return the size of a file in bytes, or None if it does not exist."""
         try:
             return self._try(lambda fs, root: int(fs.info(f"{root}/{name}")["size"]))
         except FileNotFoundError:
             return None
 
     def read(self, name: str) -> bytes | None:
-        """A small file's content; None where there is none."""
+        """Return the content of a small file, or None if it does not exist."""
         try:
             return self._try(lambda fs, root: bytes(fs.cat_file(f"{root}/{name}")))
         except FileNotFoundError:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file, whole or not at all."""
+        """Write a small file atomically."""
         self._try(lambda fs, root: fs.pipe_file(f"{root}/{name}", content))
 
     def upload(self, files: Iterable[tuple[Path, str]]) -> None:
-        """Copy files of this host under their names."""
+        """Copy files of this host into the bucket under the given names."""
         self._each(
             lambda path, name: self._try(lambda fs, root: fs.put_file(str(path), f"{root}/{name}")),
             [(path, name) for path, name in files],
         )
 
     def download(self, files: Iterable[tuple[str, Path]]) -> None:
-        """Copy files to this host, each there whole or not at all.
+        """Copy files to this host, each one atomically.
 
         Raises:
             FileNotFoundError: one of them is not in the bucket.
@@ -188,7 +188,7 @@ class Bucket:
         self._each(one, list(files))
 
     def names(self, folder: str) -> dict[str, int]:
-        """Bytes of all files below a folder, by their names in it."""
+        """Return the sizes in bytes of all files below a folder, by their names relative to it."""
 
         def ask(fs: Any, root: str) -> dict[str, int]:
             inside = f"{root}/{folder}/"
@@ -205,7 +205,7 @@ class Bucket:
             return {}
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files; those that are not there are nobody's fault."""
+        """Remove files; missing ones are ignored."""
 
         def one(name: str) -> None:
             with suppress(FileNotFoundError):
@@ -227,7 +227,7 @@ class Bucket:
                 done.result()
 
     def _try(self, ask: Callable[[Any, str], T], pauses: tuple[float, ...] = _PAUSES) -> T:
-        """Ask, again where it fails for a moment; once where others have waited in vain."""
+        """Call `ask`, retrying transient failures; try once if retries have just failed."""
         if time.monotonic() < _away_until.get(self.url, 0.0):
             pauses = ()
         for pause in (*pauses, None):
@@ -249,7 +249,7 @@ class Bucket:
         raise AssertionError("the last try returns or raises")
 
     def _fault(self, error: Exception) -> str | None:
-        """What a user can do something about; trying again would not help."""
+        """Return the message for an error that the user can fix and retrying would not."""
         if isinstance(error, FileNotFoundError) and _no_bucket(error):
             return f"store: {self.url}: there is no such bucket; make it, or correct the url"
         name = type(error).__name__

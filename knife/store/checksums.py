@@ -7,13 +7,13 @@ from typing import Any
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def damaged_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Names of the files in a folder that are not as `files` has them, by `bytes` and `sha256`."""
+    """Return the names of the files in a folder that differ from `files` in `bytes` or `sha256`."""
     damaged = []
     for name, expected in files.items():
         path = folder / name

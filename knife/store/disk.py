@@ -1,4 +1,4 @@
-"""What a disk says when it is full or not writable, in words for a user."""
+"""Messages for a user about a disk that is full or not writable."""
 
 import errno
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ _REASONS = {
     errno.ENOTDIR: "a part of its path is a file; give another store",
     errno.EEXIST: "there is a file of that name; give another store",
 }
-# What safetensors and torch.save say of a full disk: neither raises an OSError.
+# What safetensors and torch.save report for a full disk: neither raises an OSError.
 _FULL = ("os error 28", "inline_container")
 
 
 @contextmanager
 def disk_faults(root: Path) -> Iterator[None]:
-    """Turn a full or unwritable disk under `root` into a UserError."""
+    """Turn errors about a full or unwritable disk under `root` into a UserError."""
     try:
         yield
     except UserError:

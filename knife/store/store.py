@@ -1,22 +1,22 @@
-"""The artifact store: results addressed by what they depend on, published whole or not at all.
+"""The artifact store: results addressed by what they depend on, published atomically.
 
     <root>/<kind>/<key>/           a published artifact with its manifest.json (sizes, checksums)
-    <root>/work/<kind>-<key>/      the same while it is made: checkpoints, journal, finished shards
-    <root>/locks/<kind>-<key>      held by who makes it; the system frees it when the holder dies
+    <root>/work/<kind>-<key>/      work in progress: checkpoints, journal, finished shards
+    <root>/locks/<kind>-<key>      held by the process that makes it; freed by the system if it dies
 
 A folder under <kind> is complete by construction: it is renamed there after its files are on disk.
 
-A store may be a bucket. Then each host has a root of its own, as above, which keeps what it has
-read and what it makes, and the bucket has
+A store may be a bucket. Then each host has its own root, as above, for what it has read and what
+it makes, and the bucket has
 
-    <url>/<kind>/<key>/manifest.json   written last: what is published is what has one
-    <url>/<kind>/<key>/<try>/          its files; whoever makes the same has another <try>
+    <url>/<kind>/<key>/manifest.json   written last: an artifact is published once it has one
+    <url>/<kind>/<key>/<attempt>/      its files; every attempt to make it has a separate folder
     <url>/work/<kind>-<key>/           checkpoints
     <url>/journals/<kind>-<key>.jsonl  the journal, some seconds behind
     <url>/runs/, <url>/sweeps/         configs and results
 
-A bucket has no locks: two hosts that start the same at the same time may both do it. The manifest
-that is written last is the one that counts, and each stands for files that are all there.
+A bucket has no locks: two hosts that start the same work at the same time may both do it. The
+manifest that is written last counts, and every manifest refers to a complete set of files.
 """
 
 import errno
@@ -43,26 +43,26 @@ Files = dict[str, dict[str, Any]]
 
 
 def fingerprint(depends: Any) -> str:
-    """Key of what a result depends on: 16 hex digits of SHA-256 over canonical JSON."""
+    """Return the key for what a result depends on: 16 hex digits of SHA-256 of canonical JSON."""
     text = strict_json.dumps(depends, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def store_root(store: Path | str) -> Path:
-    """The folder of this host that a store, be it a folder or a bucket, works in."""
+    """Return the folder of this host that a store works in, whether it is a folder or a bucket."""
     return cache_folder(str(store)) if is_url(store) else Path(store).expanduser().resolve()
 
 
 def store_address(store: Path | str) -> str:
-    """What a store is called anywhere on this host: an absolute path, or a url."""
+    """Return the store's absolute path or its url, valid anywhere on this host."""
     return str(store).rstrip("/") if is_url(store) else str(store_root(store))
 
 
 def artifact_folder(where: str) -> Path:
-    """The folder of an artifact that is named by its path, or by its url: STORE/KIND/KEY.
+    """Return the folder of an artifact, given by its path or its url, STORE/KIND/KEY.
 
     Raises:
-        UserError: the url's bucket is not there, or not for us.
+        UserError: the url is not an artifact's, or its bucket does not exist or denies access.
     """
     if not is_url(where):
         return Path(where).expanduser()
@@ -71,7 +71,7 @@ def artifact_folder(where: str) -> Path:
 
 
 def store_faults(store: Path | str) -> list[str]:
-    """Why no store can be there, as far as that is known without writing; empty: it can."""
+    """Return why a store cannot be there, as far as is known without writing; empty if it can."""
     root = store_root(store)
     there = next(path for path in (root, *root.parents) if path.exists())
     if not there.is_dir():
@@ -86,16 +86,16 @@ def store_faults(store: Path | str) -> list[str]:
 class Store:
     """Artifacts in a folder or a bucket. Several runs, on several hosts, may share one.
 
-    With `write` False it is only looked at, and nothing in it is made.
+    With `write` False it is read-only, and construction creates nothing.
 
     Attributes:
-        address: what the config calls it: a folder's absolute path, or a bucket's url.
+        address: a folder's absolute path, or a bucket's url.
         root: the folder of this host that it works in.
-        bucket: where artifacts are published, or None where that is `root`.
-        seconds: between two looks at what others write: into a bucket each is a request.
+        bucket: where artifacts are published, or None if that is `root`.
+        seconds: polling interval for what others write: with a bucket, each poll is a request.
 
     Raises:
-        UserError: on construction, when it cannot be made or written to.
+        UserError: on construction, if it cannot be created or written to.
     """
 
     def __init__(self, store: Path | str, *, write: bool = True) -> None:
@@ -114,10 +114,10 @@ class Store:
             probe.unlink()
 
     def path(self, kind: str, key: str) -> Path:
-        """Where the artifact is, once it is published; one of a bucket is brought here first.
+        """Return the folder of the published artifact, downloading it from a bucket first.
 
         Raises:
-            OSError: it does not come whole.
+            OSError: the download is incomplete or damaged.
         """
         if self.bucket and self._write and self.has(kind, key):
             damaged = self._fetch(kind, key)
@@ -129,7 +129,7 @@ class Store:
         return self.root / kind / key
 
     def work(self, kind: str, key: str) -> Path:
-        """Where it is made; the folder exists and keeps what an interrupted try left."""
+        """Return the artifact's work folder, creating it; it keeps what an interrupted try left."""
         folder = self.root / "work" / f"{kind}-{key}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -144,7 +144,7 @@ class Store:
         return (self.root / kind / key / _MANIFEST).is_file()
 
     def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
-        """The manifest of a published artifact, with its `files`; None where there is none."""
+        """Return the manifest of a published artifact, with its `files`, or None without one."""
         try:
             if self.bucket:
                 text = self.bucket.read(f"{kind}/{key}/{_MANIFEST}") or b""
@@ -157,7 +157,7 @@ class Store:
         return about if wanted <= set(about) else None
 
     def read(self, kind: str, key: str, name: str) -> str:
-        """A text file of a published artifact; of a bucket's, it alone comes here.
+        """Read a text file of a published artifact; from a bucket, only this file is fetched.
 
         Raises:
             FileNotFoundError: there is no such artifact, or no such file in it.
@@ -171,14 +171,14 @@ class Store:
         return content.decode()
 
     def lock(self, kind: str, key: str) -> FileLock:
-        """The lock of who makes the artifact; not held yet."""
+        """Return the lock to hold while making the artifact; it is not yet acquired."""
         return FileLock(self.root / "locks" / f"{kind}-{key}")
 
     def publish(self, kind: str, key: str, depends: Any) -> Path:
-        """Make the work folder an artifact: checksums, sync to disk, one rename.
+        """Turn the work folder into an artifact: checksums, sync to disk, one rename.
 
-        `depends` is what the key was made of; it is written beside the result. Where somebody
-        else has published the same meanwhile, theirs stays and the work folder is removed.
+        `depends` is what the key was computed from; it is stored with the result. If another
+        process has published the same in the meantime, that one stays and this work is removed.
         """
         self.describe(kind, key, depends)
         if self.bucket:
@@ -192,25 +192,25 @@ class Store:
         return self.path(kind, key)
 
     def describe(self, kind: str, key: str, depends: Any) -> None:
-        """Write beside a result what it depends on."""
+        """Write what a result depends on beside it."""
         path = self.work(kind, key) / "depends.json"
         path.write_text(strict_json.dumps(depends, indent=1, sort_keys=True))
 
     def made(self, kind: str, key: str) -> list[str]:
-        """Names of the files in this host's work folder."""
+        """Return the names of the files in this host's work folder."""
         work = self.work(kind, key)
         paths = sorted(p for p in work.rglob("*") if p.is_file() and p.name != _MANIFEST)
         return [path.relative_to(work).as_posix() for path in paths]
 
     def upload(self, kind: str, key: str, attempt: str, names: list[str]) -> Files:
-        """Bring files of this host's work folder into the bucket; they do not count yet."""
+        """Upload files of this host's work folder to the bucket, without publishing them."""
         assert self.bucket
         work, files = self.work(kind, key), self._files(kind, key, names)
         self.bucket.upload((work / name, f"{kind}/{key}/{attempt}/{name}") for name in files)
         return files
 
     def conclude(self, kind: str, key: str, attempt: str, files: Files) -> None:
-        """Publish what all hosts have uploaded for an attempt."""
+        """Publish the files that all hosts have uploaded for an attempt."""
         assert self.bucket
         manifest = {"kind": kind, "key": key, "attempt": attempt, "files": files}
         name = f"{kind}/{key}/{_MANIFEST}"
@@ -221,8 +221,8 @@ class Store:
         self.bucket.remove_folder(f"work/{kind}-{key}")
 
     def hand_over(self, kind: str, key: str, files: Files | None = None) -> None:
-        """Let what this host has made serve its readers: all `files` of an artifact, or the part
-        that it has; what others have made comes when it is read."""
+        """Keep what this host has made for its own readers: an artifact with all `files`, or a
+        part of one, whose other files are fetched when it is read."""
         made, fetched = self.work(kind, key), self._fetched(kind, key)
         with self._fetching(kind, key):
             if self._is_here(kind, key):
@@ -234,7 +234,7 @@ class Store:
                 made.rename(fetched)
 
     def _files(self, kind: str, key: str, names: list[str]) -> Files:
-        """Sizes and checksums of files of the work folder, which are on disk after this."""
+        """Sync files of the work folder to disk, and return their sizes and checksums."""
         work, files = self.work(kind, key), {}
         for name in names:
             path = work / name
@@ -244,7 +244,7 @@ class Store:
         return files
 
     def _settle(self, work: Path, kind: str, key: str, files: Files) -> None:
-        """Make a folder whose files are whole the artifact of this host's root."""
+        """Move a folder of complete files into place as the artifact in this host's root."""
         with (work / _MANIFEST).open("w") as file:
             file.write(strict_json.dumps({"kind": kind, "key": key, "files": files}, indent=1))
             file.flush()
@@ -252,7 +252,7 @@ class Store:
         final = self.root / kind / key
         final.parent.mkdir(exist_ok=True)
         if final.exists() and not self._is_here(kind, key):
-            # Somebody has removed the manifest: what is left is no artifact.
+            # The manifest was removed, so what is left is not an artifact.
             self._discard_here(kind, key)
         try:
             work.rename(final)
@@ -269,7 +269,7 @@ class Store:
         return FileLock(self.root / "locks" / f"fetched-{kind}-{key}")
 
     def _fetch(self, kind: str, key: str) -> list[str]:
-        """Bring an artifact of the bucket here; the files that do not come whole."""
+        """Download an artifact from the bucket; return the names of missing or damaged files."""
         assert self.bucket
         with self._fetching(kind, key):
             if self._is_here(kind, key):
@@ -282,7 +282,7 @@ class Store:
             for path in [p for p in work.rglob("*") if p.is_file()]:
                 if path.relative_to(work).as_posix() not in files:
                     path.unlink()
-            # A second time for what was damaged on its way.
+            # The second pass is for files that were damaged in transit.
             for _ in range(2):
                 missing = damaged_files(work, files)
                 try:
@@ -297,10 +297,10 @@ class Store:
             return damaged
 
     def damage(self, kind: str, key: str) -> list[str]:
-        """Files of a published artifact that are missing, cut or changed; none when all is well.
+        """Return the files of a published artifact that are missing, truncated or changed.
 
-        Of a bucket's, a store that is only looked at knows sizes alone: checksums want all of it
-        brought here.
+        In a bucket, a read-only store checks sizes alone, since checksums need all files
+        downloaded.
         """
         about = self.manifest(kind, key)
         if about is None:
@@ -317,7 +317,7 @@ class Store:
         return self._fetch(kind, key)
 
     def discard(self, kind: str, key: str) -> None:
-        """Take an artifact out of the store; it is gone at once for everybody."""
+        """Remove an artifact from the store, immediately for all readers."""
         if self.bucket:
             self.bucket.remove([f"{kind}/{key}/{_MANIFEST}"])
             self.bucket.remove_folder(f"{kind}/{key}")
@@ -329,18 +329,18 @@ class Store:
         try:
             (self.root / kind / key).rename(grave)
         except FileNotFoundError:
-            # Another run has seen the same damage.
+            # Another run found the same damage first.
             return
         shutil.rmtree(grave)
 
     def journals(self, kind: str, key: str) -> list[Path]:
-        """Where the journal of a stage may be, in order; a bucket's is brought here."""
+        """Return the possible paths of a stage's journal, in order; a bucket's is downloaded."""
         done, work = self.root / kind / key, self.root / "work" / f"{kind}-{key}"
         name = f"journals/{kind}-{key}.jsonl"
         local = self.root / name
         if self.bucket is None:
-            # The stage may move from work to done between two looks, never back. The last one is
-            # there where the folder is that of a bucket.
+            # The stage may move from work to done between two looks, never back. The last path
+            # exists if the folder is the local root of a bucket.
             return [*(folder / _JOURNAL for folder in (done, work, done)), local]
         size = self.bucket.size(name)
         if size is not None and not (local.is_file() and local.stat().st_size == size):
@@ -348,14 +348,14 @@ class Store:
         return [local]
 
     def drop_work(self, kind: str, key: str) -> None:
-        """Remove what a try has left of an artifact that is to be made no more."""
+        """Remove the unfinished work on an artifact that will not be made."""
         shutil.rmtree(self.root / "work" / f"{kind}-{key}", ignore_errors=True)
         if self.bucket:
             self.bucket.remove_folder(f"work/{kind}-{key}")
             self.bucket.remove([f"journals/{kind}-{key}.jsonl"])
 
     def begun(self, kind: str, key: str) -> set[str]:
-        """The checkpoints and shards that an unfinished try has kept, by names of their own."""
+        """Return unique names of the checkpoints and shards that an unfinished try has kept."""
         folder = self.root / "work" / f"{kind}-{key}"
         kept = [*folder.glob("checkpoints/*/place.json"), *folder.glob("shard-*.json")]
         found = {str(path) for path in kept}
@@ -364,14 +364,14 @@ class Store:
         return found
 
     def attach(self, kind: str, key: str, name: str, text: str) -> None:
-        """Put a file beside those of a published artifact, none of whose own it is."""
+        """Add a file to a published artifact's folder that is not part of the artifact."""
         with replacing(self.path(kind, key) / name) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
         if self.bucket:
             self.bucket.write(f"{kind}/{key}/{name}", text.encode())
 
     def attached(self, kind: str, key: str, name: str) -> str | None:
-        """Such a file; None where there is none."""
+        """Read a file added by `attach`, or return None if there is none."""
         if self.bucket:
             content = self.bucket.read(f"{kind}/{key}/{name}")
             return content.decode() if content else None
@@ -379,7 +379,7 @@ class Store:
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
     def note(self, name: str, values: Any) -> None:
-        """Leave a small note in `work`, for whoever comes to this store from any host."""
+        """Leave a small note in `work` for every host that uses this store."""
         text = strict_json.dumps(values)
         if self.bucket:
             self.bucket.write(f"work/{name}", text.encode())
@@ -388,7 +388,7 @@ class Store:
             unfinished.write_text(text)
 
     def noted(self, name: str) -> Any:
-        """What such a note says; None where there is none."""
+        """Read a note, or return None if there is none."""
         if self.bucket:
             return json.loads(self.bucket.read(f"work/{name}") or b"null")
         path = self.root / "work" / name
@@ -402,20 +402,20 @@ class Store:
             (self.root / "work" / name).unlink(missing_ok=True)
 
     def keep(self, folder: Path) -> None:
-        """Bring a folder of results below the root, a run's or a sweep's, into the bucket."""
+        """Upload a folder of results below the root, a run's or a sweep's, to the bucket."""
         if self.bucket:
             paths = [path for path in folder.rglob("*") if path.is_file()]
             self.bucket.upload((path, path.relative_to(self.root).as_posix()) for path in paths)
 
     def results(self, kind: str) -> list[Path]:
-        """The folders of all `runs` or `sweeps`; `recall` brings what is in one."""
+        """Return the folders of all `runs` or `sweeps`; `recall` downloads what is in one."""
         if self.bucket:
             for name in {n.split("/")[0] for n in self.bucket.names(kind)}:
                 (self.root / kind / name).mkdir(parents=True, exist_ok=True)
         return list((self.root / kind).glob("*/"))
 
     def drop_results(self, folder: Path, names: Iterable[str]) -> None:
-        """Remove files of such a folder."""
+        """Remove files of a results folder."""
         for name in names:
             (folder / name).unlink(missing_ok=True)
         if self.bucket:
@@ -423,7 +423,7 @@ class Store:
             self.bucket.remove([f"{below}/{name}" for name in names])
 
     def recall(self, folder: Path) -> None:
-        """Bring what was kept of such a folder here, where this host has none of it."""
+        """Download the files of a results folder that this host does not have."""
         if self.bucket:
             name = folder.relative_to(self.root).as_posix()
             missing = [n for n in self.bucket.names(name) if not (folder / n).exists()]
@@ -431,7 +431,7 @@ class Store:
 
 
 def new_attempt() -> str:
-    """A name that nobody else gives."""
+    """Return a unique name for an attempt."""
     return uuid.uuid4().hex[:12]
 
 

@@ -1,4 +1,4 @@
-"""Where progress goes: stderr, drawn upon where it is a terminal, line by line anywhere else."""
+"""Progress output on stderr: redrawn in place on a terminal, line by line anywhere else."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ _BAR = 20
 
 
 class _Stream:
-    """stderr for as long as somebody reads it: a reader that has gone stops no work."""
+    """stderr, with write errors ignored: work continues even if its reader has gone."""
 
     def __init__(self) -> None:
         self._file = sys.stderr
@@ -35,26 +35,26 @@ class _Stream:
 
 
 def progress_console(*, quiet: bool = False) -> Console:
-    """A console on stderr; a quiet one prints nothing."""
+    """Return a console on stderr; a quiet one prints nothing."""
     return Console(file=_Stream(), highlight=False, quiet=quiet)  # type: ignore[arg-type]
 
 
 def say_line(console: Console, line: str) -> None:
-    """A line as it is. No wrapping: whoever keeps these lines wants them whole."""
+    """Print a line verbatim, without wrapping: log files need whole lines."""
     console.print(line, markup=False, soft_wrap=True)
 
 
 def can_draw(console: Console) -> bool:
-    """Whether lines can be drawn over."""
-    # Rich takes every stream for a terminal where FORCE_COLOR is set, as in logs of CI services.
+    """Whether lines can be redrawn in place."""
+    # Rich treats every stream as a terminal if FORCE_COLOR is set, as in logs of CI services.
     return console.file.isatty() and not console.is_dumb_terminal and not console.quiet
 
 
 @contextmanager
 def drawn(console: Console, lines: Callable[[], list[Text]]) -> Iterator[None]:
-    """Draw lines below what is printed, four times a second, until the context ends.
+    """Draw lines below printed output, four times a second, until the context ends.
 
-    Where there are more of them than the terminal has rows, the last ones are left out.
+    If there are more of them than the terminal has rows, the last ones are left out.
     """
 
     def shown() -> Group:
@@ -71,14 +71,14 @@ def drawn(console: Console, lines: Callable[[], list[Text]]) -> Iterator[None]:
 
 
 def bar(console: Console, share: float) -> Text:
-    """A bar that is filled to a share of 1."""
+    """Return a bar filled to `share`, between 0 and 1."""
     width = min(_BAR, console.width // 4)
     full = round(share * width)
     return Text.assemble(("━" * full, "green"), ("─" * (width - full), "bright_black"))
 
 
 def clock(seconds: float) -> str:
-    """A duration in words: 8 s, 3 min, 2 h 5 min."""
+    """Return a duration in words: 8 s, 3 min, 2 h 5 min."""
     if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""Progress of counted work on stderr: a bar in a terminal, a line now and then anywhere else."""
+"""Progress of counted work on stderr: a bar in a terminal, occasional lines anywhere else."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ from knife.terminal.console import LINE_SECONDS, can_draw, clock, progress_conso
 
 @contextmanager
 def counter(words: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of `total` questions are done; who does some of them says so by a call.
+    """Show how many of `total` questions are done; call the yielded function with each increment.
 
-    `words` tell what is done with them, such as "answering".
+    `words` describe the work, such as "answering".
     """
     console = progress_console()
     if can_draw(console):
@@ -30,7 +30,7 @@ def counter(words: str, total: int) -> Iterator[Callable[[int], None]]:
         done += number
         now = time.monotonic()
         if not first:
-            # What is counted takes its time from here on: before, workers start.
+            # The rate is measured from here on: before this, workers start.
             first, started = done, now
         elif now - said >= LINE_SECONDS and done < total:
             said = now

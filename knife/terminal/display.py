@@ -34,8 +34,7 @@ def display(
 ) -> Iterator[None]:
     """Show the stages as they are made, until the context ends.
 
-    `links` are lines that say where else to look; those that come while the work goes on are
-    shown too.
+    `links` are lines on where else to look; those added during the work are shown too.
     """
     progress = Progress(stages, plan)
     console = progress_console()
@@ -56,13 +55,13 @@ def no_display(*_: object) -> Iterator[None]:
 
 
 class _News:
-    """What comes beside the stages' own rows."""
+    """What is shown besides the stages' rows."""
 
     def __init__(self, follower: Follower, links: Sequence[str]) -> None:
         self.follower, self._links, self._said = follower, links, 0
 
     def lines(self) -> list[str]:
-        """What is new since the last call: links, and notes of stages."""
+        """Return what is new since the last call: links and notes of stages."""
         fresh = list(self._links[self._said :])
         self._said += len(fresh)
         return fresh + [f"note: {note}" for note in self.follower.take_notes()]
@@ -77,7 +76,7 @@ def _live(progress: Progress, news: _News, console: Console) -> Iterator[None]:
         console.print(f"[green]✓[/green] {place} {stage.label}: {progress.result(stage)}")
 
     def drawing() -> list[Text]:
-        # Another thread looks.
+        # Another thread updates the progress.
         with progress.lock:
             return _drawing(progress, spinner, console)
 
@@ -90,7 +89,7 @@ def _live(progress: Progress, news: _News, console: Console) -> Iterator[None]:
 
 @contextmanager
 def _lines(progress: Progress, news: _News, console: Console) -> Iterator[None]:
-    """A line when a stage starts to move, one when it is done, one every 10 s in between."""
+    """Print a line at a stage's first progress, one when it is done, one every 10 s in between."""
     moving, said = -1, 0.0
     last: Row | None = None
 
@@ -123,7 +122,7 @@ def _looking(
     done: Callable[[Stage, int], None],
     under_way: Callable[[], None],
 ) -> Iterator[None]:
-    """A thread that looks several times a second, and once more at the end."""
+    """Poll progress and news from a thread several times a second, and once more at the end."""
     stop = threading.Event()
 
     def look(*, last: bool = False) -> None:
@@ -151,7 +150,7 @@ def _looking(
 
 
 def _drawing(progress: Progress, spinner: Spinner, console: Console) -> list[Text]:
-    """The stage under way, in lines that fit 40 columns."""
+    """Draw the stage under way in lines that fit 40 columns."""
     if progress.stage is None:
         return [Text("writing the verdict …")]
     turn = spinner.render(console.get_time())
@@ -164,7 +163,7 @@ def _drawing(progress: Progress, spinner: Spinner, console: Console) -> list[Tex
         Text.assemble(turn, place, (progress.stage.label, "bold")),
         Text.assemble("  ", bar(console, share), units),
     ]
-    # The last row of an evaluation has its result alone, which is said when the stage is done.
+    # The last row of an evaluation has only its result, which is shown when the stage is done.
     if numbers := ", ".join(_numbers(progress)) if progress.row else "starting":
         lines.append(Text(f"  {numbers}", style="dim"))
     if of_run and progress.number + 1 < len(progress.stages):
@@ -173,7 +172,7 @@ def _drawing(progress: Progress, spinner: Spinner, console: Console) -> list[Tex
 
 
 def _numbers(progress: Progress) -> list[str]:
-    """Loss, dev accuracy and rate, as far as they are known."""
+    """Return loss, dev accuracy and rate, as far as they are known."""
     values = progress.row["metrics"] if progress.row else {}
     numbers = []
     if "loss" in values:
@@ -186,7 +185,7 @@ def _numbers(progress: Progress) -> list[str]:
 
 
 def _left(progress: Progress) -> tuple[str, str]:
-    """The time left of the stage and of the run; nothing where that is unknown."""
+    """Return the time left for the stage and for the run; "" where unknown."""
     of_stage, of_run = (
         "" if seconds is None else f"{clock(seconds)} left" for seconds in progress.seconds_left()
     )

@@ -1,4 +1,4 @@
-"""How far a run is: its stages one after the other, what each came to, and the time left."""
+"""Progress of a run: its stages in order, their results, and the time left."""
 
 import json
 import threading
@@ -12,22 +12,21 @@ from knife.plan.steps import total_steps
 from knife.store.store import Store
 from knife.train.journal import Row
 
-# To ask a bucket is a request.
-# A store that stutters, an artifact that somebody removes: no reason to stop who shows progress.
+# A store that fails for a moment, or a removed artifact, must not stop the progress display.
 _UNREADABLE = (OSError, UserError, ValueError, LookupError)
 
 
 class Progress:
-    """What is known of the stages that a start makes.
+    """The state of the stages that a start makes.
 
-    `look` takes in what is new; everything else only tells. A unit is what a stage counts by:
-    an optimizer step of a training, an example of the other kinds.
+    `look` updates it; everything else only reads. A unit is what a stage counts: optimizer steps
+    in a training, examples in the other kinds.
 
     Attributes:
-        stages: those that are made, in order.
+        stages: the stages to make, in order.
         number: how many of them are done; the stage under way is the next one.
         row: the newest row of the stage under way; None while it has none.
-        lock: held by `look`; whoever tells from another thread holds it too.
+        lock: held by `look`; readers in other threads hold it too.
     """
 
     def __init__(self, stages: list[Stage], plan: Plan) -> None:
@@ -41,7 +40,7 @@ class Progress:
         self._totals = [_total(stage, plan) for stage in stages]
         self._first: Row | None = None
         self._since = time.monotonic()
-        # Seconds and units of the stages that are done, by kind.
+        # Seconds and units of the finished stages, by kind.
         self._spent: dict[str, tuple[float, float]] = {}
 
     @property
@@ -65,7 +64,7 @@ class Progress:
         return min(int(self.row["metrics"].get("examples", 0)) * self._workers, self.total)
 
     def look(self, newest: dict[tuple[str, str], Row], *, last: bool = False) -> list[Stage]:
-        """Take in the newest rows by stage; returns the stages done since the last look."""
+        """Update from the newest rows by stage; return the stages finished since the last look."""
         with self.lock:
             return self._look(newest, last)
 
@@ -88,21 +87,21 @@ class Progress:
         return done
 
     def seconds_left(self) -> tuple[float | None, float | None]:
-        """Estimates for the stage under way and for all that is left; None where unknown."""
+        """Estimate the time left for the stage under way and for the run; None where unknown."""
         pace = self._pace()
         of_stage = None if pace is None else (self.total - self.units) * pace
         of_run = of_stage
         for stage, total in list(zip(self.stages, self._totals, strict=True))[self.number + 1 :]:
             later = self._mean_pace(stage.kind)
             if later is None:
-                # A student before the first one is done: about as fast as what trains now.
-                # States and evaluations are short beside a training.
+                # Before the first student is done: about as fast as the training under way.
+                # States and evaluations are short compared to a training.
                 later = (pace if _trains(self.stage) else None) if _trains(stage) else 0.0
             of_run = None if of_run is None or later is None else of_run + total * later
         return of_stage, of_run
 
     def result(self, stage: Stage) -> str:
-        """What a stage that is done came to, in a few words."""
+        """Return the result of a finished stage in a few words."""
         try:
             return self._result(stage)
         except _UNREADABLE:
@@ -126,15 +125,16 @@ class Progress:
         if time.monotonic() < self._ask_at:
             return False
         done = False
-        # Whoever makes the stage says what is wrong with the store.
+        # The process that makes the stage reports errors of the store.
         with suppress(*_UNREADABLE):
             done = self._store.has(stage.kind, stage.key)
         if not done:
+            # Each check of a bucket is a request.
             self._ask_at = time.monotonic() + self._store.seconds
         return done
 
     def _seconds(self, stage: Stage) -> float:
-        """How long a stage that is done took."""
+        """Return how long a finished stage took."""
         with suppress(*_UNREADABLE):
             if _trains(stage):
                 trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
@@ -142,7 +142,7 @@ class Progress:
         return time.monotonic() - self._since
 
     def _pace(self) -> float | None:
-        """Seconds a unit of the stage under way; of its kind where it has only begun."""
+        """Return seconds per unit of the stage under way, or of its kind if it has only begun."""
         if self.stage is None:
             return 0.0
         if self.row and self._first and _trains(self.stage):

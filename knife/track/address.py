@@ -1,4 +1,4 @@
-"""Where MLflow is: from the config, from the environment, or in the store."""
+"""The address of MLflow: from the config, from the environment, or in the store."""
 
 import os
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A tracking uri.
+    """A tracking URI.
 
     Attributes:
-        uri: whole, with its password: never to be shown or written.
+        uri: the whole URI with its password, never to be shown or written.
         where: the setting that it comes from: `track.uri`, `MLFLOW_TRACKING_URI` or `store`.
     """
 
@@ -26,15 +26,15 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """Without password."""
+        """The URI without its password."""
         return redact(self.uri)
 
 
 def resolve(uri: str | None, store: Path) -> Address:
-    """The address that a run's `track.uri` means; a SQLite path in it is made absolute.
+    """Return the address that a run's `track.uri` means, with a SQLite path made absolute.
 
     Args:
-        uri: a server, a SQLAlchemy database, or None: MLFLOW_TRACKING_URI, or else the file
+        uri: a server or a SQLAlchemy database; None is MLFLOW_TRACKING_URI, or else the file
             `mlflow.db` in `store`.
         store: the artifact store.
     """
@@ -49,12 +49,12 @@ def resolve(uri: str | None, store: Path) -> Address:
 
 
 def resolve_kept(shown: str, where: str, store: Path) -> Address:
-    """The address of an earlier run, of which `shown` and `where` were kept.
+    """Return the address of an earlier run, from its `shown` and `where`.
 
-    Passwords are not kept. A uri that came from the environment is taken from there again.
+    Passwords are not kept. A URI that came from the environment is read from there again.
 
     Raises:
-        UserError: where it had a password and the environment does not give it.
+        UserError: the address had a password and the environment does not give it.
     """
     if where == "store":
         return in_store(store)
@@ -72,15 +72,15 @@ def resolve_kept(shown: str, where: str, store: Path) -> Address:
 
 
 def sqlite_path(uri: str) -> Path:
-    """The file of a SQLite uri."""
+    """Return the file of a SQLite URI."""
     return Path(make_url(uri).database or "")
 
 
 def in_store(store: Path, where: str = "store") -> Address:
-    """The address of the database in a store, which the setting `where` names."""
+    """Return the address of the database in a store, which the setting `where` names."""
     return Address(_sqlite(store.absolute() / "mlflow.db"), where)
 
 
 def _sqlite(path: Path) -> str:
-    # SQLAlchemy decodes %xx and cuts at "?"; every other letter it takes as it stands.
+    # SQLAlchemy decodes %xx and cuts at "?"; it takes every other character literally.
     return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"

@@ -1,4 +1,4 @@
-"""Opening MLflow: one try of some seconds, and a plain message where it fails."""
+"""Opening MLflow: one attempt of a few seconds, and a plain message if it fails."""
 
 import errno
 import hashlib
@@ -33,23 +33,23 @@ from knife.track.address import Address, sqlite_path
 from knife.track.secrets import redact
 
 SECONDS = 10
-# The first of MLflow's versions that has logged models.
+# The first major version of MLflow that has logged models.
 OLDEST = 3
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 DATABASES = tuple(PORTS)
-# Whatever MLflow, its database driver or the network raise.
+# Anything that MLflow, its database driver or the network raises.
 FAILURES = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ValueError)
-# RetryError: too many answers of the kind 429, 500, 502, 503, 504.
+# RetryError: too many responses with status 429, 500, 502, 503 or 504.
 _AWAY = (
     *(ConnectionError, TimeoutError),
     *(RequestsConnectionError, Timeout, RetryError, ChunkedEncodingError),
 )
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 _SETTINGS = threading.RLock()
-# An experiment that is made here says what is in it; whoever edits that is left alone.
+# Describes an experiment that is created here; later edits by users are kept.
 _ABOUT = {
     "knife.version": __version__,
-    # The list of experiments says which of MLflow's views are theirs.
+    # Decides which of MLflow's views opens from the list of experiments.
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": """Students that learn from rationales, compared with plain finetuning.
 
@@ -66,30 +66,30 @@ Accuracies are shares from 0 to 1, losses nats an example.
 
 
 class AwayError(Exception):
-    """MLflow does not answer now. It may again later, without anybody's doing."""
+    """MLflow does not answer at the moment, but may recover without action by the user."""
 
 
 def connect(address: Address, store: Path, experiment: str) -> tuple[MlflowClient, str]:
     """Open MLflow and find or create the experiment.
 
     Args:
-        address: where it is.
-        store: the artifact store; `mlartifacts` in it takes the artifacts of a database whose
-            experiment is new (a server decides for itself).
-        experiment: its name.
+        address: MLflow's address.
+        store: the artifact store; its folder `mlartifacts` takes the artifacts of an experiment
+            that is created in a database (a server decides for itself).
+        experiment: the experiment's name.
 
     Returns:
-        Client, and the experiment's id.
+        The client, and the experiment's id.
 
     Raises:
-        AwayError: within seconds, where MLflow does not answer.
-        UserError: within seconds, where MLflow cannot be used as it is.
+        AwayError: MLflow does not answer; raised within seconds.
+        UserError: MLflow cannot be used as it is; raised within seconds.
     """
     _quiet()
     uri, store = address.uri, store.absolute()
     try:
         store.mkdir(parents=True, exist_ok=True)
-        # Two processes that open one new SQLite file break each other's migrations.
+        # Two processes that open the same new SQLite file break each other's migrations.
         with filelock.FileLock(store / "mlflow.lock", timeout=60), one_try():
             probe(uri)
             _refuse_old(address)
@@ -113,7 +113,7 @@ def connect(address: Address, store: Path, experiment: str) -> tuple[MlflowClien
 
 
 def unusable(address: Address, error: Exception) -> UserError:
-    """Why MLflow cannot be used as it is, and what to do."""
+    """Return an error that says why MLflow cannot be used as it is, and what to do."""
     where, shown = address.where, address.shown
     if "database schema" in str(error):
         return UserError(
@@ -127,9 +127,9 @@ def unusable(address: Address, error: Exception) -> UserError:
 
 
 def is_away(error: BaseException | None) -> bool:
-    """Whether an error means that MLflow does not answer, or answers that it cannot now (5xx).
+    """Whether an error means that MLflow does not answer, or is temporarily unavailable (5xx).
 
-    Neither a name that no host has, nor a certificate that does not fit, mends itself.
+    An unknown host name or an invalid certificate does not resolve itself.
     """
     found = False
     while error:
@@ -144,11 +144,11 @@ def is_away(error: BaseException | None) -> bool:
 
 
 def reason(error: BaseException, beyond: BaseException | None = None) -> str:
-    """The root cause of an error in one line, without passwords.
+    """Return the root cause of an error in one line, without passwords.
 
-    `beyond` is what was being handled when the error came; it is nobody's cause.
+    `beyond` is an exception that was already being handled; it is not taken as a cause.
     """
-    # A KeyError deep in MLflow says less than what MLflow made of it.
+    # A KeyError deep in MLflow says less than the error that MLflow turned it into.
     while inner := error.__cause__ or error.__context__:
         if inner is beyond or isinstance(inner, KeyError):
             break
@@ -158,7 +158,7 @@ def reason(error: BaseException, beyond: BaseException | None = None) -> str:
 
 
 def probe(uri: str) -> None:
-    """Fail at once where MLflow would try again for a minute and a half, or say too much."""
+    """Fail at once if MLflow would retry for a minute and a half, or print too much."""
     if uri.startswith("file:") or not ("://" in uri or uri == "databricks"):
         raise ValueError("it is a folder, and MLflow has given up keeping runs in folders")
     if uri.startswith("sqlite:"):
@@ -166,8 +166,8 @@ def probe(uri: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = sqlite3.connect(path, timeout=SECONDS)
         try:
-            # Takes the write lock and gives it back: found out now are a file that is no
-            # database, a read-only file, and one that somebody keeps locked.
+            # Take and release the write lock: fails for a file that is not a database, is
+            # read-only, or is locked by another process.
             file.execute("BEGIN IMMEDIATE")
             file.execute("ROLLBACK")
         finally:
@@ -184,14 +184,14 @@ def probe(uri: str) -> None:
 
 
 def _refuse_old(address: Address) -> None:
-    """Refuse a server that has no logged models; one that hides its version may be anything.
+    """Refuse a server that has no logged models; one that hides its version is accepted.
 
     Raises:
-        UserError: it is of a version before 3.
+        UserError: its version is older than 3.
     """
     if not address.uri.startswith(("http:", "https:")):
         return
-    # As MLflow asks everything else: with its credentials, certificates and headers.
+    # Sent as MLflow sends all its requests: with its credentials, certificates and headers.
     answer = http_request(get_default_host_creds(address.uri), "/version", "GET")
     found = re.match(r"(\d+)\.\d+", answer.text.strip()) if answer.ok else None
     if found and int(found[1]) < OLDEST:
@@ -205,26 +205,26 @@ def _refuse_old(address: Address) -> None:
 
 @contextmanager
 def one_try() -> Iterator[None]:
-    """One request a call, of a few seconds, to find out whether MLflow answers."""
+    """Limit MLflow to one request of a few seconds per call, to find out whether it answers."""
     names = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS),
     }
-    # MLflow reads these settings of the whole process anew for each request.
+    # MLflow reads these process-wide settings again for each request.
     with _SETTINGS, variables(names):
         yield
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str | None:
-    """The experiment's id, created where it is missing; None where it was deleted."""
+    """Return the experiment's id, creating it if it is missing; None if it was deleted."""
     found = client.get_experiment_by_name(name)
     if found is None:
-        # One folder an experiment, and never MLflow's default, ./mlruns wherever one stands.
+        # One folder per experiment, never MLflow's default of ./mlruns in the current folder.
         place = (artifacts / _folder(name)).as_uri() if artifacts else None
         try:
             return str(client.create_experiment(name, artifact_location=place, tags=_ABOUT))
         except MlflowException:
-            # Another process may have created it in between.
+            # Another process may have created it in the meantime.
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
@@ -232,14 +232,15 @@ def _experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str 
 
 
 def _folder(name: str) -> str:
-    """A folder's name for an experiment: file systems take 255 bytes."""
+    """Return a folder name for an experiment: file systems allow 255 bytes."""
     quoted = quote(name, safe=" ")
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
     return quoted if len(quoted) <= 200 else f"{quoted[:180]}-{digest}"
 
 
 def _artifacts(uri: str, store: Path) -> Path | None:
-    """Where a database without a server keeps artifacts: beside a SQLite file, or in the store."""
+    """Return where a database without a server has its artifacts: next to a SQLite file, or in the
+    store."""
     if uri.startswith("sqlite:"):
         return sqlite_path(uri).parent / "mlartifacts"
     return store / "mlartifacts" if uri.startswith(DATABASES) else None
@@ -266,10 +267,10 @@ class _Redact(logging.Filter):
 
 def _quiet() -> None:
     """Silence what we report ourselves, and keep passwords out of the rest."""
-    # A whole traceback for every failed statement, and a line for every retried request.
+    # These log a traceback for every failed statement, and a line for every retried request.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    # A line for each model that is written.
+    # This logs a line for each model that is written.
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     for handler in logging.getLogger("mlflow").handlers:
         if not any(isinstance(known, _Redact) for known in handler.filters):

@@ -1,8 +1,8 @@
-"""The metrics of a journal as MLflow shows them: curves by epoch, and details by optimizer step."""
+"""A journal's metrics as MLflow shows them: curves by epoch, and details by optimizer step."""
 
 from knife.train.journal import Row
 
-# By epoch a training shows the loss that its evaluations on dev measure too.
+# The curve by epoch shows the same loss as the evaluations on dev.
 _TRAIN, _DEV = "task_loss", "dev_"
 
 
@@ -12,9 +12,9 @@ class Curves:
     epoch/train_loss, epoch/dev_loss, epoch/dev_accuracy, …   step: epochs trained
     train/loss, train/task_loss, train/learning_rate, …       step: optimizer steps
 
-    `epoch/train_loss` is the mean of the task's loss over the steps since the evaluation before:
-    without alignment terms, so that it is comparable with `epoch/dev_loss`. Rows without an epoch
-    (an evaluation on test) keep their names.
+    `epoch/train_loss` is the mean task loss over the steps since the previous evaluation, without
+    alignment terms, so that it is comparable with `epoch/dev_loss`. Metrics of rows without an
+    epoch (an evaluation on test) keep their names.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Curves:
         self._sum = 0.0
 
     def rows(self, rows: list[Row]) -> list[Row]:
-        """The rows for MLflow; a journal that begins anew is taken from its beginning."""
+        """Return the rows for MLflow; when a journal starts again, so do the sums."""
         return [self._row(row) for row in rows]
 
     def _row(self, row: Row) -> Row:

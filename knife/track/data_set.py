@@ -1,4 +1,4 @@
-"""A split of a run's data as MLflow is told of it: name, digest, size and place, not the data."""
+"""A split of a run's data as recorded in MLflow: name, digest, size and place, not the data."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,11 +9,11 @@ class DataSet:
     """A split.
 
     Attributes:
-        name: of the source, and how its rationales were treated.
+        name: the source's name, and how its rationales were treated.
         split: train, dev or test.
-        digest: of the split's content.
+        digest: digest of the split's content.
         place: its file in the store.
-        examples, rationales: how many it has.
+        examples, rationales: how many of each it has.
     """
 
     name: str
@@ -24,5 +24,5 @@ class DataSet:
     rationales: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the values, JSON-ready."""
         return asdict(self)

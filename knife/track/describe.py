@@ -1,4 +1,4 @@
-"""What MLflow is told of a run beside its results: params, tags, data sets and descriptions."""
+"""What MLflow gets of a run besides its results: params, tags, data sets and descriptions."""
 
 import json
 from importlib.metadata import version
@@ -16,12 +16,12 @@ from knife.track.data_set import DataSet
 from knife.track.provenance import LIBRARIES, git_tags, job_tags
 
 NOTE = "mlflow.note.content"
-# Where MLflow records says nothing about the run.
+# Where results are stored and recorded says nothing about the run.
 _HIDDEN = ("track", "store", "ablate")
 
 
 def run_params(config: RunConfig) -> dict[str, Any]:
-    """A run's config as what one searches for: methods and seeds in a word each."""
+    """Return a run's config in searchable form: methods and seeds as one string each."""
     values = {k: v for k, v in config.model_dump(mode="json").items() if k not in _HIDDEN}
     if config.data.source != "creatures":
         del values["data"]["world"]
@@ -30,7 +30,7 @@ def run_params(config: RunConfig) -> dict[str, Any]:
 
 
 def member_params(plan: Plan, member: Member) -> dict[str, Any]:
-    """What a method's student hangs on, under the config's keys."""
+    """Return the settings that a method's student depends on, under the config's keys."""
     config = _config(plan, member)
     (variant,) = config.variants()
     trained = "prompt" if variant.method == "prompt" else "student"
@@ -44,7 +44,7 @@ def member_params(plan: Plan, member: Member) -> dict[str, Any]:
 
 
 def teacher_params(plan: Plan) -> dict[str, Any]:
-    """What the run's teacher hangs on, under the config's keys."""
+    """Return the settings that the run's teacher depends on, under the config's keys."""
     values = plan.config.model_dump(mode="json", include={"data", "teacher"})
     del values["data"]["world"]
     model = {"teacher": plan.config.model.teacher}
@@ -52,7 +52,7 @@ def teacher_params(plan: Plan) -> dict[str, Any]:
 
 
 def run_tags(plan: Plan) -> dict[str, str]:
-    """Tags of a run or a sweep: fingerprints, data, scale, job, versions."""
+    """Return the tags of a run or a sweep: fingerprints, data, scale, job, versions."""
     config, scale = plan.config, plan.config.scale
     tags = {f"knife.version.{name}": version(name) for name in LIBRARIES}
     tags |= {"knife.version": __version__, "knife.fingerprint": plan.key}
@@ -65,7 +65,7 @@ def run_tags(plan: Plan) -> dict[str, str]:
 
 
 def hosts_tag(plan: Plan, store: Store) -> dict[str, str]:
-    """The shape of the cluster that made the students: workers and hosts."""
+    """Return a tag with the shape of the cluster that made the students: workers and hosts."""
     found: dict[str, int] = {}
     for member in plan.members:
         if "workers.json" in (store.manifest("student", member.student.key) or {})["files"]:
@@ -76,7 +76,7 @@ def hosts_tag(plan: Plan, store: Store) -> dict[str, str]:
 
 
 def data_sets(plan: Plan, key: str, store: Store) -> list[DataSet]:
-    """The splits of one of a run's data: a variant may have the rationales treated otherwise."""
+    """Return the splits of the data `key`; a run's variants may treat rationales differently."""
     data = next(_config(plan, m).data for m in plan.members if m.student.data == key)
     treated = "" if data.rationale == "given" else f" {data.rationale}"
     name = f"{data.source.rstrip('/').rpartition('/')[2]}{treated}"
@@ -94,7 +94,7 @@ def data_sets(plan: Plan, key: str, store: Store) -> list[DataSet]:
 
 
 def started_note(plan: Plan) -> str:
-    """A run's description while it goes on."""
+    """Return the description of a run in progress."""
     config = plan.config
     methods = ", ".join(variant.name for variant in config.variants())
     seeds = ", ".join(map(str, config.seeds))
@@ -102,19 +102,19 @@ def started_note(plan: Plan) -> str:
 
 
 def failed_note(error: BaseException) -> str:
-    """The description of a run or a sweep that has failed: why."""
+    """Return the description of a failed run or sweep, with the reason."""
     why = str(error).strip()[:2000].replace("```", "'''") or type(error).__name__
     return f"Failed; the same command resumes it. The reason:\n\n```text\n{why}\n```"
 
 
 def ended_note(verdict: Verdict, best: str, registered: str | None) -> str:
-    """A run's description when it has ended: its verdict, and which student to use."""
+    """Return the description of an ended run: its verdict, and which student to use."""
     use = f"Student to use, by its accuracy on dev: **{best}**"
     use += f", `models:/{registered}@champion`." if registered else "."
     return f"{verdict_markdown(verdict)}\n\n{use}"
 
 
 def _config(plan: Plan, member: Member) -> RunConfig:
-    """The config of a method of the run alone."""
+    """Return the config of one method of the run."""
     (variant,) = [v for v in plan.config.variants() if v.name == member.method]
     return plan.config.of(variant)

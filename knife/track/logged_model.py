@@ -1,4 +1,4 @@
-"""A student as a model of MLflow's: written, logged beside its run's results, registered."""
+"""A student as an MLflow model: written, logged with its run's results, registered."""
 
 import json
 import shutil
@@ -19,20 +19,20 @@ from knife.compat.mlflow import newest_metrics
 from knife.core import strict_json
 from knife.track.connect import one_try
 
-# What answering needs; ray and deepspeed are not imported by it.
+# What answering needs; it does not import ray or deepspeed.
 LIBRARIES = ("mlflow", "torch", "transformers", "knife")
 WEIGHTS = "artifacts/student"
 CHAMPION = "champion"
-# Metrics that say what a model is worth.
+# Prefixes of the metrics that measure a model's quality.
 _RESULTS = ("dev_", "test_")
 _SETTINGS = "knife.json"
 _QUESTION = {"question": "do frogs lay eggs ?", "choices": ["yes", "no"]}
 
 
 def log_model(client: MlflowClient, experiment: str, run: str, student: Path, name: str) -> bool:
-    """Log a student's folder as a model of a run, with the run's results; False: it was there.
+    """Log a student's folder as a model of a run, with the run's results; False if it was there.
 
-    Everything may be done again: what a killed driver has left unfinished is finished.
+    May be repeated: what a killed driver has left unfinished is finished.
     """
     model = _find(client, experiment, run, name)
     if model and model.status == "READY":
@@ -48,7 +48,7 @@ def log_model(client: MlflowClient, experiment: str, run: str, student: Path, na
         write_model(folder, student, model.model_id, run)
         client.log_model_artifacts(model.model_id, str(folder))
     client.log_model_artifacts(model.model_id, str(student), WEIGHTS)
-    # Equal to the run's points, so that the run gets none of them twice.
+    # Identical to the run's metrics, so that the run does not get them twice.
     linked = [
         Metric(m.key, m.value, m.timestamp, m.step, model_id=model.model_id, run_id=run)
         for m in _metrics(client, run)
@@ -60,10 +60,10 @@ def log_model(client: MlflowClient, experiment: str, run: str, student: Path, na
 
 
 def register(client: MlflowClient, experiment: str, run: str, name: str, registered: str) -> int:
-    """Make a run's logged model a version of a registered model, and its champion; the number.
+    """Make a run's logged model a version of a registered model and its champion; return its
+    number.
 
-    A model that is a version already stays that one, and the champion never goes back to a
-    version before the one that it is.
+    A model that is already a version keeps it, and the champion never moves to an older version.
     """
     model = _find(client, experiment, run, name)
     if model is None:
@@ -72,7 +72,7 @@ def register(client: MlflowClient, experiment: str, run: str, name: str, registe
     if not known:
         client.create_registered_model(registered)
     versions = client.search_model_versions(f"name = '{registered}'")
-    # Not models:/ID, which a database looks for at the process's own tracking uri.
+    # Not models:/ID, which a database looks up at the process's own tracking URI.
     version = next((each for each in versions if each.run_id == run), None)
     version = version or client.create_model_version(
         registered,
@@ -85,21 +85,21 @@ def register(client: MlflowClient, experiment: str, run: str, name: str, registe
     now = known[0].aliases.get(CHAMPION) if known else None
     if now is None or int(now) < number:
         client.set_registered_model_alias(registered, CHAMPION, str(number))
-    # As MLflow's own register_model leaves it: the model's page shows it.
+    # As MLflow's own register_model sets it, for the model's page to show.
     names = strict_json.dumps([{"name": registered, "version": number}])
     client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": names})
     return number
 
 
 def write_model(folder: Path, student: Path, model_id: str, run_id: str) -> None:
-    """Write all of a model into `folder` but the weights, which go to `WEIGHTS` beside it.
+    """Write an MLflow model into `folder` without the weights, which are uploaded to `WEIGHTS`.
 
-    Its code is `knife.track.scorer`; there is no pickle in it. The student is not loaded.
+    Its code is `knife.track.scorer`, without a pickle. The student is not loaded.
 
     Args:
-        folder: is made; must not exist.
+        folder: the folder to create; must not exist.
         student: a student's model folder.
-        model_id: of the logged model, `run_id` of its run.
+        model_id: the logged model's id; `run_id` is that of its run.
     """
     about = json.loads((student / _SETTINGS).read_text())
     settings = folder.with_name(f"{folder.name}-settings") / Path(WEIGHTS).name
@@ -121,7 +121,7 @@ def write_model(folder: Path, student: Path, model_id: str, run_id: str) -> None
 
 
 def signature(opened: bool) -> ModelSignature:
-    """What a student takes and gives, a row a question; an open one has no choices."""
+    """Return a student's inputs and outputs, one row per question; an open one has no choices."""
     text = DataType.string
     inputs = [ColSpec(text, "question"), ColSpec(text, "id", required=False)]
     outputs = [ColSpec(text, "id", required=False)]
@@ -137,7 +137,7 @@ def signature(opened: bool) -> ModelSignature:
 
 
 def requirements(method: str) -> list[str]:
-    """What the environment of a method's student has to have, in the versions that made it."""
+    """Return the packages that a method's student needs, in the versions that made it."""
     searches = ("bm25s",) if method == "retrieve" else ()
     names = (*LIBRARIES, *searches)
     return [f"{name}=={version(name).partition('+')[0]}" for name in names]

@@ -1,10 +1,10 @@
-"""The outbox: what a run tells MLflow, on disk until MLflow has it.
+"""The outbox: a run's messages to MLflow, kept on disk until MLflow has them.
 
-    <store>/outbox/<key>-<time>.jsonl    a head, then a line for each thing told and each one sent
+    <store>/outbox/<key>-<time>.jsonl    a head, then a line for each message and each one sent
 
-One process at a time holds a file (the system lets go of it when the process dies). It is only
-appended to, and removed when all of it is sent. It names files and journals of the store and
-does not copy them, and it never holds a password.
+One process at a time holds a file (the system releases it when the process dies). It is only
+appended to, and removed when all of it is sent. It refers to files and journals in the store
+without copying them, and never contains a password.
 """
 
 import fcntl
@@ -31,12 +31,12 @@ _AGAIN = "again"
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where all of an outbox goes.
+    """The destination of an outbox.
 
     Attributes:
-        uri: the tracking uri without password.
+        uri: the tracking URI without password.
         where: the setting that it came from.
-        experiment, name, key: of the tracked run.
+        experiment, name, key: those of the tracked run.
     """
 
     uri: str
@@ -48,12 +48,12 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One thing told.
+    """A message.
 
     Attributes:
-        number: its line in the outbox; None where the disk did not take it.
+        number: its line in the outbox; None if it could not be written to disk.
         place: keys of the run that it is about.
-        what: its kind, and `values` as that kind has them.
+        what: its kind, which determines the fields of `values`.
     """
 
     number: int | None
@@ -63,7 +63,7 @@ class Told:
 
 
 def left(store: Path) -> list[Path]:
-    """The outboxes that lie in a store, oldest first, held or not."""
+    """Return the outboxes in a store, oldest first, held or not."""
     found = (store / FOLDER).glob("*.jsonl")
     return sorted(found, key=lambda path: path.stem.rpartition("-")[2])
 
@@ -73,11 +73,11 @@ class Outbox:
 
     Attributes:
         path: the file.
-        head: where it goes.
-        waiting: what was told and not sent when the file was opened, in order. An `open` that
-            was sent stays as a `known`: what comes later is about that run, and `ended` says
-            whether its end was sent too.
-        whole: False once the disk has refused something.
+        head: its destination.
+        waiting: messages that were unsent when the file was opened, in order. An `open` that was
+            sent stays as a `known`, since later messages are about that run; its `ended` says
+            whether the run's end was sent too.
+        whole: False once a message could not be written to disk.
     """
 
     def __init__(self, path: Path, descriptor: int, head: Head) -> None:
@@ -91,10 +91,10 @@ class Outbox:
 
     @classmethod
     def open(cls, store: Path, head: Head) -> Self:
-        """The outbox that an earlier process has left with this head, or a new one.
+        """Take the outbox that an earlier process left with this head, or make a new one.
 
         Raises:
-            OSError: where none can be made.
+            OSError: none can be made.
         """
         for path in left(store):
             if path.stem.rpartition("-")[0] != head.key:
@@ -112,7 +112,7 @@ class Outbox:
             raise ValueError(f"the key of a run must be the name of a file: {head.key!r}")
         path = store / FOLDER / f"{head.key}-{time.time_ns()}.jsonl"
         path.parent.mkdir(exist_ok=True)
-        # Held before it has a name that others look for.
+        # Locked before it gets the name that others look for.
         fresh = path.with_suffix(f".{os.getpid()}.tmp")
         descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -123,10 +123,10 @@ class Outbox:
 
     @classmethod
     def take(cls, path: Path) -> Self | None:
-        """A left outbox; None where a living process holds it, or it is gone.
+        """Take an existing outbox; None if a living process holds it, or if it is gone.
 
         Raises:
-            UserError: where it is none, or another version's.
+            UserError: it is not an outbox, or another version wrote it.
         """
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
@@ -134,7 +134,7 @@ class Outbox:
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it may have sent and removed it in between.
+            # The process that held it may have sent and removed it in the meantime.
             if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
                 raise BlockingIOError
             lines = _whole_lines(descriptor)
@@ -155,13 +155,13 @@ class Outbox:
         return box
 
     def tell(self, place: tuple[str, ...], what: str, values: dict[str, Any]) -> Told:
-        """Keep something that is to be sent."""
+        """Keep a message that is to be sent."""
         number = self._append({"run": place, "what": what, **values})
         return Told(number, place, what, values)
 
     def tell_again(self, place: tuple[str, ...]) -> list[Told]:
-        """All that was told of a run since the file was begun, which is to be sent anew: MLflow no
-        longer has the run."""
+        """Return all messages of a run since the file was begun, to be sent again because MLflow
+        has lost the run."""
         self._append({"run": place, "what": _AGAIN})
         with self._lock:
             if self._file < 0:
@@ -172,12 +172,12 @@ class Outbox:
         ]
 
     def sent(self, told: Told) -> None:
-        """Note that MLflow has it, or will never take it."""
+        """Note that MLflow has a message, or will never accept it."""
         if told.number is not None:
             self._append({"sent": told.number})
 
     def close(self, *, done: bool = False) -> None:
-        """Let go of the file; where all of it is sent, remove it."""
+        """Release the file; if all of it is sent (`done`), remove it."""
         with self._lock:
             if self._file < 0:
                 return
@@ -189,7 +189,7 @@ class Outbox:
             self._file = -1
 
     def _append(self, row: dict[str, Any]) -> int | None:
-        """Write a line, whole or not at all; its number."""
+        """Write a line, whole or not at all, and return its number."""
         line = _line(row)
         with self._lock:
             if self._file < 0:
@@ -199,7 +199,7 @@ class Outbox:
                 if os.write(self._file, line) != len(line):
                     raise OSError("the disk is full")
             except OSError as error:
-                # Tracking never stops the work: it is kept in memory, and this is said.
+                # Tracking never stops the work: warn, and keep the message in memory.
                 with suppress(OSError):
                     os.ftruncate(self._file, size)
                 if self.whole:
@@ -215,7 +215,7 @@ class Outbox:
         known: dict[tuple[str, ...], Told] = {}
         for row in self._rows(lines):
             if isinstance(row, tuple):
-                # MLflow had lost the run: nothing that was sent of it counts.
+                # MLflow had lost the run: nothing sent before counts.
                 known.pop(row, None)
                 told |= {number: old for number, old in every.items() if old.place == row}
             elif isinstance(row, Told):
@@ -232,8 +232,8 @@ class Outbox:
         self._lines = len(lines)
 
     def _rows(self, lines: list[bytes]) -> Iterator[Told | int | tuple[str, ...]]:
-        """The lines behind the head: what was told; the number of one that was sent; a run of which
-        all is to be sent anew."""
+        """Yield the lines after the head: a message, the number of one that was sent, or the place
+        of a run whose messages are all to be sent again."""
         for number, line in enumerate(lines[1:], start=1):
             try:
                 row = json.loads(line)
@@ -251,7 +251,7 @@ def _line(row: dict[str, Any]) -> bytes:
 
 
 def _whole_lines(descriptor: int) -> list[bytes]:
-    """The lines of a file, after a last one that was cut in the middle is taken away."""
+    """Return the lines of a file, after removing a truncated last one."""
     with open(os.dup(descriptor), "rb") as file:  # noqa: PTH123
         file.seek(0)
         text = file.read()
@@ -262,7 +262,7 @@ def _whole_lines(descriptor: int) -> list[bytes]:
 
 
 def in_words(job: Told) -> str:
-    """What a user calls it."""
+    """Describe a message to the user."""
     match job.what:
         case "describe":
             return "params and tags"

@@ -1,4 +1,4 @@
-"""Pages of MLflow's UI, among its views for training: without a word it opens those for agents."""
+"""Pages of MLflow's UI in its training view; by default it opens the one for agents."""
 
 from mlflow import MlflowClient
 
@@ -9,15 +9,15 @@ _VIEW = "?workflowType=machine_learning"
 
 
 def run_page(experiment: str, run: str) -> str:
-    """Path of a run's page, by the ids of its experiment and of itself."""
+    """Return the path of a run's page, given the ids of its experiment and itself."""
     return f"/#/experiments/{experiment}/runs/{run}{_VIEW}"
 
 
 def newest_page(address: Address) -> str:
-    """Path of the page of the experiment that has the newest run; without a run, of them all.
+    """Return the path of the page of the experiment with the newest run; without runs, of all.
 
     Raises:
-        UserError: MLflow cannot be used there.
+        UserError: MLflow cannot be used at this address.
     """
     try:
         probe(address.uri)

@@ -1,20 +1,20 @@
-"""A config as MLflow's params and tags: flat, text, within its limits, without passwords."""
+"""A config as MLflow params and tags: flat strings within its limits, without passwords."""
 
 from typing import Any
 
 from knife.core import strict_json
 from knife.track.secrets import redact, redact_values
 
-# mlflow.utils.validation; a longer value is refused by some servers and cut by others.
+# From mlflow.utils.validation; some servers refuse longer values and others truncate them.
 KEY_LENGTH = 250
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
 
 def to_params(config: dict[str, Any]) -> dict[str, str]:
-    """A nested config as dotted keys and texts: `{"a": {"b": [1, 2]}}` is `{"a.b": "[1, 2]"}`.
+    """Flatten a config to dotted keys and strings: `{"a": {"b": [1, 2]}}` to `{"a.b": "[1, 2]"}`.
 
-    A list is one param, written as JSON. What is longer than MLflow takes is cut and ends in "…".
+    A list is one param, written as JSON. Values beyond MLflow's limit are cut and end in "…".
     """
     return {
         key[:KEY_LENGTH]: _cut(_text(value), PARAM_LENGTH)
@@ -23,7 +23,7 @@ def to_params(config: dict[str, Any]) -> dict[str, str]:
 
 
 def to_tags(tags: dict[str, str]) -> dict[str, str]:
-    """Tags without passwords, cut to MLflow's limits."""
+    """Remove passwords from tags, and cut them to MLflow's limits."""
     return {key[:KEY_LENGTH]: _cut(redact(str(value)), TAG_LENGTH) for key, value in tags.items()}
 
 

@@ -1,4 +1,4 @@
-"""Which code made a result, and as which job."""
+"""Which code and which job made a result."""
 
 import json
 import os
@@ -8,7 +8,7 @@ LIBRARIES = ("torch", "transformers", "deepspeed", "ray")
 
 
 def job_tags() -> dict[str, str]:
-    """The id of the Ray job that this process is the entrypoint of."""
+    """Return the id of the Ray job whose entrypoint this process is, as a tag."""
     try:
         config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", ""))
         return {"knife.ray.job": str(config["metadata"]["job_submission_id"])}
@@ -17,7 +17,7 @@ def job_tags() -> dict[str, str]:
 
 
 def git_tags() -> dict[str, str]:
-    """The commit of the folder that the run was started in, and whether it has changes."""
+    """Return tags with the commit of the current folder, and whether it has uncommitted changes."""
 
     def ask(*words: str) -> str:
         command = ["git", *words]

@@ -1,4 +1,4 @@
-"""A run as MLflow has it: found or created by its key, and told each thing once."""
+"""A run in MLflow: found or created by its key, and sent everything once."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from knife.train.journal import Row
 
 KEY = "knife.key"
 PARENT = "mlflow.parentRunId"
-# mlflow.utils.validation: what one log_batch may carry.
+# From mlflow.utils.validation: the limits of one log_batch.
 METRICS_A_BATCH = 1000
 PARAMS_A_BATCH = 100
 _IDS_A_SEARCH = 100
-# Answers that stay the same however often one asks.
+# Error codes for which a retry is useless.
 FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 
 
 class GoneError(Exception):
-    """MLflow no longer has a run that it had: somebody has deleted it.
+    """A run was deleted in MLflow.
 
     Attributes:
         restorable: whether it is only marked as deleted.
@@ -53,7 +53,7 @@ class GoneError(Exception):
 
 
 def active(client: MlflowClient, experiment: str, run_ids: Sequence[str]) -> set[str]:
-    """Those of the runs that MLflow has, and has not marked as deleted."""
+    """Return those of the runs that MLflow has and has not marked as deleted."""
     found: set[str] = set()
     for start in range(0, len(run_ids), _IDS_A_SEARCH):
         ids = ", ".join(f"'{run_id}'" for run_id in run_ids[start : start + _IDS_A_SEARCH])
@@ -65,9 +65,9 @@ def active(client: MlflowClient, experiment: str, run_ids: Sequence[str]) -> set
 def find(
     client: MlflowClient, experiment: str, key: str, parent: str | None, *, deleted: bool = False
 ) -> Run | None:
-    """The oldest run of `key` under the run `parent`, or of those without a parent; with `deleted`,
-    of those that are marked as deleted."""
-    # It is put into a query between quotes.
+    """Return the oldest run of `key` under the run `parent`, or without a parent if that is None;
+    with `deleted`, of the runs that are marked as deleted."""
+    # The key is quoted in a query.
     if "'" in key:
         raise ValueError(f"the key of a run must have no quote: {key!r}")
     filters = f"tags.`{KEY}` = '{key}'"
@@ -75,12 +75,12 @@ def find(
         filters += f" AND tags.`{PARENT}` = '{parent}'"
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
     found = client.search_runs([experiment], filters, view, order_by=["attributes.start_time ASC"])
-    # A parent run has no parent; that cannot be asked for.
+    # A parent run has no parent, and a query cannot ask for that.
     return next((run for run in found if parent or PARENT not in run.data.tags), None)
 
 
 def find_orphan(client: MlflowClient, experiment: str, key: str) -> Run | None:
-    """A run of `key` below a run that MLflow no longer has."""
+    """Return a run of `key` whose parent was deleted from MLflow."""
     runs = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")
     parents = {run.data.tags[PARENT] for run in runs if PARENT in run.data.tags}
     there = active(client, experiment, sorted(parents))
@@ -90,7 +90,7 @@ def find_orphan(client: MlflowClient, experiment: str, key: str) -> Run | None:
 def create(
     client: MlflowClient, experiment: str, name: str, key: str, parent: str | None, began: float
 ) -> Run:
-    """A new run of `key` that began at `began` (Unix seconds); its tags are made with it."""
+    """Create a run of `key` that began at `began` (Unix seconds), together with its tags."""
     tags = {
         KEY: key,
         "mlflow.user": _user(),
@@ -99,23 +99,23 @@ def create(
     }
     if parent:
         tags[PARENT] = parent
-    # MLflow's own second try would make a second run where only the first answer was lost.
+    # If only the first response was lost, a retry by MLflow would create a second run.
     with one_try():
         return client.create_run(experiment, int(began * 1000), run_name=name, tags=tags)
 
 
 class RemoteRun:
-    """One run of MLflow's. Everything may be told again: what MLflow has is not sent twice.
+    """A run in MLflow. Calls may be repeated: what MLflow has is not sent twice.
 
-    Every method raises where MLflow fails; afterwards `forget` has to be called, since what
-    failed may have arrived all the same.
+    Every method raises if MLflow fails; afterwards call `forget`, since a failed request may have
+    arrived all the same.
 
     Args:
         client, experiment, run_id: MLflow's.
-        refuse: told what MLflow will never take, and why.
+        refuse: called with what MLflow will never accept, and the error.
 
     Attributes:
-        count: how many metrics and other things were sent.
+        count: how many metrics, artifacts and so on were sent, by kind.
     """
 
     def __init__(
@@ -132,14 +132,14 @@ class RemoteRun:
         self._client = client
         self._experiment = experiment
         self._refuse = refuse
-        # Last step and value of each metric in MLflow; None where it has to be asked.
+        # Last step and value of each metric in MLflow; None if MLflow has to be asked.
         self._newest: dict[str, tuple[int, float]] | None = {} if fresh else None
 
     def look(self) -> None:
-        """Ask whether MLflow has the run, after it has refused something.
+        """Check that MLflow still has the run, after it has refused something.
 
         Raises:
-            GoneError: it was deleted.
+            GoneError: the run was deleted.
         """
         try:
             run = self._client.get_run(self.run_id)
@@ -151,12 +151,12 @@ class RemoteRun:
             raise GoneError(restorable=True)
 
     def forget(self) -> None:
-        """Ask MLflow what it has before the next metric is sent."""
+        """Ask MLflow for its metrics again before the next one is sent."""
         self._newest = None
 
     def describe(self, params: dict[str, str], tags: dict[str, str]) -> None:
-        """Params that the run lacks, and tags. A param cannot change in MLflow: one that has
-        changed since (workers, say) stays, and the tag `knife.changed` tells."""
+        """Set tags, and the params that the run lacks. A param cannot change in MLflow: if one has
+        (workers, say), the old value stays and the tag `knife.changed` shows both."""
         had = self._client.get_run(self.run_id).data.params
         new = [Param(key, value) for key, value in params.items() if key not in had]
         for start in range(0, len(new), PARAMS_A_BATCH):
@@ -173,11 +173,11 @@ class RemoteRun:
         self._client.log_batch(self.run_id, tags=[RunTag(*pair) for pair in tags.items()])
 
     def inputs(self, sets: Iterable[DataSet]) -> None:
-        """The data sets that the run reads."""
+        """Record the data sets that the run reads."""
         self._client.log_inputs(self.run_id, [_input(each) for each in sets])
 
     def rows(self, rows: Iterable[Row]) -> None:
-        """Rows in the order of their steps: of each metric, those after its newest."""
+        """Log rows, in step order; of each metric, only steps after its newest in MLflow."""
         newest = dict(self._known())
         metrics = []
         for row in rows:
@@ -189,7 +189,7 @@ class RemoteRun:
         self._newest = newest
 
     def summary(self, metrics: dict[str, float], moment: float) -> None:
-        """Results of the whole run, at step 0."""
+        """Log results of the whole run, at step 0."""
         known = self._known()
         new = [
             Metric(name, value, int(moment * 1000), 0)
@@ -200,7 +200,7 @@ class RemoteRun:
         known.update({metric.key: (0, metric.value) for metric in new})
 
     def artifact(self, path: Path, folder: str) -> None:
-        """A file or a folder's content."""
+        """Upload a file or a folder's content."""
         if path.is_dir():
             self._client.log_artifacts(self.run_id, str(path), folder or None)
         elif path.exists():
@@ -210,23 +210,23 @@ class RemoteRun:
         self.count["artifacts"] += 1
 
     def text(self, name: str, text: str) -> None:
-        """A text as an artifact."""
+        """Upload a text as an artifact."""
         self._client.log_text(self.run_id, text, name)
         self.count["artifacts"] += 1
 
     def model(self, folder: Path, name: str) -> None:
-        """A student's folder as a logged model, once."""
+        """Log a student's folder as a model, once."""
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is no folder")
         self.count["models"] += log_model(self._client, self._experiment, self.run_id, folder, name)
 
     def register(self, name: str, registered: str) -> None:
-        """The logged model `name` as the champion of a registered model."""
+        """Make the logged model `name` the champion of a registered model."""
         number = register(self._client, self._experiment, self.run_id, name, registered)
         self.tag({"knife.registered": f"{registered} version {number}"})
 
     def end_strays(self, own: Collection[str]) -> None:
-        """End the nested runs that still run and are not among `own`."""
+        """End the nested runs that are still running and not in `own`."""
         parents = [self.run_id]
         while parents:
             filters = f"tags.`{PARENT}` = '{parents.pop()}'"
@@ -259,7 +259,7 @@ class RemoteRun:
                 self._log_apart(batch, error)
 
     def _log_apart(self, batch: list[Metric], error: Exception) -> None:
-        """MLflow refuses a batch for one bad metric in it: the others are sent without it."""
+        """Send a batch by metric, since MLflow refuses all of it for one bad metric."""
         names = {metric.key for metric in batch}
         if len(names) == 1:
             self._refuse(f"the metric {names.pop()!r}", error)
@@ -285,5 +285,5 @@ def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        # A container whose user id has no name.
+        # In a container, the user id may have no name.
         return "unknown"

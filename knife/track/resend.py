@@ -1,4 +1,4 @@
-"""Sending what earlier processes have left in the outboxes of a store."""
+"""Sending the messages that earlier processes left in the outboxes of a store."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -15,15 +15,15 @@ from knife.track.settings import mlflow_settings
 
 @dataclass
 class Resent:
-    """What became of the outboxes.
+    """The result of sending the outboxes.
 
     Attributes:
-        sent: by outbox, its head and what was sent of each run (name, counts by kind).
+        sent: for each outbox, its head and what was sent of each run (name, counts by kind).
         kept: why something is still unsent, one line each.
-        mended: what was deleted in MLflow and is there again, one line each.
-        refused: what MLflow will never take, one line for each run.
+        mended: lines about runs that were deleted in MLflow and are there again.
+        refused: what MLflow will never accept, one line for each run.
         held: names of outboxes that a living process holds and sends itself.
-        faults: what the user has to mend, one line each; those outboxes are kept.
+        faults: what the user has to fix, one line each; those outboxes are kept.
     """
 
     sent: list[tuple[Head, list[tuple[str, Counter[str]]]]] = field(default_factory=list)
@@ -35,10 +35,10 @@ class Resent:
 
 
 def resend(store: Path, keys: Collection[str | None] | None = None) -> Resent:
-    """Send all that lies in a store's outboxes, or in those of the runs and sweeps of `keys`.
+    """Send everything in a store's outboxes, or in those of the runs and sweeps of `keys`.
 
     Each is removed when all of it is sent; what is unsent stays, however this ends. A run whose
-    process has died without a word of its end was killed when it last told something.
+    process died without recording an end counts as killed at its last message.
     """
     with mlflow_settings():
         return _resend_all(store, keys)
@@ -75,7 +75,7 @@ def _resend_all(store: Path, keys: Collection[str | None] | None) -> Resent:
 def _resend(outbox: Outbox, store: Path, found: Resent, away: dict[str, str]) -> None:
     head = outbox.head
     if head.uri in away:
-        # Asked once, and not for seconds again for each run.
+        # Ask once, rather than wait for seconds again for each run.
         raise AwayError(away[head.uri])
     sender = Sender(resolve_kept(head.uri, head.where, store), store, head.experiment)
     sender.reach()

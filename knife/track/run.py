@@ -1,4 +1,4 @@
-"""A tracked run: takes what it is told at once, and sends each thing when MLflow answers."""
+"""A tracked run: queues messages at once, and sends them when MLflow answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _UPLOADS = ("artifact", "text", "model", "register", "strays")
 
 
 class Link(Protocol):
-    """What a run needs of the sender that it belongs to."""
+    """What a run needs from the sender that it belongs to."""
 
     store: Path
     told: threading.Event
@@ -39,7 +39,7 @@ class Link(Protocol):
 
     @property
     def opening(self) -> AbstractContextManager[Any]:
-        """Held while a run is looked for and created: by one process at a time."""
+        """A lock held while a run is looked up and created, by one process at a time."""
 
     @property
     def client(self) -> MlflowClient:
@@ -65,29 +65,29 @@ class Link(Protocol):
         """Open the run at a place."""
 
     def living(self) -> set[str]:
-        """MLflow's ids of the runs that this process has opened."""
+        """Return MLflow's ids of the runs that this process has opened."""
 
     def children(self, parent: TrackedRun) -> list[TrackedRun]:
-        """The nested runs of a run."""
+        """Return the nested runs of a run."""
 
     def refuse(self, name: str, what: str, error: Exception) -> None:
-        """Note what MLflow will never take."""
+        """Note what MLflow will never accept."""
 
 
 class TrackedRun:
     """A run in MLflow, made by `Tracker.open_run` or `child`.
 
-    Every public method returns at once: what it is told is in the outbox on disk, and sent by the
-    tracker's thread or later. Everything can be told again after a restart: a metric that MLflow
-    has at a step is not sent twice, params that it has stay, artifacts are replaced, a model is
-    logged once.
+    Every public method returns at once: its message is in the outbox on disk, and is sent by the
+    tracker's thread or later. Messages may be repeated after a restart: a metric that MLflow has at
+    a step is not sent twice, params that it has stay, artifacts are replaced, a model is logged
+    once.
 
     Attributes:
         name: shown in MLflow.
-        place: keys of its parents and its own: what the run is found by.
+        place: the keys of its parents and its own, by which the run is found.
         remote: the run in MLflow; None until it is found or created.
         told_now: whether this process has opened it, and not only an earlier one.
-        running: whether it was told to begin, and not yet to end.
+        running: whether the run has begun and not ended.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class TrackedRun:
         self._sender = sender
         self._parent = parent
         self._outbox = outbox
-        # Whether MLflow has had the run, at this start or an earlier one.
+        # Whether MLflow had the run at this start or an earlier one.
         self._was_open = False
         self._began = time.time()
         self._opening: Told | None = None
@@ -124,26 +124,26 @@ class TrackedRun:
     def child(
         self, name: str, key: str, params: dict[str, Any], tags: dict[str, str]
     ) -> TrackedRun:
-        """The nested run of `key`: gone on with where MLflow has it, or else created."""
+        """Open the nested run of `key`: resumed if MLflow has it, or else created."""
         place = (*self.place, key)
         return self._sender.run(self, place, name, to_params(params), tags, self._outbox)
 
     def opened(self, params: dict[str, str], tags: dict[str, str]) -> None:
-        """The run begins, or begins again."""
+        """Queue the messages that the run begins or resumes."""
         self.told_now = True
         self._tell("open", name=self.name, time=time.time())
         self._tell("describe", params=params, tags=to_tags(tags))
 
     def follows(self, kind: str, key: str) -> None:
-        """Note that the rows of a stage's journal belong to the run; `send` hands them on."""
+        """Note that the rows of a stage's journal belong to the run; `send` sends them."""
         self._tell("follow", kind=kind, key=key)
 
     def send(self, rows: list[Row]) -> None:
-        """Record a journal's rows, in the order of their steps, under the names of `Curves`.
+        """Record a journal's rows, in step order, under the metric names of `Curves`.
 
-        They are not kept in the outbox: the journal has them, and `follows` tells which it is.
-        Journals that go into one run must not share a metric's name: of a metric, steps up to the
-        newest that MLflow has are skipped.
+        They are not kept in the outbox: the journal has them, and `follows` records which one.
+        Journals of one run must not share metric names: steps up to a metric's newest step in
+        MLflow are skipped.
         """
         measured = [row for row in self._curves.rows(rows) if row["metrics"]]
         if measured:
@@ -151,11 +151,11 @@ class TrackedRun:
             self._sender.told.set()
 
     def log_row(self, row: Row) -> None:
-        """Record a row that is in no journal, as it is; steps as in `send`."""
+        """Record a row that is in no journal, unchanged; steps are treated as in `send`."""
         self._tell("rows", rows=[row])
 
     def log_summary(self, metrics: dict[str, float]) -> None:
-        """Record results of the whole run (names of their own, at step 0)."""
+        """Record results of the whole run, under their own names, at step 0."""
         metrics = {name: float(value) for name, value in metrics.items()}
         self._tell("summary", metrics=metrics, time=time.time())
 
@@ -168,7 +168,7 @@ class TrackedRun:
         self._tell("inputs", sets=[each.to_dict() for each in sets])
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Record a file or a folder's content, in `folder` of the run's artifacts."""
+        """Record a file or the content of a folder, in `folder` of the run's artifacts."""
         self._tell("artifact", path=self._in_store(path), folder=folder)
 
     def text(self, name: str, text: str) -> None:
@@ -176,7 +176,7 @@ class TrackedRun:
         self._tell("text", name=name, text=redact(text))
 
     def model(self, folder: Path, name: str) -> None:
-        """Record a student's folder as a logged model, once however often it is told."""
+        """Record a student's folder as a logged model; repeated calls log it once."""
         self._tell("model", folder=self._in_store(folder), name=_model_name(name))
 
     def register(self, name: str, registered: str) -> None:
@@ -184,13 +184,13 @@ class TrackedRun:
         self._tell("register", name=_model_name(name), registered=registered)
 
     def end_strays(self) -> None:
-        """End the nested runs that still run in MLflow and are none of this process's."""
+        """End the nested runs that are running in MLflow and were not opened by this process."""
         self._tell("strays")
 
     def finish(self, status: Status, moment: float | None = None) -> None:
-        """Set the run's status, once all that was told before is sent or was tried.
+        """Set the run's status, after all earlier messages were sent or attempted.
 
-        Of one that fails or is killed, nested runs that are still at work end in the same way.
+        If it failed or was killed, its nested runs that are still running end in the same way.
         """
         moment = time.time() if moment is None else moment
         for run in self._sender.runs if status != "FINISHED" else []:
@@ -199,7 +199,7 @@ class TrackedRun:
         self._tell("finish", status=status, time=moment)
 
     def unsent(self) -> str:
-        """What MLflow lacks, in words; empty where it has all."""
+        """Describe what MLflow lacks; empty if it has everything."""
         rows = [f"{len(self._rows)} rows of metrics"] if self._rows else []
         jobs = [in_words(job) for job in (*self._jobs, *self._uploads)]
         status = [f"the status {self._ending.values['status']}"] if self._ending else []
@@ -207,7 +207,7 @@ class TrackedRun:
         return ", ".join(opening + rows + jobs + status)
 
     def hear(self, told: Told) -> None:
-        """Queue something that is in the outbox."""
+        """Queue a message that is in the outbox."""
         if told.what in ("open", "known") and not self._opening:
             self._began = told.values["time"]
         self._was_open |= told.what == "known"
@@ -218,7 +218,7 @@ class TrackedRun:
                 self._outbox.sent(self._opening)
             self._opening = told
         if told.what in ("open", "finish"):
-            # It runs again, or has ended otherwise: what an earlier process said is over.
+            # It runs again, or has ended with a new status: an earlier one does not count.
             if self._ending:
                 self._outbox.sent(self._ending)
             self._ending = told if told.what == "finish" else None
@@ -229,13 +229,13 @@ class TrackedRun:
         elif told.what in ("describe", "summary", "tags", "inputs"):
             self._jobs.append(told)
 
-    # The rest is called by the sender, by one thread at a time.
+    # The methods below are called by the sender, from one thread at a time.
 
     def open(self) -> None:
         """Find the run or create it.
 
         Raises:
-            MlflowException, OSError: where MLflow cannot be reached or refuses the run.
+            MlflowException, OSError: MLflow cannot be reached or refuses the run.
         """
         opening, client = self._opening, self._sender.client
         if self.remote is None:
@@ -255,7 +255,7 @@ class TrackedRun:
                 self._sender.lost.append(self.name)
                 self._tell_again()
             for child in self._sender.children(self) if fresh else []:
-                # It is still under the run that was deleted, if it is not deleted itself.
+                # It is still under the deleted run, unless it was deleted itself.
                 assert child.run_id
                 assert self.run_id
                 with suppress(MlflowException):
@@ -264,14 +264,13 @@ class TrackedRun:
         if opening:
             self._asked(lambda: client.update_run(self.run_id, status="RUNNING"))
             self._outbox.sent(opening)
-            # Told anew in the meantime: left for the next time.
+            # A new message that came in the meantime is left for the next time.
             if self._opening is opening:
                 self._opening = None
         self._was_open = True
 
     def made_whole(self, gone: GoneError) -> None:
-        """Bring back a run that somebody has deleted: restore it, or have all of it sent to a new
-        one."""
+        """Restore a run that was deleted, or have all of it sent to a new one."""
         assert self.remote
         if gone.restorable:
             self._sender.client.restore_run(self.remote.run_id)
@@ -281,11 +280,11 @@ class TrackedRun:
             self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Look for the run again, or make it, before anything more is sent."""
+        """Find the run again or create it before anything else is sent."""
         self.remote = None
 
     def send_queued(self) -> None:
-        """Send metrics, params and summaries; raises where it fails, and keeps what is unsent."""
+        """Send metrics, params and summaries; on failure, raise and keep what is unsent."""
         if not self.unsent():
             return
         try:
@@ -293,41 +292,41 @@ class TrackedRun:
             self._send_rows()
             self._work(self._jobs)
         except Exception:
-            # The failed batch may have arrived all the same: ask before sending again.
+            # The failed batch may have arrived all the same: ask MLflow before sending again.
             if self.remote:
                 self.remote.forget()
             raise
 
     def upload_queued(self) -> None:
-        """Upload artifacts and models; raises where it fails, and keeps what is unsent."""
-        # One that was told of since the runs were opened is left for the next time.
+        """Upload artifacts and models; on failure, raise and keep what is unsent."""
+        # A run that was added since the runs were opened is left for the next time.
         if self.remote:
             self._work(self._uploads)
 
     def settle(self) -> None:
-        """Set the status that `finish` was told."""
+        """Set the status that was given to `finish`."""
         ending = self._ending
-        # One that was told to begin again since comes first: it would run for ever after.
+        # A queued `open` goes first: sent after the status, it would leave the run RUNNING.
         if ending and self.remote and not self._opening:
             remote, values = self.remote, ending.values
             self._asked(lambda: remote.finish(values["status"], values["time"]))
             self._outbox.sent(ending)
-            # Told anew in the meantime: left for the next time.
+            # A new message that came in the meantime is left for the next time.
             if self._ending is ending:
                 self._ending = None
 
     @property
     def missing(self) -> bool:
-        """Whether it was in MLflow at some time, and was not found there since."""
+        """Whether MLflow once had the run, and it has not been found there since."""
         return self._was_open and self.remote is None
 
     @property
     def ending(self) -> bool:
-        """Whether a status waits to be set."""
+        """Whether a status is waiting to be set."""
         return self._ending is not None
 
     def _restored(self, experiment: str, key: str, parent: str | None) -> Run | None:
-        """The run, where MLflow has only marked it as deleted, or has lost its parent."""
+        """Restore the run if MLflow has only marked it as deleted or has lost its parent."""
         client = self._sender.client
         found = find(client, experiment, key, parent, deleted=True)
         if found:
@@ -338,7 +337,7 @@ class TrackedRun:
         return found
 
     def _tell_again(self) -> None:
-        """Queue all that was ever told and is not queued, before what is: the run is new."""
+        """Queue all earlier messages again, ahead of those still queued, since the run is new."""
         queued = {told.number for told in (*self._jobs, *self._uploads)}
         queued |= {told.number for _, told in self._rows if told}
         history, curves = self._outbox.tell_again(self.place), Curves()
@@ -351,7 +350,7 @@ class TrackedRun:
                 found = read_stage(Store(self._sender.store, write=False), *stage, Position())[0]
                 rows += [(row, None) for row in curves.rows(found) if row["metrics"]]
             elif told.what == "finish":
-                # It has ended, unless it was told to begin again.
+                # It has ended, unless a later message opens it again.
                 self._ending = told
             elif told.what == "open":
                 self._ending = None
@@ -366,7 +365,7 @@ class TrackedRun:
         self._uploads.extendleft(reversed(uploads))
 
     def _asked(self, request: Callable[[], object]) -> None:
-        """Ask MLflow for something that it refuses of a run that was deleted."""
+        """Make a request that MLflow refuses for a deleted run."""
         try:
             request()
         except MlflowException as error:
@@ -379,7 +378,7 @@ class TrackedRun:
         self._sender.told.set()
 
     def _in_store(self, path: Path) -> str:
-        """A path that stays right when the store is moved."""
+        """Return a path that stays valid when the store is moved."""
         path, store = path.absolute(), self._sender.store
         return str(path.relative_to(store) if path.is_relative_to(store) else path)
 
@@ -389,7 +388,7 @@ class TrackedRun:
         assert self.remote
         rows = list(islice(self._rows, len(self._rows)))
         self.remote.rows(row for row, _ in rows)
-        # Each thing told once, in its order.
+        # Each message once, in order.
         for told in dict.fromkeys(told.number for _, told in rows if told):
             self._outbox.sent(Told(told, self.place, "rows", {}))
         for _ in rows:
@@ -427,7 +426,7 @@ class TrackedRun:
             case "text":
                 remote.text(values["name"], values["text"])
             case "model":
-                # It is given the results that were told before it.
+                # It needs the results that were queued before it.
                 self.send_queued()
                 remote.model(store / values["folder"], values["name"])
             case "register":
@@ -440,5 +439,5 @@ class TrackedRun:
 
 
 def _model_name(name: str) -> str:
-    """Without the letters that MLflow refuses in a model's name."""
+    """Replace the characters that MLflow refuses in a model's name."""
     return re.sub(r"[/:.%\"']", "-", name)

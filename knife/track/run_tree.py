@@ -1,4 +1,4 @@
-"""What MLflow gets of a run: one parent, nested runs for the teacher and each method and seed."""
+"""A run in MLflow: a parent run, with nested runs for the teacher and each method and seed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from knife.track.describe import (
 )
 from knife.train.results import PREDICTIONS, accuracy
 
-# MLflow takes seconds to import, and who only reads predictions needs none of it.
+# MLflow takes seconds to import, and reading predictions does not need it.
 if TYPE_CHECKING:
     from knife.track.run import TrackedRun
     from knife.train.follow import Follower
 
 
 def nested_runs(plan: Plan, parent: TrackedRun, store: Store) -> dict[str, TrackedRun]:
-    """The nested runs by name: `teacher`, and `<method> seed <seed>`; all told their data sets."""
+    """Open the nested runs `teacher` and `<method> seed <seed>`, with data sets; return them by
+    name."""
     runs = {}
     sets = {key: data_sets(plan, key, store) for key in plan.data}
     parent.inputs([each for own in sets.values() for each in own])
@@ -48,7 +49,7 @@ def nested_runs(plan: Plan, parent: TrackedRun, store: Store) -> dict[str, Track
 
 
 def follow(plan: Plan, runs: dict[str, TrackedRun], follower: Follower) -> None:
-    """Let the follower send each stage's journal to its nested run."""
+    """Have the follower send each stage's journal to its nested run."""
     for stage in plan.stages:
         if stage.kind in ("teacher", "states"):
             own = stage is plan.teacher
@@ -68,8 +69,8 @@ def record(
     runs: dict[str, TrackedRun],
     files: list[Path],
 ) -> None:
-    """Hand on the verdict, the files that show it, predictions and students; MLflow has each once
-    however often told."""
+    """Record the verdict, the files that show it, predictions and students; repeated calls do not
+    record them twice."""
     for path in files:
         parent.artifact(path)
     parent.log_summary(verdict_metrics(verdict))
@@ -97,7 +98,7 @@ def record(
 
 
 def champion(plan: Plan, store: Store) -> Member:
-    """The student to use: of the method that is best on dev, over its seeds, the best on dev."""
+    """Return the student to use: the best on dev, of the method with the best mean on dev."""
     dev: dict[str, list[tuple[float, float]]] = {}
     scores: list[tuple[float, float]] = []
     for member in plan.members:
@@ -113,7 +114,7 @@ def champion(plan: Plan, store: Store) -> Member:
 
 
 def trained_metrics(store: Store, kind: str, key: str) -> dict[str, float]:
-    """What a training came to: its best evaluation on dev, and what it cost."""
+    """Return a training's metrics: its best evaluation on dev, and what it cost."""
     trained = json.loads(store.read(kind, key, "trained.json"))
     named = {name: name for name in ("dev_accuracy", "dev_loss")}
     named |= {n: f"train_{n}" for n in ("seconds", "steps", "memory_mib", "gpu_memory_mib")}
@@ -121,7 +122,7 @@ def trained_metrics(store: Store, kind: str, key: str) -> dict[str, float]:
 
 
 def verdict_metrics(verdict: Verdict) -> dict[str, float]:
-    """The verdict's numbers, those of a method under its name; what is not known is left out."""
+    """Return the verdict's numbers, named by method; unknown ones are left out."""
     found: dict[str, float | None] = {}
     for each in verdict.methods:
         values = {"test_accuracy": each.accuracy, "test_accuracy_low": each.low}
@@ -135,7 +136,7 @@ def verdict_metrics(verdict: Verdict) -> dict[str, float]:
 
 
 def finish_done(plan: Plan, store: Store, runs: dict[str, TrackedRun]) -> None:
-    """A run is cut off: those of its nested runs whose work is done have finished all the same."""
+    """Finish the nested runs whose work is done, of a run that is interrupted."""
     if plan.teacher and store.has("teacher", plan.teacher.key):
         runs["teacher"].finish("FINISHED")
     for member in plan.members:

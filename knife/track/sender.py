@@ -1,4 +1,4 @@
-"""The sender: brings what tracked runs have told to MLflow, in order, as far as it answers."""
+"""The sender: sends the messages of tracked runs to MLflow, in order, as far as it answers."""
 
 import sys
 import threading
@@ -19,26 +19,26 @@ from knife.track.remote import GoneError, active
 from knife.track.run import TrackedRun
 from knife.train.journal import Position, read_stage
 
-# Things of one run that MLflow did not take; more are counted.
+# How many refused messages of a run are named; more are counted.
 _NAMED = 3
 
 
 class Sender:
-    """All runs of one experiment that this process tells MLflow of.
+    """All runs of one experiment that this process sends to MLflow.
 
     Args:
-        address: MLflow.
+        address: MLflow's address.
         store: the artifact store's root.
         experiment: the experiment's name.
 
     Attributes:
         told: set when there is something to send.
-        opening: held while a run is looked for and created, so that two drivers do not create it
-            twice.
-        failure: why the last sending failed, in a line without passwords; None where it did not.
-        refused: by run, what MLflow will never take of it, and why.
-        restored: names of runs that somebody had deleted in MLflow and that were restored there.
-        lost: names of runs that MLflow no longer had and that were sent to it once more.
+        opening: a lock held while a run is looked up and created, so that two drivers do not create
+            it twice.
+        failure: why the last flush failed, in a line without passwords; None if it did not.
+        refused: by run, what MLflow will never accept, and why.
+        restored: names of runs that were deleted in MLflow and restored there.
+        lost: names of runs that were gone from MLflow and were sent again.
     """
 
     def __init__(self, address: Address, store: Path, experiment: str) -> None:
@@ -59,7 +59,7 @@ class Sender:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's client, once it was reached."""
+        """MLflow's client, once MLflow was reached."""
         assert self._link, "MLflow is reached first"
         return self._link[0]
 
@@ -76,18 +76,18 @@ class Sender:
 
     @property
     def whole(self) -> bool:
-        """Whether all that was told is on disk."""
+        """Whether all messages are on disk."""
         return all(outbox.whole for outbox in self._outboxes.values())
 
     def reach(self) -> bool:
-        """Open MLflow where that is not done yet; whether it was done before.
+        """Open MLflow if it is not open yet; return whether it was.
 
         Raises:
             AwayError, UserError: as `connect` does.
         """
         if self._link:
             if self._file != self._database():
-                # What is open here is no longer what others see.
+                # The file that is open here is not the one that others see.
                 for run in self.runs:
                     run.begin_anew()
                 raise AwayError(
@@ -100,7 +100,7 @@ class Sender:
         return False
 
     def _database(self) -> tuple[int, int] | None:
-        """Which file the database is, where it is one."""
+        """Return the identity of the database file, if there is one."""
         if not self.address.uri.startswith("sqlite:"):
             return None
         with suppress(FileNotFoundError):
@@ -117,7 +117,7 @@ class Sender:
         tags: dict[str, str],
         outbox: Outbox,
     ) -> TrackedRun:
-        """The run of that place, which begins or goes on; the same object for the same place."""
+        """Begin or resume the run at a place; returns the same object for the same place."""
         run = self._runs.get(place)
         if run is None:
             run = self._runs[place] = TrackedRun(self, parent, place, name, outbox)
@@ -126,7 +126,7 @@ class Sender:
         return run
 
     def replay(self, outbox: Outbox) -> None:
-        """Queue what an earlier process has left in an outbox."""
+        """Queue the messages that an earlier process left in an outbox."""
         self._outboxes[outbox.path] = outbox
         for told in outbox.waiting:
             run = self._runs.get(told.place)
@@ -142,19 +142,19 @@ class Sender:
         outbox.waiting = []
 
     def living(self) -> set[str]:
-        """MLflow's ids of the runs that are this process's, or that wait for their end."""
+        """Return MLflow's ids of this process's runs, and of runs whose end is still unsent."""
         return {run.run_id for run in self.runs if run.run_id and (run.told_now or run.ending)}
 
     def children(self, parent: TrackedRun) -> list[TrackedRun]:
-        """The nested runs of a run that MLflow has."""
+        """Return the nested runs of a run that are in MLflow."""
         return [r for r in self.runs if r.place[:-1] == parent.place and r.run_id]
 
     def refuse(self, name: str, what: str, error: Exception) -> None:
-        """Note that MLflow will never take `what` of a run; it is given up."""
+        """Note that MLflow will never accept `what` of a run, which is given up."""
         self.refused.setdefault(name, {})[what] = reason(error)
 
     def refusals(self) -> list[str]:
-        """One line for each run of which MLflow did not take something."""
+        """Return a line for each run of which MLflow refused something."""
         lines = []
         for name, refused in self.refused.items():
             whats = list(refused)
@@ -164,9 +164,9 @@ class Sender:
         return lines
 
     def flush(self, *, last: bool = False) -> bool:
-        """Send all that is queued, now and in this thread; False where something stayed behind.
+        """Send all that is queued, now and in this thread; False if something is left.
 
-        With `last`, MLflow is also asked whether it still has all that was sent before.
+        With `last`, also check that MLflow still has all runs that were sent before.
         """
         beyond = sys.exception()
         with self.sending:
@@ -177,7 +177,7 @@ class Sender:
         return failure is None
 
     def unsent(self) -> list[str]:
-        """One line for each run that MLflow does not have whole, and what it lacks."""
+        """Return a line for each run that is incomplete in MLflow, with what it lacks."""
         lines = [
             f"MLflow lacks {lacking} of run {run.name!r}: {self.failure or 'not sent yet'}"
             for run in self.runs
@@ -188,7 +188,7 @@ class Sender:
         return lines + self.refusals()
 
     def mended(self) -> list[str]:
-        """What was found deleted in MLflow and is there again, a line each."""
+        """Return lines about runs that were deleted in MLflow and are there again."""
         lines = []
         for names, words in (
             (self.restored, "deleted in MLflow meanwhile: restored there"),
@@ -199,7 +199,7 @@ class Sender:
         return lines
 
     def close(self) -> None:
-        """Let go of the outboxes, and remove them where all is sent."""
+        """Release the outboxes, and remove them if everything is sent."""
         done = not self.failure and not any(run.unsent() for run in self.runs)
         for outbox in self._outboxes.values():
             outbox.close(done=done)
@@ -207,13 +207,13 @@ class Sender:
     def _send(self) -> Exception | None:
         try:
             if self.reach() and self.failure:
-                # One request of some seconds finds out whether it answers again.
+                # One request of a few seconds finds out whether MLflow answers again.
                 with one_try():
                     self._look_at_experiment()
         except Exception as error:
             return error
         failure: Exception | None = None
-        # Metrics first, in all runs: an upload that fails holds up no metric and no status.
+        # Metrics of all runs first: a failed upload holds up neither metrics nor statuses.
         for part in _PARTS:
             for run in self.runs:
                 try:
@@ -226,7 +226,7 @@ class Sender:
         return failure
 
     def _whole(self, run: TrackedRun, part: Callable[[TrackedRun], None]) -> None:
-        """Do a part of a run's sending; a run that was deleted is brought back and tried again."""
+        """Send a part of a run; if the run was deleted, bring it back and try again."""
         try:
             part(run)
         except GoneError as gone:
@@ -236,11 +236,11 @@ class Sender:
                 each(run)
 
     def _look_at_experiment(self) -> None:
-        """Its runs cannot be brought back before it is.
+        """Check that the experiment exists: otherwise its runs cannot be brought back.
 
         Raises:
-            MlflowException: it is not there at all.
-            UserError: it was deleted and can be restored.
+            MlflowException: the experiment does not exist.
+            UserError: the experiment was deleted and can be restored.
         """
         found = self.client.get_experiment(self.experiment)
         if found.lifecycle_stage != "active":
@@ -250,18 +250,18 @@ class Sender:
             )
 
     def _experiment_deleted(self) -> UserError | None:
-        """What to do, where that is why MLflow refuses something."""
+        """Return what to do if the experiment was deleted, which explains a refusal; else None."""
         try:
             self._look_at_experiment()
         except UserError as deleted:
             return deleted
         except Exception:
-            # It has no answer to that either.
+            # MLflow does not answer this either.
             return None
         return None
 
     def _missed(self) -> Exception | None:
-        """Bring back the runs that were deleted after the last that was sent of them."""
+        """Bring back runs that were deleted after their last message was sent."""
         try:
             by_id = {run.run_id: run for run in self.runs if run.run_id}
             gone = by_id.keys() - active(self.client, self.experiment, list(by_id))

@@ -1,4 +1,4 @@
-"""What the driver's machine is at, as MLflow's system metrics: CPU, memory, network, GPUs."""
+"""The load of the driver's machine as MLflow system metrics: CPU, memory, network, GPUs."""
 
 import logging
 import threading
@@ -21,10 +21,10 @@ SECONDS = 10.0
 
 @contextmanager
 def system_metrics(run: TrackedRun, seconds: float = SECONDS) -> Iterator[None]:
-    """Record them with a run every so many seconds, from a thread, while the work inside goes on.
+    """Record system metrics in a run every `seconds` seconds, from a thread, within the context.
 
-    MLflow's names and units; GPUs where nvidia-ml-py is installed. Workers on other hosts are not
-    seen: MLflow is told of by the driver alone.
+    Names and units are MLflow's; GPUs need nvidia-ml-py. Workers on other hosts are not measured:
+    only the driver sends to MLflow.
     """
     stop = threading.Event()
     thread = threading.Thread(
@@ -47,14 +47,14 @@ def _watch(run: TrackedRun, seconds: float, stop: threading.Event) -> None:
             metrics |= monitor.aggregate_metrics()
             monitor.clear_metrics()
         now = time.time()
-        # Steps that grow over every start of the run: the clock's.
+        # The clock gives steps that increase across all starts of the run.
         row: Row = {"step": int(now), "time": now, "metrics": {}}
         row["metrics"] = {f"system/{name}": float(value) for name, value in metrics.items()}
         run.log_row(row)
 
 
 def _monitors() -> list[Any]:
-    """Those that work here: a machine may have no GPU, and a container no network."""
+    """Return the monitors that work here: a machine may lack a GPU, a container a network."""
     found = []
     for kind in (CPUMonitor, NetworkMonitor, GPUMonitor):
         try:

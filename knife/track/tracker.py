@@ -1,4 +1,4 @@
-"""The tracker: MLflow as the driver sees it. It never raises into a run, and loses nothing."""
+"""The tracker: the driver's view of MLflow. It never raises into a run, and loses nothing."""
 
 import logging
 import threading
@@ -26,38 +26,38 @@ from knife.track.settings import mlflow_settings
 
 log = logging.getLogger("knife.track")
 
-# Seconds between two sendings; doubled with each that fails, up to the longest.
+# Seconds between two flushes; doubled after each that fails, up to the longest.
 SHORTEST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
-# Of so many runs the user is told what MLflow lacks; the others are counted.
+# For at most this many runs the user sees what MLflow lacks; the others are counted.
 SHOWN = 5
 
 
 class Tracker:
-    """Sends what runs have to say to MLflow, from a thread of its own.
+    """Sends the messages of runs to MLflow from its own thread.
 
-    What its runs are told to record is kept on disk at once and sent by the thread, so that no
-    caller ever waits for MLflow. Where MLflow does not answer, from the start or later, it warns
-    once, keeps all, and tries again; `close` tries a last time and returns what is still unsent.
-    MLflow's global state is not touched.
+    Messages are written to disk at once and sent by the thread, so that no caller waits for MLflow.
+    If MLflow does not answer, from the start or later, the tracker warns once, keeps everything,
+    and tries again; `close` tries a last time and returns what is still unsent. MLflow's global
+    state is not touched.
 
     Args:
-        uri: MLflow's tracking uri; None is MLFLOW_TRACKING_URI, or else `mlflow.db` in the store.
+        uri: MLflow's tracking URI; None is MLFLOW_TRACKING_URI, or else `mlflow.db` in the store.
         store: the artifact store's root.
-        experiment: name of the MLflow experiment, created where it is missing.
+        experiment: name of the MLflow experiment, created if it is missing.
 
     Raises:
-        UserError: within seconds, where MLflow answers and cannot be used as it is.
+        UserError: MLflow answers but cannot be used as it is; raised within seconds.
     """
 
     def __init__(self, uri: str | None, store: Path, experiment: str) -> None:
         self._sender = Sender(resolve(uri, store), store, experiment)
         self._experiment = experiment
-        #: Without password: may be shown.
+        #: Without the password, so it may be shown.
         self.uri = self._sender.address.shown
         self._warned = False
         self._stop = threading.Event()
-        # Set once the own run's outbox is held.
+        # Set once the outbox of this process's own run is held.
         self._look_around = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="knife-track", daemon=True)
         with ExitStack() as settings:
@@ -84,7 +84,7 @@ class Tracker:
                 if run.told_now and run.running:
                     run.finish("KILLED" if killed else "FAILED")
         unsent = self.close()
-        # Whoever comes to an end says it among the last words.
+        # Callers that end without an error report it themselves.
         for line in unsent if kind else []:
             log.warning("%s", line)
 
@@ -106,13 +106,13 @@ class Tracker:
         tags: dict[str, str],
         params: dict[str, Any] | None = None,
     ) -> TrackedRun:
-        """The parent run of `key`: gone on with where MLflow has it, or else created.
+        """Open the parent run of `key`: resumed if MLflow has it, or else created.
 
-        What an earlier process has told of it and could not send is sent first. The resolved
-        config becomes the artifact config.yaml; `params`, or else all of it, can be searched.
+        Messages that an earlier process could not send go first. The resolved config becomes the
+        artifact config.yaml; `params`, or else the whole config, can be searched.
 
         Raises:
-            UserError: where MLflow refuses the run, so that nobody works for hours to no record.
+            UserError: MLflow refuses the run; raised now rather than after hours of work.
         """
         address, sender = self._sender.address, self._sender
         outbox = Outbox.open(
@@ -136,21 +136,21 @@ class Tracker:
         return run
 
     def link(self, run: TrackedRun) -> str:
-        """Where to look at a run: its page, or the command that opens the UI."""
+        """Return where to look at a run: its page, or the command that opens the UI."""
         address, store = self._sender.address, self._sender.store
         if address.where == "store":
             return command_line("knife", "ui", "--store", store)
         if not address.uri.startswith(("http://", "https://")):
             return command_line("mlflow", "ui", "--backend-store-uri", address.shown)
-        # A name in the address would stand there without its password.
+        # A link with `***` for user and password would not work.
         parts = urlsplit(address.shown)
         page = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
         return page + (run_page(self.experiment_id, run.run_id) if run.run_id else "")
 
     def flush(self, *, last: bool = False) -> bool:
-        """Send all that is queued, now and in this thread; False where something stayed behind.
+        """Send all that is queued, now and in this thread; False if something is left.
 
-        With `last`, what somebody has deleted of it in MLflow is brought back first.
+        With `last`, runs that were deleted in MLflow are also brought back.
         """
         sent = self._sender.flush(last=last)
         if not sent and not self._warned:
@@ -158,7 +158,7 @@ class Tracker:
         return sent
 
     def unsent(self) -> list[str]:
-        """What MLflow lacks, by run, and what to do; empty where it has all."""
+        """Return what MLflow lacks, by run, and what to do; empty if it has everything."""
         lines = self._sender.unsent()
         if len(lines) > SHOWN:
             lines = [*lines[:SHOWN], f"MLflow lacks something of {len(lines) - SHOWN} more runs"]
@@ -219,13 +219,13 @@ class Tracker:
             if self.flush():
                 pause = SHORTEST_PAUSE
                 if self._look_around.is_set():
-                    # What dead processes have left of other runs: they run no longer.
+                    # Send what dead processes have left of other runs.
                     self._look_around.clear()
                     resend(self._sender.store)
             else:
                 pause = min(2 * pause, LONGEST_PAUSE)
                 self._sender.told.set()
-            # What is told in the meantime goes in one batch.
+            # Messages queued during the pause go in one batch.
             self._stop.wait(pause)
 
 

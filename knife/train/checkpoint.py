@@ -1,10 +1,10 @@
-"""Checkpoints of a training: DeepSpeed's shards, and beside them where the training was.
+"""Checkpoints of a training: DeepSpeed's shards, and beside them the training's state.
 
-checkpoints/step-00000500/            DeepSpeed's files, one set a rank
+checkpoints/step-00000500/            DeepSpeed's files, one set per rank
 checkpoints/step-00000500/place.json  written last: a checkpoint without it does not count
 best-00000480/                        the best model so far, in transformers' format
 
-The two newest are kept: should the newest be damaged, the one before it serves.
+The two newest are kept: if the newest is damaged, the one before it is used.
 """
 
 import json
@@ -27,15 +27,15 @@ _PLACE = "place.json"
 
 @dataclass
 class TrainingState:
-    """Where a training stands: everything that DeepSpeed's own state lacks.
+    """The state of a training: everything that DeepSpeed's own state lacks.
 
     Attributes:
         step: optimizer steps done.
-        epoch: epoch under way, from 0, and `batch` the batches of it that are done.
-        best: accuracy and loss on dev of the best model, and the step it was saved at.
+        epoch, batch: epoch under way, from 0, and the number of its batches done.
+        best_accuracy, best_loss, best_step: of the best model on dev, and the step it was saved at.
         worse: evaluations since then.
         seconds: time spent training, over all tries.
-        resumed: the steps that later tries went on from.
+        resumed: the steps that later tries resumed from.
     """
 
     step: int = 0
@@ -49,20 +49,20 @@ class TrainingState:
     resumed: list[int] = field(default_factory=list)
 
     def best_folder(self, work: Path) -> Path:
-        """The folder of the best model."""
+        """Return the folder of the best model."""
         return work / f"best-{self.best_step:08d}"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a training goes on from.
+    """What a training resumes from.
 
     Attributes:
-        place: where it stood; a new one where there is no checkpoint.
+        place: its state; a new one if there is no checkpoint.
         folder: DeepSpeed's files, or None.
         converted: whether they are in DeepSpeed's universal format, for which an engine must be
             configured.
-        notes: what was passed over, and why; a line each.
+        notes: what was skipped or converted, and why; a line each.
     """
 
     place: TrainingState = field(default_factory=TrainingState)
@@ -71,7 +71,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
     def load(self, engine: Any) -> TrainingState:
-        """Bring an engine to this place; all ranks call it together."""
+        """Load this state into an engine; all ranks must call it."""
         if self.folder is None:
             return self.place
         # DeepSpeed reads its universal files with `weights_only=False`.
@@ -86,11 +86,11 @@ class Found:
 
 
 class Checkpoints:
-    """The checkpoints of one training, in its work folder; all ranks call every method together.
+    """The checkpoints of one training, in its work folder; all ranks must call every method.
 
-    What is saved counts when it is on disk with its checksums and, where the store is a bucket, in
-    the bucket. Syncing, summing up and copying is done beside the training, by a thread of rank 0
-    or, with a bucket, of the first rank on each host.
+    A checkpoint counts once it is on disk with its checksums and, if the store is a bucket, in the
+    bucket. Syncing, checksums and copying run beside the training, in a thread of rank 0 or, with
+    a bucket, of the first rank on each host.
     """
 
     def __init__(self, work: Path, context: Context, mirror: Mirror | None = None) -> None:
@@ -113,12 +113,12 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let nothing write on: another try may follow in this very process."""
+        """Wait until nothing writes any more: another try may follow in the same process."""
         if self._finisher:
             self._finisher.join()
 
     def find(self, zero_stage: int, precision: str) -> Found:
-        """The newest whole checkpoint that can be used, converted where need be."""
+        """Find the newest complete checkpoint that can be used, converted if necessary."""
         shape = CheckpointLayout(self._context.world_size, zero_stage, precision)
         passed_over = self._mirror.restore() if self._mirror else []
         found: Found = gather(self._find(shape) if self._leads else None)[self._leader]
@@ -127,7 +127,7 @@ class Checkpoints:
         return replace(found, notes=(*passed_over, *found.notes))
 
     def _find(self, shape: CheckpointLayout) -> Found:
-        """The newest one that serves; newer ones are removed."""
+        """Find the newest usable checkpoint in the work folder; remove newer ones."""
         notes: list[str] = []
         for path in self._newest_first():
             folder, name = path.parent, path.parent.name
@@ -163,18 +163,18 @@ class Checkpoints:
         """Save a checkpoint; it counts soon after.
 
         Raises:
-            OSError, RuntimeError: the disk is full or fails; older checkpoints stay.
+            OSError, RuntimeError: the disk is full or fails; older checkpoints are kept.
         """
         self.settle()
         folder = self._folder / f"step-{place.step:08d}"
         if self._leads:
-            # What a try of another shape may have begun here.
+            # A try with another layout may have left files here.
             shutil.rmtree(folder, ignore_errors=True)
         barrier()
         try:
             engine.save_checkpoint(str(self._folder), tag=folder.name, save_latest=False)
         except Exception:
-            # The space that it takes may be what is lacking.
+            # The disk may be full because of it.
             shutil.rmtree(folder, ignore_errors=True)
             raise
         barrier()
@@ -193,13 +193,13 @@ class Checkpoints:
             self._finisher.start()
 
     def settle(self) -> None:
-        """Until the last one that was saved counts.
+        """Wait until the last saved checkpoint counts.
 
         Raises:
             OSError: it could not be finished.
         """
         if self._mirror:
-            # A large one takes its time; that is no sign of a worker that hangs.
+            # Uploading a large one takes time; that does not mean that the worker hangs.
             self._context.pause_heartbeat()
         if self._finisher:
             self._finisher.join()
@@ -214,7 +214,7 @@ class Checkpoints:
             paths = sorted(p for f in (folder, best) for p in f.rglob("*") if p.is_file())
             files = {}
             for path in paths:
-                # On disk before the place says so: a machine may go down as well as a process.
+                # On disk before place.json lists it: the machine may crash, not only the process.
                 _sync(path)
                 files[path.relative_to(self.work).as_posix()] = digest(path)
             values["files"] = files
@@ -226,13 +226,13 @@ class Checkpoints:
                 self._mirror.upload(place["step"], values, place["best_step"])
             self._drop_old()
         except BaseException as error:
-            # One that is whole here serves this host, whatever the bucket says.
+            # A checkpoint that is complete here is usable on this host even if the upload failed.
             if not (folder / _PLACE).is_file():
                 shutil.rmtree(folder, ignore_errors=True)
             self._failure = error
 
     def _drop_old(self) -> None:
-        """Keep the newest checkpoints that count, and the best models that they know."""
+        """Keep the newest checkpoints that count, and the best models they refer to."""
         kept = self._newest_first()[:KEPT]
         for old in self._folder.iterdir():
             if old.name < kept[-1].parent.name:

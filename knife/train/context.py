@@ -1,4 +1,4 @@
-"""What a stage knows of the place it runs in. `cluster` has one context for Ray Train."""
+"""What a stage knows about where it runs. `knife.launch.context` has the one for Ray Train."""
 
 import atexit
 import os
@@ -13,12 +13,12 @@ from knife.plan.stage import Stage
 
 
 class Context(Protocol):
-    """One worker's place in a group of workers whose process group is up.
+    """One worker's place in a group of workers whose process group is initialized.
 
     Attributes:
         rank: number of this worker, from 0.
         world_size: number of workers.
-        device: where this worker computes.
+        device: the device this worker computes on.
     """
 
     rank: int
@@ -26,24 +26,24 @@ class Context(Protocol):
     device: torch.device
 
     def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
-        """Hear what a student comes to on dev, `epoch` epochs trained; what it raises ends the
-        training, which a checkpoint may outlive. All workers call it."""
+        """Receive a student's metrics on dev after `epoch` epochs. An exception raised here ends
+        the training, whose checkpoint may remain. All workers call it."""
 
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
-        """Tell the launcher that a stage is done; all workers call it together."""
+        """Notify the launcher that a stage is done; all workers must call it."""
 
     def stop_requested(self) -> bool:
         """Whether the launcher wants the training to end after a checkpoint."""
 
     def heartbeat(self) -> None:
-        """A sign of life, after every batch; who gives none for long is taken to hang."""
+        """Signal progress, after every batch; a worker that does not for long counts as hung."""
 
     def pause_heartbeat(self) -> None:
-        """No sign of life is due until the next one."""
+        """Expect no heartbeat until the next one."""
 
 
 class PlainContext:
-    """A single plain process as a group of its own: for a debugger, a test, or no Ray at all."""
+    """A single plain process as a group of one: for a debugger, a test, or work without Ray."""
 
     rank = 0
     world_size = 1
@@ -53,7 +53,7 @@ class PlainContext:
         self.reports: list[tuple[str, dict[str, Any]]] = []
 
     def __enter__(self) -> Self:
-        # DeepSpeed asks the environment for these, whoever made the process group.
+        # DeepSpeed reads these from the environment even if the process group exists.
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
         if not dist.is_initialized():
             backend = "nccl" if self.device.type == "cuda" else "gloo"
@@ -69,35 +69,35 @@ class PlainContext:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the process group: DeepSpeed keeps to the first one that it has seen."""
+        """Keep the process group: DeepSpeed holds on to the first one it has seen."""
 
     def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
-        """Nothing to do: the journal has it."""
+        """Do nothing: the metrics are in the journal."""
 
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
-        """Keep the report."""
+        """Append the report to `reports`."""
         self.reports.append((stage, metrics))
 
     def stop_requested(self) -> bool:
-        """Never: SIGTERM comes to this very process."""
+        """Return False: SIGTERM reaches this process directly."""
         return False
 
     def heartbeat(self) -> None:
-        """Nobody waits for it: whoever halts this process in a debugger takes his time."""
+        """Do nothing: there is no time limit, so that a debugger may halt this process."""
 
     def pause_heartbeat(self) -> None:
-        """Nobody waits."""
+        """Do nothing."""
 
 
 def broadcast(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
+    """Return rank 0's value on every rank."""
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
 
 
 def gather(value: Any) -> list[Any]:
-    """Every rank's value, in order of rank, on every rank; a process without a group is alone."""
+    """Return all ranks' values, by rank, on every rank; without a process group, the own one."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -106,11 +106,11 @@ def gather(value: Any) -> list[Any]:
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """Sum over all ranks."""
+    """Sum `values` over all ranks, in place."""
     dist.all_reduce(values)
     return values
 
 
 def barrier() -> None:
-    """Until every rank has come here."""
+    """Wait until every rank has reached this call."""
     dist.barrier()

@@ -1,7 +1,8 @@
-"""Checkpoints for another number of workers: DeepSpeed's universal format.
+"""Checkpoints for a different number of workers, in DeepSpeed's universal format.
 
-DeepSpeed's own files hold one shard a rank and fit no other number of ranks. Its universal format
-holds each parameter with its optimizer state whole, and an engine of any size takes its part.
+DeepSpeed's own files hold one shard per rank and fit no other number of ranks. Its universal
+format holds each parameter unsharded with its optimizer state; an engine of any size loads its
+part.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from knife.core.words import counted
 
 @dataclass(frozen=True)
 class CheckpointLayout:
-    """What a checkpoint's files hang on: number of workers, ZeRO stage and precision."""
+    """What a checkpoint's files depend on: number of workers, ZeRO stage and precision."""
 
     workers: int
     zero_stage: int
@@ -28,12 +29,12 @@ class CheckpointLayout:
 
     @property
     def sharded(self) -> bool:
-        """Whether each rank has its own part of the optimizer's state."""
+        """Whether each rank has only its part of the optimizer's state."""
         return self.zero_stage > 0
 
 
 def fit(written: CheckpointLayout, shape: CheckpointLayout) -> bool:
-    """Whether files of one shape serve the other as they are."""
+    """Whether files written in one layout can be loaded in the other without conversion."""
     same = (written.zero_stage, written.precision) == (shape.zero_stage, shape.precision)
     return same and (written.workers == shape.workers or not written.sharded)
 
@@ -41,11 +42,11 @@ def fit(written: CheckpointLayout, shape: CheckpointLayout) -> bool:
 def convert(
     folder: Path, target: Path, written: CheckpointLayout, shape: CheckpointLayout
 ) -> Path | None:
-    """Write a checkpoint in the universal format; None where DeepSpeed has no way from one shape
-    to the other."""
+    """Write a checkpoint to `target` in the universal format, and return that; None if DeepSpeed
+    cannot convert between the layouts."""
     if written.precision != shape.precision or not (written.sharded and shape.sharded):
         return None
-    # Imported here: whoever only plans reads this module too.
+    # Imported here: planning imports this module but does not need DeepSpeed.
     from knife.compat.deepspeed import ds_to_universal
 
     shutil.rmtree(target.parent, ignore_errors=True)
@@ -59,7 +60,7 @@ def convert(
         strict=True,
         inject_missing_state=True,
     )
-    # It prints every step that it takes.
+    # It prints every step.
     heard = io.StringIO()
     with weights_only(), contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
         ds_to_universal.main(settings)
@@ -67,7 +68,7 @@ def convert(
 
 
 def weights_only() -> contextlib.AbstractContextManager[None]:
-    """Whatever is read by `torch.load` is read as weights, even where the caller would not.
+    """Make `torch.load` read weights only, even if its caller disables that.
 
     DeepSpeed reads its universal files with `weights_only=False`.
     """

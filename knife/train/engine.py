@@ -13,7 +13,7 @@ from knife.plan.memory import BUCKET
 
 
 def schedule(warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """Share of the learning rate by step: linear warm-up from 0, then linear decay to 0."""
+    """Return the learning rate's factor by step: linear warm-up from 0, then linear decay to 0."""
 
     def share(step: int) -> float:
         if step < warmup_steps:
@@ -24,21 +24,21 @@ def schedule(warmup_steps: int, total_steps: int) -> Callable[[int], float]:
 
 
 def engine_config(training: Training, scale: Scale, workers: int) -> dict[str, Any]:
-    """The DeepSpeed configuration of a training.
+    """Return the DeepSpeed configuration of a training.
 
-    Gradients of several parts of a batch are added up in fp32. Where there is one part nothing is
-    added, and bf16 weights have bf16 gradients: the same numbers in half of the memory.
+    Gradients of several parts of a batch are accumulated in fp32. With one part there is nothing
+    to accumulate, and bf16 weights have bf16 gradients: the same numbers in half the memory.
     """
-    # Stage 0 knows no other type than the weights' own: `undo_hidden_step` sees to it.
+    # Stage 0 supports only the weights' own type; `undo_hidden_step` takes care of it there.
     fp32_sums = training.accumulate > 1 and scale.zero_stage > 0
     return {
-        # Where the batch does not divide, some workers have one example more.
+        # If the batch does not divide evenly, some workers have one example more.
         "train_micro_batch_size_per_gpu": max(
             1, training.batch_size // (workers * training.accumulate)
         ),
         "gradient_accumulation_steps": training.accumulate,
         "gradient_clipping": training.clip,
-        # Each part is added up at once: stage 1 would otherwise add it again with the next one.
+        # Each part is accumulated at once: stage 1 would otherwise add it again with the next one.
         "bf16": {"enabled": scale.precision == "bf16", "immediate_grad_update": True},
         "data_types": {"grad_accum_dtype": "fp32" if fp32_sums else None},
         "zero_optimization": {"stage": scale.zero_stage},
@@ -56,18 +56,18 @@ def start_engine(
     *,
     universal: bool = False,
 ) -> Any:
-    """Wrap a module that was built plainly (never under `zero.Init`) into a DeepSpeed engine.
+    """Wrap a module that was built normally (never under `zero.Init`) into a DeepSpeed engine.
 
-    `universal` makes it an engine that can load DeepSpeed's universal checkpoints, and them alone.
+    With `universal`, the engine can load DeepSpeed's universal checkpoints, and only those.
     """
     parameters = [p for p in objective.parameters() if p.requires_grad]
-    # Torch's AdamW: DeepSpeed's own compile for a minute before the first step.
+    # Torch's AdamW: DeepSpeed's own optimizers compile for a minute before the first step.
     optimizer = torch.optim.AdamW(
         parameters, lr=training.learning_rate, weight_decay=training.weight_decay
     )
     warmup_steps = round(training.warmup * total_steps)
     config = engine_config(training, scale, workers)
-    # DeepSpeed's own bucket has 500 M elements, GBs that a small model never uses.
+    # DeepSpeed's default bucket has 500 M elements, GBs that a small model never uses.
     elements = min(BUCKET, sum(p.numel() for p in parameters))
     config["zero_optimization"]["reduce_bucket_size"] = elements
     engine, *_ = deepspeed.initialize(
@@ -81,13 +81,13 @@ def start_engine(
     if scale.zero_stage == 0 and scale.precision == "bf16":
         undo_hidden_step(engine, fp32_gradients=training.accumulate > 1)
     if workers == 1 and scale.zero_stage == 0:
-        # The sum over one worker: DeepSpeed would copy all gradients there and back for it.
+        # To sum over one worker, DeepSpeed would copy all gradients back and forth.
         engine.enable_backward_allreduce = False
     return engine
 
 
 def gathered_state(module: nn.Module) -> dict[str, Tensor]:
-    """A module's weights, whole and on the CPU, tied ones once; all ranks call it together."""
+    """Return a module's unsharded weights on the CPU, tied ones once; all ranks must call it."""
     state = {}
     for name, parameter in module.named_parameters():
         sharded = [parameter] if hasattr(parameter, "ds_id") else []

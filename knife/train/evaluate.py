@@ -1,4 +1,4 @@
-"""Answers of a model to a split, choices by score and open ones in writing; and their worth."""
+"""A model's answers to a split, choices by score and open ones in writing, and their metrics."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,13 +23,13 @@ RESOLUTION = 1e-6
 
 @dataclass(frozen=True)
 class GenerationSpec:
-    """How a model is asked.
+    """How a model is queried.
 
     Attributes:
         rationale: whether it reads `[I ; R]` (a teacher) or `[I]`.
         explains_first: whether it writes a rationale before each answer.
         answer_tokens: the most tokens that it writes.
-        tokenizer: makes text of them; needed where anything is written.
+        tokenizer: decodes them; needed if anything is written.
     """
 
     rationale: bool = False
@@ -43,9 +43,9 @@ class Answer:
     """A model's answer to one example.
 
     Attributes:
-        scores: of the choices, or of the right answer alone where the question is open.
-        text: what it has written as its answer to an open question.
-        rationale: what it has written before.
+        scores: of the choices, or of the right answer alone if the question is open.
+        text: what it wrote as its answer to an open question.
+        rationale: what it wrote before its answer.
     """
 
     scores: list[float]
@@ -61,10 +61,10 @@ def answer_split(
     context: Context,
     asking: GenerationSpec,
 ) -> list[Answer]:
-    """Answers to all examples, in the split's order, on every rank.
+    """Return the answers to all examples, in the split's order, on every rank.
 
-    `model` is an objective, or an engine around one; `ids` are the examples'. All ranks make the
-    same number of forward passes, which sharded weights need.
+    `model` is an objective, or an engine around one; `ids` are the examples' ids. All ranks make
+    the same number of forward passes, which sharded weights require.
 
     Raises:
         NotFiniteError: its outputs are NaN or infinite; the same on all ranks.
@@ -97,7 +97,7 @@ def score_split(
     *,
     rationale: bool,
 ) -> list[list[float]]:
-    """Scores of every example's choices, in the split's order, on every rank."""
+    """Return the scores of every example's choices, in the split's order, on every rank."""
     own: list[tuple[int, list[float]]] = []
     with torch.no_grad():
         for rows, batch in _batches(tokens, pad_id, context, rationale):
@@ -117,8 +117,8 @@ def _write_split(
     asking: GenerationSpec,
     eos_count: int,
 ) -> list[list[int] | None]:
-    """What the model writes for every example, as tokens, in the split's order, on every rank;
-    None where its outputs were not finite."""
+    """Return the tokens the model writes for every example, in the split's order, on every rank;
+    None where its outputs are not finite."""
     backbone = getattr(model, "module", model).backbone
     own: list[tuple[int, list[int] | None]] = []
     for rows, batch in _batches(tokens, pad_id, context, asking.rationale):
@@ -132,7 +132,7 @@ def _write_split(
 def _batches(
     tokens: Sequence[Tokens], pad_id: int, context: Context, rationale: bool
 ) -> Iterator[tuple[list[int | None], Batch]]:
-    """This rank's part of each batch, with its rows; None for what only fills it up."""
+    """Yield this rank's part of each batch, with its rows; None for rows that are padding."""
     lengths = [len(t.input_ids) + rationale * len(t.rationale_ids) for t in tokens]
     for rows in evaluation_rows(lengths, BATCH_SIZE * context.world_size):
         part = rows.part(context.rank, context.world_size)
@@ -150,7 +150,7 @@ def _in_order(own: list[tuple[int, Any]], count: int) -> list[Any]:
 
 
 def _parted(ids: list[int], eos: int) -> tuple[list[int], list[int]]:
-    """The first text with its eos token, and the rest."""
+    """Split into the first text with its end-of-sequence token, and the rest."""
     end = ids.index(eos) + 1 if eos in ids else len(ids)
     first = ids[:end]
     return (first if eos in first else [*first, eos]), ids[end:]
@@ -162,29 +162,29 @@ def _text(asking: GenerationSpec, ids: list[int]) -> str:
 
 
 def probabilities(scores: Sequence[float]) -> list[float]:
-    """Softmax over one example's choices."""
+    """Return the softmax over one example's choices."""
     top = max(scores)
     exponentials = [math.exp(score - top) for score in scores]
     return [e / sum(exponentials) for e in exponentials]
 
 
 def log_probability(scores: Sequence[float], choice: int) -> float:
-    """Of one choice among an example's, exact however unlikely it is."""
+    """Return the log probability of one of an example's choices, exact however unlikely it is."""
     top = max(scores)
     return scores[choice] - top - math.log(sum(math.exp(score - top) for score in scores))
 
 
 def choose(scores: Sequence[float]) -> int:
-    """Index of the highest score, the first one of equals."""
+    """Return the index of the highest score, the first among equals."""
     return max(range(len(scores)), key=scores.__getitem__)
 
 
 def at_the_top(scores: Sequence[float], example: Tokens) -> list[int]:
-    """Indices of the choices that score highest: more than one is a tie.
+    """Return the indices of the choices that score highest; more than one is a tie.
 
-    Scores are equal where float32 cannot resolve their difference: which of them is higher, then,
-    is an accident of rounding. Choices of the same tokens are always tied, even where a model
-    scores them differently: only their place in the list could make it do so.
+    Scores count as equal if float32 cannot resolve their difference: which one is higher is then an
+    accident of rounding. Choices with the same tokens are always tied, even if a model scores them
+    differently, which only their place in the list can cause.
     """
     alike, best = first_alike(example), max(scores)
     top = {
@@ -196,14 +196,14 @@ def at_the_top(scores: Sequence[float], example: Tokens) -> list[int]:
 
 
 def tied(scores: Sequence[float], example: Tokens) -> dict[str, list[int]]:
-    """What a row says of a tie; nothing where there is none."""
+    """Return a row's field for a tie; empty if there is none."""
     top = at_the_top(scores, example)
     return {"tied": top} if len(top) > 1 else {}
 
 
 def measures(answers: Sequence[Answer], tokens: Sequence[Tokens]) -> dict[str, float]:
-    """Accuracy and loss as means over the examples; of open answers token F1 too, of choices the
-    number of ties.
+    """Return mean accuracy and loss over the examples; for open answers also token F1, for choices
+    the number of ties.
 
     Choices: the share of examples whose right choice scores highest (a tie of k choices counts
     1/k), and the cross-entropy over choices. Open answers: exact match, and the mean negative
@@ -214,7 +214,7 @@ def measures(answers: Sequence[Answer], tokens: Sequence[Tokens]) -> dict[str, f
         -answer.scores[0] if example.open else -log_probability(answer.scores, example.answer)
         for answer, example in zip(answers, tokens, strict=True)
     ]
-    # Exactly: thirds must not make one of two equal epochs the better one.
+    # Exact sum: rounded thirds must not make one of two equal epochs the better one.
     found = {"accuracy": math.fsum(rights) / len(tokens), "loss": sum(losses) / len(tokens)}
     pairs = zip(answers, tokens, strict=True)
     if tokens[0].open:
@@ -227,8 +227,8 @@ def measures(answers: Sequence[Answer], tokens: Sequence[Tokens]) -> dict[str, f
 
 
 def right(answer: Answer, example: Tokens) -> float:
-    """Whether the answer is the right one; 1/k where the right choice is among k that are tied,
-    which is what drawing one of them comes to."""
+    """Whether the answer is right; 1/k if the right choice is among k that are tied, the expected
+    value of drawing one of them."""
     if example.open:
         return exact_match(answer.text or "", example.answer_text)
     top = at_the_top(answer.scores, example)
@@ -240,12 +240,11 @@ def right(answer: Answer, example: Tokens) -> float:
 def predictions(
     ids: Sequence[str], tokens: Sequence[Tokens], answers: Sequence[Answer]
 ) -> list[dict[str, Any]]:
-    """One JSON-ready row an example.
+    """Return one JSON-ready row per example.
 
-    id, answer, choice, right, probabilities, and where choices are tied for the first place their
-    indices, of which `choice` is one; of an open one id, answer and text, right, f1 and the
-    mean log-probability of the right answer's tokens; and the rationale where one was written
-    first.
+    id, answer, choice, right, probabilities, and the indices of choices tied for first place, if
+    any, of which `choice` is one; for an open example id, answer, text, right, f1 and the mean
+    log probability of the right answer's tokens; and the rationale if one was written first.
     """
     rows = []
     for name, example, answer in zip(ids, tokens, answers, strict=True):

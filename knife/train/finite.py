@@ -1,4 +1,4 @@
-"""Outputs that are not finite: no answer can be read from them, so whoever asked has failed."""
+"""Outputs that are not finite: no answer can be read from them, so the caller's work fails."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,12 +10,12 @@ from knife.core.errors import NotFiniteError
 def refuse_not_finite(
     ids: Sequence[str], values: Sequence[Sequence[float] | None], what: str = "the outputs"
 ) -> None:
-    """Refuse outputs of which a number is NaN or infinite.
+    """Refuse outputs if any number in them is NaN or infinite.
 
     Args:
         ids: the examples' ids.
-        values: what each came to; None is not finite.
-        what: what the values are, in words.
+        values: the outputs for each example; None counts as not finite.
+        what: the name of the values in the message.
 
     Raises:
         NotFiniteError: names the first examples.
@@ -33,7 +33,7 @@ def refuse_not_finite(
 
 @contextmanager
 def in_stage(label: str) -> Iterator[None]:
-    """Say of which stage the numbers are that are not finite."""
+    """Put the stage's label before the message of a `NotFiniteError` raised inside."""
     try:
         yield
     except NotFiniteError as error:
@@ -41,7 +41,7 @@ def in_stage(label: str) -> Iterator[None]:
 
 
 def named(ids: Sequence[str], most: int = 10) -> str:
-    """The first of some ids, each once, and how many more there are."""
+    """Return the first `most` distinct ids, and how many more there are."""
     once = list(dict.fromkeys(ids))
     more = f" and {len(once) - most} more" if len(once) > most else ""
     return f"{', '.join(once[:most])}{more}"

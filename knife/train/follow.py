@@ -1,4 +1,4 @@
-"""The follower: reads the journals of stages while they work."""
+"""The follower: reads the journals of stages while they run."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ Stage = tuple[str, str]
 
 
 class Recorder(Protocol):
-    """Who gets the rows of journals, such as a run in MLflow."""
+    """A receiver of the rows of journals, such as a run in MLflow."""
 
     def follows(self, kind: str, key: str) -> None:
-        """The rows of a stage's journal will come."""
+        """Expect the rows of a stage's journal."""
 
     def send(self, rows: list[Row]) -> None:
-        """New rows of a journal that it follows."""
+        """Receive new rows of a journal that it follows."""
 
 
 class Follower:
-    """A thread that reads the journals of the registered stages and hands on their new rows.
+    """A thread that reads the journals of registered stages and passes on their new rows.
 
     Args:
         store: the artifact store's folder or url.
-        interval: seconds between two looks.
+        interval: seconds between two polls.
     """
 
     def __init__(self, store: Path | str, interval: float | None = None) -> None:
         self._store = Store(store, write=False)
-        # A look into a bucket is a request for each stage.
+        # To poll a bucket takes a request per stage.
         self._interval = interval or max(0.5, self._store.seconds)
         self._lock = threading.Lock()
         self._runs: dict[Stage, list[Recorder]] = {}
@@ -60,10 +60,10 @@ class Follower:
         self.close()
 
     def follow(self, kind: str, key: str, run: Recorder | None) -> None:
-        """Read the stage's journal from its beginning; its rows go to `run`, if there is one.
+        """Read the stage's journal from its beginning and send its rows to `run`, if given.
 
-        What the stage had written before, even if it was done long ago, is read too. Where two
-        methods make the same stage, each has a run for it: both get all rows.
+        Rows written earlier are read too, even those of a stage finished long ago. If two methods
+        share a stage, each has a run for it, and both get all rows.
         """
         with self._lock:
             runs = self._runs.setdefault((kind, key), [])
@@ -73,8 +73,8 @@ class Follower:
             self._positions[kind, key] = Position()
 
     def newest(self) -> dict[Stage, Row]:
-        """The newest row of each stage that has one, by kind and key, with the newest value of
-        every metric that the stage has ever given."""
+        """Return the newest row of each stage that has one, by kind and key, with the newest value
+        of every metric that the stage has ever recorded."""
         with self._lock:
             return {
                 stage: {**row, "metrics": dict(self._metrics[stage])}
@@ -82,25 +82,25 @@ class Follower:
             }
 
     def take_notes(self) -> list[str]:
-        """The notes for people that have come since the last call."""
+        """Return the notes for people added since the last call."""
         with self._lock:
             notes, self._notes = self._notes, []
             return notes
 
     def close(self) -> None:
-        """Read what is there a last time, and stop."""
+        """Read the journals one last time and stop."""
         self._stop.set()
         self._thread.join()
         self.poll()
 
     def poll(self) -> None:
-        """Read all journals once, now."""
+        """Read all journals once, immediately."""
         with self._lock:
             for stage in self._runs:
                 try:
                     self._read(stage)
                 except OSError as error:
-                    # A network file system that stutters; the next look reads on.
+                    # A brief failure of a network file system; the next poll continues.
                     log.debug("journal of %s: %s", stage, error)
 
     def _read(self, stage: Stage) -> None:

@@ -1,6 +1,6 @@
-"""The journal of a stage: one JSON line a measured moment, the source of progress and tracking.
+"""The journal of a stage: one JSON line per measurement, the source of progress and tracking.
 
-The stage appends to it while it works; whoever follows the stage reads it.
+The stage appends to it while it runs; followers of the stage read it.
 """
 
 import json
@@ -34,9 +34,9 @@ class Position:
     """How far a journal has been read.
 
     Attributes:
-        offset: bytes read.
-        last: the last line read, with its line end. Where the file no longer has it there, the
-            journal was cut back and written again, and reading starts from its beginning.
+        offset: number of bytes read.
+        last: the last line read, with its line end. If the file has another one there, the journal
+            was truncated and rewritten, and reading restarts from its beginning.
     """
 
     offset: int = 0
@@ -44,14 +44,14 @@ class Position:
 
 
 def read_rows(path: Path, position: Position) -> tuple[list[Row], Position]:
-    """The whole rows that `path` has after `position`, and the new position.
+    """Read the complete rows of `path` after `position`; return them and the new position.
 
-    A last line that is still being written is left for the next call. A journal that was cut
-    back (a stage that goes on from its checkpoint) is read again from its beginning, so rows can
-    come twice: whoever takes them skips the steps that it has.
+    A last line that is still being written is left for the next call. A journal that was truncated
+    (by a stage resuming from its checkpoint) is read again from its beginning, so rows can come
+    twice: callers skip the steps that they already have.
 
     Raises:
-        OSError: where the file cannot be read; FileNotFoundError where there is none.
+        OSError: the file cannot be read; FileNotFoundError if there is none.
     """
     with path.open("rb") as file:
         file.seek(position.offset - len(position.last))
@@ -68,10 +68,10 @@ def read_rows(path: Path, position: Position) -> tuple[list[Row], Position]:
 
 
 def read_stage(store: Store, kind: str, key: str, position: Position) -> tuple[list[Row], Position]:
-    """As `read_rows`, of the journal of a stage, at work or done; no rows where it has none yet.
+    """Read the journal of a running or finished stage as `read_rows` does; no rows if none exists.
 
     Raises:
-        OSError: where it cannot be read.
+        OSError: it cannot be read.
     """
     for path in store.journals(kind, key):
         try:
@@ -95,7 +95,7 @@ def _row(line: bytes, path: Path) -> Row | None:
             whole["note"] = str(row["note"])
         return whole
     except (ValueError, TypeError, KeyError, AttributeError):
-        # A reader that stops here would hide all the rows that follow.
+        # Stopping here would hide all the rows that follow.
         log.warning("%s: a line is no row of metrics and is left out: %.80r", path, line)
         return None
 
@@ -104,7 +104,7 @@ class Journal:
     """Writes `{"step", "epoch", "time", "metrics"}` lines; `time` is in Unix seconds."""
 
     def __init__(self, folder: Path, from_step: int = 0) -> None:
-        """Go on after `from_step`: lines of later steps are of a try that was cut off."""
+        """Resume after `from_step`: lines of later steps are from an interrupted try."""
         path = folder / NAME
         kept = []
         if path.is_file():
@@ -116,14 +116,14 @@ class Journal:
         self._file = path.open("a")
 
     def add(self, step: int, epoch: float | None, metrics: dict[str, float]) -> None:
-        """Add a line; it is on its way to readers when this returns. Who trains has an epoch."""
+        """Add a line and flush it to readers; `epoch` is given by trainings."""
         row: dict[str, Any] = {"step": step, "time": time.time(), "metrics": metrics}
         if epoch is not None:
             row["epoch"] = round(epoch, 4)
         self._write(row)
 
     def note(self, step: int, text: str) -> None:
-        """Add a line for people: what happened before this step."""
+        """Add a note for people on what happened before this step."""
         self._write({"step": step, "time": time.time(), "metrics": {}, "note": text})
 
     def _write(self, row: dict[str, Any]) -> None:

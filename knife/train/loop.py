@@ -1,8 +1,8 @@
-"""The training loop, by hand over a DeepSpeed engine.
+"""The training loop, hand-written around a DeepSpeed engine.
 
-Every global batch is the same at any number of workers, and a training that was cut off and goes
-on from a checkpoint takes the very steps it would have taken: order and dropout hang on seed and
-step alone.
+Every global batch is the same at any number of workers, and an interrupted training that resumes
+from a checkpoint takes exactly the steps it would have taken: order and dropout depend only on
+seed and step.
 """
 
 import math
@@ -39,18 +39,18 @@ LOG_STEPS = 10
 
 @dataclass(frozen=True)
 class Job:
-    """What one training trains on and with.
+    """Data and settings of one training.
 
     Attributes:
-        train, dev: tokenised splits.
+        train, dev: tokenized splits.
         ids, dev_ids: the examples' ids.
         pad_id: the tokenizer's padding token.
         rationale: whether the model reads `[I ; R]` (a teacher) or `[I]`.
-        teacher: gives the teacher's states for the rows of a batch, or None.
-        asking: how it is asked on dev.
+        teacher: returns the teacher's hidden states for the rows of a batch, or None.
+        asking: how the model is queried on dev.
         explanations: the second task of `step_by_step`, by row, or None.
         save: writes a gathered state dict of the backbone into a folder.
-        evaluated: hears of every evaluation on dev: epochs trained, and its metrics.
+        evaluated: called after every evaluation on dev with epochs trained and metrics.
     """
 
     train: Sequence[Tokens]
@@ -70,7 +70,7 @@ class Job:
 
 
 class _Means:
-    """Means of the losses over ranks, accumulation and the steps since they were last asked."""
+    """Means of the losses over ranks, accumulation and the steps since the last `take`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -97,21 +97,21 @@ class _Means:
 def train(
     objective: Objective, job: Job, work: Path, context: Context, mirror: Mirror | None = None
 ) -> None:
-    """Train to the end, or on from the last checkpoint, and leave the best model in `work/model`.
+    """Train to the end, from the last checkpoint if any, and write the best model to `work/model`.
 
     The best epoch is the one with the highest accuracy on dev, then the lowest loss. A `mirror`
     keeps checkpoints in a bucket too.
 
     Raises:
-        Terminated: a worker was told to end (SIGTERM); the last step has a checkpoint.
+        Terminated: a worker received SIGTERM; the last step has a checkpoint.
         TrainingDivergedError: loss, gradient, weights or outputs on dev became NaN or infinite.
-            No model is left then, though one of an earlier epoch was finite.
+            No model is left then, even if one of an earlier epoch was finite.
     """
     if not broadcast((work / TRAINED).is_file()):
         with noted() as told, Checkpoints(work, context, mirror) as checkpoints:
             _train(objective, job, work, context, checkpoints, told)
     barrier()
-    # Every host its own work folder.
+    # Each host may have its own work folder.
     if context.rank == (mirror.leader if mirror else 0):
         _clean(work)
 
@@ -155,7 +155,7 @@ def _train(
         batches = training_rows(lengths, training.batch_size, job.seed, place.epoch)
         while place.batch < len(batches):
             for number, part in enumerate(_parts(batches[place.batch], training, context)):
-                # Dropout hangs on these, so that no state of a random generator is to be kept.
+                # Dropout depends only on these, so no random-generator state need be saved.
                 torch.manual_seed(hash((job.seed, place.step, context.rank, number)) % 2**62)
                 means.add(_micro_step(engine, job, part, context), place.step)
                 examples_taken += sum(weight > 0 for weight in part.weights)
@@ -168,7 +168,7 @@ def _train(
             stop = agreement.reached(told() or context.stop_requested())
             last = place.batch == len(batches)
             due = stop or place.step - saved_step >= scale.checkpoint_steps
-            # A line at each checkpoint: a training that goes on from it has lost no mean.
+            # A line at each checkpoint, so that a training resumed from it loses no means.
             if last or due or place.step % LOG_STEPS == 0 or engine.skipped_steps:
                 metrics = means.take()
                 if what := means.first_bad.found(engine, metrics):
@@ -216,7 +216,7 @@ def _train(
 
 
 def _parts(rows: Rows, training: Training, context: Context) -> list[Rows]:
-    """This rank's parts of a global batch, one for each accumulation step."""
+    """Return this rank's parts of a global batch, one per accumulation step."""
     parts = training.accumulate * context.world_size
     return [rows.part(part, parts) for part in range(context.rank, parts, context.world_size)]
 
@@ -237,7 +237,7 @@ def _micro_step(engine: Any, job: Job, rows: Rows, context: Context) -> dict[str
 def _evaluate(
     engine: Any, job: Job, work: Path, place: TrainingState, context: Context
 ) -> dict[str, float]:
-    """Accuracy and loss on dev; a new best model is saved at once."""
+    """Return the metrics on dev; save the model at once if it is the best so far."""
     engine.eval()
     answers = answer_split(engine, job.dev, job.dev_ids, job.pad_id, context, job.asking)
     found = measures(answers, job.dev)
@@ -260,7 +260,7 @@ def _patience_is_out(place: TrainingState, training: Training) -> bool:
 
 
 def _finish(work: Path, place: TrainingState, seconds: float) -> None:
-    """Make the best model the result; a training that has a `TRAINED` file is over."""
+    """Make the best model the result; a training with a `TRAINED` file is finished."""
     model = work / "model"
     shutil.rmtree(model, ignore_errors=True)
     shutil.copytree(place.best_folder(work), model)
@@ -273,7 +273,7 @@ def _finish(work: Path, place: TrainingState, seconds: float) -> None:
             "dev_accuracy": place.best_accuracy,
             "dev_loss": place.best_loss,
             "seconds": round(seconds, 3),
-            # Of this process, by its highest so far.
+            # The peak of this process so far.
             "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1),
         }
         | _gpu_memory()
@@ -288,7 +288,7 @@ def _gpu_memory() -> dict[str, float]:
 
 
 def _clean(work: Path) -> None:
-    """Drop all that only the training needed."""
+    """Remove everything that only the training needed."""
     shutil.rmtree(work / "checkpoints", ignore_errors=True)
     for folder in work.glob("best-*"):
         shutil.rmtree(folder)

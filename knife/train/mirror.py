@@ -1,11 +1,11 @@
-"""What a stage leaves in a bucket while it works: its journal, and the checkpoints of a training.
+"""What a running stage stores in a bucket: its journal, and the checkpoints of a training.
 
     work/<kind>-<key>/<try>/...                   the files, named as in the work folder
-    work/<kind>-<key>/<try>/part-<step>-<rank>    written when those of a host are there
+    work/<kind>-<key>/<try>/part-<step>-<rank>    written once those of a host are there
 
-A host has only what its own workers have written, so the first worker of each host copies for all
-of them. A checkpoint counts when every host's part is there. Each try has a folder of its own: the
-files of two tries are never taken for one checkpoint.
+A host has only the files of its own workers, so the first worker of each host copies for all of
+them. A checkpoint counts once every host's part is there. Each try has a separate folder, so that
+files of two tries are never mixed in one checkpoint.
 """
 
 import json
@@ -29,13 +29,13 @@ from knife.train.journal import NAME as JOURNAL
 log = logging.getLogger(__name__)
 
 _PART = re.compile(r"(?P<attempt>\w+)/part-(?P<step>\d+)-(?P<rank>\d+)")
-# Should the newest checkpoint be damaged, the one before it serves.
+# If the newest checkpoint is damaged, the one before it is used.
 KEPT = 2
 _JOURNAL_SECONDS = 3.0
 
 
 def host_leaders(folder: Path) -> list[int]:
-    """For each rank the first one that works in the same folder; all ranks call it together."""
+    """Return, for each rank, the first rank with the same work folder; all ranks must call it."""
     machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     place = folder.stat()
     places = gather((machine, place.st_dev, place.st_ino))
@@ -43,7 +43,7 @@ def host_leaders(folder: Path) -> list[int]:
 
 
 class Mirror:
-    """The bucket's copy of a training's checkpoints; all ranks make it together.
+    """The bucket's copy of a training's checkpoints; all ranks must create it together.
 
     Attributes:
         leader: the rank that copies for this one.
@@ -63,10 +63,10 @@ class Mirror:
         self._there: set[str] = set()
 
     def upload(self, step: int, values: dict[str, Any], best_step: int) -> None:
-        """Copy this host's files of a checkpoint, which `values` names with their checksums.
+        """Copy this host's files of a checkpoint, which `values` lists with their checksums.
 
         Raises:
-            OSError, UserError: as the bucket does; the checkpoint does not count.
+            OSError, UserError: as the bucket raises them; the checkpoint does not count then.
         """
         names = [name for name in values["files"] if name not in self._there]
         place = f"{self._prefix}/{self._attempt}"
@@ -76,13 +76,13 @@ class Mirror:
         part = values | {"leaders": self.leaders, "best_step": best_step}
         text = strict_json.dumps(part)
         self._bucket.write(f"{place}/part-{step:08d}-{self._rank}", text.encode())
-        # A best model serves several checkpoints.
+        # Several checkpoints may share a best model.
         self._there |= {name for name in names if name.startswith("best-")}
         if self._rank == 0:
             self._drop_old()
 
     def _drop_old(self) -> None:
-        """Keep this try's newest checkpoints; once it has them, those of others go."""
+        """Keep this try's newest `KEPT` checkpoints; once they exist, drop those of other tries."""
         names = self._bucket.names(self._prefix)
         whole = [step for attempt, step in self._whole(names) if attempt == self._attempt]
         if len(whole) < KEPT:
@@ -100,9 +100,9 @@ class Mirror:
         self._bucket.remove(old)
 
     def restore(self) -> list[str]:
-        """Bring the newest whole checkpoint to every host, unless this one host has a newer one.
+        """Download the newest complete checkpoint to every host, unless a single host has a newer.
 
-        All ranks call it together; returns a line for each checkpoint that was passed over.
+        All ranks must call it; returns a line for each checkpoint that was skipped.
         """
         notes: list[str] = []
         whole, local = broadcast(self._look() if self._rank == 0 else None)
@@ -120,7 +120,7 @@ class Mirror:
         return notes
 
     def _look(self) -> tuple[list[tuple[str, int]], int]:
-        """The bucket's checkpoints that count, and the step of this host's newest whole one."""
+        """Return the bucket's checkpoints that count, and the newest complete step of this host."""
         own = [-1]
         for path in self._work.glob("checkpoints/*/place.json"):
             with suppress(ValueError, KeyError):
@@ -129,7 +129,7 @@ class Mirror:
         return self._whole(self._bucket.names(self._prefix)), max(own)
 
     def _whole(self, names: dict[str, int]) -> list[tuple[str, int]]:
-        """Try and step of the checkpoints that count, the newest first."""
+        """Return try and step of the checkpoints that count, newest first."""
         parts: dict[tuple[str, int], set[int]] = {}
         for name in names:
             if found := _PART.fullmatch(name):
@@ -150,14 +150,14 @@ class Mirror:
         return part
 
     def _merged(self, attempt: str, step: int) -> dict[str, Any]:
-        """What a host that has all files would have written of them."""
+        """Merge the hosts' parts into what a single host with all files would have written."""
         first = self._part(attempt, step, 0)
         parts = [self._part(attempt, step, rank) for rank in first["leaders"]]
         files = {name: of for part in reversed(parts) for name, of in part["files"].items()}
         return first | {"files": files, "leaders": [0]}
 
     def _bring(self, attempt: str, step: int, values: dict[str, Any]) -> bool:
-        """Bring a checkpoint here; whether it came whole."""
+        """Download a checkpoint to this host; return whether it is complete and undamaged."""
         self._clear()
         files: dict[str, str] = values["files"]
         try:
@@ -174,7 +174,7 @@ class Mirror:
         return True
 
     def _clear(self) -> None:
-        """Remove what an earlier try has left on this host."""
+        """Remove what an earlier try left on this host."""
         for folder in (self._work / "checkpoints", *self._work.glob("best-*")):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -200,7 +200,7 @@ def mirrored_journal(store: Store, kind: str, key: str, context: Context) -> Ite
             try:
                 copy()
             except (OSError, UserError) as error:
-                # The next look copies all of it.
+                # The next attempt copies all of it.
                 log.info("journal of %s %s: %s", kind, key, error)
 
     thread = threading.Thread(target=loop, name="knife-journal", daemon=True)

@@ -1,4 +1,4 @@
-"""What is to be known of a trained model beside its weights: how it reads, and how it answers."""
+"""What must be known about a trained model besides its weights: how it reads and answers."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,12 +17,12 @@ class ModelSettings:
 
     Attributes:
         rationale: whether it reads `[I ; R]`, as a teacher does.
-        bottleneck: whether its answer hangs on task-input states alone.
+        bottleneck: whether its answer depends only on the hidden states of the task input.
         max_tokens: bound on task input and rationale together.
         method: how a student was trained; "teacher" for a teacher.
         open: whether it was trained to write open answers.
         answer_tokens: the most tokens that it writes.
-        preamble_tokens: the most tokens of a task input with solved examples before it.
+        preamble_tokens: the most tokens of a task input with few-shot demonstrations before it.
     """
 
     rationale: bool
@@ -34,7 +34,7 @@ class ModelSettings:
     preamble_tokens: int = 0
 
     def write(self, model: Path) -> None:
-        """Write beside the weights."""
+        """Write the settings beside the weights."""
         write_json(model / MODEL_SETTINGS, asdict(self))
 
     @staticmethod
@@ -43,6 +43,6 @@ class ModelSettings:
         return ModelSettings(**json.loads((model / MODEL_SETTINGS).read_text()))
 
     def asking(self, tokenizer: Any, *, rationale: bool) -> GenerationSpec:
-        """How the model is asked, with or without rationales."""
+        """Return how the model is queried, with or without rationales."""
         first = self.method == "explain_then_answer"
         return GenerationSpec(rationale, first, self.answer_tokens, tokenizer)

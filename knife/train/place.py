@@ -1,4 +1,4 @@
-"""Where a stage is made, and what it reads there."""
+"""Where a stage runs, and what it reads there."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,12 +21,12 @@ from knife.train.model_settings import ModelSettings
 
 @dataclass(frozen=True)
 class StageContext:
-    """What every stage needs to be made.
+    """What every stage needs to run.
 
     Attributes:
-        store: what it reads from.
+        store: the store it reads from.
         work: the folder that becomes its artifact.
-        scale: how wide it works.
+        scale: the config's `scale`: workers, precision and the like.
         context: this worker's place among the workers.
     """
 
@@ -36,16 +36,16 @@ class StageContext:
     context: Context
 
     def split(self, stage: Stage, model: Path, name: str) -> "Split":
-        """A split of the stage's data as tokens of a model's tokenizer."""
+        """Return a split of the stage's data, tokenized for a model."""
         path = self.store.path("data", stage.data) / f"{name}.jsonl"
         return tokenized(path, model, stage.max_tokens)
 
     def model(self, kind: str, key: str) -> Path:
-        """Folder of a trained teacher's or student's model."""
+        """Return the folder of a trained teacher's or student's model."""
         return self.store.path(kind, key) / "model"
 
     def mirror(self, stage: Stage) -> Mirror | None:
-        """Keeps a training's checkpoints where the store is a bucket; all workers ask together."""
+        """Return a training's mirror if the store is a bucket; all workers must call it."""
         if self.store.bucket is None:
             return None
         return Mirror(self.store, stage.kind, stage.key, self.context)
@@ -53,7 +53,7 @@ class StageContext:
 
 @dataclass(frozen=True)
 class Split:
-    """A tokenised split: examples and their tokens by row, the tokenizer, its padding token."""
+    """A tokenized split: examples and their tokens by row, the tokenizer, its padding token."""
 
     examples: list[Example]
     tokens: list[Tokens]
@@ -66,7 +66,7 @@ class Split:
         return [example.id for example in self.examples]
 
     def behind(self, preamble: Preamble | None, most: int) -> "Split":
-        """The same split with solved examples before each task input, `most` tokens together."""
+        """Return the split with few-shot demonstrations before each input, up to `most` tokens."""
         if preamble is None:
             return self
         texts = preamble.texts(self.examples)
@@ -76,7 +76,7 @@ class Split:
 
 @lru_cache(maxsize=8)
 def tokenized(path: Path, model: Path, max_tokens: int) -> Split:
-    """The examples of a file as tokens of a model's tokenizer."""
+    """Read the examples of a file, tokenized for a model."""
     examples = read_examples(path)
     tokenizer = load_tokenizer(model, "model")
     tokens, _ = tokenize(examples, tokenizer, max_tokens)
@@ -84,5 +84,5 @@ def tokenized(path: Path, model: Path, max_tokens: int) -> Split:
 
 
 def load_published(model: Path) -> Any:
-    """The backbone of a trained teacher or student, with the bottleneck it was trained with."""
+    """Load the backbone of a trained teacher or student, with its bottleneck as in training."""
     return load_backbone(model, bottleneck=ModelSettings.read(model).bottleneck)

@@ -12,7 +12,7 @@ from knife.train.results import PREDICTIONS
 
 
 def evaluate_model(stage: EvaluateStage, place: StageContext) -> None:
-    """Write the predictions by example id, and what they come to into the journal.
+    """Write the predictions by example id, and their metrics to the journal.
 
     Raises:
         NotFiniteError: the model's outputs are NaN or infinite.

@@ -1,4 +1,4 @@
-"""What students of `prompt` and `retrieve` get: solved examples, and for `prompt` no training."""
+"""Students of `prompt` and `retrieve`: few-shot demonstrations, and for `prompt` no training."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from knife.train.results import TRAINED
 
 
 def student_preamble(stage: StudentStage, training: Sequence[Example]) -> Preamble | None:
-    """The solved examples before the task inputs of `prompt` and `retrieve`."""
+    """Return the few-shot demonstrations for task inputs of `prompt` and `retrieve`, or None."""
     if stage.method == "prompt":
         assert stage.prompt is not None
         count, rationales = stage.prompt.shots, stage.prompt.rationales
@@ -36,7 +36,7 @@ def keep_untrained(
     save: Callable[[Path, dict[str, Tensor]], None],
     place: StageContext,
 ) -> None:
-    """Make a model that is only prompted a student like the others, with its accuracy on dev.
+    """Save a model that is only prompted as a student like the others, with its metrics on dev.
 
     Raises:
         NotFiniteError: its outputs on dev are NaN or infinite.

@@ -1,4 +1,4 @@
-"""What finished trainings and evaluations leave, to be read without torch."""
+"""Results of finished trainings and evaluations, read without torch."""
 
 import json
 from math import fsum
@@ -12,12 +12,12 @@ PREDICTIONS = "predictions.jsonl"
 
 
 def read_predictions(store: Store, key: str) -> list[dict[str, Any]]:
-    """The rows that the evaluation of a key wrote, one an example."""
+    """Read the rows that the evaluation with a key wrote, one per example."""
     text = store.read("evaluate", key, PREDICTIONS)
     return [json.loads(line) for line in text.splitlines()]
 
 
 def accuracy(store: Store, stage: EvaluateStage) -> float:
-    """Share of the test examples that an evaluation got right; a tie counts its share."""
+    """Return the share of test examples that an evaluation got right; a tie counts its share."""
     rows = read_predictions(store, stage.key)
     return fsum(row["right"] for row in rows) / len(rows)

@@ -1,4 +1,4 @@
-"""A backbone as `scale` wants it trained: attention, gradient checkpointing, torch.compile."""
+"""A backbone set up for training by `scale`: attention, gradient checkpointing, torch.compile."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from knife.config.run import Scale
 
 
 def scaled(backbone: Any, scale: Scale) -> Any:
-    """The same backbone, its transformers model set for training; names of weights stay.
+    """Set up a backbone's transformers model for training, in place; weights keep their names.
 
-    Gradient checkpointing computes a layer's activations again in the backward pass (Chen et al.
-    2016, arXiv 1604.06174), with the same dropout. For T5 it also makes torch take another kernel
-    of sdpa, which rounds as eager attention does.
+    Gradient checkpointing recomputes a layer's activations in the backward pass (Chen et al. 2016,
+    arXiv 1604.06174), with the same dropout. For T5 it also makes torch choose another sdpa
+    kernel, which rounds as eager attention does.
     """
     (model,) = [m for m in backbone.children() if isinstance(m, PreTrainedModel)]
     if scale.attention:
@@ -24,6 +24,6 @@ def scaled(backbone: Any, scale: Scale) -> Any:
         if model.config.is_encoder_decoder:
             called.append(model.get_encoder())
         for module in called:
-            # Batches differ in length: one compilation has to do for all of them.
+            # Batches differ in length: one compilation has to serve all of them.
             module.compile(dynamic=True)
     return backbone

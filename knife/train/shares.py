@@ -1,4 +1,4 @@
-"""Who did how much of a stage: shows whether all workers and hosts had something to do."""
+"""How much of a stage each worker did: shows whether all workers and hosts had work to do."""
 
 import socket
 from pathlib import Path
@@ -10,9 +10,9 @@ SHARES = "workers.json"
 
 
 def write_shares(work: Path, context: Context, examples: int) -> None:
-    """Write every rank's host and the examples that it took since the workers were started last.
+    """Write every rank's host and its number of examples since the workers were last started.
 
-    All ranks call it, each with its own count; one that came again in a later epoch counts again.
+    All ranks must call it, each with its own count; an example counts again in every epoch.
     """
     own = {"rank": context.rank, "host": socket.gethostname(), "examples": examples}
     everybody = gather(own)

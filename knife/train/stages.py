@@ -1,4 +1,4 @@
-"""The stages of a run, each made from what the store has and published into it."""
+"""The stages of a run, each made from what is in the store and published to it."""
 
 import gc
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from knife.train.training import train_student, train_teacher
 def run_stages(
     stages: Sequence[Stage], address: Path | str, scale: Scale, context: Context
 ) -> None:
-    """Make every stage that the store at a folder or url lacks, in order; all workers call it
-    together.
+    """Make every stage that the store at a folder or url lacks, in order; all workers must call
+    it.
 
     Raises:
-        NotFiniteError: numbers of a stage are NaN or infinite; nothing of it is published.
+        NotFiniteError: numbers of a stage are NaN or infinite; the stage is not published.
     """
     quiet()
     with disk_faults(store_root(address)):
@@ -47,13 +47,13 @@ def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
                     lock.acquire(timeout=2)
                 except Timeout:
                     held = False
-            # Short waits: the other ranks' collectives would time out during a long one.
+            # Short waits: the other ranks' collectives would time out during a long wait.
             if broadcast(held):
                 break
         if broadcast(context.rank == 0 and store.has(stage.kind, stage.key)):
             return
-        # DeepSpeed's engines are full of cycles: left to themselves, weights and optimizer states
-        # of the stage before would lie beside those of this one.
+        # DeepSpeed's engines are full of reference cycles: without this, weights and optimizer
+        # states of the previous stage would stay in memory beside those of this one.
         gc.collect()
         place = StageContext(store, store.work(stage.kind, stage.key), scale, context)
         with mirrored_journal(store, stage.kind, stage.key, context), in_stage(stage.label):
@@ -80,7 +80,7 @@ def _publish(stage: Stage, store: Store, context: Context) -> None:
         if context.rank == 0:
             store.publish(kind, key, stage.depends)
         return
-    # Every host has made a part; a file that two of them have is the first one's.
+    # Every host has made a part; a file that several have is uploaded by the first.
     if context.rank == 0:
         store.describe(kind, key, stage.depends)
     leads = host_leaders(store.work(kind, key))[context.rank] == context.rank

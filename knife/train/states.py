@@ -1,4 +1,4 @@
-"""The stage that computes the frozen teacher's states of every training example."""
+"""The stage that computes the frozen teacher's hidden states of every training example."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -28,17 +28,17 @@ from knife.train.place import Split, StageContext, load_published
 from knife.train.shares import write_shares
 
 BATCH_SIZE = 64
-# So many at least, so that several workers have something to do and a lost one costs little.
+# At least this many, so that several workers have work to do and losing one costs little.
 MIN_SHARDS = 8
 
 
 def compute_states(stage: StatesStage, place: StageContext) -> None:
-    """Write the states in shards, each rank its own; finished shards of a cut-off try are kept.
+    """Write the states in shards, each rank its own; an interrupted try's shards are reused.
 
-    Where an online teacher is to give the states, their variance alone is kept.
+    If an online teacher is to provide the states, only their variance is stored.
 
     Raises:
-        NotFiniteError: a state is NaN or infinite; all workers say so together.
+        NotFiniteError: a state is NaN or infinite; raised on all workers.
     """
     context, work = place.context, place.work
     folder = place.model("teacher", stage.teacher)
@@ -57,8 +57,8 @@ def compute_states(stage: StatesStage, place: StageContext) -> None:
     shards = _shards(split.tokens, summary)
     kept = [work / f"shard-{number:05d}.json" for number in range(len(shards))]
     known = {n: json.loads(path.read_text()) for n, path in enumerate(kept) if path.is_file()}
-    # As all see them together, so that no shard is computed twice or left out: hosts may have
-    # folders of their own.
+    # Gathered from all ranks, so that no shard is computed twice or left out: hosts may have
+    # separate folders.
     there = {number for numbers in gather(sorted(known)) for number in numbers}
     missing = [number for number in range(len(shards)) if number not in there]
     own = missing[context.rank :: context.world_size]
@@ -96,7 +96,7 @@ def compute_states(stage: StatesStage, place: StageContext) -> None:
 
 
 def _merged(shards: Sequence[dict[str, Any]], layers: Sequence[int]) -> Moments:
-    """The moments of all shards, in one order at any number of workers."""
+    """Merge the moments of all shards, in the same order at any number of workers."""
     merged = Moments(layers)
     for values in shards:
         moments = Moments(layers)
@@ -107,7 +107,7 @@ def _merged(shards: Sequence[dict[str, Any]], layers: Sequence[int]) -> Moments:
 
 
 def _shards(tokens: Sequence[Tokens], summary: Summary) -> list[list[int]]:
-    """The rows of each shard, in order, the same at any number of workers."""
+    """Return the rows of each shard, in order, the same at any number of workers."""
     per_token = len(summary.layers) * summary.width * (2 if summary.precision == "bf16" else 4)
     sizes = [len(example.input_ids) * per_token for example in tokens]
     limit = min(SHARD_BYTES, sum(sizes) / MIN_SHARDS)
@@ -125,7 +125,7 @@ def _shards(tokens: Sequence[Tokens], summary: Summary) -> list[list[int]]:
 def _parts(
     backbone: Any, split: Split, rows: list[int], layers: Sequence[int], context: Context
 ) -> Iterator[dict[str, Tensor]]:
-    """The states of some examples, in the order of `rows`."""
+    """Return the states of some examples, in the order of `rows`."""
     tokens = [split.tokens[row] for row in rows]
     lengths = [len(t.input_ids) + len(t.rationale_ids) for t in tokens]
     parts: dict[int, dict[str, Tensor]] = {}

@@ -1,7 +1,7 @@
-"""SIGTERM while a training works: a checkpoint first, then the end.
+"""SIGTERM during a training: a checkpoint first, then the end.
 
-A host that is taken away (pre-emption), a batch system's time limit and `ray job stop` send it some
-seconds before they kill.
+Preemption of a host, a batch system's time limit and `ray job stop` send it some seconds before
+they kill.
 """
 
 import signal
@@ -21,9 +21,9 @@ _told = threading.Event()
 
 
 def listen() -> Any:
-    """Take SIGTERM as a request where a training works in this process, and as before elsewhere.
+    """Treat SIGTERM as a stop request while a training runs in this process, else as before.
 
-    Called in the main thread; returns the handler from before.
+    Must be called in the main thread; returns the previous handler.
     """
     before = signal.getsignal(signal.SIGTERM)
 
@@ -42,10 +42,10 @@ def listen() -> Any:
 
 @contextmanager
 def noted() -> Iterator[Callable[[], bool]]:
-    """Note SIGTERM instead of ending at once; what is yielded tells whether one came.
+    """Record SIGTERM instead of ending at once; yield a function that returns whether it arrived.
 
-    In the main thread it comes again at the end. In another thread it is noted where somebody
-    listens for the process.
+    In the main thread it is raised again at the end. In another thread it is recorded only if the
+    process has called `listen`.
     """
     main = threading.current_thread() is threading.main_thread()
     _told.clear()
@@ -62,17 +62,17 @@ def noted() -> Iterator[Callable[[], bool]]:
 
 
 class Agreement:
-    """Lets all ranks stop at the same step, as soon as one of them was told to."""
+    """Makes all ranks stop at the same step, as soon as one of them is asked to stop."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._last: torch.Tensor | None = None
 
     def reached(self, told: bool) -> bool:
-        """Whether to stop now; all ranks ask at every step.
+        """Whether to stop; all ranks must call it at every step.
 
-        With several ranks the answer is the one that the step before came to: nothing waits for
-        it, on a GPU neither.
+        With several ranks the answer is the result of the previous step's reduction, so that
+        nothing waits for it, not even a GPU.
         """
         if self._context.world_size == 1:
             return told

@@ -34,7 +34,7 @@ def train_teacher(stage: TeacherStage, place: StageContext) -> None:
     backbone = load_backbone(folder, bottleneck=stage.bottleneck, seed=stage.seed)
     train_split = place.split(stage, folder, "train")
     dev_split = place.split(stage, folder, "dev")
-    # The teacher is for reading rationales; examples without one would teach it to guess.
+    # The teacher's task is to read rationales; examples without one would teach it to guess.
     explained = [row for row, t in enumerate(train_split.tokens) if t.rationale_ids]
     asked = [row for row, t in enumerate(dev_split.tokens) if t.rationale_ids]
     asked = asked or list(range(len(dev_split.tokens)))
@@ -65,13 +65,13 @@ def train_teacher(stage: TeacherStage, place: StageContext) -> None:
 
 
 def train_student(stage: StudentStage, place: StageContext) -> None:
-    """Train a student by its method; its model never holds anything of the teacher's."""
+    """Train a student by its method; its model never contains any part of the teacher."""
     folder = stage.model.local()
     if stage.method == "teacher_init":
         assert stage.teacher is not None
         folder = place.model("teacher", stage.teacher)
     torch.manual_seed(stage.seed)
-    # Only rationale_input reads rationales, and nothing keeps it from doing so.
+    # Only rationale_input reads rationales, with no bottleneck to restrict it.
     backbone = load_backbone(folder, bottleneck=stage.method != "rationale_input", seed=stage.seed)
     objective, teacher = Objective(backbone), None
     if stage.method == "knife":
@@ -127,7 +127,7 @@ def refuse_equal_states(stage: StudentStage, summary: Summary) -> None:
     """Refuse to divide by the variance of states that are all equal.
 
     Raises:
-        UserError: `scaled_mse` is asked for, and a layer of the teacher has no variance.
+        UserError: the distance is `scaled_mse` and a layer of the teacher has no variance.
     """
     assert stage.align is not None
     if not stage.align.input.weight or stage.align.input.distance != "scaled_mse":
@@ -147,7 +147,7 @@ def _stored(folder: Path) -> TeacherSource:
 
 
 def _online(stage: StudentStage, place: StageContext, summary: Summary) -> TeacherSource:
-    """The frozen teacher beside the student: outside its module, so never in its state dict."""
+    """Return the frozen teacher, kept outside the student's module and so out of its state dict."""
     assert stage.teacher is not None
     folder = place.model("teacher", stage.teacher)
     split = place.split(stage, folder, "train")
@@ -163,7 +163,7 @@ def _online(stage: StudentStage, place: StageContext, summary: Summary) -> Teach
 def _saver(
     backbone: Any, folder: Path, settings: ModelSettings, preamble: Preamble | None = None
 ) -> Callable[[Path, dict[str, Tensor]], None]:
-    """Writes weights with all that is needed to use them: tokenizer, settings, solved examples."""
+    """Return a function that writes weights with tokenizer, settings and demonstrations."""
     tokenizer = load_tokenizer(folder, "model")
 
     def save(model: Path, state: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""A sweep as the command does it: progress on stderr, the result on stdout, and last words."""
+"""`knife tune`: progress on stderr, the result on stdout, and closing messages."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from knife.tune.sweep import SweepResult, run_sweep
 
 
 def sweep_with_display(plan: SweepPlan, *, resume: bool, quiet: bool = False) -> SweepResult:
-    """Run a sweep and show its progress, unless `quiet`; what a library prints goes to stderr.
+    """Run a sweep and show its progress unless `quiet`; library output goes to stderr.
 
     Raises:
         UserError, WorkFailedError: as `run_sweep` does.
@@ -30,16 +30,16 @@ def sweep_with_display(plan: SweepPlan, *, resume: bool, quiet: bool = False) ->
 
 
 def plan_file(path: Path, overrides: Overrides) -> SweepPlan:
-    """The plan of a sweep's file.
+    """Return the plan of a sweep file.
 
     Raises:
-        UserError: with all faults of the file, or why no trial could start.
+        UserError: with every fault in the file, or with the reason why no trial could start.
     """
     return plan_sweep(Space.of(read_sweep(path, overrides)))
 
 
 def rendered(plan: SweepPlan, result: SweepResult) -> Group:
-    """The trials, and below them the winner's verdict."""
+    """Render the trials, with the winner's verdict below them."""
     parts: list[Any] = [render(plan.space, result.rows)]
     if result.verdict:
         parts.append(verdict_table(result.verdict))
@@ -47,7 +47,7 @@ def rendered(plan: SweepPlan, result: SweepResult) -> Group:
 
 
 def last_words(plan: SweepPlan, result: SweepResult, *, quiet: bool = False) -> list[str]:
-    """Where the results are, what failed, and what to do next; `quiet`, what failed or was lost."""
+    """Return where the results are, what failed and what to do next; if `quiet`, warnings only."""
     warnings = [f"warning: {line}" for line in result.values["unsent"]]
     failed = [row for row in result.rows if row.state == "failed"]
     warnings += [f"warning: trial {row.number} failed: {first_line(row.error)}" for row in failed]

@@ -1,4 +1,4 @@
-"""What a sweep would do: trials, teachers, what the store has, time and cost. Writes nothing."""
+"""What a sweep would do: trials, teachers, stored results, time and cost. Writes nothing."""
 
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -29,14 +29,14 @@ class SweepDryRun:
     Attributes:
         name: the sweep's name.
         state: new, begun or done.
-        trials: how many trials; where optuna suggests points, at most.
-        students: student trainings: search, more seeds, winner and finetune.
-        stored_students: how many of the search's are in the store; None where unknown.
+        trials: number of trials; a maximum if optuna suggests the points.
+        students: student trainings by step: search, more seeds, winner and finetune.
+        stored_students: how many of the search's students are in the store; None if unknown.
         teachers: distinct teachers, `stored_teachers` of them in the store.
-        own_teachers: keys that give every trial a teacher of its own.
-        slots: trials at a time, each with `workers` workers of `gpus` GPUs.
-        seconds: about how long all takes, to the last epoch of every trial.
-        gpu_hours: what it costs, where trials take GPUs.
+        own_teachers: keys that give every trial its own teacher.
+        slots: trials that run at a time, each with `workers` workers of `gpus` GPUs.
+        seconds: estimated duration if every trial runs to its last epoch.
+        gpu_hours: estimated cost, if trials use GPUs.
         refused: combinations that are left out, with the reasons.
         notes: what a user should know, one sentence each.
     """
@@ -59,15 +59,16 @@ class SweepDryRun:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the values, JSON-ready."""
         return asdict(self)
 
 
 def dry_run(plan: SweepPlan) -> SweepDryRun:
-    """Look at a sweep's store, and measure a step of each kind of training.
+    """Check a sweep's store and time a step of each kind of training.
 
     Raises:
-        UserError: as the sweep would: its folder is another sweep's, or a trial has no room.
+        UserError: as for the sweep: its folder belongs to another sweep, or a trial does not fit
+            into memory or on disk.
     """
     sweep, scale = plan.space.sweep, plan.config.scale
     folder = sweep_folder(plan)
@@ -124,7 +125,7 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
 
 
 def _students(plan: SweepPlan) -> dict[str, int]:
-    """Student trainings of each step."""
+    """Return the number of student trainings in each step."""
     sweep = plan.space.sweep
     more = [seed for seed in sweep.seeds.more if seed not in sweep.seeds.search]
     found = {"search": plan.trials * len(sweep.seeds.search)}
@@ -134,13 +135,13 @@ def _students(plan: SweepPlan) -> dict[str, int]:
 
 
 def _shared(plan: SweepPlan) -> list[tuple[Plan, Any]]:
-    """Each distinct teacher and states with a plan that has it."""
+    """Return each distinct teacher or states stage with a plan that contains it."""
     plans = {(s.kind, s.key): p for p in plan.plans for s in p.stages}
     return [(plans[s.kind, s.key], s) for s in plan.shared]
 
 
 def render(found: SweepDryRun) -> Group:
-    """For people: a table of what is to make, and below it the notes."""
+    """Render a table of what is to be trained, with the notes below it."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("what")
     table.add_column("number", justify="right")

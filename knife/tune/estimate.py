@@ -1,4 +1,4 @@
-"""How long a sweep will take, from steps measured here and now."""
+"""How long a sweep will take, estimated from steps timed on this machine."""
 
 import math
 import time
@@ -24,15 +24,15 @@ from knife.train.evaluate import BATCH_SIZE, GenerationSpec, answer_split
 from knife.train.place import Split
 from knife.train.prompting import student_preamble
 
-# A measurement is over when it has lasted so long, whatever it has seen until then.
+# A measurement stops after this many seconds, however many batches it has timed.
 SECONDS = 2.0
-# Models and batches that are measured; of more, the others count as the last one.
+# At most this many kinds of training are measured; further ones take the pace of the last.
 _MOST = 12
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a training step, and of a batch of an evaluation."""
+    """Seconds per training step and per evaluation batch."""
 
     step: float
     evaluation: float
@@ -45,7 +45,7 @@ class Stopwatch:
         self._known: dict[tuple[Any, ...], Pace] = {}
 
     def seconds(self, stage: Stage, plan: Plan) -> float:
-        """About how long a stage takes in one worker on this machine, to the last epoch."""
+        """Estimate how long a stage takes to its last epoch, in one worker on this machine."""
         splits = plan.data[stage.data]
         if isinstance(stage, TeacherStage | StudentStage):
             pace = self._pace(stage, splits)
@@ -75,7 +75,7 @@ def _method(stage: TeacherStage | StudentStage) -> str:
 
 
 def _measure(stage: TeacherStage | StudentStage, splits: Splits, batch_size: int) -> Pace:
-    """Some steps of a training, without DeepSpeed and alignment, and some answers, on a GPU where
+    """Time some training steps, without DeepSpeed and alignment, and some answers; on a GPU if
     there is one."""
     quiet()
     context, method = PlainContext(), _method(stage)
@@ -111,7 +111,7 @@ def _measure(stage: TeacherStage | StudentStage, splits: Splits, batch_size: int
         optimizer.zero_grad()
 
     threads = torch.get_num_threads()
-    # A trial of one worker has one CPU.
+    # A one-worker trial has one CPU.
     torch.set_num_threads(1)
     try:
         lengths = [len(t.input_ids) + reads * len(t.rationale_ids) for t in trained]
@@ -125,8 +125,7 @@ def _measure(stage: TeacherStage | StudentStage, splits: Splits, batch_size: int
 
 
 def _mean_seconds(work: Any, batches: Sequence[Rows], device: torch.device) -> float:
-    """Mean seconds a batch, the first one aside, which is slow, unless it is all there is time
-    for."""
+    """Return the mean seconds per batch, without the slow first batch unless it is the only one."""
     times: list[float] = []
     started = time.monotonic()
     for rows in batches:

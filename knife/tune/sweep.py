@@ -1,4 +1,4 @@
-"""A sweep from its file to its result: search, more seeds for the best, winner against finetune."""
+"""A sweep from plan to result: search, more seeds for the best, winner against finetune."""
 
 import json
 import shlex
@@ -43,15 +43,15 @@ from knife.tune.standing.recording import SweepRecord
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep came to.
+    """The result of a sweep.
 
     Attributes:
-        folder: where its files lie in the store.
+        folder: its folder in the store.
         rows: the trials of the search, the best ones with more seeds.
         values: the result, JSON-ready: best trial, verdict, MLflow run.
-        verdict: the winner against finetune on test; None where the sweep asks for none.
-        fresh: whether this start did any of it.
-        links: where else to look, one line each.
+        verdict: the winner against finetune on test; None if the sweep asks for none.
+        fresh: whether this start did any of the work.
+        links: other places to look, one line each.
     """
 
     folder: Path
@@ -63,29 +63,28 @@ class SweepResult:
 
     @property
     def best(self) -> TrialRow:
-        """The winner."""
+        """The winning trial."""
         return next(row for row in self.rows if row.number == self.values["best"]["number"])
 
 
 def sweep_key(plan: SweepPlan) -> str:
-    """Fingerprint of what a sweep is. How far it goes (its budget), and how many trials at a time,
-    may change from start to start."""
+    """Return the fingerprint of a sweep, without the settings that may change from start to start:
+    the budget and the number of concurrent trials."""
     sweep = plan.space.sweep.model_dump(exclude={"concurrent", "budget"})
     return fingerprint({"sweep": sweep, "base": plan.space.base, "version": SWEEP_VERSION})
 
 
 def sweep_folder(plan: SweepPlan) -> Path:
-    """Where a sweep's files lie."""
+    """Return a sweep's folder in the store."""
     return store_root(plan.config.store) / "sweeps" / plan.space.sweep.name
 
 
 def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
-    """The result of a sweep that is done, as far as its budget goes now; None where there is work
-    to do.
+    """Return the result of a sweep that is done under its present budget; None if work is left.
 
     Raises:
-        UserError: the folder is another sweep's or an older version's, or with `resume`, there
-            is nothing to go on with.
+        UserError: the folder belongs to another sweep or was written by another version, or
+            `resume` is given and there is nothing to resume.
     """
     folder = sweep_folder(plan)
     about = folder / ABOUT
@@ -115,7 +114,7 @@ def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
 
 
 def read_result(folder: Path) -> SweepResult | None:
-    """The result that a sweep has left; None where it is not done."""
+    """Read the result from a sweep's folder; None if the sweep is not done."""
     if not (folder / RESULT).is_file():
         return None
     values = json.loads((folder / RESULT).read_text())
@@ -126,11 +125,11 @@ def read_result(folder: Path) -> SweepResult | None:
 
 
 def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> SweepResult:
-    """Run a sweep to its end, or on from where it was cut off; `quiet`, without progress.
+    """Run a sweep to its end, resuming it if it was interrupted; `quiet` hides the progress.
 
     Raises:
-        UserError: where sweep, store or cluster are at fault.
-        WorkFailedError: no trial has succeeded.
+        UserError: the sweep, the store or the cluster is not usable as given.
+        WorkFailedError: no trial succeeded.
     """
     with mlflow_settings():
         from knife.track.tracker import Tracker
@@ -192,19 +191,19 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
 
 
 def _report_what_has_none(done: SweepResult, plan: SweepPlan) -> None:
-    """A sweep that was done and has no report gets one."""
+    """Write the report of a finished sweep that has none."""
     if (done.folder / REPORT).is_file():
         return
     store = Store(plan.config.store)
     if "sweep" not in json.loads((done.folder / ABOUT).read_text()):
-        # It was done by a version that did not keep the sweep's settings.
+        # It was run by a version that did not keep the sweep's settings.
         SweepAbout(done.folder, plan.space, sweep_key(plan)).end("finished")
     write_or_warn(done.folder, store, lambda: sweep_report(done.folder, store))
     store.keep(done.folder)
 
 
 def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:
-    """A sweep that is done: MLflow gets what it has missed; `unsent` says what it still lacks."""
+    """Send MLflow what it has missed of a finished sweep; `unsent` lists what it still lacks."""
     store, unsent = Store(plan.config.store, write=False).root, []
     if left(store):
         with mlflow_settings():
@@ -218,10 +217,10 @@ def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:
 def _conclude(
     steps: Steps, rows: list[TrialRow], board: SweepProgress, *, quiet: bool
 ) -> tuple[list[TrialRow], dict[str, Any]]:
-    """More seeds for the best trials, and the winner against finetune on test.
+    """Train more seeds of the best trials, and compare the winner with finetune on test.
 
     Raises:
-        WorkFailedError: no trial has succeeded.
+        WorkFailedError: no trial succeeded.
     """
     space = steps.plan.space
     if not ranked(space, rows):
@@ -267,7 +266,7 @@ def _conclude(
 
 @contextmanager
 def _alone(store: Store, name: str) -> Iterator[None]:
-    """Hold the sweep's lock: two drivers would count its trials twice."""
+    """Hold the sweep's lock, since two drivers would count its trials twice."""
     try:
         with store.lock("sweep", name).acquire(timeout=0):
             yield
@@ -280,7 +279,8 @@ def _alone(store: Store, name: str) -> Iterator[None]:
 
 @contextmanager
 def _ray(config: RunConfig, links: list[str]) -> Iterator[dict[str, float]]:
-    """A Ray session that can give what a trial takes; what it has. Its dashboard is a link."""
+    """Start a Ray session that can run a trial, add its dashboard to `links`, and yield its
+    resources."""
     with session(machine()["GPU"]) as found:
         import ray
 

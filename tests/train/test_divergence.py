@@ -14,6 +14,7 @@ from knife.config.run import Align, InputAlignment, Training
 from knife.core.errors import TrainingDivergedError
 from knife.models.source import EMBEDDED
 from knife.train.context import Context, PlainContext
+from knife.train.divergence import own_part
 
 TINY = EMBEDDED["tiny-t5"]
 # One step: the loss before it is finite, and nothing but dev sees what it has made of the weights.
@@ -143,3 +144,16 @@ def test_two_workers_fail_together(tmp_path: Path) -> None:
     for name, words in said.items():
         assert words == said[f"{name[:-1]}1"]
         assert words.startswith(KINDS[name.rsplit("-", 2)[1]]), name
+
+
+def test_the_padding_of_a_sharded_weight_is_none_of_it() -> None:
+    """DeepSpeed takes it from memory as it is: here NaN, as it may be."""
+    weight: Any = torch.nn.Parameter(torch.empty(0))
+    weight.ds_numel = 3
+    for rank, values in enumerate(([1.0, 2.0], [3.0, torch.nan])):
+        weight.ds_tensor = torch.tensor(values)
+        assert own_part(weight, rank).tolist() == [1.0, 2.0, 3.0][2 * rank : 2 * rank + 2]
+    weight.ds_numel, weight.ds_tensor = 1, torch.tensor([torch.nan])
+    assert own_part(weight, 1).numel() == 0
+    whole = torch.nn.Parameter(torch.ones(2))
+    assert own_part(whole, 1) is whole

@@ -1,4 +1,4 @@
-"""Plots that optuna has none of: low-resource curves, and all of a grid with intervals."""
+"""Plots that optuna lacks: low-resource curves, and a whole grid with intervals."""
 
 import math
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 FRACTION = "data.fraction"
-# With more lines a panel is a tangle; then each combination of the other keys gets its own.
+# More lines make a panel unreadable; then each combination of the other keys gets its own panel.
 MOST_LINES = 8
 MOST_BARS = 40
-# One more than colours: it takes 42 lines until both come together again.
+# One more than the colours, so that a pair of both repeats only after 42 lines.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def low_resource(measured: Measured) -> "Figure":
-    """Score by the share of the training split, a line for each combination of the other discrete
-    keys. Of trials that differ in continuous keys alone the best one is shown."""
+    """Plot score by share of the training split, a line for each combination of the other discrete
+    keys. Of trials that differ only in continuous keys, the best is shown."""
     from matplotlib.figure import Figure
 
     keys = measured.discrete(but=FRACTION)
@@ -60,7 +60,7 @@ def low_resource(measured: Measured) -> "Figure":
         fontsize="medium",
     )
     if lines != [""]:
-        # Drawn on no panel in particular: a line may be missing on any of them.
+        # Not taken from one panel: a line may be missing on any of them.
         handles = [_handle(number) for number in range(len(lines))]
         columns = max(1, min(len(lines), 80 // (6 + max(map(len, lines)))))
         figure.legend(handles, lines, loc="outside lower center", ncols=columns)
@@ -68,7 +68,7 @@ def low_resource(measured: Measured) -> "Figure":
 
 
 def combinations(measured: Measured) -> "Figure":
-    """Score of each combination of the discrete keys as a bar, in the order of the trials."""
+    """Plot the score of each combination of the discrete keys as a bar, in trial order."""
     from matplotlib.figure import Figure
 
     keys = measured.discrete()
@@ -105,7 +105,7 @@ def combinations(measured: Measured) -> "Figure":
         range(len(drawn)), [n or f"trial {r.number}" for n, r in zip(names, drawn, strict=True)]
     )
     axes.invert_yaxis()
-    # Room for the numbers at the ends.
+    # Leave room for the numbers at the ends.
     axes.set_xlim(0, 1.35 * max(ends))
     if measured.is_share:
         axes.set_xticks([tick for tick in range(0, 101, 20) if tick <= 1.35 * max(ends)])
@@ -120,20 +120,20 @@ def combinations(measured: Measured) -> "Figure":
 
 
 def _inner(keys: list[str], measured: Measured, rows: Sequence[TrialRow]) -> list[str]:
-    """The keys that lines of one panel differ in."""
+    """Return the keys in which the lines of one panel differ."""
     lines = {point_label(measured.space, row.point, keys) for row in rows}
     return keys if len(lines) <= MOST_LINES else _colour_key(keys)
 
 
 def _colour_key(keys: list[str]) -> list[str]:
-    """The key whose values are compared first of all."""
+    """Return the key whose values are compared first."""
     return ["methods"] if "methods" in keys else keys[-1:]
 
 
 def _line(axes: "Axes", measured: Measured, rows: list[TrialRow], number: int, count: int) -> None:
     rows = sorted(rows, key=lambda row: float(row.point[FRACTION]))
     found = [measured.estimate(row) for row in rows]
-    # Intervals at equal fractions stand side by side.
+    # Draw intervals at equal fractions side by side.
     aside = 1 + 0.02 * (number - (count - 1) / 2)
     axes.errorbar(
         [100 * row.point[FRACTION] * aside for row in rows],
@@ -162,7 +162,7 @@ def _style(number: int) -> dict[str, Any]:
 
 
 def _fraction_scale(axes: "Axes", rows: Sequence[TrialRow]) -> None:
-    """Ticks where the trials are, unless these are many."""
+    """Put ticks at the fractions of the trials, unless there are too many."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     fractions = sorted({100 * float(row.point[FRACTION]) for row in rows})

@@ -1,4 +1,4 @@
-"""What the report of a sweep is made of: all of it is in the store."""
+"""The data for a sweep's report, all read from the store."""
 
 import json
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ RESULT, TRIALS = "result.json", "trials.json"
 
 @dataclass(frozen=True)
 class SweepData:
-    """A sweep of now or of the past.
+    """A sweep, finished or in progress.
 
     Attributes:
-        folder: the sweep's in the store.
+        folder: the sweep's folder in the store.
         store: the store.
         about: settings, starts and what trials share, as knife.tune.search.about keeps them.
         rows: the trials that have ended, by number.
-        result: the sweep's result; None as long as it goes on.
-        running: numbers of the trials that have begun and not ended.
+        result: the sweep's result; None while it is in progress.
+        running: numbers of the trials that have begun but not ended.
     """
 
     folder: Path
@@ -43,7 +43,7 @@ class SweepData:
         """Read a sweep's folder.
 
         Raises:
-            UserError: its settings are gone, or of a version that did not keep them.
+            UserError: its settings are missing, or it is from a version that did not keep them.
         """
         store.recall(folder)
         if not (folder / ABOUT).is_file():
@@ -61,7 +61,7 @@ class SweepData:
         search = folder / "search.json"
         if search.is_file():
             return SweepData(folder, store, about, read_rows(search), None)
-        # Takes seconds to import, by Ray, and only a sweep that goes on is read this way.
+        # Takes seconds to import, because of Ray, and is only needed for a sweep in progress.
         from knife.tune.search.begun import begun_trials
 
         begun = begun_trials(folder / "search", Space(_sweep(about), about["base"]))
@@ -81,28 +81,28 @@ class SweepData:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The winner against finetune; None before the sweep's end, or where it asks for none."""
+        """The winner against finetune; None before the sweep's end, or if it asks for none."""
         final = (self.result or {}).get("final")
         return Verdict.from_dict(final["verdict"]) if final else None
 
     @cached_property
     def best(self) -> TrialRow | None:
-        """The sweep's winner or, as long as it goes on, the best trial so far."""
+        """The sweep's winner, or the best trial so far if it is in progress."""
         if self.result:
             number = self.result["best"]["number"]
             return next(row for row in self.rows if row.number == number)
         return best(self.space, self.rows)
 
     def step(self, name: str) -> list[TrialRow]:
-        """The trainings of a step behind the search (`seeds`, `baseline`, `final`) that has
-        ended."""
+        """Return the trainings of a step after the search (`seeds`, `baseline`, `final`), once it
+        has ended."""
         kept = self.folder / f"{name}.json"
         return read_rows(kept) if kept.is_file() else []
 
     @property
     def trials(self) -> dict[int, dict[str, Any]]:
-        """By number, when a trial of the search has started, and the teachers and states that it
-        shares."""
+        """When each trial of the search started, and which teachers and states it shares, by
+        number."""
         return {int(number): trial for number, trial in self.about.get("trials", {}).items()}
 
 

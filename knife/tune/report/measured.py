@@ -1,4 +1,4 @@
-"""What a trial has come to: mean over seeds with an interval, on test where that is known."""
+"""The result of a trial: mean over seeds with an interval, on test if that is known."""
 
 import math
 import statistics
@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, and its 95 % t-interval; with one seed both ends are the mean."""
+    """A mean over seeds and its 95 % t-interval; with one seed, both ends equal the mean."""
 
     mean: float
     low: float
@@ -27,9 +27,9 @@ class Measured:
     """The finished trials of a sweep, in one unit.
 
     Attributes:
-        space: of the sweep.
-        rows: finished, best first by the sweep's metric.
-        on_test: whether accuracy on test is shown, which every row has then.
+        space: the sweep's space.
+        rows: the finished trials, best first by the sweep's metric.
+        on_test: whether accuracy on test is shown; if so, every row has it.
     """
 
     space: Space
@@ -38,7 +38,7 @@ class Measured:
 
     @staticmethod
     def of(space: Space, rows: Sequence[TrialRow]) -> "Measured":
-        """What is known of the finished ones among the rows."""
+        """Collect the finished trials among the rows."""
         finished = tuple(ranked(space, rows))
         return Measured(space, finished, all(row.tests for row in finished))
 
@@ -54,11 +54,11 @@ class Measured:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is in percent."""
+        """Whether what is shown is in percent."""
         return self.on_test or is_share(self.space)
 
     def estimate(self, row: TrialRow) -> Estimate:
-        """A trial's mean and interval, in the unit of `label`."""
+        """Return a trial's mean and interval, in the unit of `label`."""
         values = self._values(row)
         mean = statistics.fmean(values)
         if len(values) < 2:
@@ -70,12 +70,12 @@ class Measured:
         reach = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
         low, high = mean - reach, mean + reach
         if self.is_share:
-            # No accuracy lies beyond these.
+            # An accuracy cannot be outside these.
             low, high = max(low, 0.0), min(high, 100.0)
         return Estimate(mean, low, high)
 
     def best_by(self, keys: Sequence[str]) -> list[TrialRow]:
-        """One trial, the best, for each combination of the keys' values; by number."""
+        """Return the best trial for each combination of the keys' values, ordered by number."""
         found: dict[str, TrialRow] = {}
         for row in self.rows:
             point = self.space.encode({key: row.point[key] for key in keys})
@@ -83,7 +83,7 @@ class Measured:
         return sorted(found.values(), key=lambda row: row.number)
 
     def discrete(self, *, but: str = "") -> list[str]:
-        """The keys with a list of values, of which the rows have several."""
+        """Return the keys that have a list of values, if the rows differ in them."""
         return [
             key
             for key, domain in self.space.sweep.space.items()
@@ -91,7 +91,7 @@ class Measured:
         ]
 
     def note(self) -> str:
-        """How many seeds stand behind a mean, and what the bars are."""
+        """Say how many seeds a mean is over, and what the bars are."""
         counts = sorted({len(self._values(row)) for row in self.rows})
         if counts == [1]:
             return "one seed, so that there are no intervals"

@@ -1,4 +1,4 @@
-"""The files that a sweep leaves for people: table, study and pictures."""
+"""The files that a sweep writes for people: table, study and plots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from knife.tune.search.trials import TrialRow
 
 
 def write_outputs(space: Space, rows: Sequence[TrialRow], folder: Path) -> list[Path]:
-    """Write them into the sweep's folder; returns where they are."""
+    """Write the files into the sweep's folder, and return their paths."""
     table, study = folder / "trials.csv", folder / "study.db"
     write_csv(space, rows, table)
     export_study(space, rows, study)

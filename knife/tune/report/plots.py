@@ -1,4 +1,4 @@
-"""Plots of a sweep, for files and for its report: optuna's, and ours where it has none."""
+"""Plots of a sweep, for files and its report: optuna's, and our own where it has none."""
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-# Fewer trials say nothing of a surface over two keys.
+# Fewer trials say nothing about a surface over two keys.
 LEAST_FOR_CONTOUR = 4
 _DOTS_PER_INCH = 150
 _MOST_TICKS = 8
 _WEIGHTS = ("align.input.weight", "align.output.weight")
 _UNITS = {"s": 1, "min": 60, "h": 3600}
-# For marks of different kinds, told apart by the colour-blind.
+# Colours for different kinds of marks, distinguishable by the colour-blind.
 _PLAIN, _STRONG, _FAINT = figures.COLOURS[0], figures.COLOURS[1], "0.55"
-# From the worst score to the best: seen on a light and on a dark ground, where optuna's own fades.
+# From worst to best score: visible on light and dark backgrounds, where optuna's own fades.
 _SCALE = (figures.COLOURS[4], "#999999", figures.COLOURS[0])
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure in the report's style, and what it shows in words."""
+    """A figure in the report's style, and a description of what it shows."""
 
     figure: "Figure"
     words: str
@@ -47,11 +47,11 @@ class Plot:
 
 @dataclass(frozen=True)
 class Plots:
-    """What was drawn.
+    """The plots that were drawn.
 
     Attributes:
-        drawn: plot by its name.
-        left_out: a sentence why, by the name of a plot that these trials do not allow.
+        drawn: plots by name.
+        left_out: why a plot could not be drawn from these trials, a sentence by plot name.
     """
 
     drawn: dict[str, Plot]
@@ -61,8 +61,8 @@ class Plots:
 def plots(space: Space, rows: Sequence[TrialRow]) -> Plots:
     """Draw all plots that the trials allow.
 
-    These are `history`, `importance`, `parallel`, `slice`, `contour` and `pareto`; `curves` where
-    the space has `data.fraction`, and `combinations` where it is a grid without it.
+    These are `history`, `importance`, `parallel`, `slice`, `contour` and `pareto`, and `curves` if
+    the space has `data.fraction`, or `combinations` if it is a grid without that key.
     """
     view = View(space, rows)
     wanted: dict[str, Callable[[View], Plot]] = {
@@ -88,7 +88,7 @@ def plots(space: Space, rows: Sequence[TrialRow]) -> Plots:
 
 
 def write_pictures(found: Plots, folder: Path) -> dict[str, Path]:
-    """Write them as PNG files, in place of those of an earlier time; the file by the name."""
+    """Write the plots as PNG files, replacing earlier ones; return the files by plot name."""
     written = {}
     for name, plot in found.drawn.items():
         written[name] = folder / f"{name}.png"
@@ -106,7 +106,7 @@ def write_pictures(found: Plots, folder: Path) -> dict[str, Path]:
 
 
 class _TooLittleError(Exception):
-    """The trials do not allow a plot."""
+    """The trials are not enough for a plot."""
 
 
 def _need(fine: bool, sentence: str) -> None:
@@ -186,10 +186,10 @@ def _parallel(view: View) -> Plot:
     lines.set(
         cmap=_scale(view.space.sweep.direction == "max"), linewidth=1.6, alpha=0.8, clip_on=False
     )
-    # The first axis says what the colours mean.
+    # The first axis shows what the colours mean.
     if lines.colorbar:
         lines.colorbar.remove()
-    # Optuna has the keys by the alphabet, and cuts the long ones.
+    # Optuna orders the keys alphabetically, and truncates long ones.
     keys = sorted(view.keys)
     axes.grid(False)
     for key, other in zip(keys, figure.axes[1:], strict=True):
@@ -197,7 +197,7 @@ def _parallel(view: View) -> Plot:
         other.spines["right"].set_visible(True)
         _plain_numbers(other.yaxis, view, key)
         for text in other.get_yticklabels():
-            # Lines run across the words.
+            # Lines cross the labels.
             text.set_bbox(
                 {"facecolor": figures.GROUND, "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
             )
@@ -242,7 +242,7 @@ def _contour(view: View) -> Plot:
     _need(len(view.numeric_keys) > 1, "A contour needs two keys with several numbers as values.")
     _need(view.scores_differ, "All scores are equal, so a contour has no lines.")
     weights = [key for key in view.numeric_keys if key in _WEIGHTS]
-    # What matters most stands across, but the two weights of the alignment belong together.
+    # Show the keys that matter most, but the two weights of the alignment belong together.
     keys = weights if len(weights) == len(_WEIGHTS) else view.numeric_keys[:2]
     axes: Any = plot_contour(view.study, params=keys, target_name=metric_label(view.space))
     axes.grid(False)
@@ -304,13 +304,13 @@ def _combinations(view: View) -> Plot:
 
 @contextmanager
 def _pyplot_of_our_own() -> Iterator[None]:
-    """Optuna draws by pyplot: style, backend and figures of others stay as they are."""
+    """Leave others' style, backend and figures unchanged, since optuna draws with pyplot."""
     import matplotlib
     from matplotlib import pyplot, style
 
     backend = matplotlib.get_backend(auto_select=False)
     others = set(pyplot.get_fignums())
-    # Optuna takes this style at each plot, in place of the one that is set.
+    # Optuna applies this style to each plot, in place of the current one.
     ggplot = style.library["ggplot"]
     style.library["ggplot"] = matplotlib.RcParams(figures.SETTINGS)
     try:
@@ -321,7 +321,7 @@ def _pyplot_of_our_own() -> Iterator[None]:
             finally:
                 for number in set(pyplot.get_fignums()) - others:
                     pyplot.close(number)
-                # Where nobody had chosen one yet, Agg stays.
+                # If none had been chosen yet, Agg stays.
                 if backend:
                     pyplot.switch_backend(backend)
     finally:
@@ -329,7 +329,7 @@ def _pyplot_of_our_own() -> Iterator[None]:
 
 
 def _number_of(view: View) -> Callable[[float, Any], str]:
-    """Names of places on an axis of trials, which optuna counts from 0."""
+    """Return a tick formatter that gives trial numbers, as optuna counts places from 0."""
 
     def name(place: float, _: Any) -> str:
         inside = place == int(place) and 0 <= place < len(view.numbers)
@@ -339,8 +339,8 @@ def _number_of(view: View) -> Callable[[float, Any], str]:
 
 
 def _plain_numbers(axis: "Axis", view: View, key: str) -> None:
-    """Ticks at the values of a short list; on logarithmic axes numbers such as 0.002, and few
-    enough to stand side by side."""
+    """Put ticks at the values of a short list; on logarithmic axes, write numbers as 0.002, and few
+    enough to fit side by side."""
     from matplotlib.ticker import (
         FixedLocator,
         FuncFormatter,

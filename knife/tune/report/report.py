@@ -11,16 +11,16 @@ from knife.tune.report.plots import plots
 
 
 def sweep_report(folder: Path, store: Store) -> str:
-    """The report of the sweep in a folder `STORE/sweeps/NAME`, of one that goes on as well.
+    """Make the report of the sweep in a folder `STORE/sweeps/NAME`, finished or in progress.
 
     Raises:
-        UserError: it is of a version that did not keep the sweep's settings.
+        UserError: the settings are missing, or it is from a version that did not keep them.
     """
     return report_of(SweepData.read(folder, store))
 
 
 def report_of(sweep: SweepData) -> str:
-    """The report of a sweep that has been read."""
+    """Make the report of a sweep that has been read."""
     drawn = plots(sweep.space, sweep.rows)
     sections = [
         report_results.final(sweep),

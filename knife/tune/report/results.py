@@ -1,4 +1,4 @@
-"""Sections of a sweep's report that say what came out: winner, trials, curves, keys that matter."""
+"""Sections of a sweep's report on its results: winner, trials, curves, keys that matter."""
 
 from collections.abc import Sequence
 
@@ -20,12 +20,12 @@ from knife.tune.search.labels import is_share, label, metric_label, point_label,
 from knife.tune.search.space import describe
 from knife.tune.search.trials import TrialRow
 
-# More rows of trials are folded.
+# Rows of trials beyond this are folded.
 _SHOWN = 25
 
 
 def lead(sweep: SweepData) -> list[str]:
-    """The winner and what it is worth on test, or how far the sweep is."""
+    """Name the winner and its result on test, or say how far the sweep is."""
     words, space = [], sweep.space
     if sweep.result is None:
         rest = f"{len(sweep.running)} under way"
@@ -48,7 +48,7 @@ def lead(sweep: SweepData) -> list[str]:
 
 
 def final(sweep: SweepData) -> Section:
-    """The winner against finetune on test, with seeds that the search did not use."""
+    """Compare the winner with finetune on test, with seeds that the search did not use."""
     title = "Final comparison"
     if sweep.space.sweep.final is None:
         return Section(title, empty("This sweep asks for no comparison on test (final: null)."))
@@ -70,7 +70,7 @@ def final(sweep: SweepData) -> Section:
 
 
 def trials(sweep: SweepData) -> Section:
-    """Every trial, best first, then those without a result."""
+    """List every trial, best first, then those without a result."""
     title, space = "Trials", sweep.space
     if not sweep.rows:
         return Section(title, empty("No trial has ended yet."))
@@ -101,12 +101,12 @@ def _on_test(row: TrialRow) -> str:
 
 
 def history(drawn: Plots) -> Section:
-    """Scores in the order of the trials."""
+    """Show scores in trial order."""
     return Section("Optimisation history", pictures(drawn, ["history"]))
 
 
 def curves(sweep: SweepData, drawn: Plots) -> list[Section]:
-    """Scores by the amount of training data, or by combination, where the space has that."""
+    """Show scores by amount of training data or by combination, if the space has either."""
     measured = Measured.of(sweep.space, sweep.rows)
     for name, title, others in (
         ("curves", "Low-resource curves", FRACTION),
@@ -121,7 +121,7 @@ def curves(sweep: SweepData, drawn: Plots) -> list[Section]:
 
 
 def _estimates(measured: Measured, first: str) -> Markup:
-    """What the figure shows, as numbers."""
+    """Tabulate the numbers that the figure shows."""
     keys = measured.discrete(but=first)
     rows = measured.best_by([first, *keys] if first else keys)
     cells = []
@@ -147,14 +147,14 @@ def _estimates(measured: Measured, first: str) -> Markup:
 
 
 def keys(drawn: Plots) -> Section:
-    """Which keys of the space matter, and where the good values lie."""
+    """Show which keys of the space matter, and which of their values are good."""
     return Section(
         "Keys that matter", pictures(drawn, ["importance", "contour", "parallel", "slice"])
     )
 
 
 def pictures(drawn: Plots, names: Sequence[str]) -> Markup:
-    """Some of the plots, or why they are left out."""
+    """Return the named plots, or why they are left out."""
     parts = []
     for name in names:
         if plot := drawn.drawn.get(name):

@@ -1,4 +1,4 @@
-"""The trials of a sweep for a terminal, and all of them as a file."""
+"""The trials of a sweep as a table in the terminal, and all of them as a CSV file."""
 
 import csv
 import io
@@ -23,17 +23,17 @@ from knife.tune.search.study import ranked
 from knife.tune.search.trials import State, TrialRow, first_line
 
 MOST_ROWS = 20
-# Errors that are told apart below the table.
+# Distinct errors that are listed below the table.
 MOST_ERRORS = 5
-# A terminal without the table's edges, and what lies between two columns.
+# The width of a terminal without the table's edges, and the space between two columns.
 _WIDTH = 78
 _BETWEEN = 2
 _LATER: tuple[State, ...] = ("finished", "pruned", "stopped", "failed")
 
 
 def render(space: Space, rows: Sequence[TrialRow]) -> Table:
-    """A table of the trials, best first, then those without a result; below it what failed, and
-    how many trials are left out. Readable at 80 columns."""
+    """Render the trials, best first, then those without a result; below them, what failed and how
+    many trials are left out. Readable at 80 columns."""
     finished, others = in_order(space, rows)
     below = [*_errors(rows), *_more([*finished, *others][MOST_ROWS:])]
     table = Table(
@@ -59,13 +59,13 @@ def render(space: Space, rows: Sequence[TrialRow]) -> Table:
     for number, cells in enumerate(zip(*fixed.values(), *values.values(), strict=True)):
         if number == len(finished) and finished:
             table.add_section()
-        # Text, as a value may have brackets that rich would take for markup.
+        # As Text, since rich would take brackets in a value for markup.
         table.add_row(*map(Text, cells))
     return table
 
 
 def in_order(space: Space, rows: Sequence[TrialRow]) -> tuple[list[TrialRow], list[TrialRow]]:
-    """The trials with a result, best first, and the others by what became of them."""
+    """Return the trials with a result, best first, and the others, ordered by state."""
     finished = ranked(space, rows)
     numbers = {row.number for row in finished}
     others = [row for row in rows if row.number not in numbers]
@@ -73,7 +73,7 @@ def in_order(space: Space, rows: Sequence[TrialRow]) -> tuple[list[TrialRow], li
 
 
 def write_csv(space: Space, rows: Sequence[TrialRow], path: Path) -> None:
-    """Write every trial with all that is known of it, by number; lists and mappings as JSON."""
+    """Write every trial with all its values, by number; lists and mappings as JSON."""
     keys = list(space.sweep.space)
     seeds = sorted({seed for row in rows for seed in row.scores})
     tested = sorted({seed for row in rows for seed in row.tests})
@@ -107,13 +107,13 @@ def _header(space: Space) -> str:
 
 
 def _values(space: Space, rows: Sequence[TrialRow], taken: int) -> dict[str, list[str]]:
-    """Cells by column: one for each key, or one for all where they have no room side by side."""
+    """Return cells by column: one column for each key, or one for all if they do not fit."""
     domains = space.sweep.space
     cells = {
         name: [label(domains[key], row.point[key]) for row in rows]
         for key, name in short_keys(domains).items()
     }
-    # Headers fold at their dots and underscores, cells at their blanks.
+    # Headers wrap at dots and underscores, cells at spaces.
     headers = {name: re.sub(r"(?<=[._])", "\n", name) for name in cells}
     columns = {headers[name]: column for name, column in cells.items()}
     needed = _widths({h: [w for c in column for w in c.split()] for h, column in columns.items()})
@@ -129,7 +129,7 @@ def _values(space: Space, rows: Sequence[TrialRow], taken: int) -> dict[str, lis
 
 
 def _widths(columns: dict[str, list[str]]) -> list[int]:
-    """What the columns take, with the blanks between them."""
+    """Return the widths of the columns, including the space between them."""
     return [
         max(map(cell_len, [*header.split("\n"), *cells])) + _BETWEEN
         for header, cells in columns.items()
@@ -137,7 +137,8 @@ def _widths(columns: dict[str, list[str]]) -> list[int]:
 
 
 def score_cell(space: Space, row: TrialRow) -> str:
-    """A trial's score in the metric's unit, of several seeds with its standard deviation."""
+    """Format a trial's score in the metric's unit, with the standard deviation over several
+    seeds."""
     if row.score is None:
         return ""
     sd = _sd(row)
@@ -151,7 +152,7 @@ def _sd(row: TrialRow) -> float | None:
 
 
 def _errors(rows: Sequence[TrialRow]) -> list[str]:
-    """The first line of each error, with the trials that ended in it."""
+    """Return the first line of each error, with the trials that failed with it."""
     found: dict[str, list[int]] = {}
     for row in rows:
         if row.state == "failed":

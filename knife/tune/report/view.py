@@ -1,4 +1,4 @@
-"""A sweep's trials as optuna's plots shall show them: scores in percent, values in words."""
+"""A sweep's trials prepared for optuna's plots: scores in percent, values in words."""
 
 import warnings
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-# A scale is logarithmic where its values spread by more.
+# A scale is logarithmic if its values span more than this factor.
 LOG_SPREAD = 5
-# Optuna's documentation advises so many trials among the good ones whose keys it looks at.
+# Optuna's documentation advises this many good trials for judging importance.
 _GOOD_TRIALS = 5
-# Of fewer finished trials, the values of the good ones are chance.
+# With fewer finished trials, the values of the good ones are chance.
 LEAST_FOR_IMPORTANCE = 8
 
 
@@ -38,7 +38,7 @@ class View:
 
     @cached_property
     def keys(self) -> list[str]:
-        """The keys of which the finished trials have several values."""
+        """The keys in which the finished trials differ."""
         encoded = [self.space.encode(row.point) for row in self.finished]
         return [
             key
@@ -48,18 +48,18 @@ class View:
 
     @cached_property
     def numeric_keys(self) -> list[str]:
-        """Those of `keys` whose values are numbers, the most important first."""
+        """Those of `keys` whose values are numbers, most important first."""
         numeric = [key for key in self.keys if _is_numeric(self.space.sweep.space[key])]
         return sorted(numeric, key=lambda key: -self.importances.get(key, 0.0))
 
     @cached_property
     def scores_differ(self) -> bool:
-        """Whether there is anything that a key could have to do with."""
+        """Whether there are differences that a key could explain."""
         return len({row.score for row in self.finished}) > 1
 
     @cached_property
     def numbers(self) -> list[int]:
-        """The trials' numbers in the order of the study."""
+        """The trials' numbers in the study's order."""
         return sorted(row.number for row in self.rows)
 
     @cached_property
@@ -84,9 +84,9 @@ class View:
 
     @cached_property
     def evaluator(self) -> Any:
-        """Judges the importance of keys: how the good trials' values differ from all of them.
+        """Judges the importance of keys by how the good trials' values differ from those of all.
 
-        Optuna looks at the best tenth. Of few trials that is one or two, whose values are chance.
+        Optuna looks at the best tenth. With few trials that is one or two, whose values are chance.
         """
         from optuna.importance import PedAnovaImportanceEvaluator
 
@@ -95,9 +95,9 @@ class View:
 
     @cached_property
     def importances(self) -> dict[str, float]:
-        """Importance by key, in all 1; empty where there is nothing to judge by.
+        """Importance by key, summing to 1; empty if there is nothing to judge by.
 
-        Where optuna cannot tell the good trials from the others, it would give all keys alike.
+        If optuna cannot tell the good trials from the others, it would rate all keys equally.
         """
         if len(self.finished) < LEAST_FOR_IMPORTANCE or not self.scores_differ or not self.keys:
             return {}
@@ -145,7 +145,7 @@ def _is_numeric(domain: Domain) -> bool:
 
 
 def _distribution(domain: Domain) -> Any:
-    """A list of values as optuna shows it best: numbers on a scale, others in words."""
+    """Return the distribution that optuna plots best: numbers on a scale, others in words."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if not _is_numeric(domain):

@@ -1,4 +1,4 @@
-"""Sections of a sweep's report that say how it was made: cost, faults, how to do it again."""
+"""Sections of a sweep's report on how it was made: cost, faults, how to repeat it."""
 
 from collections import defaultdict
 
@@ -25,7 +25,7 @@ _STEPS = {
 
 
 def cost(sweep: SweepData, drawn: Plots) -> Section:
-    """Time of the trials by what became of them, of the other steps, and what sharing saved."""
+    """Show the time of the trials by state and of the other steps, and what sharing saved."""
     by_state: dict[str, list[float]] = defaultdict(list)
     for row in sweep.rows:
         by_state[f"trials, {row.state}"].append(row.seconds)
@@ -46,7 +46,7 @@ def cost(sweep: SweepData, drawn: Plots) -> Section:
 
 
 def _sharing(sweep: SweepData) -> Markup:
-    """Teachers and their states, and the trials that share each."""
+    """List teachers and their states, and how many trials share each."""
     sharing: dict[tuple[str, str], list[int]] = defaultdict(list)
     for number, trial in sweep.trials.items():
         for kind, key in trial["shares"]:
@@ -72,7 +72,7 @@ def _sharing(sweep: SweepData) -> Markup:
 
 
 def ended_early(sweep: SweepData) -> Section:
-    """Trials that were pruned, stopped or failed, and why."""
+    """List the trials that were pruned, stopped or failed, and why."""
     title, space = "Pruned and failed trials", sweep.space
     rows = [row for row in sweep.rows if row.state != "finished"]
     if not rows:
@@ -106,7 +106,7 @@ def _why(row: TrialRow, scheduler: Scheduler) -> str:
 
 
 def faults(sweep: SweepData) -> Section:
-    """Every start of the command, the trials that had to begin again, and what trainings noted."""
+    """List every start of the command, the trials that restarted, and what trainings noted."""
     title, body = "Faults and restarts", starts(sweep.about["starts"])
     rows = []
     for number, trial in sorted(sweep.trials.items()):
@@ -122,7 +122,7 @@ def faults(sweep: SweepData) -> Section:
 
 
 def _trainings(sweep: SweepData) -> dict[tuple[str, str], str]:
-    """What teachers, states and students are called, by kind and key; each of them once."""
+    """Return labels for teachers, states and students, by kind and key, each once."""
     found: dict[tuple[str, str], str] = {}
     for trial in sweep.trials.values():
         found |= {(kind, key): f"{kind} {key}" for kind, key in trial["shares"]}
@@ -135,7 +135,7 @@ def _trainings(sweep: SweepData) -> dict[tuple[str, str], str]:
 
 
 def again(sweep: SweepData) -> Section:
-    """The command, the sweep's file, its base, and the versions."""
+    """Show the command, the sweep file, its base, and the versions."""
     settings = sweep.space.sweep
     name = f"{settings.name}.yaml"
     text = yaml.safe_dump(

@@ -1,4 +1,4 @@
-"""What a sweep's folder says of it: its settings, its starts, and what each trial shares."""
+"""The record in a sweep's folder: its settings, its starts, and what each trial shares."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from knife.plan.stage import StatesStage, TeacherStage
 from knife.track.secrets import redact_values
 from knife.tune.search.space import Space
 
-# It imports torch, which whoever reads a record does without.
+# It imports torch, which reading a record does not need.
 if TYPE_CHECKING:
     from knife.plan.plan import Plan
 
 ABOUT = "sweep.json"
-# Raised when what a sweep leaves in its folder can no longer be gone on with.
+# Increased whenever sweeps cannot resume from what earlier versions left in the folder.
 SWEEP_VERSION = 2
 
 
@@ -34,7 +34,7 @@ class SweepAbout(Record):
         super().__init__(folder / ABOUT, about, None)
 
     def started(self, number: int, plan: Plan | None) -> None:
-        """Note that a trial of the search starts, or starts again: when, and what it shares."""
+        """Note when a trial of the search starts or restarts, and what it shares."""
         trials = self.values.setdefault("trials", {})
         trial = trials.setdefault(str(number), {"starts": [], "shares": []})
         trial["starts"].append(time.time())

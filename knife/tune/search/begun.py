@@ -1,4 +1,4 @@
-"""What an experiment's folder knows of its trials: those that have begun, and those that ended."""
+"""The trials in an experiment's folder: which have begun, which have ended, and their results."""
 
 import itertools
 import json
@@ -23,12 +23,12 @@ _REPORTED = (SCORE, "epoch", "finished", "scores", "students", "tests")
 
 @dataclass(frozen=True)
 class Begun:
-    """A trial that has begun, at whatever start.
+    """A trial that has begun, at this start or an earlier one.
 
     Attributes:
-        params: what it was given, its number included.
-        row: what it came to; as far as it is, with the state `stopped`, where it has not `ended`.
-        ended: whether nothing is left to do of it.
+        params: its params, including its number.
+        row: its result; if it has not `ended`, its result so far, with the state `stopped`.
+        ended: whether no work on it is left.
     """
 
     params: dict[str, Any]
@@ -37,23 +37,23 @@ class Begun:
 
 
 def note_start(folder: Path, params: dict[str, Any]) -> None:
-    """Keep that a trial of these params starts; the folder is this start's own."""
+    """Keep a note that a trial of these params starts; `folder` belongs to this start alone."""
     with replacing(folder / _PARAMS) as unfinished:
         unfinished.write_text(strict_json.dumps(params))
 
 
 def note_report(folder: Path, result: dict[str, Any]) -> None:
-    """Keep a report of it, at once: Ray Tune's own files have it only when they are closed."""
+    """Write a trial's report to disk at once: Ray Tune's own files have it only once closed."""
     report = {name: result[name] for name in (*_REPORTED, "timestamp")}
     with (folder / _REPORTS).open("a") as file:
         file.write(strict_json.dumps(report) + "\n")
 
 
 def begun_trials(folder: Path, space: Space) -> list[Begun]:
-    """The trials that have begun in an experiment, by number.
+    """Read the trials that have begun in an experiment, ordered by number.
 
-    Each start of a trial has a folder of its own there. Files that are being written, or were cut
-    by a kill, count as far as they are whole.
+    Each start of a trial has its own folder. From files that are being written, or that a kill
+    truncated, the complete part counts.
     """
     ended_early, seconds = pruned(folder), seconds_by_trial(folder)
     params_by_key: dict[str, dict[str, Any]] = {}
@@ -93,8 +93,8 @@ def begun_trials(folder: Path, space: Space) -> list[Begun]:
 
 
 def numbered(params: Sequence[dict[str, Any]], begun: Sequence[Begun]) -> list[dict[str, Any]]:
-    """The params with their numbers: trials that have begun keep theirs, the others get free ones,
-    from 1 on."""
+    """Return the params with trial numbers: trials that have begun keep theirs, the others get
+    free numbers from 1 up."""
     known = {_without_number(each.params): each.row.number for each in begun}
     taken = set(known.values())
     found = []
@@ -106,7 +106,7 @@ def numbered(params: Sequence[dict[str, Any]], begun: Sequence[Begun]) -> list[d
 
 
 def free_number(taken: Collection[int]) -> int:
-    """The first number from 1 on that no trial has."""
+    """Return the lowest number from 1 up that no trial has."""
     return next(number for number in itertools.count(1) if number not in taken)
 
 
@@ -115,7 +115,7 @@ def _without_number(params: dict[str, Any]) -> str:
 
 
 def _reports(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a trial's reports that have a score."""
+    """Return a trial's reports that have a score, complete lines only."""
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     rows = [json.loads(line) for line in lines if line.endswith("\n")]
     return [row for row in rows if SCORE in row]

@@ -1,4 +1,4 @@
-"""What a sweep ends with: its winner, as a recipe that meets `finetune` on the test split."""
+"""The end of a sweep: its winner, as a recipe that compares it with `finetune` on test."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,21 +15,21 @@ from knife.tune.search.study import ranked
 from knife.tune.search.trials import TrialRow
 
 RECIPE = "best.yaml"
-# More trials of equal scores are only counted.
+# If more trials tie, they are only counted.
 _MOST_NAMED = 10
 
-# Parts of a config that say what is learned from; a baseline is comparable within them.
+# Parts of a config that must be equal for a baseline to be comparable.
 _SAME = ("data", "model")
 
 
 def winner(space: Space, rows: Sequence[TrialRow]) -> TrialRow | None:
-    """The best finished trial; where there are other methods than finetune, the best of those. Of
-    equal ones the first."""
+    """Return the best finished trial, of methods other than finetune if there are any; the first
+    of a tie."""
     return next(iter(_candidates(space, rows)), None)
 
 
 def tie_note(space: Space, rows: Sequence[TrialRow]) -> str:
-    """Which trials are as good as the winner, in a sentence; empty where there are none."""
+    """Name the trials that tie with the winner, in a sentence; empty if there are none."""
     candidates = _candidates(space, rows)
     equal = [str(row.number) for row in candidates if row.score == candidates[0].score]
     if len(equal) < 2:
@@ -39,27 +39,27 @@ def tie_note(space: Space, rows: Sequence[TrialRow]) -> str:
 
 
 def _candidates(space: Space, rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """The trials that may win, best first."""
+    """Return the trials that may win, best first."""
     finished = ranked(space, rows)
     most = max((len(row.scores) for row in finished), default=0)
-    # A trial of one seed that is ahead of those with more of them may only be luckier.
+    # A one-seed trial that is ahead of trials with more seeds may only be lucky.
     finished = [row for row in finished if len(row.scores) == most]
     others = [row for row in finished if method_of(space, row.point) != "finetune"]
     return others or finished
 
 
 def method_of(space: Space, point: Point) -> str:
-    """What the method of a point does: the method itself, not a variant's name."""
+    """Return the method of a point: the method itself, not the name of a variant."""
     (variant,) = space.config(point).variants()
     return variant.method
 
 
 def baselines(space: Space, best: TrialRow, rows: Sequence[TrialRow]) -> list[RunConfig]:
-    """Configs of `finetune` to choose from on dev, on the winner's data and models.
+    """Return configs of `finetune` to choose from on dev, with the winner's data and models.
 
-    Where the sweep has trials of finetune, the best of them has won already. Else finetune gets
-    the student settings of the base and those of the winner, so that neither has the better ones
-    by being searched.
+    If the sweep has trials of finetune on these, this is the best of them alone. Otherwise the
+    student settings of the base and of the winner are both tried, so that the winner has no
+    advantage from having been searched.
     """
     won = space.config(best.point)
     for row in ranked(space, rows):
@@ -77,7 +77,7 @@ def _finetune(config: RunConfig) -> RunConfig:
 
 
 def recipe(space: Space, best: TrialRow, baseline: RunConfig) -> RunConfig:
-    """The winner against `finetune`, with the final seeds: a run config."""
+    """Return the run config that compares the winner with `finetune`, with the final seeds."""
     assert space.sweep.final
     won = space.config(best.point)
     (method,) = won.methods
@@ -97,7 +97,7 @@ def recipe(space: Space, best: TrialRow, baseline: RunConfig) -> RunConfig:
 
 
 def write_recipe(path: Path, config: RunConfig, space: Space, best: TrialRow) -> None:
-    """Write the run config with a head that says where it comes from."""
+    """Write the run config under a header comment that says where it comes from."""
     what = "higher" if space.sweep.direction == "max" else "lower"
     head = (
         f"# The best of sweep {space.sweep.name}, trial {best.number}: "
@@ -106,9 +106,9 @@ def write_recipe(path: Path, config: RunConfig, space: Space, best: TrialRow) ->
     )
     values = config.model_dump(mode="json")
     if config.track.uri and redact(config.track.uri) != config.track.uri:
-        # An address with a password is left to MLFLOW_TRACKING_URI.
+        # An address with a password must come from MLFLOW_TRACKING_URI.
         values["track"]["uri"] = None
-    # A variant says what it changes, and not what it leaves.
+    # A variant lists only what it changes.
     values["methods"] = [
         {key: value for key, value in method.items() if value}
         if isinstance(method, dict)

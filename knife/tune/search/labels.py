@@ -1,4 +1,4 @@
-"""Keys, values and scores of a sweep in few words, for tables and plots."""
+"""Short labels for the keys, values and scores of a sweep, for tables and plots."""
 
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -10,7 +10,7 @@ from knife.tune.search.space import Space
 
 
 def short_keys(keys: Iterable[str]) -> dict[str, str]:
-    """Each dotted key by its last part, or by as many more as tell it from the others."""
+    """Map each dotted key to its last part, or to as many last parts as make it unique."""
     parts = {key: key.split(".") for key in keys}
 
     def ending(key: str, count: int) -> str:
@@ -29,7 +29,7 @@ def short_keys(keys: Iterable[str]) -> dict[str, str]:
 
 
 def label(domain: Domain, value: Any) -> str:
-    """A value of the domain in few words, or as JSON where these do not tell it from others."""
+    """Return a short label for a value of the domain, or its JSON if the label is ambiguous."""
     words = _words(value)
     if any(_words(other) == words and other != value for other in domain.values):
         return value if isinstance(value, str) else strict_json.dumps(value)
@@ -37,7 +37,7 @@ def label(domain: Domain, value: Any) -> str:
 
 
 def point_label(space: Space, point: dict[str, Any], keys: Iterable[str]) -> str:
-    """The point's values of the keys: `knife, fraction=0.1`; a method goes by its name alone."""
+    """Return the point's values of the keys, as in `knife, fraction=0.1`: methods by name alone."""
     names = short_keys(keys)
     return ", ".join(
         label(space.sweep.space[key], point[key])
@@ -53,13 +53,13 @@ def is_share(space: Space) -> bool:
 
 
 def metric_label(space: Space) -> str:
-    """The sweep's metric with its unit."""
+    """Return the name of the sweep's metric with its unit."""
     words = space.sweep.metric.replace("_", " ")
     return f"{words} (%)" if is_share(space) else words
 
 
 def shown(space: Space, score: float) -> float:
-    """A score in the unit of `metric_label`."""
+    """Convert a score to the unit of `metric_label`."""
     return 100 * score if is_share(space) else score
 
 
@@ -71,6 +71,6 @@ def _words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str):
-        # The sweep's paths are absolute, and then only their ends differ.
+        # The sweep's paths are absolute, and usually only their last parts differ.
         return PurePath(value).name or value if value.startswith("/") else value
     return strict_json.dumps(value)

@@ -1,4 +1,4 @@
-"""One experiment of Ray Tune: the trials that have not ended yet, whoever began them."""
+"""One experiment of Ray Tune: the trials that have not ended yet, from any start."""
 
 import json
 import logging
@@ -23,62 +23,62 @@ from knife.tune.search.settings import Budget
 from knife.tune.search.trial import SCORE, Task, failure_note, run_trial, trial_key
 from knife.tune.search.trials import State, TrialRow, first_line
 
-# A trial whose worker was lost starts again so many times.
+# How often a trial restarts after its worker was lost.
 _LOST_WORKERS = 3
 _LOST = (
     f"its worker process died {_LOST_WORKERS + 1} times, killed from outside (often as memory ran "
     "out): lower concurrent or student.batch_size"
 )
 _SPENT = "spent.json"
-# Ray Tune's own state, which no start goes on from: the trials' files and the store know all.
+# Ray Tune's own state, from which no start resumes: the trials' files and the store have it all.
 _OF_RAY = ("tuner.pkl", "experiment_state-*", "search_gen_state-*", "searcher-state-*")
 
 
 class Listener(Protocol):
-    """Who wants to know of trials while they run; called from one thread."""
+    """Receives the events of running trials; called from one thread."""
 
     def resumed(self, rows: list[TrialRow]) -> None:
-        """These of the experiment's trials have ended at an earlier start."""
+        """Receive the experiment's trials that ended at an earlier start."""
 
     def started(self, number: int, params: dict[str, Any]) -> None:
-        """A trial starts, or starts again."""
+        """A trial starts or restarts."""
 
     def reported(self, number: int, result: dict[str, Any]) -> None:
         """A trial has reported its score so far."""
 
     def ended(self, number: int, state: State, why: str = "") -> None:
-        """A trial has ended, or was pruned; where it failed, by what."""
+        """A trial has ended or was pruned; if it failed, `why` is the reason."""
 
 
 class Watch(Callback):  # type: ignore[misc]
-    """Tells the listener of this process; Ray Tune keeps its callbacks in files."""
+    """Passes events to the listener. Class attributes, since Ray Tune saves callbacks to files."""
 
     listener: ClassVar[Listener | None] = None
     seconds: ClassVar[Seconds | None] = None
-    #: The experiment's folder, and in it that of the notes that failed trials leave.
+    #: The experiment's folder, and the folder in it with the notes of failed trials.
     folder: ClassVar[Path] = Path()
     failed: ClassVar[Path] = Path()
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
-        """Keep how long the trials have been at work."""
+        """Save how long the trials have run."""
         if self.seconds:
             self.seconds.save(at_most_every=1.0)
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
-        """Tell of a start."""
+        """Report a start."""
         if self.listener and self.seconds:
             self.seconds.started(trial_key(trial.config))
             note_start(self.folder / trial.trial_id, trial.config)
             self.listener.started(trial.config["number"], trial.config)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Tell of a report."""
+        """Pass a report on."""
         if self.listener and SCORE in result:
             note_report(self.folder / trial.trial_id, result)
             self.listener.reported(trial.config["number"], result)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
-        """Tell of an end."""
+        """Report an end."""
         if failure_note(self.failed, trial.config).is_file():
             self._ended(trial, "failed")
         else:
@@ -86,10 +86,10 @@ class Watch(Callback):  # type: ignore[misc]
             self._ended(trial, "finished" if finished else "pruned")
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
-        """Tell of a failure."""
+        """Report a failure."""
         note = failure_note(self.failed, trial.config)
         if self.listener and not note.is_file():
-            # Who was killed has left none.
+            # A killed worker leaves none.
             note.write_text(_LOST)
         self._ended(trial, "failed")
 
@@ -102,7 +102,7 @@ class Watch(Callback):  # type: ignore[misc]
 
 
 class Limit(Stopper):  # type: ignore[misc]
-    """Ends a search when its time or its GPU-hours are used up, those before a restart included."""
+    """Ends a search when its hours or GPU-hours are used up, counted across restarts."""
 
     def __init__(self, budget: Budget, scale: Scale, spent: Path) -> None:
         self._budget = budget
@@ -110,27 +110,27 @@ class Limit(Stopper):  # type: ignore[misc]
         self._path = spent
         self._since: float | None = None
         self._before = 0.0
-        # Seconds of all trials, and of each one when it last reported.
+        # Seconds of all trials together, and of each trial at its last report.
         self._worked = 0.0
         self._last: dict[str, float] = {}
         self._saved = 0.0
 
     def __reduce__(self) -> Any:
-        # Ray Tune copies it. What it has counted is in a file of its own, which is newer.
+        # Ray Tune copies it. What it has counted is in a separate file, which is newer.
         return type(self), (self._budget, self._scale, self._path)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Note how long a trial has been at work."""
+        """Note how long a trial has run."""
         last = self._last.get(trial_id, 0.0)
-        # One that has never reported anything says nothing of its time.
+        # Without a report of its time there is nothing to add.
         seconds = result.get("time_total_s", last)
-        # A trial that has started again counts from nothing.
+        # A restarted trial counts from zero.
         self._worked += seconds - last if seconds >= last else seconds
         self._last[trial_id] = seconds
         return False
 
     def stop_all(self) -> bool:
-        """Whether nothing is left of the budget."""
+        """Whether the budget is used up."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
@@ -147,7 +147,8 @@ class Limit(Stopper):  # type: ignore[misc]
 
 
 def _used_up(budget: Budget, scale: Scale, seconds: float, worked: float) -> bool:
-    """Whether so many seconds of a search, or so many of its trials together, are the budget."""
+    """Whether `seconds` of a search, or `worked` seconds of its trials together, use up the
+    budget."""
     gpu_hours = worked * scale.workers * scale.gpus_per_worker / 3600
     return bool(
         (budget.hours and seconds / 3600 >= budget.hours)
@@ -156,7 +157,7 @@ def _used_up(budget: Budget, scale: Scale, seconds: float, worked: float) -> boo
 
 
 def has_time_left(budget: Budget, scale: Scale, folder: Path) -> bool:
-    """Whether a search in this folder may go on, by its hours and GPU-hours until now."""
+    """Whether the search in this folder may continue, given its hours and GPU-hours so far."""
     path = folder / _SPENT
     values = json.loads(path.read_text()) if path.is_file() else {"seconds": 0.0, "worked": 0.0}
     return not _used_up(budget, scale, values["seconds"], values["worked"])
@@ -167,10 +168,10 @@ class Phase:
     """One experiment.
 
     Attributes:
-        name: names its folder under `folder`, the sweep's.
+        name: the name of its folder in `folder`, the sweep's.
         task: what its trials have in common.
-        scale: what a trial takes.
-        concurrent: how many at a time at most.
+        scale: the resources of a trial.
+        concurrent: the most trials at a time.
         budget: when it ends early.
     """
 
@@ -196,21 +197,20 @@ class Phase:
         """Run every trial that has not ended yet.
 
         Args:
-            params: of the trials; None leaves them to the searcher that `suggest` makes, given
-                the trials of earlier starts.
-            suggest: see there.
-            scheduler: makes who ends trials early.
-            listener: hears of the trials.
+            params: params of the trials; None leaves them to the searcher from `suggest`.
+            suggest: makes that searcher, given the trials of earlier starts.
+            scheduler: makes the scheduler that ends trials early.
+            listener: receives the events of the trials.
 
         Returns:
-            The trials of `params`, in their order, and then all others that have begun here.
+            The trials of `params`, in their order, then all others that have begun here.
         """
-        # Tune's own tables and TensorBoard files have no reader here, nor have its tracebacks: what
-        # a trial failed by is in its note.
+        # Tune's tables, TensorBoard files and tracebacks are not used here: the reason why a trial
+        # failed is in its note.
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
         os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
         os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
-        # A trial that fails ends without a score.
+        # A failed trial ends without a score.
         os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
@@ -240,10 +240,10 @@ class Phase:
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler(),
-                # The searcher says when there are no more.
+                # The searcher decides when there are no more.
                 num_samples=-1,
                 max_concurrent_trials=self.concurrent,
-                # A worker group of its own ends with the trial that follows it.
+                # With several workers, a trial's worker group ends with the trial's actor.
                 reuse_actors=self.scale.workers == 1,
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,

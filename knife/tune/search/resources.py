@@ -1,14 +1,14 @@
-"""How many trials fit at a time."""
+"""How many trials run at a time."""
 
 from knife.config.run import RunConfig
 from knife.tune.search.settings import Sweep
 
 
 def slots(config: RunConfig, resources: dict[str, float], sweep: Sweep) -> int:
-    """How many trials of `config` fit into a machine or cluster (its CPU and GPU), at least one.
+    """Return how many trials of `config` fit on a machine or cluster (CPU and GPU), at least one.
 
-    Trials of several workers never start more than this: each would hold a part of what it
-    needs, and none would have all of it.
+    No more than this may start, since trials of several workers would each hold part of what they
+    need and none would get all of it.
     """
     scale = config.scale
     fit = int(resources.get("CPU", 0) // scale.workers)

@@ -1,4 +1,4 @@
-"""Schedulers that know after a restart what they had heard, which Ray Tune does not keep."""
+"""Schedulers that remember reports across restarts, which those of Ray Tune do not."""
 
 import json
 from dataclasses import dataclass
@@ -21,32 +21,32 @@ _HEARD = "heard.jsonl"
 
 @dataclass(frozen=True)
 class _Known:
-    """A trial as far as a scheduler looks at it."""
+    """The part of a trial that a scheduler reads."""
 
     trial_id: str
 
 
 class _Remembers(TrialScheduler):  # type: ignore[misc]
-    """Writes down every report before it judges it, and hears all of them again after a restart.
+    """Writes every report to disk before judging it, and replays them all after a restart.
 
-    What it knows hangs on its file alone: a trial's report of an epoch is judged once, and a trial
-    that starts again and reports the epoch again gets the same answer.
+    Its state depends on its file alone: a trial's report of an epoch is judged once, and a
+    restarted trial that reports the epoch again gets the same answer.
     """
 
     heard: Path
     _answers: dict[tuple[str, int], str] | None = None
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A trial is known from its first report on."""
+        """Do nothing: a trial is added at its first report."""
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """The last report was judged when it came; heard twice, it would count twice."""
+        """Do nothing: the last report has been judged already and would count twice."""
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """What a trial has reported stays true."""
+        """Do nothing: a trial's reports still count."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Judge a trial; one that fails ends without a score."""
+        """Judge a trial's report. A failed trial reports no score and is not judged."""
         if SCORE not in result:
             return str(TrialScheduler.CONTINUE)
         if self._answers is None:
@@ -78,18 +78,18 @@ class _Remembers(TrialScheduler):  # type: ignore[misc]
 
 
 def pruned(folder: Path) -> set[str]:
-    """Keys of the trials that a scheduler ended."""
+    """Return the keys of the trials that a scheduler ended."""
     return {row["pruned"] for row in _rows(folder / _HEARD) if "pruned" in row}
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The whole rows of what was heard; a kill may have cut the last one."""
+    """Return the complete rows of the file; a kill may have truncated the last one."""
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _whole_rows(path: Path) -> list[dict[str, Any]]:
-    """Those rows, and the cut one taken out of the file, so that others can follow."""
+    """Return those rows after removing a truncated one from the file, so it can be appended to."""
     if path.is_file():
         with path.open("r+b") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
@@ -97,26 +97,26 @@ def _whole_rows(path: Path) -> list[dict[str, Any]]:
 
 
 class Asha(_Remembers, AsyncHyperBandScheduler):  # type: ignore[misc]
-    """ASHA (Li et al. 2020, arXiv 1810.05934) that outlives its driver."""
+    """ASHA (Li et al. 2020, arXiv 1810.05934) that survives a restart of its driver."""
 
 
 class Median(_Remembers, MedianStoppingRule):  # type: ignore[misc]
-    """The median stopping rule (Golovin et al. 2017, section 3.2.2) that outlives its driver."""
+    """The median stopping rule (Golovin et al. 2017, section 3.2.2) that survives a restart."""
 
     def _on_insufficient_samples(self, *_: Any) -> str:
-        """Go on: Ray's rule lets a trial pause for one that waits, and ours would start anew."""
+        """Continue: Ray's rule would pause the trial for a waiting one, and ours would restart."""
         return str(TrialScheduler.CONTINUE)
 
 
 def scheduler(sweep: Sweep, epochs: int, folder: Path) -> TrialScheduler:
-    """Who ends trials early, by epochs; what it hears is kept in `folder`."""
+    """Return the scheduler that ends trials early, by epoch; its reports are kept in `folder`."""
     settings = sweep.scheduler
     judged: dict[str, Any] = {"time_attr": "epoch", "metric": SCORE, "mode": sweep.direction}
     if settings.name == "none":
         return FIFOScheduler()
     found: _Remembers
     if settings.name == "asha":
-        # Beyond the last epoch: who comes to it has a student to keep.
+        # Beyond the last epoch: a trial that reaches that one has a student to keep.
         judged |= {"reduction_factor": settings.reduction, "max_t": epochs + 1}
         found = Asha(**judged, grace_period=settings.grace)
     else:

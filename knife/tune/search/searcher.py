@@ -1,4 +1,4 @@
-"""What Ray Tune is to try: trials that are known, or what optuna suggests."""
+"""Searchers for Ray Tune: known trials in order, or optuna's suggestions."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from knife.tune.search.trial import SCORE
 
 
 class Points(Searcher):  # type: ignore[misc]
-    """Gives the params of trials in their order, each once."""
+    """Suggests the given params in order, each once."""
 
     def __init__(self, params: Sequence[dict[str, Any]]) -> None:
         super().__init__(metric=SCORE, mode="max")
@@ -22,27 +22,27 @@ class Points(Searcher):  # type: ignore[misc]
 
     @property
     def left(self) -> int:
-        """How many are still to be given."""
+        """How many are still to be suggested."""
         return len(self._params)
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002  (the library's signature)
-        """The next trial's params; the end after the last one."""
+        """Return the next trial's params, or `FINISHED` after the last one."""
         return self._params.pop(0) if self._params else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to keep: every start looks at what has begun."""
+        """Save nothing: every start reads which trials have begun."""
 
 
 class Suggestions(OptunaSearch):  # type: ignore[misc]
-    """What optuna's TPE suggests, numbered in the order of its suggestions.
+    """Suggestions of optuna's TPE, numbered in order.
 
     Args:
-        space: what is searched.
-        trials: how many trials there are to be, those of earlier starts included.
-        begun: trials of earlier starts, by number. The ended ones are known to optuna; the others
+        space: the space to search.
+        trials: total number of trials, including those of earlier starts.
+        begun: trials of earlier starts, by number. The ended ones are given to optuna; the others
             come first, with the params that they had.
 
     Attributes:
@@ -56,9 +56,9 @@ class Suggestions(OptunaSearch):  # type: ignore[misc]
         self.left = trials - sum(each.ended for each in begun)
         self._pending = [each.row.number for each in pending]
         self._taken = {each.row.number for each in begun}
-        # They are the first of all trials.
+        # They come before all other trials.
         first = [space.encode(point) for point in space.sweep.first][len(begun) :]
-        # Draws begin where those of earlier starts ended, as if there had been one start.
+        # Resume the random draws where earlier starts ended, as if there had been one start.
         drawn = optuna.create_study(sampler=sampler)
         for _ in range(len(space.sweep.first), len(begun)):
             drawn.ask(space.distributions())
@@ -76,7 +76,7 @@ class Suggestions(OptunaSearch):  # type: ignore[misc]
                 self.add_evaluated_point(each.params["suggested"], score, error=failed)
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's params; the end after the last one."""
+        """Return the next trial's params, or `FINISHED` after the last one."""
         if self.left <= 0:
             return Searcher.FINISHED
         self.left -= 1
@@ -86,16 +86,16 @@ class Suggestions(OptunaSearch):  # type: ignore[misc]
         return {"number": number, "suggested": suggested}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Learn a score on the way."""
+        """Learn an intermediate score."""
         if SCORE in result:
             super().on_trial_result(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Learn what a trial came to; one without a score has failed."""
+        """Learn a trial's result; one without a score has failed."""
         failed = error or SCORE not in (result or {})
         super().on_trial_complete(trial_id, None if failed else result, failed)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to keep: every start looks at what has begun."""
+        """Save nothing: every start reads which trials have begun."""

@@ -1,4 +1,4 @@
-"""How long each trial of an experiment was at work, all starts together."""
+"""How long each trial of an experiment has run, over all starts."""
 
 import json
 import threading
@@ -13,10 +13,10 @@ _NAME = "seconds.json"
 
 
 class Seconds:
-    """Counts, and keeps on disk about every second what a kill would forget.
+    """Counts run time, and saves it about every second so that a kill does not lose it.
 
     Args:
-        folder: the experiment's folder, with what earlier starts have counted.
+        folder: the experiment's folder, with the counts of earlier starts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -24,22 +24,22 @@ class Seconds:
         self._counted = seconds_by_trial(folder)
         self._since: dict[str, float] = {}
         self._saved = 0.0
-        # Who interrupts a start saves while Ray Tune's thread is still at it.
+        # On an interrupt the main thread saves while Ray Tune's thread may still be saving.
         self._lock = threading.Lock()
 
     def started(self, key: str) -> None:
-        """A trial begins, or begins again."""
+        """Start counting a trial that starts or restarts."""
         self.ended(key)
         self._since[key] = time.monotonic()
 
     def ended(self, key: str) -> None:
-        """A trial is no longer at work."""
+        """Stop counting a trial."""
         if key in self._since:
             worked = time.monotonic() - self._since.pop(key)
             self._counted[key] = self._counted.get(key, 0.0) + worked
 
     def save(self, *, at_most_every: float = 0.0) -> None:
-        """Write what is counted, trials at work included."""
+        """Write the counts to disk, including those of running trials."""
         now = time.monotonic()
         if now - self._saved < at_most_every:
             return
@@ -52,7 +52,7 @@ class Seconds:
 
 
 def seconds_by_trial(folder: Path) -> dict[str, float]:
-    """What was counted in an experiment's folder, by the trial's key."""
+    """Read the seconds counted in an experiment's folder, by trial key."""
     with suppress(FileNotFoundError):
         return {key: float(s) for key, s in json.loads((folder / _NAME).read_text()).items()}
     return {}

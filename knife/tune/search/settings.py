@@ -1,4 +1,4 @@
-"""The sweep config: what is searched, how, with which seeds and with what budget."""
+"""The sweep config: what is searched, how, with which seeds and within which budget."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -9,12 +9,12 @@ from knife.config.run import NAME_LETTERS, Section
 
 METRICS = {"dev_accuracy": "max", "dev_loss": "min"}
 Bounds = tuple[float, float]
-# Named here: in the class below `int` is a field.
+# Defined here because `int` is a field in the class below.
 WholeBounds = tuple[int, int]
 
 
 def _number(value: Any) -> Any:
-    """YAML takes 1e-3 for a text, since it has no point."""
+    """Convert a number that YAML read as a string: 1e-3 is one, since it has no point."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -25,7 +25,7 @@ Value = Annotated[Any, AfterValidator(_number)]
 
 
 class Domain(Section):
-    """The values of one config key: exactly one of the five."""
+    """The values of one config key, given as exactly one of the five."""
 
     choice: Annotated[list[Value], Field(min_length=1)] | None = None
     grid: Annotated[list[Value], Field(min_length=1)] | None = None
@@ -71,15 +71,15 @@ class Domain(Section):
 
     @property
     def probes(self) -> list[Any]:
-        """Values to try on the run config: all of a discrete domain, the ends of a range."""
+        """Values to test on the run config: all of a discrete domain, the ends of a range."""
         return self.values or list(self.bounds)
 
 
 class Scheduler(Section):
     """Which trials end early, judged by their scores at equal epochs.
 
-    `asha` keeps the best 1/`reduction` of those that have come to `grace` epochs, and again at
-    every `reduction` times as many; `median` ends who is below the median of the others.
+    `asha` keeps the best 1/`reduction` of those that reach `grace` epochs, and again at every
+    `reduction` times as many; `median` ends trials that are below the median of the others.
     """
 
     name: Literal["none", "asha", "median"] = "none"
@@ -88,7 +88,7 @@ class Scheduler(Section):
 
 
 class Budget(Section):
-    """When a search ends, whatever comes first; `trials: null` is all of a grid."""
+    """When a search ends, whichever limit comes first; `trials: null` is the whole grid."""
 
     trials: int | None = Field(None, ge=1)
     hours: float | None = Field(None, gt=0)
@@ -96,7 +96,7 @@ class Budget(Section):
 
 
 class Seeds(Section):
-    """Student seeds: of every trial while searching, and more of them for the `best` trials."""
+    """Student seeds: `search` of every trial, and `more` for the `best` trials afterwards."""
 
     search: list[int] = Field([0], min_length=1)
     best: int = Field(3, ge=1)
@@ -113,13 +113,14 @@ class Sweep(Section):
     """One sweep.
 
     Attributes:
-        base: a recipe's name or a run config's file, beside the sweep's file or here.
+        base: a recipe's name, or a run config file next to the sweep's file or in the current
+            folder.
         set: changes to the base for all trials, by dotted key.
-        space: domain by dotted key of the run config. `methods` takes one method a value.
+        space: domain by dotted key of the run config. Each value of `methods` is one method.
         first: points that are tried before the others.
-        test: whether every trial's students are looked at on test too (learning curves), which
-            the search never chooses by.
-        concurrent: trials at a time at most; null is as many as fit.
+        test: whether every trial's students are also evaluated on test (for learning curves); the
+            search never chooses by that.
+        concurrent: the most trials at a time; null is as many as fit.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
@@ -150,5 +151,5 @@ class Sweep(Section):
 
     @property
     def direction(self) -> Literal["max", "min"]:
-        """Whether more of the metric is better."""
+        """`max` if a higher metric is better, else `min`."""
         return self.mode or METRICS[self.metric]  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The search space: points, what they make of the base run config, and what they are to optuna."""
+"""The search space: points, the run configs that they stand for, and their form in optuna."""
 
 import itertools
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Space:
 
     @staticmethod
     def of(file: SweepFile) -> "Space":
-        """The space of a sweep, checked: each value by itself makes a valid run config.
+        """Return the space of a sweep after checking that each value gives a valid run config.
 
         Raises:
             UserError: with every value that the run config refuses.
@@ -41,15 +41,15 @@ class Space:
         return space
 
     def config(self, point: Point, seeds: list[int] | None = None) -> RunConfig:
-        """The run config of a point: one method, by default with the seeds of the search.
+        """Return the run config of a point: one method, by default with the seeds of the search.
 
         Raises:
-            UserError: the run config refuses it.
+            UserError: the run config refuses the point.
         """
         values = self.base
         for key, value in point.items():
             values = merge(values, nested(key, value))
-        # Laid over the point: what is set below a key that is searched whole stays set.
+        # Applied after the point, so that a key set inside a searched mapping stays set.
         for key, value in flat(self.sweep.set).items():
             values = merge(values, nested(key, value))
         methods = values.get("methods")
@@ -58,16 +58,16 @@ class Space:
             "seeds": self.sweep.seeds.search if seeds is None else seeds,
             "store": store_address(values.get("store", "knife-store")),
             "methods": methods if isinstance(methods, list) else [methods],
-            # A trial trains one method, whatever its base run adds.
+            # A trial trains one method, whatever the base run would add.
             "ablate": False,
         }
-        # A trial has no other method; the sweep's winner meets finetune.
+        # A trial has no other method; only the sweep's winner is compared with finetune.
         if isinstance(values.get("compare", {}), dict):
             values = merge(values, {"compare": {"baseline": None}})
         return parse(values)
 
     def points(self) -> list[Point]:
-        """The points of a grid or of a random search, those to be tried first in front."""
+        """Return the points of a grid or random search, starting with those to be tried first."""
         if self.sweep.search == "grid":
             combinations = itertools.product(*(d.values for d in self.sweep.space.values()))
             drawn = [dict(zip(self.sweep.space, c, strict=True)) for c in combinations]
@@ -77,15 +77,15 @@ class Space:
         return points[: self.sweep.budget.trials]
 
     def distributions(self) -> dict[str, Any]:
-        """The space as optuna's distributions."""
+        """Return the space as optuna distributions."""
         return {key: _distribution(domain) for key, domain in self.sweep.space.items()}
 
     def encode(self, point: Point) -> Point:
-        """A point as optuna has it: lists and mappings as JSON."""
+        """Convert a point to optuna's form: lists and mappings as JSON."""
         return {key: _encode(value) for key, value in point.items()}
 
     def decode(self, params: Point) -> Point:
-        """What optuna suggests as a point."""
+        """Convert optuna's params to a point."""
         return {
             key: next((v for v in domain.values if _encode(v) == params[key]), params[key])
             for key, domain in self.sweep.space.items()
@@ -100,14 +100,14 @@ class Space:
             yield self.decode(study.ask(self.distributions()).params)
 
     def _faults(self) -> list[str]:
-        """Values that are refused, each tried alone on a point whose other values are good."""
+        """Return why values are refused, each tried on a point whose other values are good."""
         good: Point = {}
         faults = []
         for key, domain in self.sweep.space.items():
             found = [self._refused(good | {key: value}) for value in domain.probes]
             fine = [v for v, refused in zip(domain.probes, found, strict=True) if not refused]
             good |= {key: fine[0]} if fine else {}
-            # What is said of every value is no fault of the values.
+            # A fault that every value has is not due to the value.
             common = set.intersection(*map(set, found)) if len(found) > 1 else set()
             faults += sorted(common)
             faults += [
@@ -132,7 +132,7 @@ class Space:
         return []
 
     def _refused(self, point: Point) -> list[str]:
-        """What is wrong with the run config of a point."""
+        """Return the faults of a point's run config."""
         try:
             self.config(point)
         except UserError as error:
@@ -161,7 +161,7 @@ def _distribution(domain: Domain) -> Any:
 
 
 def describe(point: Point) -> str:
-    """A point in words: `align.input.weight=30 student.learning_rate=0.003`."""
+    """Describe a point: `align.input.weight=30 student.learning_rate=0.003`."""
     return " ".join(
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={_short(value)}"
         for key, value in point.items()

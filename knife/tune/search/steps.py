@@ -1,4 +1,4 @@
-"""The steps of a sweep, each an experiment of Ray Tune whose rows are kept when it has ended."""
+"""The steps of a sweep, each a Ray Tune experiment whose rows are kept once it has ended."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from knife.tune.search.sweep_plan import SweepPlan
 from knife.tune.search.trial import Task, drop_unfinished
 from knife.tune.search.trials import TrialRow, read_rows
 
-# What Ray gives itself to notice that the owner of a worker group has gone, and more.
+# Longer than Ray takes to notice that the owner of a worker group has died.
 _DYING_SECONDS = 15
 
 
@@ -33,8 +33,8 @@ class Steps:
     Attributes:
         plan: the sweep.
         folder: the sweep's folder in the store.
-        slots: trials at a time.
-        listener: hears of every trial of a step: step, rows it will have, and so on.
+        slots: trials that run at a time.
+        listener: makes the listener of a step, from its name and the params of its trials.
     """
 
     plan: SweepPlan
@@ -43,12 +43,12 @@ class Steps:
     listener: Callable[[str, list[dict[str, Any]]], Listener]
 
     def search(self) -> list[TrialRow]:
-        """Every trial of the search."""
+        """Run every trial of the search."""
         plan, space = self.plan, self.plan.space
         phase = self._phase("search", test=space.sweep.test, budget=space.sweep.budget)
         rows = self._rows(phase, search_params(plan))
         rows.sort(key=lambda row: row.number)
-        # The worker group of a trial that was ended early may have been at work until now.
+        # The worker group of a trial that ended early may still be running.
         store, reader = Store(plan.config.store), SourceReader()
         for row in rows:
             if row.state in ("pruned", "stopped"):
@@ -57,9 +57,9 @@ class Steps:
         return rows
 
     def more_seeds(self, rows: Sequence[TrialRow]) -> list[TrialRow]:
-        """The rows, those of the best trials with further seeds, which their scores are of.
+        """Train more seeds of the best trials; return the rows, scored over all of their seeds.
 
-        A trial of which one seed fails has failed: a mean over the others would hide it.
+        A trial fails if one of its seeds fails: a mean over the others would hide it.
         """
         sweep = self.plan.space.sweep
         seeds = [seed for seed in sweep.seeds.more if seed not in sweep.seeds.search]
@@ -89,7 +89,7 @@ class Steps:
         return list(found.values())
 
     def final(self, best: TrialRow, rows: Sequence[TrialRow]) -> RunConfig:
-        """Train the winner and finetune with the final seeds; the run config that compares them."""
+        """Train the winner and finetune with the final seeds; return the config comparing them."""
         space = self.plan.space
         choices = baselines(space, best, rows)
         if len(choices) > 1:
@@ -111,11 +111,11 @@ class Steps:
     def _known(
         self, name: str, params: list[dict[str, Any]], *, test: bool = False, ceiling: bool = False
     ) -> list[TrialRow]:
-        """The rows of a step whose trials are known."""
+        """Return the rows of a step whose trials are known."""
         if not params:
             return []
         phase = self._phase(name, test=test, ceiling=ceiling)
-        # Behind them are those of an earlier best.
+        # After them come the trials of an earlier best.
         return self._rows(phase, params)[: len(params)]
 
     def _phase(
@@ -150,12 +150,12 @@ class Steps:
 
 
 def search_params(plan: SweepPlan) -> list[dict[str, Any]] | None:
-    """What the trials of a search are given; None where optuna suggests it."""
+    """Return the params of a search's trials; None if optuna suggests them."""
     return None if plan.points is None else [{"point": point} for point in plan.points]
 
 
 def trials_left(plan: SweepPlan, folder: Path) -> int:
-    """How many trials a sweep's search still has to run, as its budget is now."""
+    """Return how many trials a sweep's search still has to run under its present budget."""
     sweep, search = plan.space.sweep, folder / "search"
     if not has_time_left(sweep.budget, plan.config.scale, search):
         return 0
@@ -167,6 +167,6 @@ def trials_left(plan: SweepPlan, folder: Path) -> int:
 
 
 def reopen(folder: Path, store: Store) -> None:
-    """Forget what was concluded from fewer trials; what was trained stays."""
+    """Drop the results that were concluded from fewer trials; trained models stay."""
     names = [f"{name}.json" for name in ("result", "search", "seeds", "baseline", "final")]
     store.drop_results(folder, names)

@@ -1,4 +1,4 @@
-"""The trials of a sweep as an optuna study, for its dashboard, its plots and its analyses."""
+"""The trials of a sweep as an optuna study, for optuna's dashboard, plots and analyses."""
 
 import math
 import sqlite3
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-# Optuna has no name for a trial that the budget ended: as one that was pruned, it has no result.
+# Optuna has no state for a trial that the budget ended; like a pruned one, it has no result.
 _STATES: dict[State, str] = {
     "finished": "COMPLETE",
     "pruned": "PRUNED",
@@ -27,7 +27,7 @@ _STATES: dict[State, str] = {
 
 
 def ranked(space: Space, rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """The finished trials with a score, best first; of equal ones the earlier."""
+    """Return the finished trials with a score, best first, ties by number."""
     sign = -1 if space.sweep.direction == "max" else 1
 
     def place(row: TrialRow) -> tuple[float, int]:
@@ -38,21 +38,21 @@ def ranked(space: Space, rows: Sequence[TrialRow]) -> list[TrialRow]:
 
 
 def best(space: Space, rows: Sequence[TrialRow]) -> TrialRow | None:
-    """The best finished trial, if any; of equal ones the earlier."""
+    """Return the best finished trial, if any; the earliest of a tie."""
     return next(iter(ranked(space, rows)), None)
 
 
 def export_study(space: Space, rows: Sequence[TrialRow], path: Path) -> None:
     """Write the trials as a SQLite file that `optuna-dashboard sqlite:///PATH` shows.
 
-    It has a study of the sweep's name with every trial, and `NAME-cost` with the finished ones and
-    two objectives: the metric, and the seconds. What stood at `path` is replaced.
+    One study has the sweep's name and every trial; `NAME-cost` has the finished trials with two
+    objectives, the metric and the seconds. An existing file is replaced.
     """
     from optuna.storages import RDBStorage
     from sqlalchemy import NullPool
 
     with quiet_optuna(), replacing(path) as unfinished:
-        # A connection of our own: no letter of the path has a meaning, as it would in a URL.
+        # Connect ourselves: in a URL, characters of the path could have a special meaning.
         connections = {"creator": lambda: _connect(unfinished), "poolclass": NullPool}
         storage = RDBStorage("sqlite://", connections)
         try:
@@ -65,9 +65,9 @@ def export_study(space: Space, rows: Sequence[TrialRow], path: Path) -> None:
 
 
 def frozen_trials(space: Space, rows: Sequence[TrialRow]) -> list["FrozenTrial"]:
-    """The trials as optuna has them, by number, with values that its storages can keep.
+    """Return the trials in optuna's form, by number, with values that its storages can keep.
 
-    When they began is not known: they lie one after the other, and the last one ends now.
+    When they began is not known: they are dated one after another, with the last ending now.
     """
     from optuna.trial import TrialState, create_trial
 
@@ -91,7 +91,7 @@ def frozen_trials(space: Space, rows: Sequence[TrialRow]) -> list["FrozenTrial"]
 
 
 def cost_trials(trials: Sequence["FrozenTrial"]) -> list["FrozenTrial"]:
-    """The finished ones of `frozen_trials` with two values: the metric, and the seconds."""
+    """Return the finished ones of `frozen_trials` with two values: the metric and the seconds."""
     from optuna.trial import TrialState, create_trial
 
     found = []
@@ -110,13 +110,13 @@ def cost_trials(trials: Sequence["FrozenTrial"]) -> list["FrozenTrial"]:
 
 
 def direction_name(space: Space) -> Literal["maximize", "minimize"]:
-    """What optuna calls the sweep's direction."""
+    """Return optuna's name for the sweep's direction."""
     return "maximize" if space.sweep.direction == "max" else "minimize"
 
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Optuna neither logs what it does, nor says which of its functions may still change."""
+    """Silence optuna's log and its warnings about experimental functions."""
     import optuna
 
     before = optuna.logging.get_verbosity()
@@ -130,7 +130,7 @@ def quiet_optuna() -> Iterator[None]:
 
 
 def _fill(space: Space, rows: Sequence[TrialRow], storage: Any) -> Iterator["Study"]:
-    """Both studies, made in the storage."""
+    """Create both studies in the storage."""
     import optuna
 
     name, metric, direction = space.sweep.name, space.sweep.metric, direction_name(space)
@@ -149,7 +149,7 @@ def _fill(space: Space, rows: Sequence[TrialRow], storage: Any) -> Iterator["Stu
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False)
-    # Nobody reads the file before it is whole, so that safety on the way would only cost time.
+    # Nothing reads the file before it is complete, so crash safety would only cost time.
     connection.execute("PRAGMA journal_mode=MEMORY")
     connection.execute("PRAGMA synchronous=OFF")
     return connection

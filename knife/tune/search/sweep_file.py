@@ -1,4 +1,4 @@
-"""A sweep's file: read with its base run config and overrides, every fault at once."""
+"""A sweep file, read with its base run config and overrides; all faults are reported at once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ _OWN = {
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A sweep, and the values of its base run config with the sweep's `set` laid over them.
+    """A sweep, and the values of its base run config.
 
-    Paths are absolute: workers have folders of their own to work in.
+    Paths are absolute, since workers have other working directories.
     """
 
     sweep: Sweep
@@ -40,7 +40,7 @@ class SweepFile:
 def read_sweep(path: Path, overrides: Overrides | None = None) -> SweepFile:
     """Read a sweep and its base; an override sets a key of the sweep or of the run config.
 
-    A run config's key that is set this way is no longer searched.
+    A run config key that is overridden is not searched.
 
     Raises:
         UserError: with every fault of the sweep, each by its dotted key.
@@ -73,7 +73,7 @@ def read_sweep(path: Path, overrides: Overrides | None = None) -> SweepFile:
 
 
 def flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Nested mappings as one, by dotted key."""
+    """Flatten nested mappings into one with dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
@@ -84,12 +84,12 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _absolute(key: str, value: Any) -> Any:
-    """`value` with every path in it absolute, wherever in a sweep or a run config it stands."""
+    """Return `value` with every path in it made absolute, at any depth of a sweep or run config."""
     if isinstance(value, dict):
         return {inner: _absolute(f"{key}.{inner}", leaf) for inner, leaf in value.items()}
     if isinstance(value, list):
         return [_absolute(key, leaf) for leaf in value]
-    # What is searched whole stands in its domain: space.model.grid.teacher.
+    # A mapping that is searched whole has its domain in the key: space.model.grid.teacher.
     plain = ".".join(part for part in key.split(".") if part not in ("choice", "grid"))
     if not isinstance(value, str) or not any(name in plain for name in _PATHS):
         return value
@@ -98,7 +98,7 @@ def _absolute(key: str, value: Any) -> Any:
 
 
 def _faults(sweep: Sweep) -> Iterator[str]:
-    """Faults of values that are right one by one and wrong together."""
+    """Yield faults of values that are valid alone but not together."""
     leaves = flat(sweep.set)
     for key, domain in sweep.space.items():
         if key in leaves:
@@ -124,7 +124,7 @@ def _faults(sweep: Sweep) -> Iterator[str]:
 
 
 def _point_faults(place: str, point: dict[str, Any], sweep: Sweep) -> Iterator[str]:
-    """A point that is tried first has a value for every key, out of its domain."""
+    """Yield faults of a point in `first`, which needs a value from the domain of every key."""
     yield from (f"{place}: {key} is missing" for key in sweep.space if key not in point)
     for key, value in point.items():
         if key not in sweep.space:

@@ -11,7 +11,7 @@ from knife.plan.sources import SourceReader
 from knife.plan.stage import StatesStage, TeacherStage
 from knife.tune.search.space import Point, Space, describe
 
-# Combinations of values that change teachers: more than these are not planned one by one.
+# Of the combinations of values that change teachers, at most this many are planned.
 _MOST_TEACHERS = 200
 
 
@@ -21,11 +21,11 @@ class SweepPlan:
 
     Attributes:
         space: the sweep's space.
-        trials: how many trials there will be at most.
-        points: their points, in the order in which they start; None where optuna suggests them.
-        plans: a plan for each point; of a search by optuna, one for each teacher that it may meet.
+        trials: the most trials that there will be.
+        points: their points, in starting order; None if optuna suggests them.
+        plans: a plan for each point; if optuna suggests them, one for each possible teacher.
         refused: points that the run config or the data refuse, with the reasons.
-        own_teachers: keys of the space that give every trial a teacher of its own.
+        own_teachers: keys of the space that give every trial its own teacher.
     """
 
     space: Space
@@ -49,7 +49,7 @@ class SweepPlan:
 
     @property
     def config(self) -> RunConfig:
-        """The run config of one of the trials: scale, store and tracking are those of all."""
+        """The run config of one trial; all trials have the same scale, store and tracking."""
         return self.plans[0].config
 
     @property
@@ -61,7 +61,7 @@ class SweepPlan:
 
 
 def plan_sweep(space: Space) -> SweepPlan:
-    """Plan every trial whose point is known, or else whatever may change its teacher.
+    """Plan every trial if the points are known, or else a trial for every possible teacher.
 
     Raises:
         UserError: no trial could start (the reasons, each once), or the scheduler would judge none.
@@ -75,7 +75,7 @@ def plan_sweep(space: Space) -> SweepPlan:
         _order(found)
         found.trials = len(found.points or [])
     if not found.plans:
-        # What is at fault everywhere is no fault of the points.
+        # A fault that every point has is not due to the point.
         common = set.intersection(*(set(faults) for _, faults in found.refused))
         reasons = [
             fault if fault in common else f"{describe(point)}: {fault}"
@@ -94,7 +94,7 @@ def plan_sweep(space: Space) -> SweepPlan:
 
 
 def _refuse_other_examples(plan: SweepPlan) -> None:
-    """Refuse points that leave out different dev or test examples, whose scores say nothing.
+    """Refuse points that leave out different dev or test examples, as scores could not be compared.
 
     Raises:
         UserError: there are such points.
@@ -116,11 +116,11 @@ def _refuse_other_examples(plan: SweepPlan) -> None:
 
 
 def refuse_what_has_no_room(plan: SweepPlan) -> None:
-    """Look whether memory and disk have room for each trial; what is only likely to run out is
-    noted in its plan.
+    """Check that each trial fits into memory and on disk; what is only likely to run out is noted
+    in its plan.
 
     Raises:
-        UserError: for one of them they have not.
+        UserError: a trial does not fit.
     """
     faults: list[str] = []
     for each in plan.plans:
@@ -132,7 +132,7 @@ def refuse_what_has_no_room(plan: SweepPlan) -> None:
 
 
 def _add(plan: SweepPlan, points: list[Point], reader: SourceReader) -> None:
-    """Plan points; those that make the same run are one trial."""
+    """Plan points; points with the same run config are one trial."""
     seen = set()
     for point in points:
         try:
@@ -149,8 +149,8 @@ def _add(plan: SweepPlan, points: list[Point], reader: SourceReader) -> None:
 
 
 def _order(plan: SweepPlan) -> None:
-    """First a trial for each teacher, so that these are trained side by side; then those that
-    need none and so wait for nobody; then the rest, in their order."""
+    """Put a trial for each teacher first, so that teachers train in parallel; then the trials that
+    need no teacher and so wait for nothing; then the rest, in their order."""
     assert plan.points is not None
     met: set[str] = set()
     ranks = []
@@ -164,7 +164,7 @@ def _order(plan: SweepPlan) -> None:
 
 
 def _suggested(space: Space, reader: SourceReader) -> SweepPlan:
-    """Plans of optuna's search: one for each combination of the values that change teachers."""
+    """Plan an optuna search: a trial for each combination of the values that change teachers."""
     trials = space.sweep.budget.trials
     assert trials is not None
     plan = SweepPlan(space, trials, None)
@@ -177,7 +177,7 @@ def _suggested(space: Space, reader: SourceReader) -> SweepPlan:
         return tried
 
     for key in probes:
-        # A method without a teacher would hide what changes the teachers of the others.
+        # Use the value with the most teachers: a method without one would hide changes to them.
         tried = tried_with(key)
         counts = [len(_shared_keys(each)) for each in tried.plans]
         if tried.points:

@@ -1,7 +1,7 @@
 """One trial in a worker of Ray Tune: a run's teacher and students, without its verdict.
 
-Trials share teachers and states through the store: whoever needs one that is not there makes it
-under its lock, and who needs the same one waits for that lock and for nothing else.
+Trials share teachers and states through the store: a trial that needs a missing one makes it under
+its lock, and others that need the same one wait for that lock and nothing else.
 """
 
 import json
@@ -25,13 +25,13 @@ from knife.train.journal import Position, Row, read_rows
 from knife.train.results import accuracy
 from knife.tune.search.space import Point, Space
 
-# What Ray Tune calls the sweep's metric: the best so far.
+# The name in Ray Tune of the sweep's metric: the best value so far.
 SCORE = "score"
-# Ray counts CPUs in parts: a worker leaves a hundredth for the trial that waits for it, so that
-# trials of N workers fit N CPUs.
+# Ray allows fractions of CPUs: a worker leaves a hundredth for the trial that waits for it, so that
+# a trial of N workers fits N CPUs.
 NESTED_CPUS = 0.99
 
-# A worker of Ray Tune makes one trial after the other; what it has read stays.
+# A worker of Ray Tune runs one trial after another and keeps the data it has read.
 _reader = SourceReader()
 
 
@@ -40,9 +40,9 @@ class Task:
     """What the trials of one phase have in common.
 
     Attributes:
-        space: makes run configs of points.
-        test: whether students are looked at on test, and `ceiling` whether teachers are.
-        failed: folder of the notes that failed trials leave.
+        space: makes run configs from points.
+        test: whether students are evaluated on test, and `ceiling` whether teachers are.
+        failed: folder for the notes of failed trials.
     """
 
     space: Space
@@ -52,13 +52,13 @@ class Task:
 
 
 def run_trial(params: Point, task: Task) -> None:
-    """Make a trial's stages and report its scores; called by Ray Tune.
+    """Run a trial's stages and report its scores; called by Ray Tune.
 
-    `params` has the trial's `number`, and its `point` (with `seeds` that are not the search's),
-    what optuna `suggested`, or a whole run `config`.
+    `params` has the trial's `number`, and one of: its `point` (with `seeds` if they are not the
+    search's), what optuna `suggested`, or a whole run `config`.
 
-    What it fails by is left in a note: an error comes again every time, and Ray Tune starts anew
-    what raises, so that this would be a new process for nothing.
+    An error is written to a note and not raised, since Ray Tune would restart the trial in a new
+    process, only for the same error to recur.
     """
     from ray import tune
 
@@ -72,22 +72,22 @@ def run_trial(params: Point, task: Task) -> None:
         note.write_text(str(error).strip() or type(error).__name__)
         tune.report({"failed": True})
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            # An error on a GPU can spoil the process: Ray Tune starts another one for what raises.
+            # An error on a GPU can corrupt the process: raise, so that Ray Tune starts another one.
             raise
 
 
 def trial_key(params: Point) -> str:
-    """Names a trial of these params, whatever Ray Tune calls it at this start."""
+    """Return a name for the trial of these params that is the same at every start."""
     return f"{params['number']}-{fingerprint(params)}"
 
 
 def failure_note(folder: Path, params: Point) -> Path:
-    """Where a trial of these params leaves what it failed by."""
+    """Return the path of the note in which the trial of these params leaves its error."""
     return folder / f"{trial_key(params)}.txt"
 
 
 def point_of(params: Point, space: Space) -> Point:
-    """The point of a trial's params; none where they are a run config."""
+    """Return the point of a trial's params; empty if they are a run config."""
     if "config" in params:
         return {}
     if "suggested" in params:
@@ -96,14 +96,14 @@ def point_of(params: Point, space: Space) -> Point:
 
 
 def config_of(params: Point, space: Space) -> RunConfig:
-    """The run config of a trial's params."""
+    """Return the run config of a trial's params."""
     if "config" in params:
         return parse(params["config"])
     return space.config(point_of(params, space), params.get("seeds"))
 
 
 def trial_stages(plan: Plan, members: list[Member], task: Task) -> list[Stage]:
-    """The stages of some members of a plan, with the evaluations that the task wants."""
+    """Return the stages of some members of a plan, with the evaluations that the task asks for."""
     own = {member.student.key for member in members}
     own |= {member.evaluate.key for member in members} if task.test else set()
     own |= {stage.key for stage in plan.ceiling.values()} if task.ceiling else set()
@@ -125,8 +125,8 @@ class _Trial:
         self.best = _Best(self.task.space)
         for key in plan.data:
             publish_data(self.store, key, plan)
-        # One seed after the other, so that the first score is known while the others train; a
-        # worker group is worth its start for all of them alone.
+        # One seed after another, so that the first score is known while the others train; but a
+        # worker group takes so long to start that it trains all of them.
         together = self.config.scale.workers > 1
         for members in [plan.members] if together else [[m] for m in plan.members]:
             self._make(trial_stages(plan, members, self.task), members)
@@ -145,7 +145,7 @@ class _Trial:
         missing = needed(stages, have)
         try:
             for member in members:
-                # A training that goes on from a checkpoint tells of the later epochs alone.
+                # A training that resumes from a checkpoint reports the later epochs alone.
                 for path in self.store.journals("student", member.student.key)[:2]:
                     self._replay(path)
             if not missing:
@@ -153,26 +153,26 @@ class _Trial:
             if self.config.scale.workers > 1:
                 self._launch(missing, members[0])
                 return
-            # DeepSpeed takes seconds to import, which who follows a worker group need not spend.
+            # DeepSpeed takes seconds to import, and following a worker group does not need it.
             from knife.train.stages import run_stages
 
             with _TuneContext(self) as context:
                 run_stages(missing, self.store.address, self.config.scale, context)
         except SystemExit:
-            # Ray Tune ends the trial; nobody goes on with its students.
+            # Ray Tune ends the trial; its students will not be resumed.
             for member in members:
                 drop_unfinished(self.store, member.student)
             raise
 
     def heard(self, epoch: int, metrics: dict[str, float]) -> None:
-        """An evaluation on dev. The last one is reported with the result, when that is safe."""
+        """Report an evaluation on dev; the last one is reported with the result, once stored."""
         self.best.add(metrics)
         if len(self.config.seeds) == 1 and self.told < epoch < self.last_epoch:
             self.told = epoch
             self._report(epoch=epoch)
 
     def _replay(self, path: Path) -> None:
-        """Report what a student's journal has, so that schedulers judge it as they did."""
+        """Report the evaluations in a student's journal, so schedulers judge them as before."""
         with suppress(FileNotFoundError):
             for row in read_rows(path, Position())[0]:
                 self._row(row)
@@ -182,7 +182,7 @@ class _Trial:
             self.heard(round(row["epoch"]), row["metrics"])
 
     def _launch(self, stages: list[Stage], member: Member) -> None:
-        """Make stages by a worker group of their own, and follow the student's journal."""
+        """Run stages in their own worker group, and follow the student's journal."""
         ended = threading.Event()
         errors: list[BaseException] = []
 
@@ -232,8 +232,8 @@ class _Trial:
 
 
 def drop_unfinished(store: Store, stage: Stage, wait: float = 0) -> None:
-    """Remove what a training has left that was ended early, unless somebody is at it for more
-    than `wait` seconds."""
+    """Remove the files of a training that was ended early, unless another process holds its lock
+    for more than `wait` seconds."""
     folder = store.root / "work" / f"{stage.kind}-{stage.key}"
     if folder.is_dir():
         with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=wait):
@@ -241,7 +241,7 @@ def drop_unfinished(store: Store, stage: Stage, wait: float = 0) -> None:
 
 
 class _Best:
-    """The sweep's metric at the best evaluation so far: that of the model which is kept."""
+    """The sweep's metric at the best evaluation so far, whose model is kept."""
 
     def __init__(self, space: Space) -> None:
         self._metric = space.sweep.metric
@@ -255,12 +255,12 @@ class _Best:
 
 
 class _TuneContext(PlainContext):
-    """A plain process that Ray Tune listens to, and may end."""
+    """The context of a plain process that reports to Ray Tune and may be ended by it."""
 
     def __init__(self, trial: _Trial) -> None:
         super().__init__()
         self._trial = trial
 
     def evaluated(self, _: Stage, epoch: int, metrics: dict[str, float]) -> None:
-        """Report a student's score; Ray Tune ends a trial here, by SystemExit."""
+        """Report a student's score; Ray Tune may end the trial here with SystemExit."""
         self._trial.heard(epoch, metrics)

@@ -1,4 +1,4 @@
-"""What a sweep knows of its trials, once they have ended."""
+"""The results of a sweep's ended trials."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,13 +16,13 @@ class TrialRow:
     Attributes:
         number: its place in the sweep, from 1.
         point: value by dotted config key of the space.
-        state: finished; pruned by the scheduler; stopped with the budget; or failed.
-        score: the sweep's metric, the best epoch's, mean over the seeds; None without any.
-        seconds: how long it took in the search, with the teacher where it was the one to train it;
+        state: finished; pruned by the scheduler; stopped as the budget ended; or failed.
+        score: the sweep's metric at the best epoch, mean over the seeds; None without one.
+        seconds: how long it took in the search, including the teacher if this trial trained it;
             more seeds of the best trials do not count, so that trials can be compared.
         by_epoch: best score so far by epoch, of the search's first seed.
         scores: score by student seed.
-        tests: accuracy on test by student seed, where the sweep looks at test.
+        tests: accuracy on test by student seed, if the sweep evaluates on test.
         students: key of the student in the store, by seed.
         error: why it failed.
     """
@@ -39,15 +39,15 @@ class TrialRow:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the values, JSON-ready."""
         return asdict(self)
 
 
 def read_rows(path: Path) -> list[TrialRow]:
-    """The rows that a file keeps."""
+    """Read the rows in a file."""
     return TypeAdapter(list[TrialRow]).validate_json(path.read_bytes())
 
 
 def first_line(error: str | None) -> str:
-    """What a trial failed by, in a line."""
+    """Return the first line of a trial's error."""
     return next(iter((error or "").strip().splitlines()), "no reason is known")

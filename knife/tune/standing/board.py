@@ -28,7 +28,7 @@ from knife.tune.search.trials import State, TrialRow
 from knife.tune.standing.recording import SweepRecord
 from knife.tune.standing.standing import StepProgress, TrialProgress, score_words
 
-# Seconds between two lines on how a sweep stands, where nothing is drawn.
+# Seconds between two status lines, where nothing is drawn.
 STANDING_SECONDS = 60.0
 _WORDS = {
     "search": "search",
@@ -44,10 +44,10 @@ class SweepProgress:
     Args:
         plan: the sweep.
         about: the record in the sweep's folder.
-        record: what MLflow hears.
+        record: the sweep's record in MLflow.
         follower: reads the journals of the trials' stages.
-        slots: trials at a time.
-        links: lines that say where else to look.
+        slots: trials that run at a time.
+        links: other places to look, one line each.
         quiet: show nothing.
     """
 
@@ -72,7 +72,7 @@ class SweepProgress:
         self.reader = SourceReader()
         self.store = Store(plan.config.store, write=False)
         self.best: tuple[int, float] | None = None
-        #: Teachers' states that a trial took as another one, or an earlier run, had left them.
+        #: How often a trial reused teacher states made by another trial or an earlier run.
         self.reused = 0
         self._states: set[str] = set()
         self._followed: set[tuple[str, str]] = set()
@@ -102,17 +102,17 @@ class SweepProgress:
         self.rest()
 
     def rest(self) -> None:
-        """Draw no more, so that somebody else can."""
+        """Stop drawing, so that another display can draw."""
         self._drawn.close()
 
     def step(self, name: str, params: list[dict[str, Any]]) -> "_Step":
-        """A step begins, with trials of these params where they are known."""
+        """Begin a step, with trials of these params if they are known, and return its listener."""
         trials = self.plan.trials
         self._step = _Step(self, StepProgress(name, len(params) or trials, trials, self.slots))
         return self._step
 
     def all_ended(self, rows: Sequence[TrialRow]) -> None:
-        """The search's trials as they have ended, those of earlier starts included."""
+        """Record the ended trials of the search, including those of earlier starts."""
         self.judge(rows)
         for row in rows:
             seeds = list(row.scores) or None
@@ -122,26 +122,26 @@ class SweepProgress:
             self.record.ended(row)
 
     def judge(self, rows: Sequence[TrialRow]) -> None:
-        """Find the best among trials of the search."""
+        """Find the best of the search's trials."""
         if found := best(self.plan.space, rows):
             assert found.score is not None
             self.best = found.number, found.score
 
     def tell(self, number: int, params: dict[str, Any], plan: Plan | None) -> None:
-        """Let MLflow know of a trial, or of more seeds of it."""
+        """Record the start of a trial, or of more seeds of it, in MLflow."""
         self._told.add(number)
         self.record.started(number, point_of(params, self.plan.space), plan)
 
     def planned(self, params: dict[str, Any]) -> Plan | None:
-        """The plan of a trial, where it can be made."""
+        """Return the plan of a trial, if it can be made."""
         try:
             return plan_run(config_of(params, self.plan.space), self.reader, elsewhere=True)
         except UserError:
-            # The trial itself says so.
+            # The trial itself reports the error.
             return None
 
     def progress(self, step: str, plan: Plan) -> Progress:
-        """How far a trial of a step is, from now on."""
+        """Follow the stages of a starting trial, and return its progress."""
         last = step == "final"
         task = Task(self.plan.space, last or self.plan.space.sweep.test, last, Path())
         stages = trial_stages(plan, plan.members, task)
@@ -154,12 +154,12 @@ class SweepProgress:
         return Progress(needed(stages, have), plan)
 
     def say(self, *lines: str) -> None:
-        """Lines above what is drawn."""
+        """Print lines above what is drawn."""
         for line in [*lines, *(f"note: {note}" for note in self.follower.take_notes())]:
             say_line(self.console, line)
 
     def _follow(self, stage: Stage, *, followed: bool) -> None:
-        """Have a stage's journal read, once: a reading from its beginning repeats its notes."""
+        """Have a stage's journal read once only: reading it from the start repeats its notes."""
         place = (stage.kind, stage.key)
         if not followed and place not in self._followed:
             self._followed.add(place)
@@ -175,15 +175,15 @@ class _Step:
     said: float = field(default_factory=time.monotonic)
 
     def resumed(self, rows: list[TrialRow]) -> None:
-        """These trials have ended at an earlier start."""
+        """Count the trials that ended at an earlier start."""
         self.standing.before = len(rows)
-        # A budget may have become smaller than what was done.
+        # The budget may have been lowered below what was already done.
         self.standing.total = max(self.standing.total, len(rows))
         if self.standing.name == "search":
             self.board.judge(rows)
 
     def started(self, number: int, params: dict[str, Any]) -> None:
-        """A trial starts, or starts again."""
+        """Note that a trial starts or restarts."""
         again = self.standing.running.get(number)
         trial = self.standing.running[number] = TrialProgress(params)
         plan = self.board.planned(params)
@@ -197,7 +197,7 @@ class _Step:
             trial.progress = self.board.progress(self.standing.name, plan)
 
     def reported(self, number: int, result: dict[str, Any]) -> None:
-        """A trial has a score so far."""
+        """Note a trial's score so far."""
         trial = self.standing.running.setdefault(number, TrialProgress(result["config"]))
         trial.score = result[SCORE]
         if self.standing.name == "search":
@@ -205,7 +205,7 @@ class _Step:
         self._stand()
 
     def ended(self, number: int, state: State, why: str = "") -> None:
-        """A trial has ended."""
+        """Note that a trial has ended."""
         standing, space = self.standing, self.board.plan.space
         last = standing.running.pop(number, TrialProgress({}))
         standing.ends[state] += 1
@@ -224,7 +224,7 @@ class _Step:
         self._stand()
 
     def drawing(self, spinner: Spinner) -> list[Text]:
-        """The step as it stands, and a line for each trial at work."""
+        """Return the status of the step, and a line for each running trial."""
         turn = spinner.render(self.board.console.get_time())
         assert isinstance(turn, Text)
         first, *others = self._lines()
@@ -247,7 +247,7 @@ class _Step:
         return [*lines, *filter(None, [self.standing.left(board.plan.space.sweep)])]
 
     def _stand(self) -> None:
-        """A line now and then, for who sees no drawing."""
+        """Print a status line from time to time if nothing is drawn."""
         now = time.monotonic()
         if not can_draw(self.board.console) and now - self.said >= STANDING_SECONDS:
             self.said = now

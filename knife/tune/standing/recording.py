@@ -1,4 +1,4 @@
-"""What MLflow gets of a sweep: a parent, a run for each trial, under it one for each seed."""
+"""A sweep in MLflow: a parent run, a nested run for each trial, and in it one for each seed."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from knife.tune.search.space import Point, Space, describe
 from knife.tune.search.sweep_file import flat
 from knife.tune.search.trials import TrialRow
 
-# They import MLflow, which takes seconds, and not before its settings are made.
+# They import MLflow, which takes seconds and must not happen before its settings are made.
 if TYPE_CHECKING:
     from knife.track.run import TrackedRun
     from knife.track.tracker import Tracker
 
-# In the description; trials.csv has all.
+# In the description; trials.csv has all of them.
 SHOWN_TRIALS = 20
 
 
 class SweepRecord:
-    """Hands on to MLflow what happens in a sweep; everything can be told again.
+    """Records a sweep in MLflow; every call may be repeated.
 
     Args:
-        tracker: MLflow.
+        tracker: sends to MLflow.
         follower: reads the journals of the trainings.
-        space: of the sweep.
-        name: the sweep's name, `key` its fingerprint, `settings` the whole of it.
+        space: the sweep's space.
+        name: the sweep's name, `key` its fingerprint, `settings` all its settings.
         plan: one of its trials, for the tags.
     """
 
@@ -64,9 +64,9 @@ class SweepRecord:
         self._store = Store(plan.config.store, write=False)
 
     def started(self, number: int, point: Point, plan: Plan | None) -> None:
-        """A trial starts, with the students of `plan`, if it could be planned."""
+        """Record the start of a trial, with the students of `plan` if it could be planned."""
         if number not in self._trials:
-            # By number and point: a trial that a killed driver had begun goes on in its run.
+            # By number and point: a trial that a killed driver had begun resumes its run.
             key = f"{number}-{fingerprint(point)}"
             self._trials[number] = self.parent.child(
                 f"trial {number}", key, flat(point), {"knife.trial": str(number)}
@@ -83,12 +83,12 @@ class SweepRecord:
             self._follower.follow("student", student.key, run)
 
     def reported(self, number: int, epoch: int, score: float) -> None:
-        """A trial's score so far."""
+        """Record a trial's score so far."""
         row: Row = {"step": epoch, "time": time.time(), "metrics": {f"epoch/{self._best}": score}}
         self._trials[number].log_row(row)
 
     def ended(self, row: TrialRow) -> None:
-        """A trial has ended: what it came to, and how. Pruned or stopped, it has not failed."""
+        """Record an ended trial's results and state. A pruned or stopped one has not failed."""
         run = self._trials[row.number]
         tags = {"knife.status": row.state}
         run.tag(tags | ({"knife.error": row.error} if row.error else {}))
@@ -100,14 +100,15 @@ class SweepRecord:
         run.log_summary(summary)
         seeds = self._seeds.get(row.number, {})
         for key in set(row.students.values()) & seeds.keys():
-            # Somebody may have removed the student from the store since.
+            # The student may have been removed from the store since.
             if self._store.has("student", key):
                 seeds[key].log_summary(trained_metrics(self._store, "student", key))
         for each in (*seeds.values(), run):
             each.finish("FAILED" if row.state == "failed" else "FINISHED")
 
     def closed(self) -> None:
-        """All trials have ended: what a killed driver had begun and nobody went on with is over."""
+        """End the runs that a killed driver began and that were not resumed; no trial runs any
+        more."""
         self.parent.end_strays()
 
     def register(self, row: TrialRow, name: str) -> None:
@@ -120,7 +121,7 @@ class SweepRecord:
         run.register(run.name, name)
 
     def concluded(self, rows: list[TrialRow], best: TrialRow, verdict: Verdict | None) -> None:
-        """The sweep's description: the winner, the best trials, and the verdict on test."""
+        """Record the sweep's description: the winner, the best trials, and the verdict on test."""
         ranked = sorted(
             (row for row in rows if row.score is not None),
             key=lambda row: row.score or 0.0,
@@ -149,6 +150,6 @@ class SweepRecord:
         self.parent.log_summary({self._best: best.score})
 
     def artifacts(self, paths: list[Path], folder: str = "") -> None:
-        """Files of the whole sweep."""
+        """Record files of the whole sweep."""
         for path in paths:
             self.parent.artifact(path, folder)

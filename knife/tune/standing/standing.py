@@ -1,4 +1,4 @@
-"""How a step of a sweep stands: its trials at work, those that have ended, the time left."""
+"""The progress of a step of a sweep: running trials, ended trials, time left."""
 
 import time
 from collections import Counter
@@ -18,12 +18,12 @@ from knife.tune.search.trials import State
 
 @dataclass
 class TrialProgress:
-    """A trial that has started and not ended.
+    """A running trial.
 
     Attributes:
-        params: what Ray Tune gave it.
-        progress: how far its stages are; None where that cannot be known.
-        score: its best so far.
+        params: its params from Ray Tune.
+        progress: how far its stages are; None if that cannot be known.
+        score: its best score so far.
     """
 
     params: dict[str, Any]
@@ -33,16 +33,16 @@ class TrialProgress:
 
     @property
     def seconds(self) -> float:
-        """How long it has been at work."""
+        """How long it has been running."""
         return time.monotonic() - self.since
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate; None where it is unknown."""
+        """An estimate; None if unknown."""
         return self.progress.seconds_left()[1] if self.progress else None
 
     def words(self, space: Space) -> str:
-        """What it does, for how long, and its point."""
+        """Describe what it is doing, for how long, and its point."""
         stage = self.progress.stage if self.progress else None
         parts = ["at work"]
         if self.progress and stage:
@@ -52,23 +52,23 @@ class TrialProgress:
         return f"{', '.join([*parts, clock(self.seconds)])}  {self.point(space)}".rstrip()
 
     def point(self, space: Space) -> str:
-        """Its point in words; none where its params are a run config, or unknown."""
+        """Return its point in words; empty if its params are a run config or unknown."""
         return describe(point_of(self.params, space)) if self.params else ""
 
 
 @dataclass
 class StepProgress:
-    """How a step stands.
+    """The progress of a step.
 
     Attributes:
         name: the step: search, seeds, baseline or final.
-        total: trials that it will have at most.
-        trials: those of the search.
-        slots: trials at a time.
-        before: trials that had ended at an earlier start.
-        ends: those that have ended since, by how.
-        seconds: how long these were at work, in all.
-        running: those at work, by number.
+        total: the most trials that it will have.
+        trials: the number of trials in the search.
+        slots: trials that run at a time.
+        before: trials that ended at an earlier start.
+        ends: trials that have ended since, by state.
+        seconds: total run time of the trials in `ends`.
+        running: running trials, by number.
     """
 
     name: str
@@ -87,13 +87,13 @@ class StepProgress:
         return self.before + self.ends.total()
 
     def look(self, newest: dict[tuple[str, str], Row]) -> None:
-        """Take in the newest rows of stages."""
+        """Update the running trials from the newest journal rows of their stages."""
         for trial in list(self.running.values()):
             if trial.progress:
                 trial.progress.look(newest)
 
     def counts(self) -> str:
-        """How many trials are where."""
+        """Return in words how many trials are done, pruned, failed and running."""
         bad: tuple[State, ...] = ("pruned", "failed")
         ends = ", ".join(f"{self.ends[state]} {state}" for state in bad if self.ends[state])
         ends = f" ({ends})" if ends else ""
@@ -101,8 +101,8 @@ class StepProgress:
         return f"{self.done} of {total} done{ends}, {len(self.running)} running"
 
     def left(self, sweep: Sweep) -> str:
-        """The time left, judged by the trials until now; nothing where there are none, or where
-        those at work have taken longer."""
+        """Estimate the time left from the trials so far; empty if there are none, or if the running
+        ones have already taken longer."""
         running = list(self.running.values())
         pairs = [(trial.seconds, trial.seconds_left) for trial in running]
         known = [seconds + left for seconds, left in pairs if left]
@@ -122,7 +122,7 @@ class StepProgress:
         return f"{words}, {clock(of_sweep)} of the sweep" if of_sweep > of_step else words
 
     def _later(self, sweep: Sweep) -> int:
-        """About how many trials the steps after this one have."""
+        """Return about how many trials the later steps have."""
         more = set(sweep.seeds.more) - set(sweep.seeds.search)
         counts = {
             "search": 0,
@@ -135,5 +135,5 @@ class StepProgress:
 
 
 def score_words(space: Space, score: float) -> str:
-    """A score for people."""
+    """Return a score in words."""
     return f"dev {100 * score:.1f} %" if is_share(space) else f"dev loss {score:.4f}"
