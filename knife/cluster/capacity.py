@@ -1,4 +1,4 @@
-"""Checks that machine or cluster can satisfy a run's requests, as Ray would wait for them forever."""
+"""Checks that machine or cluster can give what a run requests; Ray would wait for it forever."""
 
 import os
 

@@ -42,7 +42,7 @@ logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 
 def _silent(*_: Any, **__: Any) -> None:
-    """Replace functions with which DeepSpeed prints a line on every start and load."""
+    """Do nothing, in place of functions that print a line on every start and load."""
 
 
 bf16_optimizer.see_memory_usage = _silent

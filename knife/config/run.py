@@ -175,15 +175,14 @@ class Prompt(Section):
 
 
 class Scale(Section):
-    """Where a run executes, and with how many workers. `launcher: process` runs all stages in this
-    process.
+    """Where and how wide a run executes. `launcher: process` runs all stages in this one process.
 
-    A share of a GPU (`gpus_per_worker: 0.25`) lets one-worker jobs share it. `placement` fills one
-    host after another (pack) or uses as many hosts as possible (spread). With `min_workers` a run
-    continues with fewer workers while hosts are lost, and grows back to `workers`. A worker that
-    finishes no batch in `hang_seconds` is considered hung, and is replaced. Training uses
-    `attention` (null: the default of transformers), `gradient_checkpointing` (less memory, more
-    time) and `compile` (torch.compile).
+    With `gpus_per_worker: 0.25`, four one-worker jobs share a GPU. `placement` fills one host after
+    another (pack) or uses as many hosts as possible (spread). With `min_workers` a run continues
+    with fewer workers while hosts are lost, and grows back to `workers`. A worker that finishes no
+    batch in `hang_seconds` is considered hung, and is replaced. Training uses `attention` (null:
+    the default of transformers), `gradient_checkpointing` (less memory, more time) and `compile`
+    (torch.compile).
     """
 
     launcher: Literal["ray", "process"] = "ray"

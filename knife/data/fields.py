@@ -95,7 +95,7 @@ def misnamed(record: Mapping[str, Any]) -> dict[str, str]:
         # A string named `option` or the like is not a list of choices.
         if known == "choices" and not isinstance(value, list | dict) and _bare(name) != known:
             continue
-        # Of several, one with the same name but for spelling wins, such as "Answer" over "label".
+        # Of several, the one named like the field itself wins, such as "Answer" over "label".
         lacks = known and _nothing(record.get(known))
         if known and lacks and (known not in found or _bare(name) == known):
             found[known] = name
