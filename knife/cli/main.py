@@ -29,11 +29,16 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+# Printed when a command that can resume is interrupted.
+RESUME = "nothing is lost: run the same command again to resume"
 Source = Annotated[
     str,
     typer.Argument(
         help="A known source (creatures, strategyqa, …), or a file or folder of JSON Lines"
     ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result and errors.")]
@@ -43,14 +48,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the resul
 def run(
     config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train teacher and students, evaluate them, and print the verdict."""
-    with exits("nothing is lost: run the same command again to resume"):
+    with exits(RESUME):
         from knife.config.recipe_files import find_config
         from knife.config.run import read
 
@@ -74,9 +77,7 @@ def run(
 def tune(
     sweep: Annotated[Path, typer.Argument(help="A sweep's YAML file")],
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume a sweep; refuse to begin a new one.")
     ] = False,
@@ -84,7 +85,7 @@ def tune(
     quiet: Quiet = False,
 ) -> None:
     """Search a space of run configs: each teacher is trained once for all trials."""
-    with exits("nothing is lost: run the same command again to resume"):
+    with exits(RESUME):
         from knife.tune import command
 
         plan = command.plan_file(sweep, overrides or [])
@@ -147,7 +148,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Answer the questions of a file with a student: one JSON line per question."""
-    with exits("nothing is lost: run the same command again to resume" if output else ""):
+    with exits(RESUME if output else ""):
         from knife.inference.answers import line
         from knife.inference.file import predict
         from knife.store.store import artifact_folder
@@ -204,7 +205,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score the rationales of a run's test split: RQ, LAS and REV, with the run's own models."""
-    with exits("nothing is lost: run the same command again to resume"):
+    with exits(RESUME):
         from knife.config.recipe_files import find_config
         from knife.config.run import read
         from knife.pipeline.command import stdout_to_stderr
@@ -244,7 +245,7 @@ def push(
     ] = False,
 ) -> None:
     """Upload a student with its model card to the Hugging Face hub, or to HF_ENDPOINT."""
-    with exits("nothing is lost: run the same command again to resume"):
+    with exits(RESUME):
         from knife.cli.push import plan_upload
         from knife.cli.push import push as upload
 
@@ -283,7 +284,7 @@ def sync(
     store: Annotated[str, typer.Option(help="The store of a run.")] = "knife-store",
 ) -> None:
     """Send to MLflow what it missed of runs and sweeps while it did not answer."""
-    with exits("nothing is lost: run the same command again to resume"):
+    with exits(RESUME):
         from knife.cli.sync import sync as send
 
         sent, kept, faults = send(store)

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+from knife.core.atomic import write_text
 from knife.core.errors import UserError, nearest
 from knife.pipeline.record import NAME as RUN
-from knife.report.run_page import NAME, run_report, write_page
+from knife.report.run_page import NAME, run_report
 from knife.store.disk import disk_faults
 from knife.store.store import Store
 from knife.tune.search.about import ABOUT
@@ -36,7 +37,8 @@ def write_report(target: str, store: str, out: Path | None) -> Path:
     if not path.parent.is_dir():
         raise UserError(f"--out: there is no folder {path.parent}; make it first")
     with disk_faults(path.parent):
-        return write_page(path, text)
+        write_text(path, text)
+    return path
 
 
 def _find(target: str, address: str) -> tuple[Path, Store]:

@@ -33,7 +33,12 @@ def replacing(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str, newline: str | None = None) -> None:
+    """Write a UTF-8 text file atomically; `newline` is that of `open`."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline=newline)
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write a JSON file atomically."""
-    with replacing(path) as unfinished:
-        unfinished.write_text(strict_json.dumps(values, indent=1))
+    write_text(path, strict_json.dumps(values, indent=1))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from knife.core.atomic import replacing
+from knife.core.atomic import write_text
 from knife.core.words import command_line
 from knife.report import run_results, run_training
 from knife.report.page import page
@@ -42,7 +42,8 @@ def write_or_warn(folder: Path, store: Store, made: Callable[[], str]) -> list[P
     path = folder / NAME
     again = command_line("knife", "report", folder.name, "--store", store.address)
     with or_warn("the report", f"; to make it again: {again}"):
-        return [write_page(path, made())]
+        write_text(path, made())
+        return [path]
     path.unlink(missing_ok=True)
     return []
 
@@ -55,10 +56,3 @@ def or_warn(what: str, advice: str = "") -> Iterator[None]:
     except Exception as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         log.warning("%s could not be made (%s); all results are there%s", what, why, advice)
-
-
-def write_page(path: Path, text: str) -> Path:
-    """Write a page atomically and return its path."""
-    with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-    return path

@@ -32,7 +32,7 @@ from typing import Any
 from filelock import FileLock
 
 from knife.core import strict_json
-from knife.core.atomic import replacing
+from knife.core.atomic import write_text
 from knife.store.bucket import Bucket, artifact_place, cache_folder, is_url, url_faults
 from knife.store.checksums import damaged_files, digest
 from knife.store.disk import disk_faults
@@ -365,8 +365,7 @@ class Store:
 
     def attach(self, kind: str, key: str, name: str, text: str) -> None:
         """Add a file to a published artifact's folder that is not part of the artifact."""
-        with replacing(self.path(kind, key) / name) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+        write_text(self.path(kind, key) / name, text)
         if self.bucket:
             self.bucket.write(f"{kind}/{key}/{name}", text.encode())
 
@@ -384,8 +383,7 @@ class Store:
         if self.bucket:
             self.bucket.write(f"work/{name}", text.encode())
             return
-        with replacing(self.root / "work" / name) as unfinished:
-            unfinished.write_text(text)
+        write_text(self.root / "work" / name, text)
 
     def noted(self, name: str) -> Any:
         """Read a note, or return None if there is none."""

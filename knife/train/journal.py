@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from knife.core import strict_json
-from knife.core.atomic import replacing
+from knife.core.atomic import write_text
 from knife.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -111,8 +111,7 @@ class Journal:
             for line in path.read_text().splitlines(keepends=True):
                 if line.endswith("\n") and json.loads(line)["step"] <= from_step:
                     kept.append(line)
-            with replacing(path) as unfinished:
-                unfinished.write_text("".join(kept) if from_step else "")
+            write_text(path, "".join(kept) if from_step else "")
         self._file = path.open("a")
 
     def add(self, step: int, epoch: float | None, metrics: dict[str, float]) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from knife.core import strict_json
-from knife.core.atomic import replacing
+from knife.core.atomic import write_text
 from knife.core.words import counted
 from knife.terminal.console import clock
 from knife.tune.search.labels import is_share, label, metric_label, short_keys, shown
@@ -98,8 +98,7 @@ def write_csv(space: Space, rows: Sequence[TrialRow], path: Path) -> None:
                 _cell(row.error),
             ]
         )
-    with replacing(path) as unfinished:
-        unfinished.write_text(text.getvalue(), encoding="utf-8", newline="")
+    write_text(path, text.getvalue(), newline="")
 
 
 def _header(space: Space) -> str:

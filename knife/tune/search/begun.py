@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from knife.core import strict_json
-from knife.core.atomic import replacing
+from knife.core.atomic import write_text
 from knife.store.store import fingerprint
 from knife.tune.search.schedulers import pruned
 from knife.tune.search.seconds import seconds_by_trial
@@ -38,8 +38,7 @@ class Begun:
 
 def note_start(folder: Path, params: dict[str, Any]) -> None:
     """Keep a note that a trial of these params starts; `folder` belongs to this start alone."""
-    with replacing(folder / _PARAMS) as unfinished:
-        unfinished.write_text(strict_json.dumps(params))
+    write_text(folder / _PARAMS, strict_json.dumps(params))
 
 
 def note_report(folder: Path, result: dict[str, Any]) -> None:

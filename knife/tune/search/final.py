@@ -8,7 +8,7 @@ import yaml
 
 from knife.config.overrides import merge
 from knife.config.run import RunConfig, parse
-from knife.core.atomic import replacing
+from knife.core.atomic import write_text
 from knife.track.secrets import redact
 from knife.tune.search.space import Point, Space, describe
 from knife.tune.search.study import ranked
@@ -116,5 +116,4 @@ def write_recipe(path: Path, config: RunConfig, space: Space, best: TrialRow) ->
         for method in values["methods"]
     ]
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    with replacing(path) as unfinished:
-        unfinished.write_text(head + text, encoding="utf-8")
+    write_text(path, head + text)
