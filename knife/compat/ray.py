@@ -1,10 +1,12 @@
 """Private parts of Ray, as of version 2.60. Importing this module does not import Ray."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from logging import Logger
 from pathlib import Path
 from typing import Any
+
+from knife.compat.replaced import replaced
 
 
 def bootstrap_address(address: str) -> str:
@@ -49,8 +51,7 @@ def find_node_of_this_host(address: str, seconds: float) -> None:
     services.get_node_to_connect_for_driver(client, timeout_seconds=seconds)
 
 
-@contextmanager
-def on_loopback() -> Iterator[None]:
+def on_loopback() -> AbstractContextManager[None]:
     """Make a session that is started inside use the address 127.0.0.1 and listen only there.
 
     By default, Ray listens at all addresses, and replaces 127.0.0.1 with another address of this
@@ -58,15 +59,10 @@ def on_loopback() -> Iterator[None]:
     """
     from ray._private import ray_constants
 
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+    return replaced(ray_constants, "ENABLE_RAY_CLUSTER", False)
 
 
-@contextmanager
-def printing_lines(wanted: Callable[[list[str]], bool]) -> Iterator[None]:
+def printing_lines(wanted: Callable[[list[str]], bool]) -> AbstractContextManager[None]:
     """Print only those `wanted` of the lines that workers and agents send to the driver; Ray's own
     switch is all or nothing."""
     from ray._private import worker
@@ -77,11 +73,7 @@ def printing_lines(wanted: Callable[[list[str]], bool]) -> Iterator[None]:
         if wanted(data["lines"]):
             show(data, **options)
 
-    worker.print_to_stdstream = filtered
-    try:
-        yield
-    finally:
-        worker.print_to_stdstream = show
+    return replaced(worker, "print_to_stdstream", filtered)
 
 
 def node_of_this_session() -> Any:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from knife.core import strict_json
-from knife.core.atomic import replacing
+from knife.core.atomic import write_text
 
 _NAME = "seconds.json"
 
@@ -47,8 +47,8 @@ class Seconds:
         found = dict(self._counted)
         for key, since in dict(self._since).items():
             found[key] = found.get(key, 0.0) + now - since
-        with self._lock, replacing(self._path) as unfinished:
-            unfinished.write_text(strict_json.dumps(found))
+        with self._lock:
+            write_text(self._path, strict_json.dumps(found))
 
 
 def seconds_by_trial(folder: Path) -> dict[str, float]:
