@@ -13,7 +13,10 @@ import time
 from pathlib import Path
 from statistics import fmean
 
+from knife.config.recipe_files import find_config
+from knife.config.run import read
 from knife.core.atomic import write_json
+from knife.plan.plan import plan_run
 from knife.store.store import Store
 from knife.tune.report.data import RESULT, TRIALS
 from knife.tune.report.report import sweep_report
@@ -78,9 +81,9 @@ def main() -> None:
         store = Store(Path(name) / "store")
         folder = store.root / "sweeps" / sweep.name
         folder.mkdir(parents=True)
-        about = SweepAbout(folder, space, "made-up")
+        about = SweepAbout(folder, space, "made-up", plan_run(read(find_config("demo"), [])))
         for row in rows:
-            about.started(row.number, None)
+            about.started(row.number, row.point, None, "search")
         about.end("finished")
         found = best(space, rows)
         assert found

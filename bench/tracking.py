@@ -4,7 +4,7 @@ python bench/tracking.py [rounds]
 
 Each round trains the 20 M model twice, with no tracking at all and tracked, now the one first and
 now the other: first with a real `mlflow server` on this machine, then after kill -9 of it. A
-journal is followed and sent as in a run. Then the server is started again, `resend` (knife sync)
+journal is read and sent as in a run. Then the server is started again, `catch_up` (knife sync)
 sends what is left, and every point of every journal is compared. Processor time is that of the
 whole training process, its tracking threads included: on a machine that others use too it says
 more than the clock.
@@ -36,12 +36,13 @@ from mlflow import MlflowClient
 from knife.data.tokens import Tokens
 from knife.method.objective import Objective
 from knife.models.load import load_backbone
+from knife.store.store import Store
+from knife.track.catch_up import catch_up
 from knife.track.curves import Curves
-from knife.track.resend import resend
+from knife.track.node import SYSTEM, RunNode
 from knife.track.system import system_metrics
 from knife.track.tracker import Tracker
 from knife.train.context import Context, PlainContext
-from knife.train.follow import Follower
 from knife.train.journal import Position, read_rows
 from knife.train.loop import train
 
@@ -96,18 +97,41 @@ def step(
 
 
 @contextmanager
-def _tracked(name: str, store: Path, uri: str) -> Iterator[None]:
-    with Tracker(uri, store, "bench") as tracker:
-        run = tracker.open_run(name, name, {}, {})
-        with system_metrics(run), Follower(store) as follower:
-            follower.follow("student", name, run)
+def _tracked(name: str, folder: Path, uri: str) -> Iterator[None]:
+    store = Store(folder)
+    own = folder / "runs" / name
+    own.mkdir(parents=True)
+    with Tracker(uri, store, "bench", TREES) as tracker:
+        tracker.show(own, lambda: _tree(own, store, alive=True))
+        with system_metrics(own):
             yield
-        run.finish("FINISHED")
+        (own / "ended").touch()
+
+
+def _tree(folder: Path, store: Store, *, alive: bool) -> RunNode:
+    """What MLflow shows of a training."""
+    ended = (folder / "ended").is_file() or not alive
+    return RunNode(
+        key=folder.name,
+        name=folder.name,
+        began=folder.stat().st_ctime,
+        status="FINISHED" if ended else "RUNNING",
+        ended=store.root.stat().st_mtime if ended else None,
+        params={},
+        tags={},
+        journals=(("student", folder.name),),
+        row_file=f"runs/{folder.name}/{SYSTEM}",
+        summary={},
+        texts={},
+    )
+
+
+TREES = {"runs": _tree}
 
 
 def _processor_time(thread: threading.Thread) -> float:
     """What a thread of the tracker has used, in seconds; 0 for any other thread."""
-    if not thread.name.startswith(("knife-track", "knife-follow", "knife-system")):
+    if not thread.name.startswith(("knife-track", "knife-system")):
         return 0.0
     assert thread.ident
     return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
@@ -177,7 +201,7 @@ def main() -> None:
                 )
             found[state] = ratios, threads
         server = serve(folder, port)
-        unsent = resend(store).kept
+        unsent = catch_up(Store(store), TREES).kept
         total, lost, more = compare(store, uri)
         kill(server)
     for state, (ratios, threads) in found.items():

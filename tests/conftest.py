@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from command_fixtures import command, finished_run  # noqa: F401  (fixtures for all tests)
+from mlflow_store import mlflow_tables, store, tracker  # noqa: F401
 from ray_cluster import cluster  # noqa: F401
 from s3_server import s3, s3_server  # noqa: F401
 from small import EXAMPLES, save_tiny_bert, save_tiny_gpt2, save_tiny_llama

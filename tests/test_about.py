@@ -10,7 +10,7 @@ from small_run import small_config
 
 from knife.plan.plan import Plan, plan_run
 from knife.store.store import Store
-from knife.track.describe import data_sets, failed_note, member_params, run_tags
+from knife.track.describe import data_sets, member_params, run_tags
 
 SHUFFLED = {"name": "mixed", "method": "knife", "data": {"rationale": "shuffled"}}
 
@@ -65,9 +65,3 @@ def test_tags_have_versions_scale_and_the_folders_commit(
         assert tags["mlflow.source.git.commit"] == head.stdout.strip()
         assert tags["knife.git.changed"] == changed
         (tmp_path / "new").touch()
-
-
-def test_what_has_failed_says_why() -> None:
-    note = failed_note(ValueError("line 1\n```html\n"))
-    assert note.endswith("```text\nline 1\n'''html\n```")
-    assert "KeyError" in failed_note(KeyError())

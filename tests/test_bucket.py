@@ -164,7 +164,7 @@ def test_a_run_is_in_the_bucket_alone(
     assert ended.status == 0, ended.err
     assert json.loads(ended.out)["choice"] in ("yes", "no")
     with Follower(s3.url) as follower:
-        follower.follow("student", member.student.key, None)
+        follower.follow("student", member.student.key)
         follower.poll()
         assert follower.newest()["student", member.student.key]["step"] == 4
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from knife.core.atomic import write_text
 from knife.core.errors import UserError, nearest
-from knife.pipeline.record import NAME as RUN
+from knife.report.run_data import RECORD as RUN
 from knife.report.run_page import NAME, run_report
 from knife.store.disk import disk_faults
 from knife.store.store import Store

@@ -106,7 +106,8 @@ def _run(name: str, overrides: list[str]) -> Checked:
     paths = _named(merge(read_yaml(path), read_overrides(overrides)))
     if str(path) == str(Path(name).expanduser()):
         paths = [("CONFIG", name), *paths]
-    return Checked(config.name, paths, config.store, config.track.uri, batch_faults(config))
+    uri = config.track.uri if config.track else None
+    return Checked(config.name, paths, config.store, uri, batch_faults(config))
 
 
 def _sweep(path: Path, overrides: list[str]) -> Checked:

@@ -3,42 +3,43 @@
 from pathlib import Path
 
 from knife.core.errors import UserError
-from knife.store.store import store_root
-from knife.track.outbox import FOLDER, left
+from knife.store.store import Store, store_root
+from knife.track.destination import unsent
 from knife.track.settings import mlflow_settings
 
 
 def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
-    """Send everything in the outboxes of a store.
+    """Send what MLflow lacks of the runs and sweeps in a store.
 
     Returns:
-        Lines that say what was sent; what MLflow lacks, because it does not answer (this is kept)
-        or refuses it; and what the user has to fix first, which is kept too.
+        Lines that say what was sent; what MLflow lacks, because it does not answer or refuses it;
+        and what the user has to fix first.
 
     Raises:
         UserError: there is no store.
     """
     root = store_root(store)
-    if not (root / "locks").is_dir() and not (root / FOLDER).is_dir():
+    if not (root / "locks").is_dir():
         raise UserError(
-            f"--store: {store} is no store of runs; give one (knife sync --store FOLDER)"
+            f"--store: {store} is not a store of runs; give one (knife sync --store FOLDER)"
         )
-    if not left(root):
+    if next(unsent(root), None) is None:
         return [f"there is nothing to send from {store}"], [], []
     # MLflow takes seconds to import.
     with mlflow_settings():
-        from knife.track.resend import resend
+        from knife.track.catch_up import catch_up
+    from knife.tune.standing.sweep_tree import TREES
 
-    found = resend(root)
+    found = catch_up(Store(store, write=False), TREES)
     lines = []
-    for head, runs in found.sent:
-        lines.append(f"{head.name}, to the experiment {head.experiment!r} at {head.uri}:")
-        lines += [f"  {name}: {_words(counts) or 'nothing new'}" for name, counts in runs]
+    for name, destination, runs in found.sent:
+        lines.append(f"{name}, to the experiment {destination.experiment!r} at {destination.uri}:")
+        lines += [f"  {run}: {_words(counts) or 'nothing new'}" for run, counts in runs]
     lines += found.mended
-    lines += [f"{name}: a process that is at work holds it and sends it" for name in found.held]
+    lines += [f"{name}: a process is working on it and sends it" for name in found.held]
     kept = found.kept
     if kept:
-        kept = [*kept, f"it is kept in {root / FOLDER}: the same command sends it later"]
+        kept = [*kept, "the store has all of it: the same command sends it later"]
     return lines, [*found.refused, *kept], found.faults
 
 

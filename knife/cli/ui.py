@@ -8,8 +8,8 @@ import sys
 
 from knife.core.errors import UserError
 from knife.core.exits import say
-from knife.store.store import store_root
-from knife.track.outbox import left
+from knife.store.store import Store, store_root
+from knife.track.destination import unsent
 from knife.track.settings import mlflow_settings
 
 HOST = "127.0.0.1"
@@ -27,11 +27,13 @@ def serve(store: str, port: int) -> int:
             f"--store: {store} has no mlflow.db; give the store of a run (knife ui --store "
             "FOLDER). A run whose track.uri is set is recorded there and not in its store"
         )
-    if left(store_root(store)):
-        # Send what dead processes have left: their runs would be shown as running.
+    if next(unsent(store_root(store)), None):
+        # Dead processes' runs would be shown as running.
         with mlflow_settings():
-            from knife.track.resend import resend
-        resend(store_root(store))
+            from knife.track.catch_up import catch_up
+        from knife.tune.standing.sweep_tree import TREES
+
+        catch_up(Store(store, write=False), TREES)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

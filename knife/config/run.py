@@ -285,7 +285,7 @@ class RunConfig(Section):
     prompt: Prompt = Prompt()
     compare: Compare = Compare()
     scale: Scale = Scale()
-    track: Track = Track()
+    track: Track | None = Track()
     store: str = "./knife-store"
 
     @field_validator("methods", mode="before")

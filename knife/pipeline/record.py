@@ -18,14 +18,14 @@ from knife.core.atomic import write_json
 from knife.core.exits import Terminated
 from knife.core.version import __version__
 from knife.plan.stage import inputs
+from knife.track.params import to_params
 from knife.track.provenance import LIBRARIES, git_tags
 from knife.track.secrets import redact
 
 # It imports torch, which reading a record does not need.
 if TYPE_CHECKING:
     from knife.plan.plan import Plan
-
-NAME = "run.json"
+    from knife.store.store import Store
 
 
 class Record:
@@ -43,7 +43,9 @@ class Record:
         self._path = path
         before = json.loads(path.read_text()) if path.is_file() else {}
         starts = before.get("starts", [])
-        self.idle = made == [] and bool(starts) and starts[-1]["status"] == "finished"
+        # An earlier version may have recorded less.
+        whole = about.keys() <= before.keys()
+        self.idle = made == [] and bool(starts) and starts[-1]["status"] == "finished" and whole
         self._start = {
             "command": redact(_command()),
             "time": time.time(),
@@ -80,7 +82,9 @@ class Record:
             yield
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | Terminated)
-            self.end("stopped" if stopped else f"failed: {redact(str(error)[:500])}")
+            reason = redact(str(error))
+            self._start["reason"] = reason[:2000] or type(error).__name__
+            self.end("stopped" if stopped else f"failed: {reason[:500]}")
             raise
 
 
@@ -91,8 +95,17 @@ def _command() -> str:
     return shlex.join(["knife", *sys.argv[1:]] if called else ["python", *sys.argv])
 
 
-def plan_record(plan: Plan) -> dict[str, Any]:
-    """Return what a run's record is about: stages, students, and where weights come from."""
+def plan_record(plan: Plan, store: Store) -> dict[str, Any]:
+    """Return what a run's record is about: stages, students, where weights come from, and what
+    MLflow shows of them."""
+    from knife.track.describe import (
+        data_sets,
+        member_params,
+        run_params,
+        run_tags,
+        teacher_params,
+    )
+
     return {
         "name": plan.config.name,
         "key": plan.key,
@@ -117,9 +130,20 @@ def plan_record(plan: Plan) -> dict[str, Any]:
                 "seed": member.seed,
                 "student": member.student.key,
                 "evaluate": member.evaluate.key,
+                "data": member.student.data,
+                "params": to_params(member_params(plan, member)),
             }
             for member in plan.members
         ],
         "teacher": plan.teacher.key if plan.teacher else None,
+        "teacher_run": {
+            "data": plan.teacher.data,
+            "params": to_params(teacher_params(plan)),
+        }
+        if plan.teacher
+        else None,
+        "params": to_params(run_params(plan.config)),
+        "tags": run_tags(plan),
+        "data": {key: list(map(asdict, data_sets(plan, key, store))) for key in plan.data},
         "ceiling": {name: stage.key for name, stage in plan.ceiling.items()},
     }

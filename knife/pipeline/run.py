@@ -4,26 +4,27 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knife.cluster.address import refuse_dead_cluster
-from knife.config.run import RunConfig, Scale
+from knife.config.run import RunConfig, Scale, Track
 from knife.core.atomic import write_json
 from knife.core.errors import raise_faults
 from knife.data.fitting import too_long_note
 from knife.data.jsonl import write_examples
-from knife.pipeline.record import NAME, Record, plan_record
+from knife.pipeline.record import Record, plan_record
 from knife.plan.needs import find_room, free_disk, room_faults, room_notes, states_faults
 from knife.plan.plan import Plan, data_files, needed, plan_run
 from knife.plan.stage import Stage, inputs
+from knife.report.run_data import RECORD
 from knife.stats.ties import Ties, tie_notes
 from knife.stats.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.store.bucket import is_url
 from knife.store.disk import disk_faults
 from knife.store.store import Store, store_root
-from knife.track.describe import NOTE, failed_note, run_params, run_tags, started_note
-from knife.track.run_tree import finish_done, follow, nested_runs, record
+from knife.track.run_tree import run_tree
 from knife.track.secrets import redact_values
 from knife.track.settings import mlflow_settings
 from knife.train.context import PlainContext
@@ -31,7 +32,8 @@ from knife.train.results import accuracy, read_predictions
 
 # MLflow and DeepSpeed take seconds to import, and finding what is missing needs neither.
 if TYPE_CHECKING:
-    from knife.track.run import TrackedRun
+    from knife.track.catch_up import Trees
+    from knife.track.tracker import Tracker
     from knife.train.follow import Follower
 
 
@@ -55,7 +57,7 @@ class Result:
         verdict: the comparison of methods.
         store: the artifact store.
         folder: where config and verdict are stored on this host.
-        tracking: MLflow's uri, without secrets, and the run's id.
+        tracking: MLflow's uri, without secrets, and the run's id; None if it records nothing.
         unsent: what could not be sent to MLflow, one line each.
         links: where else to look, one line each.
     """
@@ -65,7 +67,7 @@ class Result:
     verdict: Verdict
     store: Store
     folder: Path
-    tracking: tuple[str, str | None]
+    tracking: tuple[str, str | None] | None
     unsent: list[str]
     links: list[str]
 
@@ -84,7 +86,9 @@ class Result:
             "name": self.plan.config.name,
             "key": self.plan.key,
             "store": self.store.address,
-            "mlflow": {"uri": self.tracking[0], "run_id": self.tracking[1]},
+            "mlflow": dict(zip(("uri", "run_id"), self.tracking, strict=True))
+            if self.tracking
+            else None,
             "made": [{"kind": s.kind, "key": s.key, "label": s.label} for s in self.made],
             "students": [asdict(student) for student in self.students],
             "notes": self.plan.notes,
@@ -134,9 +138,6 @@ def run(config: RunConfig, display: Display) -> Result:
     from knife.report.cards import write_cards
     from knife.report.run_page import NAME as REPORT
     from knife.report.run_page import run_report, write_or_warn
-
-    with mlflow_settings():
-        from knife.track.tracker import Tracker
     from knife.train.follow import Follower
 
     plan = plan_run(config)
@@ -150,38 +151,31 @@ def run(config: RunConfig, display: Display) -> Result:
         # Without the password of a tracking server.
         resolved = redact_values(config.model_dump(mode="json"))
         write_json(folder / "config.json", resolved)
-        kept = Record(folder / NAME, plan_record(plan), [stage.key for stage in missing])
-        with (
-            kept.until_the_end(),
-            Tracker(config.track.uri, store.root, config.track.experiment) as tracker,
-        ):
-            tags = run_tags(plan) | ({NOTE: started_note(plan)} if missing else {})
-            parent = tracker.open_run(config.name, plan.key, resolved, tags, run_params(config))
-            runs = nested_runs(plan, parent, store)
-            with (
-                tracked_status(parent, lambda: finish_done(plan, store, runs)),
-                Follower(store.address) as follower,
-            ):
-                follow(plan, runs, follower)
-                links = [f"MLflow: {tracker.link(parent)}"]
+        with tracking(config.track, store, {"runs": run_tree}) as tracker:
+            about = plan_record(plan, store)
+            kept = Record(folder / RECORD, about, [stage.key for stage in missing])
+            with kept.until_the_end():
+                links = shown(tracker, folder, partial(run_tree, folder, store, alive=True))
                 if missing:
-                    with display(missing, plan, follower, links):
+                    with (
+                        measured(tracker, folder),
+                        Follower(store.address) as follower,
+                        display(missing, plan, follower, links),
+                    ):
+                        for stage in plan.stages:
+                            follower.follow(stage.kind, stage.key)
                         make_stages(missing, store.address, config.scale, links)
                 found = conclude(plan, store)
-                # The last evaluation's results are tracked before the students are described.
-                follower.poll()
                 write_json(folder / "verdict.json", found.to_dict())
                 write_cards(plan, store, found, anew=bool(missing))
                 kept.end("finished")
-                report = [folder / REPORT]
                 # A start that had nothing to do adds nothing to the report.
-                if not (kept.idle and report[0].is_file()):
-                    report = write_or_warn(folder, store, lambda: run_report(folder, store))
-                store.keep(folder)
-                record(plan, store, found, parent, runs, [folder / "verdict.json", *report])
-        unsent = tracker.unsent()
-    tracking = (tracker.uri, parent.run_id)
-    return Result(plan, missing, found, store, folder, tracking, unsent, links)
+                if not (kept.idle and (folder / REPORT).is_file()):
+                    write_or_warn(folder, store, lambda: run_report(folder, store))
+        unsent = tracker.unsent() if tracker else []
+        store.keep(folder)
+    address = (tracker.uri, tracker.run_id) if tracker else None
+    return Result(plan, missing, found, store, folder, address, unsent, links)
 
 
 def prepared(plan: Plan, store: Store) -> tuple[list[Stage], list[str]]:
@@ -243,7 +237,7 @@ def conclude(plan: Plan, store: Store) -> Verdict:
         ties.setdefault(member.method, []).append(Ties.of(rows))
     ceiling = None
     if plan.ceiling:
-        found = {name: accuracy(store, stage) for name, stage in plan.ceiling.items()}
+        found = {name: accuracy(store, stage.key) for name, stage in plan.ceiling.items()}
         ceiling = Ceiling(found.get("with"), found["without"])
     for name, stage in plan.ceiling.items():
         ties[f"teacher, {name} rationale"] = [Ties.of(read_predictions(store, stage.key))]
@@ -277,7 +271,10 @@ def publish_data(store: Store, key: str, plan: Plan) -> None:
 
 def tracking_notes(config: RunConfig) -> list[str]:
     """Return notes for the user on where MLflow records."""
-    if not is_url(config.store) or config.track.uri or os.environ.get("MLFLOW_TRACKING_URI"):
+    track = config.track
+    if track is None or track.uri or os.environ.get("MLFLOW_TRACKING_URI"):
+        return []
+    if not is_url(config.store):
         return []
     return [
         "store is a bucket and track.uri is null: MLflow records in a file of this host alone "
@@ -286,21 +283,32 @@ def tracking_notes(config: RunConfig) -> list[str]:
 
 
 @contextmanager
-def tracked_status(run: "TrackedRun", cut_off: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Set the run's status by how the work inside ends, with the reason if it fails; `cut_off` is
-    called first if it does not complete. Meanwhile system metrics of this machine are recorded."""
+def tracking(track: Track | None, store: Store, trees: "Trees") -> Iterator["Tracker | None"]:
+    """Yield a tracker for what is made inside; None, and no MLflow, without `track`."""
+    if track is None:
+        yield None
+        return
+    with mlflow_settings():
+        from knife.track.tracker import Tracker
+    with Tracker(track.uri, store, track.experiment, trees) as tracker:
+        yield tracker
+
+
+def shown(tracker: "Tracker | None", folder: Path, tree: Callable[[], Any]) -> list[str]:
+    """Show the run or sweep in a folder in MLflow, and return a line with the link to it."""
+    if tracker is None:
+        return []
+    tracker.show(folder, tree)
+    return [f"MLflow: {tracker.link()}"]
+
+
+@contextmanager
+def measured(tracker: "Tracker | None", folder: Path) -> Iterator[None]:
+    """Record system metrics of this machine meanwhile, if they are shown in MLflow."""
+    if tracker is None:
+        yield
+        return
     from knife.track.system import system_metrics
 
-    try:
-        with system_metrics(run):
-            yield
-    except KeyboardInterrupt:
-        cut_off()
-        run.finish("KILLED")
-        raise
-    except BaseException as error:
-        cut_off()
-        run.tag({NOTE: failed_note(error)})
-        run.finish("FAILED")
-        raise
-    run.finish("FINISHED")
+    with system_metrics(folder):
+        yield

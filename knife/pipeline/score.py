@@ -69,7 +69,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
         if missing:
             with Follower(store.address) as follower:
                 for stage in missing:
-                    follower.follow(stage.kind, stage.key, None)
+                    follower.follow(stage.kind, stage.key)
                 links: list[str] = []
                 with display(missing, plan, follower, links):
                     make_stages(missing, store.address, config.scale, links)

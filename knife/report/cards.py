@@ -68,7 +68,7 @@ def _facts(
         data_key=student.data,
         splits=plan.data[student.data],
         leaks=leaks[student.data],
-        accuracy=accuracy(store, member.evaluate),
+        accuracy=accuracy(store, member.evaluate.key),
         verdict=verdict,
     )
 

@@ -14,6 +14,8 @@ from knife.store.store import Store
 from knife.train.results import TRAINED, read_predictions
 
 Row = dict[str, Any]
+# How the run was made, in its folder: written by knife.pipeline.record.
+RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class RunData:
         config = folder / "config.json"
         if not config.is_file():
             raise UserError(f"{folder} has no {config.name}; the same `knife run` again writes it")
-        record = folder / "run.json"
+        record = folder / RECORD
         return RunData(
             folder,
             store,

@@ -1,6 +1,5 @@
-"""What MLflow gets of a run besides its results: params, tags, data sets and descriptions."""
+"""What a plan says of its run and goes to MLflow: params, tags and data sets."""
 
-import json
 from importlib.metadata import version
 from typing import Any
 
@@ -9,13 +8,10 @@ from knife.core.version import __version__
 from knife.core.words import counted
 from knife.data.digest import digest
 from knife.plan.plan import Member, Plan, data_files
-from knife.report.markdown import verdict_markdown
-from knife.stats.verdict import Verdict
 from knife.store.store import Store
-from knife.track.data_set import DataSet
+from knife.track.node import DataSet
 from knife.track.provenance import LIBRARIES, git_tags, job_tags
 
-NOTE = "mlflow.note.content"
 # Where results are stored and recorded says nothing about the run.
 _HIDDEN = ("track", "store", "ablate")
 
@@ -64,17 +60,6 @@ def run_tags(plan: Plan) -> dict[str, str]:
     return tags | job_tags() | git_tags()
 
 
-def hosts_tag(plan: Plan, store: Store) -> dict[str, str]:
-    """Return a tag with the shape of the cluster that made the students: workers and hosts."""
-    found: dict[str, int] = {}
-    for member in plan.members:
-        if "workers.json" in (store.manifest("student", member.student.key) or {})["files"]:
-            rows = json.loads(store.read("student", member.student.key, "workers.json"))
-            hosts = {row["host"] for row in rows}
-            found[f"{counted(len(rows), 'worker')} on {counted(len(hosts), 'host')}"] = 1
-    return {"knife.cluster": "; ".join(found)} if found else {}
-
-
 def data_sets(plan: Plan, key: str, store: Store) -> list[DataSet]:
     """Return the splits of the data `key`; a run's variants may treat rationales differently."""
     data = next(_config(plan, m).data for m in plan.members if m.student.data == key)
@@ -91,27 +76,6 @@ def data_sets(plan: Plan, key: str, store: Store) -> list[DataSet]:
         )
         for split, examples in data_files(plan.data[key]).items()
     ]
-
-
-def started_note(plan: Plan) -> str:
-    """Return the description of a run in progress."""
-    config = plan.config
-    methods = ", ".join(variant.name for variant in config.variants())
-    seeds = ", ".join(map(str, config.seeds))
-    return f"At work or cut off: {methods} on {config.data.source}, seeds {seeds}. No verdict yet."
-
-
-def failed_note(error: BaseException) -> str:
-    """Return the description of a failed run or sweep, with the reason."""
-    why = str(error).strip()[:2000].replace("```", "'''") or type(error).__name__
-    return f"Failed; the same command resumes it. The reason:\n\n```text\n{why}\n```"
-
-
-def ended_note(verdict: Verdict, best: str, registered: str | None) -> str:
-    """Return the description of an ended run: its verdict, and which student to use."""
-    use = f"Student to use, by its accuracy on dev: **{best}**"
-    use += f", `models:/{registered}@champion`." if registered else "."
-    return f"{verdict_markdown(verdict)}\n\n{use}"
 
 
 def _config(plan: Plan, member: Member) -> RunConfig:

@@ -1,11 +1,13 @@
-"""A run in MLflow: found or created by its key, and sent everything once."""
+"""A run in MLflow: found or created by its key, and sent only what it lacks."""
 
 from __future__ import annotations
 
 import getpass
+import hashlib
+import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,15 @@ from mlflow.exceptions import MlflowException
 from knife.compat.mlflow import newest_metrics
 from knife.core import strict_json
 from knife.track.connect import one_try
-from knife.track.data_set import DataSet
 from knife.track.logged_model import log_model, register
+from knife.track.node import DataSet
 from knife.track.params import to_tags
 from knife.train.journal import Row
 
 KEY = "knife.key"
 PARENT = "mlflow.parentRunId"
+# The digest of every artifact that the run has: MLflow itself only knows their sizes.
+FILES = "knife.files"
 # From mlflow.utils.validation: the limits of one log_batch.
 METRICS_A_BATCH = 1000
 PARAMS_A_BATCH = 100
@@ -60,6 +64,24 @@ def active(client: MlflowClient, experiment: str, run_ids: Sequence[str]) -> set
         runs = client.search_runs([experiment], f"attributes.run_id IN ({ids})")
         found |= {run.info.run_id for run in runs}
     return found
+
+
+def nested(client: MlflowClient, experiment: str, parent: str) -> dict[str, Run]:
+    """Return the runs directly under a run, by key; of two with one key the older."""
+    found: dict[str, Run] = {}
+    page = None
+    while True:
+        runs = client.search_runs(
+            [experiment],
+            f"tags.`{PARENT}` = '{parent}'",
+            order_by=["attributes.start_time ASC"],
+            page_token=page,
+        )
+        for run in runs:
+            found.setdefault(run.data.tags.get(KEY, ""), run)
+        page = runs.token
+        if not page:
+            return found
 
 
 def find(
@@ -105,13 +127,14 @@ def create(
 
 
 class RemoteRun:
-    """A run in MLflow. Calls may be repeated: what MLflow has is not sent twice.
+    """A run in MLflow. Every method sends only what MLflow lacks, so calls may be repeated.
 
-    Every method raises if MLflow fails; afterwards call `forget`, since a failed request may have
-    arrived all the same.
+    Every method raises if MLflow fails, or a GoneError if the run was deleted; afterwards call
+    `forget`, since a failed request may have arrived all the same.
 
     Args:
-        client, experiment, run_id: MLflow's.
+        client, experiment: MLflow's.
+        run: the run as it was found or created.
         refuse: called with what MLflow will never accept, and the error.
 
     Attributes:
@@ -122,21 +145,18 @@ class RemoteRun:
         self,
         client: MlflowClient,
         experiment: str,
-        run_id: str,
+        run: Run,
         refuse: Callable[[str, Exception], None],
-        *,
-        fresh: bool,
     ) -> None:
-        self.run_id = run_id
+        self.run_id: str = run.info.run_id
         self.count: Counter[str] = Counter()
         self._client = client
         self._experiment = experiment
         self._refuse = refuse
-        # Last step and value of each metric in MLflow; None if MLflow has to be asked.
-        self._newest: dict[str, tuple[int, float]] | None = {} if fresh else None
+        self._known: _Known | None = _Known(run)
 
     def look(self) -> None:
-        """Check that MLflow still has the run, after it has refused something.
+        """Ask MLflow what it has of the run, as after it has refused something.
 
         Raises:
             GoneError: the run was deleted.
@@ -149,15 +169,16 @@ class RemoteRun:
             raise
         if run.info.lifecycle_stage != "active":
             raise GoneError(restorable=True)
+        self._known = _Known(run)
 
     def forget(self) -> None:
-        """Ask MLflow for its metrics again before the next one is sent."""
-        self._newest = None
+        """Ask MLflow what it has before anything else is sent."""
+        self._known = None
 
     def describe(self, params: dict[str, str], tags: dict[str, str]) -> None:
         """Set tags, and the params that the run lacks. A param cannot change in MLflow: if one has
         (workers, say), the old value stays and the tag `knife.changed` shows both."""
-        had = self._client.get_run(self.run_id).data.params
+        had = self._has.params
         new = [Param(key, value) for key, value in params.items() if key not in had]
         for start in range(0, len(new), PARAMS_A_BATCH):
             self._client.log_batch(self.run_id, params=new[start : start + PARAMS_A_BATCH])
@@ -165,20 +186,20 @@ class RemoteRun:
         if changed:
             words = "; ".join(f"{key}: {had[key]} -> {changed[key]}" for key in changed)
             tags = tags | to_tags({"knife.changed": words})
-        self.tag(tags)
+        had |= {param.key: param.value for param in new}
         self.count["params"] += len(new)
-
-    def tag(self, tags: dict[str, str]) -> None:
-        """Set tags."""
-        self._client.log_batch(self.run_id, tags=[RunTag(*pair) for pair in tags.items()])
+        self._tag(tags)
 
     def inputs(self, sets: Iterable[DataSet]) -> None:
         """Record the data sets that the run reads."""
-        self._client.log_inputs(self.run_id, [_input(each) for each in sets])
+        new = [each for each in sets if (_set_name(each), each.digest) not in self._has.inputs]
+        if new:
+            self._client.log_inputs(self.run_id, [_input(each) for each in new])
+            self._has.inputs |= {(_set_name(each), each.digest) for each in new}
 
     def rows(self, rows: Iterable[Row]) -> None:
         """Log rows, in step order; of each metric, only steps after its newest in MLflow."""
-        newest = dict(self._known())
+        newest = dict(self._has.newest)
         metrics = []
         for row in rows:
             for name, value in row["metrics"].items():
@@ -186,65 +207,86 @@ class RemoteRun:
                     metrics.append(Metric(name, value, int(row["time"] * 1000), row["step"]))
                     newest[name] = (row["step"], value)
         self._log(metrics)
-        self._newest = newest
+        self._has.newest = newest
 
     def summary(self, metrics: dict[str, float], moment: float) -> None:
         """Log results of the whole run, at step 0."""
-        known = self._known()
+        known = self._has.newest
         new = [
             Metric(name, value, int(moment * 1000), 0)
             for name, value in metrics.items()
-            if name not in known or known[name] != (0, value)
+            if known.get(name) != (0, value)
         ]
         self._log(new)
         known.update({metric.key: (0, metric.value) for metric in new})
 
-    def artifact(self, path: Path, folder: str) -> None:
-        """Upload a file or a folder's content."""
-        if path.is_dir():
-            self._client.log_artifacts(self.run_id, str(path), folder or None)
-        elif path.exists():
-            self._client.log_artifact(self.run_id, str(path), folder or None)
-        else:
-            raise FileNotFoundError(f"{path} is not there")
-        self.count["artifacts"] += 1
-
     def text(self, name: str, text: str) -> None:
         """Upload a text as an artifact."""
-        self._client.log_text(self.run_id, text, name)
-        self.count["artifacts"] += 1
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        if self._has.files.get(name) != digest:
+            self._client.log_text(self.run_id, text, name)
+            self._uploaded(name, digest)
+
+    def file(self, path: Path) -> None:
+        """Upload a file as an artifact.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
+        if self._has.files.get(path.name) != digest:
+            self._client.log_artifact(self.run_id, str(path))
+            self._uploaded(path.name, digest)
 
     def model(self, folder: Path, name: str) -> None:
         """Log a student's folder as a model, once."""
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is no folder")
+            raise FileNotFoundError(f"{folder} is not a folder")
         self.count["models"] += log_model(self._client, self._experiment, self.run_id, folder, name)
 
     def register(self, name: str, registered: str) -> None:
         """Make the logged model `name` the champion of a registered model."""
         number = register(self._client, self._experiment, self.run_id, name, registered)
-        self.tag({"knife.registered": f"{registered} version {number}"})
+        self._tag({"knife.registered": f"{registered} version {number}"})
 
-    def end_strays(self, own: Collection[str]) -> None:
-        """End the nested runs that are still running and not in `own`."""
-        parents = [self.run_id]
-        while parents:
-            filters = f"tags.`{PARENT}` = '{parents.pop()}'"
-            for run in self._client.search_runs([self._experiment], filters, max_results=10_000):
-                parents.append(run.info.run_id)
-                if run.info.run_id not in own and run.info.status == "RUNNING":
-                    self._client.set_terminated(run.info.run_id, "KILLED")
+    def end(self, status: str, ended: float | None) -> None:
+        """Set the status, and when the run ended (Unix seconds; None while it is RUNNING)."""
+        wanted = (status, None if ended is None else int(ended * 1000))
+        if self._has.status == wanted:
+            return
+        try:
+            if ended is None:
+                self._client.update_run(self.run_id, status=status)
+            else:
+                self._client.set_terminated(self.run_id, status, wanted[1])
+        except MlflowException as error:
+            if error.error_code in FINAL:
+                self.look()
+            raise
+        self._has.status = wanted
 
-    def finish(self, status: str, moment: float) -> None:
-        """Set status and end time."""
-        self._client.set_terminated(self.run_id, status, int(moment * 1000))
+    def shows(self, status: str) -> bool:
+        """Whether MLflow is known to show this status."""
+        return self._known is not None and self._known.status[0] == status
 
-    def _known(self) -> dict[str, tuple[int, float]]:
-        if self._newest is None:
-            # One request; the public get_metric_history takes 5 s for 100,000 points.
-            data: Any = self._client.get_run(self.run_id).data
-            self._newest = {m.key: (m.step, m.value) for m in newest_metrics(data)}
-        return self._newest
+    @property
+    def _has(self) -> _Known:
+        if self._known is None:
+            self.look()
+        assert self._known
+        return self._known
+
+    def _tag(self, tags: dict[str, str]) -> None:
+        new = {key: value for key, value in tags.items() if self._has.tags.get(key) != value}
+        if new:
+            self._client.log_batch(self.run_id, tags=[RunTag(*pair) for pair in new.items()])
+            self._has.tags |= new
+
+    def _uploaded(self, name: str, digest: str) -> None:
+        self._has.files[name] = digest
+        self._tag({FILES: strict_json.dumps(self._has.files)})
+        self.count["artifacts"] += 1
 
     def _log(self, metrics: list[Metric]) -> None:
         for start in range(0, len(metrics), METRICS_A_BATCH):
@@ -268,11 +310,31 @@ class RemoteRun:
                 self._log([metric for metric in batch if metric.key == name])
 
 
+class _Known:
+    """What MLflow is known to have of a run."""
+
+    def __init__(self, run: Run) -> None:
+        data: Any = run.data
+        self.params: dict[str, str] = dict(data.params)
+        self.tags: dict[str, str] = dict(data.tags)
+        # Last step and value of each metric. The public get_metric_history takes 5 s for 100,000
+        # points.
+        self.newest = {m.key: (m.step, m.value) for m in newest_metrics(data)}
+        sets = run.inputs.dataset_inputs if run.inputs else []
+        self.inputs = {(each.dataset.name, each.dataset.digest) for each in sets}
+        self.files: dict[str, str] = json.loads(self.tags.get(FILES, "{}"))
+        self.status: tuple[str, int | None] = (run.info.status, run.info.end_time or None)
+
+
+def _set_name(data: DataSet) -> str:
+    return f"{data.name} {data.split}"
+
+
 def _input(data: DataSet) -> DatasetInput:
     profile = {"num_rows": data.examples, "rationales": data.rationales}
     kind, colon, _ = data.place.partition("://")
     dataset = Dataset(
-        name=f"{data.name} {data.split}",
+        name=_set_name(data),
         digest=data.digest,
         source_type=kind if colon else "local",
         source=strict_json.dumps({"uri": data.place}),

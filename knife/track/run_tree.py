@@ -1,124 +1,170 @@
-"""A run in MLflow: a parent run, with nested runs for the teacher and each method and seed."""
+"""A run as a tree of MLflow's runs: a parent, with nested runs for the teacher and each student.
 
-from __future__ import annotations
+It is made from the run's folder and the artifacts in the store, and from nothing else.
+"""
 
 import json
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import Any
 
-from knife.plan.plan import Member, Plan
-from knife.plan.stage import Stage
+import yaml
+
+from knife.core.words import counted
+from knife.report.markdown import verdict_markdown
+from knife.report.run_data import RECORD
+from knife.report.run_page import NAME as REPORT
 from knife.stats.verdict import Verdict
 from knife.store.store import Store
-from knife.track.describe import (
-    NOTE,
-    data_sets,
-    ended_note,
-    hosts_tag,
-    member_params,
-    teacher_params,
-)
-from knife.train.results import PREDICTIONS, accuracy
+from knife.track.node import SYSTEM, DataSet, RunNode, Status
+from knife.track.params import to_tags
+from knife.track.starts import last_row_time, status_of
+from knife.train.results import PREDICTIONS, TRAINED, accuracy
 
-# MLflow takes seconds to import, and reading predictions does not need it.
-if TYPE_CHECKING:
-    from knife.track.run import TrackedRun
-    from knife.train.follow import Follower
+NOTE = "mlflow.note.content"
+VERDICT = "verdict.json"
 
 
-def nested_runs(plan: Plan, parent: TrackedRun, store: Store) -> dict[str, TrackedRun]:
-    """Open the nested runs `teacher` and `<method> seed <seed>`, with data sets; return them by
-    name."""
-    runs = {}
-    sets = {key: data_sets(plan, key, store) for key in plan.data}
-    parent.inputs([each for own in sets.values() for each in own])
-    if plan.teacher:
-        stage = plan.teacher
-        tags = _tags(stage, "teacher")
-        runs["teacher"] = parent.child("teacher", stage.key, teacher_params(plan), tags)
-        runs["teacher"].inputs(sets[stage.data])
-    for member in plan.members:
-        student = member.student
-        key = f"{member.method}-{student.key}"
-        tags = _tags(student, member.method)
-        run = parent.child(_name(member), key, member_params(plan, member), tags)
-        run.inputs(sets[student.data])
-        runs[_name(member)] = run
-    return runs
+def run_tree(folder: Path, store: Store, *, alive: bool) -> RunNode | None:
+    """Return the tree of the run in a folder; None if an earlier version recorded too little.
+
+    `alive` says whether a process is working on it.
+    """
+    record = json.loads((folder / RECORD).read_text())
+    if "params" not in record:
+        return None
+    config = json.loads((folder / "config.json").read_text())
+    below = f"runs/{folder.name}"
+    stages = [(stage["kind"], stage["key"]) for stage in record["stages"]]
+    starts = record["starts"]
+    status, ended = status_of(starts, lambda: last_row_time(store, stages), alive=alive)
+    began = starts[0]["time"]
+    done = status == "FINISHED"
+    best = champion(record, store) if done else None
+    register = (config["track"] or {}).get("register")
+    parent = _Parent(record, store, began, status, ended)
+    children = [_teacher(parent)] if record["teacher"] else []
+    for member in record["members"]:
+        children.append(_student(parent, member, register if member == best else None))
+    tags = record["tags"] | _note(config, record, status)
+    summary: dict[str, float] = {}
+    files: list[str] = []
+    if best:
+        verdict = Verdict.from_dict(json.loads((folder / VERDICT).read_text()))
+        tags |= {"knife.champion": _name(best), "knife.champion.key": best["student"]}
+        tags |= {NOTE: _ended_note(verdict, _name(best), register)} | _hosts_tag(record, store)
+        summary = verdict_metrics(verdict)
+        files = [f"{below}/{name}" for name in (VERDICT, REPORT) if (folder / name).is_file()]
+    return RunNode(
+        key=record["key"],
+        name=record["name"],
+        began=began,
+        status=status,
+        ended=ended,
+        params=record["params"],
+        tags=to_tags(tags),
+        inputs=tuple(DataSet(**each) for sets in record["data"].values() for each in sets),
+        row_file=f"{below}/{SYSTEM}",
+        summary=summary,
+        texts={"config.yaml": yaml.safe_dump(config, sort_keys=False, allow_unicode=True)},
+        files=tuple(files),
+        children=tuple(children),
+    )
 
 
-def follow(plan: Plan, runs: dict[str, TrackedRun], follower: Follower) -> None:
-    """Have the follower send each stage's journal to its nested run."""
-    for stage in plan.stages:
-        if stage.kind in ("teacher", "states"):
-            own = stage is plan.teacher
-            follower.follow(stage.kind, stage.key, runs["teacher"] if own else None)
-    for stage in plan.ceiling.values():
-        follower.follow("evaluate", stage.key, None)
-    for member in plan.members:
-        follower.follow("student", member.student.key, runs[_name(member)])
-        follower.follow("evaluate", member.evaluate.key, runs[_name(member)])
+@dataclass(frozen=True)
+class _Parent:
+    record: dict[str, Any]
+    store: Store
+    began: float
+    status: Status
+    ended: float | None
+
+    def nested(
+        self, name: str, key: str, about: dict[str, Any], *stages: tuple[str, str]
+    ) -> dict[str, Any]:
+        """Return what a nested run shows of its stages, of which the first is its training. It
+        has ended if the store has the last one, or else ends with the parent."""
+        store, training = self.store, stages[0]
+        status, ended = self.status, self.ended
+        if store.has(*stages[-1]):
+            # It may have been made before this run.
+            status, ended = "FINISHED", max(self.began, _made(store, *stages[-1]))
+        tags = {"knife.method": about["params"]["method"], "knife.fingerprint": training[1]}
+        return {
+            "key": key,
+            "name": name,
+            "began": self.began,
+            "status": status,
+            "ended": ended,
+            "params": about["params"],
+            "tags": to_tags(tags | {"knife.data": about["data"]}),
+            "inputs": tuple(DataSet(**each) for each in self.record["data"][about["data"]]),
+            "journals": stages,
+            "summary": trained_metrics(store, *training) if store.has(*training) else {},
+            "texts": {},
+        }
 
 
-def record(
-    plan: Plan,
-    store: Store,
-    verdict: Verdict,
-    parent: TrackedRun,
-    runs: dict[str, TrackedRun],
-    files: list[Path],
-) -> None:
-    """Record the verdict, the files that show it, predictions and students; repeated calls do not
-    record them twice."""
-    for path in files:
-        parent.artifact(path)
-    parent.log_summary(verdict_metrics(verdict))
-    for member in plan.members:
-        run = runs[_name(member)]
-        run.log_summary(trained_metrics(store, "student", member.student.key))
-        run.artifact(store.path("evaluate", member.evaluate.key) / PREDICTIONS)
-        student = store.path("student", member.student.key)
-        run.artifact(student / "README.md")
-        run.model(student / "model", _name(member))
-        run.finish("FINISHED")
-    best = champion(plan, store)
-    registered = plan.config.track.register
-    tags = {"knife.champion": _name(best), "knife.champion.key": best.student.key}
-    tags[NOTE] = ended_note(verdict, _name(best), registered)
-    parent.tag(tags | hosts_tag(plan, store))
-    if registered:
-        runs[_name(best)].register(_name(best), registered)
-    if plan.teacher:
-        runs["teacher"].log_summary(trained_metrics(store, "teacher", plan.teacher.key))
-        for name, stage in plan.ceiling.items():
-            value = accuracy(store, stage)
-            runs["teacher"].log_summary({f"test_accuracy_{name}_rationale": value})
-        runs["teacher"].finish("FINISHED")
+def _teacher(parent: _Parent) -> RunNode:
+    about, ceiling, store = parent.record["teacher_run"], parent.record["ceiling"], parent.store
+    key = parent.record["teacher"]
+    values = parent.nested("teacher", key, about, ("teacher", key))
+    for name, stage in ceiling.items():
+        if store.has("evaluate", stage):
+            found = {f"test_accuracy_{name}_rationale": _accuracy(store, stage)}
+            values["summary"] = values["summary"] | found
+    return RunNode(**values)
 
 
-def champion(plan: Plan, store: Store) -> Member:
+def _student(parent: _Parent, member: dict[str, Any], registered: str | None) -> RunNode:
+    student, evaluate = ("student", member["student"]), ("evaluate", member["evaluate"])
+    key = f"{member['method']}-{member['student']}"
+    values = parent.nested(_name(member), key, member, student, evaluate)
+    if parent.status == "FINISHED":
+        folder = "/".join(student)
+        values["files"] = (f"{'/'.join(evaluate)}/{PREDICTIONS}", f"{folder}/README.md")
+        values |= {"model": f"{folder}/model", "registered": registered}
+    return RunNode(**values)
+
+
+def champion(record: dict[str, Any], store: Store) -> dict[str, Any]:
     """Return the student to use: the best on dev, of the method with the best mean on dev."""
     dev: dict[str, list[tuple[float, float]]] = {}
     scores: list[tuple[float, float]] = []
-    for member in plan.members:
-        values = trained_metrics(store, "student", member.student.key)
+    members: list[dict[str, Any]] = record["members"]
+    for member in members:
+        values = trained_metrics(store, "student", member["student"])
         scores.append((values["dev_accuracy"], -values["dev_loss"]))
-        dev.setdefault(member.method, []).append(scores[-1])
+        dev.setdefault(member["method"], []).append(scores[-1])
     mean = {
         name: [fmean(values) for values in zip(*each, strict=True)] for name, each in dev.items()
     }
     best = max(mean, key=mean.__getitem__)
-    own = [pair for pair in zip(scores, plan.members, strict=True) if pair[1].method == best]
+    own = [pair for pair in zip(scores, members, strict=True) if pair[1]["method"] == best]
     return max(own, key=lambda pair: pair[0])[1]
 
 
+# What is published under a key never changes, and the tree is made again every second.
+@lru_cache(maxsize=4096)
 def trained_metrics(store: Store, kind: str, key: str) -> dict[str, float]:
     """Return a training's metrics: its best evaluation on dev, and what it cost."""
-    trained = json.loads(store.read(kind, key, "trained.json"))
+    trained = json.loads(store.read(kind, key, TRAINED))
     named = {name: name for name in ("dev_accuracy", "dev_loss")}
     named |= {n: f"train_{n}" for n in ("seconds", "steps", "memory_mib", "gpu_memory_mib")}
-    return {new: trained[name] for name, new in named.items() if name in trained}
+    return {new: float(trained[name]) for name, new in named.items() if name in trained}
+
+
+@lru_cache(maxsize=4096)
+def _made(store: Store, kind: str, key: str) -> float:
+    return last_row_time(store, [(kind, key)])
+
+
+@lru_cache(maxsize=64)
+def _accuracy(store: Store, key: str) -> float:
+    return accuracy(store, key)
 
 
 def verdict_metrics(verdict: Verdict) -> dict[str, float]:
@@ -135,18 +181,45 @@ def verdict_metrics(verdict: Verdict) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def finish_done(plan: Plan, store: Store, runs: dict[str, TrackedRun]) -> None:
-    """Finish the nested runs whose work is done, of a run that is interrupted."""
-    if plan.teacher and store.has("teacher", plan.teacher.key):
-        runs["teacher"].finish("FINISHED")
-    for member in plan.members:
-        if store.has("evaluate", member.evaluate.key):
-            runs[_name(member)].finish("FINISHED")
+def failed_note(start: dict[str, Any]) -> str:
+    """Return the description of a run or sweep whose last start failed, with the reason."""
+    why = start["reason"].strip()[:2000].replace("```", "'''")
+    return f"Failed; the same command resumes it. The reason:\n\n```text\n{why}\n```"
 
 
-def _name(member: Member) -> str:
-    return f"{member.method} seed {member.seed}"
+def _note(config: dict[str, Any], record: dict[str, Any], status: Status) -> dict[str, str]:
+    """Return the description of a run that has no verdict."""
+    if status == "FAILED":
+        return {NOTE: failed_note(record["starts"][-1])}
+    methods = ", ".join(dict.fromkeys(member["method"] for member in record["members"]))
+    seeds = ", ".join(map(str, config["seeds"]))
+    source = config["data"]["source"]
+    words = f"At work or cut off: {methods} on {source}, seeds {seeds}. No verdict yet."
+    return {NOTE: words}
 
 
-def _tags(stage: Stage, method: str) -> dict[str, str]:
-    return {"knife.method": method, "knife.fingerprint": stage.key, "knife.data": stage.data}
+def _ended_note(verdict: Verdict, best: str, registered: str | None) -> str:
+    """Return the description of a finished run: its verdict, and which student to use."""
+    use = f"Student to use, by its accuracy on dev: **{best}**"
+    use += f", `models:/{registered}@champion`." if registered else "."
+    return f"{verdict_markdown(verdict)}\n\n{use}"
+
+
+def _hosts_tag(record: dict[str, Any], store: Store) -> dict[str, str]:
+    """Return a tag with the shape of the cluster that made the students: workers and hosts."""
+    found = [_hosts(store, member["student"]) for member in record["members"]]
+    shapes = dict.fromkeys(shape for shape in found if shape)
+    return {"knife.cluster": "; ".join(shapes)} if shapes else {}
+
+
+@lru_cache(maxsize=4096)
+def _hosts(store: Store, key: str) -> str:
+    if "workers.json" not in (store.manifest("student", key) or {})["files"]:
+        return ""
+    rows = json.loads(store.read("student", key, "workers.json"))
+    hosts = {row["host"] for row in rows}
+    return f"{counted(len(rows), 'worker')} on {counted(len(hosts), 'host')}"
+
+
+def _name(member: dict[str, Any]) -> str:
+    return f"{member['method']} seed {member['seed']}"

@@ -5,13 +5,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-from knife.track.run import TrackedRun
+from knife.core import strict_json
+from knife.track.node import SYSTEM
 from knife.train.journal import Row
 
 log = logging.getLogger("knife.track")
@@ -20,15 +22,16 @@ SECONDS = 10.0
 
 
 @contextmanager
-def system_metrics(run: TrackedRun, seconds: float = SECONDS) -> Iterator[None]:
-    """Record system metrics in a run every `seconds` seconds, from a thread, within the context.
+def system_metrics(folder: Path, seconds: float = SECONDS) -> Iterator[None]:
+    """Record system metrics in the folder of a run or a sweep every `seconds` seconds, from a
+    thread, within the context.
 
     Names and units are MLflow's; GPUs need nvidia-ml-py. Workers on other hosts are not measured:
     only the driver sends to MLflow.
     """
     stop = threading.Event()
     thread = threading.Thread(
-        target=_watch, args=(run, seconds, stop), name="knife-system", daemon=True
+        target=_watch, args=(folder / SYSTEM, seconds, stop), name="knife-system", daemon=True
     )
     thread.start()
     try:
@@ -38,7 +41,7 @@ def system_metrics(run: TrackedRun, seconds: float = SECONDS) -> Iterator[None]:
         thread.join()
 
 
-def _watch(run: TrackedRun, seconds: float, stop: threading.Event) -> None:
+def _watch(path: Path, seconds: float, stop: threading.Event) -> None:
     monitors = _monitors()
     while not stop.wait(seconds):
         metrics: dict[str, float] = {}
@@ -50,7 +53,12 @@ def _watch(run: TrackedRun, seconds: float, stop: threading.Event) -> None:
         # The clock gives steps that increase across all starts of the run.
         row: Row = {"step": int(now), "time": now, "metrics": {}}
         row["metrics"] = {f"system/{name}": float(value) for name, value in metrics.items()}
-        run.log_row(row)
+        try:
+            with path.open("a") as file:
+                file.write(strict_json.dumps(row) + "\n")
+        except OSError as error:
+            # A full disk ends the work by itself.
+            log.debug("%s: %s", path, error)
 
 
 def _monitors() -> list[Any]:

@@ -6,7 +6,7 @@ import logging
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from knife.store.store import Store
 from knife.train.journal import Position, Row, read_stage
@@ -16,18 +16,8 @@ log = logging.getLogger("knife.track")
 Stage = tuple[str, str]
 
 
-class Recorder(Protocol):
-    """A receiver of the rows of journals, such as a run in MLflow."""
-
-    def follows(self, kind: str, key: str) -> None:
-        """Expect the rows of a stage's journal."""
-
-    def send(self, rows: list[Row]) -> None:
-        """Receive new rows of a journal that it follows."""
-
-
 class Follower:
-    """A thread that reads the journals of registered stages and passes on their new rows.
+    """A thread that reads the journals of registered stages, for displays.
 
     Args:
         store: the artifact store's folder or url.
@@ -39,7 +29,6 @@ class Follower:
         # To poll a bucket takes a request per stage.
         self._interval = interval or max(0.5, self._store.seconds)
         self._lock = threading.Lock()
-        self._runs: dict[Stage, list[Recorder]] = {}
         self._positions: dict[Stage, Position] = {}
         self._newest: dict[Stage, Row] = {}
         self._metrics: dict[Stage, dict[str, float]] = {}
@@ -59,17 +48,9 @@ class Follower:
     ) -> None:
         self.close()
 
-    def follow(self, kind: str, key: str, run: Recorder | None) -> None:
-        """Read the stage's journal from its beginning and send its rows to `run`, if given.
-
-        Rows written earlier are read too, even those of a stage finished long ago. If two methods
-        share a stage, each has a run for it, and both get all rows.
-        """
+    def follow(self, kind: str, key: str) -> None:
+        """Read the stage's journal from its beginning, also if it was finished long ago."""
         with self._lock:
-            runs = self._runs.setdefault((kind, key), [])
-            if run and run not in runs:
-                runs.append(run)
-                run.follows(kind, key)
             self._positions[kind, key] = Position()
 
     def newest(self) -> dict[Stage, Row]:
@@ -96,7 +77,7 @@ class Follower:
     def poll(self) -> None:
         """Read all journals once, immediately."""
         with self._lock:
-            for stage in self._runs:
+            for stage in self._positions:
                 try:
                     self._read(stage)
                 except OSError as error:
@@ -112,8 +93,6 @@ class Follower:
         for row in rows:
             metrics |= row["metrics"]
         self._notes += [f"{stage[0]}: {row['note']}" for row in rows if "note" in row]
-        for run in self._runs[stage]:
-            run.send(rows)
 
     def _loop(self) -> None:
         while not self._stop.wait(self._interval):

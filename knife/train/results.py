@@ -4,7 +4,6 @@ import json
 from math import fsum
 from typing import Any
 
-from knife.plan.stage import EvaluateStage
 from knife.store.store import Store
 
 TRAINED = "trained.json"
@@ -17,7 +16,7 @@ def read_predictions(store: Store, key: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def accuracy(store: Store, stage: EvaluateStage) -> float:
+def accuracy(store: Store, key: str) -> float:
     """Return the share of test examples that an evaluation got right; a tie counts its share."""
-    rows = read_predictions(store, stage.key)
+    rows = read_predictions(store, key)
     return fsum(row["right"] for row in rows) / len(rows)

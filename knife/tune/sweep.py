@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from knife.core.atomic import write_json
 from knife.core.errors import UserError, WorkFailedError, raise_faults
 from knife.core.words import counted
 from knife.launch.session import session
-from knife.pipeline.run import missing_stages, run, tracked_status
+from knife.pipeline.run import Result, measured, missing_stages, run, shown, tracking
 from knife.report.run_page import NAME as REPORT
 from knife.report.run_page import write_or_warn
 from knife.stats.verdict import Verdict
 from knife.store.disk import disk_faults
 from knife.store.store import Store, fingerprint, store_root
 from knife.terminal.display import display, no_display
-from knife.track.outbox import left
+from knife.track.destination import unsent
 from knife.track.settings import mlflow_settings
 from knife.tune.report.data import RESULT, TRIALS, SweepData
 from knife.tune.report.outputs import write_outputs
@@ -38,7 +39,7 @@ from knife.tune.search.study import ranked
 from knife.tune.search.sweep_plan import SweepPlan, refuse_what_has_no_room
 from knife.tune.search.trials import TrialRow, first_line, read_rows
 from knife.tune.standing.board import SweepProgress
-from knife.tune.standing.recording import SweepRecord
+from knife.tune.standing.sweep_tree import TREES, sweep_tree
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def read_result(folder: Path) -> SweepResult | None:
         return None
     values = json.loads((folder / RESULT).read_text())
     found = Verdict.from_dict(values["final"]["verdict"]) if "final" in values else None
-    links = [f"MLflow: {values['mlflow']['link']}"] if "link" in values["mlflow"] else []
+    links = [f"MLflow: {values['mlflow']['link']}"] if "mlflow" in values else []
     rows = read_rows(folder / TRIALS)
     return SweepResult(folder, rows, values, found, fresh=False, links=links)
 
@@ -131,8 +132,6 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
         UserError: the sweep, the store or the cluster is not usable as given.
         WorkFailedError: no trial succeeded.
     """
-    with mlflow_settings():
-        from knife.track.tracker import Tracker
     from knife.train.follow import Follower
 
     done = open_sweep(plan, resume=resume)
@@ -144,50 +143,43 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
     refuse_what_has_no_room(plan)
     refuse_dead_cluster()
     store = Store(config.store)
-    key = sweep_key(plan)
     with disk_faults(store.root), _alone(store, folder.name):
         folder.mkdir(parents=True, exist_ok=True)
         if trials_left(plan, folder):
             reopen(folder, store)
-        about = SweepAbout(folder, plan.space, key)
-        store.keep(folder)
         for each in plan.plans:
             missing_stages(each, store, repair=True)
-        settings = plan.space.sweep.model_dump(mode="json", exclude_none=True)
-        params = settings | {"base_config": plan.space.base}
-        with (
-            about.until_the_end(),
-            Tracker(config.track.uri, store.root, config.track.experiment) as tracker,
-            Follower(store.address) as follower,
-        ):
-            record = SweepRecord(
-                tracker, follower, plan.space, folder.name, key, params, plan.plans[0]
-            )
-            links = [f"MLflow: {tracker.link(record.parent)}"]
-            with tracked_status(record.parent), _ray(config, links) as cluster:
-                places = slots(config, cluster, plan.space.sweep)
-                with SweepProgress(
-                    plan, about, record, follower, places, links, quiet=quiet
-                ) as board:
-                    steps = Steps(plan, folder, places, board.step)
-                    rows = steps.search()
-                    board.all_ended(rows)
-                    rows, values = _conclude(steps, rows, board, quiet=quiet)
-            record.closed()
-            about.end("finished")
-            written = write_outputs(plan.space, rows, folder)
-            done_now = SweepData(folder, store, about.values, rows, values)
-            report = write_or_warn(folder, store, lambda: report_of(done_now))
-            record.artifacts([*written, folder / RECIPE, *report])
-            link = tracker.link(record.parent)
-            values["mlflow"] = {"uri": tracker.uri, "run_id": record.parent.run_id, "link": link}
-        values["unsent"] = list(dict.fromkeys(values.get("unsent", []) + tracker.unsent()))
-        write_json(folder / TRIALS, [row.to_dict() for row in rows])
-        write_json(folder / RESULT, values)
+        with tracking(config.track, store, TREES) as tracker:
+            about = SweepAbout(folder, plan.space, sweep_key(plan), plan.plans[0])
+            store.keep(folder)
+            with about.until_the_end():
+                links = shown(tracker, folder, partial(sweep_tree, folder, store, alive=True))
+                with (
+                    measured(tracker, folder),
+                    _ray(config, links) as cluster,
+                    Follower(store.address) as follower,
+                ):
+                    places = slots(config, cluster, plan.space.sweep)
+                    with SweepProgress(plan, about, follower, places, links, quiet=quiet) as board:
+                        steps = Steps(plan, folder, places, board.step)
+                        rows = steps.search()
+                        board.judge(rows)
+                        rows, values, met = _conclude(steps, rows, board, quiet=quiet)
+                if tracker:
+                    mlflow = {"uri": tracker.uri, "run_id": tracker.run_id, "link": tracker.link()}
+                    values["mlflow"] = mlflow
+                about.end("finished")
+                write_outputs(plan.space, rows, folder)
+                done_now = SweepData(folder, store, about.values, rows, values)
+                write_or_warn(folder, store, lambda: report_of(done_now))
+                write_json(folder / TRIALS, [row.to_dict() for row in rows])
+                write_json(folder / RESULT, values)
+        unsent = [*(met.unsent if met else []), *(tracker.unsent() if tracker else [])]
         store.keep(folder)
     result = read_result(folder)
     assert result
-    return replace(result, fresh=True, links=links)
+    values = result.values | {"unsent": list(dict.fromkeys(unsent))}
+    return replace(result, values=values, fresh=True, links=links)
 
 
 def _report_what_has_none(done: SweepResult, plan: SweepPlan) -> None:
@@ -197,26 +189,30 @@ def _report_what_has_none(done: SweepResult, plan: SweepPlan) -> None:
     store = Store(plan.config.store)
     if "sweep" not in json.loads((done.folder / ABOUT).read_text()):
         # It was run by a version that did not keep the sweep's settings.
-        SweepAbout(done.folder, plan.space, sweep_key(plan)).end("finished")
+        SweepAbout(done.folder, plan.space, sweep_key(plan), plan.plans[0]).end("finished")
     write_or_warn(done.folder, store, lambda: sweep_report(done.folder, store))
     store.keep(done.folder)
 
 
 def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:
     """Send MLflow what it has missed of a finished sweep; `unsent` lists what it still lacks."""
-    store, unsent = Store(plan.config.store, write=False).root, []
-    if left(store):
+    store = Store(plan.config.store, write=False)
+    folders = [done.folder]
+    if final := done.values.get("final"):
+        folders.append(store.root / "runs" / f"{final['name']}-{final['key']}")
+    missed = [folder for folder in unsent(store.root) if folder in folders]
+    lines: list[str] = []
+    if missed:
         with mlflow_settings():
-            from knife.track.resend import resend
-        keys = {sweep_key(plan), done.values.get("final", {}).get("key")}
-        found = resend(store, keys)
-        unsent = [*found.kept, *found.faults]
-    return replace(done, values=done.values | {"unsent": unsent})
+            from knife.track.catch_up import catch_up
+        found = catch_up(store, TREES, missed)
+        lines = [*found.kept, *found.faults]
+    return replace(done, values=done.values | {"unsent": lines})
 
 
 def _conclude(
     steps: Steps, rows: list[TrialRow], board: SweepProgress, *, quiet: bool
-) -> tuple[list[TrialRow], dict[str, Any]]:
+) -> tuple[list[TrialRow], dict[str, Any], Result | None]:
     """Train more seeds of the best trials, and compare the winner with finetune on test.
 
     Raises:
@@ -236,7 +232,7 @@ def _conclude(
             f"remove {shlex.quote(str(steps.folder))} to try the same ones once more",
         )
     rows = steps.more_seeds(rows)
-    board.all_ended(rows)
+    board.judge(rows)
     best = winner(space, rows)
     if best is None:
         errors = dict.fromkeys(first_line(row.error) for row in rows if row.error)
@@ -248,20 +244,14 @@ def _conclude(
         "best": best.to_dict(),
         "states": dict(Counter(row.state for row in rows)),
     }
-    if space.sweep.final:
-        config = steps.final(best, rows)
-        write_recipe(steps.folder / RECIPE, config, space, best)
-        board.rest()
-        met = run(config, no_display if quiet else display)
-        values |= {"final": met.to_dict(), "unsent": met.unsent}
-    else:
-        config = space.config(best.point)
-        write_recipe(steps.folder / RECIPE, config, space, best)
-        if config.track.register:
-            board.record.register(best, config.track.register)
-    final = Verdict.from_dict(values["final"]["verdict"]) if "final" in values else None
-    board.record.concluded(rows, best, final)
-    return rows, values
+    if not space.sweep.final:
+        write_recipe(steps.folder / RECIPE, space.config(best.point), space, best)
+        return rows, values, None
+    config = steps.final(best, rows)
+    write_recipe(steps.folder / RECIPE, config, space, best)
+    board.rest()
+    met = run(config, no_display if quiet else display)
+    return rows, values | {"final": met.to_dict()}, met
 
 
 @contextmanager

@@ -172,7 +172,7 @@ def test_rows_become_lines(
     journal = finished_run.store / "teacher" / teacher.key / "journal.jsonl"
     (work / "journal.jsonl").write_text(journal.read_text())
     with Follower(store, interval=0.01) as follower:
-        follower.follow("teacher", teacher.key, None)
+        follower.follow("teacher", teacher.key)
         while not follower.newest():
             pass
         with display(plan.stages, plan, follower):

@@ -26,7 +26,7 @@ from knife.config.overrides import merge
 from knife.plan.plan import Plan, plan_run
 from knife.store.store import Store
 from knife.track.curves import Curves
-from knife.track.outbox import left
+from knife.track.destination import unsent
 from knife.train.journal import Position, read_rows
 from knife.tune.command import plan_file
 
@@ -129,7 +129,7 @@ class Job:
             count += len(found)
             assert run.data.params["method"] == member.method
             self._check_files(client, run, member.evaluate.key, member.student.key)
-        assert left(self.folder / "store") == []
+        assert list(unsent(self.folder / "store")) == []
         return count
 
     def _check_files(self, client: MlflowClient, run: Run, evaluation: str, student: str) -> None:
@@ -170,7 +170,7 @@ def test_down_at_the_start_and_to_the_end_then_sync_twice(job: Job) -> None:
     assert job.said.count(f"knife sync --store {job.folder / 'store'} sends it later") == 1
     away = job.sync()
     assert (away.returncode, away.stdout) == (1, "")
-    assert "does not answer (run 'small')" in away.stderr
+    assert f"does not answer (run 'small-{job.plan.key}')" in away.stderr
     job.server.start()
     job.server.wait()
     done = job.sync()
@@ -206,7 +206,7 @@ def test_killed_at_the_end_and_the_next_start_sends(job: Job) -> None:
     job.server.kill()
     job.end(driver)
     assert "sends it later" in job.said
-    assert left(job.folder / "store")
+    assert list(unsent(job.folder / "store"))
     job.server.start()
     job.server.wait()
     job.run()
@@ -234,7 +234,7 @@ def test_the_driver_is_killed_while_it_sends_then_sync_then_the_next_start(long_
     rows = Curves().rows(read_rows(path, Position())[0])
     expected = sorted({(n, row["step"], v) for row in rows for n, v in row["metrics"].items()})
     assert points(job.server.uri, nested["knife seed 0"]) == expected
-    assert left(job.folder / "store") == []
+    assert list(unsent(job.folder / "store")) == []
     job.run()
     # It went on from its checkpoint: what the first start had told at a step stays.
     parent, nested = job.found()
@@ -290,4 +290,4 @@ def test_a_sweep_whose_server_is_down_all_the_time(server: MlflowServer, tmp_pat
         assert points(server.uri, run) == journal_points(store, member.student)
     assert len(runs) == 1 + 2 * len(rows)
     assert "trials.csv" in {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert left(store.root) == []
+    assert list(unsent(store.root)) == []

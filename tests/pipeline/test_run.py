@@ -70,14 +70,22 @@ def weights(result: Result, method: str) -> dict[str, Tensor]:
     return load_file(folder / "model" / "model.safetensors")
 
 
-def tree(result: Result) -> tuple[Run, dict[str, Run]]:
+def tracked(result: Result) -> tuple[str, str]:
+    """Where MLflow has the run: its address, and the run's id."""
+    assert result.tracking
     uri, run_id = result.tracking
+    assert run_id
+    return uri, run_id
+
+
+def tree(result: Result) -> tuple[Run, dict[str, Run]]:
+    uri, run_id = tracked(result)
     assert run_id
     return run_tree(uri, run_id)
 
 
 def history(result: Result, run: Run) -> list[Point]:
-    return points(result.tracking[0], run)
+    return points(tracked(result)[0], run)
 
 
 def journal(result: Result, *stages: Stage) -> list[Point]:
@@ -123,7 +131,7 @@ def test_mlflow_has_one_tree_a_run(first: Result) -> None:
         assert parent.data.metrics[f"test_accuracy.{method.method}"] == method.accuracy
     assert set(nested) == {"teacher", "finetune seed 0", "knife seed 0"}
     assert {run.info.status for run in nested.values()} == {"FINISHED"}
-    client = MlflowClient(first.tracking[0])
+    client = MlflowClient(tracked(first)[0])
     assert {f.path for f in client.list_artifacts(parent.info.run_id)} == {
         "config.yaml",
         "report.html",
@@ -158,7 +166,7 @@ def test_the_best_student_on_dev_is_the_champion(first: Result) -> None:
     }
     best = max(scores, key=scores.__getitem__)
     assert parent.data.tags["knife.champion"] == best
-    client = MlflowClient(first.tracking[0])
+    client = MlflowClient(tracked(first)[0])
     version = client.get_model_version_by_alias("small", "champion")
     assert version.run_id == nested[best].info.run_id
     assert [v.version for v in client.search_model_versions("name = 'small'")] == [1]
@@ -177,7 +185,7 @@ def test_a_second_run_makes_nothing_and_tells_nothing_twice(first: Result) -> No
     for name, found in nested.items():
         assert history(again, found) == history(first, kept[1][name])
         assert len(found.outputs.model_outputs) == len(kept[1][name].outputs.model_outputs)
-    experiment = MlflowClient(first.tracking[0]).search_runs([parent.info.experiment_id])
+    experiment = MlflowClient(tracked(first)[0]).search_runs([parent.info.experiment_id])
     assert len(experiment) == 4
 
 

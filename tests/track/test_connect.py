@@ -17,9 +17,12 @@ import pytest
 from command_fixtures import free_port
 from mlflow.exceptions import MlflowException
 from requests.exceptions import ConnectionError as RequestsConnectionError
+from trees import Shown, node
 
 from knife.core.errors import UserError
+from knife.store.store import Store
 from knife.track import connect as connect_module
+from knife.track.destination import unsent
 from knife.track.tracker import Tracker
 
 
@@ -36,7 +39,7 @@ _ITS_OWN_WAY = 60
 def refused(uri: str | None, store: Path) -> str:
     start = time.monotonic()
     with pytest.raises(UserError) as raised:
-        Tracker(uri, store, "exp")
+        Tracker(uri, Store(store, write=False), "exp", {})
     assert time.monotonic() - start < _ITS_OWN_WAY
     (fault,) = raised.value.faults
     return fault
@@ -46,8 +49,8 @@ def goes_on(uri: str, store: Path, caplog: pytest.LogCaptureFixture) -> str:
     """What is warned of where MLflow does not answer; start and end take seconds at most."""
     caplog.clear()
     start = time.monotonic()
-    with Tracker(uri, store, "exp") as tracker:
-        tracker.open_run("demo", "k", {}, {})
+    with Tracker(uri, Store(store), "exp", {}) as tracker:
+        Shown(tracker, Store(store), node("demo"))
     assert time.monotonic() - start < _ITS_OWN_WAY
     (first, *_) = [r.getMessage() for r in caplog.records]
     return first
@@ -58,7 +61,7 @@ def test_no_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     said = goes_on(f"http://me:secret@127.0.0.1:{port}", tmp_path, caplog)
     assert said.startswith(f"MLflow at http://***@127.0.0.1:{port} does not answer: ")
     assert "Connection refused" in said
-    assert f"are kept in {tmp_path}/outbox" in said
+    assert "the store keeps all that MLflow has to show" in said
     assert said.endswith(f"knife sync --store {tmp_path}")
 
 
@@ -76,11 +79,11 @@ def test_the_settings_of_mlflow_hold_nothing_up(tmp_path: Path) -> None:
         "PYTHONPATH": str(Path(connect_module.__file__).parents[2]),
     }
     start = time.monotonic()
-    code = OPEN.replace("tracker.experiment_id, run.run_id, ", "")
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    code = OPEN.replace("tracker.experiment_id, tracker.run_id, ", "")
+    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parents[1])]
     done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
     assert "does not answer" in done.stderr
-    assert "the start, params and tags, artifact config.yaml, artifact note.txt" in done.stdout
+    assert "MLflow lacks all of run 'demo'" in done.stdout
     assert time.monotonic() - start < 250, "seven retries: 2, 4, … and 128 s of waiting"
 
 
@@ -176,7 +179,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 
 def test_a_database_of_another_version(tmp_path: Path) -> None:
-    Tracker(None, tmp_path, "exp").close()
+    Tracker(None, Store(tmp_path), "exp", {}).close()
     # Elsewhere: of a file that it has open MLflow asks no second time.
     other = tmp_path / "other" / "mlflow.db"
     other.parent.mkdir()
@@ -208,11 +211,14 @@ def test_a_store_that_cannot_be_made(tmp_path: Path) -> None:
 OPEN = """
 import sys
 from pathlib import Path
+sys.path.append(sys.argv[2])
+from trees import Shown, node
+from knife.store.store import Store
 from knife.track.tracker import Tracker
-with Tracker(None, Path(sys.argv[1]), "my/exp") as tracker:
-    run = tracker.open_run("demo", "k", {"a": 1}, {})
-    run.text("note.txt", "here")
-print(tracker.experiment_id, run.run_id, tracker.unsent())
+store = Store(Path(sys.argv[1]))
+with Tracker(None, store, "my/exp", {}) as tracker:
+    Shown(tracker, store, node("demo", texts={"note.txt": "here"}))
+print(tracker.experiment_id, tracker.run_id, tracker.unsent())
 """
 
 
@@ -223,7 +229,7 @@ def test_two_drivers_open_a_new_store_at_once_and_are_quiet(
     environment = os.environ | {"PYTHONPATH": str(Path(connect_module.__file__).parents[2])}
     drivers = [
         subprocess.Popen(
-            [sys.executable, "-c", OPEN, str(store)],
+            [sys.executable, "-c", OPEN, str(store), str(Path(__file__).parents[1])],
             cwd=tmp_path,
             env=environment,
             stdout=subprocess.PIPE,
@@ -238,12 +244,14 @@ def test_two_drivers_open_a_new_store_at_once_and_are_quiet(
     assert said[0][0] == said[1][0]
     assert said[0][0].startswith("1 ")
     assert sorted(path.name for path in store.iterdir()) == [
+        "locks",
         "mlartifacts",
         "mlflow.db",
         "mlflow.lock",
-        "outbox",
+        "runs",
+        "work",
     ]
-    assert not list((store / "outbox").iterdir()), "all is sent"
+    assert list(unsent(store)) == []
     (note,) = (store / "mlartifacts").rglob("note.txt")
     assert note.read_text() == "here"
     assert not (tmp_path / "mlruns").exists()
@@ -251,10 +259,12 @@ def test_two_drivers_open_a_new_store_at_once_and_are_quiet(
     # A relative uri is meant from the folder of the driver; a deleted experiment is refused.
     monkeypatch.chdir(tmp_path)
     uri = "sqlite:///a store, 100%25 #1/mlflow.db"
-    with Tracker(uri, tmp_path / "other", "my/exp") as tracker:
+    other = Store(tmp_path / "other")
+    with Tracker(uri, other, "my/exp", {}) as tracker:
         monkeypatch.chdir("/")
-        assert tracker.open_run("demo", "k", {}, {}).run_id == said[0][0].split()[1]
+        Shown(tracker, other, node("demo"))
+        assert tracker.run_id == said[0][0].split()[1]
         tracker.client.delete_experiment(tracker.experiment_id)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="'my/exp' was deleted in MLflow; restore it"):
-        Tracker(uri, tmp_path / "other", "my/exp")
+        Tracker(uri, other, "my/exp", {})

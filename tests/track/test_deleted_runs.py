@@ -1,12 +1,10 @@
 """Runs, experiments and databases that somebody deletes while they are written to: MLflow has all
 of it in the end, or what it lacks is said and kept."""
 
-import json
 import logging
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,89 +12,75 @@ from command_fixtures import Command
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from small_run import wait_for
+from trees import ENDED, STAGE, Shown, journal, node, rows, write
 
 from knife.cli.sync import sync
 from knife.store.store import Store
-from knife.track.outbox import left
+from knife.track.destination import unsent
+from knife.track.node import RunNode
 from knife.track.remote import PARENT
-from knife.track.resend import resend
-from knife.track.run import TrackedRun
 from knife.track.tracker import Tracker
-from knife.train.follow import Follower
-from knife.train.journal import Row
+from knife.tune.standing import sweep_tree
 
-STAGE = ("student", "key-of-student")
-SEEDS = (0, 1)
+TESTS = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables, nothing else."""
-    store = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        Tracker(None, store, "exp").close()
-    return store / "mlflow.db"
+def first_half() -> RunNode:
+    """A run with two nested ones, one of which has ended."""
+    return node(
+        "demo",
+        node("seed 0", params={"seed": "0"}, journals=(STAGE,)),
+        node("seed 1", params={"seed": "1"}, summary={"dev_accuracy": 0.5}, status="FINISHED"),
+        params={"name": "demo"},
+        tags={"knife.what": "a run"},
+        summary={"before": 1.0},
+    )
 
 
-@pytest.fixture
-def store(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    Store(tmp_path)
-    shutil.copy(made, tmp_path / "mlflow.db")
-    return tmp_path
+def whole() -> RunNode:
+    """The same run when it has ended."""
+    files = ("runs/key-of-demo/early.txt",)
+    ended = {"status": "FINISHED", "ended": ENDED}
+    return node(
+        "demo",
+        node("seed 0", params={"seed": "0"}, journals=(STAGE,), files=files, **ended),
+        node("seed 1", params={"seed": "1"}, summary={"dev_accuracy": 0.5}, **ended),
+        params={"name": "demo"},
+        tags={"knife.what": "a run"},
+        summary={"before": 1.0, "after": 2.0},
+        **ended,
+    )
 
 
-@pytest.fixture
-def tracker(store: Path) -> Iterator[Tracker]:
-    with Tracker(None, store, "exp") as opened:
-        yield opened
-
-
-def journal(store: Path, first: int, last: int) -> None:
-    """Rows that a stage at work appends."""
-    path = store / "work" / "-".join(STAGE) / "journal.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = [
-        {"step": s, "epoch": s / 10, "time": 1e9 + s, "metrics": {"loss": 1 / s}}
-        for s in range(first, last + 1)
-    ]
-    with path.open("a") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-def first_half(tracker: Tracker, store: Path) -> tuple[TrackedRun, list[TrackedRun]]:
-    """A run with two nested ones, one of which has ended; all of it is sent."""
-    parent = tracker.open_run("demo", "key-of-run", {"name": "demo"}, {"knife.what": "a run"})
-    children = [parent.child(f"seed {s}", f"key-{s}", {"seed": s}, {}) for s in SEEDS]
-    parent.log_summary({"before": 1.0})
-    journal(store, 1, 10)
-    with Follower(store) as follower:
-        follower.follow(*STAGE, children[0])
-        follower.poll()
-    (store / "early.txt").write_text("early")
-    children[0].artifact(store / "early.txt")
-    children[1].log_summary({"dev_accuracy": 0.5})
-    children[1].finish("FINISHED")
+def begin(tracker: Tracker, store: Store) -> Shown:
+    """The first half of a run's life; all of it is sent."""
+    write(journal(store), rows(1, 10))
+    shown = Shown(tracker, store, first_half())
     assert tracker.flush()
-    return parent, children
+    return shown
 
 
-def second_half(store: Path, parent: TrackedRun, child: TrackedRun) -> None:
+def end(shown: Shown, store: Store) -> None:
     """The rest of its life."""
-    journal(store, 11, 20)
-    with Follower(store) as follower:
-        follower.follow(*STAGE, child)
-        follower.poll()
-    parent.log_summary({"after": 2.0})
-    child.finish("FINISHED")
-    parent.finish("FINISHED")
+    write(journal(store), rows(11, 20), "a")
+    (shown.folder / "early.txt").write_text("early")
+    shown.root = whole()
 
 
-def check_whole(store: Path) -> dict[str, Run]:
-    """Three runs, each once, with all that was ever told of them."""
-    client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+def made_up(folder: Path, store: Store, *, alive: bool) -> RunNode:
+    """What `sync` finds in the folder of the run."""
+    assert (folder.name, store.root, alive) == ("key-of-demo", folder.parents[1], False)
+    return whole()
+
+
+@pytest.fixture(autouse=True)
+def _made_up_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sweep_tree.TREES, "runs", made_up)
+
+
+def check_whole(store: Store) -> dict[str, Run]:
+    """Three runs, each once, with all that the store has of them."""
+    client = MlflowClient(f"sqlite:///{store.root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("exp")
     assert experiment
     runs = client.search_runs([experiment.experiment_id])
@@ -119,9 +103,10 @@ def check_whole(store: Path) -> dict[str, Run]:
     return found
 
 
-def purge(store: Path, *run_ids: str) -> None:
+def purge(store: Store, *run_ids: str) -> None:
     """What `mlflow gc` does to runs."""
-    database = SqlAlchemyStore(f"sqlite:///{store / 'mlflow.db'}", str(store / "mlartifacts"))
+    folder = store.root
+    database = SqlAlchemyStore(f"sqlite:///{folder / 'mlflow.db'}", str(folder / "mlartifacts"))
     for run_id in run_ids:
         database._hard_delete_run(run_id)
 
@@ -133,19 +118,19 @@ WHICH = {"one child": [1], "a child that had ended": [2], "the parent": [0], "al
 @pytest.mark.parametrize("for_good", [False, True], ids=["marked", "for good"])
 def test_runs_deleted_while_they_are_written_are_whole_in_the_end(
     tracker: Tracker,
-    store: Path,
+    store: Store,
     which: list[int],
     for_good: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    parent, children = first_half(tracker, store)
-    ids = [str(run.run_id) for run in (parent, *children)]
+    shown = begin(tracker, store)
+    ids = [shown.runs()[name].info.run_id for name in ("demo", "seed 0", "seed 1")]
     for number in which:
         if for_good:
             purge(store, ids[number])
         else:
             tracker.client.delete_run(ids[number])
-    second_half(store, parent, children[0])
+    end(shown, store)
     with caplog.at_level(logging.WARNING, "knife.track"):
         assert tracker.close() == []
     found = check_whole(store)
@@ -157,21 +142,22 @@ def test_runs_deleted_while_they_are_written_are_whole_in_the_end(
     assert [a == b for a, b in zip(ids, now, strict=True)] == [
         not (for_good and number in which) for number in range(3)
     ]
-    assert left(store) == []
+    assert list(unsent(store.root)) == []
 
 
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path += [str(Path(sys.argv[2])), str(Path(sys.argv[2]).parent)]
-from test_deleted_runs import first_half, second_half
+sys.path += [sys.argv[2], sys.argv[2] + "/track"]
+from test_deleted_runs import begin, end
+from knife.store.store import Store
 from knife.track.tracker import Tracker
-store = Path(sys.argv[1])
-tracker = Tracker(None, store, "exp")
-parent, children = first_half(tracker, store)
+store = Store(Path(sys.argv[1]))
+tracker = Tracker(None, store, "exp", {})
+shown = begin(tracker, store)
 # Nothing more is sent.
 tracker._stop.set()
-second_half(store, parent, children[0])
+end(shown, store)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -179,12 +165,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.parametrize("which", WHICH.values(), ids=WHICH)
 @pytest.mark.parametrize("for_good", [False, True], ids=["marked", "for good"])
 def test_sync_makes_deleted_runs_of_a_killed_process_whole(
-    store: Path, which: list[int], for_good: bool
+    store: Store, which: list[int], for_good: bool
 ) -> None:
-    tests = Path(__file__).parent
-    done = subprocess.run([sys.executable, "-c", _KILLED, store, tests])
+    done = subprocess.run([sys.executable, "-c", _KILLED, store.root, TESTS])
     assert done.returncode == -9
-    client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{store.root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("exp")
     assert experiment
     runs = client.search_runs([experiment.experiment_id], order_by=["attributes.run_name ASC"])
@@ -194,64 +179,65 @@ def test_sync_makes_deleted_runs_of_a_killed_process_whole(
             purge(store, runs[number].info.run_id)
         else:
             client.delete_run(runs[number].info.run_id)
-    lines, kept, faults = sync(store)
+    lines, kept, faults = sync(store.root)
     assert (kept, faults) == ([], [])
-    assert any("deleted in MLflow" in line or "no longer in MLflow" in line for line in lines), (
-        lines
-    )
+    # Of runs that are gone for good, only those of this process are known to have been there.
+    assert any("deleted in MLflow meanwhile: restored" in line for line in lines) != for_good
     found = check_whole(store)
-    assert left(store) == []
+    assert list(unsent(store.root)) == []
     # Once more sends nothing.
-    assert sync(store)[0] == [f"there is nothing to send from {store}"]
+    assert sync(store.root)[0] == [f"there is nothing to send from {store.root}"]
     assert {n: r.info.run_id for n, r in check_whole(store).items()} == {
         n: r.info.run_id for n, r in found.items()
     }
 
 
 def test_a_deleted_experiment_is_said_and_all_is_kept_for_its_return(
-    tracker: Tracker, store: Path, command: Command
+    tracker: Tracker, store: Store, command: Command
 ) -> None:
-    parent, children = first_half(tracker, store)
+    shown = begin(tracker, store)
     tracker.client.delete_experiment(tracker.experiment_id)
-    second_half(store, parent, children[0])
-    unsent = tracker.close()
-    assert unsent[-1].endswith(f"knife sync --store {store} sends it later")
-    assert len(unsent) <= 5
-    _, _, faults = sync(store)
+    end(shown, store)
+    lines = tracker.close()
+    assert lines[-1].endswith(f"knife sync --store {store.root} sends it later")
+    assert len(lines) <= 5
+    _, _, faults = sync(store.root)
     assert faults
     assert "was deleted in MLflow" in faults[0]
-    assert command("sync", "--store", store).status == 2
-    client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    assert command("sync", "--store", store.root).status == 2
+    client = MlflowClient(f"sqlite:///{store.root / 'mlflow.db'}")
     client.restore_experiment(tracker.experiment_id)
-    assert sync(store)[1:] == ([], [])
+    assert sync(store.root)[1:] == ([], [])
     check_whole(store)
 
 
 def test_what_mlflow_never_takes_is_counted_by_run_and_sync_does_not_claim_success(
-    tracker: Tracker, store: Path
+    tracker: Tracker, store: Store
 ) -> None:
-    parent, children = first_half(tracker, store)
-    for child in children:
-        for number in range(5):
-            child.artifact(store / f"missing-{number}")
-    second_half(store, parent, children[0])
-    assert tracker.flush()
+    shown = begin(tracker, store)
+    end(shown, store)
+    missing = tuple(f"runs/key-of-demo/missing-{number}" for number in range(5))
+    first, second = shown.root.children
+    shown.change(
+        children=(
+            replace(first, files=(*first.files, *missing)),
+            replace(second, files=missing),
+        )
+    )
+    assert tracker.flush(last=True)
     lines = tracker.unsent()
     assert len(lines) == 2
     assert "missing-2 and 2 more of run 'seed 0'" in lines[0]
     check_whole(store)
 
 
-def test_a_run_deleted_after_it_was_done_is_made_anew_by_the_next_start(store: Path) -> None:
+def test_a_run_deleted_after_it_was_done_is_made_anew_by_the_next_start(store: Store) -> None:
     for _ in range(2):
-        with Tracker(None, store, "exp") as tracker:
-            parent, children = first_half(tracker, store)
-            second_half(store, parent, children[0])
-        shutil.rmtree(store / "work")
+        with Tracker(None, store, "exp", {}) as tracker:
+            end(begin(tracker, store), store)
         client = tracker.client
         found = client.search_runs([tracker.experiment_id])
         assert len(found) == 3
         for run in found:
             client.delete_run(run.info.run_id)
-    assert resend(store).sent == []
-    wait_for(lambda: left(store) == [], 5, 0.1)
+    assert sync(store.root)[0] == [f"there is nothing to send from {store.root}"]

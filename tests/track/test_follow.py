@@ -22,7 +22,7 @@ def test_newest_row_of_each_stage(tmp_path: Path) -> None:
     with Follower(tmp_path, interval=0.01) as follower:
         assert follower.newest() == {}
         for stage in (("teacher", "a"), ("student", "b"), ("states", "not there yet")):
-            follower.follow(*stage, run=None)
+            follower.follow(*stage)
         end = time.monotonic() + 60
         while len(follower.newest()) < 2 and time.monotonic() < end:
             time.sleep(0.01)
@@ -34,7 +34,7 @@ def test_newest_row_of_each_stage(tmp_path: Path) -> None:
 
 def test_close_reads_what_came_last_and_stops(tmp_path: Path) -> None:
     follower = Follower(tmp_path, interval=60)
-    follower.follow("teacher", "a", None)
+    follower.follow("teacher", "a")
     write(tmp_path / "work" / "teacher-a", 3)
     start = time.monotonic()
     follower.close()
@@ -46,15 +46,15 @@ def test_a_journal_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path) 
     (tmp_path / "work" / "teacher-a" / "journal.jsonl").mkdir(parents=True)
     write(tmp_path / "work" / "student-b", 1)
     with Follower(tmp_path, interval=60) as follower:
-        follower.follow("teacher", "a", None)
-        follower.follow("student", "b", None)
+        follower.follow("teacher", "a")
+        follower.follow("student", "b")
         follower.poll()
         assert follower.newest() == {("student", "b"): row(1)}
 
 
 def test_waiting_costs_no_processor_time(tmp_path: Path) -> None:
     with Follower(tmp_path, interval=0.1) as follower:
-        follower.follow("teacher", "a", None)
+        follower.follow("teacher", "a")
         before = time.process_time()
         time.sleep(1)
         assert time.process_time() - before < 0.3
@@ -66,7 +66,7 @@ def test_newest_has_the_last_value_of_every_metric(tmp_path: Path) -> None:
     with (folder / "journal.jsonl").open("a") as file:
         file.write('{"step": 3, "time": 2.0, "metrics": {"dev_accuracy": 0.5}}\n')
     with Follower(tmp_path, interval=60) as follower:
-        follower.follow("student", "a", None)
+        follower.follow("student", "a")
         follower.poll()
         newest = follower.newest()["student", "a"]
     assert newest == {"step": 3, "time": 2.0, "metrics": {"loss": 1.0, "dev_accuracy": 0.5}}

@@ -1,6 +1,7 @@
 """Students as models of MLflow's: they answer as `knife predict` does, and one is the champion."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from command_fixtures import Command, FinishedRun
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from recorded import run_tree
+from trees import Shown, node
 
+from knife.store.store import Store
 from knife.track.logged_model import CHAMPION, signature
 from knife.track.tracker import Tracker
 
@@ -111,19 +114,18 @@ def test_the_newest_registered_student_is_the_champion(
     finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    student = finished_run.student("knife") / "model"
+    store = Store(tmp_path)
+    shutil.copytree(finished_run.student("knife"), store.root / "student" / "k")
+    values = {"model": "student/k/model", "registered": "shipped", "status": "FINISHED"}
     versions = {"first": 1, "second": 2}
-    # The first one is told once more when the second is there, as its run is when it starts again.
+    # The first one is shown again when the second is there, as its run is when it starts again.
     for name in ("first", "second", "first"):
-        with Tracker(None, tmp_path, "exp") as tracker:
-            run = tracker.open_run(name, name, {}, {})
-            run.log_summary({"dev_accuracy": 0.5, "train_seconds": 3})
-            run.model(student, name)
-            run.register(name, "shipped")
-            run.finish("FINISHED")
+        with Tracker(None, store, "exp", {}) as tracker:
+            summary = {"dev_accuracy": 0.5, "train_seconds": 3.0}
+            Shown(tracker, store, node(name, summary=summary, **values))
             assert tracker.close() == []
         client = tracker.client
-        tags = client.get_run(run.run_id).data.tags
+        tags = client.get_run(tracker.run_id).data.tags
         assert tags["knife.registered"] == f"shipped version {versions[name]}"
     assert len(client.search_model_versions("name = 'shipped'")) == 2
     version = client.get_model_version_by_alias("shipped", CHAMPION)

@@ -1,10 +1,10 @@
 """Against MLflow's own server application over HTTP, which goes away and comes back."""
 
 import base64
-import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,18 @@ from command_fixtures import Command
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from small_run import wait_for
+from trees import Shown, journal, node, write
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from knife.core.errors import UserError
+from knife.store.store import Store
 from knife.track import tracker as tracker_module
-from knife.track.outbox import left
-from knife.track.resend import resend
+from knife.track.catch_up import catch_up
+from knife.track.destination import unsent
+from knife.track.node import RunNode
 from knife.track.tracker import Tracker
-from knife.train.follow import Follower
 from knife.train.journal import Row
+from knife.tune.standing import sweep_tree
 
 
 class Quiet(WSGIRequestHandler):
@@ -89,7 +92,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         made.stop()
 
 
-def rows(first: int, last: int) -> list[Row]:
+STAGE = ("student", "k2")
+
+
+def plain_rows(first: int, last: int) -> list[Row]:
+    """As of an evaluation: without epochs."""
     return [
         {"step": s, "time": 1e9 + s, "metrics": {"loss": 1 / s}} for s in range(first, last + 1)
     ]
@@ -99,69 +106,77 @@ def test_a_server_that_goes_away_and_comes_back(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracker_module, "SHORTEST_PAUSE", 0.1)
-    folder = tmp_path / "student"
-    folder.mkdir()
-    (folder / "knife.json").write_text("{}")
+    store = Store(tmp_path / "store")
+    model = store.root / "student" / "k2" / "model"
+    model.mkdir(parents=True)
+    (model / "knife.json").write_text("{}")
     uri = f"http://me:secret@127.0.0.1:{server.port}"
-    with Tracker(uri, tmp_path / "store", "over-http") as tracker:
+    with Tracker(uri, store, "over-http", {}) as tracker:
         assert tracker.uri == f"http://***@127.0.0.1:{server.port}"
+        write(journal(store, STAGE), plain_rows(1, 1500))
+        odd: Row = {"step": 1, "time": 1.0, "metrics": {"odd": float("nan")}}
+        student = node("student", journals=(STAGE,), rows=(odd,))
         # The server's own store opens on its first request and may take its time.
-        run = tracker.open_run("demo", "k1", {"a": 1}, {})
-        page = f"/#/experiments/{tracker.experiment_id}/runs/{run.run_id}"
-        assert tracker.link(run) == (
+        shown = Shown(tracker, store, node("demo", student))
+        page = f"/#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}"
+        assert tracker.link() == (
             f"http://127.0.0.1:{server.port}{page}?workflowType=machine_learning"
         )
-        child = run.child("student", "k2", {}, {})
-        child.send(rows(1, 1500))
-        child.send([{"step": 1, "time": 1.0, "metrics": {"odd": float("nan")}}])
-        child.model(folder, "student")
         assert tracker.flush()
         server.stop()
-        start = time.monotonic()
-        child.send(rows(1501, 1600))
-        child.text("note.txt", "late")
-        child.finish("FINISHED")
-        assert time.monotonic() - start < 10, "no caller waits for MLflow"
+        write(journal(store, STAGE), plain_rows(1501, 1600), "a")
+        student = replace(student, texts={"note.txt": "late"}, model="student/k2/model")
+        student = replace(student, status="FINISHED", ended=2e9)
+        shown.change(children=(student,))
         assert not tracker.flush()
-        assert tracker.unsent()[0].startswith("MLflow lacks 100 rows of metrics, artifact note.txt")
+        assert tracker.unsent()[0].startswith(
+            "MLflow lacks 100 rows of metrics, the status FINISHED of run 'student'"
+        )
         assert "secret" not in str(tracker.unsent())
         server.start()
-        end = time.monotonic() + 300
-        while tracker.unsent() and time.monotonic() < end:
-            time.sleep(0.05)
+        wait_for(lambda: not tracker.unsent(), pause=0.05)
         assert tracker.close() == []
-    history = tracker.client.get_metric_history(child.run_id, "loss")
-    assert [metric.step for metric in history] == list(range(1, 1601))
-    assert tracker.client.get_run(child.run_id).info.status == "FINISHED"
-    note = tracker.client.download_artifacts(child.run_id, "note.txt", str(tmp_path))
+    assert shown.steps("student", "loss") == list(range(1, 1601))
+    run = shown.runs()["student"]
+    assert run.info.status == "FINISHED"
+    note = tracker.client.download_artifacts(run.info.run_id, "note.txt", str(tmp_path))
     assert Path(note).read_text() == "late"
     (model,) = tracker.client.search_logged_models([tracker.experiment_id])
     assert model.status == "READY"
 
 
-def in_the_journal(store: Path, key: str, content: list[Row], mode: str = "w") -> None:
-    path = store / "student" / key / "journal.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open(mode) as file:
-        file.writelines(json.dumps(row) + "\n" for row in content)
+def small_tree(*scores: int) -> RunNode:
+    """A nested run with a journal, a score, and a model; both runs have ended."""
+    score = tuple({"step": step, "time": 1e9 + step, "metrics": {"score": 0.5}} for step in scores)
+    student = node(
+        "student",
+        params={"b": "2"},
+        journals=(STAGE,),
+        rows=score,
+        summary={"accuracy": 0.5},
+        texts={"note.txt": "seen"},
+        model="student/k2/model",
+        status="FINISHED",
+    )
+    return node("demo", student, params={"a": "1"}, status="FAILED")
 
 
-def tell(uri: str, store: Path, experiment: str, score: Row) -> list[str]:
-    """What a small run tells: a nested run with a journal, a score, a model, and two ends."""
-    (store / "model").mkdir(exist_ok=True)
-    (store / "model" / "knife.json").write_text("{}")
-    with Tracker(uri, store, experiment) as tracker:
-        run = tracker.open_run("demo", "k1", {"a": 1, "uri": uri}, {"remote": uri})
-        child = run.child("student", "k2", {"b": 2}, {"c": uri})
-        with Follower(store) as follower:
-            follower.follow("student", "k2", child)
-        child.log_row(score)
-        child.log_summary({"accuracy": 0.5})
-        child.text("note.txt", uri)
-        child.model(store / "model", "student")
-        child.finish("FINISHED")
-        run.finish("FAILED")
+def record(uri: str, folder: Path, experiment: str, *scores: int) -> list[str]:
+    """What MLflow lacks in the end of a small run that is shown."""
+    store = Store(folder)
+    model = store.root / "student" / "k2" / "model"
+    model.mkdir(parents=True, exist_ok=True)
+    (model / "knife.json").write_text("{}")
+    with Tracker(uri, store, experiment, {}) as tracker:
+        Shown(tracker, store, small_tree(*scores))
         return tracker.close()
+
+
+@pytest.fixture(autouse=True)
+def _small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `sync` finds in the folders of these runs."""
+    tree = lambda folder, store, *, alive: small_tree(1)  # noqa: ARG005, E731
+    monkeypatch.setitem(sweep_tree.TREES, "runs", tree)
 
 
 def tree(client: MlflowClient, experiment: str) -> dict[str, Run]:
@@ -171,8 +186,8 @@ def tree(client: MlflowClient, experiment: str) -> dict[str, Run]:
     return {run.info.run_name: run for run in runs}
 
 
-def check_told(uri: str, experiment: str, scores: list[int]) -> None:
-    """MLflow has all of `tell`, once."""
+def check_recorded(uri: str, experiment: str, scores: list[int]) -> None:
+    """MLflow has all of `small_tree`, once."""
     client = MlflowClient(uri)
     runs = tree(client, experiment)
     assert {name: run.info.status for name, run in runs.items()} == {
@@ -185,7 +200,8 @@ def check_told(uri: str, experiment: str, scores: list[int]) -> None:
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     history = client.get_metric_history(child.info.run_id, "loss")
     assert [(m.step, m.value, m.timestamp) for m in history] == [
-        (row["step"], row["metrics"]["loss"], int(row["time"] * 1000)) for row in rows(1, 1200)
+        (row["step"], row["metrics"]["loss"], int(row["time"] * 1000))
+        for row in plain_rows(1, 1200)
     ]
     found = client.get_metric_history(child.info.run_id, "score")
     assert [metric.step for metric in found] == scores
@@ -195,22 +211,17 @@ def check_told(uri: str, experiment: str, scores: list[int]) -> None:
     assert (model.name, model.status) == ("student", "READY")
 
 
-def score(step: int) -> Row:
-    return {"step": step, "time": 1e9 + step, "metrics": {"score": 0.5}}
-
-
 def test_a_server_that_is_down_from_start_to_end_gets_all_by_sync(
     server: Server, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_the_journal(tmp_path, "k2", rows(1, 1200))
+    write(journal(Store(tmp_path), STAGE, work=False), plain_rows(1, 1200))
     address = f"127.0.0.1:{server.port}"
     uri = f"http://me:secret@{address}"
     server.stop()
     began = time.time()
-    lines = tell(uri, tmp_path, "sync", score(1))
-    ended = time.time()
-    assert ended - began < 60, "MLflow by itself tries for a minute and a half"
-    assert lines[0].startswith("MLflow lacks the start, params and tags, artifact config.yaml")
+    lines = record(uri, tmp_path, "sync", 1)
+    assert time.time() - began < 60, "MLflow by itself tries for a minute and a half"
+    assert lines[0].startswith("MLflow lacks all of run 'demo'")
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or b"secret" not in path.read_bytes(), path
     # The password is nowhere, so it has to be given.
@@ -219,35 +230,36 @@ def test_a_server_that_is_down_from_start_to_end_gets_all_by_sync(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     done = command("sync", "--store", tmp_path)
     assert (done.status, done.out) == (1, "")
-    assert f"MLflow at http://***@{address} does not answer (run 'demo'): " in done.err
-    assert f"it is kept in {tmp_path}/outbox" in done.err
+    assert f"MLflow at http://***@{address} does not answer (run 'key-of-demo'): " in done.err
+    assert "the store has all of it: the same command sends it later" in done.err
     server.start()
     done = command("sync", "--store", tmp_path)
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines() == [
         f"demo, to the experiment 'sync' at http://***@{address}:",
-        "  demo: 2 params, 1 artifact",
-        "  student: 1,202 metrics, 1 param, 1 artifact, 1 model",
+        "  demo: 1 param",
+        "  student: 1 param, 1,202 metrics, 1 artifact, 1 model",
     ]
-    check_told(uri, "sync", [1])
+    check_recorded(uri, "sync", [1])
     for run in tree(MlflowClient(uri), "sync").values():
-        assert began * 1000 - 1 <= run.info.start_time <= run.info.end_time <= ended * 1000
+        assert (run.info.start_time, run.info.end_time) == (1e12, 2e12)
     done = command("sync", "--store", tmp_path)
     assert (done.status, done.out) == (0, f"there is nothing to send from {tmp_path}\n")
 
 
 def test_the_next_start_sends_what_the_one_before_could_not(server: Server, tmp_path: Path) -> None:
-    in_the_journal(tmp_path, "k2", rows(1, 600))
+    path = journal(Store(tmp_path), STAGE, work=False)
+    write(path, plain_rows(1, 600))
     uri = f"http://127.0.0.1:{server.port}"
     server.stop()
-    assert tell(uri, tmp_path, "next", score(1))
-    assert tell(uri, tmp_path, "next", score(2))
-    assert len(left(tmp_path)) == 1, "one file for all starts"
+    assert record(uri, tmp_path, "next", 1)
+    assert record(uri, tmp_path, "next", 1, 2)
+    assert len(list(unsent(tmp_path))) == 1
     server.start()
-    in_the_journal(tmp_path, "k2", rows(601, 1200), "a")
-    assert tell(uri, tmp_path, "next", score(3)) == []
-    check_told(uri, "next", [1, 2, 3])
-    assert left(tmp_path) == []
+    write(path, plain_rows(601, 1200), "a")
+    assert record(uri, tmp_path, "next", 1, 2, 3) == []
+    check_recorded(uri, "next", [1, 2, 3])
+    assert list(unsent(tmp_path)) == []
 
 
 def test_a_server_that_is_down_at_the_start_and_comes_back(
@@ -255,61 +267,63 @@ def test_a_server_that_is_down_at_the_start_and_comes_back(
 ) -> None:
     monkeypatch.setattr(tracker_module, "SHORTEST_PAUSE", 0.1)
     server.stop()
-    with Tracker(f"http://127.0.0.1:{server.port}", tmp_path, "back") as tracker:
-        run = tracker.open_run("demo", "k1", {}, {})
-        run.log_row(score(1))
-        assert run.run_id is None
+    store = Store(tmp_path)
+    with Tracker(f"http://127.0.0.1:{server.port}", store, "back", {}) as tracker:
+        Shown(tracker, store, node("demo", summary={"score": 0.5}))
+        assert tracker.run_id is None
         server.start()
-        wait_for(lambda: not tracker.unsent())
+        wait_for(lambda: tracker.run_id and not tracker.unsent())
         (known,) = tree(tracker.client, "back").values()
-        assert known.info.run_id == run.run_id
+        assert known.info.run_id == tracker.run_id
         assert known.data.metrics == {"score": 0.5}
 
 
 def test_answers_that_are_lost_double_nothing(server: Server, tmp_path: Path) -> None:
-    """What was asked is done, and nobody knows: it is looked for before it is told again."""
-    in_the_journal(tmp_path, "k2", rows(1, 1200))
+    """What was asked is done, and nobody knows: it is looked for before it is sent again."""
+    store = Store(tmp_path)
+    write(journal(store, STAGE, work=False), plain_rows(1, 1200))
     uri = f"http://127.0.0.1:{server.port}"
     server.lost = [*["runs/create", "runs/update"] * 2, *["runs/log-batch"] * 12, "logged-models"]
-    tell(uri, tmp_path, "lost", score(1))
+    record(uri, tmp_path, "lost", 1)
     starts = 1
-    while left(tmp_path):
-        resend(tmp_path)
+    while list(unsent(tmp_path)):
+        catch_up(store, sweep_tree.TREES)
         starts += 1
         assert starts < 20
     assert starts > 1
     assert server.lost == []
-    check_told(uri, "lost", [1])
+    check_recorded(uri, "lost", [1])
 
 
 def test_sync_leaves_alone_what_a_living_process_sends(
     server: Server, tmp_path: Path, command: Command
 ) -> None:
-    with Tracker(f"http://127.0.0.1:{server.port}", tmp_path, "held") as tracker:
-        tracker.open_run("demo", "k1", {}, {})
+    store = Store(tmp_path)
+    with Tracker(f"http://127.0.0.1:{server.port}", store, "held", {}) as tracker:
+        Shown(tracker, store, node("demo"))
         done = command("sync", "--store", tmp_path)
         assert done.status == 0
-        assert done.out.endswith("a process that is at work holds it and sends it\n")
-    assert left(tmp_path) == []
+        assert done.out == "key-of-demo: a process is working on it and sends it\n"
+    assert list(unsent(tmp_path)) == []
 
 
 def test_sync_of_a_folder_that_is_no_store(tmp_path: Path, command: Command) -> None:
     (fault,) = command("sync", "--store", tmp_path / "none").faults
-    assert fault.startswith(f"--store: {tmp_path}/none is no store of runs")
+    assert fault.startswith(f"--store: {tmp_path}/none is not a store of runs")
 
 
 def test_something_that_is_no_mlflow(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="failed with error code 404"):
-        Tracker(f"http://127.0.0.1:{server.port}/somewhere", tmp_path, "exp")
+        Tracker(f"http://127.0.0.1:{server.port}/somewhere", Store(tmp_path), "exp", {})
 
 
-def recorded(uri: str, store: Path) -> str:
-    """The status of a run that is told to a server."""
-    with Tracker(uri, store, "exp") as tracker:
-        run = tracker.open_run("demo", "k1", {}, {})
-        run.finish("FINISHED")
+def recorded(uri: str, folder: Path) -> str:
+    """The status of a run that is shown by a server."""
+    store = Store(folder)
+    with Tracker(uri, store, "exp", {}) as tracker:
+        Shown(tracker, store, node("demo", status="FINISHED"))
         assert tracker.close() == []
-    return str(tracker.client.get_run(run.run_id).info.status)
+    return str(tracker.client.get_run(tracker.run_id).info.status)
 
 
 def test_a_server_that_wants_credentials(
@@ -318,11 +332,11 @@ def test_a_server_that_wants_credentials(
     monkeypatch.setattr(server, "wants", f"Basic {base64.b64encode(b'me:secret').decode()}")
     uri = f"http://127.0.0.1:{server.port}"
     with pytest.raises(UserError, match="correct the address or the credentials"):
-        Tracker(uri, tmp_path, "exp")
+        Tracker(uri, Store(tmp_path), "exp", {})
     assert recorded(f"http://me:secret@127.0.0.1:{server.port}", tmp_path) == "FINISHED"
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
     with pytest.raises(UserError, match="401"):
-        Tracker(uri, tmp_path, "exp")
+        Tracker(uri, Store(tmp_path), "exp", {})
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
     assert recorded(uri, tmp_path) == "FINISHED"
 
@@ -337,7 +351,7 @@ def test_a_server_with_a_certificate_of_its_own(
     uri = f"https://127.0.0.1:{safe.port}"
     try:
         with pytest.raises(UserError, match="CERTIFICATE_VERIFY_FAILED"):
-            Tracker(uri, tmp_path, "exp")
+            Tracker(uri, Store(tmp_path), "exp", {})
         monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
         assert recorded(uri, tmp_path) == "FINISHED"
     finally:

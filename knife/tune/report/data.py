@@ -28,7 +28,7 @@ class SweepData:
         about: settings, starts and what trials share, as knife.tune.search.about keeps them.
         rows: the trials that have ended, by number.
         result: the sweep's result; None while it is in progress.
-        running: numbers of the trials that have begun but not ended.
+        unfinished: the trials that have begun but not ended, with their results so far.
     """
 
     folder: Path
@@ -36,7 +36,7 @@ class SweepData:
     about: dict[str, Any]
     rows: list[TrialRow]
     result: dict[str, Any] | None
-    running: tuple[int, ...] = ()
+    unfinished: tuple[TrialRow, ...] = ()
 
     @staticmethod
     def read(folder: Path, store: Store) -> "SweepData":
@@ -54,6 +54,11 @@ class SweepData:
                 f"{folder} was left by a version that did not keep the sweep's settings; the same "
                 "`knife tune` again adds them and the report, and trains nothing again"
             )
+        return SweepData.of(folder, store, about)
+
+    @staticmethod
+    def of(folder: Path, store: Store, about: dict[str, Any]) -> "SweepData":
+        """Read the trials of a sweep whose settings have been read."""
         result = folder / RESULT
         if result.is_file():
             rows = read_rows(folder / TRIALS)
@@ -66,13 +71,23 @@ class SweepData:
 
         begun = begun_trials(folder / "search", Space(_sweep(about), about["base"]))
         rows = [each.row for each in begun if each.ended]
-        running = tuple(each.row.number for each in begun if not each.ended)
-        return SweepData(folder, store, about, rows, None, running)
+        unfinished = tuple(each.row for each in begun if not each.ended)
+        return SweepData(folder, store, about, rows, None, unfinished)
 
     @cached_property
     def space(self) -> Space:
         """The sweep's space."""
         return Space(_sweep(self.about), self.about["base"])
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        """The numbers of the trials that have begun but not ended."""
+        return tuple(row.number for row in self.unfinished)
+
+    @cached_property
+    def by_number(self) -> dict[int, TrialRow]:
+        """Every trial that has begun, by its number."""
+        return {row.number: row for row in (*self.rows, *self.unfinished)}
 
     @property
     def searched(self) -> bool:

@@ -82,6 +82,7 @@ def begun_trials(folder: Path, space: Space) -> list[Begun]:
             score=last.get(SCORE) if state != "failed" else None,
             seconds=round(seconds.get(key, 0.0), 3),
             by_epoch={int(report["epoch"]): float(report[SCORE]) for report in told},
+            times={int(r["epoch"]): float(r["timestamp"]) for r in told if "timestamp" in r},
             scores=_by_seed(last.get("scores")),
             tests=_by_seed(last.get("tests")),
             students=_by_seed(last.get("students")),

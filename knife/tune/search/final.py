@@ -105,7 +105,8 @@ def write_recipe(path: Path, config: RunConfig, space: Space, best: TrialRow) ->
         f"#\n#   knife run {path.name}\n#\n# {describe(best.point)}\n"
     )
     values = config.model_dump(mode="json")
-    if config.track.uri and redact(config.track.uri) != config.track.uri:
+    uri = config.track.uri if config.track else None
+    if uri and redact(uri) != uri:
         # An address with a password must come from MLFLOW_TRACKING_URI.
         values["track"]["uri"] = None
     # A variant lists only what it changes.

@@ -213,7 +213,7 @@ class _Trial:
         self.scores[seed] = trained[self.task.space.sweep.metric]
         self.students[seed] = member.student.key
         if self.task.test:
-            self.tests[seed] = accuracy(self.store, member.evaluate)
+            self.tests[seed] = accuracy(self.store, member.evaluate.key)
 
     def _report(self, *, epoch: int, finished: bool = False) -> None:
         from ray import tune

@@ -21,6 +21,7 @@ class TrialRow:
         seconds: how long it took in the search, including the teacher if this trial trained it;
             more seeds of the best trials do not count, so that trials can be compared.
         by_epoch: best score so far by epoch, of the search's first seed.
+        times: when those were reported, Unix seconds.
         scores: score by student seed.
         tests: accuracy on test by student seed, if the sweep evaluates on test.
         students: key of the student in the store, by seed.
@@ -33,6 +34,7 @@ class TrialRow:
     score: float | None
     seconds: float
     by_epoch: dict[int, float] = field(default_factory=dict)
+    times: dict[int, float] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)
     tests: dict[int, float] = field(default_factory=dict)
     students: dict[int, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A sweep's progress on stderr and in MLflow: every trial's start, scores and end."""
+"""A sweep's progress on stderr: every trial's start, scores and end."""
 
 import time
 from collections.abc import Sequence
@@ -25,7 +25,6 @@ from knife.tune.search.study import best
 from knife.tune.search.sweep_plan import SweepPlan
 from knife.tune.search.trial import SCORE, Task, config_of, point_of, trial_stages
 from knife.tune.search.trials import State, TrialRow
-from knife.tune.standing.recording import SweepRecord
 from knife.tune.standing.standing import StepProgress, TrialProgress, score_words
 
 # Seconds between two status lines, where nothing is drawn.
@@ -44,7 +43,6 @@ class SweepProgress:
     Args:
         plan: the sweep.
         about: the record in the sweep's folder.
-        record: the sweep's record in MLflow.
         follower: reads the journals of the trials' stages.
         slots: trials that run at a time.
         links: other places to look, one line each.
@@ -55,7 +53,6 @@ class SweepProgress:
         self,
         plan: SweepPlan,
         about: SweepAbout,
-        record: SweepRecord,
         follower: Follower,
         slots: int,
         links: Sequence[str] = (),
@@ -64,7 +61,6 @@ class SweepProgress:
     ) -> None:
         self.plan = plan
         self.about = about
-        self.record = record
         self.follower = follower
         self.slots = slots
         self.links = links
@@ -77,7 +73,6 @@ class SweepProgress:
         self._states: set[str] = set()
         self._followed: set[tuple[str, str]] = set()
         self._step: _Step | None = None
-        self._told: set[int] = set()
         self._drawn = ExitStack()
 
     def __enter__(self) -> Self:
@@ -111,26 +106,11 @@ class SweepProgress:
         self._step = _Step(self, StepProgress(name, len(params) or trials, trials, self.slots))
         return self._step
 
-    def all_ended(self, rows: Sequence[TrialRow]) -> None:
-        """Record the ended trials of the search, including those of earlier starts."""
-        self.judge(rows)
-        for row in rows:
-            seeds = list(row.scores) or None
-            if row.number not in self._told:
-                params = {"point": row.point, "seeds": seeds}
-                self.tell(row.number, params, self.planned(params))
-            self.record.ended(row)
-
     def judge(self, rows: Sequence[TrialRow]) -> None:
         """Find the best of the search's trials."""
         if found := best(self.plan.space, rows):
             assert found.score is not None
             self.best = found.number, found.score
-
-    def tell(self, number: int, params: dict[str, Any], plan: Plan | None) -> None:
-        """Record the start of a trial, or of more seeds of it, in MLflow."""
-        self._told.add(number)
-        self.record.started(number, point_of(params, self.plan.space), plan)
 
     def planned(self, params: dict[str, Any]) -> Plan | None:
         """Return the plan of a trial, if it can be made."""
@@ -147,7 +127,7 @@ class SweepProgress:
         stages = trial_stages(plan, plan.members, task)
         have = {(s.kind, s.key) for s in stages if self.store.has(s.kind, s.key)}
         for stage in stages:
-            self._follow(stage, followed=stage.kind == "student" and step in ("search", "seeds"))
+            self._follow(stage)
             if stage.kind == "states":
                 self.reused += stage.key in self._states or (stage.kind, stage.key) in have
                 self._states.add(stage.key)
@@ -158,12 +138,12 @@ class SweepProgress:
         for line in [*lines, *(f"note: {note}" for note in self.follower.take_notes())]:
             say_line(self.console, line)
 
-    def _follow(self, stage: Stage, *, followed: bool) -> None:
+    def _follow(self, stage: Stage) -> None:
         """Have a stage's journal read once only: reading it from the start repeats its notes."""
         place = (stage.kind, stage.key)
-        if not followed and place not in self._followed:
+        if place not in self._followed:
             self._followed.add(place)
-            self.follower.follow(*place, None)
+            self.follower.follow(*place)
 
 
 @dataclass
@@ -187,10 +167,10 @@ class _Step:
         again = self.standing.running.get(number)
         trial = self.standing.running[number] = TrialProgress(params)
         plan = self.board.planned(params)
-        if self.standing.name in ("search", "seeds"):
-            self.board.tell(int(params.get("trial", number)), params, plan)
-        if self.standing.name == "search":
-            self.board.about.started(number, plan)
+        step = self.standing.name
+        if step in ("search", "seeds"):
+            point = point_of(params, self.board.plan.space)
+            self.board.about.started(int(params.get("trial", number)), point, plan, step)
         if again:
             trial.progress, trial.since = again.progress, again.since
         elif plan:
@@ -200,8 +180,6 @@ class _Step:
         """Note a trial's score so far."""
         trial = self.standing.running.setdefault(number, TrialProgress(result["config"]))
         trial.score = result[SCORE]
-        if self.standing.name == "search":
-            self.board.record.reported(number, result["epoch"], result[SCORE])
         self._stand()
 
     def ended(self, number: int, state: State, why: str = "") -> None:
