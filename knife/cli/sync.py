@@ -23,8 +23,17 @@ def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
         raise UserError(
             f"--store: {store} is not a store of runs; give one (knife sync --store FOLDER)"
         )
+    old = root / "outbox"
+    earlier = (
+        [
+            f"{old} has messages that an earlier version did not send; start those runs again, "
+            "which trains nothing again and sends all of it, and remove the folder"
+        ]
+        if any(old.glob("*.jsonl"))
+        else []
+    )
     if next(unsent(root), None) is None:
-        return [f"there is nothing to send from {store}"], [], []
+        return [f"there is nothing to send from {store}"], earlier, []
     # MLflow takes seconds to import.
     with mlflow_settings():
         from knife.track.catch_up import catch_up
@@ -40,7 +49,7 @@ def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
     kept = found.kept
     if kept:
         kept = [*kept, "the store has all of it: the same command sends it later"]
-    return lines, [*found.refused, *kept], found.faults
+    return lines, [*found.refused, *kept, *earlier], found.faults
 
 
 def _words(counts: dict[str, int]) -> str:

@@ -1,1 +1,1 @@
-"""How a sweep stands while it goes on, in the terminal and in MLflow."""
+"""A sweep's progress in the terminal, and what MLflow shows of it."""
