@@ -92,7 +92,7 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
     )
     left = sum(students.values()) - (ready or 0)
     work = teaching * (plan.trials if plan.own_teachers else 1) + left * each
-    notes = [note for p in plan.plans for note in p.notes]
+    notes = [*plan.notes, *(note for p in plan.plans for note in p.notes), *watch.notes()]
     if plan.own_teachers:
         notes.append(
             f"{', '.join(plan.own_teachers)}: every trial trains a teacher of its own, since the "
