@@ -81,7 +81,7 @@ def dry_run(config: RunConfig) -> DryRun:
     plan = plan_run(config)
     store = Store(config.store, write=False)
     missing, damaged = missing_stages(plan, store, repair=False)
-    have = {stage.key for stage in plan.stages if store.has(stage.kind, stage.key)}
+    have = {key for _, key in store.have(plan.stages)}
     make = {stage.key for stage in missing}
     stages = [_planned(stage, plan, make, have) for stage in plan.stages]
     splits = [

@@ -155,6 +155,12 @@ class Bucket:
         except FileNotFoundError:
             return None
 
+    def existing(self, names: Iterable[str]) -> set[str]:
+        """Return those of the names that are files, asking for several at a time."""
+        asked = list(names)
+        sizes = self._each(self.size, [(name,) for name in asked])
+        return {name for name, size in zip(asked, sizes, strict=True) if size is not None}
+
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file, or None if it does not exist."""
         try:
@@ -217,14 +223,11 @@ class Bucket:
         """Remove all files below a folder."""
         self.remove(f"{folder}/{name}" for name in self.names(folder))
 
-    def _each(self, work: Callable[..., None], items: list[tuple[Any, ...]]) -> None:
+    def _each(self, work: Callable[..., T], items: list[tuple[Any, ...]]) -> list[T]:
         if len(items) < 2:
-            for item in items:
-                work(*item)
-            return
+            return [work(*item) for item in items]
         with ThreadPoolExecutor(_PARALLEL) as pool:
-            for done in [pool.submit(work, *item) for item in items]:
-                done.result()
+            return [done.result() for done in [pool.submit(work, *item) for item in items]]
 
     def _try(self, ask: Callable[[Any, str], T], pauses: tuple[float, ...] = _PAUSES) -> T:
         """Call `ask`, retrying transient failures; try once if retries have just failed."""

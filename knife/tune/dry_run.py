@@ -12,7 +12,6 @@ from rich.text import Text
 from knife.cluster.address import cluster_address
 from knife.cluster.capacity import capacity_faults, machine, start_faults
 from knife.core.words import counted
-from knife.plan.plan import Plan
 from knife.store.store import Store
 from knife.terminal.console import clock
 from knife.tune.estimate import Stopwatch
@@ -77,16 +76,22 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
         refuse_what_has_no_room(plan)
     state = "done" if done else "begun" if folder.is_dir() else "new"
     store = Store(plan.config.store, write=False)
-    stored = sum(store.has("teacher", teacher.key) for teacher in plan.teachers)
-    known = plan.points is not None
-    members = [member for each in plan.plans for member in each.members]
-    ready = sum(store.has("student", m.student.key) for m in members) if known else None
+    taught = [member.student for each in plan.plans for member in each.members]
+    have = store.have([*plan.shared, *taught])
+    stored = sum(("teacher", teacher.key) in have for teacher in plan.teachers)
+    ready = None
+    if plan.points is not None:
+        ready = sum(("student", student.key) in have for student in taught)
     students = _students(plan)
     here = machine()
     places = slots(plan.config, here, sweep)
     watch = Stopwatch()
-    shared = {(s.kind, s.key) for s in plan.shared if store.has(s.kind, s.key)}
-    teaching = sum(watch.seconds(s, p) for p, s in _shared(plan) if (s.kind, s.key) not in shared)
+    plans = {(s.kind, s.key): p for p in plan.plans for s in p.stages}
+    teaching = sum(
+        watch.seconds(stage, plans[stage.kind, stage.key])
+        for stage in plan.shared
+        if (stage.kind, stage.key) not in have
+    )
     each = fmean(
         fmean(watch.seconds(m.student, p) for m in p.members) for p in plan.plans if p.members
     )
@@ -132,12 +137,6 @@ def _students(plan: SweepPlan) -> dict[str, int]:
     found["more seeds"] = min(sweep.seeds.best, plan.trials) * len(more)
     found["winner and finetune"] = 2 * len(sweep.final.seeds) if sweep.final else 0
     return found
-
-
-def _shared(plan: SweepPlan) -> list[tuple[Plan, Any]]:
-    """Return each distinct teacher or states stage with a plan that contains it."""
-    plans = {(s.kind, s.key): p for p in plan.plans for s in p.stages}
-    return [(plans[s.kind, s.key], s) for s in plan.shared]
 
 
 def render(found: SweepDryRun) -> Group:

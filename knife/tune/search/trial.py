@@ -141,8 +141,7 @@ class _Trial:
         return self.config.student.epochs
 
     def _make(self, stages: list[Stage], members: list[Member]) -> None:
-        have = {(s.kind, s.key) for s in stages if self.store.has(s.kind, s.key)}
-        missing = needed(stages, have)
+        missing = needed(stages, self.store.have(stages))
         try:
             for member in members:
                 # A training that resumes from a checkpoint reports the later epochs alone.

@@ -145,7 +145,7 @@ class SweepProgress:
         last = step == "final"
         task = Task(self.plan.space, last or self.plan.space.sweep.test, last, Path())
         stages = trial_stages(plan, plan.members, task)
-        have = {(s.kind, s.key) for s in stages if self.store.has(s.kind, s.key)}
+        have = self.store.have(stages)
         for stage in stages:
             self._follow(stage, followed=stage.kind == "student" and step in ("search", "seeds"))
             if stage.kind == "states":
