@@ -106,11 +106,11 @@ class Report:
 
 def check(splits: Splits) -> Report:
     """Report on the contents of `splits`."""
-    parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
+    others = {"dev": splits.dev, "test": splits.test}
     return Report(
-        {name: check_split(examples) for name, examples in parts.items()},
+        {name: check_split(examples) for name, examples in splits.parts.items()},
         rationale_only(splits.train),
-        {name: near_duplicates(splits.train, parts[name]) for name in ("dev", "test")},
+        {name: near_duplicates(splits.train, part) for name, part in others.items()},
         list(dict.fromkeys([*splits.notes, *repeated_questions(splits)])),
     )
 
@@ -118,8 +118,9 @@ def check(splits: Splits) -> Report:
 def repeated_questions(splits: Splits) -> list[str]:
     """Return a sentence for each pair of splits with common questions: same text and choices,
     ignoring case, spacing and order of choices."""
-    parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
-    inputs = {name: [task_input_words(example) for example in part] for name, part in parts.items()}
+    inputs = {
+        name: [task_input_words(example) for example in part] for name, part in splits.parts.items()
+    }
     notes = []
     for first, second in combinations(inputs, 2):
         known = set(inputs[first])

@@ -44,9 +44,8 @@ def with_preambles(
     """
     if method not in ("prompt", "retrieve"):
         return list(tokens), []
-    everything = [*splits.train, *splits.dev, *splits.test]
     if method == "retrieve":
-        texts = Preamble([], splits.train).texts(everything)
+        texts = Preamble([], splits.train).texts(splits.everything)
         placed, left_out = put_before(tokens, texts, tokenizer, most)
         if not left_out.questions:
             return placed, []

@@ -11,9 +11,8 @@ from knife.data.fitting import fitting
 from knife.data.forms import training_tokens
 from knife.data.same_tokens import look_for_same_tokens
 from knife.data.source import load_source
-from knife.data.subset import subset
 from knife.data.tokens import Tokens, Truncation, answer_start, tokenize
-from knife.data.treatment import corrupt
+from knife.data.treatment import used_splits
 from knife.models.check import check_model
 from knife.models.families import family
 from knife.models.quiet import quiet
@@ -177,15 +176,7 @@ class SourceReader:
             if drops:
                 assert student
                 whole = fitting(whole, student.tokenizer, data.max_tokens)
-            train, dev, test = (
-                corrupt(part, data.rationale, data.split_seed)
-                for part in (
-                    subset(whole.train, data.fraction, data.split_seed),
-                    whole.dev,
-                    whole.test,
-                )
-            )
-            self._treated[known] = Splits(train, dev, test, whole.notes, whole.left_out)
+            self._treated[known] = used_splits(whole, data)
         splits = self._treated[known]
         if method in TEACHES | READS_RATIONALES - {"retrieve"}:
             raise_faults(rationale_faults(splits.train, method))
@@ -301,8 +292,7 @@ def _tokens_of_both(
 def _tokenized(reading: _Reading, model: KnownModel) -> tuple[list[Tokens], Truncation]:
     known, splits = model.source.identity, reading.splits
     if known not in reading.tokens:
-        everything = [*splits.train, *splits.dev, *splits.test]
-        found = tokenize(everything, model.tokenizer, reading.limit, mark_content=False)
+        found = tokenize(splits.everything, model.tokenizer, reading.limit, mark_content=False)
         reading.tokens[known] = found
     return reading.tokens[known]
 

@@ -136,7 +136,7 @@ def card(facts: Facts) -> str:
         methods=[_method_row(each, facts) for each in facts.verdict.methods],
         examples=len(facts.splits.test),
         data=_data(facts),
-        splits=[_split_row(name, part) for name, part in _parts(facts.splits)],
+        splits=[_split_row(name, part) for name, part in facts.splits.parts.items()],
         settings=_settings(facts.config, facts.kind),
         limits=_limits(facts),
         question=repr(question).replace("'", '"'),
@@ -213,10 +213,6 @@ def _data(facts: Facts) -> list[tuple[str, str]]:
     found = [("source", source), ("digest", _code(facts.data_key))]
     found.append(("share of train that is used", f"{data.fraction:g} (drawn by {data.split_seed})"))
     return [*found, ("rationales", data.rationale)]
-
-
-def _parts(splits: Splits) -> list[tuple[str, list[Example]]]:
-    return [("train", splits.train), ("dev", splits.dev), ("test", splits.test)]
 
 
 def _split_row(name: str, examples: list[Example]) -> list[str]:
