@@ -4,10 +4,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
-from typing import Any
 
 from knife.data.example import Example, Splits
 from knife.data.leaks import RationaleOnly, rationale_only
@@ -81,10 +80,6 @@ class Report:
     rationale_only: RationaleOnly | None
     near_duplicates: dict[str, NearDuplicates]
     notes: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values, for JSON."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """Return the report as plain text: a paragraph per split, then the notes."""

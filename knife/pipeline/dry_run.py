@@ -1,8 +1,7 @@
 """What a run would do: its stages, and which of them the store has. Writes nothing."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Group
@@ -66,10 +65,6 @@ class DryRun:
     states: int
     store: str
     notes: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return asdict(self)
 
 
 def dry_run(config: RunConfig) -> DryRun:

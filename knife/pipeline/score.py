@@ -41,7 +41,7 @@ class ScoreResult:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict, without the rows, which are in the folder."""
         return {
-            "scores": self.scores.to_dict(),
+            "scores": asdict(self.scores),
             "folder": str(self.folder),
             "made": self.made,
             "notes": self.notes,
@@ -81,7 +81,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
         folder = store.root / "runs" / f"{config.name}-{plan.key}"
         folder.mkdir(parents=True, exist_ok=True)
         _write_rows(folder / "rationale_scores.jsonl", rows)
-        write_json(folder / "rationale_scores.json", found.to_dict())
+        write_json(folder / "rationale_scores.json", asdict(found))
         if (folder / "verdict.json").is_file():
             write_or_warn(folder, store, lambda: run_report(folder, store))
         store.keep(folder)

@@ -13,7 +13,6 @@ import shutil
 import threading
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from knife.core.atomic import write_json
@@ -107,12 +106,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Wait until nothing writes any more: another try may follow in the same process."""
         if self._finisher:
             self._finisher.join()

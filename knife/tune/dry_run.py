@@ -1,6 +1,6 @@
 """What a sweep would do: trials, teachers, stored results, time and cost. Writes nothing."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -56,10 +56,6 @@ class SweepDryRun:
     gpu_hours: float
     refused: list[dict[str, Any]]
     notes: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the values, JSON-ready."""
-        return asdict(self)
 
 
 def dry_run(plan: SweepPlan) -> SweepDryRun:
