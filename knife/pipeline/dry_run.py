@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from knife.config.run import RunConfig
+from knife.core.words import size
 from knife.models.weights import Weights
 from knife.pipeline.run import missing_stages, refuse_what_cannot_fit
 from knife.plan.memory import MemoryEstimate
-from knife.plan.needs import size
 from knife.plan.plan import Plan, design_notes, plan_run
 from knife.plan.stage import Stage, StudentStage, TeacherStage
 from knife.plan.steps import total_steps

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 
 from knife.core.errors import UserError
+from knife.core.words import size
 from knife.plan.plan import Plan
 from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
 from knife.plan.steps import total_steps
@@ -118,8 +119,7 @@ class Progress:
             return f"test {100 * row['metrics']['test_accuracy']:.1f} %"
         about = self._store.manifest(stage.kind, stage.key)
         files = about["files"] if about else {}
-        size = sum(of["bytes"] for name, of in files.items() if name.endswith(".safetensors"))
-        return f"{size / 2**20:.1f} MiB"
+        return size(sum(of["bytes"] for n, of in files.items() if n.endswith(".safetensors")))
 
     def _is_done(self, stage: Stage) -> bool:
         if time.monotonic() < self._ask_at:
