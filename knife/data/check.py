@@ -1,7 +1,6 @@
 """What a user should know about the data before anything is trained on it."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from statistics import fmean
 from knife.data.example import Example, Splits
 from knife.data.leaks import RationaleOnly, rationale_only
 from knife.data.near import NearDuplicates, near_duplicates
-from knife.data.normal import task_input_words
+from knife.data.normal import bare_words, task_input_words
 from knife.data.subset import class_names, share_choices
 
 SHARE_WITH_RATIONALE = 0.1
@@ -205,13 +204,8 @@ def _near_lines(near: NearDuplicates, total: int) -> list[str]:
 
 def _says_answer(example: Example) -> bool:
     """Whether the rationale contains the answer's words in sequence."""
-    answer = f" {_bare_words(example.choices[example.answer])} "
-    return bool(answer.strip()) and answer in f" {_bare_words(example.rationale or '')} "
-
-
-def _bare_words(text: str) -> str:
-    """Return the words in lower case, without punctuation."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    answer = f" {bare_words(example.choices[example.answer])} "
+    return bool(answer.strip()) and answer in f" {bare_words(example.rationale or '')} "
 
 
 def _word_counts(texts: Sequence[str]) -> Words | None:

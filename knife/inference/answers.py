@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -38,13 +38,7 @@ class Tally:
     too_long: int = 0
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
-            self.questions + other.questions,
-            self.answered + other.answered,
-            self.right + other.right,
-            self.tied + other.tied,
-            self.too_long + other.too_long,
-        )
+        return Tally(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -91,12 +85,9 @@ class Answers:
         Raises:
             UserError: the disk is full or not writable.
         """
-        head = {
-            "answered": tally.answered,
-            "right": tally.right,
-            "tied": tally.tied,
-            "too_long": tally.too_long,
-        }
+        head = asdict(tally)
+        # As many as there are lines.
+        del head["questions"]
         with self._written(self.path(part)) as file:
             file.writelines(f"{line(row)}\n".encode() for row in (head, *rows))
 

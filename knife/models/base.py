@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +48,10 @@ class Backbone(nn.Module, ABC):
         width: width of their states.
         output_width: width of the answer-side states.
         bottleneck: whether it has one.
+        model: the transformers model.
     """
 
+    model: Any
     bottleneck: bool
     depth: int
     width: int
@@ -69,9 +72,10 @@ class Backbone(nn.Module, ABC):
         `max_tokens` tokens; None if the model's outputs were not finite."""
         raise NotImplementedError(f"{type(self).__name__} writes no text; see `can_generate`")
 
-    @abstractmethod
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write a gathered state dict so that `AutoModel…` and `load_backbone` can load it."""
+        own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        self.model.save_pretrained(folder, state_dict=own)
 
 
 def task_input_states(

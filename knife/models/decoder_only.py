@@ -117,11 +117,6 @@ class DecoderOnly(Backbone):
             for row, unread in zip(torch.cat(written, 1).tolist(), bad_B.tolist(), strict=True)
         ]
 
-    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write the model as transformers does, from a gathered state dict of this module."""
-        own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-        self.model.save_pretrained(folder, state_dict=own)
-
     def _mask(self, seen_BQN: Tensor) -> Any:
         """Convert the mask to the form that the model's attention implementation expects."""
         implementation = attention_of(self.model.config)

@@ -82,11 +82,6 @@ class EncoderDecoder(Backbone):
             synced_gpus=synced_gpus,
         )
 
-    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write the model as transformers does, from a gathered state dict of this module."""
-        own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-        self.model.save_pretrained(folder, state_dict=own)
-
 
 def _choices_apart(choices: int, tokens: int, like: Tensor) -> Tensor:
     """Return an additive self-attention mask (1, 1, N, N): a token sees itself and earlier tokens

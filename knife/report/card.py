@@ -130,7 +130,11 @@ def card(facts: Facts) -> str:
         title=f"{facts.run}: {facts.method}, seed {facts.seed}",
         what=_what(facts),
         about=_about(facts),
-        results=_results(facts, measure),
+        results=[
+            f"This student: {measure} {percent(facts.accuracy)} % on the test split.",
+            f"Its run: {sentence(facts.verdict)}",
+            *facts.verdict.notes,
+        ],
         measure=measure,
         baseline=facts.verdict.baseline,
         methods=[_method_row(each, facts) for each in facts.verdict.methods],
@@ -188,11 +192,6 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
     found.append(("run", _code(f"{facts.run}-{facts.run_key}")))
     found.append(("key in the store", _code(facts.key)))
     return found
-
-
-def _results(facts: Facts, measure: str) -> list[str]:
-    own = f"This student: {measure} {percent(facts.accuracy)} % on the test split."
-    return [own, f"Its run: {sentence(facts.verdict)}", *facts.verdict.notes]
 
 
 def _method_row(each: MethodVerdict, facts: Facts) -> list[str]:

@@ -253,7 +253,7 @@ class Bucket:
 
     def _fault(self, error: Exception) -> str | None:
         """Return the message for an error that the user can fix and retrying would not."""
-        if isinstance(error, FileNotFoundError) and _no_bucket(error):
+        if isinstance(error, FileNotFoundError) and "bucket does not exist" in str(error):
             return f"store: {self.url}: there is no such bucket; make it, or correct the url"
         name = type(error).__name__
         if "Credential" in name or "DefaultCredentials" in str(error) or "Anonymous" in str(error):
@@ -267,10 +267,6 @@ class Bucket:
                 "leave to list, read, write and delete there"
             )
         return None
-
-
-def _no_bucket(error: FileNotFoundError) -> bool:
-    return "bucket does not exist" in str(error)
 
 
 def _words(error: BaseException) -> str:

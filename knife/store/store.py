@@ -32,7 +32,7 @@ from typing import Any, Protocol
 from filelock import FileLock
 
 from knife.core import strict_json
-from knife.core.atomic import write_text
+from knife.core.atomic import sync, write_json, write_text
 from knife.store.bucket import Bucket, artifact_place, cache_folder, is_url, url_faults
 from knife.store.checksums import damaged_files, digest
 from knife.store.disk import disk_faults
@@ -259,17 +259,13 @@ class Store:
         work, files = self.work(kind, key), {}
         for name in names:
             path = work / name
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(path)
             files[name] = {"bytes": path.stat().st_size, "sha256": digest(path)}
         return files
 
     def _settle(self, work: Path, kind: str, key: str, files: Files) -> None:
         """Move a folder of complete files into place as the artifact in this host's root."""
-        with (work / _MANIFEST).open("w") as file:
-            file.write(strict_json.dumps({"kind": kind, "key": key, "files": files}, indent=1))
-            file.flush()
-            os.fsync(file.fileno())
+        write_json(work / _MANIFEST, {"kind": kind, "key": key, "files": files})
         final = self.root / kind / key
         final.parent.mkdir(exist_ok=True)
         if final.exists() and not self._is_here(kind, key):
@@ -281,7 +277,7 @@ class Store:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             shutil.rmtree(work)
-        _sync_folder(final.parent)
+        sync(final.parent)
 
     def _fetched(self, kind: str, key: str) -> Path:
         return self.root / "work" / f"fetched-{kind}-{key}"
@@ -452,11 +448,3 @@ class Store:
 def new_attempt() -> str:
     """Return a unique name for an attempt."""
     return uuid.uuid4().hex[:12]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -67,25 +67,22 @@ class Progress:
     def look(self, newest: dict[tuple[str, str], Row], *, last: bool = False) -> list[Stage]:
         """Update from the newest rows by stage; return the stages finished since the last look."""
         with self.lock:
-            return self._look(newest, last)
-
-    def _look(self, newest: dict[tuple[str, str], Row], last: bool) -> list[Stage]:
-        if last:
-            self._ask_at = 0.0
-        done = []
-        while (stage := self.stage) and self._is_done(stage):
-            seconds, units = self._spent.get(stage.kind, (0.0, 0.0))
-            self._spent[stage.kind] = (seconds + self._seconds(stage), units + self.total)
-            self.number += 1
-            self.row = self._first = None
-            self._since = time.monotonic()
-            done.append(stage)
-        if stage:
-            self.row = newest.get((stage.kind, stage.key))
-            again = self.row and self._first and self.row["step"] < self._first["step"]
-            if self._first is None or again:
-                self._first = self.row
-        return done
+            if last:
+                self._ask_at = 0.0
+            done = []
+            while (stage := self.stage) and self._is_done(stage):
+                seconds, units = self._spent.get(stage.kind, (0.0, 0.0))
+                self._spent[stage.kind] = (seconds + self._seconds(stage), units + self.total)
+                self.number += 1
+                self.row = self._first = None
+                self._since = time.monotonic()
+                done.append(stage)
+            if stage:
+                self.row = newest.get((stage.kind, stage.key))
+                again = self.row and self._first and self.row["step"] < self._first["step"]
+                if self._first is None or again:
+                    self._first = self.row
+            return done
 
     def seconds_left(self) -> tuple[float | None, float | None]:
         """Estimate the time left for the stage under way and for the run; None where unknown."""

@@ -39,12 +39,7 @@ class View:
     @cached_property
     def keys(self) -> list[str]:
         """The keys in which the finished trials differ."""
-        encoded = [self.space.encode(row.point) for row in self.finished]
-        return [
-            key
-            for key in self.space.sweep.space
-            if len({repr(point[key]) for point in encoded}) > 1
-        ]
+        return self.space.differing(row.point for row in self.finished)
 
     @cached_property
     def numeric_keys(self) -> list[str]:

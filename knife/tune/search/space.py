@@ -1,7 +1,7 @@
 """The search space: points, the run configs that they stand for, and their form in optuna."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,11 @@ class Space:
             key: next((v for v in domain.values if _encode(v) == params[key]), params[key])
             for key, domain in self.sweep.space.items()
         }
+
+    def differing(self, points: Iterable[Point]) -> list[str]:
+        """Return the keys in which points differ."""
+        encoded = [self.encode(point) for point in points]
+        return [key for key in self.sweep.space if len({repr(point[key]) for point in encoded}) > 1]
 
     def _draw(self) -> Iterator[Point]:
         import optuna
