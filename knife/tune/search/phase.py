@@ -190,7 +190,7 @@ class Phase:
         self.task.failed.mkdir(parents=True, exist_ok=True)
         for path in (path for pattern in _OF_RAY for path in self.path.glob(pattern)):
             path.unlink()
-        begun = self._begun()
+        begun = begun_trials(self.path, self.task.space)
         numbers: list[int] = []
         if params is None:
             ended, searcher = [each.row for each in begun if each.ended], suggest(begun)
@@ -203,13 +203,15 @@ class Phase:
         listener.resumed(ended)
         if searcher.left:
             self._fit(searcher, scheduler, listener)
-        rows = {each.row.number: each.row for each in self._begun()}
+        rows = {each.row.number: each.row for each in begun_trials(self.path, self.task.space)}
         others = [number for number in sorted(rows) if number not in numbers]
         return [rows[number] for number in [*numbers, *others] if number in rows]
 
     def _fit(self, searcher: Any, scheduler: Callable[[], Any], listener: Listener) -> None:
+        alone = self.scale.workers == 1
+        wanted = resources(1, self.scale.gpus_per_worker) if alone else resources(0.01, 0)
         tuner = tune.Tuner(
-            self._trainable(),
+            tune.with_resources(tune.with_parameters(run_trial, task=self.task), wanted),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler(),
@@ -217,7 +219,7 @@ class Phase:
                 num_samples=-1,
                 max_concurrent_trials=self.concurrent,
                 # With several workers, a trial's worker group ends with the trial's actor.
-                reuse_actors=self.scale.workers == 1,
+                reuse_actors=alone,
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
             ),
@@ -237,17 +239,6 @@ class Phase:
         finally:
             Watch.listener = None
             Watch.stopwatch.save()
-
-    def _begun(self) -> list[Begun]:
-        return begun_trials(self.path, self.task.space)
-
-    def _trainable(self) -> Any:
-        if self.scale.workers == 1:
-            wanted = resources(1, self.scale.gpus_per_worker)
-        else:
-            wanted = resources(0.01, 0)
-        with_task = tune.with_parameters(run_trial, task=self.task)
-        return tune.with_resources(with_task, wanted)
 
 
 def _name(trial: Any) -> str:
