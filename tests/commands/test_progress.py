@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from command_fixtures import FinishedRun
 from rich.console import Console
-from rich.spinner import Spinner
 
 from knife.config.run import read
 from knife.plan.plan import Plan, plan_run
 from knife.plan.stage import Stage, StudentStage
 from knife.plan.steps import total_steps
 from knife.terminal.console import clock
-from knife.terminal.display import _drawing, display
+from knife.terminal.display import _Display, display
 from knife.terminal.progress import Progress
 from knife.train.follow import Follower
 from knife.train.journal import Row
@@ -77,9 +76,12 @@ def test_no_drawing_has_an_empty_line(plan: Plan) -> None:
     progress = Progress(plan.stages, plan)
     assert progress.stage
     place = (progress.stage.kind, progress.stage.key)
+    follower = Follower(plan.config.store)
+    shown = _Display(progress, follower, (), Console(width=40))
+    follower.close()
     for metrics in ({}, {"loss": 0.5}, {"test_accuracy": 0.5}):
         progress.look({place: row(1, 10.0, **metrics)})
-        lines = [line.plain for line in _drawing(progress, Spinner("dots"), Console(width=40))]
+        lines = [line.plain for line in shown.drawing()]
         assert all(line.strip() for line in lines)
         assert ("  loss 0.500" in lines) == ("loss" in metrics)
 
