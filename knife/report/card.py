@@ -17,7 +17,7 @@ from knife.data.leaks import RationaleOnly
 from knife.models.families import Family
 from knife.models.source import EMBEDDED, ModelSource
 from knife.models.weights import Weights
-from knife.report.table import difference_cells, percent, sentence
+from knife.report.table import difference_cells, interval, percent, sentence
 from knife.stats.verdict import MethodVerdict, Verdict
 
 _TEMPLATE = Path(__file__).with_name("card.md")
@@ -195,13 +195,15 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _method_row(each: MethodVerdict, facts: Facts) -> list[str]:
-    span = "no spread"
-    if each.low is not None and each.high is not None:
-        span = f"{percent(each.low)} to {percent(each.high)}"
     points, p, _ = difference_cells(each.difference)
     name = f"**{each.method}**" if each.method == facts.method else each.method
     seeds = counted(each.seeds, "seed")
-    return [f"{name}, {seeds}", f"{percent(each.accuracy)} ({span})", points, p]
+    return [
+        f"{name}, {seeds}",
+        f"{percent(each.accuracy)} ({interval(each) or 'no spread'})",
+        points,
+        p,
+    ]
 
 
 def _data(facts: Facts) -> list[tuple[str, str]]:

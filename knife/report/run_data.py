@@ -13,7 +13,7 @@ from knife.stats.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.store.store import Store
 from knife.train.journal import Position, read_stage
 from knife.train.journal import Row as JournalRow
-from knife.train.results import TRAINED, read_predictions
+from knife.train.results import read_predictions, read_trained
 
 Row = dict[str, Any]
 
@@ -133,10 +133,9 @@ def trained(store: Store, kind: str, key: str) -> Row:
     """Read a training's result: steps, best step, dev accuracy, seconds; empty before its end, or
     if the file is damaged."""
     try:
-        found: Row = json.loads(store.read(kind, key, TRAINED))
+        return read_trained(store, kind, key)
     except (OSError, ValueError):
         return {}
-    return found
 
 
 def stage_seconds(journal: list[JournalRow], trained: Row) -> float:

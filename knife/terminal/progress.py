@@ -12,6 +12,7 @@ from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, Te
 from knife.plan.steps import total_steps
 from knife.store.store import Store
 from knife.train.journal import Row
+from knife.train.results import read_trained
 
 # A store that fails for a moment, or a removed artifact, must not stop the progress display.
 _UNREADABLE = (OSError, UserError, ValueError, LookupError)
@@ -107,7 +108,7 @@ class Progress:
 
     def _result(self, stage: Stage) -> str:
         if _trains(stage):
-            trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
+            trained = read_trained(self._store, stage.kind, stage.key)
             accuracy = f"dev {100 * trained['dev_accuracy']:.1f} %"
             return f"{accuracy} (step {trained['best_step']} of {trained['steps']})"
         if isinstance(stage, EvaluateStage):
@@ -134,8 +135,7 @@ class Progress:
         """Return how long a finished stage took."""
         with suppress(*_UNREADABLE):
             if _trains(stage):
-                trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
-                return float(trained["seconds"])
+                return float(read_trained(self._store, stage.kind, stage.key)["seconds"])
         return time.monotonic() - self._since
 
     def _pace(self) -> float | None:

@@ -128,9 +128,8 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
 def _students(plan: SweepPlan) -> dict[str, int]:
     """Return the number of student trainings in each step."""
     sweep = plan.space.sweep
-    more = [seed for seed in sweep.seeds.more if seed not in sweep.seeds.search]
     found = {"search": plan.trials * len(sweep.seeds.search)}
-    found["more seeds"] = min(sweep.seeds.best, plan.trials) * len(more)
+    found["more seeds"] = min(sweep.seeds.best, plan.trials) * len(sweep.more_seeds)
     found["winner and finetune"] = 2 * len(sweep.final.seeds) if sweep.final else 0
     return found
 

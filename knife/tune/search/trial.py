@@ -4,7 +4,6 @@ Trials share teachers and states through the store: a trial that needs a missing
 its lock, and others that need the same one wait for that lock and nothing else.
 """
 
-import json
 import math
 import threading
 from contextlib import suppress
@@ -23,7 +22,7 @@ from knife.plan.stage import Stage
 from knife.store.store import Store, fingerprint
 from knife.train.context import PlainContext
 from knife.train.journal import Position, read_stage
-from knife.train.results import accuracy
+from knife.train.results import accuracy, read_trained
 from knife.tune.search.space import Point, Space
 
 # The name in Ray Tune of the sweep's metric: the best value so far.
@@ -202,7 +201,7 @@ class _Trial:
             raise errors[0]
 
     def _note(self, member: Member) -> None:
-        trained = json.loads(self.store.read("student", member.student.key, "trained.json"))
+        trained = read_trained(self.store, "student", member.student.key)
         seed = str(member.seed)
         self.scores[seed] = trained[self.task.space.sweep.metric]
         self.students[seed] = member.student.key

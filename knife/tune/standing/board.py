@@ -23,18 +23,13 @@ from knife.tune.search.about import SweepAbout
 from knife.tune.search.study import best
 from knife.tune.search.sweep_plan import SweepPlan
 from knife.tune.search.trial import SCORE, Task, config_of, point_of, trial_stages
-from knife.tune.search.trials import State, TrialRow
+from knife.tune.search.trials import LATER_STEPS, State, TrialRow
 from knife.tune.standing.recording import SweepRecord
 from knife.tune.standing.standing import StepProgress, TrialProgress, score_words
 
 # Seconds between two status lines, where nothing is drawn.
 STANDING_SECONDS = 60.0
-_WORDS = {
-    "search": "search",
-    "seeds": "more seeds for the best",
-    "baseline": "settings of finetune",
-    "final": "winner and finetune",
-}
+_WORDS = {"search": "search"} | LATER_STEPS
 
 
 class SweepProgress:
