@@ -172,7 +172,7 @@ def test_what_is_interrupted_while_it_is_sent_may_be_there(
     address = f"http://127.0.0.1:{stub.server_port}"
     ended = command("submit", "--address", address, "run", "mine.yaml", SHARED)
     assert ended.status == 130
-    assert f"sending {folder}: 2 files, 0." in ended.err
+    assert re.search(rf"sending {folder}: 2 files, \d+ B\n", ended.err)
     assert re.search(rf"stop it: ray job stop --address {address} small-\w{{12}}\n", ended.err)
 
 
@@ -181,6 +181,7 @@ def test_a_cluster_that_goes_away_ends_the_following(
 ) -> None:
     Stub.answer = (200, json.dumps({"ray_version": "2.60.0"}))
     cluster = Jobs(f"http://127.0.0.1:{stub.server_port}")
+    Stub.answer = (503, "gone")
     monkeypatch.setattr(jobs, "_LOST_SECONDS", 0)
     with pytest.raises(ConnectionError, match="the cluster does not answer any more"):
         cluster.follow("job", JobLog(print))
