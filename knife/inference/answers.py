@@ -155,7 +155,7 @@ class Answerer:
             UserError: the student's outputs are NaN or infinite.
         """
         from knife.data.preamble import put_before
-        from knife.train.evaluate import answer_split, choose, probabilities, tied
+        from knife.train.evaluate import answer_fields, answer_split, choose
 
         if not questions:
             return []
@@ -188,11 +188,7 @@ class Answerer:
             else:
                 index = choose(answer.scores)
                 row = {"id": question.id, "choice": question.choices[index], "index": index}
-                row["probabilities"] = [round(p, 6) for p in probabilities(answer.scores)]
-                row |= tied(answer.scores, example)
-            if answer.rationale is not None:
-                row["rationale"] = answer.rationale
-            rows.append(row)
+            rows.append(row | answer_fields(answer, example))
         return rows
 
     def answer(self, file: Path, part: Part, answers: Answers) -> None:

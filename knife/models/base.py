@@ -60,6 +60,12 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__()
+        self.bottleneck = bottleneck
+
+    def _set_sizes(self, config: Any) -> None:
+        """Set depth and widths by a transformers config."""
+        self.depth, self.width = config.num_hidden_layers, config.hidden_size
+        self.output_width = self.width
 
     @abstractmethod
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:

@@ -40,11 +40,8 @@ class DecoderOnly(Backbone):
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__(folder, bottleneck=bottleneck)
         self.model = load_whole(AutoModelForCausalLM, folder)
-        self.bottleneck = bottleneck
         config = self.model.config
-        self.width: int = config.hidden_size
-        self.depth: int = config.num_hidden_layers
-        self.output_width: int = self.width
+        self._set_sizes(config)
         self._rows: int | None = (
             config.max_position_embeddings if config.model_type in TABLE else None
         )

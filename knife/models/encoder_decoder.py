@@ -27,10 +27,7 @@ class EncoderDecoder(Backbone):
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__(folder, bottleneck=bottleneck)
         self.model = load_whole(AutoModelForSeq2SeqLM, folder)
-        self.bottleneck = bottleneck
-        self.width: int = self.model.config.hidden_size
-        self.depth: int = self.model.config.num_hidden_layers
-        self.output_width: int = self.width
+        self._set_sizes(self.model.config)
 
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
         """Score a choice by the mean log-probability of its tokens, including the closing one."""

@@ -8,7 +8,7 @@ from made_up import a_space
 
 from knife.tune.search import history
 from knife.tune.search.begun import begun_trials, numbered
-from knife.tune.search.history import History, Stopwatch, read_seconds
+from knife.tune.search.history import History, TimeSpent, read_seconds
 from knife.tune.search.trial import SCORE, failure_note, trial_key
 
 SPACE = a_space({"x": {"uniform": [0, 1]}})
@@ -95,7 +95,7 @@ def test_times_add_up_over_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     one, two = params(1), params(2)
     for given in (one, two):
         start(tmp_path, given)
-    watch = Stopwatch(tmp_path)
+    watch = TimeSpent(tmp_path)
     watch.started(trial_key(one))
     watch.started(trial_key(two))
     clock.now += 17
@@ -106,7 +106,7 @@ def test_times_add_up_over_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # Too early to write again; then a kill.
     watch.save(at_most_every=1)
     clock.now += 1000
-    watch = Stopwatch(tmp_path)
+    watch = TimeSpent(tmp_path)
     watch.started(trial_key(two))
     clock.now += 5
     # Its worker was lost, and it starts again.

@@ -13,7 +13,7 @@ from small_sweep import faults
 from knife.cluster.capacity import capacity_faults
 from knife.config.run import Scale
 from knife.tune.search import history
-from knife.tune.search.history import Stopwatch
+from knife.tune.search.history import TimeSpent
 from knife.tune.search.phase import Limit, Watch, has_time_left
 from knife.tune.search.resources import slots
 from knife.tune.search.settings import Budget
@@ -72,7 +72,7 @@ class Clock:
         return self.now
 
 
-Start = Callable[[], Stopwatch]
+Start = Callable[[], TimeSpent]
 
 
 @pytest.fixture
@@ -87,11 +87,11 @@ def start(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Star
     """Begins the search, as each driver does, long after the one before."""
     monkeypatch.setattr(Watch, "listener", object())
 
-    def made() -> Stopwatch:
+    def made() -> TimeSpent:
         clock.now += 50_000
-        stopwatch = Stopwatch(tmp_path)
-        monkeypatch.setattr(Watch, "stopwatch", stopwatch, raising=False)
-        return stopwatch
+        spent = TimeSpent(tmp_path)
+        monkeypatch.setattr(Watch, "spent", spent, raising=False)
+        return spent
 
     return made
 
@@ -99,39 +99,39 @@ def start(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Star
 def test_the_hours_of_all_starts_are_counted(tmp_path: Path, clock: Clock, start: Start) -> None:
     budget = Budget(hours=1)
     limit = pickle.loads(pickle.dumps(Limit(budget, Scale())))
-    stopwatch = start()
+    spent = start()
     assert not limit.stop_all()
     clock.now += 3000
     assert not limit.stop_all()
-    stopwatch.save()
-    stopwatch = start()
+    spent.save()
+    spent = start()
     assert not limit.stop_all()
     clock.now += 599
     assert not limit.stop_all()
-    stopwatch.save()
+    spent.save()
     assert has_time_left(budget, Scale(), tmp_path)
     clock.now += 1
     assert limit.stop_all()
-    stopwatch.save()
+    spent.save()
     assert not has_time_left(budget, Scale(), tmp_path)
 
 
 def test_the_gpu_hours_of_all_trials_and_starts_are_counted(clock: Clock, start: Start) -> None:
     limit = Limit(Budget(gpu_hours=4), Scale(workers=2, gpus_per_worker=1))
-    stopwatch = start()
+    spent = start()
     # An hour of two GPUs, and a quarter of one that a kill cuts off.
-    stopwatch.started("a")
+    spent.started("a")
     clock.now += 2700
-    stopwatch.started("b")
+    spent.started("b")
     clock.now += 900
-    stopwatch.ended("a")
-    stopwatch.save()
+    spent.ended("a")
+    spent.save()
     assert not limit.stop_all()
     # Trial b goes on in the next driver, is lost, and starts once more.
-    stopwatch = start()
-    stopwatch.started("b")
+    spent = start()
+    spent.started("b")
     clock.now += 600
-    stopwatch.started("b")
+    spent.started("b")
     clock.now += 2099
     assert not limit.stop_all()
     clock.now += 1

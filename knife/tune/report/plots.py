@@ -1,4 +1,4 @@
-"""Plots of a sweep, for files and its report: optuna's, and our own where it has none."""
+"""Plots of a sweep, for files and its report; parallel coordinates and contour are optuna's."""
 
 import operator
 import statistics

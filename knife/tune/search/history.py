@@ -56,7 +56,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-class Stopwatch:
+class TimeSpent:
     """Counts how long a search and its trials run, in addition to what earlier starts took."""
 
     def __init__(self, folder: Path) -> None:

@@ -14,7 +14,7 @@ from knife.config.run import Scale
 from knife.launch.launch import resources
 from knife.launch.session import in_thread
 from knife.tune.search.begun import Begun, begun_trials, numbered
-from knife.tune.search.history import History, Stopwatch, read_seconds
+from knife.tune.search.history import History, TimeSpent, read_seconds
 from knife.tune.search.searcher import Points
 from knife.tune.search.settings import Budget
 from knife.tune.search.trial import SCORE, Task, failure_note, run_trial, trial_key
@@ -54,19 +54,19 @@ class Watch(Callback):  # type: ignore[misc]
 
     listener: ClassVar[Listener | None] = None
     history: ClassVar[History]
-    stopwatch: ClassVar[Stopwatch]
+    spent: ClassVar[TimeSpent]
     #: The folder with the notes of failed trials.
     failed: ClassVar[Path]
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
         """Save how long the trials have run."""
         if self.listener:
-            self.stopwatch.save(at_most_every=1.0)
+            self.spent.save(at_most_every=1.0)
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Report a start."""
         if self.listener:
-            self.stopwatch.started(trial_key(trial.config))
+            self.spent.started(trial_key(trial.config))
             self.history.started(trial_key(trial.config), trial.config)
             self.listener.started(trial.config["number"], trial.config)
 
@@ -96,7 +96,7 @@ class Watch(Callback):  # type: ignore[misc]
     def _ended(self, trial: Any, state: State) -> None:
         if not self.listener:
             return
-        self.stopwatch.ended(trial_key(trial.config))
+        self.spent.ended(trial_key(trial.config))
         if state == "pruned":
             self.history.pruned(trial_key(trial.config))
         note = failure_note(self.failed, trial.config)
@@ -117,9 +117,7 @@ class Limit(Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         """Whether the budget is used up."""
-        return bool(Watch.listener) and _used_up(
-            self._budget, self._scale, *Watch.stopwatch.seconds()
-        )
+        return bool(Watch.listener) and _used_up(self._budget, self._scale, *Watch.spent.seconds())
 
 
 def _used_up(budget: Budget, scale: Scale, search: float, trials: dict[str, float]) -> bool:
@@ -232,13 +230,13 @@ class Phase:
                 verbose=0,
             ),
         )
-        Watch.history, Watch.stopwatch = History(self.path), Stopwatch(self.path)
+        Watch.history, Watch.spent = History(self.path), TimeSpent(self.path)
         Watch.failed, Watch.listener = self.task.failed, listener
         try:
             in_thread(tuner.fit).result()
         finally:
             Watch.listener = None
-            Watch.stopwatch.save()
+            Watch.spent.save()
 
 
 def _name(trial: Any) -> str:
