@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from knife.compat.ray import largest_package, walk_package
+from knife.compat.ray import walk_package
 from knife.core.errors import UserError
 from knife.core.words import size
 
-LIMIT = min(100_000_000, largest_package())
+# Ray itself takes several times as much.
+LIMIT = 100_000_000
 # By git's rules, in any folder; without a trailing slash, so that Ray does not walk through them.
 IGNORED = (
     ".git",
