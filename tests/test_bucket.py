@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
@@ -21,6 +21,11 @@ from knife.store.store import Store, store_faults
 from knife.train.follow import Follower
 
 KEY = ("states", "k")
+
+
+class Kept(NamedTuple):
+    kind: str
+    key: str
 
 
 def quiet(*_: Any) -> Any:
@@ -57,6 +62,7 @@ def test_what_is_published_on_one_host_is_read_on_another(
     other = Store(s3.url + "/")
     assert other.root != store.root
     assert other.has(*KEY)
+    assert other.have([Kept(*KEY), Kept("states", "other"), Kept("teacher", "k")]) == {KEY}
     assert json.loads(other.read(*KEY, "depends.json")) == {"depends": 1}
     assert not (other.root / "states").exists()
     assert other.damage(*KEY) == []

@@ -102,9 +102,7 @@ def strictly(folder: Path) -> int:
     files = [path for path in files if not path.name.startswith("search_gen_state")]
     for path in files:
         text = path.read_text(encoding="utf-8")
-        # Ray Tune's reports of a trial are lines too.
-        lines = path.suffix == ".jsonl" or path.with_name("params.json").is_file()
-        for part in text.splitlines() if lines and path.name != "params.json" else [text]:
+        for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
             strict_json.loads(part)
     return len(files)
 

@@ -1,6 +1,7 @@
 """The commands, one function each: parse, call, print. No logic lives here."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +63,7 @@ def run(
             from knife.pipeline import dry_run as dry
 
             found = dry.dry_run(settings)
-            _print(found.to_dict() if as_json else dry.render(found))
+            _print(asdict(found) if as_json else dry.render(found))
             return
 
         from knife.pipeline.command import last_words, run_with_display
@@ -93,7 +94,7 @@ def tune(
             from knife.tune import dry_run as dry
 
             found = dry.dry_run(plan)
-            _print(found.to_dict() if as_json else dry.render(found))
+            _print(asdict(found) if as_json else dry.render(found))
             return
 
         result = command.sweep_with_display(plan, resume=resume, quiet=quiet)
@@ -177,7 +178,7 @@ def check(source: Source, overrides: Overrides = None, as_json: AsJson = False) 
         from knife.data.check import check as report_on
 
         report = report_on(used_splits(read_data(source, overrides or [])))
-        _print(report.to_dict() if as_json else "\n".join(report.lines()))
+        _print(asdict(report) if as_json else "\n".join(report.lines()))
 
 
 @data_app.command()

@@ -47,7 +47,8 @@ def _find(target: str, address: str) -> tuple[Path, Store]:
     if given.is_dir() and given.parent.name in _KINDS:
         return given, Store(given.parents[1], write=False)
     store = Store(address, write=False)
-    folders = _folders(store)
+    found = [folder for kind in _KINDS for folder in store.results(kind)]
+    folders = sorted(found, key=lambda folder: folder.stat().st_mtime)
     named = [f for f in folders if f.name == target or _name(f) == target]
     if named:
         return max(named, key=lambda folder: _last_start(folder, store)), store
@@ -61,12 +62,6 @@ def _find(target: str, address: str) -> tuple[Path, Store]:
         f"TARGET: the store {store.address} has no run or sweep {target!r}; "
         f"{nearest(target, names)} (newest first: {listed}), or give the folder of one"
     )
-
-
-def _folders(store: Store) -> list[Path]:
-    """Return the folders of all runs and sweeps, oldest first."""
-    found = [folder for kind in _KINDS for folder in store.results(kind)]
-    return sorted(found, key=lambda folder: folder.stat().st_mtime)
 
 
 def _last_start(folder: Path, store: Store) -> float:

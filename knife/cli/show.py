@@ -1,15 +1,15 @@
 """Data for people: read with a run's settings, checked, and shown as the model sees them."""
 
+from dataclasses import replace
 from typing import Any
 
 from knife.config.overrides import merge, read_overrides
 from knife.config.run import Data, parse
 from knife.core.errors import UserError
+from knife.data import treatment
 from knife.data.example import Example, Splits
 from knife.data.faults import show
 from knife.data.source import load_source
-from knife.data.subset import subset
-from knife.data.treatment import corrupt
 
 
 def read_data(source: str, overrides: list[str]) -> Data:
@@ -28,8 +28,8 @@ def read_data(source: str, overrides: list[str]) -> Data:
 
 
 def used_splits(data: Data, model: str | None = None) -> Splits:
-    """Return the splits as a run uses them (fraction of train, rationales treated), in the source's
-    order; if `data.too_long` is drop and a model is given, without what is too long for it.
+    """Return the splits as a run uses them, but train in the source's order; if `data.too_long` is
+    drop and a model is given, without what is too long for it.
 
     Raises:
         UserError: with every fault of the source; or the model has no tokenizer.
@@ -39,10 +39,9 @@ def used_splits(data: Data, model: str | None = None) -> Splits:
         from knife.data.fitting import fitting
 
         whole = fitting(whole, _tokenizer(model), data.max_tokens)
-    used = {example.id for example in subset(whole.train, data.fraction, data.split_seed)}
-    parts = ([e for e in whole.train if e.id in used], whole.dev, whole.test)
-    train, dev, test = (corrupt(part, data.rationale, data.split_seed) for part in parts)
-    return Splits(train, dev, test, whole.notes, whole.left_out)
+    used = treatment.used_splits(whole, data)
+    place = {example.id: number for number, example in enumerate(whole.train)}
+    return replace(used, train=sorted(used.train, key=lambda example: place[example.id]))
 
 
 def shown(examples: list[Example], data: Data, model: str | None) -> list[str]:

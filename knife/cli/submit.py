@@ -8,9 +8,9 @@ from typing import Any
 from knife.cli.submit_check import check
 from knife.core.errors import raise_faults
 from knife.core.exits import Terminated, say
-from knife.core.words import command_line
+from knife.core.words import command_line, size
 from knife.launch.jobs import JobEnd, JobLog, Jobs
-from knife.launch.working_dir import existing, look_at, size_words
+from knife.launch.working_dir import existing, look_at
 from knife.track.secrets import redact
 
 _STOPPED = 130
@@ -38,7 +38,7 @@ def submit(
     raise_faults(checked.missing(parcel))
     jobs = Jobs(address)
     say(*(f"note: {note}" for note in checked.notes))
-    say(f"sending {folder}: {len(parcel.files):,} files, {size_words(parcel.size)}")
+    say(f"sending {folder}: {len(parcel.files):,} files, {size(parcel.size)}")
     job = f"{checked.name}-{uuid.uuid4().hex[:12]}"
     try:
         jobs.submit(job, ["python", "-m", "knife", *words], parcel, checked.environment)

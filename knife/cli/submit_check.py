@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from knife.cluster.capacity import batch_faults
-from knife.config.overrides import merge, nested, read_overrides, read_yaml
+from knife.config.overrides import flat, merge, read_overrides, read_yaml
 from knife.config.recipe_files import find_config
 from knife.config.run import read
 from knife.core.words import command_line
@@ -16,8 +16,7 @@ from knife.data.source import KNOWN_SOURCES
 from knife.launch.working_dir import WorkingDir
 from knife.models.source import EMBEDDED
 from knife.track.secrets import redact
-from knife.tune.search.space import Space
-from knife.tune.search.sweep_file import flat, read_sweep
+from knife.tune.search.sweep_file import read_sweep
 
 _TRACKING = "MLFLOW_TRACKING_URI"
 _GIVE = "put it there, or give the path where all hosts of the cluster see it"
@@ -111,20 +110,17 @@ def _run(name: str, overrides: list[str]) -> Checked:
 
 
 def _sweep(path: Path, overrides: list[str]) -> Checked:
-    file = read_sweep(path, overrides)
-    Space.of(file)
-    values = file.base
-    for key, value in flat(file.sweep.set).items():
-        values = merge(values, nested(key, value))
-    beside = path.parent / file.sweep.base
-    base = beside if beside.is_file() else find_config(file.sweep.base)
+    space = read_sweep(path, overrides)
+    values = merge(space.base, read_overrides(space.sweep.set))
+    beside = path.parent / space.sweep.base
+    base = beside if beside.is_file() else find_config(space.sweep.base)
     paths = [("SWEEP", str(path))]
-    if base == beside or base == Path(file.sweep.base):
+    if base == beside or base == Path(space.sweep.base):
         paths.append(("base", str(base)))
     for source in (read_yaml(path), read_yaml(base), read_overrides(overrides)):
         paths += _named(source)
     uri = (values.get("track") or {}).get("uri")
-    return Checked(file.sweep.name, paths, values.get("store", "./knife-store"), uri, [])
+    return Checked(space.sweep.name, paths, values.get("store", "./knife-store"), uri, [])
 
 
 def _named(values: dict[str, Any]) -> list[tuple[str, str]]:

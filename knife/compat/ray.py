@@ -123,13 +123,6 @@ def walk_package(
     )
 
 
-def largest_package() -> int:
-    """Return the size in bytes of the largest folder that Ray uploads with a job."""
-    from ray._private.runtime_env import packaging
-
-    return int(packaging.GCS_STORAGE_MAX_SIZE)
-
-
 def torch_backend() -> Any:
     """Return the class that starts a process group on Ray Train's workers; only a subclass can run
     code on each worker before that."""

@@ -65,6 +65,17 @@ def read_overrides(overrides: Overrides) -> dict[str, Any]:
     return values
 
 
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Flatten nested mappings into one with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= {f"{key}.{inner}": leaf for inner, leaf in flat(value).items()}
+        else:
+            found[key] = value
+    return found
+
+
 def nested(key: str, value: Any) -> dict[str, Any]:
     """Turn `a.b` and 1 into `{"a": {"b": 1}}`."""
     for part in reversed(key.split(".")):

@@ -1,4 +1,4 @@
-"""Counts and commands as text for messages."""
+"""Counts, sizes and commands as text for messages."""
 
 import re
 import shlex
@@ -7,6 +7,15 @@ import shlex
 def counted(number: int, word: str) -> str:
     """Return a count with its noun: `1 trial`, `2 trials`."""
     return f"{number} {word}{'s'[: number != 1]}"
+
+
+def size(number: float) -> str:
+    """Format a number of bytes: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 1000 or unit == "TB":
+            return f"{number:,.{int(number < 100 and unit != 'B')}f} {unit}"
+        number /= 1000
+    raise AssertionError
 
 
 def command_line(*words: object) -> str:

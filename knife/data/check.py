@@ -1,18 +1,16 @@
 """What a user should know about the data before anything is trained on it."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
-from typing import Any
 
 from knife.data.example import Example, Splits
 from knife.data.leaks import RationaleOnly, rationale_only
 from knife.data.near import NearDuplicates, near_duplicates
-from knife.data.normal import task_input_words
+from knife.data.normal import bare_words, task_input_words
 from knife.data.subset import class_names, share_choices
 
 SHARE_WITH_RATIONALE = 0.1
@@ -82,10 +80,6 @@ class Report:
     near_duplicates: dict[str, NearDuplicates]
     notes: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values, for JSON."""
-        return asdict(self)
-
     def lines(self) -> list[str]:
         """Return the report as plain text: a paragraph per split, then the notes."""
         lines = []
@@ -106,11 +100,11 @@ class Report:
 
 def check(splits: Splits) -> Report:
     """Report on the contents of `splits`."""
-    parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
+    others = {"dev": splits.dev, "test": splits.test}
     return Report(
-        {name: check_split(examples) for name, examples in parts.items()},
+        {name: check_split(examples) for name, examples in splits.parts.items()},
         rationale_only(splits.train),
-        {name: near_duplicates(splits.train, parts[name]) for name in ("dev", "test")},
+        {name: near_duplicates(splits.train, part) for name, part in others.items()},
         list(dict.fromkeys([*splits.notes, *repeated_questions(splits)])),
     )
 
@@ -118,8 +112,9 @@ def check(splits: Splits) -> Report:
 def repeated_questions(splits: Splits) -> list[str]:
     """Return a sentence for each pair of splits with common questions: same text and choices,
     ignoring case, spacing and order of choices."""
-    parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
-    inputs = {name: [task_input_words(example) for example in part] for name, part in parts.items()}
+    inputs = {
+        name: [task_input_words(example) for example in part] for name, part in splits.parts.items()
+    }
     notes = []
     for first, second in combinations(inputs, 2):
         known = set(inputs[first])
@@ -209,13 +204,8 @@ def _near_lines(near: NearDuplicates, total: int) -> list[str]:
 
 def _says_answer(example: Example) -> bool:
     """Whether the rationale contains the answer's words in sequence."""
-    answer = f" {_bare_words(example.choices[example.answer])} "
-    return bool(answer.strip()) and answer in f" {_bare_words(example.rationale or '')} "
-
-
-def _bare_words(text: str) -> str:
-    """Return the words in lower case, without punctuation."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    answer = f" {bare_words(example.choices[example.answer])} "
+    return bool(answer.strip()) and answer in f" {bare_words(example.rationale or '')} "
 
 
 def _word_counts(texts: Sequence[str]) -> Words | None:

@@ -1,6 +1,6 @@
 """Inputs other than question and rationale, for models that evaluate rationales."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from knife.data.example import Example, Splits
@@ -11,9 +11,7 @@ NO_QUESTION = "?"
 
 def explained(splits: Splits) -> Splits:
     """Return the examples that have a rationale; a split without any is unchanged."""
-    parts = (splits.train, splits.dev, splits.test)
-    train, dev, test = (_explained(part) or part for part in parts)
-    return Splits(train, dev, test)
+    return splits.each(lambda part: [e for e in part if e.rationale is not None] or part)
 
 
 def rationale_alone(splits: Splits) -> Splits:
@@ -38,13 +36,8 @@ def vacuous(example: Example) -> str:
 
 
 def _each(splits: Splits, rationale: Callable[[Example], str]) -> Splits:
-    parts = (splits.train, splits.dev, splits.test)
-    train, dev, test = (
-        [replace(e, question=NO_QUESTION, rationale=rationale(e) or None) for e in part]
-        for part in parts
+    return splits.each(
+        lambda part: [
+            replace(e, question=NO_QUESTION, rationale=rationale(e) or None) for e in part
+        ]
     )
-    return Splits(train, dev, test)
-
-
-def _explained(examples: Sequence[Example]) -> list[Example]:
-    return [example for example in examples if example.rationale is not None]

@@ -1,5 +1,6 @@
 """The example: one question with its answer and, optionally, choices and a rationale."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 # `Example.answer` of a question whose answer is unknown.
@@ -54,3 +55,17 @@ class Splits:
     digests: dict[tuple[str, bool], str] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    @property
+    def parts(self) -> dict[str, list[Example]]:
+        """The splits by name, in the order train, dev, test."""
+        return {"train": self.train, "dev": self.dev, "test": self.test}
+
+    def each(self, change: Callable[[list[Example]], list[Example]]) -> "Splits":
+        """Return the splits, each changed, without notes on how they were loaded."""
+        return Splits(change(self.train), change(self.dev), change(self.test))
+
+    @property
+    def everything(self) -> list[Example]:
+        """The examples of train, dev and test, concatenated."""
+        return [*self.train, *self.dev, *self.test]

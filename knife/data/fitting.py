@@ -23,10 +23,10 @@ def fitting(splits: Splits, tokenizer: Any, max_tokens: int) -> Splits:
     Raises:
         UserError: nothing is left of a split.
     """
-    parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
+    parts = splits.parts
     left_out: dict[str, int] = {}
     notes, faults = [], []
-    for name, examples in parts.items():
+    for name, examples in splits.parts.items():
         lengths = input_lengths(examples, tokenizer)
         kept = [e for e, n in zip(examples, lengths, strict=True) if n <= max_tokens]
         if len(kept) == len(examples):

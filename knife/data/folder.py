@@ -56,7 +56,8 @@ def find_files(folder: Path) -> Folder:
         own = {path: match for path, match in matches.items() if match and path.is_file()}
         left = [path for path in left if path not in own]
         if own:
-            found.files[split] = _in_order(own)
+            # Shards by number.
+            found.files[split] = sorted(own, key=lambda p: (int(own[p]["number"] or 0), p.name))
             found.faults.extend(_clash(folder, split, own))
     passed_over = []
     for path in left:
@@ -65,7 +66,7 @@ def find_files(folder: Path) -> Folder:
             found.faults.append(_refusal(folder, path, meant))
         elif meant or (path.is_file() and _DATA.search(path.name.lower())):
             passed_over.append(path)
-    if "train" not in found.files and not any(map(_is_train, left)):
+    if "train" not in found.files and "train" not in map(_meant, left):
         others = names_of(entries) or "no files"
         found.faults.append(f"{folder}: train.jsonl is missing; the folder has {others}")
     if passed_over:
@@ -73,20 +74,11 @@ def find_files(folder: Path) -> Folder:
     return found
 
 
-def _is_train(path: Path) -> bool:
-    return _meant(path) == "train"
-
-
 def names_of(paths: Iterable[Path]) -> str:
     """Format file names for a message; at most ten."""
     names = [path.name for path in paths]
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more
-
-
-def _in_order(own: dict[Path, re.Match[str]]) -> list[Path]:
-    """Sort shards by number."""
-    return sorted(own, key=lambda path: (int(own[path]["number"] or 0), path.name))
 
 
 def _clash(folder: Path, split: str, own: dict[Path, re.Match[str]]) -> list[str]:

@@ -21,28 +21,16 @@ def training_tokens(
 ) -> tuple[list[Tokens], list[Tokens] | None]:
     """Return training examples in a method's form, and those of its second task, if it has one."""
     if method == "explain_then_answer":
-        return rationale_then_answer(tokens), None
+        # Without a rationale, only the answer is to be generated.
+        return [_written(e, _closed_rationale(e) + _right(e)) for e in tokens], None
     if method == "answer_then_explain":
-        return answer_then_rationale(tokens), None
+        return [_written(e, _right(e) + _closed_rationale(e)) for e in tokens], None
     if method == "step_by_step":
         # The word that every rationale starts with also asks for one.
         word = tokenizer(EXPLANATION, add_special_tokens=False)["input_ids"]
         opening = int(tokens[0].input_ids[0] in openings(tokenizer))
         return list(tokens), explanation_task(tokens, word, opening)
     return list(tokens), None
-
-
-def rationale_then_answer(tokens: Sequence[Tokens]) -> list[Tokens]:
-    """Return the training examples of `explain_then_answer`: open ones whose answer is R and O.
-
-    Without a rationale, only the answer is to be generated.
-    """
-    return [_written(example, _closed_rationale(example) + _right(example)) for example in tokens]
-
-
-def answer_then_rationale(tokens: Sequence[Tokens]) -> list[Tokens]:
-    """Return the training examples of `answer_then_explain`: open ones whose answer is O and R."""
-    return [_written(example, _right(example) + _closed_rationale(example)) for example in tokens]
 
 
 def after_rationales(tokens: Sequence[Tokens], rationales: Sequence[Sequence[int]]) -> list[Tokens]:

@@ -1,11 +1,11 @@
 """How well a cheap word-based classifier can tell the answer from the rationale alone."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from knife.data.example import Example
+from knife.data.normal import bare_words
 from knife.data.subset import share_choices
 
 FOLDS = 5
@@ -122,4 +122,4 @@ def _overlaps(examples: list[Example], groups: Any) -> Any:
 
 
 def _words(text: str | None) -> str:
-    return " ".join(re.findall(r"\w+", (text or "").casefold()))
+    return bare_words(text or "")

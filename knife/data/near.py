@@ -1,10 +1,10 @@
 """Finds questions that are nearly the same in two splits."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from knife.data.example import Example
+from knife.data.normal import bare_words
 
 THRESHOLD = 0.8
 _BLOCK = 512
@@ -70,9 +70,5 @@ def near_duplicates(
 
 def _text(example: Example) -> str:
     """Return question and choices in lower case without punctuation, and without an open answer."""
-    choices = [] if example.open else sorted(map(_bare, example.choices))
-    return " ".join([_bare(example.question), *choices])
-
-
-def _bare(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    choices = [] if example.open else sorted(map(bare_words, example.choices))
+    return " ".join([bare_words(example.question), *choices])

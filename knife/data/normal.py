@@ -3,6 +3,7 @@
 The texts themselves are never changed: a model reads exactly what the user wrote.
 """
 
+import re
 import unicodedata
 
 from knife.data.example import Example
@@ -41,6 +42,11 @@ def task_input_words(example: Example) -> tuple[str, ...]:
     """Return a key that is equal for questions with the same text and choices, ignoring case,
     spacing and order of choices."""
     return (_words(example.question), *sorted(map(_words, example.choices)))
+
+
+def bare_words(text: str) -> str:
+    """Return the words of a text in lower case, without punctuation."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def _words(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,6 @@ from knife.data.subset import lot
 from knife.data.tokens import Tokens, closes, openings, rationale_text, task_input_text
 
 _SHOTS, _TRAINING = "shots.json", "retrieve.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """The number of questions for which some demonstrations did not fit, and of all questions."""
-
-    questions: int
-    of: int
 
 
 def solved_text(example: Example, *, rationale: bool) -> str:
@@ -74,8 +66,9 @@ def saved_preamble(model: Path) -> Preamble | None:
 
 def put_before(
     tokens: Sequence[Tokens], texts: Sequence[Sequence[str]], tokenizer: Any, most: int
-) -> tuple[list[Tokens], LeftOut]:
-    """Put demonstrations before task inputs, together at most `most` tokens.
+) -> tuple[list[Tokens], int]:
+    """Put demonstrations before task inputs, together at most `most` tokens; also return for how
+    many task inputs some did not fit.
 
     Task inputs are never truncated: the farthest demonstrations are left out if they do not fit.
     Demonstrations are tokenised separately, so that the tokens of task inputs stay the same.
@@ -104,4 +97,4 @@ def put_before(
         input_ids = [*own[:opening], *before, *own[opening:]]
         content = [place + len(before) for place in example.content]
         placed.append(replace(example, input_ids=input_ids, choice_spans=moved, content=content))
-    return placed, LeftOut(without_room, len(tokens))
+    return placed, without_room

@@ -157,13 +157,11 @@ def _choices_hint(value: object) -> str:
         return '; write ["…", "…"]'
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         return '; write the list in "text" alone, and the answer as text or index'
-    if isinstance(value, dict) or (isinstance(value, list) and any(map(_holds, value))):
+    if isinstance(value, dict) or (
+        isinstance(value, list) and any(isinstance(each, dict | list) for each in value)
+    ):
         return "; write the texts alone, and the answer as text or index"
     return "; write numbers in quotation marks" if isinstance(value, list) else ""
-
-
-def _holds(value: object) -> bool:
-    return isinstance(value, dict | list)
 
 
 def _answer(record: Record, choices: list[str], faults: list[Fault]) -> int:

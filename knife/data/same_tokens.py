@@ -46,7 +46,7 @@ def look_for_same_tokens(
     """
     refused: dict[str, list[_Alike]] = {}
     notes, rest = [], list(tokens)
-    for name, examples in (("train", splits.train), ("dev", splits.dev), ("test", splits.test)):
+    for name, examples in splits.parts.items():
         own, rest = rest[: len(examples)], rest[len(examples) :]
         alike = [
             _Alike(example, group)

@@ -4,8 +4,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from knife.data.example import Example
-from knife.data.subset import lot
+from knife.config.run import Data
+from knife.data.example import Example, Splits
+from knife.data.subset import lot, subset
+
+
+def used_splits(whole: Splits, data: Data) -> Splits:
+    """Return a source's splits as a run uses them: a fraction of train, and rationales treated."""
+    used = whole.parts | {"train": subset(whole.train, data.fraction, data.split_seed)}
+    treated = {name: corrupt(part, data.rationale, data.split_seed) for name, part in used.items()}
+    return Splits(**treated, notes=whole.notes, left_out=whole.left_out)
 
 
 def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> list[Example]:

@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -38,13 +38,7 @@ class Tally:
     too_long: int = 0
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
-            self.questions + other.questions,
-            self.answered + other.answered,
-            self.right + other.right,
-            self.tied + other.tied,
-            self.too_long + other.too_long,
-        )
+        return Tally(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -91,12 +85,9 @@ class Answers:
         Raises:
             UserError: the disk is full or not writable.
         """
-        head = {
-            "answered": tally.answered,
-            "right": tally.right,
-            "tied": tally.tied,
-            "too_long": tally.too_long,
-        }
+        head = asdict(tally)
+        # As many as there are lines.
+        del head["questions"]
         with self._written(self.path(part)) as file:
             file.writelines(f"{line(row)}\n".encode() for row in (head, *rows))
 
@@ -164,7 +155,7 @@ class Answerer:
             UserError: the student's outputs are NaN or infinite.
         """
         from knife.data.preamble import put_before
-        from knife.train.evaluate import answer_split, choose, probabilities, tied
+        from knife.train.evaluate import answer_fields, answer_split, choose
 
         if not questions:
             return []
@@ -197,11 +188,7 @@ class Answerer:
             else:
                 index = choose(answer.scores)
                 row = {"id": question.id, "choice": question.choices[index], "index": index}
-                row["probabilities"] = [round(p, 6) for p in probabilities(answer.scores)]
-                row |= tied(answer.scores, example)
-            if answer.rationale is not None:
-                row["rationale"] = answer.rationale
-            rows.append(row)
+            rows.append(row | answer_fields(answer, example))
         return rows
 
     def answer(self, file: Path, part: Part, answers: Answers) -> None:

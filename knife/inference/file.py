@@ -333,7 +333,7 @@ def student_model(student: Path) -> Path:
     for folder in (student, student / "model"):
         if (folder / "knife.json").is_file():
             raise_faults(f"STUDENT: {fault}" for fault in damage(folder))
-            if _settings(folder)["rationale"]:
+            if json.loads((folder / "knife.json").read_text())["rationale"]:
                 raise UserError(
                     f"STUDENT: {student} is a teacher, which reads rationales; "
                     "give a student's folder: STORE/student/KEY"
@@ -343,11 +343,6 @@ def student_model(student: Path) -> Path:
         f"STUDENT: {student} is no folder of a student (it has no knife.json); "
         "`knife run` leaves one for each method and seed: STORE/student/KEY"
     )
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = json.loads((folder / "knife.json").read_text())
-    return settings
 
 
 def _of_other_kind(examples: list[Example], opened: bool) -> list[tuple[Example | None, str]]:

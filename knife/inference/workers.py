@@ -77,13 +77,10 @@ class _Worker:
         self.model, self.file, self.answers = model, file, answers
         self.answerer: Answerer | None = None
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Answer the parts of a batch; a user error is returned as text."""
-        names = [field.name for field in fields(Part)]
-        columns = [batch[name].tolist() for name in names]
         faults, lost = [], []
-        for values in zip(*columns, strict=True):
-            part = Part(**dict(zip(names, values, strict=True)))
+        for part in _parts(batch):
             fault, too_often = "", False
             try:
                 # A worker may be lost after it has written its answers but before it reports them.
@@ -96,7 +93,7 @@ class _Worker:
                 fault = "\n".join(error.faults)
             faults.append(fault)
             lost.append(too_often)
-        return {**dict(zip(names, columns, strict=True)), "faults": faults, "lost": lost}
+        return batch | {"faults": faults, "lost": lost}
 
 
 def _run(
@@ -127,14 +124,11 @@ def _run(
         num_cpus=taken["CPU"],
         num_gpus=taken.get("GPU"),
     )
-    names = [field.name for field in fields(Part)]
 
     def take() -> None:
         for batch in dataset.iter_batches(batch_size=None):
             raise_faults(line for text in batch["faults"] for line in text.splitlines())
-            columns = [batch[name].tolist() for name in names]
-            for values, lost in zip(zip(*columns, strict=True), batch["lost"], strict=True):
-                part = Part(**dict(zip(names, values, strict=True)))
+            for part, lost in zip(_parts(batch), batch["lost"], strict=True):
                 if lost:
                     raise RuntimeError(
                         f"{_MAX_TRIES} workers were lost, one after the other, over the "
@@ -144,6 +138,12 @@ def _run(
 
     with quiet_data():
         in_thread(take).result()
+
+
+def _parts(batch: dict[str, Any]) -> list[Part]:
+    """Return the parts in a batch of columns."""
+    columns = [batch[field.name].tolist() for field in fields(Part)]
+    return [Part(*values) for values in zip(*columns, strict=True)]
 
 
 def _share(gpus: float, workers: int) -> float:

@@ -1,17 +1,15 @@
 """Ray jobs: find a cluster's dashboard, start a job, follow its log to the end, stop it."""
 
-import asyncio
 import logging
 import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 from ray.exceptions import AuthenticationError
 
 from knife.compat.ray import job_client
@@ -20,12 +18,10 @@ from knife.launch.working_dir import WorkingDir
 
 _CONNECT_SECONDS, _ANSWER_SECONDS, _UPLOAD_SECONDS = 5, 20, 300
 _START_SECONDS = 60
-# A silent log does not show that the cluster is still there.
-_LOOK_SECONDS = 20.0
 # A dashboard that restarts, or a brief network failure, does not mean the end of a job.
 _LOST_SECONDS = 60.0
 # What Ray's client raises if a cluster does not answer.
-_LOST = (OSError, RuntimeError, aiohttp.ClientError)
+_LOST = (OSError, RuntimeError)
 # Ray would prefer these to the address passed to it.
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 # These log every package and every ignore file.
@@ -44,21 +40,16 @@ def _seconds(method: str) -> tuple[float, float]:
 
 @dataclass
 class JobLog:
-    """How much of a job's log was shown; after a lost connection it is read from the start."""
+    """How much of a job's log was shown."""
 
     show: Callable[[str], None]
     shown: int = 0
-    read: int = 0
-    heard: float = field(default_factory=time.monotonic)
 
     def add(self, text: str) -> None:
-        """Show what is new in the next piece of the log."""
-        self.heard = time.monotonic()
-        new = text[max(0, self.shown - self.read) :]
-        self.read += len(text)
-        self.shown = max(self.shown, self.read)
-        if new:
-            self.show(new)
+        """Show what is new in the log, given all of it."""
+        if len(text) > self.shown:
+            self.show(text[self.shown :])
+            self.shown = len(text)
 
 
 @dataclass(frozen=True)
@@ -126,38 +117,27 @@ class Jobs:
         Raises:
             ConnectionError: the cluster has not answered for a minute.
         """
+        answered = time.monotonic()
         while True:
+            asked = time.monotonic()
             try:
-                asyncio.run(self._read(job, log))
                 info = self._client.get_job_info(job)
-                log.heard = time.monotonic()
+                log.add(self._client.get_job_logs(job))
+                answered = time.monotonic()
                 if info.status.is_terminal():
                     message = info.message if info.driver_exit_code is None else ""
                     return JobEnd(info.status.lower(), info.driver_exit_code, message or "")
             except _LOST as error:
-                if time.monotonic() - log.heard > _LOST_SECONDS:
+                if time.monotonic() - answered > _LOST_SECONDS:
                     raise ConnectionError(
                         f"the cluster does not answer any more: {error}"
                     ) from error
-            time.sleep(1)
+            # The whole log comes each time: the longer that takes, the longer the pause.
+            time.sleep(max(1.0, 10 * (answered - asked)))
 
     def stop(self, job: str) -> None:
         """Have Ray end a job: SIGTERM, then SIGKILL after some seconds."""
         self._client.stop_job(job)
-
-    async def _read(self, job: str, log: JobLog) -> None:
-        """Read the log from its start until the job ends or the connection fails."""
-        log.read = 0
-        pieces = self._client.tail_job_logs(job)
-        while True:
-            piece = asyncio.ensure_future(anext(pieces, None))
-            while not (await asyncio.wait({piece}, timeout=_LOOK_SECONDS))[0]:
-                self._client.get_job_info(job)
-                log.heard = time.monotonic()
-            text = piece.result()
-            if text is None:
-                return
-            log.add(text)
 
 
 def _checked(address: str) -> tuple[str, str]:

@@ -106,12 +106,8 @@ def _make(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float) -> N
 
 def _done(store: Store, stages: Sequence[Stage]) -> set[str]:
     """Return what need not be made again: stages, and checkpoints and shards of unfinished ones."""
-    done = set()
-    for stage in stages:
-        done |= store.begun(stage.kind, stage.key)
-        if store.has(stage.kind, stage.key):
-            done.add(stage.key)
-    return done
+    done = {key for _, key in store.have(stages)}
+    return done.union(*(store.begun(stage.kind, stage.key) for stage in stages))
 
 
 def _sweep(store: Store) -> None:
@@ -129,8 +125,8 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
     from knife.launch.context import request_stop
     from knife.launch.hosts import HostsTorchConfig
 
-    # A bucket is the same on every host.
-    mark = None if store.bucket else store.root / "work" / f"{name}.mark"
+    # Shows whether the store's folder is the same on every host.
+    mark = store.root / "work" / f"{name}.mark" if store.shared else None
     if mark:
         mark.touch()
     gpu = scale.gpus_per_worker > 0

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from knife.compat.ray import largest_package, walk_package
+from knife.compat.ray import walk_package
 from knife.core.errors import UserError
+from knife.core.words import size
 
-LIMIT = min(100_000_000, largest_package())
+# Ray itself takes several times as much.
+LIMIT = 100_000_000
 # By git's rules, in any folder; without a trailing slash, so that Ray does not walk through them.
 IGNORED = (
     ".git",
@@ -94,10 +96,10 @@ def look_at(folder: Path, ignored: list[str]) -> WorkingDir:
         raise UserError(
             f"--working-dir: {error.filename} cannot be read: {error.strerror}"
         ) from error
-    size = sum(sizes.values())
-    if size > LIMIT or not whole:
+    total = sum(sizes.values())
+    if total > LIMIT or not whole:
         raise UserError(_too_large(folder, sizes, whole))
-    return WorkingDir(folder, excludes, frozenset(sizes), size)
+    return WorkingDir(folder, excludes, frozenset(sizes), total)
 
 
 def _walk(folder: Path, excludes: tuple[str, ...], add: Callable[[Path], None]) -> None:
@@ -122,21 +124,16 @@ def _walk(folder: Path, excludes: tuple[str, ...], add: Callable[[Path], None]) 
 
 def _too_large(folder: Path, sizes: dict[str, int], whole: bool) -> str:
     parts: Counter[str] = Counter()
-    for path, size in sizes.items():
+    for path, own in sizes.items():
         top, slash, _ = path.partition("/")
-        parts[top + slash] += size
-    largest = ", ".join(f"{name} {size_words(size)}" for name, size in parts.most_common(3))
+        parts[top + slash] += own
+    largest = ", ".join(f"{name} {size(own)}" for name, own in parts.most_common(3))
     if not whole:
         largest += f" (counted for {_SECONDS:.0f} s, and there is more)"
     return (
         f"--working-dir: {folder} has {'' if whole else 'more than '}"
-        f"{size_words(sum(sizes.values()))} in {len(sizes):,} files to send, but must have at "
-        f"most {size_words(LIMIT)}; the largest: {largest}. Name in .gitignore or .rayignore what "
+        f"{size(sum(sizes.values()))} in {len(sizes):,} files to send, but must have at "
+        f"most {size(LIMIT)}; the largest: {largest}. Name in .gitignore or .rayignore what "
         "the job does not need, keep data and models where all hosts see them, or give a folder "
         "that has the config files alone"
     )
-
-
-def size_words(size: int) -> str:
-    """Return a human-readable size."""
-    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +48,10 @@ class Backbone(nn.Module, ABC):
         width: width of their states.
         output_width: width of the answer-side states.
         bottleneck: whether it has one.
+        model: the transformers model.
     """
 
+    model: Any
     bottleneck: bool
     depth: int
     width: int
@@ -57,6 +60,12 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__()
+        self.bottleneck = bottleneck
+
+    def _set_sizes(self, config: Any) -> None:
+        """Set depth and widths by a transformers config."""
+        self.depth, self.width = config.num_hidden_layers, config.hidden_size
+        self.output_width = self.width
 
     @abstractmethod
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
@@ -69,9 +78,10 @@ class Backbone(nn.Module, ABC):
         `max_tokens` tokens; None if the model's outputs were not finite."""
         raise NotImplementedError(f"{type(self).__name__} writes no text; see `can_generate`")
 
-    @abstractmethod
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write a gathered state dict so that `AutoModel…` and `load_backbone` can load it."""
+        own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        self.model.save_pretrained(folder, state_dict=own)
 
 
 def task_input_states(

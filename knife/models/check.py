@@ -17,7 +17,7 @@ from knife.models.tokenizer import load_tokenizer, model_config
 from knife.models.weights import Weights, bare_model, finite_faults, head_faults, matched_weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckedModel:
     """A model folder that passed all checks.
 
@@ -62,7 +62,7 @@ def check_model(folder: Path, key: str) -> CheckedModel:
     rows = model.get_input_embeddings().weight.shape[0]
     faults = faults or [*_token_faults(folder, config, tokenizer, rows), *_finite(headers)]
     raise_faults(f"{key}: {fault}" for fault in faults)
-    return CheckedModel(config, tokenizer, weights, known)
+    return CheckedModel(config=config, tokenizer=tokenizer, weights=weights, positions=known)
 
 
 def _token_faults(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[str]:

@@ -40,11 +40,8 @@ class DecoderOnly(Backbone):
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__(folder, bottleneck=bottleneck)
         self.model = load_whole(AutoModelForCausalLM, folder)
-        self.bottleneck = bottleneck
         config = self.model.config
-        self.width: int = config.hidden_size
-        self.depth: int = config.num_hidden_layers
-        self.output_width: int = self.width
+        self._set_sizes(config)
         self._rows: int | None = (
             config.max_position_embeddings if config.model_type in TABLE else None
         )
@@ -116,11 +113,6 @@ class DecoderOnly(Backbone):
             None if unread else up_to(row, self.eos, eos_count)
             for row, unread in zip(torch.cat(written, 1).tolist(), bad_B.tolist(), strict=True)
         ]
-
-    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write the model as transformers does, from a gathered state dict of this module."""
-        own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-        self.model.save_pretrained(folder, state_dict=own)
 
     def _mask(self, seen_BQN: Tensor) -> Any:
         """Convert the mask to the form that the model's attention implementation expects."""

@@ -27,10 +27,7 @@ class EncoderDecoder(Backbone):
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__(folder, bottleneck=bottleneck)
         self.model = load_whole(AutoModelForSeq2SeqLM, folder)
-        self.bottleneck = bottleneck
-        self.width: int = self.model.config.hidden_size
-        self.depth: int = self.model.config.num_hidden_layers
-        self.output_width: int = self.width
+        self._set_sizes(self.model.config)
 
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:
         """Score a choice by the mean log-probability of its tokens, including the closing one."""
@@ -81,11 +78,6 @@ class EncoderDecoder(Backbone):
             max_tokens=max_tokens,
             synced_gpus=synced_gpus,
         )
-
-    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write the model as transformers does, from a gathered state dict of this module."""
-        own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-        self.model.save_pretrained(folder, state_dict=own)
 
 
 def _choices_apart(choices: int, tokens: int, like: Tensor) -> Tensor:

@@ -43,12 +43,8 @@ class EncoderOnly(Backbone):
         for name, parameter in self.encoder.named_parameters():
             if any(part in f".{name}" for part in _UNREAD):
                 parameter.requires_grad_(False)
-        self.bottleneck = bottleneck
-        config = self.encoder.config
-        self.width: int = config.hidden_size
-        self.depth: int = config.num_hidden_layers
-        self.output_width: int = self.width
-        self._types: int = getattr(config, "type_vocab_size", 0)
+        self._set_sizes(self.encoder.config)
+        self._types: int = getattr(self.encoder.config, "type_vocab_size", 0)
         self.head = nn.Sequential(
             nn.Linear(3 * self.width, self.width),
             nn.GELU(),

@@ -116,17 +116,14 @@ def _sharded(folder: Path) -> tuple[dict[str, Header], list[str]]:
             "copy or download what is missing"
         ]
     headers, faults = tensor_headers(folder / shard for shard in shards)
-    lost = [n for n, shard in where.items() if faults == [] and _lacks(headers, n, shard)]
-    if lost:
+    held = {(name, header.file.name) for name, header in headers.items()}
+    lost = [name for name, shard in where.items() if (name, Path(shard).name) not in held]
+    if lost and not faults:
         faults.append(
             f"{folder / INDEX} names {len(lost)} tensors that are not in their shard: "
             f"{some(lost)}; index and shards are not of one model: {AGAIN}"
         )
     return headers, faults
-
-
-def _lacks(headers: dict[str, Header], name: str, shard: str) -> bool:
-    return name not in headers or headers[name].file.name != Path(shard).name
 
 
 def tensor_headers(paths: Iterable[Path]) -> tuple[dict[str, Header], list[str]]:

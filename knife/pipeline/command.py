@@ -27,7 +27,7 @@ def last_words(result: Result, *, quiet: bool = False) -> list[str]:
     `quiet`, only warnings of what was lost."""
     config = result.plan.config
     # A folder as the user gave it: shorter to type.
-    store = result.store.address if result.store.bucket else Path(config.store)
+    store = Path(config.store) if result.store.shared else result.store.address
     warnings = [f"warning: {line}" for line in result.unsent]
     if quiet:
         return warnings

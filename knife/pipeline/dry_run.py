@@ -1,8 +1,7 @@
 """What a run would do: its stages, and which of them the store has. Writes nothing."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Group
@@ -10,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from knife.config.run import RunConfig
+from knife.core.words import size
 from knife.models.weights import Weights
 from knife.pipeline.run import missing_stages, refuse_what_cannot_fit
 from knife.plan.memory import MemoryEstimate
-from knife.plan.needs import size
 from knife.plan.plan import Plan, design_notes, plan_run
 from knife.plan.stage import Stage, StudentStage, TeacherStage
 from knife.plan.steps import total_steps
@@ -67,10 +66,6 @@ class DryRun:
     store: str
     notes: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return asdict(self)
-
 
 def dry_run(config: RunConfig) -> DryRun:
     """Plan a run and look into its store.
@@ -81,7 +76,7 @@ def dry_run(config: RunConfig) -> DryRun:
     plan = plan_run(config)
     store = Store(config.store, write=False)
     missing, damaged = missing_stages(plan, store, repair=False)
-    have = {stage.key for stage in plan.stages if store.has(stage.kind, stage.key)}
+    have = {key for _, key in store.have(plan.stages)}
     make = {stage.key for stage in missing}
     stages = [_planned(stage, plan, make, have) for stage in plan.stages]
     splits = [

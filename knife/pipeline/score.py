@@ -8,7 +8,7 @@ from typing import Any
 
 from knife.config.run import RunConfig
 from knife.core import strict_json
-from knife.core.atomic import replacing, write_json
+from knife.core.atomic import write_json, write_text
 from knife.pipeline.run import Display, make_stages, prepared, refuse_what_cannot_fit
 from knife.plan.scores import ScorePlan, plan_scores
 from knife.stats.rationale_scores import RationaleScores, Scored, rationale_scores
@@ -41,7 +41,7 @@ class ScoreResult:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict, without the rows, which are in the folder."""
         return {
-            "scores": self.scores.to_dict(),
+            "scores": asdict(self.scores),
             "folder": str(self.folder),
             "made": self.made,
             "notes": self.notes,
@@ -80,8 +80,9 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
             notes.append("how the gain of knife goes with the scores: knife run, then score again")
         folder = store.root / "runs" / f"{config.name}-{plan.key}"
         folder.mkdir(parents=True, exist_ok=True)
-        _write_rows(folder / "rationale_scores.jsonl", rows)
-        write_json(folder / "rationale_scores.json", found.to_dict())
+        lines = [strict_json.dumps(asdict(row)) + "\n" for row in rows]
+        write_text(folder / "rationale_scores.jsonl", "".join(lines))
+        write_json(folder / "rationale_scores.json", asdict(found))
         if (folder / "verdict.json").is_file():
             write_or_warn(folder, store, lambda: run_report(folder, store))
         store.keep(folder)
@@ -124,8 +125,3 @@ def _log_probability(row: dict[str, Any]) -> float:
     if "log_probability" in row:
         return float(row["log_probability"])
     return math.log(max(row["probabilities"][row["answer"]], _LEAST))
-
-
-def _write_rows(path: Path, rows: list[Scored]) -> None:
-    with replacing(path) as unfinished, unfinished.open("w") as file:
-        file.writelines(strict_json.dumps(asdict(row)) + "\n" for row in rows)

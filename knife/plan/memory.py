@@ -313,20 +313,16 @@ def activations(
             layer = (4 + 2 * masks) * element_bytes * hidden
             layer += 5 * element_bytes * shape.feed_forward + attention + probabilities * length
         ends = (4 + element_bytes) * hidden + element_bytes * length
+    elif shape.family == "encoder":
+        layer = (4 + 2 * masks) * element_bytes * hidden
+        layer += 2 * element_bytes * shape.feed_forward + attention + probabilities * length
+        ends, scores = 4 * element_bytes * hidden, 0
+    if shape.family != "encoder-decoder":
         stack = _stack(
             [(shape.layers, layer, element_bytes * hidden)],
             gradient_checkpointing=gradient_checkpointing,
         )
         return rows * (length * (stack + ends) + scores)
-    if shape.family == "encoder":
-        between = 2 * element_bytes * shape.feed_forward
-        layer = (4 + 2 * masks) * element_bytes * hidden
-        layer += between + attention + probabilities * length
-        stack = _stack(
-            [(shape.layers, layer, element_bytes * hidden)],
-            gradient_checkpointing=gradient_checkpointing,
-        )
-        return rows * length * (stack + 4 * element_bytes * hidden)
     between = ((6 if shape.gated else 1) + 2 * masks) * element_bytes * shape.feed_forward
     # T5 computes norms in fp32, and keeps a copy.
     norm = ((3 + masks) * element_bytes + (4 if element_bytes == 2 else 0)) * hidden

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from knife.cluster.address import cluster_address
 from knife.config.run import RunConfig, Scale
+from knife.core.words import size
 from knife.plan.memory import (
     Lengths,
     MemoryEstimate,
@@ -220,15 +221,6 @@ def _shape(scale: Scale) -> str:
         f"scale.workers={scale.workers} scale.zero_stage={scale.zero_stage} "
         f"scale.precision={scale.precision}"
     )
-
-
-def size(number: float) -> str:
-    """Format a number of bytes: 1.5 GB."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if number < 1000 or unit == "TB":
-            return f"{number:,.{int(number < 100 and unit != 'B')}f} {unit}"
-        number /= 1000
-    raise AssertionError
 
 
 def count(number: float) -> str:

@@ -172,4 +172,4 @@ def _add_ceiling(plan: Plan, maker: StageMaker, teacher: TeacherStage) -> None:
 
 def data_files(splits: Splits) -> dict[str, list[Example]]:
     """Return the parts of a run's data that the store keeps, by file name."""
-    return {"train": splits.train, "dev": splits.dev, "test": splits.test}
+    return splits.parts

@@ -44,14 +44,13 @@ def with_preambles(
     """
     if method not in ("prompt", "retrieve"):
         return list(tokens), []
-    everything = [*splits.train, *splits.dev, *splits.test]
     if method == "retrieve":
-        texts = Preamble([], splits.train).texts(everything)
-        placed, left_out = put_before(tokens, texts, tokenizer, most)
-        if not left_out.questions:
+        texts = Preamble([], splits.train).texts(splits.everything)
+        placed, lacking = put_before(tokens, texts, tokenizer, most)
+        if not lacking:
             return placed, []
         return placed, [
-            f"retrieve: {left_out.questions} of {left_out.of} questions have no room for the most "
+            f"retrieve: {lacking} of {len(tokens)} questions have no room for the most "
             f"similar training example in data.max_tokens={most}; they stand alone"
         ]
     shots, rationales = config.prompt.shots, config.prompt.rationales
@@ -63,15 +62,15 @@ def with_preambles(
             raise UserError(
                 f"prompt.shots: must be at most {len(drawn)}, the {those}, but got {shots}"
             )
-        placed, left_out = put_before(tokens, [drawn for _ in tokens], tokenizer, most)
-        share = left_out.questions / left_out.of
+        placed, lacking = put_before(tokens, [drawn for _ in tokens], tokenizer, most)
+        share = lacking / len(tokens)
         said = (
-            f"{left_out.questions} of {left_out.of} questions ({100 * share:.1f} %) have no room "
+            f"{lacking} of {len(tokens)} questions ({100 * share:.1f} %) have no room "
             f"for {shots} solved examples in the {most} tokens that model.student reads"
         )
         if share > REFUSED_SHARE:
             without = " or prompt.rationales=false" if rationales else ""
             raise UserError(f"prompt.shots: {said}; take fewer{without}")
-        if left_out.questions:
+        if lacking:
             notes.append(f"prompt: {said}; these get fewer")
     return placed, notes

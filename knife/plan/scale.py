@@ -73,13 +73,9 @@ def _has_flash_attention() -> bool:
 def _compile_faults(scale: Scale, *, elsewhere: bool) -> list[str]:
     if not scale.compile:
         return []
-    if not elsewhere and not on_gpu(scale) and not _has_compiler():
+    if not elsewhere and not on_gpu(scale) and not any(map(shutil.which, compilers())):
         return [
             "scale.compile: needs a C++ compiler to compile for a CPU, but g++ is not found here; "
             "install it, name another in the variable CXX, or set scale.compile=false"
         ]
     return []
-
-
-def _has_compiler() -> bool:
-    return any(shutil.which(name) for name in compilers())

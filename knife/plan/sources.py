@@ -1,7 +1,6 @@
 """Reads data and models for a plan, each once, and reports their faults before anything starts."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from knife.config.run import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
 from knife.core.errors import UserError, raise_faults
@@ -11,40 +10,30 @@ from knife.data.fitting import fitting
 from knife.data.forms import training_tokens
 from knife.data.same_tokens import look_for_same_tokens
 from knife.data.source import load_source
-from knife.data.subset import subset
 from knife.data.tokens import Tokens, Truncation, answer_start, tokenize
-from knife.data.treatment import corrupt
-from knife.models.check import check_model
+from knife.data.treatment import used_splits
+from knife.models.check import CheckedModel, check_model
 from knife.models.families import family
 from knife.models.quiet import quiet
 from knife.models.source import ModelSource, find_model
 from knife.models.tokenizer import can_generate
-from knife.models.weights import Weights
 from knife.plan.memory import Lengths, ModelSize, model_shape
 from knife.plan.preambles import preamble_limit, with_preambles
 from knife.plan.writable import unwritable_notes
 from knife.store.store import fingerprint
 
 
-@dataclass(frozen=True)
-class KnownModel:
+@dataclass(frozen=True, kw_only=True)
+class KnownModel(CheckedModel):
     """A model that was found and passed all checks.
 
     Attributes:
         source: its files.
-        config: its transformers config.
-        tokenizer: its tokenizer.
         shape: its size; None if its files do not tell.
-        weights: where its parameters come from.
-        positions: how many tokens it can read; None if it only has relative positions.
     """
 
     source: ModelSource
-    config: Any
-    tokenizer: Any
     shape: ModelSize | None
-    weights: Weights
-    positions: int | None
 
 
 @dataclass(frozen=True)
@@ -154,14 +143,8 @@ class SourceReader:
             source = find_model(name, key)
             quiet()
             found = check_model(source.folder, key)
-            self._models[name] = KnownModel(
-                source,
-                found.config,
-                found.tokenizer,
-                model_shape(found.config, source.folder),
-                found.weights,
-                found.positions,
-            )
+            shape = model_shape(found.config, source.folder)
+            self._models[name] = KnownModel(**vars(found), source=source, shape=shape)
         return self._models[name]
 
     def _splits(self, config: RunConfig, method: str, student: KnownModel | None) -> Splits:
@@ -177,15 +160,7 @@ class SourceReader:
             if drops:
                 assert student
                 whole = fitting(whole, student.tokenizer, data.max_tokens)
-            train, dev, test = (
-                corrupt(part, data.rationale, data.split_seed)
-                for part in (
-                    subset(whole.train, data.fraction, data.split_seed),
-                    whole.dev,
-                    whole.test,
-                )
-            )
-            self._treated[known] = Splits(train, dev, test, whole.notes, whole.left_out)
+            self._treated[known] = used_splits(whole, data)
         splits = self._treated[known]
         if method in TEACHES | READS_RATIONALES - {"retrieve"}:
             raise_faults(rationale_faults(splits.train, method))
@@ -301,8 +276,7 @@ def _tokens_of_both(
 def _tokenized(reading: _Reading, model: KnownModel) -> tuple[list[Tokens], Truncation]:
     known, splits = model.source.identity, reading.splits
     if known not in reading.tokens:
-        everything = [*splits.train, *splits.dev, *splits.test]
-        found = tokenize(everything, model.tokenizer, reading.limit, mark_content=False)
+        found = tokenize(splits.everything, model.tokenizer, reading.limit, mark_content=False)
         reading.tokens[known] = found
     return reading.tokens[known]
 

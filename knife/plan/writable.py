@@ -23,7 +23,7 @@ def unwritable_notes(
         model: the model that the tokenizer is from, for the messages.
     """
     notes, rest = [], list(tokens)
-    for name, examples in (("train", splits.train), ("dev", splits.dev), ("test", splits.test)):
+    for name, examples in splits.parts.items():
         own, rest = rest[: len(examples)], rest[len(examples) :]
         asked = [
             (example, each)

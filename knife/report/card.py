@@ -17,7 +17,7 @@ from knife.data.leaks import RationaleOnly
 from knife.models.families import Family
 from knife.models.source import EMBEDDED, ModelSource
 from knife.models.weights import Weights
-from knife.report.table import difference_cells, percent, sentence
+from knife.report.table import difference_cells, interval, percent, sentence
 from knife.stats.verdict import MethodVerdict, Verdict
 
 _TEMPLATE = Path(__file__).with_name("card.md")
@@ -130,13 +130,17 @@ def card(facts: Facts) -> str:
         title=f"{facts.run}: {facts.method}, seed {facts.seed}",
         what=_what(facts),
         about=_about(facts),
-        results=_results(facts, measure),
+        results=[
+            f"This student: {measure} {percent(facts.accuracy)} % on the test split.",
+            f"Its run: {sentence(facts.verdict)}",
+            *facts.verdict.notes,
+        ],
         measure=measure,
         baseline=facts.verdict.baseline,
         methods=[_method_row(each, facts) for each in facts.verdict.methods],
         examples=len(facts.splits.test),
         data=_data(facts),
-        splits=[_split_row(name, part) for name, part in _parts(facts.splits)],
+        splits=[_split_row(name, part) for name, part in facts.splits.parts.items()],
         settings=_settings(facts.config, facts.kind),
         limits=_limits(facts),
         question=repr(question).replace("'", '"'),
@@ -190,19 +194,16 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
     return found
 
 
-def _results(facts: Facts, measure: str) -> list[str]:
-    own = f"This student: {measure} {percent(facts.accuracy)} % on the test split."
-    return [own, f"Its run: {sentence(facts.verdict)}", *facts.verdict.notes]
-
-
 def _method_row(each: MethodVerdict, facts: Facts) -> list[str]:
-    span = "no spread"
-    if each.low is not None and each.high is not None:
-        span = f"{percent(each.low)} to {percent(each.high)}"
     points, p, _ = difference_cells(each.difference)
     name = f"**{each.method}**" if each.method == facts.method else each.method
     seeds = counted(each.seeds, "seed")
-    return [f"{name}, {seeds}", f"{percent(each.accuracy)} ({span})", points, p]
+    return [
+        f"{name}, {seeds}",
+        f"{percent(each.accuracy)} ({interval(each) or 'no spread'})",
+        points,
+        p,
+    ]
 
 
 def _data(facts: Facts) -> list[tuple[str, str]]:
@@ -213,10 +214,6 @@ def _data(facts: Facts) -> list[tuple[str, str]]:
     found = [("source", source), ("digest", _code(facts.data_key))]
     found.append(("share of train that is used", f"{data.fraction:g} (drawn by {data.split_seed})"))
     return [*found, ("rationales", data.rationale)]
-
-
-def _parts(splits: Splits) -> list[tuple[str, list[Example]]]:
-    return [("train", splits.train), ("dev", splits.dev), ("test", splits.test)]
 
 
 def _split_row(name: str, examples: list[Example]) -> list[str]:

@@ -7,6 +7,7 @@ distinguish (https://jfly.uni-koeln.de/color/).
 
 import io
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
@@ -62,6 +63,16 @@ def panels(
         for spare in axes[count:]:
             spare.remove()
     return figure, list(axes[:count])
+
+
+def by_epoch(figure: "Figure", axes: Iterable["Axes"], label: str) -> None:
+    """Label the panels of a figure of what happened by epoch: `label` is that of the y axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    for panel in axes:
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel(label, fontsize=9)
 
 
 def inline(figure: "Figure", name: str, alt: str, caption: str = "") -> Markup:

@@ -1,6 +1,6 @@
 """The verdict as Markdown, which MLflow shows as a run's description."""
 
-from knife.report.table import p_value, percent, sentence
+from knife.report.table import interval, p_value, percent, sentence
 from knife.stats.compare import Difference
 from knife.stats.verdict import MethodVerdict, Verdict
 
@@ -24,9 +24,8 @@ def verdict_markdown(verdict: Verdict) -> str:
 
 
 def _accuracy(method: MethodVerdict) -> str:
-    if method.low is None or method.high is None:
-        return percent(method.accuracy)
-    return f"{percent(method.accuracy)} ({percent(method.low)} to {percent(method.high)})"
+    span = interval(method)
+    return percent(method.accuracy) + (f" ({span})" if span else "")
 
 
 def _cells(difference: Difference | None) -> list[str]:

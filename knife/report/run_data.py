@@ -11,7 +11,9 @@ from knife.core.errors import UserError
 from knife.stats.ties import Ties, tie_notes
 from knife.stats.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.store.store import Store
-from knife.train.results import TRAINED, read_predictions
+from knife.train.journal import Position, read_stage
+from knife.train.journal import Row as JournalRow
+from knife.train.results import read_predictions, read_trained
 
 Row = dict[str, Any]
 # How the run was made, in its folder: written by knife.pipeline.record.
@@ -95,7 +97,7 @@ class RunData:
         found: list[Row] = self.record.get("stages", [])
         return found
 
-    def journal(self, kind: str, key: str) -> list[Row]:
+    def journal(self, kind: str, key: str) -> list[JournalRow]:
         """Read a stage's journal, even while it runs; empty if there is none."""
         return journal(self.store, kind, key)
 
@@ -122,36 +124,23 @@ class RunData:
         return fsum(row["right"] for row in rows) / len(rows) if rows else None
 
 
-def journal(store: Store, kind: str, key: str) -> list[Row]:
+def journal(store: Store, kind: str, key: str) -> list[JournalRow]:
     """Read a stage's journal, even while it runs; empty if there is none. Damaged lines are left
     out."""
-    for path in store.journals(kind, key):
-        if path.is_file():
-            lines = path.read_bytes().splitlines(keepends=True)
-            rows = [_row(line) for line in lines if line.endswith(b"\n")]
-            return [row for row in rows if {"step", "time", "metrics"} <= row.keys()]
-    return []
-
-
-def _row(line: bytes) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return {}
-    return row if isinstance(row, dict) else {}
+    rows, _ = read_stage(store, kind, key, Position())
+    return rows
 
 
 def trained(store: Store, kind: str, key: str) -> Row:
     """Read a training's result: steps, best step, dev accuracy, seconds; empty before its end, or
     if the file is damaged."""
     try:
-        found: Row = json.loads(store.read(kind, key, TRAINED))
+        return read_trained(store, kind, key)
     except (OSError, ValueError):
         return {}
-    return found
 
 
-def stage_seconds(journal: list[Row], trained: Row) -> float:
+def stage_seconds(journal: list[JournalRow], trained: Row) -> float:
     """Return how long a stage took, by its training's result or its journal; 0 if unknown."""
     span = journal[-1]["time"] - journal[0]["time"] if journal else 0.0
     return float(trained.get("seconds") or span)

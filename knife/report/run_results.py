@@ -11,7 +11,7 @@ from knife.report import figures
 from knife.report.page import Section, empty, facts, paragraphs, table
 from knife.report.run_data import Row, RunData
 from knife.report.run_training import NO_RECORD, last_start
-from knife.report.table import p_value, percent, sentence
+from knife.report.table import interval, p_value, percent, sentence
 from knife.stats.rationale_scores import THIRDS
 from knife.stats.verdict import MethodVerdict, Verdict
 
@@ -46,7 +46,7 @@ def comparison(verdict: Verdict) -> Markup:
             method.method,
             method.seeds,
             percent(method.accuracy),
-            _interval(method),
+            interval(method) or "no spread",
             *_difference_cells(method),
         )
         for method in verdict.methods
@@ -64,12 +64,6 @@ def comparison(verdict: Verdict) -> Markup:
     examples = verdict.methods[0].examples
     found = table(f"Accuracy on {examples} test examples", heads, rows, range(1, 9))
     return found + paragraphs(*verdict.notes) + _accuracy_figure(verdict)
-
-
-def _interval(method: MethodVerdict) -> str:
-    if method.low is None or method.high is None:
-        return "no spread"
-    return f"{percent(method.low)} to {percent(method.high)}"
 
 
 def _difference_cells(method: MethodVerdict) -> list[str]:

@@ -13,6 +13,7 @@ from knife.report import figures, run_data
 from knife.report.page import Section, empty, facts, listing, paragraphs, table
 from knife.report.run_data import Row, RunData, stage_seconds
 from knife.store.store import Store
+from knife.train.journal import Row as JournalRow
 
 NO_RECORD = (
     "This run is of a version of knife that kept no record of its stages; the same command again "
@@ -34,8 +35,6 @@ def curves(run: RunData) -> Section:
         nothing = "The store no longer has what a training of this run noted."
         nothing = nothing if run.finished else "Nothing is trained yet."
         return Section(title, empty(nothing if run.stages else NO_RECORD))
-    from matplotlib.ticker import MaxNLocator
-
     names = list(trainings)[:_MOST_PANELS]
     body = Markup()
     if len(trainings) > len(names):
@@ -59,9 +58,7 @@ def curves(run: RunData) -> Section:
                         markersize=3,
                     )
             panel.set_title(training)
-            panel.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
-        figure.supxlabel("epoch", fontsize=9)
-        figure.supylabel(label, fontsize=9)
+        figures.by_epoch(figure, axes, label)
         ends = "; ".join(_ends(n, trainings[n], metrics) for n in names)
         dashes = "; solid: dev, dashed: training" if len(metrics) > 1 else ""
         caption = f"A line for each seed{dashes}."
@@ -69,9 +66,9 @@ def curves(run: RunData) -> Section:
     return Section(title, body)
 
 
-def _trainings(run: RunData) -> dict[str, list[list[Row]]]:
+def _trainings(run: RunData) -> dict[str, list[list[JournalRow]]]:
     """Return the journals of teacher and students by label or method, one per seed."""
-    found: dict[str, list[list[Row]]] = defaultdict(list)
+    found: dict[str, list[list[JournalRow]]] = defaultdict(list)
     for stage in run.stages:
         if stage["kind"] == "teacher" and (journal := run.journal("teacher", stage["key"])):
             found[stage["label"]].append(journal)
@@ -83,17 +80,17 @@ def _trainings(run: RunData) -> dict[str, list[list[Row]]]:
     return dict(found)
 
 
-def _curve(journal: Sequence[Row], metric: str) -> Curve:
+def _curve(journal: Sequence[JournalRow], metric: str) -> Curve:
     """Return a metric by epoch; one measured every few steps is averaged over each epoch."""
     by_epoch: dict[float, list[float]] = defaultdict(list)
     for row in journal:
-        if metric in row["metrics"] and row.get("epoch") is not None:
+        if metric in row["metrics"] and "epoch" in row:
             # Steps within an epoch count towards its end.
             by_epoch[-(-row["epoch"] // 1)].append(row["metrics"][metric])
-    return [(epoch, fmean(values)) for epoch, values in sorted(by_epoch.items())]
+    return _means(by_epoch)
 
 
-def _ends(name: str, journals: Sequence[Sequence[Row]], metrics: dict[str, Any]) -> str:
+def _ends(name: str, journals: Sequence[Sequence[JournalRow]], metrics: dict[str, Any]) -> str:
     said = []
     for metric, (_, scale) in metrics.items():
         ends = [curve[-1][1] for journal in journals if (curve := _curve(journal, metric))]
@@ -104,7 +101,7 @@ def _ends(name: str, journals: Sequence[Sequence[Row]], metrics: dict[str, Any])
 def alignment(run: RunData) -> Section:
     """Return the section on the distance of students' to teacher's states, by layer and epoch."""
     title = "Alignment of states"
-    found: dict[str, list[list[Row]]] = defaultdict(list)
+    found: dict[str, list[list[JournalRow]]] = defaultdict(list)
     for member in run.members:
         journal = run.journal("student", member["student"])
         if _curve(journal, _ALIGNMENT):
@@ -112,8 +109,6 @@ def alignment(run: RunData) -> Section:
     if not found:
         nothing = "The store knows of no student of this run that is aligned on its input states."
         return Section(title, empty(nothing if run.stages else NO_RECORD))
-    from matplotlib.ticker import MaxNLocator
-
     figure, axes = figures.panels(len(found), 3, 2.7, 2.1)
     said = []
     for panel, (method, journals) in zip(axes, found.items(), strict=True):
@@ -123,7 +118,10 @@ def alignment(run: RunData) -> Section:
         # If there are several layers, each has a line; the mean alone would hide them.
         layers = [name for name in names if name != _ALIGNMENT] or [_ALIGNMENT]
         for place, name in enumerate(layers):
-            means = _mean_curve([_curve(journal, name) for journal in journals])
+            by_epoch: dict[float, list[float]] = defaultdict(list)
+            for epoch, value in (point for j in journals for point in _curve(j, name)):
+                by_epoch[epoch].append(value)
+            means = _means(by_epoch)
             panel.plot(
                 [epoch for epoch, _ in means],
                 [value for _, value in means],
@@ -134,23 +132,17 @@ def alignment(run: RunData) -> Section:
             )
             said.append(f"{method} {name} from {means[0][1]:.3g} to {means[-1][1]:.3g}")
         panel.set_title(method)
-        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         panel.set_ylim(bottom=0)
         if len(layers) > 1:
             panel.legend(fontsize=7)
-    figure.supxlabel("epoch", fontsize=9)
-    figure.supylabel("distance", fontsize=9)
+    figures.by_epoch(figure, axes, "distance")
     distance = run.config["align"]["input"]["distance"]
     caption = f"Distance ({distance}, before its weight) to the teacher's states, mean over seeds."
     alt = "Distance of states by epoch: " + "; ".join(said)
     return Section(title, figures.inline(figure, "alignment", alt, caption))
 
 
-def _mean_curve(found: Sequence[Curve]) -> Curve:
-    by_epoch: dict[float, list[float]] = defaultdict(list)
-    for curve in found:
-        for epoch, value in curve:
-            by_epoch[epoch].append(value)
+def _means(by_epoch: dict[float, list[float]]) -> Curve:
     return [(epoch, fmean(values)) for epoch, values in sorted(by_epoch.items())]
 
 
@@ -203,7 +195,7 @@ def cost(run: RunData) -> Section:
     return Section(title, paragraphs(*words) + found)
 
 
-def _speed(journal: Sequence[Row], name: str) -> str:
+def _speed(journal: Sequence[JournalRow], name: str) -> str:
     """Return the median of a rate over a training's journal rows."""
     found = [row["metrics"][name] for row in journal if name in row["metrics"]]
     return f"{median(found):.0f}" if found else ""

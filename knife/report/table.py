@@ -27,7 +27,8 @@ def render(verdict: Verdict) -> Table:
     table.add_column("p", justify="right", no_wrap=True)
     table.add_column("gain/loss", justify="right", no_wrap=True)
     for method in verdict.methods:
-        accuracy = f"{percent(method.accuracy):>5}{_interval(method)}"
+        accuracy = f"{percent(method.accuracy):>5}"
+        accuracy += f" ({span})" if (span := interval(method, "-")) else ""
         table.add_row(method.method, accuracy, *difference_cells(method.difference))
     if verdict.ceiling:
         table.add_section()
@@ -88,10 +89,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _interval(method: MethodVerdict) -> str:
+def interval(method: MethodVerdict, to: str = " to ") -> str:
+    """Format the 95 % interval of a method's accuracy in percent; empty if it has none."""
     if method.low is None or method.high is None:
         return ""
-    return f" ({percent(method.low)}-{percent(method.high)})"
+    return f"{percent(method.low)}{to}{percent(method.high)}"
 
 
 def difference_cells(difference: Difference | None) -> tuple[str, str, str]:

@@ -1,9 +1,8 @@
 """Scores of rationales, from predictions alone; the equations are in docs/rationale-quality.md."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 # If REV can be at most this, in nats, it cannot tell rationales apart.
 LEAST_ROOM = 0.05
@@ -87,10 +86,6 @@ class RationaleScores:
     room: float
     relations: tuple[Relation, ...]
     notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
 
 def rationale_scores(rows: Sequence[Scored], seeds: int) -> RationaleScores:

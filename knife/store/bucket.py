@@ -155,6 +155,12 @@ class Bucket:
         except FileNotFoundError:
             return None
 
+    def existing(self, names: Iterable[str]) -> set[str]:
+        """Return those of the names that are files, asking for several at a time."""
+        asked = list(names)
+        sizes = self._each(self.size, [(name,) for name in asked])
+        return {name for name, size in zip(asked, sizes, strict=True) if size is not None}
+
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file, or None if it does not exist."""
         try:
@@ -217,14 +223,11 @@ class Bucket:
         """Remove all files below a folder."""
         self.remove(f"{folder}/{name}" for name in self.names(folder))
 
-    def _each(self, work: Callable[..., None], items: list[tuple[Any, ...]]) -> None:
+    def _each(self, work: Callable[..., T], items: list[tuple[Any, ...]]) -> list[T]:
         if len(items) < 2:
-            for item in items:
-                work(*item)
-            return
+            return [work(*item) for item in items]
         with ThreadPoolExecutor(_PARALLEL) as pool:
-            for done in [pool.submit(work, *item) for item in items]:
-                done.result()
+            return [done.result() for done in [pool.submit(work, *item) for item in items]]
 
     def _try(self, ask: Callable[[Any, str], T], pauses: tuple[float, ...] = _PAUSES) -> T:
         """Call `ask`, retrying transient failures; try once if retries have just failed."""
@@ -250,7 +253,7 @@ class Bucket:
 
     def _fault(self, error: Exception) -> str | None:
         """Return the message for an error that the user can fix and retrying would not."""
-        if isinstance(error, FileNotFoundError) and _no_bucket(error):
+        if isinstance(error, FileNotFoundError) and "bucket does not exist" in str(error):
             return f"store: {self.url}: there is no such bucket; make it, or correct the url"
         name = type(error).__name__
         if "Credential" in name or "DefaultCredentials" in str(error) or "Anonymous" in str(error):
@@ -264,10 +267,6 @@ class Bucket:
                 "leave to list, read, write and delete there"
             )
         return None
-
-
-def _no_bucket(error: FileNotFoundError) -> bool:
-    return "bucket does not exist" in str(error)
 
 
 def _words(error: BaseException) -> str:

@@ -27,12 +27,12 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock
 
 from knife.core import strict_json
-from knife.core.atomic import write_text
+from knife.core.atomic import sync, write_json, write_text
 from knife.store.bucket import Bucket, artifact_place, cache_folder, is_url, url_faults
 from knife.store.checksums import damaged_files, digest
 from knife.store.disk import disk_faults
@@ -40,6 +40,18 @@ from knife.store.disk import disk_faults
 _MANIFEST = "manifest.json"
 _JOURNAL = "journal.jsonl"
 Files = dict[str, dict[str, Any]]
+
+
+class Keyed(Protocol):
+    """Something that is stored under a kind and a key, as the result of a stage is."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of the artifact."""
+
+    @property
+    def key(self) -> str:
+        """The key of the artifact."""
 
 
 def fingerprint(depends: Any) -> str:
@@ -91,7 +103,7 @@ class Store:
     Attributes:
         address: a folder's absolute path, or a bucket's url.
         root: the folder of this host that it works in.
-        bucket: where artifacts are published, or None if that is `root`.
+        shared: whether all hosts work in the same `root`; with a bucket, each has its own.
         seconds: polling interval for what others write: with a bucket, each poll is a request.
 
     Raises:
@@ -101,8 +113,9 @@ class Store:
     def __init__(self, store: Path | str, *, write: bool = True) -> None:
         self.root = store_root(store)
         self.address = store_address(store)
-        self.bucket = Bucket(self.address) if is_url(store) else None
-        self.seconds = 3.0 if self.bucket else 0.0
+        self._bucket = Bucket(self.address) if is_url(store) else None
+        self.shared = self._bucket is None
+        self.seconds = 0.0 if self.shared else 3.0
         self._write = write
         if not write:
             return
@@ -119,7 +132,7 @@ class Store:
         Raises:
             OSError: the download is incomplete or damaged.
         """
-        if self.bucket and self._write and self.has(kind, key):
+        if self._bucket and self._write and self.has(kind, key):
             damaged = self._fetch(kind, key)
             if damaged:
                 raise OSError(
@@ -136,9 +149,17 @@ class Store:
 
     def has(self, kind: str, key: str) -> bool:
         """Whether the artifact is published."""
-        if self.bucket:
-            return self.bucket.size(f"{kind}/{key}/{_MANIFEST}") is not None
+        if self._bucket:
+            return self._bucket.size(f"{kind}/{key}/{_MANIFEST}") is not None
         return self._is_here(kind, key)
+
+    def have(self, stages: Iterable[Keyed]) -> set[tuple[str, str]]:
+        """Return kind and key of those stages whose artifacts are published."""
+        places = [(stage.kind, stage.key) for stage in stages]
+        if self._bucket is None:
+            return {place for place in places if self._is_here(*place)}
+        names = {f"{kind}/{key}/{_MANIFEST}": (kind, key) for kind, key in places}
+        return {names[name] for name in self._bucket.existing(names)}
 
     def _is_here(self, kind: str, key: str) -> bool:
         return (self.root / kind / key / _MANIFEST).is_file()
@@ -146,14 +167,14 @@ class Store:
     def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return the manifest of a published artifact, with its `files`, or None without one."""
         try:
-            if self.bucket:
-                text = self.bucket.read(f"{kind}/{key}/{_MANIFEST}") or b""
+            if self._bucket:
+                text = self._bucket.read(f"{kind}/{key}/{_MANIFEST}") or b""
             else:
                 text = (self.root / kind / key / _MANIFEST).read_bytes()
             about: dict[str, Any] = json.loads(text)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
-        wanted = {"files", "attempt"} if self.bucket else {"files"}
+        wanted = {"files", "attempt"} if self._bucket else {"files"}
         return about if wanted <= set(about) else None
 
     def read(self, kind: str, key: str, name: str) -> str:
@@ -162,10 +183,10 @@ class Store:
         Raises:
             FileNotFoundError: there is no such artifact, or no such file in it.
         """
-        if self.bucket is None or self._is_here(kind, key):
+        if self._bucket is None or self._is_here(kind, key):
             return (self.root / kind / key / name).read_text(encoding="utf-8")
         about = self.manifest(kind, key)
-        content = self.bucket.read(f"{kind}/{key}/{about['attempt']}/{name}") if about else None
+        content = self._bucket.read(f"{kind}/{key}/{about['attempt']}/{name}") if about else None
         if content is None:
             raise FileNotFoundError(f"{self.address}/{kind}/{key} has no {name}")
         return content.decode()
@@ -181,7 +202,7 @@ class Store:
         process has published the same in the meantime, that one stays and this work is removed.
         """
         self.describe(kind, key, depends)
-        if self.bucket:
+        if self._bucket:
             attempt = new_attempt()
             files = self.upload(kind, key, attempt, self.made(kind, key))
             self.conclude(kind, key, attempt, files)
@@ -204,21 +225,21 @@ class Store:
 
     def upload(self, kind: str, key: str, attempt: str, names: list[str]) -> Files:
         """Upload files of this host's work folder to the bucket, without publishing them."""
-        assert self.bucket
+        assert self._bucket
         work, files = self.work(kind, key), self._files(kind, key, names)
-        self.bucket.upload((work / name, f"{kind}/{key}/{attempt}/{name}") for name in files)
+        self._bucket.upload((work / name, f"{kind}/{key}/{attempt}/{name}") for name in files)
         return files
 
     def conclude(self, kind: str, key: str, attempt: str, files: Files) -> None:
         """Publish the files that all hosts have uploaded for an attempt."""
-        assert self.bucket
+        assert self._bucket
         manifest = {"kind": kind, "key": key, "attempt": attempt, "files": files}
         name = f"{kind}/{key}/{_MANIFEST}"
-        if self.bucket.size(name) is None:
-            self.bucket.write(name, strict_json.dumps(manifest, indent=1).encode())
+        if self._bucket.size(name) is None:
+            self._bucket.write(name, strict_json.dumps(manifest, indent=1).encode())
         else:
-            self.bucket.remove_folder(f"{kind}/{key}/{attempt}")
-        self.bucket.remove_folder(f"work/{kind}-{key}")
+            self._bucket.remove_folder(f"{kind}/{key}/{attempt}")
+        self._bucket.remove_folder(f"work/{kind}-{key}")
 
     def hand_over(self, kind: str, key: str, files: Files | None = None) -> None:
         """Keep what this host has made for its own readers: an artifact with all `files`, or a
@@ -238,17 +259,13 @@ class Store:
         work, files = self.work(kind, key), {}
         for name in names:
             path = work / name
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(path)
             files[name] = {"bytes": path.stat().st_size, "sha256": digest(path)}
         return files
 
     def _settle(self, work: Path, kind: str, key: str, files: Files) -> None:
         """Move a folder of complete files into place as the artifact in this host's root."""
-        with (work / _MANIFEST).open("w") as file:
-            file.write(strict_json.dumps({"kind": kind, "key": key, "files": files}, indent=1))
-            file.flush()
-            os.fsync(file.fileno())
+        write_json(work / _MANIFEST, {"kind": kind, "key": key, "files": files})
         final = self.root / kind / key
         final.parent.mkdir(exist_ok=True)
         if final.exists() and not self._is_here(kind, key):
@@ -260,7 +277,7 @@ class Store:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             shutil.rmtree(work)
-        _sync_folder(final.parent)
+        sync(final.parent)
 
     def _fetched(self, kind: str, key: str) -> Path:
         return self.root / "work" / f"fetched-{kind}-{key}"
@@ -270,7 +287,7 @@ class Store:
 
     def _fetch(self, kind: str, key: str) -> list[str]:
         """Download an artifact from the bucket; return the names of missing or damaged files."""
-        assert self.bucket
+        assert self._bucket
         with self._fetching(kind, key):
             if self._is_here(kind, key):
                 return []
@@ -286,7 +303,7 @@ class Store:
             for _ in range(2):
                 missing = damaged_files(work, files)
                 try:
-                    self.bucket.download(
+                    self._bucket.download(
                         (f"{kind}/{key}/{attempt}/{name}", work / name) for name in missing
                     )
                 except FileNotFoundError:
@@ -306,9 +323,9 @@ class Store:
         if about is None:
             return [_MANIFEST]
         files: Files = about["files"]
-        if self.bucket is None:
+        if self._bucket is None:
             return damaged_files(self.root / kind / key, files)
-        there = self.bucket.names(f"{kind}/{key}/{about['attempt']}")
+        there = self._bucket.names(f"{kind}/{key}/{about['attempt']}")
         damaged = [name for name, of in files.items() if there.get(name) != of["bytes"]]
         if damaged or not self._write:
             return damaged
@@ -318,9 +335,9 @@ class Store:
 
     def discard(self, kind: str, key: str) -> None:
         """Remove an artifact from the store, immediately for all readers."""
-        if self.bucket:
-            self.bucket.remove([f"{kind}/{key}/{_MANIFEST}"])
-            self.bucket.remove_folder(f"{kind}/{key}")
+        if self._bucket:
+            self._bucket.remove([f"{kind}/{key}/{_MANIFEST}"])
+            self._bucket.remove_folder(f"{kind}/{key}")
             shutil.rmtree(self._fetched(kind, key), ignore_errors=True)
         self._discard_here(kind, key)
 
@@ -338,41 +355,41 @@ class Store:
         done, work = self.root / kind / key, self.root / "work" / f"{kind}-{key}"
         name = f"journals/{kind}-{key}.jsonl"
         local = self.root / name
-        if self.bucket is None:
+        if self._bucket is None:
             # The stage may move from work to done between two looks, never back. The last path
             # exists if the folder is the local root of a bucket.
             return [*(folder / _JOURNAL for folder in (done, work, done)), local]
-        size = self.bucket.size(name)
+        size = self._bucket.size(name)
         if size is not None and not (local.is_file() and local.stat().st_size == size):
-            self.bucket.download([(name, local)])
+            self._bucket.download([(name, local)])
         return [local]
 
     def drop_work(self, kind: str, key: str) -> None:
         """Remove the unfinished work on an artifact that will not be made."""
         shutil.rmtree(self.root / "work" / f"{kind}-{key}", ignore_errors=True)
-        if self.bucket:
-            self.bucket.remove_folder(f"work/{kind}-{key}")
-            self.bucket.remove([f"journals/{kind}-{key}.jsonl"])
+        if self._bucket:
+            self._bucket.remove_folder(f"work/{kind}-{key}")
+            self._bucket.remove([f"journals/{kind}-{key}.jsonl"])
 
     def begun(self, kind: str, key: str) -> set[str]:
         """Return unique names of the checkpoints and shards that an unfinished try has kept."""
         folder = self.root / "work" / f"{kind}-{key}"
         kept = [*folder.glob("checkpoints/*/place.json"), *folder.glob("shard-*.json")]
         found = {str(path) for path in kept}
-        if self.bucket:
-            found |= {n for n in self.bucket.names(f"work/{folder.name}") if "/part-" in n}
+        if self._bucket:
+            found |= {n for n in self._bucket.names(f"work/{folder.name}") if "/part-" in n}
         return found
 
     def attach(self, kind: str, key: str, name: str, text: str) -> None:
         """Add a file to a published artifact's folder that is not part of the artifact."""
         write_text(self.path(kind, key) / name, text)
-        if self.bucket:
-            self.bucket.write(f"{kind}/{key}/{name}", text.encode())
+        if self._bucket:
+            self._bucket.write(f"{kind}/{key}/{name}", text.encode())
 
     def attached(self, kind: str, key: str, name: str) -> str | None:
         """Read a file added by `attach`, or return None if there is none."""
-        if self.bucket:
-            content = self.bucket.read(f"{kind}/{key}/{name}")
+        if self._bucket:
+            content = self._bucket.read(f"{kind}/{key}/{name}")
             return content.decode() if content else None
         path = self.root / kind / key / name
         return path.read_text(encoding="utf-8") if path.is_file() else None
@@ -380,35 +397,35 @@ class Store:
     def note(self, name: str, values: Any) -> None:
         """Leave a small note in `work` for every host that uses this store."""
         text = strict_json.dumps(values)
-        if self.bucket:
-            self.bucket.write(f"work/{name}", text.encode())
+        if self._bucket:
+            self._bucket.write(f"work/{name}", text.encode())
             return
         write_text(self.root / "work" / name, text)
 
     def noted(self, name: str) -> Any:
         """Read a note, or return None if there is none."""
-        if self.bucket:
-            return json.loads(self.bucket.read(f"work/{name}") or b"null")
+        if self._bucket:
+            return json.loads(self._bucket.read(f"work/{name}") or b"null")
         path = self.root / "work" / name
         return json.loads(path.read_text()) if path.is_file() else None
 
     def forget(self, name: str) -> None:
         """Remove a note."""
-        if self.bucket:
-            self.bucket.remove([f"work/{name}"])
+        if self._bucket:
+            self._bucket.remove([f"work/{name}"])
         else:
             (self.root / "work" / name).unlink(missing_ok=True)
 
     def keep(self, folder: Path) -> None:
         """Upload a folder of results below the root, a run's or a sweep's, to the bucket."""
-        if self.bucket:
+        if self._bucket:
             paths = [path for path in folder.rglob("*") if path.is_file()]
-            self.bucket.upload((path, path.relative_to(self.root).as_posix()) for path in paths)
+            self._bucket.upload((path, path.relative_to(self.root).as_posix()) for path in paths)
 
     def results(self, kind: str) -> list[Path]:
         """Return the folders of all `runs` or `sweeps`; `recall` downloads what is in one."""
-        if self.bucket:
-            for name in {n.split("/")[0] for n in self.bucket.names(kind)}:
+        if self._bucket:
+            for name in {n.split("/")[0] for n in self._bucket.names(kind)}:
                 (self.root / kind / name).mkdir(parents=True, exist_ok=True)
         return list((self.root / kind).glob("*/"))
 
@@ -416,26 +433,18 @@ class Store:
         """Remove files of a results folder."""
         for name in names:
             (folder / name).unlink(missing_ok=True)
-        if self.bucket:
+        if self._bucket:
             below = folder.relative_to(self.root).as_posix()
-            self.bucket.remove([f"{below}/{name}" for name in names])
+            self._bucket.remove([f"{below}/{name}" for name in names])
 
     def recall(self, folder: Path) -> None:
         """Download the files of a results folder that this host does not have."""
-        if self.bucket:
+        if self._bucket:
             name = folder.relative_to(self.root).as_posix()
-            missing = [n for n in self.bucket.names(name) if not (folder / n).exists()]
-            self.bucket.download((f"{name}/{each}", folder / each) for each in missing)
+            missing = [n for n in self._bucket.names(name) if not (folder / n).exists()]
+            self._bucket.download((f"{name}/{each}", folder / each) for each in missing)
 
 
 def new_attempt() -> str:
     """Return a unique name for an attempt."""
     return uuid.uuid4().hex[:12]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

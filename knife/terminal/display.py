@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.spinner import Spinner
@@ -36,15 +36,14 @@ def display(
 
     `links` are lines on where else to look; those added during the work are shown too.
     """
-    progress = Progress(stages, plan)
     console = progress_console()
     scale = plan.config.scale
     place = counted(scale.workers, "Ray worker")
     place = "this process" if scale.launcher == "process" else place
     share = f"{len(stages)} of {counted(len(plan.stages), 'stage')}"
     say_line(console, f"{share} to make, in {place}; starting …")
-    show = _live if can_draw(console) else _lines
-    with show(progress, _News(follower, links), console):
+    shown = _Display(Progress(stages, plan), follower, links, console)
+    with drawn(console, shown.drawing) if shown.draws else nullcontext(), shown.looking():
         yield
 
 
@@ -54,121 +53,102 @@ def no_display(*_: object) -> Iterator[None]:
     yield
 
 
-class _News:
-    """What is shown besides the stages' rows."""
+class _Display:
+    """What is shown of a run: the stage under way, results of finished ones, links and notes.
 
-    def __init__(self, follower: Follower, links: Sequence[str]) -> None:
-        self.follower, self._links, self._said = follower, links, 0
+    In a terminal the stage under way is drawn below the rest. Elsewhere there is a line at its
+    first progress and every 10 s.
+    """
 
-    def lines(self) -> list[str]:
-        """Return what is new since the last call: links and notes of stages."""
-        fresh = list(self._links[self._said :])
-        self._said += len(fresh)
-        return fresh + [f"note: {note}" for note in self.follower.take_notes()]
+    def __init__(
+        self, progress: Progress, follower: Follower, links: Sequence[str], console: Console
+    ) -> None:
+        self.progress, self.follower, self.links, self.console = progress, follower, links, console
+        self.draws = can_draw(console)
+        self._spinner = Spinner("dots")
+        self._links_said = 0
+        # The stage, time and row of the last line on a stage under way.
+        self._moving, self._said = -1, 0.0
+        self._last: Row | None = None
 
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look from a thread several times a second, and once more at the end."""
+        stop = threading.Event()
 
-@contextmanager
-def _live(progress: Progress, news: _News, console: Console) -> Iterator[None]:
-    spinner = Spinner("dots")
+        def loop() -> None:
+            self._look()
+            while not stop.wait(LOOK_SECONDS):
+                self._look()
 
-    def ticked(stage: Stage, number: int) -> None:
-        place = f"[dim]{number}/{len(progress.stages)}[/dim]"
-        console.print(f"[green]✓[/green] {place} {stage.label}: {progress.result(stage)}")
+        thread = threading.Thread(target=loop, name="knife-display", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self._look(last=True)
 
-    def drawing() -> list[Text]:
-        # Another thread updates the progress.
-        with progress.lock:
-            return _drawing(progress, spinner, console)
+    def _look(self, *, last: bool = False) -> None:
+        """Update the progress, and print what is new."""
+        number = self.progress.number
+        for stage in self.progress.look(self.follower.newest(), last=last):
+            number += 1
+            result = self.progress.result(stage)
+            if self.draws:
+                place = f"[dim]{number}/{len(self.progress.stages)}[/dim]"
+                self.console.print(f"[green]✓[/green] {place} {stage.label}: {result}")
+            else:
+                self._line(number, f"{stage.label}: done, {result}")
+        for link in self.links[self._links_said :]:
+            say_line(self.console, link)
+            self._links_said += 1
+        for note in self.follower.take_notes():
+            say_line(self.console, f"note: {note}")
+        if not self.draws:
+            self._under_way()
 
-    with (
-        drawn(console, drawing),
-        _looking(progress, news, console, ticked, lambda: None),
-    ):
-        yield
-
-
-@contextmanager
-def _lines(progress: Progress, news: _News, console: Console) -> Iterator[None]:
-    """Print a line at a stage's first progress, one when it is done, one every 10 s in between."""
-    moving, said = -1, 0.0
-    last: Row | None = None
-
-    def line(number: int, text: str) -> None:
-        say_line(console, f"[{number}/{len(progress.stages)}] {text}")
-
-    def done(stage: Stage, number: int) -> None:
-        line(number, f"{stage.label}: done, {progress.result(stage)}")
-
-    def under_way() -> None:
-        nonlocal moving, said, last
-        if progress.stage is None or progress.row is None or progress.row == last:
+    def _under_way(self) -> None:
+        """Print a line on the stage under way, from time to time."""
+        progress = self.progress
+        if progress.stage is None or progress.row is None or progress.row == self._last:
             return
-        if progress.number > moving or time.monotonic() - said >= LINE_SECONDS:
-            moving, said, last = progress.number, time.monotonic(), progress.row
+        if progress.number > self._moving or time.monotonic() - self._said >= LINE_SECONDS:
+            self._moving, self._said = progress.number, time.monotonic()
+            self._last = progress.row
             of_stage, of_run = _left(progress)
             of_run = of_run.replace("left", "of the run")
             parts = [f"{progress.units}/{progress.total}", *_numbers(progress), of_stage, of_run]
-            line(progress.number + 1, f"{progress.stage.label}: {', '.join(filter(None, parts))}")
+            words = ", ".join(filter(None, parts))
+            self._line(progress.number + 1, f"{progress.stage.label}: {words}")
 
-    with _looking(progress, news, console, done, under_way):
-        yield
+    def _line(self, number: int, text: str) -> None:
+        say_line(self.console, f"[{number}/{len(self.progress.stages)}] {text}")
 
-
-@contextmanager
-def _looking(
-    progress: Progress,
-    news: _News,
-    console: Console,
-    done: Callable[[Stage, int], None],
-    under_way: Callable[[], None],
-) -> Iterator[None]:
-    """Poll progress and news from a thread several times a second, and once more at the end."""
-    stop = threading.Event()
-
-    def look(*, last: bool = False) -> None:
-        number = progress.number
-        for stage in progress.look(news.follower.newest(), last=last):
-            number += 1
-            done(stage, number)
-        for line in news.lines():
-            say_line(console, line)
-        under_way()
-
-    def loop() -> None:
-        look()
-        while not stop.wait(LOOK_SECONDS):
-            look()
-
-    thread = threading.Thread(target=loop, name="knife-display", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        look(last=True)
-
-
-def _drawing(progress: Progress, spinner: Spinner, console: Console) -> list[Text]:
-    """Draw the stage under way in lines that fit 40 columns."""
-    if progress.stage is None:
-        return [Text("writing the verdict …")]
-    turn = spinner.render(console.get_time())
-    assert isinstance(turn, Text)
-    place = f" stage {progress.number + 1} of {len(progress.stages)}: "
-    of_stage, of_run = _left(progress)
-    share = progress.units / progress.total if progress.total else 0.0
-    units = ", ".join(filter(None, [f" {progress.units}/{progress.total}", of_stage]))
-    lines = [
-        Text.assemble(turn, place, (progress.stage.label, "bold")),
-        Text.assemble("  ", bar(console, share), units),
-    ]
-    # The last row of an evaluation has only its result, which is shown when the stage is done.
-    if numbers := ", ".join(_numbers(progress)) if progress.row else "starting":
-        lines.append(Text(f"  {numbers}", style="dim"))
-    if of_run and progress.number + 1 < len(progress.stages):
-        lines.append(Text(f"  whole run: {of_run}", style="dim"))
-    return lines
+    def drawing(self) -> list[Text]:
+        """Return the stage under way in lines that fit 40 columns."""
+        progress = self.progress
+        # Another thread updates the progress.
+        with progress.lock:
+            if progress.stage is None:
+                return [Text("writing the verdict …")]
+            turn = self._spinner.render(self.console.get_time())
+            assert isinstance(turn, Text)
+            place = f" stage {progress.number + 1} of {len(progress.stages)}: "
+            of_stage, of_run = _left(progress)
+            share = progress.units / progress.total if progress.total else 0.0
+            units = ", ".join(filter(None, [f" {progress.units}/{progress.total}", of_stage]))
+            lines = [
+                Text.assemble(turn, place, (progress.stage.label, "bold")),
+                Text.assemble("  ", bar(self.console, share), units),
+            ]
+            # The last row of an evaluation has only its result, shown when the stage is done.
+            if numbers := ", ".join(_numbers(progress)) if progress.row else "starting":
+                lines.append(Text(f"  {numbers}", style="dim"))
+            if of_run and progress.number + 1 < len(progress.stages):
+                lines.append(Text(f"  whole run: {of_run}", style="dim"))
+            return lines
 
 
 def _numbers(progress: Progress) -> list[str]:

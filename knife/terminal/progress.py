@@ -6,11 +6,13 @@ import time
 from contextlib import suppress
 
 from knife.core.errors import UserError
+from knife.core.words import size
 from knife.plan.plan import Plan
 from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
 from knife.plan.steps import total_steps
 from knife.store.store import Store
 from knife.train.journal import Row
+from knife.train.results import read_trained
 
 # A store that fails for a moment, or a removed artifact, must not stop the progress display.
 _UNREADABLE = (OSError, UserError, ValueError, LookupError)
@@ -66,25 +68,22 @@ class Progress:
     def look(self, newest: dict[tuple[str, str], Row], *, last: bool = False) -> list[Stage]:
         """Update from the newest rows by stage; return the stages finished since the last look."""
         with self.lock:
-            return self._look(newest, last)
-
-    def _look(self, newest: dict[tuple[str, str], Row], last: bool) -> list[Stage]:
-        if last:
-            self._ask_at = 0.0
-        done = []
-        while (stage := self.stage) and self._is_done(stage):
-            seconds, units = self._spent.get(stage.kind, (0.0, 0.0))
-            self._spent[stage.kind] = (seconds + self._seconds(stage), units + self.total)
-            self.number += 1
-            self.row = self._first = None
-            self._since = time.monotonic()
-            done.append(stage)
-        if stage:
-            self.row = newest.get((stage.kind, stage.key))
-            again = self.row and self._first and self.row["step"] < self._first["step"]
-            if self._first is None or again:
-                self._first = self.row
-        return done
+            if last:
+                self._ask_at = 0.0
+            done = []
+            while (stage := self.stage) and self._is_done(stage):
+                seconds, units = self._spent.get(stage.kind, (0.0, 0.0))
+                self._spent[stage.kind] = (seconds + self._seconds(stage), units + self.total)
+                self.number += 1
+                self.row = self._first = None
+                self._since = time.monotonic()
+                done.append(stage)
+            if stage:
+                self.row = newest.get((stage.kind, stage.key))
+                again = self.row and self._first and self.row["step"] < self._first["step"]
+                if self._first is None or again:
+                    self._first = self.row
+            return done
 
     def seconds_left(self) -> tuple[float | None, float | None]:
         """Estimate the time left for the stage under way and for the run; None where unknown."""
@@ -109,7 +108,7 @@ class Progress:
 
     def _result(self, stage: Stage) -> str:
         if _trains(stage):
-            trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
+            trained = read_trained(self._store, stage.kind, stage.key)
             accuracy = f"dev {100 * trained['dev_accuracy']:.1f} %"
             return f"{accuracy} (step {trained['best_step']} of {trained['steps']})"
         if isinstance(stage, EvaluateStage):
@@ -118,8 +117,7 @@ class Progress:
             return f"test {100 * row['metrics']['test_accuracy']:.1f} %"
         about = self._store.manifest(stage.kind, stage.key)
         files = about["files"] if about else {}
-        size = sum(of["bytes"] for name, of in files.items() if name.endswith(".safetensors"))
-        return f"{size / 2**20:.1f} MiB"
+        return size(sum(of["bytes"] for n, of in files.items() if n.endswith(".safetensors")))
 
     def _is_done(self, stage: Stage) -> bool:
         if time.monotonic() < self._ask_at:
@@ -137,8 +135,7 @@ class Progress:
         """Return how long a finished stage took."""
         with suppress(*_UNREADABLE):
             if _trains(stage):
-                trained = json.loads(self._store.read(stage.kind, stage.key, "trained.json"))
-                return float(trained["seconds"])
+                return float(read_trained(self._store, stage.kind, stage.key)["seconds"])
         return time.monotonic() - self._since
 
     def _pace(self) -> float | None:

@@ -6,6 +6,7 @@ import getpass
 import hashlib
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -213,7 +214,8 @@ class RemoteRun:
         """Log results of the whole run, at step 0."""
         known = self._has.newest
         new = [
-            Metric(name, value, int(moment * 1000), 0)
+            # Of two values at a step, MLflow shows the later one.
+            Metric(name, value, int(1000 * (time.time() if name in known else moment)), 0)
             for name, value in metrics.items()
             if known.get(name) != (0, value)
         ]

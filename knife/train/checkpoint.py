@@ -8,15 +8,13 @@ The two newest are kept: if the newest is damaged, the one before it is used.
 """
 
 import json
-import os
 import shutil
 import threading
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from knife.core.atomic import write_json
+from knife.core.atomic import sync, write_json
 from knife.store.checksums import digest
 from knife.train.context import Context, barrier, gather
 from knife.train.conversion import CheckpointLayout, convert, fit, weights_only
@@ -107,12 +105,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Wait until nothing writes any more: another try may follow in the same process."""
         if self._finisher:
             self._finisher.join()
@@ -215,7 +208,7 @@ class Checkpoints:
             files = {}
             for path in paths:
                 # On disk before place.json lists it: the machine may crash, not only the process.
-                _sync(path)
+                sync(path)
                 files[path.relative_to(self.work).as_posix()] = digest(path)
             values["files"] = files
             if self._mirror:
@@ -248,8 +241,3 @@ def _digest(path: Path) -> str:
         return digest(path)
     except OSError:
         return "cannot be read"
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -2,7 +2,6 @@
 
 import atexit
 import os
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import torch
@@ -63,12 +62,7 @@ class PlainContext:
             atexit.register(dist.destroy_process_group)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Keep the process group: DeepSpeed holds on to the first one it has seen."""
 
     def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:

@@ -195,10 +195,15 @@ def at_the_top(scores: Sequence[float], example: Tokens) -> list[int]:
     return [place for place, own in enumerate(alike) if own in top]
 
 
-def tied(scores: Sequence[float], example: Tokens) -> dict[str, list[int]]:
-    """Return a row's field for a tie; empty if there is none."""
-    top = at_the_top(scores, example)
-    return {"tied": top} if len(top) > 1 else {}
+def answer_fields(answer: Answer, example: Tokens) -> dict[str, Any]:
+    """Return what a row says of an answer: of choices the probabilities, and the indices of those
+    tied for first place, if any; and the rationale if one was written first."""
+    fields: dict[str, Any] = {}
+    if not example.open:
+        top = at_the_top(answer.scores, example)
+        fields["probabilities"] = [round(p, 6) for p in probabilities(answer.scores)]
+        fields |= {"tied": top} if len(top) > 1 else {}
+    return fields | ({} if answer.rationale is None else {"rationale": answer.rationale})
 
 
 def measures(answers: Sequence[Answer], tokens: Sequence[Tokens]) -> dict[str, float]:
@@ -256,9 +261,5 @@ def predictions(
             row["log_probability"] = round(answer.scores[0], 6)
         else:
             row |= {"answer": example.answer, "choice": choose(answer.scores)}
-            row["probabilities"] = [round(p, 6) for p in probabilities(answer.scores)]
-            row |= tied(answer.scores, example)
-        if answer.rationale is not None:
-            row["rationale"] = answer.rationale
-        rows.append(row)
+        rows.append(row | answer_fields(answer, example))
     return rows

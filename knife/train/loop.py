@@ -109,110 +109,177 @@ def train(
     """
     if not broadcast((work / TRAINED).is_file()):
         with noted() as told, Checkpoints(work, context, mirror) as checkpoints:
-            _train(objective, job, work, context, checkpoints, told)
+            _TrainState(objective, job, work, context, checkpoints).run(told)
     barrier()
     # Each host may have its own work folder.
     if context.rank == (mirror.leader if mirror else 0):
         _clean(work)
 
 
-def _train(
-    objective: Objective,
-    job: Job,
-    work: Path,
-    context: Context,
-    checkpoints: Checkpoints,
-    told: Callable[[], bool],
-) -> None:
-    training, scale = job.training, job.scale
-    steps_per_epoch = math.ceil(len(job.train) / training.batch_size)
-    total_steps = steps_per_epoch * training.epochs
-    found = checkpoints.find(scale.zero_stage, scale.precision)
-    engine = start_engine(
-        objective, training, scale, context.world_size, total_steps, universal=found.converted
-    )
-    means = _Means(context)
-    means.first_bad.watch(engine)
-    place = found.load(engine)
-    if place.step:
-        place.resumed.append(place.step)
-    journal = Journal(work, place.step) if context.rank == 0 else None
-    if journal:
-        for note in found.notes:
-            journal.note(place.step, note)
-    lengths = [len(t.input_ids) + job.rationale * len(t.rationale_ids) for t in job.train]
-    agreement, examples_taken = Agreement(context), 0
-    started, saved_step = time.monotonic() - place.seconds, place.step
-    logged_step, logged_at = place.step, time.monotonic()
-    examples = tokens = 0
+class _TrainState:
+    """A training under way on one rank; all ranks call every method together.
 
-    def log(metrics: dict[str, float]) -> None:
-        if journal:
-            journal.add(place.step, place.step / steps_per_epoch, metrics)
+    Attributes:
+        place: what a checkpoint keeps of it.
+        saved_step, logged_step: steps done at the last checkpoint, and at the last row of losses.
+        examples, tokens: numbers of those read since `logged_at`.
+        examples_taken: number of examples that this rank trained on.
+    """
 
-    while place.epoch < training.epochs and not _patience_is_out(place, training):
-        engine.train()
-        batches = training_rows(lengths, training.batch_size, job.seed, place.epoch)
-        while place.batch < len(batches):
-            for number, part in enumerate(_parts(batches[place.batch], training, context)):
-                # Dropout depends only on these, so no random-generator state need be saved.
-                torch.manual_seed(hash((job.seed, place.step, context.rank, number)) % 2**62)
-                means.add(_micro_step(engine, job, part, context), place.step)
-                examples_taken += sum(weight > 0 for weight in part.weights)
-                context.heartbeat()
-            batch = batches[place.batch]
-            read = [row for row, weight in zip(batch.rows, batch.weights, strict=True) if weight]
-            examples, tokens = examples + len(read), tokens + sum(lengths[row] for row in read)
-            means.first_bad.add_gradient(engine, place.step)
-            place.step, place.batch = place.step + 1, place.batch + 1
-            stop = agreement.reached(told() or context.stop_requested())
-            last = place.batch == len(batches)
-            due = stop or place.step - saved_step >= scale.checkpoint_steps
-            # A line at each checkpoint, so that a training resumed from it loses no means.
-            if last or due or place.step % LOG_STEPS == 0 or engine.skipped_steps:
-                metrics = means.take()
-                if what := means.first_bad.found(engine, metrics):
-                    since = batches[place.batch - (place.step - logged_step) : place.batch]
-                    own = [_parts(rows, training, context) for rows in since]
-                    ids = [[job.ids[row] for part in parts for row in part.rows] for parts in own]
-                    checkpoints.settle()
-                    raise means.first_bad.error(what, ids, place.step, checkpoints.last_step)
-                seconds = max(time.monotonic() - logged_at, 1e-9)
-                metrics["examples_per_second"] = examples / seconds
-                metrics["tokens_per_second"] = tokens / seconds
-                metrics["learning_rate"] = engine.get_lr()[0]
-                log(metrics)
-                logged_step, logged_at = place.step, time.monotonic()
-                examples = tokens = 0
-            if stop or (due and not last):
-                place.seconds = time.monotonic() - started
-                checkpoints.save(engine, place)
-                saved_step, logged_at = place.step, time.monotonic()
-            if stop:
-                checkpoints.settle()
-                raise Terminated
-        place.epoch, place.batch = place.epoch + 1, 0
-        if place.epoch % training.evaluate_epochs == 0 or place.epoch == training.epochs:
-            try:
-                evaluated = _evaluate(engine, job, work, place, context)
-            except NotFiniteError as error:
-                checkpoints.settle()
-                raise diverged_on_dev(error, place.step, checkpoints.last_step) from None
-            log(evaluated)
-            if job.evaluated:
-                job.evaluated(place.epoch, evaluated)
-        if place.step - saved_step >= scale.checkpoint_steps:
-            place.seconds = time.monotonic() - started
-            checkpoints.save(engine, place)
-            saved_step = place.step
-        logged_at = time.monotonic()
-    checkpoints.settle()
-    write_shares(work, context, examples_taken)
-    if journal:
-        journal.close()
-        _finish(work, place, time.monotonic() - started)
-    engine.destroy()
-    barrier()
+    def __init__(
+        self,
+        objective: Objective,
+        job: Job,
+        work: Path,
+        context: Context,
+        checkpoints: Checkpoints,
+    ) -> None:
+        """Begin a training, or resume it from its last checkpoint."""
+        self.job, self.work, self.context, self.checkpoints = job, work, context, checkpoints
+        training, scale = job.training, job.scale
+        self.steps_per_epoch = math.ceil(len(job.train) / training.batch_size)
+        total_steps = self.steps_per_epoch * training.epochs
+        found = checkpoints.find(scale.zero_stage, scale.precision)
+        self.engine = start_engine(
+            objective, training, scale, context.world_size, total_steps, universal=found.converted
+        )
+        self.means = _Means(context)
+        self.means.first_bad.watch(self.engine)
+        self.place = found.load(self.engine)
+        step = self.place.step
+        if step:
+            self.place.resumed.append(step)
+        self.journal = Journal(work, step) if context.rank == 0 else None
+        if self.journal:
+            for note in found.notes:
+                self.journal.note(step, note)
+        self.lengths = [len(t.input_ids) + job.rationale * len(t.rationale_ids) for t in job.train]
+        self.started = time.monotonic() - self.place.seconds
+        self.saved_step = self.logged_step = step
+        self.logged_at = time.monotonic()
+        self.examples = self.tokens = self.examples_taken = 0
+
+    def run(self, told: Callable[[], bool]) -> None:
+        """Train to the end, or up to a checkpoint if the rank is `told` to stop."""
+        training, place = self.job.training, self.place
+        agreement = Agreement(self.context)
+        while place.epoch < training.epochs and not _patience_is_out(place, training):
+            self.engine.train()
+            batches = training_rows(self.lengths, training.batch_size, self.job.seed, place.epoch)
+            while place.batch < len(batches):
+                self.step(batches[place.batch])
+                stop = agreement.reached(told() or self.context.stop_requested())
+                last = place.batch == len(batches)
+                due = stop or self.checkpoint_is_due()
+                # A row at each checkpoint, so that a training resumed from it loses no means.
+                if last or due or place.step % LOG_STEPS == 0 or self.engine.skipped_steps:
+                    self.log_losses(batches)
+                if stop or (due and not last):
+                    self.checkpoint()
+                if stop:
+                    self.checkpoints.settle()
+                    raise Terminated
+            place.epoch, place.batch = place.epoch + 1, 0
+            if place.epoch % training.evaluate_epochs == 0 or place.epoch == training.epochs:
+                self.evaluate()
+            if self.checkpoint_is_due():
+                self.checkpoint()
+            self.logged_at = time.monotonic()
+        self.finish()
+
+    def step(self, batch: Rows) -> None:
+        """Take an optimizer step on a global batch."""
+        job, place, context = self.job, self.place, self.context
+        for number, part in enumerate(_parts(batch, job.training, context)):
+            # Dropout depends only on these, so no random-generator state need be saved.
+            torch.manual_seed(hash((job.seed, place.step, context.rank, number)) % 2**62)
+            self.means.add(_micro_step(self.engine, job, part, context), place.step)
+            self.examples_taken += sum(weight > 0 for weight in part.weights)
+            context.heartbeat()
+        read = [row for row, weight in zip(batch.rows, batch.weights, strict=True) if weight]
+        self.examples += len(read)
+        self.tokens += sum(self.lengths[row] for row in read)
+        self.means.first_bad.add_gradient(self.engine, place.step)
+        place.step, place.batch = place.step + 1, place.batch + 1
+
+    def log_losses(self, batches: Sequence[Rows]) -> None:
+        """Log mean losses and speed since the last time.
+
+        Raises:
+            TrainingDivergedError: one of the steps since then had a number that is not finite.
+        """
+        place, first_bad = self.place, self.means.first_bad
+        metrics = self.means.take()
+        if what := first_bad.found(self.engine, metrics):
+            since = batches[place.batch - (place.step - self.logged_step) : place.batch]
+            own = [_parts(rows, self.job.training, self.context) for rows in since]
+            ids = [[self.job.ids[row] for part in parts for row in part.rows] for parts in own]
+            self.checkpoints.settle()
+            raise first_bad.error(what, ids, place.step, self.checkpoints.last_step)
+        seconds = max(time.monotonic() - self.logged_at, 1e-9)
+        metrics["examples_per_second"] = self.examples / seconds
+        metrics["tokens_per_second"] = self.tokens / seconds
+        metrics["learning_rate"] = self.engine.get_lr()[0]
+        self.log(metrics)
+        self.logged_step, self.logged_at = place.step, time.monotonic()
+        self.examples = self.tokens = 0
+
+    def log(self, metrics: dict[str, float]) -> None:
+        """Add a row to the journal, which rank 0 writes."""
+        if self.journal:
+            self.journal.add(self.place.step, self.place.step / self.steps_per_epoch, metrics)
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether enough steps were done since the last checkpoint."""
+        return self.place.step - self.saved_step >= self.job.scale.checkpoint_steps
+
+    def checkpoint(self) -> None:
+        """Save a checkpoint."""
+        self.place.seconds = time.monotonic() - self.started
+        self.checkpoints.save(self.engine, self.place)
+        self.saved_step, self.logged_at = self.place.step, time.monotonic()
+
+    def evaluate(self) -> None:
+        """Evaluate on dev, and save the model at once if it is the best so far.
+
+        Raises:
+            TrainingDivergedError: outputs are not finite.
+        """
+        job, place = self.job, self.place
+        self.engine.eval()
+        try:
+            answers = answer_split(
+                self.engine, job.dev, job.dev_ids, job.pad_id, self.context, job.asking
+            )
+        except NotFiniteError as error:
+            self.checkpoints.settle()
+            raise diverged_on_dev(error, place.step, self.checkpoints.last_step) from None
+        found = measures(answers, job.dev)
+        accuracy, loss = found["accuracy"], found["loss"]
+        place.worse += 1
+        if place.best_loss is None or (accuracy, -loss) > (place.best_accuracy, -place.best_loss):
+            place.best_accuracy, place.best_loss = accuracy, loss
+            place.best_step, place.worse = place.step, 0
+            state = gathered_state(self.engine.module.backbone)
+            if self.context.rank == 0:
+                folder = place.best_folder(self.work)
+                shutil.rmtree(folder, ignore_errors=True)
+                job.save(folder, state)
+            barrier()
+        metrics = {f"dev_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        if job.evaluated:
+            job.evaluated(place.epoch, metrics)
+
+    def finish(self) -> None:
+        """Make the best model the result."""
+        self.checkpoints.settle()
+        write_shares(self.work, self.context, self.examples_taken)
+        if self.journal:
+            self.journal.close()
+            _write_result(self.work, self.place, time.monotonic() - self.started)
+        self.engine.destroy()
+        barrier()
 
 
 def _parts(rows: Rows, training: Training, context: Context) -> list[Rows]:
@@ -234,32 +301,11 @@ def _micro_step(engine: Any, job: Job, rows: Rows, context: Context) -> dict[str
     return parts
 
 
-def _evaluate(
-    engine: Any, job: Job, work: Path, place: TrainingState, context: Context
-) -> dict[str, float]:
-    """Return the metrics on dev; save the model at once if it is the best so far."""
-    engine.eval()
-    answers = answer_split(engine, job.dev, job.dev_ids, job.pad_id, context, job.asking)
-    found = measures(answers, job.dev)
-    accuracy, loss = found["accuracy"], found["loss"]
-    place.worse += 1
-    if place.best_loss is None or (accuracy, -loss) > (place.best_accuracy, -place.best_loss):
-        place.best_accuracy, place.best_loss = accuracy, loss
-        place.best_step, place.worse = place.step, 0
-        state = gathered_state(engine.module.backbone)
-        if context.rank == 0:
-            folder = place.best_folder(work)
-            shutil.rmtree(folder, ignore_errors=True)
-            job.save(folder, state)
-        barrier()
-    return {f"dev_{name}": value for name, value in found.items()}
-
-
 def _patience_is_out(place: TrainingState, training: Training) -> bool:
     return training.patience is not None and place.worse >= training.patience
 
 
-def _finish(work: Path, place: TrainingState, seconds: float) -> None:
+def _write_result(work: Path, place: TrainingState, seconds: float) -> None:
     """Make the best model the result; a training with a `TRAINED` file is finished."""
     model = work / "model"
     shutil.rmtree(model, ignore_errors=True)

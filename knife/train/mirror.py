@@ -50,8 +50,7 @@ class Mirror:
     """
 
     def __init__(self, store: Store, kind: str, key: str, context: Context) -> None:
-        assert store.bucket
-        self._bucket: Bucket = store.bucket
+        self._bucket = Bucket(store.address)
         self._work = store.work(kind, key)
         self._prefix = f"work/{kind}-{key}"
         self._journal = f"journals/{kind}-{key}.jsonl"
@@ -182,10 +181,10 @@ class Mirror:
 @contextmanager
 def mirrored_journal(store: Store, kind: str, key: str, context: Context) -> Iterator[None]:
     """Copy rank 0's journal into the bucket every few seconds, and once more at the end."""
-    bucket, path = store.bucket, store.work(kind, key) / JOURNAL
-    if bucket is None or context.rank:
+    if store.shared or context.rank:
         yield
         return
+    bucket, path = Bucket(store.address), store.work(kind, key) / JOURNAL
     ended, copied = threading.Event(), -1
 
     def copy() -> None:

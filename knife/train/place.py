@@ -46,7 +46,7 @@ class StageContext:
 
     def mirror(self, stage: Stage) -> Mirror | None:
         """Return a training's mirror if the store is a bucket; all workers must call it."""
-        if self.store.bucket is None:
+        if self.store.shared:
             return None
         return Mirror(self.store, stage.kind, stage.key, self.context)
 

@@ -76,7 +76,7 @@ def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
 
 def _publish(stage: Stage, store: Store, context: Context) -> None:
     kind, key = stage.kind, stage.key
-    if store.bucket is None:
+    if store.shared:
         if context.rank == 0:
             store.publish(kind, key, stage.depends)
         return

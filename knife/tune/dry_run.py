@@ -1,6 +1,6 @@
 """What a sweep would do: trials, teachers, stored results, time and cost. Writes nothing."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -12,7 +12,6 @@ from rich.text import Text
 from knife.cluster.address import cluster_address
 from knife.cluster.capacity import capacity_faults, machine, start_faults
 from knife.core.words import counted
-from knife.plan.plan import Plan
 from knife.store.store import Store
 from knife.terminal.console import clock
 from knife.tune.estimate import Stopwatch
@@ -58,10 +57,6 @@ class SweepDryRun:
     refused: list[dict[str, Any]]
     notes: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the values, JSON-ready."""
-        return asdict(self)
-
 
 def dry_run(plan: SweepPlan) -> SweepDryRun:
     """Check a sweep's store and time a step of each kind of training.
@@ -77,22 +72,28 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
         refuse_what_has_no_room(plan)
     state = "done" if done else "begun" if folder.is_dir() else "new"
     store = Store(plan.config.store, write=False)
-    stored = sum(store.has("teacher", teacher.key) for teacher in plan.teachers)
-    known = plan.points is not None
-    members = [member for each in plan.plans for member in each.members]
-    ready = sum(store.has("student", m.student.key) for m in members) if known else None
+    taught = [member.student for each in plan.plans for member in each.members]
+    have = store.have([*plan.shared, *taught])
+    stored = sum(("teacher", teacher.key) in have for teacher in plan.teachers)
+    ready = None
+    if plan.points is not None:
+        ready = sum(("student", student.key) in have for student in taught)
     students = _students(plan)
     here = machine()
     places = slots(plan.config, here, sweep)
     watch = Stopwatch()
-    shared = {(s.kind, s.key) for s in plan.shared if store.has(s.kind, s.key)}
-    teaching = sum(watch.seconds(s, p) for p, s in _shared(plan) if (s.kind, s.key) not in shared)
+    plans = {(s.kind, s.key): p for p in plan.plans for s in p.stages}
+    teaching = sum(
+        watch.seconds(stage, plans[stage.kind, stage.key])
+        for stage in plan.shared
+        if (stage.kind, stage.key) not in have
+    )
     each = fmean(
         fmean(watch.seconds(m.student, p) for m in p.members) for p in plan.plans if p.members
     )
     left = sum(students.values()) - (ready or 0)
     work = teaching * (plan.trials if plan.own_teachers else 1) + left * each
-    notes = [note for p in plan.plans for note in p.notes]
+    notes = [*plan.notes, *(note for p in plan.plans for note in p.notes), *watch.notes()]
     if plan.own_teachers:
         notes.append(
             f"{', '.join(plan.own_teachers)}: every trial trains a teacher of its own, since the "
@@ -127,17 +128,10 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
 def _students(plan: SweepPlan) -> dict[str, int]:
     """Return the number of student trainings in each step."""
     sweep = plan.space.sweep
-    more = [seed for seed in sweep.seeds.more if seed not in sweep.seeds.search]
     found = {"search": plan.trials * len(sweep.seeds.search)}
-    found["more seeds"] = min(sweep.seeds.best, plan.trials) * len(more)
+    found["more seeds"] = min(sweep.seeds.best, plan.trials) * len(sweep.more_seeds)
     found["winner and finetune"] = 2 * len(sweep.final.seeds) if sweep.final else 0
     return found
-
-
-def _shared(plan: SweepPlan) -> list[tuple[Plan, Any]]:
-    """Return each distinct teacher or states stage with a plan that contains it."""
-    plans = {(s.kind, s.key): p for p in plan.plans for s in p.stages}
-    return [(plans[s.kind, s.key], s) for s in plan.shared]
 
 
 def render(found: SweepDryRun) -> Group:

@@ -43,6 +43,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Pace] = {}
+        self._unmeasured: set[tuple[Any, ...]] = set()
 
     def seconds(self, stage: Stage, plan: Plan) -> float:
         """Estimate how long a stage takes to its last epoch, in one worker on this machine."""
@@ -67,7 +68,20 @@ class Stopwatch:
         kind = (*about, batch, training.accumulate)
         if kind not in self._known and len(self._known) < _MOST:
             self._known[kind] = _measure(stage, splits, batch)
-        return self._known.get(kind) or list(self._known.values())[-1]
+        if kind not in self._known:
+            self._unmeasured.add(kind)
+            return list(self._known.values())[-1]
+        return self._known[kind]
+
+    def notes(self) -> list[str]:
+        """Return a note if some kinds of training were not measured."""
+        if not self._unmeasured:
+            return []
+        kinds = len(self._known) + len(self._unmeasured)
+        return [
+            f"time is a guess for {len(self._unmeasured)} of {kinds} kinds of training: only "
+            f"{_MOST} are measured, and the others are taken to be as fast as the last of them"
+        ]
 
 
 def _method(stage: TeacherStage | StudentStage) -> str:

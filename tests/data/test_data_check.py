@@ -1,6 +1,7 @@
 """The data check counts what a user should know, and says when knife has nothing to learn from."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_repeated_questions_are_found_in_whatever_spelling() -> None:
 
 def test_report_as_dict_and_lines() -> None:
     report = check(Splits(TRAIN, YES_NO, [YES_NO[0]], notes=["dev became test"]))
-    values = json.loads(json.dumps(report.to_dict()))
+    values = json.loads(json.dumps(asdict(report)))
     assert values["splits"]["train"]["rationales"] == 3
     assert values["notes"] == ["dev became test", "1 of the 1 questions of test stand in dev too"]
     assert report.lines()[:7] == [

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console
@@ -121,7 +121,7 @@ def test_relation_of_too_little() -> None:
 
 def test_report_as_json_and_text() -> None:
     found = rationale_scores(MIXED, seeds=2)
-    values = json.loads(json.dumps(found.to_dict()))
+    values = json.loads(json.dumps(asdict(found)))
     assert values["relations"][0]["score"] == "REV"
     shown = text(found)
     assert "+16.7 points" in shown

@@ -156,6 +156,14 @@ def test_rows_that_are_written_again_are_sent_once(tracker: Tracker, store: Stor
     assert shown.steps("demo") == list(range(1, 13))
 
 
+def test_a_result_that_changes_is_shown_as_it_is_now(tracker: Tracker, store: Store) -> None:
+    shown = Shown(tracker, store, node("demo", status="FINISHED", ended=BEGAN))
+    for score in (0.8, 0.9, 0.7):
+        shown.change(summary={"score": score})
+        assert tracker.flush()
+        assert shown.runs()["demo"].data.metrics == {"score": score}
+
+
 def test_odd_numbers_arrive(tracker: Tracker, store: Store) -> None:
     odd = {"loss": float("nan"), "x": float("inf")}
     shown = Shown(tracker, store, node("demo", rows=({"step": 0, "time": 1.0, "metrics": odd},)))

@@ -1,15 +1,14 @@
 """What an experiment's folder says of trials over several starts, and how long they took."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up import a_space
 
-from knife.tune.search import seconds
+from knife.tune.search import history
 from knife.tune.search.begun import begun_trials, numbered
-from knife.tune.search.seconds import Seconds, seconds_by_trial
+from knife.tune.search.history import History, TimeSpent, read_seconds
 from knife.tune.search.trial import SCORE, failure_note, trial_key
 
 SPACE = a_space({"x": {"uniform": [0, 1]}})
@@ -19,24 +18,23 @@ def params(number: int, x: float = 0.5) -> dict[str, Any]:
     return {"number": number, "point": {"x": x}}
 
 
-def start(folder: Path, name: str, given: dict[str, Any], *reports: dict[str, Any]) -> Path:
-    """What Ray Tune leaves of a trial's start."""
-    own = folder / name
-    own.mkdir(parents=True)
-    (own / "params.json").write_text(json.dumps(given))
-    (own / "result.json").write_text("".join(f"{json.dumps(report)}\n" for report in reports))
-    return own
+def start(folder: Path, given: dict[str, Any], *reports: dict[str, Any]) -> None:
+    """What is left of a trial's start."""
+    history = History(folder)
+    history.started(trial_key(given), given)
+    for each in reports:
+        history.reported(trial_key(given), each)
 
 
-def report(epoch: int, score: float, *, finished: bool = False, at: int = 0) -> dict[str, Any]:
+def report(epoch: int, score: float, *, finished: bool = False) -> dict[str, Any]:
     scores = {"0": score} if finished else {}
-    found = {SCORE: score, "epoch": epoch, "finished": finished, "timestamp": at}
+    found = {SCORE: score, "epoch": epoch, "finished": finished}
     return found | {"scores": scores, "students": {"0": "key"} if finished else {}}
 
 
 def test_starts_of_a_trial_are_one_trial(tmp_path: Path) -> None:
-    start(tmp_path, "b", params(1), report(1, 0.4, at=5), report(2, 0.5, at=6))
-    start(tmp_path, "a", params(1), report(2, 0.5, at=8), report(3, 0.6, finished=True, at=9))
+    start(tmp_path, params(1), report(1, 0.4), report(2, 0.5))
+    start(tmp_path, params(1), report(2, 0.5), report(3, 0.6, finished=True))
     (found,) = begun_trials(tmp_path, SPACE)
     assert found.ended
     assert found.row.state == "finished"
@@ -46,25 +44,26 @@ def test_starts_of_a_trial_are_one_trial(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_had_ended_stays_so_whatever_a_later_start_left(tmp_path: Path) -> None:
-    start(tmp_path, "a", params(1), report(3, 0.6, finished=True, at=3))
-    start(tmp_path, "b", params(1), report(1, 0.4, at=5))
+    start(tmp_path, params(1), report(3, 0.6, finished=True))
+    start(tmp_path, params(1), report(1, 0.4))
     (found,) = begun_trials(tmp_path, SPACE)
     assert (found.row.state, found.row.score) == ("finished", 0.6)
 
 
 def test_failed_pruned_stopped_and_cut(tmp_path: Path) -> None:
-    start(tmp_path, "a", params(1), {"failed": True, "timestamp": 1})
-    start(tmp_path, "b", params(2), report(1, 0.1))
-    start(tmp_path, "c", params(3), report(1, 0.4))
+    start(tmp_path, params(1))
+    start(tmp_path, params(2), report(1, 0.1))
+    start(tmp_path, params(3), report(1, 0.4))
     note = failure_note(tmp_path / "failed", params(1))
     note.parent.mkdir()
     note.write_text("no memory\nand more")
-    (tmp_path / "heard.jsonl").write_text(f"{json.dumps({'pruned': trial_key(params(2))})}\n")
-    # Cut by a kill: the last report of one, all of another.
-    with (tmp_path / "c" / "result.json").open("a") as file:
-        file.write('{"score": 0.')
-    (start(tmp_path, "d", params(4)) / "params.json").write_text('{"num')
-    failed, pruned, stopped = begun_trials(tmp_path, SPACE)
+    History(tmp_path).pruned(trial_key(params(2)))
+    # Cut by a kill: what came last, here and after another start.
+    for _ in range(2):
+        with (tmp_path / "history.jsonl").open("a") as file:
+            file.write(f'{{"trial": "{trial_key(params(3))}", "rep')
+        failed, pruned, stopped = begun_trials(tmp_path, SPACE)
+        start(tmp_path, params(3))
     assert (failed.row.state, failed.row.score, failed.ended) == ("failed", None, True)
     assert failed.row.error == "no memory\nand more"
     assert (pruned.row.state, pruned.row.score, pruned.ended) == ("pruned", 0.1, True)
@@ -75,8 +74,8 @@ def test_trials_keep_their_numbers_and_others_get_free_ones(tmp_path: Path) -> N
     wanted = [{"point": {"x": x}} for x in (0.1, 0.2, 0.3, 0.4)]
     first = numbered(wanted, [])
     assert [each["number"] for each in first] == [1, 2, 3, 4]
-    start(tmp_path, "a", first[3])
-    start(tmp_path, "b", first[1])
+    start(tmp_path, first[3])
+    start(tmp_path, first[1])
     begun = begun_trials(tmp_path, SPACE)
     # More points, in another order.
     found = numbered([wanted[3], {"point": {"x": 0.9}}, *wanted[:3]], begun)
@@ -92,11 +91,11 @@ class Clock:
 
 def test_times_add_up_over_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(seconds, "time", clock)
+    monkeypatch.setattr(history, "time", clock)
     one, two = params(1), params(2)
     for given in (one, two):
-        start(tmp_path, f"first {given['number']}", given)
-    watch = Seconds(tmp_path)
+        start(tmp_path, given)
+    watch = TimeSpent(tmp_path)
     watch.started(trial_key(one))
     watch.started(trial_key(two))
     clock.now += 17
@@ -107,7 +106,7 @@ def test_times_add_up_over_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # Too early to write again; then a kill.
     watch.save(at_most_every=1)
     clock.now += 1000
-    watch = Seconds(tmp_path)
+    watch = TimeSpent(tmp_path)
     watch.started(trial_key(two))
     clock.now += 5
     # Its worker was lost, and it starts again.
@@ -115,5 +114,6 @@ def test_times_add_up_over_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     clock.now += 4
     watch.ended(trial_key(two))
     watch.save()
-    assert seconds_by_trial(tmp_path) == {trial_key(one): 17, trial_key(two): 29}
+    # The search itself ran for 20 and for 9 seconds.
+    assert read_seconds(tmp_path) == (29, {trial_key(one): 17, trial_key(two): 29})
     assert [each.row.seconds for each in begun_trials(tmp_path, SPACE)] == [17, 29]

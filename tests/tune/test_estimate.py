@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import get_args
 
+import pytest
 from small_run import small_config
 
 from knife.config.run import Method
@@ -22,3 +23,16 @@ def test_every_method_is_measured_as_it_trains(tmp_path: Path) -> None:
     assert min(seconds.values()) > 0
     # One look at dev, where the others train 200 steps.
     assert min(seconds, key=seconds.__getitem__) == "prompt"
+
+
+def test_kinds_that_are_not_measured_are_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("knife.tune.estimate._MOST", 1)
+    reader, watch = SourceReader(), Stopwatch()
+    for method, unmeasured in (("finetune", 0), ("prompt", 1), ("prompt", 1), ("retrieve", 2)):
+        plan = plan_run(small_config(tmp_path, methods=[method]), reader, elsewhere=True)
+        watch.seconds(plan.members[0].student, plan)
+        starts = [note.partition(":")[0] for note in watch.notes()]
+        guess = f"time is a guess for {unmeasured} of {unmeasured + 1} kinds of training"
+        assert starts == ([guess] if unmeasured else [])

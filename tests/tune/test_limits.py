@@ -1,6 +1,7 @@
 """How many trials fit at a time, and when a search has used up its budget."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from small_sweep import faults
 
 from knife.cluster.capacity import capacity_faults
 from knife.config.run import Scale
-from knife.tune.search import phase
-from knife.tune.search.phase import Limit
+from knife.tune.search import history
+from knife.tune.search.history import TimeSpent
+from knife.tune.search.phase import Limit, Watch, has_time_left
 from knife.tune.search.resources import slots
 from knife.tune.search.settings import Budget
 
@@ -70,52 +72,78 @@ class Clock:
         return self.now
 
 
+Start = Callable[[], TimeSpent]
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(phase, "time", clock)
+    monkeypatch.setattr(history, "time", clock)
     return clock
 
 
-def test_the_hours_of_all_starts_are_counted(tmp_path: Path, clock: Clock) -> None:
-    limit = Limit(Budget(hours=1), Scale(), tmp_path / "spent.json")
+@pytest.fixture
+def start(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Begins the search, as each driver does, long after the one before."""
+    monkeypatch.setattr(Watch, "listener", object())
+
+    def made() -> TimeSpent:
+        clock.now += 50_000
+        spent = TimeSpent(tmp_path)
+        monkeypatch.setattr(Watch, "spent", spent, raising=False)
+        return spent
+
+    return made
+
+
+def test_the_hours_of_all_starts_are_counted(tmp_path: Path, clock: Clock, start: Start) -> None:
+    budget = Budget(hours=1)
+    limit = pickle.loads(pickle.dumps(Limit(budget, Scale())))
+    spent = start()
     assert not limit.stop_all()
     clock.now += 3000
     assert not limit.stop_all()
-    # The next driver, long after, gets it from Ray Tune's files.
-    clock.now += 50_000
-    limit = pickle.loads(pickle.dumps(limit))
+    spent.save()
+    spent = start()
     assert not limit.stop_all()
     clock.now += 599
+    assert not limit.stop_all()
+    spent.save()
+    assert has_time_left(budget, Scale(), tmp_path)
+    clock.now += 1
+    assert limit.stop_all()
+    spent.save()
+    assert not has_time_left(budget, Scale(), tmp_path)
+
+
+def test_the_gpu_hours_of_all_trials_and_starts_are_counted(clock: Clock, start: Start) -> None:
+    limit = Limit(Budget(gpu_hours=4), Scale(workers=2, gpus_per_worker=1))
+    spent = start()
+    # An hour of two GPUs, and a quarter of one that a kill cuts off.
+    spent.started("a")
+    clock.now += 2700
+    spent.started("b")
+    clock.now += 900
+    spent.ended("a")
+    spent.save()
+    assert not limit.stop_all()
+    # Trial b goes on in the next driver, is lost, and starts once more.
+    spent = start()
+    spent.started("b")
+    clock.now += 600
+    spent.started("b")
+    clock.now += 2099
     assert not limit.stop_all()
     clock.now += 1
     assert limit.stop_all()
 
 
-def test_the_gpu_hours_of_all_trials_and_starts_are_counted(tmp_path: Path, clock: Clock) -> None:
-    scale = Scale(workers=2, gpus_per_worker=1)
-    limit = Limit(Budget(gpu_hours=4), scale, tmp_path / "spent.json")
-    assert not limit.stop_all()
-    # An hour of two GPUs, told in two reports.
-    assert not limit("a", {"time_total_s": 1800})
-    assert not limit("a", {"time_total_s": 3600})
-    assert not limit("b", {"time_total_s": 900})
-    clock.now += 2
-    assert not limit.stop_all()
-    limit = pickle.loads(pickle.dumps(limit))
-    assert not limit.stop_all()
-    # Trial b goes on in the next driver, is lost, and starts once more.
-    limit("b", {"time_total_s": 1500})
-    limit("b", {"time_total_s": 1000})
-    assert not limit.stop_all()
-    limit("b", {"time_total_s": 1200})
-    assert limit.stop_all()
-
-
-def test_without_gpus_or_limits_nothing_ends(tmp_path: Path, clock: Clock) -> None:
-    for number, budget in enumerate((Budget(), Budget(gpu_hours=1))):
-        limit = Limit(budget, Scale(), tmp_path / f"{number}.json")
-        assert not limit.stop_all()
-        limit("a", {"time_total_s": 1e9})
+def test_without_gpus_or_limits_nothing_ends(clock: Clock, start: Start) -> None:
+    for budget in (Budget(), Budget(gpu_hours=1)):
+        start().started("a")
         clock.now += 1e9
-        assert not limit.stop_all()
+        assert not Limit(budget, Scale()).stop_all()
+
+
+def test_nothing_ends_by_a_limit_where_no_search_runs() -> None:
+    assert not Limit(Budget(hours=1e-9), Scale()).stop_all()

@@ -132,6 +132,23 @@ def test_importances_are_those_of_the_finished_trials_alone() -> None:
     assert View(ALIGNMENT, finished + bad).importances == found
 
 
+@pytest.mark.parametrize(("metric", "best"), [("dev_accuracy", 0.7), ("dev_loss", 0.5)])
+def test_no_trial_is_both_better_and_faster_than_those_of_the_front(
+    metric: str, best: float
+) -> None:
+    space = a_space({"x": {"uniform": [0, 1]}}, metric=metric)
+    made = [(0.6, 10.0), (best, 30.0), (1.2 - best, 20.0), (best, 40.0), (0.6, 10.0)]
+    rows = [
+        replace(a_row(n, {"x": n / 7}, score), seconds=seconds)
+        for n, (score, seconds) in enumerate(made, 1)
+    ]
+    words = plots(space, rows).drawn["pareto"].words
+    values = (60, 70) if metric == "dev_accuracy" else (0.6, 0.5)
+    assert words.endswith(
+        f"trial 1 has {values[0]} after 10 s; trial 2 has {values[1]} after 30 s."
+    )
+
+
 def test_pictures_of_before_go_where_there_are_none_now(tmp_path: Path) -> None:
     drawn(ALIGNMENT, alignment_rows(), tmp_path)
     assert set(drawn(ALIGNMENT, alignment_rows(1), tmp_path).files) == {"history"}

@@ -1,5 +1,6 @@
 """Who ends trials early: after a restart the same reports lead to the same decisions."""
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,11 +11,13 @@ import pytest
 from made_up import a_space
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from knife.tune.search.schedulers import pruned, scheduler
+from knife.tune.search.history import History
+from knife.tune.search.schedulers import scheduler
 from knife.tune.search.trial import SCORE, trial_key
 
 EPOCHS = 9
 Make = Callable[[], Any]
+Report = Callable[[Any, "Trial", int, float], str]
 
 
 @dataclass(eq=False)
@@ -39,8 +42,17 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     return lambda: scheduler(sweep, EPOCHS, tmp_path)
 
 
-def report(judge: Any, trial: Trial, epoch: int, score: float) -> str:
-    return str(judge.on_trial_result(None, trial, {"epoch": epoch, SCORE: score}))
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    """Has a scheduler judge a report, which is then noted, as Ray Tune's callbacks do."""
+
+    def made(judge: Any, trial: Trial, epoch: int, score: float) -> str:
+        result = {"epoch": epoch, SCORE: score}
+        answer = str(judge.on_trial_result(None, trial, result))
+        History(tmp_path).reported(trial_key(trial.config), result)
+        return answer
+
+    return made
 
 
 def reports() -> list[tuple[int, int, float]]:
@@ -55,7 +67,7 @@ def reports() -> list[tuple[int, int, float]]:
 
 
 def play(
-    judge: Any, steps: list[tuple[int, int, float]], ended: set[int]
+    judge: Any, report: Report, steps: list[tuple[int, int, float]], ended: set[int]
 ) -> list[tuple[int, int, str]]:
     """The answers to reports of trials that are not ended by them."""
     answers = []
@@ -68,51 +80,40 @@ def play(
     return answers
 
 
-def test_decisions_are_the_same_after_a_kill_at_any_report(make: Make, tmp_path: Path) -> None:
+def test_decisions_are_the_same_after_a_kill_at_any_report(
+    make: Make, report: Report, tmp_path: Path
+) -> None:
     ended: set[int] = set()
-    whole = play(make(), reports(), ended)
+    whole = play(make(), report, reports(), ended)
     assert 2 < len(ended) < 12
-    heard = (tmp_path / "heard.jsonl").read_text()
-    keys = {trial_key(Trial(number).config) for number in ended}
-    assert pruned(tmp_path) == keys
     for kill in range(0, len(whole), 7):
-        (tmp_path / "heard.jsonl").unlink()
+        (tmp_path / "history.jsonl").unlink()
         ended = set()
-        before = play(make(), reports()[:kill], ended)
+        before = play(make(), report, reports()[:kill], ended)
         # Those that ran start again, under other names and from their first epoch.
         judge = make()
         for trial, epoch, answer in before:
             if trial not in ended:
                 score = next(s for t, e, s in reports() if (t, e) == (trial, epoch))
                 assert report(judge, Trial(trial, "again"), epoch, score) == answer
-        assert before + play(judge, reports()[kill:], ended) == whole
-        assert (tmp_path / "heard.jsonl").read_text() == heard
+        assert before + play(judge, report, reports()[kill:], ended) == whole
 
 
-def test_a_kill_between_a_report_and_its_answer_changes_nothing(make: Make, tmp_path: Path) -> None:
-    whole = play(make(), reports(), set())
-    path = tmp_path / "heard.jsonl"
+def test_a_report_that_a_kill_cut_off_is_judged_as_the_first_time(
+    make: Make, report: Report, tmp_path: Path
+) -> None:
+    whole = play(make(), report, reports(), set())
+    number, stopped = next(
+        (n, step) for n, step in enumerate(whole) if step[2] == TrialScheduler.STOP
+    )
+    path = tmp_path / "history.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    number = next(n for n, line in enumerate(lines) if "pruned" in line)
-    stopped = next(step for step in whole if step[2] == TrialScheduler.STOP)
-    # The report was written, the decision was not.
-    path.write_text("".join(lines[:number]))
-    assert pruned(tmp_path) == set()
-    assert report(make(), Trial(stopped[0]), stopped[1], 0.0) == TrialScheduler.STOP
-    assert pruned(tmp_path) == {trial_key(Trial(stopped[0]).config)}
-
-
-def test_a_cut_line_is_as_if_it_had_never_been(make: Make, tmp_path: Path) -> None:
-    path = tmp_path / "heard.jsonl"
-    assert report(make(), Trial(1), 1, 0.5) == TrialScheduler.CONTINUE
-    whole = path.read_text()
-    path.write_text(whole + '{"trial": "2-')
-    assert pruned(tmp_path) == set()
-    assert report(make(), Trial(3), 1, 0.6) == TrialScheduler.CONTINUE
-    lines = path.read_text().splitlines(keepends=True)
-    assert len(lines) == 2
-    assert lines[0] == whole
-    assert report(make(), Trial(4), 1, 0.7) == TrialScheduler.CONTINUE
+    score = json.loads(lines[number])["report"][SCORE]
+    # The line of the report was not written, or not to its end; or it was, and its answer is lost.
+    for end in ("", lines[number][:30], lines[number]):
+        path.write_text("".join(lines[:number]) + end)
+        assert report(make(), Trial(stopped[0]), stopped[1], score) == TrialScheduler.STOP
+        assert path.read_text().count("\n") == number + 1 + (end == lines[number])
 
 
 def test_a_trial_that_waits_does_not_make_another_pause(make: Make) -> None:
@@ -130,13 +131,13 @@ def test_a_trial_that_waits_does_not_make_another_pause(make: Make) -> None:
         assert judge.on_trial_result(Controller(), trial, result) == TrialScheduler.CONTINUE
 
 
-def test_who_comes_to_the_last_epoch_is_finished(make: Make) -> None:
+def test_who_comes_to_the_last_epoch_is_finished(make: Make, report: Report) -> None:
     judge = make()
     for epoch in range(1, EPOCHS + 1):
         assert report(judge, Trial(1), epoch, 0.5) == TrialScheduler.CONTINUE
 
 
-def test_lower_is_better_where_the_sweep_says_so(tmp_path: Path) -> None:
+def test_lower_is_better_where_the_sweep_says_so(tmp_path: Path, report: Report) -> None:
     domains = {"x": {"uniform": [0, 1]}}
     settings = {"name": "asha", "grace": 1, "reduction": 2}
     sweep = a_space(domains, scheduler=settings, metric="dev_loss").sweep
@@ -149,4 +150,3 @@ def test_lower_is_better_where_the_sweep_says_so(tmp_path: Path) -> None:
 def test_without_a_scheduler_nobody_is_ended(tmp_path: Path) -> None:
     sweep = a_space({"x": {"uniform": [0, 1]}}).sweep
     assert type(scheduler(sweep, EPOCHS, tmp_path)) is FIFOScheduler
-    assert pruned(tmp_path) == set()

@@ -12,15 +12,16 @@ from typing import Any
 import psutil
 import pytest
 from mlflow import MlflowClient
+from ray.tune.schedulers import TrialScheduler
 from small_run import wait_for
 from small_sweep import RATE, trainings, watched, write_sweep
 
 from knife.plan.plan import plan_run
 from knife.store.store import Store
 from knife.tune.command import plan_file
-from knife.tune.search.schedulers import pruned, scheduler
+from knife.tune.search.history import read_history
+from knife.tune.search.schedulers import scheduler
 from knife.tune.search.sweep_plan import SweepPlan
-from knife.tune.search.trial import SCORE
 
 pytestmark = pytest.mark.faults
 
@@ -112,6 +113,11 @@ class Job:
         """Students in training that have left something to go on with."""
         return list((self.folder / "store" / "work").glob(f"student-*/{pattern}"))
 
+    def pruned(self) -> set[int]:
+        """The numbers of the trials that the scheduler has ended."""
+        lines = read_history(self.sweep / "search")
+        return {int(line["trial"].partition("-")[0]) for line in lines if "pruned" in line}
+
     def rows(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads((self.sweep / "trials.json").read_text())
         return found
@@ -202,9 +208,8 @@ def test_the_driver_killed_in_each_step_changes_nothing(job: Job, in_peace: Job)
         job.wait_for(lambda: (job.published() or not first) and job.under_way())  # noqa: B023
         job.kill()
         # A kill can cut the last report of a trial; Ray Tune's own files nobody reads.
-        reports = list((job.sweep / step).glob("*/result.json")) if first else []
-        assert reports or not first
-        for path in reports:
+        if first:
+            path = job.sweep / step / "history.jsonl"
             path.write_bytes(path.read_bytes()[:-5])
         found = job.published()
         assert before.items() <= found.items()
@@ -244,9 +249,9 @@ def test_a_killed_driver_counts_no_trial_twice_and_judges_as_before(
 ) -> None:
     job = judged
     job.start()
-    job.wait_for(lambda: job.published() and pruned(job.sweep / "search") and job.under_way())
+    job.wait_for(lambda: job.published() and job.pruned() and job.under_way())
     job.kill()
-    before, out, tracked = job.published(), pruned(job.sweep / "search"), job.tracked()
+    before, out, tracked = job.published(), job.pruned(), job.tracked()
     counts = trainings(job.folder)
     job.start("--resume")
     job.result()
@@ -261,7 +266,7 @@ def test_a_killed_driver_counts_no_trial_twice_and_judges_as_before(
         assert number in done or scores[number] < min(scores[other] for other in done)
     # Who was pruned stays so, and was not trained again; who had finished neither.
     ended = {number for number, row in enumerate(rows, 1) if row["state"] == "pruned"}
-    assert {int(key.partition("-")[0]) for key in out} <= ended
+    assert out <= ended
     assert before.items() <= job.published().items()
     after = trainings(job.folder)
     for row in rows:
@@ -279,7 +284,6 @@ def test_a_killed_driver_counts_no_trial_twice_and_judges_as_before(
 
 def check_decisions(job: Job, plan: SweepPlan, folder: Path) -> None:
     """A scheduler that hears all reports in one go comes to the same ends."""
-    heard = (job.sweep / "search" / "heard.jsonl").read_text()
     fresh = scheduler(plan.space.sweep, EPOCHS, folder)
     params = {f"{n}": p for n, p in enumerate(plan.points or [], 1)}
 
@@ -288,9 +292,10 @@ def check_decisions(job: Job, plan: SweepPlan, folder: Path) -> None:
             number = key.partition("-")[0]
             self.config = {"number": int(number), "point": params[number]}
 
-    for line in heard.splitlines():
-        row = json.loads(line)
-        if "trial" in row:
-            result = {"epoch": row["epoch"], SCORE: row[SCORE]}
-            fresh.on_trial_result(None, Trial(row["trial"]), result)
-    assert (folder / "heard.jsonl").read_text() == heard
+    ended = set()
+    for line in read_history(job.sweep / "search"):
+        if "report" in line:
+            trial = Trial(line["trial"])
+            if fresh.on_trial_result(None, trial, line["report"]) == TrialScheduler.STOP:
+                ended.add(trial.config["number"])
+    assert ended == job.pruned()

@@ -10,6 +10,7 @@ from command_fixtures import Command
 from small_sweep import RATE, WEIGHT, faults, planned, write_sweep
 
 from knife.plan.stage import TeacherStage
+from knife.tune.dry_run import dry_run
 from knife.tune.search.sweep_plan import SweepPlan
 
 FRACTIONS: dict[str, Any] = {
@@ -72,6 +73,19 @@ def test_teachers_of_a_search_by_optuna(tmp_path: Path) -> None:
     plan = planned(tmp_path, **tpe, space=FRACTIONS | rate | epochs)
     assert plan.own_teachers == ["teacher.learning_rate", "teacher.epochs"]
     assert plan.epochs == 5
+
+
+def test_combinations_that_are_not_planned_are_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tpe = {"search": "tpe", "budget": {"trials": 6}}
+    assert planned(tmp_path, **tpe, space=FRACTIONS).notes == []
+    monkeypatch.setattr("knife.tune.search.sweep_plan._MOST_TEACHERS", 3)
+    plan = planned(tmp_path, **tpe, space=FRACTIONS)
+    assert len(plan.plans) == 3
+    (note,) = plan.notes
+    assert note.startswith("4 combinations of values change teachers or their states, and only")
+    assert note in dry_run(plan).notes
 
 
 def test_refused_combinations_are_left_out(tmp_path: Path) -> None:

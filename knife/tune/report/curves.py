@@ -1,4 +1,4 @@
-"""Plots that optuna lacks: low-resource curves, and a whole grid with intervals."""
+"""Plots with intervals: low-resource curves, and a whole grid."""
 
 import math
 from collections.abc import Sequence

@@ -84,11 +84,8 @@ class Measured:
 
     def discrete(self, *, but: str = "") -> list[str]:
         """Return the keys that have a list of values, if the rows differ in them."""
-        return [
-            key
-            for key, domain in self.space.sweep.space.items()
-            if domain.values and key != but and self._several(key)
-        ]
+        differing = self.space.differing(row.point for row in self.rows)
+        return [key for key in differing if self.space.sweep.space[key].values and key != but]
 
     def note(self) -> str:
         """Say how many seeds a mean is over, and what the bars are."""
@@ -103,7 +100,3 @@ class Measured:
             return [100 * value for value in row.tests.values()]
         assert row.score is not None
         return [shown(self.space, value) for value in row.scores.values() or [row.score]]
-
-    def _several(self, key: str) -> bool:
-        encoded = [self.space.encode({key: row.point[key]})[key] for row in self.rows]
-        return len({repr(value) for value in encoded}) > 1

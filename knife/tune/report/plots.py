@@ -1,13 +1,13 @@
-"""Plots of a sweep, for files and its report: optuna's, and our own where it has none."""
+"""Plots of a sweep, for files and its report; parallel coordinates and contour are optuna's."""
 
+import operator
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from knife.core.atomic import replacing
 from knife.report import figures
@@ -115,18 +115,20 @@ def _need(fine: bool, sentence: str) -> None:
 
 
 def _history(view: View) -> Plot:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-    from optuna.visualization.matplotlib import plot_optimization_history
+    from matplotlib.ticker import MaxNLocator
 
     _need(bool(view.finished), "No trial has finished, so there is no score to show.")
-    axes = plot_optimization_history(view.study, target_name=metric_label(view.space))
-    axes.collections[0].set(label="finished", color=_PLAIN)
-    axes.lines[0].set(label="best so far", color=_STRONG, drawstyle="steps-post", alpha=0.8)
+    figure, (axes,) = figures.panels(1, 1, 6.4, 4.8)
+    finished = sorted(view.finished, key=lambda row: row.number)
+    numbers, scores = [row.number for row in finished], _scores(view, finished)
+    so_far = accumulate(scores, max if view.space.sweep.direction == "max" else min)
+    axes.scatter(numbers, scores, label="finished", color=_PLAIN)
+    axes.step(numbers, list(so_far), where="post", label="best so far", color=_STRONG, alpha=0.8)
     ended = [r for r in view.rows if r.state in ("pruned", "stopped") and r.score is not None]
     if ended:
         axes.scatter(
-            [view.numbers.index(row.number) for row in ended],
-            [shown(view.space, row.score) for row in ended if row.score is not None],
+            [row.number for row in ended],
+            _scores(view, ended),
             label="ended early",
             color=_FAINT,
             marker="x",
@@ -135,17 +137,14 @@ def _history(view: View) -> Plot:
     axes.set_xlabel("trial")
     axes.set_ylabel(metric_label(view.space))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.xaxis.set_major_formatter(FuncFormatter(_number_of(view)))
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     best, worst = view.finished[0], view.finished[-1]
     words = f"{metric_label(view.space)} by trial, {len(view.finished)} finished: the best is "
     words += f"{_score(view, best)} of trial {best.number}, the worst "
-    return Plot(_figure(axes), words + f"{_score(view, worst)} of trial {worst.number}.")
+    return Plot(figure, words + f"{_score(view, worst)} of trial {worst.number}.")
 
 
 def _importance(view: View) -> Plot:
-    from optuna.visualization.matplotlib import plot_param_importances
-
     _need(len(view.finished) > 1, "Importance needs two finished trials at least.")
     _need(view.scores_differ, "All scores are equal, so no key has any importance.")
     _need(len(view.keys) > 1, "Importance compares keys, and of one key alone values differ.")
@@ -156,20 +155,14 @@ def _importance(view: View) -> Plot:
         bool(view.importances),
         "The good trials cannot be told from the others, so no key has any importance.",
     )
-    axes = plot_param_importances(view.study, evaluator=view.evaluator, params=view.keys)
-    for bar in axes.patches:
-        bar.set_color(_PLAIN)
-    for text in axes.texts:
-        text.set_x(text.get_position()[0] + 0.01)
-    legend = axes.get_legend()
-    if legend:
-        legend.remove()
+    figure, (axes,) = figures.panels(1, 1, 7.0, 1.4 + 0.4 * len(view.keys))
+    bars = axes.barh(list(view.importances), list(view.importances.values()), color=_PLAIN)
+    axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.invert_yaxis()
     _title(axes, view, "how much the keys matter to be among the best")
     axes.set_xlabel("importance (all keys together: 1)")
-    axes.set_ylabel("")
-    _figure(axes).set_size_inches(7.0, 1.4 + 0.4 * len(view.keys))
     shares = ", ".join(f"{key} {share:.2f}" for key, share in view.importances.items())
-    return Plot(_figure(axes), f"Importance of each key, all together 1: {shares}.")
+    return Plot(figure, f"Importance of each key, all together 1: {shares}.")
 
 
 def _parallel(view: View) -> Plot:
@@ -209,25 +202,22 @@ def _parallel(view: View) -> Plot:
 
 
 def _slice(view: View) -> Plot:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-    from optuna.visualization.matplotlib import plot_slice
+    from matplotlib.ticker import MaxNLocator
 
     _need(len(view.finished) > 1, "Slices need two finished trials at least.")
     _need(bool(view.numeric_keys), "No key has several numbers as its values.")
     keys = view.numeric_keys[:2]
-    found = plot_slice(view.study, params=keys, target_name=metric_label(view.space))
-    several: list[Axes] = list(np.atleast_1d(found))  # type: ignore[arg-type]
-    figure = _figure(several[0])
-    figure.set_size_inches(1.5 + 4.5 * len(keys), 4.5)
-    for axes in several:
-        axes.collections[0].set(cmap=_scale(), sizes=[40])
-        _plain_numbers(axes.xaxis, view, axes.get_xlabel())
-    bar = figure.axes[-1]
-    bar.set_ylabel("trial")
-    bar.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    bar.yaxis.set_major_formatter(FuncFormatter(_number_of(view)))
-    if len(keys) == 1:
-        several[0].set_title("")
+    figure, panels = figures.panels(len(keys), 2, 4.5 + 1.5 / len(keys), 4.5, sharey=True)
+    numbers = [row.number for row in view.finished]
+    for axes, key in zip(panels, keys, strict=True):
+        values = [row.point[key] for row in view.finished]
+        points = axes.scatter(values, _scores(view, view.finished), 40, numbers, cmap=_scale())
+        axes.set_xscale("log" if view.is_logarithmic(key) else "linear")
+        axes.set_xlabel(key)
+        _plain_numbers(axes.xaxis, view, key)
+    panels[0].set_ylabel(metric_label(view.space))
+    bar = figure.colorbar(points, ax=panels, label="trial")
+    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.suptitle(_words(view, "score by the numeric keys that matter most"))
     words = f"{metric_label(view.space)} of each finished trial by {' and by '.join(keys)}"
     return Plot(figure, f"{words}, as in the table of trials.")
@@ -261,32 +251,34 @@ def _contour(view: View) -> Plot:
 
 
 def _pareto(view: View) -> Plot:
-    from optuna.visualization.matplotlib import plot_pareto_front
-
     _need(len(view.finished) > 1, "A Pareto front needs two finished trials at least.")
     middle = statistics.median(row.seconds for row in view.finished)
     unit = [unit for unit, seconds in _UNITS.items() if seconds == 1 or middle >= 2 * seconds][-1]
-    front = plot_pareto_front(
-        view.cost,
-        target_names=[f"time ({unit})", metric_label(view.space)],
-        targets=lambda trial: [trial.values[0] / _UNITS[unit], trial.values[1]],
-    )
-    labels = {"Trial": ("trial", _PLAIN), "Best Trial": ("none is both better and faster", _STRONG)}
-    for points in front.collections:
-        words, colour = labels[str(points.get_label())]
-        points.set(label=words, color=colour)
-    for trial in view.cost.best_trials:
-        place = trial.values[0] / _UNITS[unit], trial.values[1]
-        front.annotate(str(trial.user_attrs["number"]), place, (5, 4), textcoords="offset points")
-    _title(front, view, "score against cost")
-    front.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
-    places = {trial.user_attrs["number"]: trial.values for trial in view.cost.best_trials}
-    said = "; ".join(
-        f"trial {number} has {value:.4g} after {seconds / _UNITS[unit]:.3g} {unit}"
-        for number, (seconds, value) in sorted(places.items())
-    )
+    numbers = [row.number for row in view.finished]
+    score_of = dict(zip(numbers, _scores(view, view.finished), strict=True))
+    front: list[TrialRow] = []
+    is_better = operator.gt if view.space.sweep.direction == "max" else operator.lt
+    # Of trials that took equally long, the best comes first.
+    for row in sorted(view.finished, key=lambda row: row.seconds):
+        if not front or is_better(score_of[row.number], score_of[front[-1].number]):
+            front.append(row)
+    figure, (axes,) = figures.panels(1, 1, 6.4, 4.8)
+    others = [row for row in view.finished if row not in front]
+    labels = (("trial", _PLAIN, others), ("none is both better and faster", _STRONG, front))
+    for words, colour, rows in labels:
+        seconds = [row.seconds / _UNITS[unit] for row in rows]
+        axes.scatter(seconds, _scores(view, rows), label=words, color=colour)
+    said = []
+    for row in sorted(front, key=lambda row: row.number):
+        place = row.seconds / _UNITS[unit], score_of[row.number]
+        axes.annotate(str(row.number), place, (5, 4), textcoords="offset points")
+        said.append(f"trial {row.number} has {_score(view, row)} after {place[0]:.3g} {unit}")
+    axes.set_xlabel(f"time ({unit})")
+    axes.set_ylabel(metric_label(view.space))
+    _title(axes, view, "score against cost")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     words = f"{metric_label(view.space)} by time. None is both better and faster than these: "
-    return Plot(_figure(front), f"{words}{said}.")
+    return Plot(figure, f"{words}{'; '.join(said)}.")
 
 
 def _curves(view: View) -> Plot:
@@ -328,16 +320,6 @@ def _pyplot_of_our_own() -> Iterator[None]:
         style.library["ggplot"] = ggplot
 
 
-def _number_of(view: View) -> Callable[[float, Any], str]:
-    """Return a tick formatter that gives trial numbers, as optuna counts places from 0."""
-
-    def name(place: float, _: Any) -> str:
-        inside = place == int(place) and 0 <= place < len(view.numbers)
-        return str(view.numbers[int(place)]) if inside else ""
-
-    return name
-
-
 def _plain_numbers(axis: "Axis", view: View, key: str) -> None:
     """Put ticks at the values of a short list; on logarithmic axes, write numbers as 0.002, and few
     enough to fit side by side."""
@@ -373,6 +355,10 @@ def _scale(best_is_high: bool = True) -> "Colormap":
 def _score(view: View, row: TrialRow) -> str:
     assert row.score is not None
     return f"{shown(view.space, row.score):.4g}"
+
+
+def _scores(view: View, rows: Sequence[TrialRow]) -> list[float]:
+    return [shown(view.space, row.score) for row in rows if row.score is not None]
 
 
 def _title(axes: "Axes", view: View, words: str) -> None:

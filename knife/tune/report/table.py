@@ -46,7 +46,7 @@ def render(space: Space, rows: Sequence[TrialRow]) -> Table:
     rows = [*finished, *others][:MOST_ROWS]
     fixed: dict[str, list[str]] = {
         "trial": [str(row.number) for row in rows],
-        _header(space): [score_cell(space, row) for row in rows],
+        metric_label(space).replace(" ", "\n", 1): [score_cell(space, row) for row in rows],
         "state": [str(row.state) for row in rows],
         "time": [clock(row.seconds) for row in rows],
     }
@@ -99,10 +99,6 @@ def write_csv(space: Space, rows: Sequence[TrialRow], path: Path) -> None:
             ]
         )
     write_text(path, text.getvalue(), newline="")
-
-
-def _header(space: Space) -> str:
-    return metric_label(space).replace(" ", "\n", 1)
 
 
 def _values(space: Space, rows: Sequence[TrialRow], taken: int) -> dict[str, list[str]]:

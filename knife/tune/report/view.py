@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from knife.tune.search.labels import label, shown
 from knife.tune.search.settings import Domain
 from knife.tune.search.space import Space
-from knife.tune.search.study import cost_trials, direction_name, frozen_trials, ranked
+from knife.tune.search.study import direction_name, frozen_trials, ranked
 from knife.tune.search.trials import TrialRow
 
 if TYPE_CHECKING:
@@ -39,12 +39,7 @@ class View:
     @cached_property
     def keys(self) -> list[str]:
         """The keys in which the finished trials differ."""
-        encoded = [self.space.encode(row.point) for row in self.finished]
-        return [
-            key
-            for key in self.space.sweep.space
-            if len({repr(point[key]) for point in encoded}) > 1
-        ]
+        return self.space.differing(row.point for row in self.finished)
 
     @cached_property
     def numeric_keys(self) -> list[str]:
@@ -58,11 +53,6 @@ class View:
         return len({row.score for row in self.finished}) > 1
 
     @cached_property
-    def numbers(self) -> list[int]:
-        """The trials' numbers in the study's order."""
-        return sorted(row.number for row in self.rows)
-
-    @cached_property
     def study(self) -> "Study":
         """All trials."""
         import optuna
@@ -71,16 +61,9 @@ class View:
         study.add_trials(self._trials)
         return study
 
-    @cached_property
-    def cost(self) -> "Study":
-        """The finished trials by seconds and score."""
-        import optuna
-
-        study = optuna.create_study(directions=["minimize", direction_name(self.space)])
-        for trial in cost_trials(self._trials):
-            trial.values = trial.values[::-1]
-            study.add_trial(trial)
-        return study
+    def is_logarithmic(self, key: str) -> bool:
+        """Whether a numeric key is shown on a logarithmic scale."""
+        return bool(getattr(self.study.trials[0].distributions[key], "log", False))
 
     @cached_property
     def evaluator(self) -> Any:

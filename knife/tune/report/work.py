@@ -15,13 +15,7 @@ from knife.tune.report.table import score_cell
 from knife.tune.search.final import RECIPE
 from knife.tune.search.labels import metric_label
 from knife.tune.search.settings import Scheduler
-from knife.tune.search.trials import TrialRow, first_line
-
-_STEPS = {
-    "seeds": "more seeds for the best",
-    "baseline": "settings of finetune",
-    "final": "winner and finetune",
-}
+from knife.tune.search.trials import LATER_STEPS, TrialRow, first_line
 
 
 def cost(sweep: SweepData, drawn: Plots) -> Section:
@@ -29,7 +23,7 @@ def cost(sweep: SweepData, drawn: Plots) -> Section:
     by_state: dict[str, list[float]] = defaultdict(list)
     for row in sweep.rows:
         by_state[f"trials, {row.state}"].append(row.seconds)
-    steps = {_STEPS[name]: [row.seconds for row in sweep.step(name)] for name in _STEPS}
+    steps = {LATER_STEPS[name]: [row.seconds for row in sweep.step(name)] for name in LATER_STEPS}
     spent = by_state | {words: seconds for words, seconds in steps.items() if seconds}
     if not spent:
         return Section("Cost and sharing", empty("No trial has ended yet.") + _sharing(sweep))
@@ -126,7 +120,7 @@ def _trainings(sweep: SweepData) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for trial in sweep.trials.values():
         found |= {(kind, key): f"{kind} {key}" for kind, key in trial["shares"]}
-    steps = {"trial": sweep.rows} | {words: sweep.step(name) for name, words in _STEPS.items()}
+    steps = {"trial": sweep.rows} | {words: sweep.step(name) for name, words in LATER_STEPS.items()}
     for words, rows in steps.items():
         for row in rows:
             for seed, key in row.students.items():

@@ -1,9 +1,7 @@
 """One experiment of Ray Tune: the trials that have not ended yet, from any start."""
 
-import json
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +11,11 @@ from ray import tune
 from ray.tune import Callback, Stopper
 
 from knife.config.run import Scale
-from knife.core.atomic import write_json
 from knife.launch.launch import resources
 from knife.launch.session import in_thread
-from knife.tune.search.begun import Begun, begun_trials, note_report, note_start, numbered
+from knife.tune.search.begun import Begun, begun_trials, numbered
+from knife.tune.search.history import History, TimeSpent, read_seconds
 from knife.tune.search.searcher import Points
-from knife.tune.search.seconds import Seconds
 from knife.tune.search.settings import Budget
 from knife.tune.search.trial import SCORE, Task, failure_note, run_trial, trial_key
 from knife.tune.search.trials import State, TrialRow, first_line
@@ -29,7 +26,8 @@ _LOST = (
     f"its worker process died {_LOST_WORKERS + 1} times, killed from outside (often as memory ran "
     "out): lower concurrent or student.batch_size"
 )
-_SPENT = "spent.json"
+# What a report has besides Ray Tune's own values.
+_REPORTED = (SCORE, "epoch", "finished", "scores", "students", "tests", "timestamp")
 # Ray Tune's own state, from which no start resumes: the trials' files and the store have it all.
 _OF_RAY = ("tuner.pkl", "experiment_state-*", "search_gen_state-*", "searcher-state-*")
 
@@ -51,30 +49,32 @@ class Listener(Protocol):
 
 
 class Watch(Callback):  # type: ignore[misc]
-    """Passes events to the listener. Class attributes, since Ray Tune saves callbacks to files."""
+    """Notes events and passes them to the listener. Class attributes, since Ray Tune saves
+    callbacks to files. There is a listener while an experiment runs."""
 
     listener: ClassVar[Listener | None] = None
-    seconds: ClassVar[Seconds | None] = None
-    #: The experiment's folder, and the folder in it with the notes of failed trials.
-    folder: ClassVar[Path] = Path()
-    failed: ClassVar[Path] = Path()
+    history: ClassVar[History]
+    spent: ClassVar[TimeSpent]
+    #: The folder with the notes of failed trials.
+    failed: ClassVar[Path]
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
         """Save how long the trials have run."""
-        if self.seconds:
-            self.seconds.save(at_most_every=1.0)
+        if self.listener:
+            self.spent.save(at_most_every=1.0)
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Report a start."""
-        if self.listener and self.seconds:
-            self.seconds.started(trial_key(trial.config))
-            note_start(self.folder / trial.trial_id, trial.config)
+        if self.listener:
+            self.spent.started(trial_key(trial.config))
+            self.history.started(trial_key(trial.config), trial.config)
             self.listener.started(trial.config["number"], trial.config)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Pass a report on."""
+        """Pass a report on. Schedulers have judged it before this."""
         if self.listener and SCORE in result:
-            note_report(self.folder / trial.trial_id, result)
+            report = {name: result[name] for name in _REPORTED}
+            self.history.reported(trial_key(trial.config), report)
             self.listener.reported(trial.config["number"], result)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
@@ -94,73 +94,44 @@ class Watch(Callback):  # type: ignore[misc]
         self._ended(trial, "failed")
 
     def _ended(self, trial: Any, state: State) -> None:
-        if self.listener and self.seconds:
-            self.seconds.ended(trial_key(trial.config))
-            note = failure_note(self.failed, trial.config)
-            why = first_line(note.read_text()) if state == "failed" else ""
-            self.listener.ended(trial.config["number"], state, why)
+        if not self.listener:
+            return
+        self.spent.ended(trial_key(trial.config))
+        if state == "pruned":
+            self.history.pruned(trial_key(trial.config))
+        note = failure_note(self.failed, trial.config)
+        why = first_line(note.read_text()) if state == "failed" else ""
+        self.listener.ended(trial.config["number"], state, why)
 
 
 class Limit(Stopper):  # type: ignore[misc]
     """Ends a search when its hours or GPU-hours are used up, counted across restarts."""
 
-    def __init__(self, budget: Budget, scale: Scale, spent: Path) -> None:
+    def __init__(self, budget: Budget, scale: Scale) -> None:
         self._budget = budget
         self._scale = scale
-        self._path = spent
-        self._since: float | None = None
-        self._before = 0.0
-        # Seconds of all trials together, and of each trial at its last report.
-        self._worked = 0.0
-        self._last: dict[str, float] = {}
-        self._saved = 0.0
 
-    def __reduce__(self) -> Any:
-        # Ray Tune copies it. What it has counted is in a separate file, which is newer.
-        return type(self), (self._budget, self._scale, self._path)
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Note how long a trial has run."""
-        last = self._last.get(trial_id, 0.0)
-        # Without a report of its time there is nothing to add.
-        seconds = result.get("time_total_s", last)
-        # A restarted trial counts from zero.
-        self._worked += seconds - last if seconds >= last else seconds
-        self._last[trial_id] = seconds
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
+        """Return False: trials end together."""
         return False
 
     def stop_all(self) -> bool:
         """Whether the budget is used up."""
-        now = time.monotonic()
-        if self._since is None:
-            self._since = now
-            if self._path.is_file():
-                values = json.loads(self._path.read_text())
-                self._before = values["seconds"]
-                self._worked += values["worked"]
-        seconds = self._before + now - self._since
-        used_up = _used_up(self._budget, self._scale, seconds, self._worked)
-        if used_up or now - self._saved > 1:
-            self._saved = now
-            write_json(self._path, {"seconds": seconds, "worked": self._worked})
-        return used_up
+        return bool(Watch.listener) and _used_up(self._budget, self._scale, *Watch.spent.seconds())
 
 
-def _used_up(budget: Budget, scale: Scale, seconds: float, worked: float) -> bool:
-    """Whether `seconds` of a search, or `worked` seconds of its trials together, use up the
-    budget."""
-    gpu_hours = worked * scale.workers * scale.gpus_per_worker / 3600
+def _used_up(budget: Budget, scale: Scale, search: float, trials: dict[str, float]) -> bool:
+    """Whether the seconds of a search, or those of its trials together, use up the budget."""
+    gpu_hours = sum(trials.values()) * scale.workers * scale.gpus_per_worker / 3600
     return bool(
-        (budget.hours and seconds / 3600 >= budget.hours)
+        (budget.hours and search / 3600 >= budget.hours)
         or (budget.gpu_hours and gpu_hours >= budget.gpu_hours)
     )
 
 
 def has_time_left(budget: Budget, scale: Scale, folder: Path) -> bool:
     """Whether the search in this folder may continue, given its hours and GPU-hours so far."""
-    path = folder / _SPENT
-    values = json.loads(path.read_text()) if path.is_file() else {"seconds": 0.0, "worked": 0.0}
-    return not _used_up(budget, scale, values["seconds"], values["worked"])
+    return not _used_up(budget, scale, *read_seconds(folder))
 
 
 @dataclass(frozen=True)
@@ -217,7 +188,7 @@ class Phase:
         self.task.failed.mkdir(parents=True, exist_ok=True)
         for path in (path for pattern in _OF_RAY for path in self.path.glob(pattern)):
             path.unlink()
-        begun = self._begun()
+        begun = begun_trials(self.path, self.task.space)
         numbers: list[int] = []
         if params is None:
             ended, searcher = [each.row for each in begun if each.ended], suggest(begun)
@@ -230,13 +201,15 @@ class Phase:
         listener.resumed(ended)
         if searcher.left:
             self._fit(searcher, scheduler, listener)
-        rows = {each.row.number: each.row for each in self._begun()}
+        rows = {each.row.number: each.row for each in begun_trials(self.path, self.task.space)}
         others = [number for number in sorted(rows) if number not in numbers]
         return [rows[number] for number in [*numbers, *others] if number in rows]
 
     def _fit(self, searcher: Any, scheduler: Callable[[], Any], listener: Listener) -> None:
+        alone = self.scale.workers == 1
+        wanted = resources(1, self.scale.gpus_per_worker) if alone else resources(0.01, 0)
         tuner = tune.Tuner(
-            self._trainable(),
+            tune.with_resources(tune.with_parameters(run_trial, task=self.task), wanted),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler(),
@@ -244,38 +217,26 @@ class Phase:
                 num_samples=-1,
                 max_concurrent_trials=self.concurrent,
                 # With several workers, a trial's worker group ends with the trial's actor.
-                reuse_actors=self.scale.workers == 1,
+                reuse_actors=alone,
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
             ),
             run_config=tune.RunConfig(
                 name=self.name,
                 storage_path=str(self.folder),
-                stop=Limit(self.budget, self.scale, self.path / _SPENT),
+                stop=Limit(self.budget, self.scale),
                 failure_config=tune.FailureConfig(max_failures=_LOST_WORKERS),
                 callbacks=[Watch()],
                 verbose=0,
             ),
         )
-        seconds = Seconds(self.path)
-        Watch.listener, Watch.seconds = listener, seconds
-        Watch.folder, Watch.failed = self.path, self.task.failed
+        Watch.history, Watch.spent = History(self.path), TimeSpent(self.path)
+        Watch.failed, Watch.listener = self.task.failed, listener
         try:
             in_thread(tuner.fit).result()
         finally:
-            Watch.listener = Watch.seconds = None
-            seconds.save()
-
-    def _begun(self) -> list[Begun]:
-        return begun_trials(self.path, self.task.space)
-
-    def _trainable(self) -> Any:
-        if self.scale.workers == 1:
-            wanted = resources(1, self.scale.gpus_per_worker)
-        else:
-            wanted = resources(0.01, 0)
-        with_task = tune.with_parameters(run_trial, task=self.task)
-        return tune.with_resources(with_task, wanted)
+            Watch.listener = None
+            Watch.spent.save()
 
 
 def _name(trial: Any) -> str:

@@ -1,6 +1,5 @@
 """Schedulers that remember reports across restarts, which those of Ray Tune do not."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from knife.core import strict_json
+from knife.tune.search.history import read_history
 from knife.tune.search.settings import Sweep
 from knife.tune.search.trial import SCORE, trial_key
-
-_HEARD = "heard.jsonl"
 
 
 @dataclass(frozen=True)
@@ -27,13 +24,14 @@ class _Known:
 
 
 class _Remembers(TrialScheduler):  # type: ignore[misc]
-    """Writes every report to disk before judging it, and replays them all after a restart.
+    """Replays the reports of earlier starts before it judges the first one of this start.
 
-    Its state depends on its file alone: a trial's report of an epoch is judged once, and a
-    restarted trial that reports the epoch again gets the same answer.
+    A trial's report of an epoch is judged once: a restarted trial that reports the epoch again gets
+    the same answer.
     """
 
-    heard: Path
+    #: The experiment's folder, with the history of its trials.
+    folder: Path
     _answers: dict[tuple[str, int], str] | None = None
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -51,49 +49,19 @@ class _Remembers(TrialScheduler):  # type: ignore[misc]
             return str(TrialScheduler.CONTINUE)
         if self._answers is None:
             self._answers = {}
-            for row in _whole_rows(self.heard):
-                if "trial" in row:
-                    self._judge(row)
-        key, epoch = trial_key(trial.config), result["epoch"]
-        if (key, epoch) not in self._answers:
-            row = {"trial": key, "epoch": epoch, SCORE: result[SCORE]}
-            self._write(row)
-            self._judge(row)
-        answer = self._answers[key, epoch]
-        if answer == TrialScheduler.STOP and key not in pruned(self.heard.parent):
-            self._write({"pruned": key})
-        return answer
+            for line in read_history(self.folder):
+                if "report" in line:
+                    self._judge(self._answers, line["trial"], line["report"])
+        return self._judge(self._answers, trial_key(trial.config), result)
 
-    def _judge(self, row: dict[str, Any]) -> None:
-        assert self._answers is not None
-        trial = _Known(row["trial"])
-        if all(key != trial.trial_id for key, _ in self._answers):
-            super().on_trial_add(None, trial)
-        answer = super().on_trial_result(None, trial, row)
-        self._answers[trial.trial_id, row["epoch"]] = str(answer)
-
-    def _write(self, row: dict[str, Any]) -> None:
-        with self.heard.open("a") as file:
-            file.write(strict_json.dumps(row) + "\n")
-
-
-def pruned(folder: Path) -> set[str]:
-    """Return the keys of the trials that a scheduler ended."""
-    return {row["pruned"] for row in _rows(folder / _HEARD) if "pruned" in row}
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of the file; a kill may have truncated the last one."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _whole_rows(path: Path) -> list[dict[str, Any]]:
-    """Return those rows after removing a truncated one from the file, so it can be appended to."""
-    if path.is_file():
-        with path.open("r+b") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
-    return _rows(path)
+    def _judge(self, answers: dict[tuple[str, int], str], key: str, result: dict[str, Any]) -> str:
+        place = (key, result["epoch"])
+        if place not in answers:
+            trial, row = _Known(key), {"epoch": result["epoch"], SCORE: result[SCORE]}
+            if all(known != key for known, _ in answers):
+                super().on_trial_add(None, trial)
+            answers[place] = str(super().on_trial_result(None, trial, row))
+        return answers[place]
 
 
 class Asha(_Remembers, AsyncHyperBandScheduler):  # type: ignore[misc]
@@ -109,7 +77,7 @@ class Median(_Remembers, MedianStoppingRule):  # type: ignore[misc]
 
 
 def scheduler(sweep: Sweep, epochs: int, folder: Path) -> TrialScheduler:
-    """Return the scheduler that ends trials early, by epoch; its reports are kept in `folder`."""
+    """Return the scheduler that ends trials early, by epoch, given the experiment's folder."""
     settings = sweep.scheduler
     judged: dict[str, Any] = {"time_attr": "epoch", "metric": SCORE, "mode": sweep.direction}
     if settings.name == "none":
@@ -121,5 +89,5 @@ def scheduler(sweep: Sweep, epochs: int, folder: Path) -> TrialScheduler:
         found = Asha(**judged, grace_period=settings.grace)
     else:
         found = Median(**judged, grace_period=settings.grace)
-    found.heard = folder / _HEARD
+    found.folder = folder
     return found

@@ -150,6 +150,11 @@ class Sweep(Section):
         return value
 
     @property
+    def more_seeds(self) -> list[int]:
+        """The seeds that only the best trials are trained with."""
+        return [seed for seed in self.seeds.more if seed not in self.seeds.search]
+
+    @property
     def direction(self) -> Literal["max", "min"]:
         """`max` if a higher metric is better, else `min`."""
         return self.mode or METRICS[self.metric]  # type: ignore[return-value]

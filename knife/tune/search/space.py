@@ -1,17 +1,16 @@
 """The search space: points, the run configs that they stand for, and their form in optuna."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from knife.config.overrides import merge, nested
+from knife.config.overrides import merge, read_overrides
 from knife.config.run import RunConfig, parse
 from knife.core import strict_json
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError
 from knife.store.store import store_address
 from knife.tune.search.settings import Domain, Sweep
-from knife.tune.search.sweep_file import SweepFile, flat
 
 # Value by dotted key of the run config.
 Point = dict[str, Any]
@@ -29,29 +28,14 @@ class Space:
     sweep: Sweep
     base: dict[str, Any]
 
-    @staticmethod
-    def of(file: SweepFile) -> "Space":
-        """Return the space of a sweep after checking that each value gives a valid run config.
-
-        Raises:
-            UserError: with every value that the run config refuses.
-        """
-        space = Space(file.sweep, file.base)
-        raise_faults(space._faults())
-        return space
-
     def config(self, point: Point, seeds: list[int] | None = None) -> RunConfig:
         """Return the run config of a point: one method, by default with the seeds of the search.
 
         Raises:
             UserError: the run config refuses the point.
         """
-        values = self.base
-        for key, value in point.items():
-            values = merge(values, nested(key, value))
-        # Applied after the point, so that a key set inside a searched mapping stays set.
-        for key, value in flat(self.sweep.set).items():
-            values = merge(values, nested(key, value))
+        # `set` comes after the point, so that a key set inside a searched mapping stays set.
+        values = merge(merge(self.base, read_overrides(point)), read_overrides(self.sweep.set))
         methods = values.get("methods")
         values |= {
             "name": self.sweep.name,
@@ -91,6 +75,11 @@ class Space:
             for key, domain in self.sweep.space.items()
         }
 
+    def differing(self, points: Iterable[Point]) -> list[str]:
+        """Return the keys in which points differ."""
+        encoded = [self.encode(point) for point in points]
+        return [key for key in self.sweep.space if len({repr(point[key]) for point in encoded}) > 1]
+
     def _draw(self) -> Iterator[Point]:
         import optuna
 
@@ -99,7 +88,7 @@ class Space:
         while True:
             yield self.decode(study.ask(self.distributions()).params)
 
-    def _faults(self) -> list[str]:
+    def faults(self) -> list[str]:
         """Return why values are refused, each tried on a point whose other values are good."""
         good: Point = {}
         faults = []

@@ -62,7 +62,7 @@ class Steps:
         A trial fails if one of its seeds fails: a mean over the others would hide it.
         """
         sweep = self.plan.space.sweep
-        seeds = [seed for seed in sweep.seeds.more if seed not in sweep.seeds.search]
+        seeds = sweep.more_seeds
         best = ranked(self.plan.space, rows)[: sweep.seeds.best] if seeds else []
         params: list[dict[str, Any]] = [
             {"point": row.point, "seeds": [seed], "trial": row.number}

@@ -1,19 +1,20 @@
 """A sweep file, read with its base run config and overrides; all faults are reported at once."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
+from knife.config.overrides import flat as flat
 from knife.config.recipe_files import find_config
 from knife.config.run import section_faults
 from knife.core.errors import UserError, nearest, raise_faults
 from knife.data.source import KNOWN_SOURCES
 from knife.models.source import EMBEDDED
 from knife.tune.search.settings import Sweep
+from knife.tune.search.space import Space
 
 _PATHS = ("data.source", "model.teacher", "model.student")
 _NO_PATHS = {*KNOWN_SOURCES, *EMBEDDED}
@@ -26,24 +27,15 @@ _OWN = {
 }
 
 
-@dataclass(frozen=True)
-class SweepFile:
-    """A sweep, and the values of its base run config.
-
-    Paths are absolute, since workers have other working directories.
-    """
-
-    sweep: Sweep
-    base: dict[str, Any]
-
-
-def read_sweep(path: Path, overrides: Overrides | None = None) -> SweepFile:
+def read_sweep(path: Path, overrides: Overrides | None = None) -> Space:
     """Read a sweep and its base; an override sets a key of the sweep or of the run config.
 
-    A run config key that is overridden is not searched.
+    A run config key that is overridden is not searched. Paths are made absolute, since workers have
+    other working directories.
 
     Raises:
-        UserError: with every fault of the sweep, each by its dotted key.
+        UserError: with every fault of the sweep, each by its dotted key; then with every value of
+            the space that the run config refuses.
     """
     if not path.is_file():
         raise UserError(f"SWEEP: there is no file {path}; give a sweep's YAML file")
@@ -69,18 +61,9 @@ def read_sweep(path: Path, overrides: Overrides | None = None) -> SweepFile:
     raise_faults(_faults(sweep))
     beside = path.parent / sweep.base
     base = read_yaml(beside if beside.is_file() else find_config(sweep.base))
-    return SweepFile(sweep, {key: _absolute(key, value) for key, value in base.items()})
-
-
-def flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Flatten nested mappings into one with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            found |= {f"{key}.{inner}": leaf for inner, leaf in flat(value).items()}
-        else:
-            found[key] = value
-    return found
+    space = Space(sweep, {key: _absolute(key, value) for key, value in base.items()})
+    raise_faults(space.faults())
+    return space
 
 
 def _absolute(key: str, value: Any) -> Any:

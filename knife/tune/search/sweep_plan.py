@@ -26,6 +26,7 @@ class SweepPlan:
         plans: a plan for each point; if optuna suggests them, one for each possible teacher.
         refused: points that the run config or the data refuse, with the reasons.
         own_teachers: keys of the space that give every trial its own teacher.
+        notes: what a user should know about the plan itself, one sentence each.
     """
 
     space: Space
@@ -34,6 +35,7 @@ class SweepPlan:
     plans: list[Plan] = field(default_factory=list)
     refused: list[tuple[Point, list[str]]] = field(default_factory=list)
     own_teachers: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def shared(self) -> list[TeacherStage | StatesStage]:
@@ -191,6 +193,12 @@ def _suggested(space: Space, reader: SourceReader) -> SweepPlan:
                 combinations = [c | {key: v} for c in combinations for v in domain.values]
             elif len({_teacher_keys(each) for each in tried.plans}) > 1:
                 plan.own_teachers.append(key)
+    if len(combinations) > _MOST_TEACHERS:
+        plan.notes.append(
+            f"{len(combinations):,} combinations of values change teachers or their states, and "
+            f"only the first {_MOST_TEACHERS} are planned here: the sweep may need more teachers "
+            "than are counted, and memory and data of the others are checked by their trials"
+        )
     _add(plan, combinations[:_MOST_TEACHERS], reader)
     return plan
 

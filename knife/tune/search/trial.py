@@ -4,7 +4,7 @@ Trials share teachers and states through the store: a trial that needs a missing
 its lock, and others that need the same one wait for that lock and nothing else.
 """
 
-import json
+import math
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,8 +21,8 @@ from knife.plan.sources import SourceReader
 from knife.plan.stage import Stage
 from knife.store.store import Store, fingerprint
 from knife.train.context import PlainContext
-from knife.train.journal import Position, Row, read_rows
-from knife.train.results import accuracy
+from knife.train.journal import Position, read_stage
+from knife.train.results import accuracy, read_trained
 from knife.tune.search.space import Point, Space
 
 # The name in Ray Tune of the sweep's metric: the best value so far.
@@ -118,11 +118,12 @@ class _Trial:
     students: dict[str, str] = field(default_factory=dict)
     tests: dict[str, float] = field(default_factory=dict)
     told: int = 0
+    # Accuracy and negative loss of the best evaluation so far, whose model is kept, and its score.
+    best: tuple[float, float, float] = (-math.inf, -math.inf, math.nan)
 
     def run(self) -> None:
         plan = plan_run(self.config, _reader, elsewhere=True)
         self.store = Store(self.config.store)
-        self.best = _Best(self.task.space)
         for key in plan.data:
             publish_data(self.store, key, plan)
         # One seed after another, so that the first score is known while the others train; but a
@@ -141,13 +142,11 @@ class _Trial:
         return self.config.student.epochs
 
     def _make(self, stages: list[Stage], members: list[Member]) -> None:
-        have = {(s.kind, s.key) for s in stages if self.store.has(s.kind, s.key)}
-        missing = needed(stages, have)
+        missing = needed(stages, self.store.have(stages))
         try:
             for member in members:
                 # A training that resumes from a checkpoint reports the later epochs alone.
-                for path in self.store.journals("student", member.student.key)[:2]:
-                    self._replay(path)
+                self._pass_on(member.student.key, Position())
             if not missing:
                 return
             if self.config.scale.workers > 1:
@@ -166,20 +165,19 @@ class _Trial:
 
     def heard(self, epoch: int, metrics: dict[str, float]) -> None:
         """Report an evaluation on dev; the last one is reported with the result, once stored."""
-        self.best.add(metrics)
+        accuracy, loss = metrics["dev_accuracy"], metrics["dev_loss"]
+        self.best = max(self.best, (accuracy, -loss, metrics[self.task.space.sweep.metric]))
         if len(self.config.seeds) == 1 and self.told < epoch < self.last_epoch:
             self.told = epoch
             self._report(epoch=epoch)
 
-    def _replay(self, path: Path) -> None:
-        """Report the evaluations in a student's journal, so schedulers judge them as before."""
-        with suppress(FileNotFoundError):
-            for row in read_rows(path, Position())[0]:
-                self._row(row)
-
-    def _row(self, row: Row) -> None:
-        if "dev_accuracy" in row["metrics"]:
-            self.heard(round(row["epoch"]), row["metrics"])
+    def _pass_on(self, student: str, position: Position) -> Position:
+        """Report the evaluations in a student's journal from a position on; return its end."""
+        rows, position = read_stage(self.store, "student", student, position)
+        for row in rows:
+            if "dev_accuracy" in row["metrics"]:
+                self.heard(round(row["epoch"]), row["metrics"])
+        return position
 
     def _launch(self, stages: list[Stage], member: Member) -> None:
         """Run stages in their own worker group, and follow the student's journal."""
@@ -195,20 +193,15 @@ class _Trial:
                 ended.set()
 
         threading.Thread(target=work, name="knife-launch", daemon=True).start()
-        key, position, last = member.student.key, Position(), False
+        position, last = Position(), False
         while not last:
             last = ended.wait(max(0.2, self.store.seconds))
-            for path in self.store.journals("student", key):
-                with suppress(FileNotFoundError):
-                    rows, position = read_rows(path, position)
-                    for row in rows:
-                        self._row(row)
-                    break
+            position = self._pass_on(member.student.key, position)
         if errors:
             raise errors[0]
 
     def _note(self, member: Member) -> None:
-        trained = json.loads(self.store.read("student", member.student.key, "trained.json"))
+        trained = read_trained(self.store, "student", member.student.key)
         seed = str(member.seed)
         self.scores[seed] = trained[self.task.space.sweep.metric]
         self.students[seed] = member.student.key
@@ -218,7 +211,7 @@ class _Trial:
     def _report(self, *, epoch: int, finished: bool = False) -> None:
         from ray import tune
 
-        mean = sum(self.scores.values()) / len(self.scores) if self.scores else self.best.value
+        mean = sum(self.scores.values()) / len(self.scores) if self.scores else self.best[-1]
         tune.report(
             {
                 SCORE: mean,
@@ -238,20 +231,6 @@ def drop_unfinished(store: Store, stage: Stage, wait: float = 0) -> None:
     if folder.is_dir():
         with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=wait):
             store.drop_work(stage.kind, stage.key)
-
-
-class _Best:
-    """The sweep's metric at the best evaluation so far, whose model is kept."""
-
-    def __init__(self, space: Space) -> None:
-        self._metric = space.sweep.metric
-        self._kept: tuple[float, float] | None = None
-        self.value = float("nan")
-
-    def add(self, metrics: dict[str, float]) -> None:
-        found = (metrics["dev_accuracy"], -metrics["dev_loss"])
-        if self._kept is None or found > self._kept:
-            self._kept, self.value = found, metrics[self._metric]
 
 
 class _TuneContext(PlainContext):

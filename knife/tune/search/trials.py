@@ -7,6 +7,12 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 State = Literal["finished", "pruned", "stopped", "failed"]
+# The steps after the search by their names, which are those of their folders, in words.
+LATER_STEPS = {
+    "seeds": "more seeds for the best",
+    "baseline": "settings of finetune",
+    "final": "winner and finetune",
+}
 
 
 @dataclass(frozen=True)

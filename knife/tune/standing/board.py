@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rich.spinner import Spinner
@@ -24,17 +23,12 @@ from knife.tune.search.about import SweepAbout
 from knife.tune.search.study import best
 from knife.tune.search.sweep_plan import SweepPlan
 from knife.tune.search.trial import SCORE, Task, config_of, point_of, trial_stages
-from knife.tune.search.trials import State, TrialRow
+from knife.tune.search.trials import LATER_STEPS, State, TrialRow
 from knife.tune.standing.standing import StepProgress, TrialProgress, score_words
 
 # Seconds between two status lines, where nothing is drawn.
 STANDING_SECONDS = 60.0
-_WORDS = {
-    "search": "search",
-    "seeds": "more seeds for the best",
-    "baseline": "settings of finetune",
-    "final": "winner and finetune",
-}
+_WORDS = {"search": "search"} | LATER_STEPS
 
 
 class SweepProgress:
@@ -88,12 +82,7 @@ class SweepProgress:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.rest()
 
     def rest(self) -> None:
@@ -125,7 +114,7 @@ class SweepProgress:
         last = step == "final"
         task = Task(self.plan.space, last or self.plan.space.sweep.test, last, Path())
         stages = trial_stages(plan, plan.members, task)
-        have = {(s.kind, s.key) for s in stages if self.store.has(s.kind, s.key)}
+        have = self.store.have(stages)
         for stage in stages:
             self._follow(stage)
             if stage.kind == "states":

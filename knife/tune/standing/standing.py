@@ -123,10 +123,9 @@ class StepProgress:
 
     def _later(self, sweep: Sweep) -> int:
         """Return about how many trials the later steps have."""
-        more = set(sweep.seeds.more) - set(sweep.seeds.search)
         counts = {
             "search": 0,
-            "seeds": len(more) * min(sweep.seeds.best, self.trials),
+            "seeds": len(sweep.more_seeds) * min(sweep.seeds.best, self.trials),
             "baseline": 2 if sweep.final else 0,
             "final": 2 * len(sweep.final.seeds) if sweep.final else 0,
         }
