@@ -150,8 +150,8 @@ class Tracker:
             try:
                 self._root = self._tree()
                 sent = self._view.send(self._root, last=last)
-            except OSError as error:
-                # The store is on a file system that fails for the moment.
+            except Exception as error:
+                # Tracking never stops the work: a file system may fail for the moment.
                 self._view.failure = reason(error)
                 sent = False
             if not sent and not self._warned:
