@@ -22,7 +22,7 @@ from knife.inference.file import predict as predict_file
 def test_examples_of_the_page_in_a_notebook(
     finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a notebook's kernel calls them: an event loop runs, and stdout is no file."""
+    """As in a notebook's kernel: an event loop is running, and stdout is not a file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(finished_run.config.read_text())
     out = io.StringIO()
@@ -30,7 +30,7 @@ def test_examples_of_the_page_in_a_notebook(
     names: dict[str, Any] = {}
 
     async def cells() -> None:
-        for section in ("run", "predict", "Faults"):
+        for section in ("run", "predict", "Errors"):
             exec(example(section), names)
 
     asyncio.run(cells())
@@ -50,7 +50,7 @@ def test_examples_of_the_page_in_a_notebook(
 def test_the_command_says_the_same(command: Command, finished_run: FinishedRun) -> None:
     before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")}
     result = run(finished_run.config)
-    # A notebook's own MLflow keeps its settings.
+    # The settings of the notebook's own MLflow are unchanged.
     after = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")}
     assert after == before
     ended = command("run", finished_run.config, "--json")
@@ -97,7 +97,7 @@ def test_faults_of_examples_in_memory(finished_run: FinishedRun) -> None:
     ]
     with pytest.raises(UserError, match="examples: has no examples"):
         predict(finished_run.student("knife"), [])
-    with pytest.raises(UserError, match="is no folder of a student"):
+    with pytest.raises(UserError, match="is not the folder of a student"):
         predict(finished_run.store, [good])
 
 
@@ -115,9 +115,9 @@ def test_values_of_a_program(finished_run: FinishedRun) -> None:
     [
         (run, [7], "config: must be a path or a name, but got int"),
         (sweep, [None], "path: must be a path or a name, but got NoneType"),
-        (sweep, ["no/such.yaml"], "SWEEP: there is no file no/such.yaml"),
+        (sweep, ["no/such.yaml"], "SWEEP: the file no/such.yaml does not exist"),
         (predict, [[], []], "student: must be a path or a name, but got list"),
-        (predict, ["s3://kebik", []], "STUDENT: s3://kebik names no student in a store"),
+        (predict, ["s3://kebik", []], "STUDENT: s3://kebik is not the url of a student"),
         (predict, ["none", {"id": "a"}], "examples: must be a path or a list of mappings, but"),
         (predict, ["none", None], "examples: must be a path or a list of mappings, but got None"),
         (predict, ["none", [{"id": object()}]], "examples:1: object is neither text, number,"),

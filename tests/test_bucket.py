@@ -1,4 +1,4 @@
-"""A store on a bucket of a real S3 server: published whole or not at all, fetched, checked."""
+"""A store on a bucket of a real S3 server: published atomically, fetched, checked."""
 
 import importlib.util
 import json
@@ -34,7 +34,7 @@ def quiet(*_: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Goes over to another host: one with a cache of its own."""
+    """Return a function that switches to another host, with a separate cache."""
 
     def go(name: str) -> None:
         monkeypatch.setenv("KNIFE_CACHE", str(tmp_path / name))
@@ -97,7 +97,7 @@ def test_a_damaged_object_is_found_and_can_be_made_again(
     s3.files.pipe_file(f"{s3.url}/{name}", content)
     host("second")
     store = Store(s3.url)
-    with pytest.raises(OSError, match=r"states/k does not come whole \(a.bin\)"):
+    with pytest.raises(OSError, match=r"states/k is incomplete or damaged \(a.bin\)"):
         store.path(*KEY)
     assert store.damage(*KEY) == ["a.bin"]
     store.discard(*KEY)
@@ -144,7 +144,7 @@ def test_a_damaged_copy_on_this_host_comes_again(s3: S3) -> None:
 def test_a_run_is_in_the_bucket_alone(
     s3: S3, host: Callable[[str], None], tmp_path: Path, command: Command
 ) -> None:
-    """A fresh host trains nothing again."""
+    """A new host retrains nothing."""
     config = small_config(s3.url)
     made = run(config, quiet)
     assert {stage.kind for stage in made.made} == {"teacher", "states", "student", "evaluate"}
@@ -178,11 +178,11 @@ def test_a_run_is_in_the_bucket_alone(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("s3://not-there/x", "there is no such bucket"),
-        ("s3://name:secret@bucket/x", "holds credentials"),
-        ("s3://bucket/x?secret=1", "holds more than bucket and prefix"),
+        ("s3://not-there/x", "this bucket does not exist"),
+        ("s3://name:secret@bucket/x", "contains credentials"),
+        ("s3://bucket/x?secret=1", "has more than bucket and prefix"),
         ("s3:///x", "names no bucket"),
-        ("ftp://host/x", "is no storage that a store can be on"),
+        ("ftp://host/x", "is not a supported storage"),
     ],
 )
 @pytest.mark.usefixtures("s3")
@@ -222,7 +222,7 @@ def test_a_bucket_that_does_not_answer_is_said(s3: S3, monkeypatch: pytest.Monke
 
 
 def test_access_that_is_denied_is_said(s3: S3) -> None:
-    """By a server that checks credentials from now on, and knows none."""
+    """The server checks credentials from now on, and accepts none."""
 
     def let_in(requests: bytes) -> None:
         url = f"{os.environ['AWS_ENDPOINT_URL_S3']}/moto-api/reset-auth"

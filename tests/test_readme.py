@@ -1,7 +1,7 @@
 """Every command of README.md works: each line of its ```sh blocks is run, in order.
 
-Runs are made small by further overrides; nothing else is changed. `make` targets are asked what
-they would do. The lines that need a cluster are run by tests/cluster/test_submit.py, on a real one.
+Runs are made small by further overrides; nothing else is changed. `make` targets are only dry-run.
+The lines that need a cluster are run by tests/cluster/test_submit.py, on a real one.
 """
 
 import json

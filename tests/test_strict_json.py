@@ -1,4 +1,4 @@
-"""JSON that any parser reads: one place writes it, and numbers that are none are refused."""
+"""JSON that any parser reads: written in one place, and NaN and Infinity are refused."""
 
 import ast
 import json
@@ -20,7 +20,7 @@ from knife.data.jsonl import read_examples
 from knife.inference.file import predict_examples
 
 HOUSE = Path(__file__).parents[1] / "knife"
-# Values in messages for people, who may be shown what is at fault.
+# Values in messages for users, which may show the invalid value.
 MESSAGES = {("data/faults.py", "show"), ("config/run.py", "_line")}
 
 
@@ -33,7 +33,7 @@ def test_what_is_no_number_is_never_written(value: float) -> None:
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400"])
 def test_what_is_no_number_is_never_read(text: str) -> None:
-    with pytest.raises(ValueError, match=r"no JSON value|too large"):
+    with pytest.raises(ValueError, match=r"not a JSON value|too large"):
         strict_json.loads(f'{{"a": [{text}]}}')
     assert strict_json.loads('{"a": [1e308, 2, null]}') == {"a": [1e308, 2, None]}
 
@@ -62,8 +62,8 @@ def test_a_line_with_a_value_that_is_no_json_is_a_fault_with_its_place(tmp_path:
     with pytest.raises(UserError) as error:
         read_examples(path)
     assert error.value.faults == [
-        f"{path}:2: broken JSON: NaN is no JSON value: write null where a value is missing",
-        f"{path}:3: broken JSON: Infinity is no JSON value: write null where a value is missing",
+        f"{path}:2: broken JSON: NaN is not a JSON value: write null where a value is missing",
+        f"{path}:3: broken JSON: Infinity is not a JSON value: write null where a value is missing",
         f"{path}:4: broken JSON: the number 1e400 is too large",
     ]
 
@@ -96,9 +96,9 @@ def test_a_sweep_takes_finite_numbers_alone(tmp_path: Path, domain: dict[str, An
 
 
 def strictly(folder: Path) -> int:
-    """How many JSON files a folder has; each is parsed as the standard has it."""
+    """Parse every JSON file in a folder strictly, and return their number."""
     files = [p for pattern in ("*.json", "*.jsonl") for p in folder.rglob(pattern)]
-    # Ray's own, which is no JSON for all its name.
+    # Ray's own file, which is not JSON despite its name.
     files = [path for path in files if not path.name.startswith("search_gen_state")]
     for path in files:
         text = path.read_text(encoding="utf-8")

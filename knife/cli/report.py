@@ -35,7 +35,7 @@ def write_report(target: str, store: str, out: Path | None) -> Path:
     if path.is_dir():
         path = path / NAME
     if not path.parent.is_dir():
-        raise UserError(f"--out: there is no folder {path.parent}; make it first")
+        raise UserError(f"--out: the folder {path.parent} does not exist; create it first")
     with disk_faults(path.parent):
         write_text(path, text)
     return path
@@ -54,7 +54,7 @@ def _find(target: str, address: str) -> tuple[Path, Store]:
         return max(named, key=lambda folder: _last_start(folder, store)), store
     if not folders:
         raise UserError(
-            f"TARGET: the store {store.address} has no run and no sweep; give another by --store"
+            f"TARGET: the store {store.address} has no run or sweep; give another with --store"
         )
     names = list(dict.fromkeys(_name(folder) for folder in reversed(folders)))
     listed = ", ".join(names[:_MOST_LISTED]) + (", …" if len(names) > _MOST_LISTED else "")

@@ -85,7 +85,7 @@ def _follow(job: str, jobs: Jobs) -> JobEnd:
                 )
     except (KeyboardInterrupt, ConnectionError) as error:
         say("", "the job continues" if isinstance(error, KeyboardInterrupt) and not stopping
-            else "the job may go on", *_later(job, jobs))  # fmt: skip
+            else "the job may still be running", *_later(job, jobs))  # fmt: skip
         raise
 
 

@@ -19,7 +19,7 @@ from knife.track.secrets import redact
 from knife.tune.search.sweep_file import read_sweep
 
 _TRACKING = "MLFLOW_TRACKING_URI"
-_GIVE = "put it there, or give the path where all hosts of the cluster see it"
+_GIVE = "put it there, or give a path that every host of the cluster can read"
 _NAMES = {*KNOWN_SOURCES, *EMBEDDED}
 
 
@@ -54,8 +54,8 @@ class Checked:
         if self.uri or not os.environ.get(_TRACKING) or self.environment:
             return []
         return [
-            f"{_TRACKING} is not sent, since it holds a password or is a file of this machine; "
-            "the job has that of the cluster's hosts"
+            f"{_TRACKING} is not sent, since it contains a password or is a file on this machine; "
+            "the job uses that of the cluster's hosts"
         ]
 
     @property
@@ -63,7 +63,7 @@ class Checked:
         """Where the job is recorded."""
         if uri := self.uri or self.environment.get(_TRACKING):
             return redact(uri)
-        return f"{command_line('knife', 'ui', '--store', self.store)}, where the store can be seen"
+        return f"{command_line('knife', 'ui', '--store', self.store)}, on a host that has the store"
 
     def stays(self, folder: Path) -> list[str]:
         """Return what is not to be sent, as git patterns: a store in the working directory."""
@@ -89,8 +89,8 @@ def check(words: list[str], values: dict[str, Any], folder: Path) -> Checked:
         else:
             found = _sweep(values["sweep"], overrides)
     faults = [
-        f"{redact(word)}: holds a password, and a job's words stand on the dashboard for all to "
-        "read; write it into the config file, or set it in the environment of the cluster's hosts"
+        f"{redact(word)}: contains a password, and the dashboard shows a job's command to "
+        "everyone; put it in the config file, or in the environment of the cluster's hosts"
         for word in words
         if redact(word) != word
     ]
@@ -141,7 +141,7 @@ def _missing(key: str, path: str, parcel: WorkingDir) -> Iterator[str]:
     full = Path(os.path.normpath(parcel.folder / path))
     if not full.is_relative_to(parcel.folder):
         yield (
-            f"{key}: {path} is outside the working directory, which is all that a job has; " + _GIVE
+            f"{key}: {path} is outside the working directory, which is all that is sent; " + _GIVE
         )
         return
     inside = full.relative_to(parcel.folder)
@@ -150,7 +150,7 @@ def _missing(key: str, path: str, parcel: WorkingDir) -> Iterator[str]:
             f"{key}: {path} is ignored (.gitignore, .rayignore, or by name) and not sent; " + _GIVE
         )
     elif not full.exists() and (path.startswith(".") or key.endswith("source")):
-        yield f"{key}: there is no {path} in the working directory {parcel.folder}; " + _GIVE
+        yield f"{key}: {path} is missing in the working directory {parcel.folder}; " + _GIVE
 
 
 def _lost(found: Checked) -> Iterator[str]:
@@ -158,7 +158,7 @@ def _lost(found: Checked) -> Iterator[str]:
     if "://" not in found.store and not found.store.startswith(("/", "~")):
         yield (
             f"store: {found.store} would be in the job's own copy of the working directory, which "
-            "Ray removes; give a folder that all hosts see, such as store=/shared/knife-store"
+            "Ray removes; give a folder that all hosts share, such as store=/shared/knife-store"
         )
     uri = found.uri or ""
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):

@@ -49,7 +49,7 @@ def serve(store: str, port: int) -> int:
         from knife.track.page import newest_page
 
         page = f"http://{HOST}:{port}{newest_page(address)}"
-    say(f"MLflow UI of {store}: {page} (up in some seconds; Ctrl-C ends it)")
+    say(f"MLflow UI of {store}: {page} (ready in a few seconds; Ctrl-C stops it)")
     command = [sys.executable, "-m", "mlflow", "ui"]
     command += ["--backend-store-uri", address.uri, "--registry-store-uri", address.uri]
     command += ["--host", HOST, "--port", str(port)]

@@ -16,8 +16,8 @@ _ANSWER_SECONDS = 8
 _NODE_SECONDS = 8
 _HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]@]+):([0-9]{1,5})")
 _ADVICE = (
-    "give HOST:PORT of the head of a cluster that is up, as `ray start --head` prints it, or unset "
-    "it to work on this machine alone"
+    "give HOST:PORT of a running cluster's head, as `ray start --head` prints it, or unset it to "
+    "work on this machine alone"
 )
 
 
@@ -101,7 +101,9 @@ def refuse_dead_cluster() -> None:
                 f"{VARIABLE}: auto finds no Ray cluster on this host; {_ADVICE}"
             ) from error
         except (OSError, ValueError) as error:
-            raise UserError(f"{VARIABLE}: {address} is not known: {error}; {_ADVICE}") from error
+            raise UserError(
+                f"{VARIABLE}: {address} cannot be resolved: {error}; {_ADVICE}"
+            ) from error
     if _answers(address, found):
         _refuse_strange_host(address, found)
 
@@ -129,7 +131,7 @@ def _answers(address: str, found: str) -> bool:
 def token_fault(where: str) -> str:
     """Return the fault of a cluster that requires another token, and what to do."""
     return (
-        f"{VARIABLE}: the Ray cluster at {where} wants a token that it did not get: set "
+        f"{VARIABLE}: the Ray cluster at {where} requires a token that it did not get: set "
         "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (else ~/.ray/auth_token is "
         "read) to the token of the cluster"
     )

@@ -52,8 +52,8 @@ def capacity_faults(scale: Scale, resources: dict[str, float], where: str) -> li
     faults = worker_faults(key, workers, cpus, where)
     if workers * scale.gpus_per_worker > gpus:
         faults.append(
-            f"scale.gpus_per_worker: {workers} x {scale.gpus_per_worker:g} GPUs are asked, "
-            f"but {where} has {gpus:.0f}; ask for fewer workers or scale.gpus_per_worker=0"
+            f"scale.gpus_per_worker: {workers} x {scale.gpus_per_worker:g} GPUs are requested, "
+            f"but {where} has {gpus:.0f}; set fewer workers, or scale.gpus_per_worker=0"
         )
     return faults
 
@@ -62,7 +62,7 @@ def worker_faults(key: str, workers: int, cpus: float, where: str) -> list[str]:
     """Return a fault if there are more workers than CPUs; `key` is the setting for workers."""
     if workers <= cpus:
         return []
-    return [f"{key}: {workers} workers need a CPU each, but {where} has {cpus:.0f}; ask for fewer"]
+    return [f"{key}: {workers} workers need a CPU each, but {where} has {cpus:.0f}; set fewer"]
 
 
 def machine() -> dict[str, float]:

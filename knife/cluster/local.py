@@ -34,13 +34,13 @@ def _folder_faults() -> list[str]:
     room = _PATH_BYTES - len(os.fsencode(folder / session / "sockets" / "plasma_store")) + size
     if size > room:
         return [
-            f"{name}: the path of {folder.parent} has {size} bytes, but Ray's sockets in it leave "
-            f"room for {room}; set RAY_TMPDIR to a shorter one, such as /tmp"
+            f"{name}: the path {folder.parent} has {size} bytes, but Ray's sockets below it allow "
+            f"at most {room}; set RAY_TMPDIR to a shorter one, such as /tmp"
         ]
     if not _can_write(folder):
         return [
-            f"{name}: {folder}, which Ray keeps its sessions in, cannot be written; set RAY_TMPDIR "
-            "to another folder, such as /tmp"
+            f"{name}: {folder}, where Ray keeps its sessions, is not writable; set RAY_TMPDIR to "
+            "another folder, such as /tmp"
         ]
     return []
 
@@ -53,8 +53,8 @@ def _token_faults() -> list[str]:
     if mode != "token" or given or (folder / "auth_token").is_file() or _can_write(folder):
         return []
     return [
-        f"HOME: {folder}, where Ray keeps its token, cannot be written; set HOME to a folder that "
-        "can, or give a token of 32 bytes or more in RAY_AUTH_TOKEN"
+        f"HOME: {folder}, where Ray keeps its token, is not writable; set HOME to a writable "
+        "folder, or RAY_AUTH_TOKEN to a token of 32 bytes or more"
     ]
 
 

@@ -33,7 +33,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or "not a UTF-8 text"
+        problem = getattr(error, "problem", None) or "not UTF-8 text"
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
     if not isinstance(values, dict):
         raise UserError(

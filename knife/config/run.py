@@ -203,7 +203,7 @@ class Scale(Section):
     def _no_fp16(cls, value: object) -> object:
         if value == "fp16":
             raise ValueError(
-                "must be bf16 or fp32, but got fp16: in it T5's activations overflow and training "
+                "must be bf16 or fp32, but got fp16: T5's activations overflow in it and training "
                 "turns to NaN; bf16 takes the same memory and has the range of fp32"
             )
         return value
@@ -295,7 +295,7 @@ class RunConfig(Section):
         names = [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
         unknown = [f"{n!r} ({nearest(n, known)})" for n in names if n not in known]
         if unknown:
-            raise ValueError(f"got no method's name: {', '.join(unknown)}")
+            raise ValueError(f"must be names of methods, but got {', '.join(unknown)}")
         return value
 
     def variants(self) -> list[Variant]:
@@ -360,19 +360,19 @@ def _impossible(config: RunConfig) -> list[str]:
         if names.count(n) > 1
     ]
     if config.ablate and "knife" not in config.methods:
-        faults.append("ablate: needs knife, whose parts it takes away; add it to methods")
+        faults.append("ablate: needs knife, whose parts it removes; add it to methods")
     seeds = config.seeds
     faults += [f"seeds: {s} is given twice" for s in dict.fromkeys(seeds) if seeds.count(s) > 1]
     aligned = config.align.input.weight or config.align.output.weight
     if not aligned and any(m == "knife" for m in config.methods):
         faults.append(
-            "align: knife with the weights of input and output both 0 is finetune; give one of "
-            "align.input.weight and align.output.weight"
+            "align: knife with both weights 0 is finetune; set align.input.weight or "
+            "align.output.weight above 0"
         )
     baseline = config.compare.baseline
     if baseline is not None and baseline not in names:
         faults.append(
-            f"compare.baseline: {baseline!r} is no method of the run; {nearest(baseline, names)}"
+            f"compare.baseline: {baseline!r} is not in methods; {nearest(baseline, names)}"
         )
     if config.scale.workers > 1 and config.scale.gpus_per_worker % 1:
         faults.append(

@@ -50,7 +50,7 @@ def exits(interrupted: str = "") -> Iterator[None]:
     except Exception as error:
         message = str(error).strip() or "no message"
         say(f"error: the work failed: {type(error).__name__}: {message}")
-        say(f"the whole traceback is in {_keep_traceback()}")
+        say(f"the full traceback is in {_keep_traceback()}")
         sys.exit(1)
     finally:
         sys.unraisablehook = unraisable

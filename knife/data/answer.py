@@ -45,7 +45,7 @@ def _by_text(value: str, choices: list[str]) -> int | Fault:
     index = ord(letter[1].upper()) - ord("A") if letter else len(choices)
     if index < len(choices):
         hint = (
-            f"letters are not read: for {show(bare)} write the choice's text "
+            f"letters are not accepted: for {show(bare)} write the choice's text "
             f"{show(choices[index])}, or its index {index}"
         )
         return Fault(f"{said}; {hint}", "a letter for an answer", once=True)

@@ -122,9 +122,9 @@ def _refusal(folder: Path, path: Path, split: str) -> str:
     if path.is_dir():
         return (
             f"{folder}: the folder {path.name} seems to hold {split}, but is not read: put its "
-            f"examples into {split}.jsonl, or take it away"
+            f"examples into {split}.jsonl, or remove it"
         )
     return (
         f"{folder}: {path.name} seems to be {split}, but is not read: make it {split}.jsonl (JSON "
-        "Lines), or take it away"
+        "Lines), or remove it"
     )

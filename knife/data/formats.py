@@ -49,7 +49,7 @@ _FOREIGN = {
     b"\x80": ("a pickle", "write its rows as JSON Lines"),
     b"%PDF": ("a PDF", "write its questions as JSON Lines"),
     b"version https://git-lfs": ("a Git LFS pointer and not the data", "run git lfs pull"),
-    b"<": ("HTML or XML", "look whether the download gave a page in place of the data"),
+    b"<": ("HTML or XML", "check whether the download returned a web page instead of the data"),
 }
 
 
@@ -110,7 +110,7 @@ def refuse_other_than_lines(path: Path, head: bytes) -> None:
     head = head.removeprefix(codecs.BOM_UTF8)
     _refuse_foreign(path, head)
     if b"\n" not in head and b"\r" in head:
-        raise UserError(f"{path}: has line ends of old Macs (\\r), {wanted}; save it with \\n")
+        raise UserError(f"{path}: has old Mac line endings (\\r), {wanted}; save it with \\n")
     first = head.lstrip().split(b"\n")[0].strip()
     if first.startswith(b"[") or first == b"{":
         raise UserError(f"{path}: is a JSON document over several lines or an array, {wanted}")
@@ -122,12 +122,12 @@ def _plain(path: Path, data: bytes) -> bytes:
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path}: is compressed with gzip, but broken: {error}") from error
+            raise UserError(f"{path}: is compressed with gzip, but corrupt: {error}") from error
     if encoding := _wide(data):
         try:
             data = data.decode(encoding).encode()
         except UnicodeError as error:
-            raise UserError(f"{path}: is {encoding.upper()}, but broken: {error}") from error
+            raise UserError(f"{path}: is {encoding.upper()}, but corrupt: {error}") from error
     data = data.removeprefix(codecs.BOM_UTF8)
     _refuse_foreign(path, data)
     return data if b"\n" in data else data.replace(b"\r", b"\n")
@@ -235,7 +235,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _RepeatedFieldError(f"the field {show(twice)} is there twice; leave one out")
+        raise _RepeatedFieldError(f"the field {show(twice)} is given twice; remove one")
     return found
 
 

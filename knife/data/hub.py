@@ -55,7 +55,7 @@ SOURCES = {
         "community-datasets/quarel",
         None,
         quarel,
-        "quarel has no free-text rationales: its logical forms, said in words, stand for them",
+        "quarel has no free-text rationales: its logical forms, put into words, are used instead",
     ),
 }
 
@@ -136,7 +136,7 @@ def read_rows(
         if example is None:
             reason, said = f"with {faults[0].reason}", faults[0].message
         elif other := split_of.get(example.id):
-            reason = f"whose id is in {other} too" if other != split else "with a repeated id"
+            reason = f"whose id is also in {other}" if other != split else "with a repeated id"
             said = f"id {example.id!r}"
         else:
             split_of[example.id] = split
@@ -154,7 +154,7 @@ def read_rows(
             start = f"{name} {split} is not used: all {total:,} rows are left out"
         notes.append(f"{start}: {counts}; the first: {first}")
     if merged:
-        notes.append(f"{name} {split}: equal wrong choices became one in {counted(merged, 'row')}")
+        notes.append(f"{name} {split}: equal wrong choices were merged in {counted(merged, 'row')}")
     return examples
 
 
@@ -169,8 +169,8 @@ def _record(name: str, row: Row) -> tuple[Record, list[Fault]]:
         return source.read(row), []
     except KeyError as error:
         raise UserError(
-            f"data.source: {name!r}: {source.repository} has changed on the hub: there is no "
-            f"{error.args[0]!r} in a row with {', '.join(row)}; use a folder of JSON Lines: "
+            f"data.source: {name!r}: {source.repository} has changed on the hub: {error.args[0]!r} "
+            f"is missing in a row with {', '.join(row)}; use a folder of JSON Lines: "
             f"data.source=/path/to/folder ({FOLDER_FORMAT})"
         ) from error
     # A value of an unexpected type fails wherever the mapping reads it.

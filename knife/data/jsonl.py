@@ -13,7 +13,7 @@ from knife.data.record import FORMAT, read_example, read_identity
 from knife.data.survey import Survey
 
 FOLDER_FORMAT = (
-    "a folder holds train.jsonl and, where there are, dev.jsonl and test.jsonl, with lines such "
+    "a folder with train.jsonl and, optionally, dev.jsonl and test.jsonl, which have lines such "
     f"as {FORMAT}"
 )
 Read = Callable[[object], tuple[Example | None, list[Fault]]]

@@ -56,7 +56,7 @@ class Preamble:
 
 
 def saved_preamble(model: Path) -> Preamble | None:
-    """Read what `save` wrote beside a model's weights, or return None if it has no preamble."""
+    """Read what `save` wrote beside a model's weights; None if it has no preamble."""
     if not (model / _SHOTS).is_file():
         return None
     training = model / _TRAINING

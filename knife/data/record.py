@@ -66,7 +66,7 @@ def _read(record: object, *, asked: bool) -> tuple[Example | None, list[Fault]]:
         faults += [_in_columns(columns)] if columns and "choices" not in wrong else []
         choices, answer = [], 0 if known else UNANSWERED
         if known and not {"answer", "choices"} & wrong.keys():
-            kinds = "text where there are no choices"
+            kinds = "text, since there are no choices"
             choices = [_text(record, "answer", faults, kinds=kinds)]
     rationale = record.get("rationale")
     if rationale is not None:
@@ -83,7 +83,7 @@ def _wrapper(record: Record) -> Fault | None:
         return None
     for name, value in record.items():
         if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-            said = f"is no example, but holds a list of {len(value)} objects in {show(name)}"
+            said = f"is not an example, but has a list of {len(value)} objects in {show(name)}"
             return Fault(f"{said}: write one object a line: {FORMAT}", "a list of objects")
     return None
 
@@ -91,7 +91,7 @@ def _wrapper(record: Record) -> Fault | None:
 def _misnamed(known: str, name: str) -> Fault:
     return Fault(
         f"{known}: is missing, but there is {show(name)}, which is not read: rename it to "
-        f"{show(known)}, or take it out",
+        f"{show(known)}, or remove it",
         f"{show(name)} for {known}",
         once=True,
     )
@@ -100,7 +100,7 @@ def _misnamed(known: str, name: str) -> Fault:
 def _in_columns(names: list[str]) -> Fault:
     return Fault(
         f"choices: is missing, but there are {', '.join(map(show, names))}, which are not read: "
-        'write them as one list, "choices": ["…", "…"], or take them out',
+        'write them as one list, "choices": ["…", "…"], or remove them',
         "a field for each choice",
         once=True,
     )

@@ -104,5 +104,5 @@ def _consequence(split: str, lost: int) -> str:
     if not lost:
         return "; the right choice is none of them"
     if split == "train":
-        return f"; in {lost} the right choice is one of them: nothing teaches which one is right"
+        return f"; in {lost} the right choice is one of them, which no model can learn"
     return f"; in {lost} the right choice is one of them: a tie of k choices counts 1/k at most"

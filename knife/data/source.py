@@ -49,7 +49,7 @@ def complete(splits: Splits, seed: int) -> Splits:
     total = len(train)
     if total < (1 if dev and test else 2 if dev or test else 3):
         raise UserError(
-            f"data.source: {total} training examples are too few to make the missing splits of; "
+            f"data.source: {total} training examples are too few to make the missing splits from; "
             "give dev.jsonl and test.jsonl, or more examples"
         )
     if not dev and not test:
@@ -123,7 +123,7 @@ def _shared_ids(folder: Path, parts: dict[str, dict[Path, list[Example]]]) -> li
                     places = f"{other_path.name} and in {path.name}"
                     shared.setdefault(places, []).append(example.id)
     return [
-        f"{folder}: {len(ids):,} ids stand in {places}: {shown_ids(ids)}"
+        f"{folder}: {len(ids):,} ids are in {places}: {shown_ids(ids)}"
         if len(ids) > 1
         else f"{folder}: id {ids[0]!r} is in {places}"
         for places, ids in shared.items()

@@ -140,7 +140,7 @@ def tokenize(
             rationale_ids = [*rationale_ids[: room - 1], rationale_ids[-1]] if room > 1 else []
         spans = [_token_span(inputs["offset_mapping"][row], span) for span in texts[row][1]]
         faults += [
-            f"example {example.id!r}: the tokenizer makes no token of the choice {choice!r}; "
+            f"example {example.id!r}: the tokenizer returns no token for the choice {choice!r}; "
             "give it characters that the model knows"
             for choice, (start, end) in zip(example.choices, spans, strict=False)
             if start == end
@@ -158,9 +158,9 @@ def tokenize(
     if too_long:
         faults.append(
             f"data.max_tokens: {too_long} of {len(examples)} task inputs are longer than "
-            f"{max_tokens} tokens (the longest has {longest}); only rationales are ever cut: "
-            f"raise data.max_tokens to at least {longest}, where the models have so many "
-            "positions, or leave such examples out, counted (data.too_long=drop)"
+            f"{max_tokens} tokens (the longest has {longest}), and only rationales are truncated: "
+            f"raise data.max_tokens to at least {longest}, if the models have that many "
+            "positions, or leave such examples out (data.too_long=drop)"
         )
     raise_faults(faults)
     return tokens, Truncation(len(cut), sum(cut))

@@ -38,7 +38,7 @@ def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> list[Exam
     if kind == "dropped":
         return _dropped(examples, float(share), seed)
     if kind != "truncated":
-        raise ValueError(f"no such treatment of rationales: {treatment!r}")
+        raise ValueError(f"unknown treatment of rationales: {treatment!r}")
     return [
         replace(example, rationale=truncate(example.rationale, float(share)))
         if example.rationale is not None

@@ -179,7 +179,7 @@ class Answerer:
             answers = answer_split(self.objective, tokens, ids, pad_id, self.context, asking)
         except NotFiniteError as error:
             raise UserError(
-                f"STUDENT: {self.model}: {error}; this model is broken: train it again, with a "
+                f"STUDENT: {self.model}: {error}; this model is unusable: train it again with a "
                 "lower learning rate"
             ) from None
         for question, example, answer in zip(questions, tokens, answers, strict=True):
@@ -251,7 +251,7 @@ def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: int | None)
             )
         elif room is not None and whole > room:
             reason = (
-                "with all that is read and written, question and choices are "
+                "with demonstrations and generated text, question and choices are "
                 f"{whole:,} tokens long, but the student has positions for {room}"
             )
         reasons.append(reason)

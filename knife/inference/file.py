@@ -74,11 +74,11 @@ class Predictions:
             )
         if tally.too_long:
             more += (
-                f"; {tally.too_long} of {tally.questions} questions are too long for the student, "
-                "have no choice, and do not count"
+                f"; {tally.too_long} of {tally.questions} questions are too long for the student: "
+                "they have no choice and are not counted"
             )
         if self.accuracy is None:
-            return f"{tally.questions} questions, none with its answer: no accuracy{more}"
+            return f"{tally.questions} questions, none with a known answer: no accuracy{more}"
         right = f"{tally.right:.1f}".removesuffix(".0")
         said = f"({right} of {tally.answered} questions right)"
         return f"accuracy {100 * self.accuracy:.1f} % {said}{more}"
@@ -93,7 +93,8 @@ def predict(
     keep_rows: bool = True,
     skip_too_long: bool = False,
 ) -> Predictions:
-    """Let a student answer the questions of a JSON Lines file; no answer or rationale is needed.
+    """Answer the questions of a JSON Lines file with a student; neither answers nor rationales are
+    needed.
 
     With `output`, one JSON line per question is written there, all of them or none. Until then
     finished parts are stored beside it, so that after a kill the same call makes only the missing
@@ -121,7 +122,7 @@ def predict(
 def predict_examples(
     student: Path, examples: Iterable[Mapping[str, Any]], *, skip_too_long: bool = False
 ) -> Predictions:
-    """Let a student answer questions in memory, in the format of the rows of a file.
+    """Answer questions in memory with a student, in the format of the rows of a file.
 
     Raises:
         UserError: as `predict` does; the first example is `examples:1`.
@@ -196,8 +197,8 @@ def _prepared(
 def _output_faults(output: Path | None) -> list[str]:
     if output is None or (output.parent.is_dir() and not output.is_dir()):
         return []
-    what = "is a folder" if output.is_dir() else "lies in a folder that is not there"
-    return [f"--output: {output} {what}; give a file in a folder that is there"]
+    what = "is a folder" if output.is_dir() else "is in a folder that does not exist"
+    return [f"--output: {output} {what}; give a file in an existing folder"]
 
 
 def _worker_faults(workers: int | None, output: Path | None) -> list[str]:
@@ -205,7 +206,7 @@ def _worker_faults(workers: int | None, output: Path | None) -> list[str]:
         return []
     from knife.inference.workers import place_faults
 
-    missing = "--workers: needs --output FILE, beside which the workers leave what is finished"
+    missing = "--workers: needs --output FILE, beside which workers store finished parts"
     return [*([] if output else [missing]), *place_faults(workers)]
 
 
@@ -253,7 +254,7 @@ def _answer(job: _Job, answers: Answers, workers: int | None) -> None:
     missing = answers.missing(job.parts)
     if len(missing) < len(job.parts):
         done = _count(job.parts) - _count(missing)
-        say(f"{done:,} of {_count(job.parts):,} questions are answered already; going on …")
+        say(f"{done:,} of {_count(job.parts):,} questions are already answered; resuming …")
     if not missing:
         return
     with counter("answering", _count(missing)) as count:
@@ -340,14 +341,14 @@ def student_model(student: Path) -> Path:
                 )
             return folder
     raise UserError(
-        f"STUDENT: {student} is no folder of a student (it has no knife.json); "
-        "`knife run` leaves one for each method and seed: STORE/student/KEY"
+        f"STUDENT: {student} is not the folder of a student (it has no knife.json); "
+        "`knife run` makes one for each method and seed: STORE/student/KEY"
     )
 
 
 def _of_other_kind(examples: list[Example], opened: bool) -> list[tuple[Example | None, str]]:
     if opened:
-        said = "has choices, but the student was trained to write its answers: leave them out"
+        said = "has choices, but the student was trained to generate its answers: remove them"
     else:
-        said = "has no choices, but the student was trained to choose: give it some"
+        said = "has no choices, but the student was trained to choose among some: add them"
     return [(e, f"id {e.id!r}: {said}") for e in examples if e.open != opened]

@@ -131,8 +131,8 @@ def _run(
             for part, lost in zip(_parts(batch), batch["lost"], strict=True):
                 if lost:
                     raise RuntimeError(
-                        f"{_MAX_TRIES} workers were lost, one after the other, over the "
-                        f"{part.rows} questions from line {part.line} of {worker.file} on"
+                        f"{_MAX_TRIES} workers in a row were lost while answering the {part.rows} "
+                        f"questions from line {part.line} of {worker.file}"
                     )
                 answered(part)
 
@@ -152,7 +152,7 @@ def _share(gpus: float, workers: int) -> float:
 
 
 def _host_faults(model: Path, file: Path, folder: Path) -> list[str]:
-    """Return a fault for each path that a host of the cluster does not see as this one does."""
+    """Return a fault for each path that differs on another host of the cluster."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -175,7 +175,7 @@ def _host_faults(model: Path, file: Path, folder: Path) -> list[str]:
         with suppress(ray.exceptions.RayError):
             faults += [
                 f"{name}: the cluster's host {address} {what}; models, questions and output must "
-                "lie where all hosts see them"
+                "be on storage that every host can access"
                 for name, what in ray.get(answer, timeout=_LOOK_SECONDS)
             ]
     return faults
@@ -200,7 +200,7 @@ def _unseen(model: Path, file: Path, size: int, folder: Path) -> list[tuple[str,
     if not (model / "knife.json").is_file():
         found.append(("STUDENT", f"has no student in {model}"))
     if not file.is_file() or file.stat().st_size != size:
-        found.append(("FILE", f"has no {file}, or another one"))
+        found.append(("FILE", f"has no {file}, or a different one"))
     if not os.access(folder, os.W_OK):
         found.append(("--output", f"cannot write to {folder}"))
     return found

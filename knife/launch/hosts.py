@@ -73,7 +73,7 @@ def store_faults_of_hosts(mark: Path) -> list[str]:
         return []
     store = mark.parents[1]
     return [
-        f"store: {store} is another folder on {', '.join(blind)} than where the run was started; "
+        f"store: {store} on {', '.join(blind)} is not the folder that the run was started with; "
         "give a folder that all hosts mount at this path, or a bucket"
     ]
 

@@ -230,7 +230,7 @@ def _worker(config: dict[str, Any]) -> list[str]:
     except Terminated as error:
         if not stop_was_requested(work.name):
             # A worker's host is going away: Ray continues with others.
-            raise RuntimeError("a worker was told to end (SIGTERM)") from error
+            raise RuntimeError("a worker received SIGTERM") from error
     except tuple(_NOTED.values()) as error:
         lines = error.faults if isinstance(error, UserError) else [str(error)]
         # On a full disk there is no note, and the new workers hit the same error.

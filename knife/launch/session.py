@@ -228,11 +228,11 @@ class _Watch:
 
 
 def _words(kind: str, pid: int, status: int) -> str:
-    how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-    why = ", perhaps because memory ran out" if status == -signal.SIGKILL else ""
+    how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+    why = ", perhaps for lack of memory" if status == -signal.SIGKILL else ""
     return (
-        f"Ray's process {kind} ({pid}) {how}{why}, and no work is possible without it; what is "
-        "finished is kept, and the same command resumes from there"
+        f"Ray's process {kind} ({pid}) {how}{why}, and no work is possible without it; finished "
+        "work is kept: run the same command again to resume"
     )
 
 

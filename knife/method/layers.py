@@ -51,6 +51,6 @@ def projection_faults(align: Align, student_width: int, teacher_width: int) -> l
         return []
     return [
         "align.projection: must be true, because the student's states are "
-        f"{student_width} wide and the teacher's {teacher_width}, but got false; or give models "
+        f"{student_width} wide and the teacher's {teacher_width}, but got false; or use models "
         "of the same width"
     ]

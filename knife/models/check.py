@@ -52,7 +52,7 @@ def check_model(folder: Path, key: str) -> CheckedModel:
         # A model's own code may raise anything for inconsistent numbers.
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{key}: no model can be made of {folder / 'config.json'}: {first}; "
+            f"{key}: no model can be built from {folder / 'config.json'}: {first}; "
             "give the one that the model was saved with"
         ) from error
     weights, faults = matched_weights(model, folder, headers)
@@ -71,7 +71,7 @@ def _token_faults(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[
     outside = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
     if outside:
         faults.append(
-            f"{folder}: {len(outside):,} tokens of its tokenizer ({some(outside)}) are outside of "
+            f"{folder}: {len(outside):,} tokens of its tokenizer ({some(outside)}) are beyond "
             f"the model's table of {rows:,} embeddings; save the model after "
             "model.resize_token_embeddings(len(tokenizer)), or with the tokenizer it was trained "
             "with"
@@ -80,8 +80,8 @@ def _token_faults(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[
         return faults
     if getattr(config, "decoder_start_token_id", None) is None:
         faults.append(
-            f"{folder}: config.json has no decoder_start_token_id, which begins what a model of "
-            "this family writes; add it (in T5 it is the pad_token_id)"
+            f"{folder}: config.json has no decoder_start_token_id, from which a model of this "
+            "family generates; add it (in T5 it is the pad_token_id)"
         )
     if config.eos_token_id != tokenizer.eos_token_id:
         faults.append(

@@ -46,7 +46,7 @@ def damage(folder: Path) -> list[str]:
 
 def _damage(path: Path) -> str | None:
     if path.is_symlink() and not path.exists():
-        return f"{path} is a link to a file that is not there ({path.readlink()}); {AGAIN}"
+        return f"{path} is a link to a missing file ({path.readlink()}); {AGAIN}"
     if not path.is_file():
         return None
     if not os.access(path, os.R_OK):
@@ -55,7 +55,7 @@ def _damage(path: Path) -> str | None:
         start = file.read(len(_POINTER))
     if start == _POINTER:
         return (
-            f"{path} is a pointer of git LFS in place of the file; "
+            f"{path} is a git LFS pointer instead of the file; "
             f"run `git lfs pull` in its repository, or {AGAIN}"
         )
     if not start and path.suffix != ".txt":
@@ -66,7 +66,7 @@ def _damage(path: Path) -> str | None:
         except ValueError as error:
             return f"{path} is not JSON: {error}; {AGAIN}"
         if not isinstance(values, dict):
-            return f"{path} must hold a JSON object, but holds {type(values).__name__}; {AGAIN}"
+            return f"{path} must be a JSON object, but is a {type(values).__name__}; {AGAIN}"
     return None
 
 
@@ -75,8 +75,8 @@ def adapter_faults(folder: Path) -> list[str]:
     if not (folder / _ADAPTER).is_file():
         return []
     return [
-        f"{folder} holds an adapter ({_ADAPTER}), which is no whole model; merge it into its base "
-        "model (merge_and_unload of peft) and save that into a folder of its own"
+        f"{folder} has an adapter ({_ADAPTER}), which is not a complete model; merge it into its "
+        "base model (peft's merge_and_unload) and save the result in another folder"
     ]
 
 
@@ -121,7 +121,7 @@ def _sharded(folder: Path) -> tuple[dict[str, Header], list[str]]:
     if lost and not faults:
         faults.append(
             f"{folder / INDEX} names {len(lost)} tensors that are not in their shard: "
-            f"{some(lost)}; index and shards are not of one model: {AGAIN}"
+            f"{some(lost)}; index and shards belong to different models: {AGAIN}"
         )
     return headers, faults
 
@@ -139,8 +139,8 @@ def tensor_headers(paths: Iterable[Path]) -> tuple[dict[str, Header], list[str]]
                     headers[name] = Header(path, str(tensor.get_dtype()), shape)
         except (SafetensorError, OSError) as error:
             faults.append(
-                f"{path} is no whole safetensors file ({path.stat().st_size:,} bytes: {error}); "
-                f"{AGAIN}"
+                f"{path} is not a complete safetensors file ({path.stat().st_size:,} bytes: "
+                f"{error}); {AGAIN}"
             )
     return headers, faults
 

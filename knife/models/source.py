@@ -49,10 +49,10 @@ def find_model(name: str, key: str) -> ModelSource:
     if folder.is_dir():
         return ModelSource(name, folder.resolve(), None, _digest(folder, key))
     if folder.is_file():
-        raise UserError(f"{key}: {name!r} is a file; give the folder that the model is in")
+        raise UserError(f"{key}: {name!r} is a file; give the model's folder")
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(
-            f"{key}: there is no folder {name!r} and it is no hub id (OWNER/NAME); "
+            f"{key}: {name!r} is neither an existing folder nor a hub id (OWNER/NAME); "
             f"{nearest(name, EMBEDDED)}"
         )
     return _download(name, key)
@@ -73,7 +73,7 @@ def _download(name: str, key: str) -> ModelSource:
         raise UserError(f"{key}: the hub has no public model {name!r}") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"{key}: {name!r} is not in the local hub cache and the hub is out of reach; "
+            f"{key}: {name!r} is not in the local hub cache and the hub cannot be reached; "
             f"copy the model's folder to this machine and give its path: {key}=/path/to/folder"
         ) from error
     if not any(folder.glob("*.safetensors")):

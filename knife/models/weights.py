@@ -149,7 +149,7 @@ def finite_faults(where: Path, tensors: Iterable[tuple[str, Tensor]]) -> list[st
     if not wrong:
         return []
     return [
-        f"{where}: {len(wrong)} of its tensors hold NaN or infinity ({some(wrong)}); "
+        f"{where}: {len(wrong)} of its tensors have NaN or infinity ({some(wrong)}); "
         "give a model whose training did not diverge"
     ]
 
@@ -178,7 +178,7 @@ def key_faults(folder: Path, model: Any, info: Mapping[str, Any]) -> list[str]:
         f"{len(names)} {'is' if len(names) == 1 else 'are'} {what} ({some(names)})"
         for names, what in (
             (missing, "missing"),
-            (left_over, "without a place in it"),
+            (left_over, "unexpected"),
             (shapes, "of another shape"),
         )
         if names
@@ -273,7 +273,7 @@ def head_faults(folder: Path, width: int) -> list[str]:
     found = {name: header.shape for name, header in headers.items()}
     if not faults and found != head_shapes(width):
         faults.append(
-            f"{path} is not the answer head of this encoder: it must hold {head_shapes(width)}, "
-            f"but holds {found}; copy the whole folder again"
+            f"{path} is not the answer head of this encoder: it must have {head_shapes(width)}, "
+            f"but has {found}; copy the whole folder again"
         )
     return faults

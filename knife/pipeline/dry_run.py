@@ -142,7 +142,7 @@ def render(found: DryRun) -> Group:
         *([f"teacher states on disk: {size(found.states)}"] if found.states else []),
         f"store: {found.store}",
         *(f"note: {note}" for note in found.notes),
-        "nothing was written; without --dry-run the work begins",
+        "nothing was written; run it without --dry-run to start",
     ]
     tables = [table, _memory(found.needs)] if found.needs else [table]
     return Group(*tables, Text("\n".join(below)))

@@ -77,7 +77,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
         rows = _rows(wanted, store)
         found = rationale_scores(rows, len(wanted.finetune))
         if rows[0].gain is None:
-            notes.append("how the gain of knife goes with the scores: knife run, then score again")
+            notes.append("to relate the gain of knife to the scores: knife run, then score again")
         folder = store.root / "runs" / f"{config.name}-{plan.key}"
         folder.mkdir(parents=True, exist_ok=True)
         lines = [strict_json.dumps(asdict(row)) + "\n" for row in rows]

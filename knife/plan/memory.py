@@ -24,7 +24,7 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A model's size, as far as its files tell.
+    """A model's size, as far as its files state it.
 
     Attributes:
         parameters, largest: numbers of all parameters, and of those in its largest tensor.
@@ -108,7 +108,7 @@ class MemoryEstimate:
 def model_shape(config: Any, folder: Path) -> ModelSize | None:
     """Return a model's shape from its transformers config and the headers of its safetensors.
 
-    No weights are read. Returns None if config or files do not tell.
+    No weights are read. Returns None if config or files do not state it.
     """
     kind = family(config)
     t5 = kind == "encoder-decoder"

@@ -190,8 +190,8 @@ def states_faults(
         return []
     return [
         f"align.states: the teacher's states take {size(wanted)} on disk, but the store {store} "
-        f"has {size(free)} free; take align.states=online, align.states_precision=bf16, fewer "
-        "align.input.layers, or a store with more room"
+        f"has {size(free)} free; set align.states=online, align.states_precision=bf16 or fewer "
+        "align.input.layers, or use a store with more space"
     ]
 
 
@@ -211,9 +211,9 @@ def _advice(need: MemoryEstimate, scale: Scale, room: MemoryBudget) -> str:
                 values = {"workers": workers, "zero_stage": stage, "precision": precision}
                 changed = scale.model_copy(update=values)
                 if least(need.parameters, changed, need.accumulate) <= room.memory:
-                    return f"{_shape(changed)} would do"
+                    return f"{_shape(changed)} would be enough"
     more = "" if gpu else " or GPUs with more memory (scale.gpus_per_worker=1)"
-    return f"take a smaller model{more}"
+    return f"use a smaller model{more}"
 
 
 def _shape(scale: Scale) -> str:

@@ -86,7 +86,7 @@ def plan_run(
     if len(tests) > 1:
         raise UserError(
             "methods: a variant changes the test split, so that methods could not be compared; "
-            "make it a run of its own"
+            "make it a separate run"
         )
     if config.compare.difference:
         plan.notes += design_notes(plan)

@@ -51,7 +51,7 @@ def with_preambles(
             return placed, []
         return placed, [
             f"retrieve: {lacking} of {len(tokens)} questions have no room for the most "
-            f"similar training example in data.max_tokens={most}; they stand alone"
+            f"similar training example in data.max_tokens={most}; they get no demonstration"
         ]
     shots, rationales = config.prompt.shots, config.prompt.rationales
     notes: list[str] = []
@@ -66,11 +66,11 @@ def with_preambles(
         share = lacking / len(tokens)
         said = (
             f"{lacking} of {len(tokens)} questions ({100 * share:.1f} %) have no room "
-            f"for {shots} solved examples in the {most} tokens that model.student reads"
+            f"for {shots} demonstrations in the {most} tokens that model.student reads"
         )
         if share > REFUSED_SHARE:
             without = " or prompt.rationales=false" if rationales else ""
-            raise UserError(f"prompt.shots: {said}; take fewer{without}")
+            raise UserError(f"prompt.shots: {said}; set fewer{without}")
         if lacking:
             notes.append(f"prompt: {said}; these get fewer")
     return placed, notes

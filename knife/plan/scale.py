@@ -38,25 +38,25 @@ def _attention_faults(
 ) -> list[str]:
     where = f"scale.attention: {scale.attention}"
     if scale.attention == "sdpa" and not supports_attention(kind, "sdpa"):
-        return [f"{where} is not there for {kind.__name__} ({key}); give eager or null"]
+        return [f"{where} is not supported by {kind.__name__} ({key}); use eager or null"]
     if scale.attention == "flex_attention":
         if family(config) != "decoder" or not supports_attention(kind, "flex_attention"):
-            return [f"{where} is not there for {kind.__name__} ({key}); give sdpa, eager or null"]
+            return [f"{where} is not supported by {kind.__name__} ({key}); use sdpa, eager or null"]
         if not on_gpu(scale):
-            return [f"{where} trains on a GPU alone; set scale.gpus_per_worker=1, or give sdpa"]
+            return [f"{where} trains only on a GPU; set scale.gpus_per_worker=1, or use sdpa"]
         return []
     if scale.attention != "flash_attention_2":
         return []
     if not supports_attention(kind, "flash_attention_2"):
-        return [f"{where} is not there for {kind.__name__} ({key}); give sdpa, eager or null"]
+        return [f"{where} is not supported by {kind.__name__} ({key}); use sdpa, eager or null"]
     if family(config) != "encoder":
         return [
-            f"{where} takes no mask of who sees whom, which keeps the choices apart in {key} "
-            f"({kind.__name__}); give sdpa, eager or null"
+            f"{where} does not support the mask that keeps choices apart in {key} "
+            f"({kind.__name__}); use sdpa, eager or null"
         ]
     faults = []
     if scale.precision != "bf16":
-        faults.append(f"{where} computes in bf16 alone, but scale.precision is {scale.precision}")
+        faults.append(f"{where} computes only in bf16, but scale.precision is {scale.precision}")
     if not on_gpu(scale):
         faults.append(f"{where} needs a GPU, but workers have none; set scale.gpus_per_worker=1")
     elif not elsewhere and not _has_flash_attention():

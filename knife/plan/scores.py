@@ -94,8 +94,8 @@ def plan_scores(config: RunConfig) -> ScorePlan:
     notes = list(plan.notes)
     if config.model.teacher != config.model.student:
         notes.append(
-            "teacher and student start from different models: RQ and LAS hold what the larger "
-            "model knows, not only what rationales tell"
+            "teacher and student start from different models: RQ and LAS measure what the larger "
+            "model knows, not only what rationales add"
         )
     rationale, vacuous, both = evaluations
     return ScorePlan(

@@ -29,7 +29,7 @@ class KnownModel(CheckedModel):
 
     Attributes:
         source: its files.
-        shape: its size; None if its files do not tell.
+        shape: its size; None if its files do not state it.
     """
 
     source: ModelSource
@@ -191,14 +191,14 @@ def _model_faults(
     for place in encoders:
         if splits.train[0].open:
             faults.append(
-                f"data.source: holds open questions, whose answers are written, but {place} is an "
-                "encoder, which writes no text; give an encoder-decoder or a decoder-only model"
+                f"data.source: has open questions, whose answers are generated, but {place} is an "
+                "encoder, which cannot generate; use an encoder-decoder or a decoder-only model"
             )
         elif variant.method in WRITES and place == "model.student":
             faults.append(
-                f"methods: {variant.method} lets the student write, but {place} is an encoder, "
-                "which writes no text; give an encoder-decoder or a decoder-only model, or leave "
-                "the method out"
+                f"methods: students of {variant.method} generate text, but {place} is an encoder, "
+                "which cannot; use an encoder-decoder or a decoder-only model, or leave the method "
+                "out"
             )
     if teacher is None:
         return faults
@@ -261,15 +261,15 @@ def _tokens_of_both(
         pairs = list(zip(tokens, others, strict=True))
         if any((a.input_ids, a.choice_ids) != (b.input_ids, b.choice_ids) for a, b in pairs):
             raise UserError(
-                "model: teacher and student cut task inputs into different tokens, so their "
-                "states cannot be aligned; give models with the same tokenizer (vocabularies of "
-                "other sizes do, as long as these examples become the same tokens)"
+                "model: teacher and student split task inputs into different tokens, so their "
+                "states cannot be aligned; use models with the same tokenizer (vocabulary sizes "
+                "may differ, as long as these examples become the same tokens)"
             )
     if not cut.rationales:
         return tokens, []
     return tokens, [
-        f"{cut.rationales} rationales were cut to fit data.max_tokens={reading.limit} "
-        f"({cut.tokens} tokens in all); task inputs are never cut"
+        f"{cut.rationales} rationales were truncated to fit data.max_tokens={reading.limit} "
+        f"({cut.tokens} tokens in all); task inputs are never truncated"
     ]
 
 

@@ -43,7 +43,7 @@ def unwritable_notes(
         if lost:
             more = [f"and {len(lost) - _SHOWN} more"] if len(lost) > _SHOWN else []
             notes.append(
-                f"in {len(lost)} of {len(examples)} {name} examples no answer can be right, "
-                f"as no tokens spell it ({model}): {', '.join([*lost[:_SHOWN], *more])}"
+                f"in {len(lost)} of {len(examples)} {name} examples no generated answer can be "
+                f"right, as no tokens spell it ({model}): {', '.join([*lost[:_SHOWN], *more])}"
             )
     return notes

@@ -59,7 +59,7 @@ def artifact_place(url: str) -> tuple[str, str, str]:
     address, *place = url.rstrip("/").removesuffix("/model").rsplit("/", 2)
     if not is_url(address):
         raise UserError(
-            f"STUDENT: {url} names no student in a store; give its whole url: STORE/student/KEY"
+            f"STUDENT: {url} is not the url of a student; give all of it: STORE/student/KEY"
         )
     kind, key = place
     return address, kind, key
@@ -77,18 +77,18 @@ def url_faults(url: str) -> list[str]:
     if "@" in parts.netloc and not parts.scheme.startswith("abfs"):
         # Printing the url itself would reveal the credentials.
         return [
-            f"store: a {parts.scheme} url holds credentials; take them out, and set them in the "
-            "environment, as the storage's own tools read them"
+            f"store: the {parts.scheme} url contains credentials; set them in the environment "
+            "instead, as the storage's own tools read them"
         ]
     if ":" in parts.netloc.rpartition("@")[0] or parts.query or parts.fragment:
         return [
-            f"store: a {parts.scheme} url holds more than bucket and prefix; give "
+            f"store: the {parts.scheme} url has more than bucket and prefix; give "
             f"{parts.scheme}://BUCKET/PREFIX, and set keys in the environment"
         ]
     if parts.scheme not in (*_PACKAGES, *_LOCAL):
         return [
-            f"store: {parts.scheme}:// is no storage that a store can be on; give a folder, or "
-            "s3://, gs:// or abfs://"
+            f"store: {parts.scheme}:// is not a supported storage; give a folder, or s3://, gs:// "
+            "or abfs://"
         ]
     if parts.scheme in _PACKAGES:
         package, extra = _PACKAGES[parts.scheme]
@@ -254,7 +254,7 @@ class Bucket:
     def _fault(self, error: Exception) -> str | None:
         """Return the message for an error that the user can fix and retrying would not."""
         if isinstance(error, FileNotFoundError) and "bucket does not exist" in str(error):
-            return f"store: {self.url}: there is no such bucket; make it, or correct the url"
+            return f"store: {self.url}: this bucket does not exist; create it, or correct the url"
         name = type(error).__name__
         if "Credential" in name or "DefaultCredentials" in str(error) or "Anonymous" in str(error):
             return (
@@ -264,7 +264,7 @@ class Bucket:
         if isinstance(error, PermissionError) or "Forbidden" in str(error):
             return (
                 f"store: {self.url}: access denied ({_words(error)}); give these credentials "
-                "leave to list, read, write and delete there"
+                "permission to list, read, write and delete there"
             )
         return None
 

@@ -136,8 +136,8 @@ class Store:
             damaged = self._fetch(kind, key)
             if damaged:
                 raise OSError(
-                    f"{self.address}/{kind}/{key} does not come whole ({', '.join(damaged)}); "
-                    "the same command looks at it again, and makes it again where need be"
+                    f"{self.address}/{kind}/{key} is incomplete or damaged ({', '.join(damaged)}); "
+                    "run the same command again to check it, and to make it again if necessary"
                 )
         return self.root / kind / key
 

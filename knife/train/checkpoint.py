@@ -135,17 +135,17 @@ class Checkpoints:
                 place, written, files = TrainingState(), shape, {_PLACE: ""}.items()
             damaged = [file for file, of in files if _digest(self.work / file) != of]
             if damaged:
-                notes.append(f"checkpoint {name} is damaged ({', '.join(damaged)}): passed over")
+                notes.append(f"checkpoint {name} is damaged ({', '.join(damaged)}): skipped")
             elif written == shape or fit(written, shape):
                 return Found(place, folder, notes=tuple(notes))
             elif universal := convert(folder, self.work / "converted" / name, written, shape):
                 notes.append(f"checkpoint {name} of {written} was converted for {shape}")
                 return Found(place, universal, converted=True, notes=tuple(notes))
             else:
-                notes.append(f"checkpoint {name} of {written} does not serve {shape}: passed over")
+                notes.append(f"checkpoint {name} of {written} cannot be used for {shape}: skipped")
             shutil.rmtree(folder)
         if notes:
-            notes.append("no checkpoint is left: the training starts from its beginning")
+            notes.append("no usable checkpoint is left: the training starts from the beginning")
         shutil.rmtree(self._folder, ignore_errors=True)
         return Found(notes=tuple(notes))
 

@@ -113,7 +113,7 @@ class Mirror:
             whether = self._bring(attempt, step, values) if self._rank == self.leader else True
             if all(gather(whether)):
                 return notes
-            notes.append(f"checkpoint step-{step:08d} of the bucket is damaged: passed over")
+            notes.append(f"checkpoint step-{step:08d} of the bucket is damaged: skipped")
         if self._rank == self.leader:
             self._clear()
         return notes

@@ -133,9 +133,9 @@ def refuse_equal_states(stage: StudentStage, summary: Summary) -> None:
     if not stage.align.input.weight or stage.align.input.distance != "scaled_mse":
         return
     raise_faults(
-        f"align.input.distance: the teacher's states of layer {layer} are all equal, so that "
+        f"align.input.distance: the teacher's states of layer {layer} are all equal, so "
         "scaled_mse cannot divide by their variance; train the teacher with a lower "
-        "teacher.learning_rate, or give another layer (align.input.layers) or distance (mse)"
+        "teacher.learning_rate, or choose another layer (align.input.layers) or distance (mse)"
         for layer in dict.fromkeys(teacher for _, teacher in stage.layers)
         if not 0 < summary.variance[str(layer)] < math.inf
     )

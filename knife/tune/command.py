@@ -54,13 +54,13 @@ def last_words(plan: SweepPlan, result: SweepResult, *, quiet: bool = False) -> 
     ended = sum(row.state != "stopped" for row in result.rows)
     if plan.trials < ended:
         warnings.append(
-            f"warning: budget.trials: {plan.trials} are fewer than the {ended} that have ended "
-            "already; all of them are kept and count"
+            f"warning: budget.trials: {plan.trials} are fewer than the {ended} that have already "
+            "ended; all of them are kept and counted"
         )
     if quiet:
         return warnings
     if not result.fresh:
-        lines = ["the sweep is done: nothing was trained again"]
+        lines = ["the sweep is done: nothing was trained"]
     else:
         lines = [f"note: {describe(point)} is left out: {'; '.join(faults)}"
                  for point, faults in plan.refused]  # fmt: skip

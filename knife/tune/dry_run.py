@@ -96,15 +96,15 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
     notes = [*plan.notes, *(note for p in plan.plans for note in p.notes), *watch.notes()]
     if plan.own_teachers:
         notes.append(
-            f"{', '.join(plan.own_teachers)}: every trial trains a teacher of its own, since the "
-            "key changes the teacher and is drawn from a range; a choice of values would share them"
+            f"{', '.join(plan.own_teachers)}: every trial trains its own teacher, since the key "
+            "changes the teacher and is drawn from a range; with choice, trials share teachers"
         )
     notes += [f"it could not start: {fault}" for fault in start_faults()]
     if not cluster_address():
         faults = capacity_faults(scale, here, "this machine")
         notes += [f"this machine cannot run it: {fault}" for fault in faults]
         if faults:
-            notes.append("time is that of a CPU of this machine for each worker")
+            notes.append("times assume one CPU of this machine for each worker")
     return SweepDryRun(
         name=sweep.name,
         state=state,
@@ -152,10 +152,10 @@ def render(found: SweepDryRun) -> Group:
         f"{found.slots} trials at a time on this machine, each {each}",
         f"about {clock(found.seconds)}, from steps measured here"
         + (f"; {found.gpu_hours:.1f} GPU-hours" if found.gpu_hours else "")
-        + " (schedulers and patience make it less)",
+        + " (less with a scheduler or patience)",
         f"sweep: {found.name}, {found.state}, in {found.folder}",
     ]
     below += [f"left out: {r['point']}: {'; '.join(r['faults'])}" for r in found.refused]
     below += [f"note: {note}" for note in found.notes]
-    below.append("nothing was written; without --dry-run the work begins")
+    below.append("nothing was written; run it without --dry-run to start")
     return Group(table, Text("\n".join(below)))

@@ -1,4 +1,4 @@
-"""Checks of the files in cluster/, each a list of faults, none where a file is right."""
+"""Checks of the files in cluster/, each returning a list of errors, empty for a valid file."""
 
 import json
 import re
@@ -26,18 +26,18 @@ FOLDER = ROOT / "cluster"
 _LINES = (ROOT / "constraints.txt").read_text().splitlines()
 VERSIONS = dict(line.split("==") for line in _LINES if "==" in line)
 SCHEMA = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
-# Kubernetes' own schemas of this version are what a pod is held against.
+# The version of Kubernetes' own schemas that pods are validated against.
 _KUBERNETES = "1.34"
 _SECRET = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|API_KEY")
 
 
 def documents(text: str) -> list[dict[str, Any]]:
-    """The documents of a YAML file."""
+    """Return the documents of a YAML file."""
     return [document for document in yaml.safe_load_all(text) if document]
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping in a document."""
+    """Yield every mapping in a document."""
     if isinstance(value, dict):
         yield value
     for inner in value.values() if isinstance(value, dict) else value:
@@ -46,7 +46,7 @@ def walk(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def launcher_faults(text: str) -> list[str]:
-    """Faults of a file for `ray up`."""
+    """Return errors in a file for `ray up`."""
     config = yaml.safe_load(text)
     errors = jsonschema.Draft7Validator(SCHEMA).iter_errors(config)
     faults = [f"{'.'.join(map(str, error.path))}: {error.message}" for error in errors]
@@ -86,7 +86,7 @@ def launcher_faults(text: str) -> list[str]:
 
 
 def kubernetes_faults(texts: dict[str, str]) -> list[str]:
-    """Faults of the files for Kubernetes, each by itself and together; texts by file name."""
+    """Return errors in the files for Kubernetes, individually and together; texts by file name."""
     found = {name: documents(text) for name, text in texts.items()}
     everything = [document for some in found.values() for document in some]
     faults = []
@@ -111,7 +111,7 @@ def kubernetes_faults(texts: dict[str, str]) -> list[str]:
 
 
 def ray_faults(document: dict[str, Any]) -> Iterator[str]:
-    """Faults of what KubeRay makes: its own keys by hand, its pods by Kubernetes' schema."""
+    """Return errors in KubeRay's resources: own keys by hand, pods by Kubernetes' schema."""
     spec = document["spec"]
     if document["kind"] == "RayJob":
         yield from (f"entrypoint: {fault}" for fault in command_faults(spec["entrypoint"]))
@@ -139,7 +139,7 @@ def ray_faults(document: dict[str, Any]) -> Iterator[str]:
 
 
 def schema_faults(document: dict[str, Any]) -> list[str]:
-    """What Kubernetes' own schema, without unknown keys, says of a document."""
+    """Return errors in a document by Kubernetes' own schema, without unknown keys."""
     return _schema_faults(json.dumps(document))
 
 
@@ -153,13 +153,13 @@ def _schema_faults(document: str) -> list[str]:
 
 
 def pods(everything: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every pod that the documents describe."""
+    """Yield every pod that the documents describe."""
     templates = [*walk(everything)]
     return [one for one in templates if "containers" in one.get("spec", {})]
 
 
 def pod_faults(pod: dict[str, Any]) -> Iterator[str]:
-    """Faults of a pod: schema, root, limits and images."""
+    """Return errors in a pod: schema, root, limits and images."""
     metadata = {"name": "pod", **pod["metadata"]}
     yield from schema_faults(
         {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod["spec"]}
@@ -192,7 +192,7 @@ def pod_faults(pod: dict[str, Any]) -> Iterator[str]:
 
 
 def inline_secrets(document: Any) -> Iterator[str]:
-    """Values of secrets that stand in a file."""
+    """Return values of secrets that a file contains."""
     for one in walk(document):
         if _SECRET.search(str(one.get("name", ""))) and "value" in one:
             yield f"{one['name']}: must come by secretKeyRef"
@@ -206,7 +206,7 @@ def inline_secrets(document: Any) -> Iterator[str]:
 
 
 def name_faults(everything: list[dict[str, Any]], base: str) -> Iterator[str]:
-    """Names that one document uses and no other has."""
+    """Return names that one document uses and no other defines."""
     made = {(d["kind"], d["metadata"].get("name")) for d in everything}
     every = list(walk(everything))
     for one in every:
@@ -230,7 +230,7 @@ def name_faults(everything: list[dict[str, Any]], base: str) -> Iterator[str]:
                   spec.get("podSelector")) if isinstance(s, dict)]  # fmt: skip
         for selector in wanted:
             if not any(selector.items() <= have.items() for have in labels):
-                yield f"nobody has the labels {selector}"
+                yield f"nothing has the labels {selector}"
     policies = [d["spec"] for d in everything if d["kind"] == "NetworkPolicy"]
     if not any(p["podSelector"] == {} and "ingress" not in p for p in policies):
         yield "no policy that closes what the others do not open"
@@ -239,7 +239,7 @@ def name_faults(everything: list[dict[str, Any]], base: str) -> Iterator[str]:
 
 
 def command_faults(line: str) -> list[str]:
-    """Faults of the words of a `knife` command, as the command itself reads them."""
+    """Return errors in the arguments of a `knife` command, as the command itself reads them."""
     words = shlex.split(line, comments=True)
     words = words[words.index("knife") + 1 :]
     if words[0] == "submit":
@@ -259,7 +259,7 @@ def command_faults(line: str) -> list[str]:
 
 
 def dockerfile_faults(text: str) -> Iterator[str]:
-    """What hadolint does not ask of a Dockerfile."""
+    """Return errors in a Dockerfile that hadolint does not check for."""
     if not re.search(r"^FROM python:3\.11\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?$", text, re.M):
         yield "FROM: no exact tag"
     users = re.findall(r"^USER (.*)$", text, re.M)

@@ -30,7 +30,7 @@ def test_what_names_no_cluster(
         monkeypatch.setenv("RAY_ADDRESS", value)
     assert cluster_address() is None
     refuse_dead_cluster()
-    # This machine is judged, then, and nobody below sees the variable.
+    # This machine is checked then, and no child process sees the variable.
     config = small_config(tmp_path, scale={"launcher": "ray", "workers": 1000})
     assert any("this machine has" in fault for fault in place_faults(config))
     with one_meaning():
@@ -93,7 +93,7 @@ class _Stranger(BaseHTTPRequestHandler):
 
 @pytest.fixture(params=["nobody", "no-such-host", "a stranger", "no way"])
 def dead(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Addresses where no cluster answers."""
+    """Yield addresses where no cluster answers."""
     if request.param != "a stranger":
         port = free_port()
         yield {"nobody": f"127.0.0.1:{port}", "no way": "10.255.255.1:6379"}.get(
@@ -118,7 +118,7 @@ def test_a_dead_address_is_refused(dead: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_auto_where_no_ray_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """This machine may have sessions of other tests, which Ray is kept from finding."""
+    """This machine may have sessions of other tests, which Ray is prevented from finding."""
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
@@ -140,12 +140,12 @@ def test_commands_say_one_line_before_they_start(
     for words in (run, tune, (*predict, "--workers", "1")):
         (fault,) = command(*words).faults
         assert fault.startswith(f"RAY_ADDRESS: no Ray cluster answers at {address} within 1 s; ")
-    # Nothing was begun: MLflow knows of no run.
+    # Nothing was started: MLflow has no run.
     assert not (store / "mlflow.db").exists()
 
 
 def test_a_cluster_that_is_up_is_used_and_one_without_a_node_here_is_not(cluster: Cluster) -> None:
-    """In a process of its own, as this one may not have a session."""
+    """In a separate process, since this one must not have a session."""
     script = """
 import os, sys
 from knife.cluster import address

@@ -1,4 +1,4 @@
-"""The files of cluster/ are right as far as that can be known offline; the checks find faults."""
+"""The files of cluster/ are valid as far as can be checked offline, and the checks find errors."""
 
 import re
 import subprocess
@@ -102,7 +102,7 @@ def test_faults_of_files_for_kubernetes_are_found(name: str, old: str, new: str)
 
 
 def commands() -> list[str]:
-    """The `knife` lines in the heads of all files."""
+    """Return the `knife` lines in the heads of all files."""
     found = []
     for path in sorted(FOLDER.rglob("*")):
         if path.is_file() and path.name != "README.md":
@@ -152,7 +152,7 @@ def test_shellcheck_and_hadolint_find_faults(tmp_path: Path) -> None:
 
 
 def tool(name: str, file: Path) -> str:
-    """What a linter says of a file; it comes with the test extra, as a program of this Python."""
+    """Return a linter's findings on a file; it is a program of this Python, from the test extra."""
     program = Path(sys.executable).with_name(name)
     if not program.exists():
         pytest.skip(f"{name} is not installed beside this Python")

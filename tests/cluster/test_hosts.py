@@ -38,9 +38,7 @@ def test_a_store_that_a_host_does_not_see_is_a_fault(
     monkeypatch.setattr(hosts, "_SEEN_SECONDS", 0)
     mark = tmp_path / "store" / "work" / "ray-1.mark"
     (fault,) = store_faults_of_hosts(mark)
-    assert fault.startswith(
-        f"store: {tmp_path / 'store'} is another folder on {socket.gethostname()}"
-    )
+    assert fault.startswith(f"store: {tmp_path / 'store'} on {socket.gethostname()} (")
     mark.parent.mkdir(parents=True)
     mark.touch()
     assert store_faults_of_hosts(mark) == []

@@ -1,4 +1,4 @@
-"""What the launcher decides by itself; tests/pipeline/test_faults.py runs it with Ray."""
+"""The launcher's own decisions; tests/pipeline/test_faults.py runs it with Ray."""
 
 import os
 import signal
@@ -29,14 +29,14 @@ def test_what_a_place_can_never_give_is_refused() -> None:
     scale = Scale(workers=8, gpus_per_worker=1)
     assert capacity_faults(scale, {"CPU": 8, "GPU": 8}, "the cluster") == []
     assert capacity_faults(scale, {"CPU": 4}, "the cluster") == [
-        "scale.workers: 8 workers need a CPU each, but the cluster has 4; ask for fewer",
-        "scale.gpus_per_worker: 8 x 1 GPUs are asked, but the cluster has 0; ask for fewer "
-        "workers or scale.gpus_per_worker=0",
+        "scale.workers: 8 workers need a CPU each, but the cluster has 4; set fewer",
+        "scale.gpus_per_worker: 8 x 1 GPUs are requested, but the cluster has 0; set fewer "
+        "workers, or scale.gpus_per_worker=0",
     ]
     elastic = Scale(workers=8, min_workers=5)
     assert capacity_faults(elastic, {"CPU": 5}, "the cluster") == []
     assert capacity_faults(elastic, {"CPU": 4}, "the cluster") == [
-        "scale.min_workers: 5 workers need a CPU each, but the cluster has 4; ask for fewer"
+        "scale.min_workers: 5 workers need a CPU each, but the cluster has 4; set fewer"
     ]
 
 
@@ -58,7 +58,7 @@ def test_a_cluster_is_judged_when_it_is_asked(
 
 @pytest.fixture
 def lost_model(tmp_path: Path) -> tuple[Plan, _Work]:
-    """A plan whose teacher's model has gone since, as a worker gets it."""
+    """Return a plan, as a worker gets it, whose teacher's model has been removed since."""
     plan = plan_run(small_config(tmp_path))
     for key in plan.data:
         publish_data(Store(tmp_path), key, plan)
@@ -79,7 +79,7 @@ def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
         _worker({"work": work})
     note = tmp_path / "work" / "group.faults.json"
     assert "gone has no config.json" in note.read_text()
-    # Nothing is tried again.
+    # Nothing is retried.
     assert _worker({"work": work}) == []
     note.unlink()
     with pytest.raises(UserError):
@@ -106,7 +106,7 @@ def test_groups_are_started_for_as_long_as_stages_get_done(
     groups: list[int] = []
 
     def fit(*_: Any) -> None:
-        """A group that gets one stage done and is lost, and in the end none."""
+        """Act like a group that finishes one stage and is lost, and later finishes none."""
         done = len(groups)
         groups.append(done)
         if done < 3:
@@ -142,7 +142,7 @@ def test_errors_and_ctrl_c_come_through_the_thread() -> None:
     assert main
 
     def wait() -> None:
-        """Whenever the signal comes, it comes in here."""
+        """Wait: whenever the signal arrives, it arrives in here."""
         threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
         in_thread(end.wait).result()
 
@@ -160,7 +160,7 @@ def test_every_run_of_a_process_has_its_own_timeouts(monkeypatch: pytest.MonkeyP
         with timeouts(scale):
             assert (os.environ[start], os.environ[health]) == (seconds, str(scale.hang_seconds))
         assert not {start, health} & os.environ.keys()
-    # What the user has set stays.
+    # What the user has set is kept.
     monkeypatch.setenv(start, "5")
     with timeouts(elastic):
         assert os.environ[start] == "5"

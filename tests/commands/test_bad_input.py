@@ -1,4 +1,4 @@
-"""What a user can get wrong: one message with place and remedy, exit status 2, nothing written."""
+"""User errors: one message with location and remedy, exit status 2, nothing written."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from knife.models.source import EMBEDDED
 
 @pytest.fixture
 def refused(command: Command, tmp_path: Path) -> Command:
-    """`knife run` of a small config with overrides, which must be refused and leave no store."""
+    """Run `knife run` on a small config with overrides that are refused without making a store."""
     config = write_config(tmp_path)
 
     def call(*overrides: str) -> Ended:
@@ -54,15 +54,16 @@ def test_wrong_keys_types_and_values_all_at_once(refused: Command) -> None:
     assert 'got "many"' in faults["data.fraction"]
     assert "bf16" in faults["scale.precision"]
     assert "less than or equal to 3" in faults["scale.zero_stage"]
-    assert faults["methods"] == "methods: got no method's name: 'knive' (did you mean 'knife'?)"
+    assert (
+        faults["methods"]
+        == "methods: must be names of methods, but got 'knive' (did you mean 'knife'?)"
+    )
     assert "valid list" in faults["seeds"]
 
 
 def test_a_baseline_that_is_no_method_of_the_run(refused: Command) -> None:
     (fault,) = refused("methods=[finetune, knife]", "compare.baseline=finetuen").faults
-    assert fault == (
-        "compare.baseline: 'finetuen' is no method of the run; did you mean 'finetune'?"
-    )
+    assert fault == ("compare.baseline: 'finetuen' is not in methods; did you mean 'finetune'?")
 
 
 def test_variant_with_faults(refused: Command) -> None:
@@ -108,7 +109,7 @@ def test_faults_of_scale_store_data_models_and_layers_all_at_once(
     )
     faults = "\n".join(ended.faults)
     assert "scale.workers: 64 workers need a CPU each, but this machine has" in faults
-    assert "ask for fewer" in faults
+    assert "set fewer" in faults
     assert "student.batch_size: must be at least scale.workers" in faults
     assert f"store: {tmp_path / 'file' / 'store'}" in faults
     assert "give another store" in faults
@@ -116,7 +117,7 @@ def test_faults_of_scale_store_data_models_and_layers_all_at_once(
     assert "did you mean 'creatures'?" in faults
     assert f"model.student: {bare} has a model but no tokenizer" in faults
     assert "save the tokenizer into the same folder" in faults
-    assert "model.teacher: there is no folder '/no/such/folder'" in faults
+    assert "model.teacher: '/no/such/folder' is neither an existing folder nor a hub id" in faults
 
 
 def test_layer_map_that_does_not_fit(refused: Command) -> None:
@@ -183,7 +184,7 @@ def test_hub_out_of_reach(
 ) -> None:
     import huggingface_hub
 
-    # Nothing listens on port 9, and an empty cache has nothing to offer.
+    # Nothing listens on port 9, and the cache is empty.
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")

@@ -44,7 +44,7 @@ def test_scores_use_what_the_run_has_and_are_kept_by_example(
     ]
     folder = Path(found["folder"])
     assert (folder / "verdict.json").is_file()
-    # The run's page is brought up to date.
+    # The run's report is updated.
     text = section((folder / "report.html").read_text(), "Gain against rationale quality")
     assert f"RQ, simulatability (points) {100 * found['scores']['rq']:+.1f} " in text
     lines = (folder / "rationale_scores.jsonl").read_text().splitlines()

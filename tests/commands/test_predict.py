@@ -35,8 +35,8 @@ def test_a_student_that_is_damaged_is_refused(
 ) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
     for name, content, said in (
-        ("model.safetensors", pointer, "model.safetensors is a pointer of git LFS"),
-        ("model.safetensors", "{}", "model.safetensors is no whole safetensors file"),
+        ("model.safetensors", pointer, "model.safetensors is a git LFS pointer"),
+        ("model.safetensors", "{}", "model.safetensors is not a complete safetensors file"),
         ("knife.json", "{broken", "knife.json is not JSON"),
         ("knife.json", "", "knife.json is empty"),
         ("config.json", "{broken", "config.json is not JSON"),
@@ -59,7 +59,7 @@ def test_answers_and_rationales_are_not_needed(
     model = finished_run.student("knife") / "model"
     ended = command("predict", model, bare)
     assert ended.status == 0
-    assert ended.err == f"{len(examples)} questions, none with its answer: no accuracy\n"
+    assert ended.err == f"{len(examples)} questions, none with a known answer: no accuracy\n"
     rows = [json.loads(line) for line in ended.out.splitlines()]
     assert rows == predict(model, finished_run.test_file).rows
     for row, example in zip(rows, examples, strict=True):
@@ -89,7 +89,7 @@ def test_accuracy_is_of_the_answered_questions(finished_run: FinishedRun, tmp_pa
     lines = []
     for number, (example, choice) in enumerate(zip(examples, choices, strict=True)):
         line = {"id": example.id, "question": example.question, "choices": example.choices}
-        # One right answer, three wrong ones, the others unknown.
+        # One right answer, three wrong ones; the others are unknown.
         wanted = {0: choice, 1: 1 - choice, 2: 1 - choice, 3: 1 - choice}
         lines.append(line | ({"answer": wanted[number]} if number in wanted else {"answer": None}))
     mixed.write_text("\n".join(map(json.dumps, lines)))
@@ -127,7 +127,7 @@ def test_too_long_questions_are_left_out_and_counted_where_that_is_wanted(
     assert command(*words).status == 2
     ended = command(*words, "--skip-too-long")
     assert ended.status == 0
-    assert "1 of 21 questions are too long for the student, have no choice, and do not" in ended.err
+    assert "1 of 21 questions are too long for the student: they have no choice and" in ended.err
     found = json.loads(ended.out)
     rows = found["predictions"]
     assert rows == [json.loads(line) for line in output.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""`knife ui`: on this machine alone, and gone when it is ended."""
+"""`knife ui`: only on this machine, and without processes left behind."""
 
 import re
 import signal

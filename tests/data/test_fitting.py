@@ -1,4 +1,4 @@
-"""Examples that are too long: refused with their number, or left out and counted by split."""
+"""Examples that are too long are refused with their number, or left out and counted by split."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_what_is_too_long_is_left_out_of_each_split_and_counted(tokenizer: objec
         f"2 of 4 train examples are left out, {said}: 't1', 't3'",
         f"1 of 2 test examples are left out, {said}: 'x0'",
     ]
-    # What is left has room by the very measure that training applies.
+    # The rest fits by the same measure that training applies.
     tokenize([*found.train, *found.dev, *found.test], tokenizer, 60)
     (short,) = input_lengths(make("d", 5), tokenizer)
     assert fitting(Splits(make("d", 5), [], []), tokenizer, short).left_out == {}

@@ -1,4 +1,4 @@
-"""Files of a folder: named in whatever usual way, each is read, refused or said."""
+"""Files of a folder: for every usual name, a file is read, refused or noted."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ def lines(prefix: str, count: int) -> str:
 
 
 def fill(folder: Path, **files: str | bytes) -> None:
-    """Files by name, with `_` for each dot."""
+    """Write files by name, with `_` for each dot."""
     for name, content in files.items():
         path = folder / name.replace("_", ".")
         path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -82,7 +82,7 @@ def test_an_id_in_two_shards_is_refused(tmp_path: Path) -> None:
     for number in (0, 1):
         (tmp_path / f"train-{number}-of-2.jsonl").write_text(lines("t", 2))
     assert faults(tmp_path) == [
-        f"{tmp_path}: 2 ids stand in train-0-of-2.jsonl and in train-1-of-2.jsonl: 't0', 't1'"
+        f"{tmp_path}: 2 ids are in train-0-of-2.jsonl and in train-1-of-2.jsonl: 't0', 't1'"
     ]
 
 
@@ -134,7 +134,7 @@ def test_no_test_split_is_cut_out_of_train_where_a_file_seems_to_be_it(
     (tmp_path / name).write_text(lines("x", 1))
     (fault,) = faults(tmp_path)
     assert fault.startswith(f"{tmp_path}: {name} seems to be test, but is not read")
-    # Beside the split itself it is only said.
+    # If the split itself exists, it is only noted.
     fill(tmp_path, test_jsonl=lines("y", 1))
     loaded = load(tmp_path)
     assert [e.id for e in loaded.test] == ["y0"]
@@ -170,5 +170,5 @@ def test_train_in_another_format_is_named(tmp_path: Path) -> None:
     fill(tmp_path, train_csv="id,question\n", test_jsonl=lines("x", 1))
     assert faults(tmp_path) == [
         f"{tmp_path}: train.csv seems to be train, but is not read: make it train.jsonl (JSON "
-        "Lines), or take it away"
+        "Lines), or remove it"
     ]

@@ -1,4 +1,4 @@
-"""JSON Lines: what is read, what is refused and how, and that writing is the inverse."""
+"""JSON Lines: what is read, what is refused and how, and that writing is the inverse of reading."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def test_without_choices_a_question_is_open(tmp_path: Path) -> None:
         line(id="q3", choices=None, answer=" "),
     )
     assert faults(bad) == [
-        f"{bad}:2: answer: must be text where there are no choices, but got 0",
+        f"{bad}:2: answer: must be text, since there are no choices, but got 0",
         f"{bad}:3: answer: is empty",
     ]
 

@@ -1,4 +1,4 @@
-"""A file in parts: the same questions and the same faults as when it is read at once."""
+"""A file in parts has the same questions and errors as when it is read at once."""
 
 import gzip
 import json
@@ -110,7 +110,7 @@ def test_what_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is compressed with gzip"):
         split(path, 10)
     path.write_text(f"{line('a')}\r{line('b')}\r", newline="")
-    with pytest.raises(UserError, match="line ends of old Macs"):
+    with pytest.raises(UserError, match="old Mac line endings"):
         split(path, 10)
     path.write_text(f"[{line('a')}]")
     with pytest.raises(UserError, match="or an array"):

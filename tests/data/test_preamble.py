@@ -1,4 +1,4 @@
-"""Solved examples before task inputs: which ones, where, and what has no room."""
+"""Demonstrations before task inputs: which ones, where, and what does not fit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_shots_are_drawn_by_the_seed_alone() -> None:
     assert len(drawn) == len(set(drawn)) == 3
     assert draw_shots(EXAMPLES[::-1], 3, 0, rationales=False) == drawn
     assert draw_shots(EXAMPLES, 3, 1, rationales=False) != drawn
-    # More of them are these and others.
+    # More demonstrations include these.
     assert draw_shots(EXAMPLES, 5, 0, rationales=False)[:3] == drawn
     told = draw_shots(EXAMPLES, 1000, 0, rationales=True)
     assert len(told) == sum(example.rationale is not None for example in EXAMPLES) < len(EXAMPLES)
@@ -44,7 +44,7 @@ def test_the_most_similar_example_is_another_one() -> None:
     new = Example("new", "how many legs has a cat ?", ("four", "two"), 0)
     texts = preamble.texts([SKY, SEA, new])
     expected = [solved_text(example, rationale=True) for example in (SEA, SKY, DOG)]
-    # Ids of another data set mean nothing.
+    # Ids of another data set may be the same by accident.
     assert preamble.texts([replace(new, id="dog")]) == [[expected[2]]]
     assert texts == [[text] for text in expected]
     assert Preamble([], [SKY]).texts([SKY, new]) == [[], [solved_text(SKY, rationale=True)]]
@@ -52,7 +52,7 @@ def test_the_most_similar_example_is_another_one() -> None:
 
 def test_of_equally_similar_examples_the_first_is_taken() -> None:
     many = [replace(SEA, id=f"sea{n}", rationale=f"it is the sea {n}") for n in range(40)]
-    # In any order, and however many there are: none is chosen by how a library partitions scores.
+    # In any order and any number: none is chosen by how a library partitions scores.
     for training in (many, many[::-1], [DOG, *many[7:], SKY]):
         first = next(example for example in training if example.question == SEA.question)
         preamble = Preamble([], training)

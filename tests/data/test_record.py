@@ -1,4 +1,4 @@
-"""Records as people have them: misnamed fields, other shapes, equal choices."""
+"""Records as users have them: misnamed fields, other layouts, equal choices."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def test_a_misnamed_field_is_said_once_with_the_name_that_is_meant(known: str, n
     record = renamed(**{known: name})
     (said,) = messages(record)
     assert said.startswith(f'{known}: is missing, but there is "{name}", which is not read')
-    # Data frames give a null to rows that lack a column.
+    # Data frames give null to rows that lack a column.
     assert messages({**record, known: None}) == [said]
     assert read_example({**GOOD, name: record[name]})[0] is not None
     assert read_example({**GOOD, name: None})[0] is not None
@@ -111,7 +111,7 @@ def test_other_shapes_are_one_message(changes: dict[str, Any], start: str) -> No
 
 def test_a_list_in_an_object_is_said_as_such() -> None:
     (said,) = messages({"train": [GOOD], "test": [GOOD]})
-    assert said.startswith('is no example, but holds a list of 1 objects in "train"')
+    assert said.startswith('is not an example, but has a list of 1 objects in "train"')
 
 
 def test_equal_wrong_choices_become_one_and_the_index_moves() -> None:

@@ -1,4 +1,4 @@
-"""Sources: folders and files, the splits that are made, and every fault at once."""
+"""Sources: folders and files, the splits that are made, and all errors at once."""
 
 from collections import Counter
 from dataclasses import replace
@@ -136,14 +136,14 @@ def test_a_question_in_two_splits_is_a_note(tmp_path: Path) -> None:
     again = Example("x", train[0].question, train[0].choices, 0)
     source = folder(tmp_path, train=train, dev=make("d", 1), test=[again, *make("e", 1)])
     loaded = load_source(Data(source=source))
-    assert loaded.notes == ["1 of the 2 questions of test stand in train too"]
+    assert loaded.notes == ["1 of the 2 questions of test are also in train"]
 
 
 def test_an_unknown_source_names_the_nearest_known_one(tmp_path: Path) -> None:
     (fault,) = faults("stratgyqa")
     assert fault.startswith(
         "data.source: 'stratgyqa' is neither a known source nor a file or folder; "
-        "did you mean 'strategyqa'? (a folder holds train.jsonl"
+        "did you mean 'strategyqa'? (a folder with train.jsonl"
     )
     (fault,) = faults(str(tmp_path / "nowhere"))
     assert "known: cos_e, creatures, ecqa, openbookqa, quarel, strategyqa (a folder" in fault

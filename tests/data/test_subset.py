@@ -1,4 +1,4 @@
-"""Subsets are nested, stratified, and the same whatever the order of the file."""
+"""Subsets are nested, stratified, and independent of the order of the file."""
 
 import random
 from collections import Counter
@@ -24,7 +24,7 @@ seeds = st.integers(0, 5)
 
 
 def subset_or_skip(examples: list[Example], fraction: float, seed: int) -> list[Example]:
-    """The subset, or another draw of Hypothesis where a class would be lost."""
+    """Return the subset; if a class would be lost, have Hypothesis draw again."""
     try:
         return subset(examples, fraction, seed)
     except UserError:
@@ -89,7 +89,7 @@ def test_seeds_give_other_subsets() -> None:
 
 
 def test_is_frozen() -> None:
-    # Another order would silently change every published subset.
+    # A different order would silently change every published subset.
     assert [e.id for e in subset(make([0, 1] * 10), 0.3, 0)] == [
         "q13",
         "q0",
@@ -128,7 +128,7 @@ def test_a_class_that_is_lost_is_a_fault_and_the_advice_works(
         assert fraction < advised <= 1
         found = {example.answer for example in subset(examples, advised, seed)}
         assert found == set(range(len(counts)))
-        # It is the smallest but for the fourth digit.
+        # It is the smallest, up to the fourth digit.
         with pytest.raises(UserError):
             subset(examples, advised - 1 / len(examples), seed)
     else:
@@ -167,7 +167,7 @@ def test_a_question_is_never_on_both_sides(questions: list[int], share: float, s
     assert held
     words = [{example.question.split()[1] for example in part} for part in (kept, held)]
     assert not words[0] & words[1]
-    # No more than wanted is held out, but for a question that is asked more often than that.
+    # No more than requested is held out, unless one question occurs more often than that.
     often = min(questions.count(question) for question in questions)
     assert len(held) <= max(often, round(share * len(examples)))
 

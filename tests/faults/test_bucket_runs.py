@@ -1,7 +1,7 @@
-"""Runs on a bucket whose hosts are lost or whose server goes away: the results are those of a
+"""Runs on a bucket whose hosts are lost or whose server goes down: the results are those of a
 plain folder.
 
-A host is a cache folder of its own: all that it knows of the store when it starts.
+A host is simulated by a separate cache folder: all that a host has of the store when it starts.
 """
 
 import json
@@ -41,7 +41,7 @@ AWAY_SECONDS = 5
 
 
 def same(one: Store, other: Store) -> None:
-    """Two hosts' stores have the same weights, states and predictions, and whole artifacts."""
+    """Check that two stores have complete artifacts with equal weights, states and predictions."""
     compared = 0
     for stage in plan_run(small_config(one.address, **CHANGES)).stages:
         assert one.damage(stage.kind, stage.key) == []
@@ -56,7 +56,7 @@ def same(one: Store, other: Store) -> None:
 
 @pytest.fixture(scope="module")
 def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The store of an uninterrupted run in a plain folder, by one process."""
+    """Return the store of an uninterrupted run in a plain folder, by one process."""
     folder = tmp_path_factory.mktemp("in-peace")
     run(small_config(folder, **CHANGES), lambda *_: nullcontext())
     return Store(folder)
@@ -70,7 +70,7 @@ def work(context: Pair, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pair_in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The same by two workers."""
+    """Return the same by two workers."""
     folder = tmp_path_factory.mktemp("pair-in-peace")
     (folder / "url").write_text(str(folder / "store"))
     in_pair(work, folder)()
@@ -78,7 +78,7 @@ def pair_in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 class Job:
-    """A run that is started as a command on one host or another."""
+    """A run that is started as a command on different hosts."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
@@ -112,7 +112,7 @@ class Job:
 
     @cached_property
     def student(self) -> StudentStage:
-        """The student's stage, planned once: conditions ask for it many times a second."""
+        """Return the student's stage, planned once, since conditions use it many times a second."""
         (member,) = plan_run(small_config(self.url, **CHANGES)).members
         return member.student
 
@@ -150,7 +150,7 @@ def test_a_host_that_is_lost_for_good_is_gone_on_from_the_bucket(
     store = Store(s3.url)
     journal = store.read("student", job.student.key, "journal.jsonl").splitlines()
     rows = [json.loads(line) for line in journal]
-    # Both tries have written it, each its own steps.
+    # Both tries wrote to it, each its own steps.
     assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
     assert rows[0]["time"] < killed_at < rows[-1]["time"]
     begun = json.loads(
@@ -185,7 +185,7 @@ def test_two_hosts_each_with_its_own_files_make_whole_artifacts(
     same(store, pair_in_peace)
     for host in ("host-0", "host-1"):
         (root,) = (tmp_path / host / "stores").iterdir()
-        # Every host has fetched what the stages after read.
+        # Every host has fetched what later stages read.
         (states,) = (root / "states").iterdir()
         assert len(list(states.glob("shard-*.safetensors"))) >= 8
     assert s3.names("work") == []

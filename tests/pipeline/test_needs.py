@@ -1,4 +1,4 @@
-"""What a run needs, and the refusal of what there is no room for."""
+"""What a run needs, and the refusal of what does not fit."""
 
 import re
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_what_cannot_fit_is_refused_with_numbers_and_what_would_do(tmp_path: Pat
     assert [fault.partition(":")[0] for fault in faults] == ["model.teacher", "model.student"]
     assert "206.6 k parameters take 3.3 MB" in faults[0]
     assert "a GPU of this machine (made up) has 1.0 MB" in faults[0]
-    assert "scale.workers=4 scale.zero_stage=3 scale.precision=bf16 would do" in faults[0]
+    assert "scale.workers=4 scale.zero_stage=3 scale.precision=bf16 would be enough" in faults[0]
     advised = Scale(workers=4, zero_stage=3, precision="bf16")
     assert least(206_592, advised, 1) <= SMALL.memory
     assert least(206_592, advised.model_copy(update={"workers": 2}), 1) > SMALL.memory
@@ -67,7 +67,7 @@ def test_states_larger_than_the_disk_are_refused(tmp_path: Path) -> None:
     (fault,) = states_faults(plan.needs, plan.stages, store, size - 1)
     assert fault.startswith("align.states: the teacher's states take ")
     assert "align.states=online" in fault
-    # What a try that was cut off has written need not be written again.
+    # What an interrupted try has written need not be written again.
     begun = store / "work" / f"states-{states.key}"
     begun.mkdir(parents=True)
     (begun / "shard-00000.safetensors").write_bytes(b"x")
@@ -90,7 +90,7 @@ def test_workers_share_the_memory_of_this_machine(monkeypatch: pytest.MonkeyPatc
     room = find_room(Scale(workers=2))
     assert room
     assert room.memory == machine_memory() // 2
-    # The hosts of a cluster are not known.
+    # The hosts of a cluster are unknown.
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert find_room(Scale(workers=2)) is None
 

@@ -1,4 +1,4 @@
-"""Attention, gradient checkpointing and torch.compile through real engines: the losses stay."""
+"""Attention, gradient checkpointing and torch.compile in real engines keep the losses."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from knife.train.scaled import scaled
 
 
 def losses(folder: Path, batch: Batch, **values: Any) -> list[float]:
-    """The losses of a few steps on one batch, dropout on."""
+    """Return the losses of a few steps on one batch, with dropout."""
     scale = Scale.model_validate(values)
     torch.manual_seed(0)
     objective = Objective(scaled(load_backbone(folder), scale))
@@ -37,7 +37,7 @@ def losses(folder: Path, batch: Batch, **values: Any) -> list[float]:
             engine.backward(loss)
             engine.step()
             found.append(float(loss.detach()))
-        # What is saved has the names that are loaded.
+        # Weights are saved under the names that are loaded.
         assert set(gathered_state(engine.module)) == names
         engine.destroy()
     return found
@@ -69,7 +69,7 @@ def test_every_part_of_a_model_gets_the_attention(model_folder: Path) -> None:
 
 @pytest.mark.faults
 def test_compiled_code_leaves_the_losses(tiny_bert_without_dropout: Path) -> None:
-    """Minutes of g++; with dropout, compiled code draws other masks."""
+    """Takes minutes of g++; with dropout, compiled code draws other masks."""
     batch = student_batch(tiny_bert_without_dropout)
     plain = losses(tiny_bert_without_dropout, batch)
     assert losses(tiny_bert_without_dropout, batch, compile=True) == pytest.approx(plain, rel=1e-5)
@@ -82,7 +82,7 @@ def tiny_bert_without_dropout(tmp_path: Path) -> Path:
 
 
 def test_checkpointing_takes_the_memory_of_the_formula(tmp_path: Path) -> None:
-    """Six layers of long texts, so that activations are most of what there is."""
+    """Six layers of long texts, so that activations dominate."""
     config = T5Config(
         vocab_size=500, d_model=64, d_ff=256, d_kv=16, num_heads=4, num_layers=6,
         decoder_start_token_id=0,

@@ -1,4 +1,4 @@
-"""How a sweep stands: counts, the best, what was reused and the time left, as it is shown."""
+"""A sweep's progress as it is shown: counts, the best, what was reused, and the time left."""
 
 import time
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_time_left_is_that_of_the_trials_until_now(tmp_path: Path) -> None:
     assert standing.left(sweep) == ""
     ended(standing, finished=1)
     standing.seconds = 10.0
-    # 6 s and 4 s of those at work and 10 s of the one that waits, two at a time; then 3 of more
+    # 6 s and 4 s of the running ones and 10 s of the waiting one, two at a time; then 3 of more
     # seeds, 2 of finetune's settings and 6 of the final.
     assert standing.left(sweep) == "about 10 s left, 1 min of the sweep"
     standing = StepProgress("final", total=2, trials=4, slots=2, running={1: at_work(4)})

@@ -1,4 +1,4 @@
-"""Sweep files: what is wrong with them, and what overrides and paths in them become."""
+"""Sweep files: their errors, and how overrides and paths in them are resolved."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def test_a_whole_sweep_has_no_fault(tmp_path: Path) -> None:
         ({"space": {}}, "space: dictionary should have at least 1 item"),
         ({"metric": "accuracy"}, "metric: must be a metric that trials report (dev_accuracy, dev"),
         ({"metric": "test_accuracy"}, "metric: must be a metric that trials report (dev_accuracy"),
-        ({"without": "budget"}, "budget.trials: must be set: search 'random' has no end"),
+        ({"without": "budget"}, "budget.trials: must be set, since search 'random' never ends"),
         ({"serach": "tpe"}, "serach: unknown key; did you mean 'search'?"),
         ({"search": "bayes"}, "search: input should be 'random', 'grid' or 'tpe', but got \"bay"),
         ({"name": "a/b"}, "name: string should match pattern"),
@@ -36,9 +36,9 @@ def test_a_whole_sweep_has_no_fault(tmp_path: Path) -> None:
         ({"search": "grid"}, f"space.{RATE}: search 'grid' needs a list of values: grid or choice"),
         (
             {"scheduler": {"name": "asha"}, "seeds": {"search": [0, 1]}},
-            "seeds.search: a scheduler judges one training a trial, but got 2 seeds; give one",
+            "seeds.search: a scheduler needs trials with one training each, but got 2 seeds; give",
         ),
-        ({"set": {"student": {"learning_rate": 1}}}, f"set.{RATE}: is in the space too"),
+        ({"set": {"student": {"learning_rate": 1}}}, f"set.{RATE}: is also in the space"),
     ],
 )
 def test_one_fault_by_its_key(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
@@ -115,8 +115,8 @@ def test_values_that_the_run_config_refuses_are_named_all_at_once(tmp_path: Path
     heads = [
         "space.data.fraction: the value 'many' is refused: data.fraction: input should be",
         "space.data.fraction: the value 2 is refused: data.fraction: input should be",
-        "space.methods: the value 'knive' is refused: methods: got no method's name: 'knive' (did "
-        "you mean 'knife'?)",
+        "space.methods: the value 'knive' is refused: methods: must be names of methods, but got "
+        "'knive' (did you mean 'knife'?)",
         "space.student.epochs: the value 0 is refused: student.epochs: input should be greater",
         "space.student.learning_rat: the value 1 is refused: student.learning_rat: unknown key; "
         "did you mean 'learning_rate'?",
@@ -146,7 +146,7 @@ def test_a_trial_trains_one_method(tmp_path: Path) -> None:
 def test_files_that_are_none(tmp_path: Path, command: Command) -> None:
     missing = tmp_path / "nothing.yaml"
     (fault,) = command("tune", missing).faults
-    assert fault == f"SWEEP: there is no file {missing}; give a sweep's YAML file"
+    assert fault == f"SWEEP: the file {missing} does not exist; give a sweep's YAML file"
     path = write_sweep(tmp_path)
     path.write_text("name: x\nspace: [1, 2\nbase: y\n")
     (fault,) = command("tune", path).faults

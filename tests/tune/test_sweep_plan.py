@@ -1,4 +1,4 @@
-"""What a sweep will do: its trials in their order, its teachers, and what is left out."""
+"""What a sweep will do: its trials in order, its teachers, and what is left out."""
 
 import json
 import re
@@ -20,7 +20,7 @@ FRACTIONS: dict[str, Any] = {
 
 
 def teachers_of(plan: SweepPlan) -> list[set[str]]:
-    """Keys of the teachers of each trial."""
+    """Return the keys of the teachers of each trial."""
     return [
         {stage.key for stage in each.stages if isinstance(stage, TeacherStage)}
         for each in plan.plans
@@ -54,7 +54,7 @@ def test_a_trial_of_each_teacher_starts_first(tmp_path: Path) -> None:
     first, second = teachers[:2]
     assert (len(first), len(second)) == (1, 1)
     assert first != second
-    # Then those that wait for no teacher, then those that do.
+    # Then those that do not wait for a teacher, then those that do.
     assert teachers[2:6] == [set()] * 4
     assert all(len(keys) == 1 for keys in teachers[6:])
     configs = [plan.space.config(point) for point in plan.points or []]
@@ -138,4 +138,4 @@ def test_points_that_leave_out_other_examples_are_not_compared(tmp_path: Path) -
     space = {"data.max_tokens": {"choice": [64, 256]}}
     words = (f"data.source={tmp_path}", "data.too_long=drop", "teacher.batch_size=2")
     found = faults(tmp_path, *words, "student.batch_size=2", space=space)
-    assert any(f.startswith("data.too_long: drop leaves out other dev") for f in found), found
+    assert any(f.startswith("data.too_long: drop leaves out different dev") for f in found), found

@@ -47,12 +47,12 @@ class SweepData:
         """
         store.recall(folder)
         if not (folder / ABOUT).is_file():
-            raise UserError(f"{folder} has no {ABOUT}; the same `knife tune` again writes it")
+            raise UserError(f"{folder} has no {ABOUT}; run the same `knife tune` again to write it")
         about = json.loads((folder / ABOUT).read_text())
         if "sweep" not in about:
             raise UserError(
-                f"{folder} was left by a version that did not keep the sweep's settings; the same "
-                "`knife tune` again adds them and the report, and trains nothing again"
+                f"{folder} was made by a version that did not keep the sweep's settings; run the "
+                "same `knife tune` again to add them and the report, without retraining"
             )
         return SweepData.of(folder, store, about)
 

@@ -91,7 +91,7 @@ class Measured:
         """Say how many seeds a mean is over, and what the bars are."""
         counts = sorted({len(self._values(row)) for row in self.rows})
         if counts == [1]:
-            return "one seed, so that there are no intervals"
+            return "one seed, so there are no intervals"
         seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         return f"mean of {seeds} seeds with its 95 % t-interval"
 

@@ -33,9 +33,9 @@ def cost(sweep: SweepData, drawn: Plots) -> Section:
     ]
     everything = sum(map(sum, spent.values()))
     body = paragraphs(
-        f"All trainings took {duration(everything)} together, those side by side each counted."
+        f"All trainings took {duration(everything)} in total, counting parallel ones separately."
     )
-    body += table("Time by step", ("what", "number", "together", "each"), rows, [1, 2, 3])
+    body += table("Time by step", ("what", "number", "total", "each"), rows, [1, 2, 3])
     return Section("Cost and sharing", body + _sharing(sweep) + pictures(drawn, ["pareto"]))
 
 
@@ -56,11 +56,11 @@ def _sharing(sweep: SweepData) -> Markup:
         took = duration(seconds) if seconds else "unknown"
         rows.append((f"{kind} {key}", took, len(numbers), duration(again) if seconds else ""))
     heads = ("made once", "took", "trials that share it", "saved")
-    words = [f"Teachers and states that each trial makes for itself would have taken "
+    words = [f"Making teachers and states separately for each trial would have taken "
              f"{duration(saved)} more."]  # fmt: skip
     if unknown:
         words.append(
-            f"Of {unknown} of them the store no longer says how long it took, which is not counted."
+            f"The store no longer has the times of {unknown} of them, which are not counted."
         )
     return paragraphs(*words) + table("Shared between trials", heads, rows, [1, 2, 3])
 
@@ -85,7 +85,7 @@ def ended_early(sweep: SweepData) -> Section:
     body = table("Trials without a result", heads, cells, [0, 2, 3])
     for row in rows:
         if row.error and len(row.error.splitlines()) > 1:
-            body += listing(f"what trial {row.number} failed by", row.error)
+            body += listing(f"error of trial {row.number}", row.error)
     return Section(title, body)
 
 
@@ -101,17 +101,17 @@ def _why(row: TrialRow, scheduler: Scheduler) -> str:
 
 def faults(sweep: SweepData) -> Section:
     """List every start of the command, the trials that restarted, and what trainings noted."""
-    title, body = "Faults and restarts", starts(sweep.about["starts"])
+    title, body = "Failures and restarts", starts(sweep.about["starts"])
     rows = []
     for number, trial in sorted(sweep.trials.items()):
         for when in trial["starts"][1:]:
-            rows.append((moment(when), f"trial {number} started again"))
+            rows.append((moment(when), f"trial {number} restarted"))
     for (kind, key), label in _trainings(sweep).items():
         rows += noted(sweep.store, kind, key, label)
     if rows:
         heads = ("when", "what")
-        return Section(title, body + table("Restarts, and what trainings noted", heads, rows))
-    words = "No trial had to start again, no training went on from a checkpoint, and nothing was "
+        return Section(title, body + table("Restarts and notes of trainings", heads, rows))
+    words = "No trial restarted, no training resumed from a checkpoint, and nothing was "
     return Section(title, body + paragraphs(f"{words}damaged."))
 
 
@@ -135,11 +135,11 @@ def again(sweep: SweepData) -> Section:
     text = yaml.safe_dump(
         settings.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
     )
-    body = paragraphs(f"The sweep below, saved as {name}, makes the same sweep:")
+    body = paragraphs(f"The settings below, saved as {name}, give the same sweep:")
     body += Markup("<pre>knife tune {}</pre>").format(name)
     body += facts([*made_by(sweep.about), ("store", sweep.store.address)])
     base = yaml.safe_dump(sweep.space.base, sort_keys=False, allow_unicode=True)
     body += listing(name, text) + listing(f"its base, {settings.base}", base)
     if (sweep.folder / RECIPE).is_file():
         body += listing(f"the winner, {RECIPE}", (sweep.folder / RECIPE).read_text())
-    return Section("How to do it again", body)
+    return Section("How to reproduce it", body)

@@ -1,4 +1,4 @@
-"""The search space: points, the run configs that they stand for, and their form in optuna."""
+"""The search space: points, the run configs that they represent, and their form in optuna."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True)
 class Space:
-    """Points of a sweep, and the run configs that they stand for.
+    """Points of a sweep, and the run configs that they represent.
 
     Attributes:
         sweep: the sweep.
@@ -115,8 +115,8 @@ class Space:
         if len(methods) != 1:
             names = ", ".join(v if isinstance(v, str) else v.name for v in methods)
             return [
-                f"methods: a trial trains one method, but the base has {names}: give one with "
-                "set: {methods: [knife]}, or several in the space"
+                f"methods: a trial trains one method, but the base has {names}: set one with "
+                "set: {methods: [knife]}, or search several in the space"
             ]
         return []
 

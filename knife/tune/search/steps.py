@@ -74,7 +74,7 @@ class Steps:
         for param, part in zip(params, more, strict=True):
             row = found[param["trial"]]
             if part.state == "failed":
-                why = f"seed {param['seeds'][0]}: {part.error or 'no reason is known'}"
+                why = f"seed {param['seeds'][0]}: {part.error or 'unknown error'}"
                 found[row.number] = replace(row, state="failed", score=None, error=why)
             if found[row.number].state == "failed":
                 continue

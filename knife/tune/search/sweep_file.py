@@ -19,11 +19,11 @@ from knife.tune.search.space import Space
 _PATHS = ("data.source", "model.teacher", "model.student")
 _NO_PATHS = {*KNOWN_SOURCES, *EMBEDDED}
 _OWN = {
-    "name": "a trial's name is its sweep's; search another key",
-    "seeds": "seeds are no part of the space; give seeds.search and seeds.more",
-    "store": "all trials share one store, which is how they share teachers; set it for all",
-    "track": "all trials are recorded in one place; set it for all",
-    "scale": "all trials take the same workers and GPUs; set it for all",
+    "name": "trials have the name of their sweep; search another key",
+    "seeds": "seeds cannot be searched; set seeds.search and seeds.more",
+    "store": "all trials must use one store to share teachers; set it for all",
+    "track": "all trials are recorded in the same MLflow; set it for all",
+    "scale": "all trials use the same workers and GPUs; set it for all",
 }
 
 
@@ -38,7 +38,7 @@ def read_sweep(path: Path, overrides: Overrides | None = None) -> Space:
             the space that the run config refuses.
     """
     if not path.is_file():
-        raise UserError(f"SWEEP: there is no file {path}; give a sweep's YAML file")
+        raise UserError(f"SWEEP: the file {path} does not exist; give a sweep's YAML file")
     values = read_yaml(path)
     changes = read_overrides(overrides or [])
     own = {key: value for key, value in changes.items() if key in Sweep.model_fields}
@@ -85,7 +85,7 @@ def _faults(sweep: Sweep) -> Iterator[str]:
     leaves = flat(sweep.set)
     for key, domain in sweep.space.items():
         if key in leaves:
-            yield f"set.{key}: is in the space too; leave it in one of the two"
+            yield f"set.{key}: is also in the space; remove it from one of the two"
         if key.partition(".")[0] in _OWN:
             yield f"space.{key}: {_OWN[key.partition('.')[0]]}"
         if sweep.search == "grid" and not domain.values:
@@ -93,10 +93,10 @@ def _faults(sweep: Sweep) -> Iterator[str]:
         if sweep.search != "grid" and domain.grid:
             yield f"space.{key}: a grid needs search 'grid'; give choice, or change search"
     if sweep.search != "grid" and sweep.budget.trials is None:
-        yield f"budget.trials: must be set: search {sweep.search!r} has no end of its own"
+        yield f"budget.trials: must be set, since search {sweep.search!r} never ends by itself"
     if sweep.scheduler.name != "none" and len(sweep.seeds.search) > 1:
         yield (
-            "seeds.search: a scheduler judges one training a trial, but got "
+            "seeds.search: a scheduler needs trials with one training each, but got "
             f"{len(sweep.seeds.search)} seeds; give one (seeds.more is for the best trials)"
         )
     for name, seeds in (("search", sweep.seeds.search), ("more", sweep.seeds.more)):

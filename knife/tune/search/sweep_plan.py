@@ -111,9 +111,9 @@ def _refuse_other_examples(plan: SweepPlan) -> None:
     }
     if len(kept) > 1 and any(splits.left_out.keys() & {"dev", "test"} for splits in data):
         raise UserError(
-            "data.too_long: drop leaves out other dev or test examples at other points of the "
-            "space, so their scores could not be compared; keep data.max_tokens and the "
-            "tokenizer the same at all points, or take refuse"
+            "data.too_long: drop leaves out different dev or test examples at different points of "
+            "the space, so their scores could not be compared; use one data.max_tokens and one "
+            "tokenizer for all points, or set data.too_long=refuse"
         )
 
 
