@@ -1,4 +1,4 @@
-"""Memory of a worker and what it sends in a step: measured engines to the formula.
+"""A worker's memory and what it sends in a step: measured engines relative to the formula.
 
 python bench/memory.py
 """
@@ -65,7 +65,7 @@ def work(context: Context, folder: Path) -> None:
                 training = Training(batch_size=rows, accumulate=accumulate)
                 need = training_need(shape, training, scale, LENGTHS, rationale=False)
                 rest = need.weights + need.optimizer
-                # Stage 3 keeps its gradients and its bucket, stage 1 those that are added up.
+                # Stage 3 keeps its gradients and its bucket, stage 1 summed gradients.
                 rest += need.gradients + need.buffers if stage == 3 else 0
                 rest += need.gradients if stage == 1 and accumulate > 1 else 0
                 if context.rank == 0:
