@@ -27,7 +27,7 @@ def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
     earlier = (
         [
             f"{old} has messages that an earlier version did not send; start those runs again, "
-            "which trains nothing again and sends all of it, and remove the folder"
+            "which sends everything without retraining, and remove the folder"
         ]
         if any(old.glob("*.jsonl"))
         else []

@@ -1,8 +1,8 @@
 """A student as MLflow's pyfunc: MLflow keeps a copy of this file beside the weights and runs it.
 
-In: a question a row, `question` and `choices` (an open one has no choices), `id` if wanted. Out: a
-row for each, as `knife predict` gives it: `choice`, `index` and `probabilities`, or `text`. Where a
-question has choices tied for the first place, all rows have `tied`, empty where there is no tie.
+Input: one question per row, with `question`, `choices` (none for open questions) and optionally
+`id`. Output: one row for each, as from `knife predict`: `choice`, `index` and `probabilities`, or
+`text`. If any question has choices tied for first place, all rows have `tied`, empty without a tie.
 """
 
 import json
@@ -20,21 +20,21 @@ from knife.data.record import read_question
 
 
 class Scorer(PythonModel):  # type: ignore[misc]
-    """Answers questions with a student, loaded once; on the GPU where there is one."""
+    """Answers questions with a student, loaded once; on the GPU if there is one."""
 
     def load_context(self, context: Any) -> None:
         """Load the student of a model's folder."""
-        # Whoever only writes a model down needs no torch.
+        # Writing a model does not need torch.
         from knife.inference.answers import Answerer
 
         self._answerer = Answerer(Path(context.artifacts["student"]))
 
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
-        """A row for each question.
+        """Return a row for each question.
 
         Raises:
-            MlflowException: what is wrong with the questions, all at once; to a server's client
-                that is status 400.
+            MlflowException: with all errors in the questions; a server's client gets
+                status 400.
         """
         questions, faults = _read(model_input, self._answerer.settings.open)
         try:
@@ -60,7 +60,7 @@ class Scorer(PythonModel):  # type: ignore[misc]
 
 
 def _read(given: pd.DataFrame, opened: bool) -> tuple[list[Example], list[str]]:
-    """The questions, and what is wrong with them."""
+    """Return the questions, and what is wrong with them."""
     questions, faults = [], []
     # Through JSON: MLflow gives lists as arrays, and what is missing as NaN.
     for number, record in enumerate(json.loads(given.to_json(orient="records")), 1):

@@ -92,10 +92,10 @@ def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
     Store(plan.config.store, write=False).recall(folder)
     if not about.is_file():
         if resume:
-            what = "has no sweep of that name" if folder.parent.is_dir() else "is not there"
+            what = "has no sweep of that name" if folder.parent.is_dir() else "does not exist"
             raise UserError(
                 f"--resume: the store {folder.parents[1]} {what} ({plan.space.sweep.name}), so "
-                "there is nothing to go on with; start without --resume, or set store=…"
+                "there is nothing to resume; start without --resume, or set store=…"
             )
         return None
     values = json.loads(about.read_text())
@@ -103,13 +103,13 @@ def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
         raise UserError(
             f"{folder} was made by another version of this package (sweeps of version "
             f"{values['version']}, this one resumes version {SWEEP_VERSION}); give another name=…, "
-            "or remove the folder: trained students stay in the store and are used again"
+            "or remove the folder: trained students stay in the store and are reused"
         )
     if values["key"] != sweep_key(plan):
         raise UserError(
             f"{folder} belongs to another sweep of that name (its file, base or overrides "
             "differ in more than budget and concurrent); give another name=…, or remove the "
-            "folder: trained students stay in the store and are used again"
+            "folder: trained students stay in the store and are reused"
         )
     return None if trials_left(plan, folder) else read_result(folder)
 

@@ -235,7 +235,7 @@ def test_nothing_to_resume(command: Command, tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
     (fault,) = command("tune", path, "--resume").faults
     store = tmp_path / "store"
-    assert fault.startswith(f"--resume: the store {store} is not there (small), so there is")
+    assert fault.startswith(f"--resume: the store {store} does not exist (small), so there is")
     assert not store.exists()
     (store / "sweeps").mkdir(parents=True)
     (fault,) = command("tune", path, "--resume").faults
