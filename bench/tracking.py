@@ -153,14 +153,14 @@ def compare(store: Path, uri: str) -> tuple[int, int, int]:
             for metric in client.get_metric_history(run.info.run_id, name)
         ]
         rows, _ = read_rows(store / "student" / run.info.run_name / "journal.jsonl", Position())
-        told = {
+        expected = {
             (name, row["step"], value)
             for row in Curves().rows(rows)
             for name, value in row["metrics"].items()
         }
-        total += len(told)
-        lost += len(told - set(found))
-        more += len(found) - len(set(found) & told)
+        total += len(expected)
+        lost += len(expected - set(found))
+        more += len(found) - len(set(found) & expected)
     return total, lost, more
 
 
@@ -186,9 +186,9 @@ def main() -> None:
             threads: list[float] = []
             for number in range(rounds):
                 of = {}
-                for told in (None, uri) if number % 2 else (uri, None):
-                    name = f"{state}-{number}-{'tracked' if told else 'alone'}"
-                    of[told] = step(name, model, tokens, store, told, context)
+                for target in (None, uri) if number % 2 else (uri, None):
+                    name = f"{state}-{number}-{'tracked' if target else 'alone'}"
+                    of[target] = step(name, model, tokens, store, target, context)
                 tracked, alone = of[uri], of[None]
                 ratios.append((tracked[0] / alone[0], tracked[1] / alone[1]))
                 threads.append(100 * tracked[2] / tracked[1])

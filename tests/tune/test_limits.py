@@ -127,7 +127,7 @@ def test_the_gpu_hours_of_all_trials_and_starts_are_counted(clock: Clock, start:
     spent.ended("a")
     spent.save()
     assert not limit.stop_all()
-    # Trial b goes on in the next driver, is lost, and starts once more.
+    # Trial b continues in the next driver, is lost, and restarts.
     spent = start()
     spent.started("b")
     clock.now += 600

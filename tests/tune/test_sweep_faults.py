@@ -207,7 +207,7 @@ def test_the_driver_killed_in_each_step_changes_nothing(job: Job, in_peace: Job)
         job.wait_for(lambda: (job.sweep / step).is_dir() and job.under_way())  # noqa: B023
         job.wait_for(lambda: (job.published() or not first) and job.under_way())  # noqa: B023
         job.kill()
-        # A kill can cut the last report of a trial; Ray Tune's own files nobody reads.
+        # A kill can truncate the last report of a trial; Ray Tune's own files are not read.
         if first:
             path = job.sweep / step / "history.jsonl"
             path.write_bytes(path.read_bytes()[:-5])
@@ -283,7 +283,7 @@ def test_a_killed_driver_counts_no_trial_twice_and_judges_as_before(
 
 
 def check_decisions(job: Job, plan: SweepPlan, folder: Path) -> None:
-    """A scheduler that hears all reports in one go comes to the same ends."""
+    """Check that a scheduler makes the same decisions when given all reports at once."""
     fresh = scheduler(plan.space.sweep, EPOCHS, folder)
     params = {f"{n}": p for n, p in enumerate(plan.points or [], 1)}
 

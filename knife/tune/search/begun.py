@@ -45,7 +45,7 @@ def begun_trials(folder: Path, space: Space) -> list[Begun]:
     _, seconds = read_seconds(folder)
     found = []
     for trial, given in params.items():
-        # A trial that has finished stays so, whatever a later start reported.
+        # A finished trial stays finished, whatever a later start reported.
         told = sorted(reports[trial], key=lambda report: bool(report["finished"]))
         last = told[-1] if told else {}
         note = failure_note(folder / "failed", given)
