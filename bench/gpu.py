@@ -25,7 +25,7 @@ from knife.data.tokens import Tokens
 from knife.method.objective import Objective
 from knife.models.load import load_backbone
 from knife.models.tokenizer import model_config
-from knife.plan.memory import Lengths, model_shape, training_need
+from knife.plan.memory import Lengths, model_size, training_need
 from knife.train.context import PlainContext
 from knife.train.engine import start_engine
 from knife.train.scaled import scaled
@@ -51,9 +51,9 @@ def speed(config: T5Config, scale: Scale, rows: int, length: int, steps: int) ->
     with tempfile.TemporaryDirectory() as folder, PlainContext() as context:
         path = Path(folder)
         T5ForConditionalGeneration(config).save_pretrained(path)
-        shape = model_shape(model_config(path, "model"), path)
+        size = model_size(model_config(path, "model"), path)
         backbone = scaled(load_backbone(path), scale).to(context.device)
-        assert shape
+        assert size
         ids = [*torch.randint(3, config.vocab_size, (length - 1,)).tolist(), 1]
         tokens = [Tokens(ids, [], [[5, 6, 7, 1]] * CHOICES, [(0, 1)] * CHOICES, 0)]
         batch = collate(tokens * rows, Rows(list(range(rows)), [1.0] * rows), 0, False)
@@ -78,7 +78,7 @@ def speed(config: T5Config, scale: Scale, rows: int, length: int, steps: int) ->
         flops = 6 * rows * (reads * length + answers * CHOICES * CHOICE)
         engine.destroy()
         lengths = Lengths(length, length, CHOICES, CHOICE, 0, 0, 0, 0)
-        need = training_need(shape, training, scale, lengths, rationale=False, gpu=gpu)
+        need = training_need(size, training, scale, lengths, rationale=False, gpu=gpu)
         reached = flops / seconds / _product_rate(context.device, scale)
         return Speed(rows / seconds, peak, need.peak, reached)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_errors
 from knife.core.version import __version__
 
 if TYPE_CHECKING:
@@ -108,13 +108,13 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     from knife.core.values import plain
 
-    found, faults = dict[str, Any](), []
+    found, errors = dict[str, Any](), []
     for key, value in values.items():
         try:
             found[str(key)] = plain(value)
         except (TypeError, ValueError) as error:
-            faults.append(f"{key}: {error}; give a value that YAML can represent")
-    raise_faults(faults)
+            errors.append(f"{key}: {error}; give a value that YAML can represent")
+    raise_errors(errors)
     return found
 
 

@@ -27,7 +27,7 @@ class Ended:
     err: str
 
     @property
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Return the lines of stderr, which must all be user errors."""
         lines = self.err.splitlines()
         assert lines

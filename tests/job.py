@@ -115,7 +115,7 @@ class Job:
         folder = self.store / "work" / f"{stage.kind}-{stage.key}" / "checkpoints"
         return sorted(int(path.parent.name[5:]) for path in folder.glob("*/place.json"))
 
-    def same_as(self, in_peace: Store) -> None:
+    def same_as(self, reference: Store) -> None:
         """Check that artifacts are complete, with the reference's weights, states, predictions."""
         store = Store(self.store)
         for stage in plan_run(self.config).stages:
@@ -123,7 +123,7 @@ class Job:
             for path in store.path(stage.kind, stage.key).rglob("*"):
                 results = ("predictions.jsonl", "states.json")
                 if path.suffix == ".safetensors" or path.name in results:
-                    other = in_peace.root / path.relative_to(store.root)
+                    other = reference.root / path.relative_to(store.root)
                     assert path.read_bytes() == other.read_bytes(), other
 
     def result(self) -> dict[str, Any]:

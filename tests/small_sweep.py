@@ -49,12 +49,12 @@ def planned(folder: Path, *overrides: str, **changes: Any) -> SweepPlan:
     return plan_file(write_sweep(folder, **changes), list(overrides))
 
 
-def faults(folder: Path, *overrides: str, **changes: Any) -> list[str]:
+def errors(folder: Path, *overrides: str, **changes: Any) -> list[str]:
     """Return all errors in the sweep."""
     try:
         planned(folder, *overrides, **changes)
     except UserError as error:
-        return error.faults
+        return error.errors
     return []
 
 

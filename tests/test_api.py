@@ -60,7 +60,7 @@ def test_the_command_says_the_same(command: Command, finished_run: FinishedRun) 
 def test_a_config_may_be_a_mapping(finished_run: FinishedRun, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         run({"name": "mine", "data": {"source": tmp_path / "none"}}, **{"student.epochs": 0})
-    assert error.value.faults == [
+    assert error.value.errors == [
         "model: must be set",
         "student.epochs: input should be greater than or equal to 1, but got 0",
     ]
@@ -86,11 +86,11 @@ def test_examples_in_memory_are_those_of_a_file(finished_run: FinishedRun) -> No
     assert predict(str(student), iter(examples)) == predict_file(student, finished_run.test_file)
 
 
-def test_faults_of_examples_in_memory(finished_run: FinishedRun) -> None:
+def test_errors_of_examples_in_memory(finished_run: FinishedRun) -> None:
     good = {"id": "a", "question": "forest ?", "choices": ["yes", "no"]}
     with pytest.raises(UserError) as error:
         predict(finished_run.student("knife"), [good, good, {"id": "b"}, "c"])  # type: ignore[list-item]
-    assert [fault.split(": ")[0] for fault in error.value.faults] == [
+    assert [message.split(": ")[0] for message in error.value.errors] == [
         "examples:2",
         "examples:3",
         "examples:4",
@@ -111,7 +111,7 @@ def test_values_of_a_program(finished_run: FinishedRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "given", "fault"),
+    ("function", "given", "message"),
     [
         (run, [7], "config: must be a path or a name, but got int"),
         (sweep, [None], "path: must be a path or a name, but got NoneType"),
@@ -123,16 +123,16 @@ def test_values_of_a_program(finished_run: FinishedRun) -> None:
         (predict, ["none", [{"id": object()}]], "examples:1: object is neither text, number,"),
     ],
 )
-def test_arguments_that_are_at_fault(
-    function: Callable[..., object], given: list[Any], fault: str
+def test_arguments_that_are_at_error(
+    function: Callable[..., object], given: list[Any], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
         function(*given)
-    (said,) = error.value.faults
-    assert said.startswith(fault)
+    (said,) = error.value.errors
+    assert said.startswith(message)
 
 
 def test_values_that_no_file_can_hold() -> None:
     with pytest.raises(UserError) as error:
         run("demo", seeds=object(), student={1j: 2})
-    assert [fault.split(": ")[0] for fault in error.value.faults] == ["seeds", "student"]
+    assert [message.split(": ")[0] for message in error.value.errors] == ["seeds", "student"]

@@ -17,7 +17,7 @@ from small_run import small_config
 
 from knife.pipeline.run import run
 from knife.plan.plan import plan_run
-from knife.store.store import Store, store_faults
+from knife.store.store import Store, store_errors
 from knife.train.follow import Follower
 
 KEY = ("states", "k")
@@ -186,19 +186,19 @@ def test_a_run_is_in_the_bucket_alone(
     ],
 )
 @pytest.mark.usefixtures("s3")
-def test_faults_of_the_url_are_said_without_its_secrets(url: str, words: str) -> None:
-    (fault,) = store_faults(url)
-    assert fault.startswith("store: ")
-    assert words in fault
-    assert "secret" not in fault
+def test_errors_of_the_url_are_said_without_its_secrets(url: str, words: str) -> None:
+    (error,) = store_errors(url)
+    assert error.startswith("store: ")
+    assert words in error
+    assert "secret" not in error
 
 
 @pytest.mark.parametrize(("protocol", "package"), [("gs", "gcsfs"), ("abfs", "adlfs")])
 def test_a_package_that_is_missing_is_named(protocol: str, package: str) -> None:
     if importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed")
-    (fault,) = store_faults(f"{protocol}://bucket/x")
-    assert f"pip install 'knife[{protocol}]' (or {package})" in fault
+    (error,) = store_errors(f"{protocol}://bucket/x")
+    assert f"pip install 'knife[{protocol}]' (or {package})" in error
 
 
 def test_missing_credentials_are_said_before_anything_starts(
@@ -208,17 +208,17 @@ def test_missing_credentials_are_said_before_anything_starts(
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     s3.files.clear_instance_cache()
-    (fault,) = command("run", "demo", f"store={s3.url}").faults
-    assert fault.startswith("store: s3://")
-    assert "no credentials found" in fault
+    (error,) = command("run", "demo", f"store={s3.url}").errors
+    assert error.startswith("store: s3://")
+    assert "no credentials found" in error
 
 
 @pytest.mark.faults
 def test_a_bucket_that_does_not_answer_is_said(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
     s3.files.clear_instance_cache()
-    (fault,) = store_faults(s3.url)
-    assert "cannot be reached" in fault
+    (error,) = store_errors(s3.url)
+    assert "cannot be reached" in error
 
 
 def test_access_that_is_denied_is_said(s3: S3) -> None:
@@ -230,11 +230,11 @@ def test_access_that_is_denied_is_said(s3: S3) -> None:
 
     let_in(b"0")
     try:
-        (fault,) = store_faults(s3.url)
+        (error,) = store_errors(s3.url)
     finally:
         let_in(b"inf")
-    assert "access denied" in fault
-    assert store_faults(s3.url) == []
+    assert "access denied" in error
+    assert store_errors(s3.url) == []
 
 
 def test_a_mounted_folder_can_be_a_bucket(tmp_path: Path, host: Callable[[str], None]) -> None:

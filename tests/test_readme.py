@@ -49,8 +49,8 @@ def test_every_command_of_the_readme(
             if name == "mine":
                 assert read(tmp_path / "mine.yaml").name == "mine"
         elif language == "json":
-            example, faults = read_example(json.loads(text))
-            assert example, faults
+            example, errors = read_example(json.loads(text))
+            assert example, errors
             (tmp_path / "questions.jsonl").write_text(text)
         elif language == "sh":
             for line in text.splitlines():

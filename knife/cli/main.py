@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from knife.core import strict_json
-from knife.core.errors import raise_faults
+from knife.core.errors import raise_errors
 from knife.core.exits import exits, say
 from knife.core.version import __version__
 
@@ -288,10 +288,10 @@ def sync(
     with exits(RESUME):
         from knife.cli.sync import sync as send
 
-        sent, kept, faults = send(store)
+        sent, kept, errors = send(store)
         print(*sent, sep="\n", end="\n" if sent else "")
         say(*kept)
-        raise_faults(faults)
+        raise_errors(errors)
         sys.exit(1 if kept else 0)
 
 

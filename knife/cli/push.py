@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_errors
 from knife.core.version import __version__
 from knife.inference.file import student_model
 from knife.report.cards import NAME, read_card
@@ -65,16 +65,16 @@ def plan_upload(student: str, repository: str) -> Upload:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    faults, files, card = [], dict[str, Path](), ""
+    errors, files, card = [], dict[str, Path](), ""
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        faults.append(f"REPO: must be OWNER/NAME or NAME, but got {repository!r}: {error}")
+        errors.append(f"REPO: must be OWNER/NAME or NAME, but got {repository!r}: {error}")
     try:
         files, card = _student(student)
     except UserError as error:
-        faults += error.faults
-    raise_faults(faults)
+        errors += error.errors
+    raise_errors(errors)
     return Upload(repository, files, card)
 
 
@@ -117,7 +117,7 @@ def push(upload: Upload, *, private: bool) -> str:
         raise
     except HfHubHTTPError as error:
         raise _refused(error.response.status_code, host, upload.repository) from None
-    # The errors of huggingface_hub's HTTP client have other names in other versions; their messages
+    # The errors in huggingface_hub's HTTP client have other names in other versions; their messages
     # may contain signed URLs, so they are not repeated.
     except Exception as error:
         cause = error.__cause__

@@ -7,7 +7,7 @@ from knife.core.atomic import write_text
 from knife.core.errors import UserError, nearest
 from knife.report.run_data import RECORD as RUN
 from knife.report.run_page import NAME, run_report
-from knife.store.disk import disk_faults
+from knife.store.disk import disk_errors
 from knife.store.store import Store
 from knife.tune.search.about import ABOUT
 
@@ -36,7 +36,7 @@ def write_report(target: str, store: str, out: Path | None) -> Path:
         path = path / NAME
     if not path.parent.is_dir():
         raise UserError(f"--out: the folder {path.parent} does not exist; create it first")
-    with disk_faults(path.parent):
+    with disk_errors(path.parent):
         write_text(path, text)
     return path
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from knife.cluster.capacity import batch_faults
+from knife.cluster.capacity import batch_errors
 from knife.config.overrides import flat, merge, read_overrides, read_yaml
 from knife.config.recipe_files import find_config
 from knife.config.run import read
@@ -32,14 +32,14 @@ class Checked:
         paths: files and folders that it reads, with the config key or argument that names each.
         store: its artifact store.
         uri: its track.uri.
-        faults: why it must not be sent.
+        errors: why it must not be sent.
     """
 
     name: str
     paths: list[tuple[str, str]]
     store: str
     uri: str | None
-    faults: list[str]
+    errors: list[str]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -72,15 +72,15 @@ class Checked:
         return [f"/{store.relative_to(folder).as_posix()}"] if inside else []
 
     def missing(self, parcel: WorkingDir) -> list[str]:
-        """Return faults of paths that the job will not find in its working directory."""
-        return [fault for key, path in self.paths for fault in _missing(key, path, parcel)]
+        """Return errors for paths that the job will not find in its working directory."""
+        return [error for key, path in self.paths for error in _missing(key, path, parcel)]
 
 
 def check(words: list[str], values: dict[str, Any], folder: Path) -> Checked:
     """Check a command with arguments and options `values`, as a job in `folder` would read them.
 
     Raises:
-        UserError: with every fault of the config or of the sweep.
+        UserError: with every error in the config or of the sweep.
     """
     overrides = values["overrides"] or []
     with contextlib.chdir(folder):
@@ -88,15 +88,15 @@ def check(words: list[str], values: dict[str, Any], folder: Path) -> Checked:
             found = _run(values["config"], overrides)
         else:
             found = _sweep(values["sweep"], overrides)
-    faults = [
+    errors = [
         f"{redact(word)}: contains a password, and the dashboard shows a job's command to "
         "everyone; put it in the config file, or in the environment of the cluster's hosts"
         for word in words
         if redact(word) != word
     ]
     if not values["dry_run"]:
-        faults += _lost(found)
-    return replace(found, faults=found.faults + faults)
+        errors += _lost(found)
+    return replace(found, errors=found.errors + errors)
 
 
 def _run(name: str, overrides: list[str]) -> Checked:
@@ -106,7 +106,7 @@ def _run(name: str, overrides: list[str]) -> Checked:
     if str(path) == str(Path(name).expanduser()):
         paths = [("CONFIG", name), *paths]
     uri = config.track.uri if config.track else None
-    return Checked(config.name, paths, config.store, uri, batch_faults(config))
+    return Checked(config.name, paths, config.store, uri, batch_errors(config))
 
 
 def _sweep(path: Path, overrides: list[str]) -> Checked:
@@ -154,7 +154,7 @@ def _missing(key: str, path: str, parcel: WorkingDir) -> Iterator[str]:
 
 
 def _lost(found: Checked) -> Iterator[str]:
-    """Yield faults of results in the job's working directory, which Ray may remove at any time."""
+    """Yield errors for results in the job's working directory, which Ray may remove at any time."""
     if "://" not in found.store and not found.store.startswith(("/", "~")):
         yield (
             f"store: {found.store} would be in the job's own copy of the working directory, which "

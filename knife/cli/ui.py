@@ -31,7 +31,7 @@ def serve(store: str, port: int) -> int:
         # Dead processes' runs would be shown as running.
         with mlflow_settings():
             from knife.track.catch_up import catch_up
-        from knife.tune.standing.sweep_tree import TREES
+        from knife.tune.progress.sweep_tree import TREES
 
         catch_up(Store(store, write=False), TREES)
     with socket.socket() as probe:

@@ -14,9 +14,9 @@ def ray_folder() -> Path:
     return Path(_folder()[1]).absolute() / "ray"
 
 
-def local_faults() -> list[str]:
+def local_errors() -> list[str]:
     """Return why Ray could not start here, without writing anything."""
-    return [*_folder_faults(), *_token_faults()]
+    return [*_folder_errors(), *_token_errors()]
 
 
 def _folder() -> tuple[str, str]:
@@ -25,7 +25,7 @@ def _folder() -> tuple[str, str]:
     return next(((name, value) for name, value in found if value), ("RAY_TMPDIR", "/tmp"))
 
 
-def _folder_faults() -> list[str]:
+def _folder_errors() -> list[str]:
     name, _ = _folder()
     folder = ray_folder()
     # Ray's naming of its longest socket path.
@@ -45,8 +45,8 @@ def _folder_faults() -> list[str]:
     return []
 
 
-def _token_faults() -> list[str]:
-    """Return a fault if Ray cannot write its token, which its first session creates."""
+def _token_errors() -> list[str]:
+    """Return an error if Ray cannot write its token, which its first session creates."""
     mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     folder = Path.home() / ".ray"

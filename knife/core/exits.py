@@ -31,7 +31,7 @@ def exits(interrupted: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        say(*(f"error: {fault}" for fault in error.faults))
+        say(*(f"error: {line}" for line in error.errors))
         sys.exit(2)
     except WorkFailedError as error:
         first, *others = error.lines

@@ -125,10 +125,10 @@ def repeated_questions(splits: Splits) -> list[str]:
     return notes
 
 
-def rationale_faults(
+def rationale_errors(
     examples: Sequence[Example], method: str, share: float = SHARE_WITH_RATIONALE
 ) -> list[str]:
-    """Return the fault if fewer than `share` of the training examples have a rationale, which is
+    """Return the error if fewer than `share` of the training examples have a rationale, which is
     too few for a method that learns from rationales."""
     count = sum(example.rationale is not None for example in examples)
     if count and count >= share * len(examples):

@@ -81,7 +81,7 @@ def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
     ring = [example for group in members for _, example in group]
     turn = max(map(len, members), default=0)
     new = {
-        example.id: ring[(place + turn) % len(ring)].rationale for place, example in enumerate(ring)
+        example.id: ring[(index + turn) % len(ring)].rationale for index, example in enumerate(ring)
     }
     return [
         replace(example, rationale=new[example.id]) if example.id in new else example

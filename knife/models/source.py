@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from knife.core.errors import UserError, nearest, raise_faults
+from knife.core.errors import UserError, nearest, raise_errors
 from knife.models.files import FILES, damage
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -83,7 +83,7 @@ def _download(name: str, key: str) -> ModelSource:
 
 
 def _digest(folder: Path, key: str) -> str:
-    raise_faults(f"{key}: {fault}" for fault in damage(folder))
+    raise_errors(f"{key}: {error}" for error in damage(folder))
     found = {path for pattern in FILES for path in folder.glob(pattern)}
     files = sorted(path for path in found if path.is_file())
     total = hashlib.sha256()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from knife.data.example import Splits
-from knife.data.faults import show
+from knife.data.line_errors import show
 from knife.data.tokens import Tokens
 from knife.stats.text_match import exact_match
 

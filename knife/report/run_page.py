@@ -22,7 +22,7 @@ _SECTIONS = (
     run_training.curves,
     run_training.alignment,
     run_training.cost,
-    run_training.faults,
+    run_training.failures,
     run_training.again,
 )
 

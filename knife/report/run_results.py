@@ -81,13 +81,13 @@ def _accuracy_figure(verdict: Verdict) -> Markup:
     """Draw the methods' accuracies, one above the other, with their intervals."""
     order = list(reversed(verdict.methods))
     figure, (axes,) = figures.panels(1, 1, 7.2, 0.9 + 0.3 * len(order))
-    for place, method in enumerate(order):
+    for index, method in enumerate(order):
         mean = 100 * method.accuracy
         if method.low is not None and method.high is not None:
             ends = [100 * method.low, 100 * method.high]
-            axes.plot(ends, [place, place], color=figures.COLOURS[0], linewidth=2)
+            axes.plot(ends, [index, index], color=figures.COLOURS[0], linewidth=2)
         mark = "D" if method.method == verdict.baseline else "o"
-        axes.plot([mean], [place], mark, color=figures.COLOURS[0], markersize=7)
+        axes.plot([mean], [index], mark, color=figures.COLOURS[0], markersize=7)
     lines = []
     if verdict.ceiling:
         for dash, words, share in (

@@ -1,4 +1,4 @@
-"""Sections of a run's report on how it was made: curves, cost, faults, how to reproduce it."""
+"""Sections of a run's report on how it was made: curves, cost, failures, how to reproduce it."""
 
 import time
 from collections import defaultdict
@@ -45,14 +45,14 @@ def curves(run: RunData) -> Section:
     ):
         figure, axes = figures.panels(len(names), 3, 2.5, 1.9, sharey=True)
         for panel, training in zip(axes, names, strict=True):
-            for place, (metric, (dash, scale)) in enumerate(metrics.items()):
+            for index, (metric, (dash, scale)) in enumerate(metrics.items()):
                 for journal in trainings[training]:
                     points = _curve(journal, metric)
                     panel.plot(
                         [epoch for epoch, _ in points],
                         [scale * value for _, value in points],
                         dash,
-                        color=figures.COLOURS[place],
+                        color=figures.COLOURS[index],
                         linewidth=1.2,
                         marker="o" if dash == "-" else None,
                         markersize=3,
@@ -117,7 +117,7 @@ def alignment(run: RunData) -> Section:
         )
         # If there are several layers, each has a line; the mean alone would hide them.
         layers = [name for name in names if name != _ALIGNMENT] or [_ALIGNMENT]
-        for place, name in enumerate(layers):
+        for index, name in enumerate(layers):
             by_epoch: dict[float, list[float]] = defaultdict(list)
             for epoch, value in (point for j in journals for point in _curve(j, name)):
                 by_epoch[epoch].append(value)
@@ -125,8 +125,8 @@ def alignment(run: RunData) -> Section:
             panel.plot(
                 [epoch for epoch, _ in means],
                 [value for _, value in means],
-                figures.DASHES[place // len(figures.COLOURS) % len(figures.DASHES)],
-                color=figures.COLOURS[place % len(figures.COLOURS)],
+                figures.DASHES[index // len(figures.COLOURS) % len(figures.DASHES)],
+                color=figures.COLOURS[index % len(figures.COLOURS)],
                 label=name.removeprefix(_ALIGNMENT).strip("_").replace("_", " ")
                 or "aligned layers",
             )
@@ -226,7 +226,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def faults(run: RunData) -> Section:
+def failures(run: RunData) -> Section:
     """Return the section on every start of the command, how it ended, and notes of stages."""
     title = "Failures and restarts"
     if not run.stages:

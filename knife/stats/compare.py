@@ -191,7 +191,7 @@ def holm(p: list[float]) -> list[float]:
     """Return p values after Holm's step-down correction (Holm 1979, "A simple sequentially
     rejective multiple test procedure"), in the same order."""
     adjusted, highest = [0.0] * len(p), 0.0
-    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
-        adjusted[place] = highest
+    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = highest
     return adjusted

@@ -71,7 +71,7 @@ def cache_folder(url: str) -> Path:
     return cache / "stores" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
-def url_faults(url: str) -> list[str]:
+def url_errors(url: str) -> list[str]:
     """Return why a url cannot be used as a bucket, as far as is known without a request."""
     parts = urlsplit(url)
     if "@" in parts.netloc and not parts.scheme.startswith("abfs"):
@@ -114,9 +114,9 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        faults = url_faults(url)
-        if faults:
-            raise UserError(*faults)
+        errors = url_errors(url)
+        if errors:
+            raise UserError(*errors)
         self.url = url.rstrip("/")
 
     @cached_property
@@ -136,12 +136,12 @@ class Bucket:
     def __reduce__(self) -> tuple[type["Bucket"], tuple[str]]:
         return type(self), (self.url,)
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Return why it cannot be read; empty if it can. Writes nothing."""
         try:
             self._try(lambda fs, root: fs.info(f"{root}/runs"), pauses=_PAUSES[:1])
         except UserError as error:
-            return error.faults
+            return error.errors
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -237,8 +237,8 @@ class Bucket:
             try:
                 return ask(*self._opened)
             except Exception as error:
-                if fault := self._fault(error):
-                    raise UserError(fault) from error
+                if message := self._user_error(error):
+                    raise UserError(message) from error
                 if isinstance(error, FileNotFoundError):
                     raise
                 if pause is None:
@@ -251,7 +251,7 @@ class Bucket:
                 time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
-    def _fault(self, error: Exception) -> str | None:
+    def _user_error(self, error: Exception) -> str | None:
         """Return the message for an error that the user can fix and retrying would not."""
         if isinstance(error, FileNotFoundError) and "bucket does not exist" in str(error):
             return f"store: {self.url}: this bucket does not exist; create it, or correct the url"

@@ -21,7 +21,7 @@ _FULL = ("os error 28", "inline_container")
 
 
 @contextmanager
-def disk_faults(root: Path) -> Iterator[None]:
+def disk_errors(root: Path) -> Iterator[None]:
     """Turn errors about a full or unwritable disk under `root` into a UserError."""
     try:
         yield

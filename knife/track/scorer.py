@@ -36,14 +36,14 @@ class Scorer(PythonModel):  # type: ignore[misc]
             MlflowException: with all errors in the questions; a server's client gets
                 status 400.
         """
-        questions, faults = _read(model_input, self._answerer.settings.open)
+        questions, errors = _read(model_input, self._answerer.settings.open)
         try:
-            faults += [] if faults else self._too_long(questions)
-            rows = [] if faults else self._answerer.rows(questions)
+            errors += [] if errors else self._too_long(questions)
+            rows = [] if errors else self._answerer.rows(questions)
         except UserError as error:
-            faults = error.faults
-        if faults:
-            raise MlflowException.invalid_parameter_value("; ".join(faults))
+            errors = error.errors
+        if errors:
+            raise MlflowException.invalid_parameter_value("; ".join(errors))
         if any("tied" in row for row in rows):
             rows = [{"tied": []} | row for row in rows]
         if "id" not in model_input:
@@ -61,17 +61,17 @@ class Scorer(PythonModel):  # type: ignore[misc]
 
 def _read(given: pd.DataFrame, opened: bool) -> tuple[list[Example], list[str]]:
     """Return the questions, and what is wrong with them."""
-    questions, faults = [], []
+    questions, errors = [], []
     # Through JSON: MLflow gives lists as arrays, and what is missing as NaN.
     for number, record in enumerate(json.loads(given.to_json(orient="records")), 1):
         question, wrong = read_question({"id": str(number), **record, "answer": None})
-        found = [fault.message for fault in wrong]
+        found = [error.message for error in wrong]
         if question and question.open != opened:
             said = "leave them out" if opened else "give two or more"
             found = [f"choices: the student {'writes' if opened else 'chooses'} answers: {said}"]
-        faults += [f"row {number}: {fault}" for fault in found]
+        errors += [f"row {number}: {error}" for error in found]
         questions += [question] if question else []
-    return questions, faults
+    return questions, errors
 
 
 mlflow.models.set_model(Scorer())

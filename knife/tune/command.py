@@ -33,7 +33,7 @@ def plan_file(path: Path, overrides: Overrides) -> SweepPlan:
     """Return the plan of a sweep file.
 
     Raises:
-        UserError: with every fault in the file, or with the reason why no trial could start.
+        UserError: with every error in the file, or with the reason why no trial could start.
     """
     return plan_sweep(read_sweep(path, overrides))
 
@@ -62,8 +62,8 @@ def last_words(plan: SweepPlan, result: SweepResult, *, quiet: bool = False) -> 
     if not result.fresh:
         lines = ["the sweep is done: nothing was trained"]
     else:
-        lines = [f"note: {describe(point)} is left out: {'; '.join(faults)}"
-                 for point, faults in plan.refused]  # fmt: skip
+        lines = [f"note: {describe(point)} is left out: {'; '.join(errors)}"
+                 for point, errors in plan.refused]  # fmt: skip
     lines += [f"note: {note}" for note in [tie_note(plan.space, result.rows)] if note]
     lines += warnings
     folder = result.folder

@@ -15,8 +15,8 @@ from small_run import small_config
 from small_sweep import write_sweep
 
 from knife.cluster import address as address_module
-from knife.cluster.address import address_faults, cluster_address, one_meaning, refuse_dead_cluster
-from knife.cluster.capacity import place_faults
+from knife.cluster.address import address_errors, cluster_address, one_meaning, refuse_dead_cluster
+from knife.cluster.capacity import place_errors
 from knife.core.errors import UserError
 
 
@@ -32,7 +32,7 @@ def test_what_names_no_cluster(
     refuse_dead_cluster()
     # This machine is checked then, and no child process sees the variable.
     config = small_config(tmp_path, scale={"launcher": "ray", "workers": 1000})
-    assert any("this machine has" in fault for fault in place_faults(config))
+    assert any("this machine has" in error for error in place_errors(config))
     with one_meaning():
         assert "RAY_ADDRESS" not in os.environ
     assert os.environ.get("RAY_ADDRESS") == value
@@ -44,7 +44,7 @@ def test_what_names_no_cluster(
 def test_what_names_a_cluster(value: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", value)
     assert cluster_address() == found
-    assert address_faults() == []
+    assert address_errors() == []
     with one_meaning():
         assert os.environ["RAY_ADDRESS"] == found
     assert os.environ["RAY_ADDRESS"] == value
@@ -71,19 +71,19 @@ def test_other_forms_are_refused(
     value: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", value)
-    (fault,) = address_faults()
-    assert fault.startswith(f"RAY_ADDRESS: {words}")
-    assert "5ecret" not in fault
-    assert place_faults(small_config(tmp_path, scale={"launcher": "ray"})) == [fault]
-    assert place_faults(small_config(tmp_path)) == []
+    (message,) = address_errors()
+    assert message.startswith(f"RAY_ADDRESS: {words}")
+    assert "5ecret" not in message
+    assert place_errors(small_config(tmp_path, scale={"launcher": "ray"})) == [message]
+    assert place_errors(small_config(tmp_path)) == []
     with pytest.raises(UserError) as error:
         refuse_dead_cluster()
-    assert error.value.faults == [fault]
+    assert error.value.errors == [message]
 
 
 def test_ipv6_in_brackets_is_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "[fd00::1]:6379")
-    assert address_faults() == []
+    assert address_errors() == []
 
 
 class _Stranger(BaseHTTPRequestHandler):
@@ -111,10 +111,10 @@ def test_a_dead_address_is_refused(dead: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("RAY_ADDRESS", dead)
     with pytest.raises(UserError) as error:
         refuse_dead_cluster()
-    (fault,) = error.value.faults
-    assert fault.startswith("RAY_ADDRESS: ")
-    assert dead in fault
-    assert fault.endswith("or unset it to work on this machine alone")
+    (message,) = error.value.errors
+    assert message.startswith("RAY_ADDRESS: ")
+    assert dead in message
+    assert message.endswith("or unset it to work on this machine alone")
 
 
 def test_auto_where_no_ray_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -138,8 +138,8 @@ def test_commands_say_one_line_before_they_start(
     output = ("--output", tmp_path / "out.jsonl")
     predict = ("predict", finished_run.student("knife"), finished_run.test_file, *output)
     for words in (run, tune, (*predict, "--workers", "1")):
-        (fault,) = command(*words).faults
-        assert fault.startswith(f"RAY_ADDRESS: no Ray cluster answers at {address} within 1 s; ")
+        (error,) = command(*words).errors
+        assert error.startswith(f"RAY_ADDRESS: no Ray cluster answers at {address} within 1 s; ")
     # Nothing was started: MLflow has no run.
     assert not (store / "mlflow.db").exists()
 
@@ -169,7 +169,7 @@ except UserError as error:
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    used, fault = done.stdout.splitlines()
+    used, error = done.stdout.splitlines()
     connected, wanted = used.split()
     assert connected == wanted
-    assert fault.startswith(f"RAY_ADDRESS: the Ray cluster at {cluster.head} has no node on this ")
+    assert error.startswith(f"RAY_ADDRESS: the Ray cluster at {cluster.head} has no node on this ")

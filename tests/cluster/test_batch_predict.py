@@ -210,7 +210,7 @@ def driver(many: Task, tmp_path: Path) -> Iterator[Driver]:
 
 
 @pytest.mark.faults
-def test_a_fault_that_a_worker_finds_is_the_users(task: Task) -> None:
+def test_a_error_that_a_worker_finds_is_the_users(task: Task) -> None:
     parts = split(task.file, 150)
     parts[1] = replace(parts[1], digest="0" * 16)
     answers = Answers(task.output.parent)

@@ -12,7 +12,7 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from small_run import small_config
 
-from knife.cluster.capacity import batch_faults, capacity_faults, place_faults
+from knife.cluster.capacity import batch_errors, capacity_errors, place_errors
 from knife.config.run import Scale
 from knife.core.errors import UserError
 from knife.launch import launch as launch_module
@@ -27,15 +27,15 @@ from knife.train.context import PlainContext
 
 def test_what_a_place_can_never_give_is_refused() -> None:
     scale = Scale(workers=8, gpus_per_worker=1)
-    assert capacity_faults(scale, {"CPU": 8, "GPU": 8}, "the cluster") == []
-    assert capacity_faults(scale, {"CPU": 4}, "the cluster") == [
+    assert capacity_errors(scale, {"CPU": 8, "GPU": 8}, "the cluster") == []
+    assert capacity_errors(scale, {"CPU": 4}, "the cluster") == [
         "scale.workers: 8 workers need a CPU each, but the cluster has 4; set fewer",
         "scale.gpus_per_worker: 8 x 1 GPUs are requested, but the cluster has 0; set fewer "
         "workers, or scale.gpus_per_worker=0",
     ]
     elastic = Scale(workers=8, min_workers=5)
-    assert capacity_faults(elastic, {"CPU": 5}, "the cluster") == []
-    assert capacity_faults(elastic, {"CPU": 4}, "the cluster") == [
+    assert capacity_errors(elastic, {"CPU": 5}, "the cluster") == []
+    assert capacity_errors(elastic, {"CPU": 4}, "the cluster") == [
         "scale.min_workers: 5 workers need a CPU each, but the cluster has 4; set fewer"
     ]
 
@@ -45,13 +45,13 @@ def test_a_cluster_is_judged_when_it_is_asked(
 ) -> None:
     config = small_config(tmp_path, scale={"launcher": "ray", "workers": 1000})
     monkeypatch.setenv("RAY_ADDRESS", "example:1")
-    assert place_faults(config) == []
-    assert [fault.split(":")[0] for fault in batch_faults(config)] == [
+    assert place_errors(config) == []
+    assert [error.split(":")[0] for error in batch_errors(config)] == [
         "teacher.batch_size",
         "student.batch_size",
     ]
     monkeypatch.delenv("RAY_ADDRESS")
-    assert any("this machine has" in fault for fault in place_faults(config))
+    assert any("this machine has" in error for error in place_errors(config))
     with pytest.raises(UserError, match=r"^scale.workers: 1000 workers need a CPU each, but this"):
         launch([], tmp_path, config.scale)
 
@@ -70,7 +70,7 @@ def lost_model(tmp_path: Path) -> tuple[Plan, _Work]:
     return plan, _Work((stage,), str(tmp_path), plan.config.scale, "group", mark)
 
 
-def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
+def test_a_users_error_in_a_worker_is_noted_and_ends_those_that_follow(
     lost_model: tuple[Plan, _Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, work = lost_model
@@ -87,12 +87,12 @@ def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
 
 
 def test_the_first_workers_error_comes_out_of_rays_wrapping() -> None:
-    fault = UserExceptionWithTraceback(UserError("store: full"), "Traceback …")
+    error = UserExceptionWithTraceback(UserError("store: full"), "Traceback …")
     later = UserExceptionWithTraceback(RuntimeError("connection closed by peer"), "Traceback …")
-    rank, cause = _first_failure(WorkerGroupError("…", {1: later, 0: fault}))
+    rank, cause = _first_failure(WorkerGroupError("…", {1: later, 0: error}))
     assert rank == 0
     assert isinstance(cause, UserError)
-    assert cause.faults == ["store: full"]
+    assert cause.errors == ["store: full"]
     died: Exception = RuntimeError("the actor died")
     assert _first_failure(WorkerGroupError("…", {1: died})) == (1, died)
     whole = ControllerError(died)

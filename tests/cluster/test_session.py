@@ -11,8 +11,8 @@ import pytest
 from ray._common.utils import get_default_ray_temp_dir
 from small_run import small_config
 
-from knife.cluster.capacity import place_faults
-from knife.cluster.local import local_faults, ray_folder
+from knife.cluster.capacity import place_errors
+from knife.cluster.local import local_errors, ray_folder
 
 _LISTENING = """
 import json, os, psutil
@@ -134,7 +134,7 @@ def test_paths_too_long_for_sockets_are_refused(
     room = 107 - len(session)
     longest = "/tmp/" + "é" * ((room - 5) // 2) + "x" * ((room - 5) % 2)
     monkeypatch.setenv("TMPDIR", longest)
-    assert local_faults() == []
+    assert local_errors() == []
     with socket.socket(socket.AF_UNIX) as own:
         # A path that is too long raises another error than a missing one.
         with pytest.raises(FileNotFoundError):
@@ -142,13 +142,13 @@ def test_paths_too_long_for_sockets_are_refused(
         with pytest.raises(OSError, match="too long"):
             own.connect(longest + "x" + session)
     monkeypatch.setenv("TMPDIR", longest + "x")
-    (fault,) = place_faults(small_config(tmp_path, scale={"launcher": "ray"}))
-    assert fault == (
+    (error,) = place_errors(small_config(tmp_path, scale={"launcher": "ray"}))
+    assert error == (
         f"TMPDIR: the path {longest}x has {room + 1} bytes, but Ray's sockets below it allow at "
         f"most {room}; set RAY_TMPDIR to a shorter one, such as /tmp"
     )
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    assert local_faults() == []
+    assert local_errors() == []
 
 
 def test_the_folder_of_a_session_is_rays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_folders_that_cannot_be_written_are_refused(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TMPDIR", "/dev/null/x")
     monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
-    folder, home = local_faults()
+    folder, home = local_errors()
     assert folder.startswith(
         "TMPDIR: /dev/null/x/ray, where Ray keeps its sessions, is not writable; "
     )
@@ -182,8 +182,8 @@ def test_folders_that_cannot_be_written_are_refused(
     )
     monkeypatch.setenv("TMPDIR", "/tmp")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
-    assert local_faults() == []
+    assert local_errors() == []
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("HOME", str(tmp_path / "new"))
-    assert local_faults() == []
+    assert local_errors() == []
     assert not (tmp_path / "new").exists()

@@ -59,13 +59,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("run mine.yaml --dry-run", f"--address: {NOWHERE} does not answer"),
     ],
 )
-def test_faults_of_the_words_come_before_the_cluster(
+def test_errors_of_the_words_come_before_the_cluster(
     command: Command, folder: Path, words: str, expected: str
 ) -> None:
     (folder / "mlruns").mkdir()
     ended = command("submit", "--address", NOWHERE, "--", *words.split())
-    (fault,) = ended.faults
-    assert fault.startswith(expected)
+    (error,) = ended.errors
+    assert error.startswith(expected)
 
 
 def test_words_that_are_no_command_of_a_job(command: Command, folder: Path) -> None:
@@ -78,7 +78,7 @@ def test_words_that_are_no_command_of_a_job(command: Command, folder: Path) -> N
         assert ended.status == 2
         assert expected in ended.err
     ended = command("submit", "--address", NOWHERE, "--working-dir", "none", "run", "mine.yaml")
-    assert ended.faults == [f"--working-dir: the folder {folder / 'none'} does not exist"]
+    assert ended.errors == [f"--working-dir: the folder {folder / 'none'} does not exist"]
 
 
 def test_passwords_are_neither_sent_nor_shown(
@@ -86,11 +86,11 @@ def test_passwords_are_neither_sent_nor_shown(
 ) -> None:
     secret = "track.uri=http://me:hunter2@host"
     ended = command("submit", "--address", NOWHERE, "run", "mine.yaml", SHARED, secret)
-    (fault,) = ended.faults
-    assert fault.startswith("track.uri=http://***@host: contains a password")
+    (error,) = ended.errors
+    assert error.startswith("track.uri=http://***@host: contains a password")
     address = "http://me:hunter2@127.0.0.1:9"
     ended = command("submit", "--address", address, "run", "mine.yaml", SHARED)
-    assert ended.faults[0].startswith(f"--address: {NOWHERE} does not answer;")
+    assert ended.errors[0].startswith(f"--address: {NOWHERE} does not answer;")
     values = {"config": "mine.yaml", "overrides": [SHARED], "dry_run": False}
     for uri, sent in (
         ("http://tracking:5000", True),
@@ -217,15 +217,15 @@ def test_a_folder_that_is_too_large_is_refused_with_its_largest_parts(
         (folder / name).touch()
         os.truncate(folder / name, size * 1_000_000)
     words = ("submit", "--address", NOWHERE, "run", "mine.yaml", SHARED)
-    (fault,) = command(*words).faults
-    assert f"{folder} has 211 MB in 6 files to send, but must have at most 100 MB" in fault
-    assert "the largest: data/ 120 MB, model.bin 90.0 MB, small 1.0 MB. List in" in fault
+    (error,) = command(*words).errors
+    assert f"{folder} has 211 MB in 6 files to send, but must have at most 100 MB" in error
+    assert "the largest: data/ 120 MB, model.bin 90.0 MB, small 1.0 MB. List in" in error
     (folder / ".rayignore").write_text("*.bin\ndata\n")
     assert look_at(folder, []).size < 2_000_000
     monkeypatch.setattr(working_dir, "_SECONDS", -1)
-    (fault,) = command(*words).faults
-    assert "has more than " in fault
-    assert "and there is more" in fault
+    (error,) = command(*words).errors
+    assert "has more than " in error
+    assert "and there is more" in error
 
 
 def test_of_a_log_only_what_is_new_is_shown() -> None:

@@ -64,8 +64,8 @@ def test_show_with_a_model_tells_input_rationale_and_cut_tokens(command: Command
 
 
 def test_show_of_a_model_that_is_not_there(command: Command) -> None:
-    (fault,) = command("data", "show", "creatures", *SMALL_WORLD, "--model", "tiny-t").faults
-    assert fault.startswith("--model: 'tiny-t' is neither an existing folder nor a hub id")
+    (error,) = command("data", "show", "creatures", *SMALL_WORLD, "--model", "tiny-t").errors
+    assert error.startswith("--model: 'tiny-t' is neither an existing folder nor a hub id")
 
 
 def _tokens(out: str) -> dict[str, list[str]]:

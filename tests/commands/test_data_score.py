@@ -75,7 +75,7 @@ def test_a_run_without_what_scores_need_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match="methods: ") as error:
             plan_scores(parse(merge(base, changes)))
-        assert words in error.value.faults[0]
+        assert words in error.value.errors[0]
 
 
 def test_a_test_split_without_rationales_is_refused(tmp_path: Path) -> None:
@@ -93,5 +93,5 @@ def test_a_test_split_without_rationales_is_refused(tmp_path: Path) -> None:
     config = merge(SMALL, CHANGES | {"data": {"source": str(tmp_path), "world": {}}})
     with pytest.raises(UserError) as error:
         plan_scores(parse(config | {"store": str(tmp_path / "store")}))
-    (fault,) = error.value.faults
-    assert fault.startswith("data.source: none of the 5 test examples has a rationale")
+    (message,) = error.value.errors
+    assert message.startswith("data.source: none of the 5 test examples has a rationale")

@@ -49,9 +49,9 @@ def test_an_answer_beyond_the_positions_is_refused(
     path.write_text(json.dumps(long))
     with pytest.raises(UserError) as error:
         predict(decoder_run.student("knife"), path)
-    (fault,) = error.value.faults
-    assert fault.startswith(f"{path}:1: id 'long': with demonstrations and generated text")
-    assert fault.endswith(
+    (message,) = error.value.errors
+    assert message.startswith(f"{path}:1: id 'long': with demonstrations and generated text")
+    assert message.endswith(
         "but the student has positions for 506: shorten it, or leave such questions out "
         "(--skip-too-long)"
     )

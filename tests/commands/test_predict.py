@@ -44,9 +44,9 @@ def test_a_student_that_is_damaged_is_refused(
         folder = tmp_path / f"{name}-{len(content)}"
         shutil.copytree(finished_run.student("finetune") / "model", folder)
         (folder / name).write_text(content)
-        (fault,) = command("predict", folder, finished_run.test_file).faults
-        assert fault.startswith("STUDENT: ")
-        assert said in fault
+        (error,) = command("predict", folder, finished_run.test_file).errors
+        assert error.startswith("STUDENT: ")
+        assert said in error
 
 
 def test_answers_and_rationales_are_not_needed(
@@ -107,7 +107,7 @@ def test_a_question_longer_than_the_student_was_trained_for(
     path.write_text(f"{json.dumps(short)}\n{json.dumps(long)}\n{json.dumps(long | {'id': 'two'})}")
     with pytest.raises(UserError) as error:
         predict(finished_run.student("knife"), path)
-    first, second = error.value.faults
+    first, second = error.value.errors
     assert first.startswith(f"{path}:2: id 'long': question and choices are 3")
     assert "at most 256 (data.max_tokens)" in first
     assert second.startswith(f"{path}:3: id 'two'")
@@ -143,7 +143,7 @@ def test_too_long_questions_are_left_out_and_counted_where_that_is_wanted(
     assert [row["choice"] for row in alone.rows] == [None]
 
 
-def test_all_faults_of_all_questions_are_said_at_once(
+def test_all_errors_of_all_questions_are_said_at_once(
     finished_run: FinishedRun, tmp_path: Path
 ) -> None:
     path = tmp_path / "questions.jsonl"
@@ -151,7 +151,7 @@ def test_all_faults_of_all_questions_are_said_at_once(
     path.write_text(f"{json.dumps(long)}\nnope\n{json.dumps(long)}\n")
     with pytest.raises(UserError) as error:
         predict(finished_run.student("knife"), path)
-    kinds = [fault.removeprefix(f"{path}:").split(": ")[:2] for fault in error.value.faults]
+    kinds = [message.removeprefix(f"{path}:").split(": ")[:2] for message in error.value.errors]
     assert [number for number, _ in kinds] == ["1", "2", "3", "3"]
     assert [what.split()[0] for _, what in kinds] == ["id", "broken", "id", "id"]
 
@@ -171,22 +171,22 @@ def test_two_commands_do_not_write_one_output(
     parts_folder(output).mkdir()
     words = ("predict", finished_run.student("knife"), finished_run.test_file, "-o", output)
     with FileLock(parts_folder(output) / "lock"):
-        (fault,) = command(*words).faults
-    assert fault.startswith(f"--output: another command is writing {output}")
+        (error,) = command(*words).errors
+    assert error.startswith(f"--output: another command is writing {output}")
     assert command(*words).status == 0
 
 
-def test_workers_that_cannot_be_had_are_refused_with_the_other_faults(
+def test_workers_that_cannot_be_had_are_refused_with_the_other_errors(
     command: Command, finished_run: FinishedRun, tmp_path: Path
 ) -> None:
     questions = tmp_path / "questions.jsonl"
     questions.write_text("{nope}\n")
     student = finished_run.student("knife")
-    faults = command("predict", student, questions, "--workers", 5000).faults
-    assert faults[0].startswith(f"{questions}:1: broken JSON")
-    assert faults[1].startswith("--workers: needs --output FILE")
-    assert faults[2].startswith("--workers: 5000 workers need a CPU each, but this machine has")
-    assert len(faults) == 3
+    errors = command("predict", student, questions, "--workers", 5000).errors
+    assert errors[0].startswith(f"{questions}:1: broken JSON")
+    assert errors[1].startswith("--workers: needs --output FILE")
+    assert errors[2].startswith("--workers: 5000 workers need a CPU each, but this machine has")
+    assert len(errors) == 3
 
 
 def test_a_pipe_cannot_be_read_twice(finished_run: FinishedRun, tmp_path: Path) -> None:

@@ -97,10 +97,10 @@ def test_a_hub_that_refuses(
     words: str,
 ) -> None:
     hub.fails, hub.status = place, status
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith(words)
-    assert TOKEN not in fault
-    assert SIGNATURE not in fault
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith(words)
+    assert TOKEN not in error
+    assert SIGNATURE not in error
     assert not any(repository.files for repository in hub.repositories.values())
 
 
@@ -118,12 +118,12 @@ def test_tokens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_another")
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith("127.0.0.1 rejects the token (401)")
-    assert "hf_another" not in fault
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith("127.0.0.1 rejects the token (401)")
+    assert "hf_another" not in error
     monkeypatch.delenv("HF_TOKEN")
-    (fault,) = command("push", student, REPO).faults
-    assert fault == "no token for 127.0.0.1: run `hf auth login`, or set HF_TOKEN"
+    (error,) = command("push", student, REPO).errors
+    assert error == "no token for 127.0.0.1: run `hf auth login`, or set HF_TOKEN"
     assert not hub.repositories
 
 
@@ -146,8 +146,8 @@ def test_offline(
 ) -> None:
     # Read only once, when huggingface_hub is imported.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    (fault,) = command("push", finished_run.student("knife"), REPO).faults
-    assert fault.startswith("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to reach")
+    (error,) = command("push", finished_run.student("knife"), REPO).errors
+    assert error.startswith("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to reach")
     assert not hub.repositories
 
 
@@ -157,28 +157,28 @@ def test_private_is_never_public(command: Command, student: Path, hub: Hub) -> N
     assert command("push", student, "owner/open", "--dry-run").status == 0
     assert command("push", student, "owner/open").status == 0
     (student / "README.md").write_text((student / "README.md").read_text() + "More.\n")
-    (fault,) = command("push", student, "owner/open", "--private").faults
-    assert fault.startswith("--private: owner/open already exists and is public")
+    (error,) = command("push", student, "owner/open", "--private").errors
+    assert error.startswith("--private: owner/open already exists and is public")
     assert hub.repositories["owner/open"].commits == 1
 
 
-def test_all_faults_of_the_input_at_once(command: Command, student: Path, tmp_path: Path) -> None:
-    repo, place = command("push", tmp_path, "a/b/c").faults
+def test_all_errors_of_the_input_at_once(command: Command, student: Path, tmp_path: Path) -> None:
+    repo, place = command("push", tmp_path, "a/b/c").errors
     assert repo.startswith("REPO: must be OWNER/NAME or NAME, but got 'a/b/c'")
     assert place.startswith(f"STUDENT: {tmp_path} is not the folder of a student")
     for url in ("s3://kebik", "s3://kebik/0123"):
-        (fault,) = command("push", url, REPO).faults
-        assert fault.startswith(f"STUDENT: {url} is not the url of a student")
+        (error,) = command("push", url, REPO).errors
+        assert error.startswith(f"STUDENT: {url} is not the url of a student")
     (student / "README.md").unlink()
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith(f"STUDENT: {student} has no README.md yet; `knife run` of its config")
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith(f"STUDENT: {student} has no README.md yet; `knife run` of its config")
     weights = student / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith(f"STUDENT: {student} is damaged (model/model.safetensors); `knife run`")
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith(f"STUDENT: {student} is damaged (model/model.safetensors); `knife run`")
     (student / "manifest.json").unlink()
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith(f"STUDENT: {student} has no manifest of a student")
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith(f"STUDENT: {student} has no manifest of a student")
 
 
 def add_file(student: Path, name: str) -> None:
@@ -200,5 +200,5 @@ def test_training_examples_that_go_with_it_are_said(command: Command, student: P
 
 def test_weights_that_could_run_code_are_refused(command: Command, student: Path) -> None:
     add_file(student, "pytorch_model.bin")
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith(f"STUDENT: {student} has model/pytorch_model.bin; only")
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith(f"STUDENT: {student} has model/pytorch_model.bin; only")

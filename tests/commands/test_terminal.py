@@ -121,7 +121,7 @@ def test_quiet_is_the_result_alone(
     assert (ended.status, ended.err) == (0, "")
     assert "finetune answers " in ended.out
     assert len(list((store / "student").iterdir())) == 3
-    assert command("run", finished_run.config, "-q", "seeds=x").faults
+    assert command("run", finished_run.config, "-q", "seeds=x").errors
 
 
 def test_a_reader_that_has_gone_stops_nothing(

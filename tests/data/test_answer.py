@@ -5,14 +5,14 @@ import unicodedata
 import pytest
 
 from knife.data.answer import find_answer
-from knife.data.faults import Fault
+from knife.data.line_errors import LineError
 
 YES_NO = ["yes", "no"]
 
 
 def message(value: object, choices: list[str]) -> str:
     found = find_answer(value, choices)
-    assert isinstance(found, Fault)
+    assert isinstance(found, LineError)
     assert found.message.startswith("answer: ")
     return found.message
 

@@ -6,9 +6,9 @@ from small import EXAMPLES, batch_of, tokens_of
 
 from knife.compat.bm25s import stop_words
 from knife.data.content import content_tokens
+from knife.data.demonstrations import put_before
 from knife.data.example import Example
 from knife.data.forms import training_tokens
-from knife.data.preamble import put_before
 from knife.data.tokens import tokenize
 from knife.models.tokenizer import load_tokenizer
 

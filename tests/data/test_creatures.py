@@ -149,10 +149,10 @@ def test_questions_alone_do_not_give_the_answer_away() -> None:
 def test_too_large_is_refused_with_the_most_that_fits() -> None:
     with pytest.raises(UserError) as refused:
         creatures(World(creatures=12, train=700, dev=200, test=400))
-    (fault,) = refused.value.faults
-    assert "data.world.train" in fault
-    assert "data.world.creatures" in fault
-    most = re.search(r"at most (\d+) questions", fault)
+    (error,) = refused.value.errors
+    assert "data.world.train" in error
+    assert "data.world.creatures" in error
+    most = re.search(r"at most (\d+) questions", error)
     assert most
     fits = int(most[1])
     assert len(creatures(World(creatures=12, train=fits - 2, dev=1, test=1)).train) == fits - 2

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from knife.data.check import Words, check, rationale_faults, repeated_questions
+from knife.data.check import Words, check, rationale_errors, repeated_questions
 from knife.data.example import Example, Splits
 
 TRAIN = [
@@ -110,22 +110,22 @@ def make(with_rationale: int, without: int) -> list[Example]:
 
 @pytest.mark.parametrize(("with_rationale", "without"), [(10, 90), (1, 0), (1, 9), (100, 0)])
 def test_enough_rationales(with_rationale: int, without: int) -> None:
-    assert rationale_faults(make(with_rationale, without), "knife") == []
+    assert rationale_errors(make(with_rationale, without), "knife") == []
 
 
 def test_too_few_rationales() -> None:
-    (fault,) = rationale_faults(make(9, 91), "knife")
-    assert fault.startswith(
+    (error,) = rationale_errors(make(9, 91), "knife")
+    assert error.startswith(
         "data: only 9 of 100 (9 %) training examples have a rationale, but the method knife needs "
         "at least 10 %: "
     )
-    (fault,) = rationale_faults(make(49, 51), "knife", share=0.5)
-    assert "49 of 100 (49 %)" in fault
-    assert "at least 50 %" in fault
+    (error,) = rationale_errors(make(49, 51), "knife", share=0.5)
+    assert "49 of 100 (49 %)" in error
+    assert "at least 50 %" in error
 
 
 def test_no_rationale() -> None:
     for examples in (make(0, 5), []):
-        (fault,) = rationale_faults(examples, "knife")
-        assert fault.startswith(f"data: none of {len(examples)} training examples have a rationale")
-        assert rationale_faults(examples, "knife", share=0)
+        (error,) = rationale_errors(examples, "knife")
+        assert error.startswith(f"data: none of {len(examples)} training examples have a rationale")
+        assert rationale_errors(examples, "knife", share=0)

@@ -51,9 +51,9 @@ def test_what_is_too_long_is_left_out_of_each_split_and_counted(tokenizer: objec
 def test_what_is_too_long_is_refused_with_the_way_out(tokenizer: object) -> None:
     with pytest.raises(UserError) as caught:
         tokenize(make("t", 3, 90), tokenizer, 60)
-    (fault,) = caught.value.faults
-    assert fault.startswith("data.max_tokens: 1 of 2 task inputs are longer than 60 tokens")
-    assert fault.endswith("(data.too_long=drop)")
+    (error,) = caught.value.errors
+    assert error.startswith("data.max_tokens: 1 of 2 task inputs are longer than 60 tokens")
+    assert error.endswith("(data.too_long=drop)")
 
 
 def test_data_is_shown_without_what_is_left_out(tmp_path: Path) -> None:

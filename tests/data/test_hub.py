@@ -83,8 +83,8 @@ QUAREL: dict[str, Any] = {
 
 
 def read(row_to_record: Any, row: dict[str, Any]) -> Example:
-    example, faults = read_example(row_to_record(row))
-    assert example, faults
+    example, errors = read_example(row_to_record(row))
+    assert example, errors
     return example
 
 
@@ -182,9 +182,9 @@ def test_logical_forms(form: str, answer: int, words: str | None) -> None:
     ],
 )
 def test_a_row_that_cannot_be_an_example_says_why(source: Any, row: Any, message: str) -> None:
-    example, faults = read_example(source(row))
+    example, errors = read_example(source(row))
     assert example is None
-    assert faults[0].message.startswith(message)
+    assert errors[0].message.startswith(message)
 
 
 def test_equal_wrong_choices_become_one_and_are_counted() -> None:
@@ -231,8 +231,8 @@ def test_a_column_that_is_gone_is_named(name: str, row: dict[str, Any], missing:
     rest = {key: value for key, value in row.items() if key != missing}
     with pytest.raises(UserError) as caught:
         read_rows(name, "train", [rest], {}, [])
-    (fault,) = caught.value.faults
-    assert f"has changed on the hub: {missing!r} is missing in a row with" in fault
+    (error,) = caught.value.errors
+    assert f"has changed on the hub: {missing!r} is missing in a row with" in error
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ for name in sys.argv[1:]:
     try:
         found[name] = dataclasses.asdict(load_hub(name))
     except UserError as error:
-        found[name] = error.faults
+        found[name] = error.errors
 print(json.dumps(found))
 """
 
@@ -433,11 +433,11 @@ def test_a_hub_out_of_reach_is_one_message_at_once(tmp_path: Path) -> None:
         pass
     loaded, said = load(endpoint, tmp_path, *SOURCES)
     for name, source in SOURCES.items():
-        (fault,) = loaded[name]
+        (error,) = loaded[name]
         start = f"data.source: {name!r} could not be loaded from the hub ({source.repository}): "
-        assert fault.startswith(start)
-        assert "data.source=/path/to/folder (a folder with train.jsonl" in fault
-        assert "\n" not in fault
+        assert error.startswith(start)
+        assert "data.source=/path/to/folder (a folder with train.jsonl" in error
+        assert "\n" not in error
     assert "Retrying" not in said
 
 
@@ -447,6 +447,6 @@ def test_a_data_set_that_is_gone_is_one_message(
     monkeypatch.delitem(HUB, "tasksource/ecqa")
     with serve() as endpoint:
         loaded, _ = load(endpoint, tmp_path, "ecqa")
-    (fault,) = loaded["ecqa"]
-    assert "data.source: 'ecqa' could not be loaded from the hub (tasksource/ecqa): " in fault
-    assert "DatasetNotFoundError" in fault
+    (error,) = loaded["ecqa"]
+    assert "data.source: 'ecqa' could not be loaded from the hub (tasksource/ecqa): " in error
+    assert "DatasetNotFoundError" in error

@@ -15,9 +15,9 @@ def renamed(**names: str) -> dict[str, Any]:
 
 
 def messages(record: object) -> list[str]:
-    example, faults = read_example(record)
+    example, errors = read_example(record)
     assert example is None
-    return [fault.message for fault in faults]
+    return [error.message for error in errors]
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_a_question_needs_no_answer_but_choices_that_can_be_told_apart() -> None
     assert read_question(bare) == (Example("1", "q ?", ("a", "b"), UNANSWERED), [])
     assert read_question({**bare, "label": 1, "explanation": "x"})[0] is not None
     for answer in (None, "b"):
-        example, (fault,) = read_question({**bare, "choices": ["a", "a ", "b"], "answer": answer})
+        example, (error,) = read_question({**bare, "choices": ["a", "a ", "b"], "answer": answer})
         assert example is None
-        assert fault.message == 'choices: two are equal: ["a", "a ", "b"]'
-    _, (fault,) = read_question({"id": "1", "question": "q ?", "options": ["a", "b"]})
-    assert fault.message.startswith('choices: is missing, but there is "options"')
+        assert error.message == 'choices: two are equal: ["a", "a ", "b"]'
+    _, (error,) = read_question({"id": "1", "question": "q ?", "options": ["a", "b"]})
+    assert error.message.startswith('choices: is missing, but there is "options"')

@@ -71,10 +71,10 @@ def bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_split_without_right_choices_to_tell_apart_is_refused(bert: Path) -> None:
-    faults, notes = look(bert, numbered(SAME, 5), [PLAIN], numbered(SAME, 2))
+    errors, notes = look(bert, numbered(SAME, 5), [PLAIN], numbered(SAME, 2))
     assert notes == []
-    (fault,) = faults
-    assert fault.startswith(
+    (error,) = errors
+    assert error.startswith(
         "data.source: in 5 of 5 train, 2 of 2 test examples the right choice and a wrong one "
         "become the same tokens (m), so that no model can tell them apart: "
         f"'same0' ({PAIR}), 'same1' ({PAIR}), 'same2' ({PAIR}), and 4 more; give a model"
@@ -83,8 +83,8 @@ def test_a_split_without_right_choices_to_tell_apart_is_refused(bert: Path) -> N
 
 def test_half_of_a_split_is_noted(bert: Path) -> None:
     half = [SAME, PLAIN]
-    faults, notes = look(bert, half, [PLAIN], half)
-    assert faults == []
+    errors, notes = look(bert, half, [PLAIN], half)
+    assert errors == []
     listed = f"'same' ({PAIR}), 'same' (\"swamp\" = \"{wide('swamp')}\")"
     assert notes == [
         f"in 1 of 2 train examples choices become the same tokens (m): {listed}; in 1 the right "
@@ -95,8 +95,8 @@ def test_half_of_a_split_is_noted(bert: Path) -> None:
 
 
 def test_wrong_choices_that_are_alike_are_noted(bert: Path) -> None:
-    faults, notes = look(bert, [WRONG, replace(WRONG, id="two")], [PLAIN], [PLAIN])
-    assert faults == []
+    errors, notes = look(bert, [WRONG, replace(WRONG, id="two")], [PLAIN], [PLAIN])
+    assert errors == []
     (note,) = notes
     assert note.startswith("in 2 of 2 train examples choices become the same tokens (m): 'wrong' (")
     assert note.endswith("; the right choice is none of them")

@@ -116,15 +116,15 @@ def test_classes_are_answers_where_choices_are_shared_in_any_order() -> None:
 
 @settings(deadline=None)
 @given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=5), fraction=fractions, seed=seeds)
-def test_a_class_that_is_lost_is_a_fault_and_the_advice_works(
+def test_a_class_that_is_lost_is_a_error_and_the_advice_works(
     counts: list[int], fraction: float, seed: int
 ) -> None:
     examples = make([answer for answer, count in enumerate(counts) for _ in range(count)])
     try:
         chosen = subset(examples, fraction, seed)
     except UserError as error:
-        (fault,) = error.faults
-        advised = float(fault.rpartition(" ")[2])
+        (message,) = error.errors
+        advised = float(message.rpartition(" ")[2])
         assert fraction < advised <= 1
         found = {example.answer for example in subset(examples, advised, seed)}
         assert found == set(range(len(counts)))
@@ -135,11 +135,11 @@ def test_a_class_that_is_lost_is_a_fault_and_the_advice_works(
         assert {example.answer for example in chosen} == set(range(len(counts)))
 
 
-def test_the_fault_names_the_classes() -> None:
+def test_the_error_names_the_classes() -> None:
     with pytest.raises(UserError) as caught:
         subset(make([0] * 98 + [1, 2]), 0.1, 0)
-    (fault,) = caught.value.faults
-    assert fault == (
+    (error,) = caught.value.errors
+    assert error == (
         "data.fraction: 0.1 of 100 examples leaves none with answer 'b' and none with answer 'c'; "
         "the smallest fraction that works is 0.51"
     )

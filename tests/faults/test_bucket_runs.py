@@ -55,7 +55,7 @@ def same(one: Store, other: Store) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return the store of an uninterrupted run in a plain folder, by one process."""
     folder = tmp_path_factory.mktemp("in-peace")
     run(small_config(folder, **CHANGES), lambda *_: nullcontext())
@@ -69,7 +69,7 @@ def work(context: Pair, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def pair_in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def pair_reference(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return the same by two workers."""
     folder = tmp_path_factory.mktemp("pair-in-peace")
     (folder / "url").write_text(str(folder / "store"))
@@ -135,7 +135,7 @@ def checkpoints(s3: S3, job: Job) -> list[str]:
 
 
 def test_a_host_that_is_lost_for_good_is_gone_on_from_the_bucket(
-    job: Job, s3: S3, in_peace: Store
+    job: Job, s3: S3, reference: Store
 ) -> None:
     driver = job.start("first")
     job.wait_for(partial(checkpoints, s3, job))
@@ -157,11 +157,11 @@ def test_a_host_that_is_lost_for_good_is_gone_on_from_the_bucket(
         s3.files.cat_file(f"{s3.url}/journals/student-{job.student.key}.jsonl").splitlines()[0]
     )
     assert rows[0] == begun
-    same(store, in_peace)
+    same(store, reference)
     assert s3.names("work") == []
 
 
-def test_workers_of_ray_publish_into_the_bucket(job: Job, s3: S3, pair_in_peace: Store) -> None:
+def test_workers_of_ray_publish_into_the_bucket(job: Job, s3: S3, pair_reference: Store) -> None:
     job.start("first", launcher="ray", workers=2)
     result = job.result()
     assert {stage["kind"] for stage in result["made"]} == {
@@ -171,18 +171,18 @@ def test_workers_of_ray_publish_into_the_bucket(job: Job, s3: S3, pair_in_peace:
         "evaluate",
     }
     assert result["store"] == s3.url
-    same(Store(s3.url), pair_in_peace)
+    same(Store(s3.url), pair_reference)
     assert s3.names("work") == []
 
 
 def test_two_hosts_each_with_its_own_files_make_whole_artifacts(
-    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair_in_peace: Store
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair_reference: Store
 ) -> None:
     (tmp_path / "url").write_text(s3.url)
     in_pair(work, tmp_path)()
     monkeypatch.setenv("KNIFE_CACHE", str(tmp_path / "third"))
     store = Store(s3.url)
-    same(store, pair_in_peace)
+    same(store, pair_reference)
     for host in ("host-0", "host-1"):
         (root,) = (tmp_path / host / "stores").iterdir()
         # Every host has fetched what later stages read.
@@ -192,7 +192,7 @@ def test_two_hosts_each_with_its_own_files_make_whole_artifacts(
 
 
 def test_a_server_that_is_away_for_a_moment_is_waited_for(
-    job: Job, s3: S3, in_peace: Store
+    job: Job, s3: S3, reference: Store
 ) -> None:
     job.start("first")
     job.wait_for(partial(checkpoints, s3, job))
@@ -200,10 +200,10 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(
     time.sleep(AWAY_SECONDS)
     s3.server.start()
     job.result()
-    same(Store(s3.url), in_peace)
+    same(Store(s3.url), reference)
 
 
-def test_a_server_that_stays_away_ends_the_run_in_words(job: Job, s3: S3, in_peace: Store) -> None:
+def test_a_server_that_stays_away_ends_the_run_in_words(job: Job, s3: S3, reference: Store) -> None:
     job.start("first")
     job.wait_for(partial(checkpoints, s3, job))
     s3.server.stop()
@@ -216,4 +216,4 @@ def test_a_server_that_stays_away_ends_the_run_in_words(job: Job, s3: S3, in_pea
     assert not s3.names(f"student/{job.student.key}")
     job.start("first")
     job.result()
-    same(Store(s3.url), in_peace)
+    same(Store(s3.url), reference)

@@ -50,7 +50,7 @@ def work(context: Pair, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return the store of an uninterrupted run by two workers."""
     folder = tmp_path_factory.mktemp("in-peace")
     in_pair(work, folder)()
@@ -84,29 +84,29 @@ def train_until_checkpoint(run: HostsRun) -> dict[int, list[psutil.Process]]:
     return run.hosts.workers()
 
 
-def trains_again(run: HostsRun, fault_at: float, step: int) -> float:
+def trains_again(run: HostsRun, failed_at: float, step: int) -> float:
     """Wait until the training is past `step`; return the seconds since the failure."""
     later: list[float] = []
 
     def trained() -> bool:
         later[:] = [
-            row["time"] for row in rows(run) if row["time"] > fault_at and row["step"] > step
+            row["time"] for row in rows(run) if row["time"] > failed_at and row["step"] > step
         ]
         return bool(later)
 
     run.wait_for(trained, pause=0.1)
-    return later[0] - fault_at
+    return later[0] - failed_at
 
 
-def went_on_from(run: HostsRun, step: int, before: list[dict[str, Any]], fault_at: float) -> None:
+def resumed_from(run: HostsRun, step: int, before: list[dict[str, Any]], failed_at: float) -> None:
     """Check that training resumed from the checkpoint at `step`, repeating at most one interval."""
-    kept = [row for row in rows(run) if row["time"] < fault_at]
+    kept = [row for row in rows(run) if row["time"] < failed_at]
     assert kept[-1]["step"] == step
     assert step >= before[-1]["step"] - CHANGES["scale"]["checkpoint_steps"]
 
 
 def test_a_host_that_dies_is_replaced_by_a_spare(
-    run: HostsRun, in_peace: Store, record_property: Recorded
+    run: HostsRun, reference: Store, record_property: Recorded
 ) -> None:
     workers = train_until_checkpoint(run)
     lost = max(workers)
@@ -118,8 +118,8 @@ def test_a_host_that_dies_is_replaced_by_a_spare(
     assert lost not in run.hosts.workers()
     record_property("recovery", f"host killed, spare there: training again after {seconds:.0f} s")
     run.result()
-    went_on_from(run, step, before, killed_at)
-    run.same_as(in_peace)
+    resumed_from(run, step, before, killed_at)
+    run.same_as(reference)
 
 
 def test_without_a_spare_a_run_shrinks_and_grows_back(
@@ -148,7 +148,7 @@ def test_without_a_spare_a_run_shrinks_and_grows_back(
 
 
 def test_a_network_that_is_cut_for_30_seconds_is_waited_for(
-    run: HostsRun, in_peace: Store, record_property: Recorded
+    run: HostsRun, reference: Store, record_property: Recorded
 ) -> None:
     workers = train_until_checkpoint(run)
     cut = str(max(workers))
@@ -167,11 +167,11 @@ def test_a_network_that_is_cut_for_30_seconds_is_waited_for(
     # By the same workers from the first step to the last.
     shares = json.loads((run.store / "student" / run.student.key / "workers.json").read_text())
     assert sum(share["examples"] for share in shares) == 300 * CHANGES["student"]["epochs"]
-    run.same_as(in_peace)
+    run.same_as(reference)
 
 
 def test_a_host_that_is_cut_off_for_good_is_replaced_by_a_spare(
-    run: HostsRun, in_peace: Store, record_property: Recorded
+    run: HostsRun, reference: Store, record_property: Recorded
 ) -> None:
     workers = train_until_checkpoint(run)
     lost = max(workers)
@@ -181,12 +181,12 @@ def test_a_host_that_is_cut_off_for_good_is_replaced_by_a_spare(
     seconds = trains_again(run, cut_at + 5, step := checkpoint_step(run)) + 5
     record_property("recovery", f"cut for good, spare there: training again after {seconds:.0f} s")
     run.result()
-    went_on_from(run, step, before, cut_at + 5)
-    run.same_as(in_peace)
+    resumed_from(run, step, before, cut_at + 5)
+    run.same_as(reference)
 
 
 def test_a_job_that_is_started_again_after_its_driver_was_killed_goes_on(
-    run: HostsRun, in_peace: Store, record_property: Recorded
+    run: HostsRun, reference: Store, record_property: Recorded
 ) -> None:
     train_until_checkpoint(run)
     before = rows(run)
@@ -201,8 +201,8 @@ def test_a_job_that_is_started_again_after_its_driver_was_killed_goes_on(
     record_property("recovery", f"driver killed, started again: training after {seconds:.0f} s")
     result = run.result()
     assert {stage["kind"] for stage in result["made"]} == {"student", "evaluate"}
-    went_on_from(run, step, before, gone_at)
-    run.same_as(in_peace)
+    resumed_from(run, step, before, gone_at)
+    run.same_as(reference)
 
 
 def test_a_store_that_one_host_has_for_itself_is_refused(run: HostsRun, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def work(context: Pair, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Store]:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Store]:
     """Return the stores of uninterrupted runs by one process and by two workers."""
     folder = tmp_path_factory.mktemp("in-peace")
     wait = in_pair(work, folder)
@@ -66,7 +66,7 @@ def trains_again(job: Job, stage: Stage, since: float) -> float:
 
 @pytest.mark.parametrize(("launcher", "workers"), [("process", 1), ("ray", 2)])
 def test_a_driver_told_to_end_leaves_a_checkpoint_and_143(
-    job: Job, in_peace: dict[int, Store], launcher: str, workers: int
+    job: Job, reference: dict[int, Store], launcher: str, workers: int
 ) -> None:
     student = job.stages()["student"]
     # Far from any periodic checkpoint.
@@ -81,11 +81,11 @@ def test_a_driver_told_to_end_leaves_a_checkpoint_and_143(
     job.start(launcher=launcher, workers=workers, checkpoint_steps=10_000)
     job.result()
     assert min(row["step"] for row in job.rows(student) if "note" not in row) <= step
-    job.same_as(in_peace[workers])
+    job.same_as(reference[workers])
 
 
 def test_a_worker_told_to_end_leaves_a_checkpoint_and_the_run_goes_on(
-    job: Job, in_peace: dict[int, Store]
+    job: Job, reference: dict[int, Store]
 ) -> None:
     student = job.stages()["student"]
     job.start(launcher="ray", workers=2, checkpoint_steps=10_000)
@@ -98,11 +98,11 @@ def test_a_worker_told_to_end_leaves_a_checkpoint_and_the_run_goes_on(
     later = [row["step"] for row in job.rows(student) if row["time"] > told_at]
     # No step was repeated.
     assert min(later) >= step
-    job.same_as(in_peace[2])
+    job.same_as(reference[2])
 
 
 def test_a_worker_that_hangs_is_found_and_replaced(
-    job: Job, in_peace: dict[int, Store], record_property: Recorded
+    job: Job, reference: dict[int, Store], record_property: Recorded
 ) -> None:
     student = job.stages()["student"]
     job.start(launcher="ray", workers=2, hang_seconds=10)
@@ -115,11 +115,11 @@ def test_a_worker_that_hangs_is_found_and_replaced(
     record_property("recovery", f"worker hangs: training again after {seconds + 5:.0f} s")
     job.result()
     assert gone(group)
-    job.same_as(in_peace[2])
+    job.same_as(reference[2])
 
 
 def test_a_full_disk_ends_the_run_and_a_larger_one_lets_it_go_on(
-    job: Job, in_peace: dict[int, Store]
+    job: Job, reference: dict[int, Store]
 ) -> None:
     if os.geteuid():
         pytest.skip("a small disk is a tmpfs, which needs root")
@@ -147,7 +147,7 @@ def test_a_full_disk_ends_the_run_and_a_larger_one_lets_it_go_on(
         job.start(launcher="process")
         job.result()
         assert job.rows(student)[0]["step"] <= kept[0]
-        job.same_as(in_peace[1])
+        job.same_as(reference[1])
     finally:
         job.kill()
         wait_for(lambda: subprocess.run(["umount", job.store]).returncode == 0, 20, pause=0.5)

@@ -33,16 +33,16 @@ def test_layer_maps_that_fit() -> None:
     assert layer_map([(1, 6), (2, 6)], 2, 6) == [(1, 6), (2, 6)]
 
 
-def test_layer_maps_that_do_not_fit_name_every_fault() -> None:
+def test_layer_maps_that_do_not_fit_name_every_error() -> None:
     with pytest.raises(UserError) as caught:
         layer_map("all", 2, 6)
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "align.input.layers: 'all' needs equal depths, but the student has 2 layers and the "
         "teacher 6; give pairs such as [[2, 6]], 'uniform' or 'last'"
     ]
     with pytest.raises(UserError) as caught:
         layer_map([(0, 7), (3, 1), (3, 2)], 2, 6)
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "align.input.layers: student layer 0 must be from 1 to 2",
         "align.input.layers: teacher layer 7 must be from 1 to 6",
         "align.input.layers: student layer 3 must be from 1 to 2",
@@ -51,7 +51,7 @@ def test_layer_maps_that_do_not_fit_name_every_fault() -> None:
     ]
     with pytest.raises(UserError) as caught:
         layer_map([], 2, 6, "methods.x.align.input.layers")
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "methods.x.align.input.layers: must name at least one pair of layers"
     ]
 

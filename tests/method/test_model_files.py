@@ -190,7 +190,7 @@ WRONG: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "said"), WRONG, ids=[said[:60] for _, said in WRONG])
-def test_a_model_folder_with_a_fault_is_refused(
+def test_a_model_folder_with_a_error_is_refused(
     spoil: Callable[[Path], None], said: str, model: Path, tmp_path: Path
 ) -> None:
     spoil(model)
@@ -199,11 +199,11 @@ def test_a_model_folder_with_a_fault_is_refused(
     )
     with pytest.raises(UserError) as found:
         plan_run(config)
-    (fault,) = found.value.faults
-    assert fault.startswith("model.student: ")
-    assert said in fault
-    assert "\n" not in fault
-    assert str(model) in fault
+    (error,) = found.value.errors
+    assert error.startswith("model.student: ")
+    assert said in error
+    assert "\n" not in error
+    assert str(model) in error
 
 
 @pytest.mark.parametrize("words", [[], ["--dry-run"]], ids=["run", "dry-run"])
@@ -215,8 +215,8 @@ def test_the_command_says_so_in_one_line(
     ended = command(
         "run", "demo", "methods=[finetune]", f"model.student={model}", f"store={store}", *words
     )
-    (fault,) = ended.faults
-    assert fault.startswith(f"model.student: {model}/model.safetensors is a git LFS pointer")
+    (error,) = ended.errors
+    assert error.startswith(f"model.student: {model}/model.safetensors is a git LFS pointer")
     assert not store.exists()
 
 

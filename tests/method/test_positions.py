@@ -153,5 +153,5 @@ def test_a_plan_names_the_limit_and_keeps_to_it(roberta: tuple[Path, int], tmp_p
     with pytest.raises(UserError) as found:
         plan_run(small_config(tmp_path, model=model, data=data))
     assert f"data.max_tokens: must be at most {longest}, the positions of model.student, but got " \
-        f"{longest + 1}" in found.value.faults  # fmt: skip
+        f"{longest + 1}" in found.value.errors  # fmt: skip
     plan_run(small_config(tmp_path, model=model, data={"max_tokens": longest}))

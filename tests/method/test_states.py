@@ -32,7 +32,7 @@ from knife.train import states as states_stage
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state
 from knife.train.model_settings import ModelSettings
-from knife.train.place import StageContext, load_published
+from knife.train.stage_context import StageContext, load_published
 from knife.train.states import compute_states
 
 TARGETS: dict[str, Align] = {

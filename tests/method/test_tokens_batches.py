@@ -105,7 +105,7 @@ def test_task_inputs_that_are_too_long_are_refused_and_counted(model_folder: Pat
     too_long = sum(length > limit for length in lengths)
     with pytest.raises(UserError) as caught:
         tokenize(EXAMPLES, tokenizer, limit)
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         f"data.max_tokens: {too_long} of {len(EXAMPLES)} task inputs are longer than {limit} "
         f"tokens (the longest has {max(lengths)}), and only rationales are truncated: raise "
         f"data.max_tokens to at least {max(lengths)}, if the models have that many positions, or "
@@ -113,13 +113,13 @@ def test_task_inputs_that_are_too_long_are_refused_and_counted(model_folder: Pat
     ]
 
 
-def test_a_choice_without_a_token_is_the_users_fault(tiny_bert: Path) -> None:
+def test_a_choice_without_a_token_is_the_users_error(tiny_bert: Path) -> None:
     # BERT's tokenizer drops control characters: nothing is left of this choice.
     odd = Example("odd", "which one ?", ("fish", "\u200b"), 0)
     tokenizer = load_tokenizer(tiny_bert, "model")
     with pytest.raises(UserError) as caught:
         tokenize([*EXAMPLES, odd], tokenizer, 128)
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "example 'odd': the tokenizer returns no token for the choice '\\u200b'; "
         "give it characters that the model knows"
     ]

@@ -60,11 +60,11 @@ def configure(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def fault(folder: Path) -> str:
+def error(folder: Path) -> str:
     """Return the only error of a model folder, which also prevents loading it."""
     with pytest.raises(UserError) as found:
         check_model(folder, "model.student")
-    (line,) = found.value.faults
+    (line,) = found.value.errors
     assert line.startswith("model.student: ")
     with pytest.raises(UserError):
         load_backbone(folder)
@@ -104,7 +104,7 @@ def test_an_answer_head_that_begins_at_random_is_named(tiny_bert: Path) -> None:
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model.", "model.x.", "m."])
 def test_weights_that_a_wrapper_named_are_refused(model: Path, prefix: str) -> None:
     change(model, lambda state: {f"{prefix}{name}": t for name, t in state.items()})
-    said = fault(model)
+    said = error(model)
     assert "are missing" in said
     assert f"({prefix}" in said
     if prefix in ("module.", "_orig_mod."):
@@ -121,19 +121,19 @@ def test_a_missing_weight_is_named(model: Path) -> None:
         return {name: t for name, t in state.items() if name != names[0]}
 
     change(model, without)
-    said = fault(model)
+    said = error(model)
     assert "1 is missing" in said
     assert names[0].rpartition(".0.")[2] in said
 
 
 def test_a_weight_that_has_no_place_is_named(model: Path) -> None:
     change(model, lambda state: state | {"encoder.extra.weight": torch.ones(2)})
-    assert "1 is unexpected (" in fault(model)
+    assert "1 is unexpected (" in error(model)
 
 
 def test_a_weight_of_another_shape_is_named(model: Path) -> None:
     change(model, lambda state: state | {first(state): state[first(state)][:-1].contiguous()})
-    said = fault(model)
+    said = error(model)
     assert "1 is of another shape (" in said
     assert "31, " in said or "63, " in said or "15, " in said or "127, " in said
 
@@ -144,7 +144,7 @@ def test_a_config_of_other_layers_is_refused(model: Path, more: int) -> None:
     names = ("num_layers", "n_layer", "num_hidden_layers")
     name = next(name for name in names if name in values)
     configure(model, **{name: values[name] + more})
-    said = fault(model)
+    said = error(model)
     assert ("unexpected" if more < 0 else "are missing") in said
     assert "config.json is of a model of another size" in said
 
@@ -156,7 +156,7 @@ def test_weights_that_are_no_numbers_are_refused(model: Path, number: float) -> 
         return state
 
     change(model, spoiled)
-    assert "1 of its tensors have NaN or infinity" in fault(model)
+    assert "1 of its tensors have NaN or infinity" in error(model)
 
 
 def test_weights_of_every_floating_type_are_read_as_they_are(model: Path) -> None:
@@ -250,7 +250,7 @@ def test_decoders_load_as_the_hub_has_them(
     change(folder, lambda s: s | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
     assert check_model(folder, "model.student").weights.share == 1.0
     LlamaModel.from_pretrained(tiny_llama).save_pretrained(folder)
-    assert "1 is missing (lm_head.weight)" in fault(folder)
+    assert "1 is missing (lm_head.weight)" in error(folder)
 
 
 def test_t5_loads_as_the_hub_has_it(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_t5_loads_as_the_hub_has_it(tmp_path: Path) -> None:
     assert check_model(folder, "model.student").weights.share == 1.0
     # Only an encoder, like embedding models.
     change(folder, lambda s: {n: t for n, t in s.items() if not n.startswith("decoder.")})
-    assert "are missing (decoder." in fault(folder)
+    assert "are missing (decoder." in error(folder)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -319,7 +319,7 @@ def test_an_answer_head_is_whole_or_refused(tiny_bert: Path, tmp_path: Path) -> 
         whole | {"score.weight": torch.ones(1, 31)},
     ):
         save_file(wrong, head)
-        assert "is not the answer head of this encoder" in fault(folder)
+        assert "is not the answer head of this encoder" in error(folder)
     save_file(whole | {"score.bias": torch.tensor([torch.nan])}, head)
     with pytest.raises(UserError, match="NaN or infinity"):
         load_backbone(folder)
@@ -327,7 +327,7 @@ def test_an_answer_head_is_whole_or_refused(tiny_bert: Path, tmp_path: Path) -> 
     head.unlink()
     assert load_backbone(folder)
     (folder / "knife.json").write_text("{}")
-    assert "is a trained encoder without its answer_head.safetensors" in fault(folder)
+    assert "is a trained encoder without its answer_head.safetensors" in error(folder)
 
 
 def test_dropout_is_off_in_a_model_that_was_loaded(model: Path) -> None:

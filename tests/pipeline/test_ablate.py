@@ -78,19 +78,19 @@ def test_equal_stages_are_shared(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         small_config(tmp_path, methods=["finetune"], ablate=True)
-    assert caught.value.faults == ["ablate: needs knife, whose parts it removes; add it to methods"]
+    assert caught.value.errors == ["ablate: needs knife, whose parts it removes; add it to methods"]
     own: dict[str, Any] = {"name": "shuffled", "method": "knife", "align": {"states": "online"}}
     with pytest.raises(UserError) as caught:
         small_config(tmp_path, methods=["knife", own], ablate=True)
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "methods: 'shuffled' is given twice; ablate: true adds one of that name, so leave it out"
     ]
 
 
-def test_a_fault_of_the_run_is_said_once(tmp_path: Path) -> None:
+def test_a_error_of_the_run_is_said_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         small_config(tmp_path, ablate=True, scale={"workers": 2})
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "scale.workers: launcher 'process' has one worker; use launcher 'ray'"
     ]
 

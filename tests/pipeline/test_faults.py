@@ -44,7 +44,7 @@ def work(context: Pair, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
     """Return the stores of uninterrupted runs, by one process and by two workers."""
     folder = tmp_path_factory.mktemp("in-peace")
     wait = in_pair(work, folder)
@@ -64,7 +64,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
 
 
 def test_a_worker_killed_in_each_stage_changes_nothing(
-    job: Job, in_peace: dict[str, Store], record_property: Callable[[str, object], None]
+    job: Job, reference: dict[str, Store], record_property: Callable[[str, object], None]
 ) -> None:
     """Four kills in one run: more failures than Ray Train may have in a row."""
     stages = job.stages()
@@ -82,12 +82,12 @@ def test_a_worker_killed_in_each_stage_changes_nothing(
     for kind in ("teacher", "student"):
         seconds = min(t for t in times(job, stages[kind]) if t > killed_at[kind]) - killed_at[kind]
         record_property("recovery", f"worker killed, {kind}: training again after {seconds:.0f} s")
-    check_results(job, in_peace["pair"], result)
+    check_results(job, reference["pair"], result)
     check_resumed(job, stages, killed_at)
 
 
 def test_the_driver_killed_in_each_stage_changes_nothing(
-    job: Job, in_peace: dict[str, Store]
+    job: Job, reference: dict[str, Store]
 ) -> None:
     """In the driver's own process for the first stages, with Ray for the last one."""
     stages = job.stages()
@@ -109,7 +109,7 @@ def test_the_driver_killed_in_each_stage_changes_nothing(
     job.start(launcher="process")
     result = job.result()
     assert {stage["kind"] for stage in result["made"]} <= {"evaluate"}
-    check_results(job, in_peace["alone"], result)
+    check_results(job, reference["alone"], result)
     check_resumed(job, stages, killed_at)
 
 
@@ -119,13 +119,13 @@ def times(job: Job, stage: Stage) -> list[float]:
     return [json.loads(line)["time"] for line in path.read_text().splitlines()]
 
 
-def check_results(job: Job, in_peace: Store, result: dict[str, Any]) -> None:
+def check_results(job: Job, reference: Store, result: dict[str, Any]) -> None:
     """Check that artifacts are complete, and that results and metrics are the reference's."""
     store = Store(job.store)
     plan = plan_run(config(job.store))
     for stage in plan.stages:
         assert store.damage(stage.kind, stage.key) == []
-        folder, other = (s.path(stage.kind, stage.key) for s in (store, in_peace))
+        folder, other = (s.path(stage.kind, stage.key) for s in (store, reference))
         # The reference stages were made without a run, which would write the cards.
         names = [
             sorted(p.relative_to(f) for p in f.rglob("*") if p.name != "README.md")

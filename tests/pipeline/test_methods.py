@@ -208,10 +208,10 @@ def test_an_encoder_answers_no_open_question(
     data = {"source": writing.plan.config.data.source}
     with pytest.raises(UserError) as error:
         plan_run(small_config(tmp_path, methods=["finetune", "knife"], model=model, data=data))
-    assert [fault.split(",")[0] for fault in error.value.faults] == [
+    assert [message.split(",")[0] for message in error.value.errors] == [
         "data.source: has open questions"
     ] * 2
-    assert {"model.student", "model.teacher"} <= set(" ".join(error.value.faults).split())
+    assert {"model.student", "model.teacher"} <= set(" ".join(error.value.errors).split())
 
 
 def test_a_prompt_without_room_is_refused(tmp_path: Path) -> None:
@@ -250,8 +250,8 @@ def test_all_that_a_decoder_reads_and_writes_has_to_fit(tiny_gpt2: Path, tmp_pat
         config = small_config(tmp_path, methods=[method], model=model, data={"max_tokens": 512})
         with pytest.raises(UserError) as error:
             plan_run(config)
-        (fault,) = error.value.faults
-        return int(fault.partition("must be at most ")[2].partition(",")[0])
+        (message,) = error.value.errors
+        return int(message.partition("must be at most ")[2].partition(",")[0])
 
     found = {m: most(m) for m in ("finetune", "step_by_step", "explain_then_answer")}
     assert found["finetune"] > found["step_by_step"] > found["explain_then_answer"]

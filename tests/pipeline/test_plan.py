@@ -258,7 +258,7 @@ def test_only_what_is_missing_and_what_it_reads_is_needed(tmp_path: Path) -> Non
     assert without("test teacher", "teacher") == ["teacher", "test teacher"]
 
 
-def test_all_faults_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
+def test_all_errors_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
     variants: list[Any] = [
@@ -275,7 +275,7 @@ def test_all_faults_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
     )
     with pytest.raises(UserError) as caught:
         plan_run(config)
-    faults = caught.value.faults
+    errors = caught.value.errors
     for start in (
         "teacher.batch_size: must be at least scale.workers x teacher.accumulate = 30",
         "student.batch_size: must be at least scale.workers x student.accumulate = 30",
@@ -286,9 +286,9 @@ def test_all_faults_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
         "align.input.layers: teacher layer 9 must be from 1 to 3",
         "data.max_tokens: 80 of 80 task inputs are longer than 9 tokens",
     ):
-        assert any(fault.startswith(start) for fault in faults), (start, faults)
-    assert any("rationale" in fault for fault in faults)
-    assert len(faults) == len(set(faults))
+        assert any(error.startswith(start) for error in errors), (start, errors)
+    assert any("rationale" in error for error in errors)
+    assert len(errors) == len(set(errors))
 
 
 def test_teacher_and_student_that_do_not_go_together(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_teacher_and_student_that_do_not_go_together(tmp_path: Path) -> None:
     assert plan.teacher is not None
     with pytest.raises(UserError) as caught:
         plan_run(small_config(tmp_path, methods=METHODS, model={"teacher": str(other)}))
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "methods: teacher_init starts from the teacher's weights, so model.student must be the "
         f"model of model.teacher, but got 'tiny-t5' and {str(other)!r}"
     ]
@@ -322,7 +322,7 @@ def test_a_decoder_has_positions_for_its_answer_too(
         changes["model"] = {"teacher": str(folder), "student": str(folder)}
         with pytest.raises(UserError) as caught:
             plan_run(small_config(tmp_path, data={"max_tokens": 512}, **changes))
-        (student, teacher) = caught.value.faults
+        (student, teacher) = caught.value.errors
         found = re.fullmatch(
             r"data.max_tokens: must be at most (\d+), the positions of model.student, less (\d+) "
             r"tokens for the longest answer, but got 512",

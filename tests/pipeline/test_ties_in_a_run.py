@@ -133,8 +133,8 @@ def test_a_split_that_cannot_be_told_apart_is_refused(model: str, tmp_path: Path
         )
     with pytest.raises(UserError) as caught:
         plan_run(small_config(tmp_path / "store", **changes(tmp_path, model)))
-    (fault,) = caught.value.faults
-    assert fault.startswith("data.source: in 4 of 4 train, 4 of 4 dev, 4 of 4 test examples the ")
-    assert "'train" in fault
+    (error,) = caught.value.errors
+    assert error.startswith("data.source: in 4 of 4 train, 4 of 4 dev, 4 of 4 test examples the ")
+    assert "'train" in error
     # A different tokenizer distinguishes them.
     plan_run(small_config(tmp_path / "store", **changes(tmp_path, "tiny-t5")))

@@ -33,14 +33,14 @@ def unequal(store: Path, student: Path, teacher: Path, **align: Any) -> RunConfi
 def test_a_projection_that_is_needed_and_switched_off(
     tmp_path: Path, tiny_bert: Path, wide_bert: Path
 ) -> None:
-    fault = (
+    error = (
         "align.projection: must be true, because the student's states are 32 wide and the "
         "teacher's 48, but got false; or use models of the same width"
     )
     for settings in ({}, {"input": {"weight": 0}, "output": {"weight": 1}}):
         with pytest.raises(UserError) as caught:
             plan_run(unequal(tmp_path, tiny_bert, wide_bert, projection=False, **settings))
-        assert caught.value.faults == [fault]
+        assert caught.value.errors == [error]
     # It is not needed for equal widths or for choice distributions.
     plan_run(unequal(tmp_path, tiny_bert, tiny_bert, projection=False))
     choices = {"input": {"weight": 0}, "output": {"weight": 1, "target": "choices"}}

@@ -206,11 +206,11 @@ def test_the_command_finds_a_run_by_name_and_by_folder(
     assert (folder / NAME).read_text() == report(folder)
     elsewhere = command("report", folder, "--out", tmp_path / "here.html")
     assert elsewhere.out == f"{tmp_path / 'here.html'}\n"
-    assert command("report", "smal", "--store", store).faults == [
+    assert command("report", "smal", "--store", store).errors == [
         f"TARGET: the store {store} has no run or sweep 'smal'; did you mean 'small'? (newest "
         "first: small), or give the folder of one"
     ]
-    assert command("report", "small", "--store", tmp_path / "none").faults == [
+    assert command("report", "small", "--store", tmp_path / "none").errors == [
         f"TARGET: the store {tmp_path / 'none'} has no run or sweep; give another with --store"
     ]
     # The newest run of a name is the one that started last, not the one with the newest page.
@@ -221,10 +221,10 @@ def test_the_command_finds_a_run_by_name_and_by_folder(
     assert command("report", "small-0", "--store", store).out == f"{older / NAME}\n"
     assert command("report", "small", "--store", store).out == f"{folder / NAME}\n"
     (older / "config.json").unlink()
-    assert command("report", older).faults == [
+    assert command("report", older).errors == [
         f"{older} has no config.json; run the same `knife run` again to write it"
     ]
     missing = tmp_path / "no" / "here.html"
-    assert command("report", folder, "--out", missing).faults == [
+    assert command("report", folder, "--out", missing).errors == [
         f"--out: the folder {missing.parent} does not exist; create it first"
     ]

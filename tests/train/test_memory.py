@@ -19,7 +19,7 @@ from knife.config.run import Scale, Training
 from knife.data.batches import Batch, Rows, collate
 from knife.data.tokens import Tokens
 from knife.models.tokenizer import load_tokenizer, model_config
-from knife.plan.memory import Lengths, MemoryEstimate, model_shape, training_need
+from knife.plan.memory import Lengths, MemoryEstimate, model_size, training_need
 from knife.train.context import Context, PlainContext
 
 ROWS, INPUT, CHOICES, CHOICE = 4, 48, 2, 3
@@ -93,10 +93,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def both(folder: Path, workers: int, engine: Engine) -> tuple[Measured, MemoryEstimate]:
     paths = [folder / f"{workers}-{rank}.json" for rank in range(workers)]
     rows = [json.loads(path.read_text())[ENGINES.index(engine)] for path in paths]
-    shape = model_shape(model_config(folder / "model", "model"), folder / "model")
-    assert shape
+    size = model_size(model_config(folder / "model", "model"), folder / "model")
+    assert size
     need = training_need(
-        shape,
+        size,
         Training(batch_size=ROWS * workers * engine[2], accumulate=engine[2]),
         scale(workers, *engine[:2]),
         Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0),
@@ -123,14 +123,14 @@ def test_a_decoders_peak_is_the_formulas(
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     load_tokenizer(tiny_llama, "model").save_pretrained(tmp_path)
-    shape = model_shape(model_config(tmp_path, "model"), tmp_path)
-    assert shape
-    assert shape.parameters == AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters()
+    size = model_size(model_config(tmp_path, "model"), tmp_path)
+    assert size
+    assert size.parameters == AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters()
     alone = scale(1, precision, 0)
     with PlainContext() as context:
         found = measure(tmp_path, alone, example_batch(), context)
     lengths = Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0)
-    need = training_need(shape, Training(batch_size=ROWS), alone, lengths, rationale=False)
+    need = training_need(size, Training(batch_size=ROWS), alone, lengths, rationale=False)
     assert found.kept == pytest.approx(need.activations, rel=0.15)
     assert 0.85 < found.peak / need.peak < 1.2
     assert found.rest == pytest.approx(need.weights + need.optimizer, rel=0.05)
@@ -143,14 +143,14 @@ def test_a_second_task_is_counted(folder: Path) -> None:
     rows = Rows(list(range(ROWS)), [1.0] * ROWS)
     with PlainContext() as context:
         found = measure(folder / "model", alone, batch, context, collate(tokens, rows, 0, False))
-    shape = model_shape(model_config(folder / "model", "model"), folder / "model")
-    assert shape
+    size = model_size(model_config(folder / "model", "model"), folder / "model")
+    assert size
     lengths = Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0)
     second = replace(lengths, choices=1, choice=text)
     training = Training(batch_size=ROWS)
-    need = training_need(shape, training, alone, lengths, rationale=False, second=second)
+    need = training_need(size, training, alone, lengths, rationale=False, second=second)
     assert found.kept == pytest.approx(need.activations, rel=0.15)
-    first = training_need(shape, training, alone, lengths, rationale=False)
+    first = training_need(size, training, alone, lengths, rationale=False)
     assert found.kept > 1.5 * first.activations
 
 

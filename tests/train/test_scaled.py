@@ -15,7 +15,7 @@ from knife.data.tokens import Tokens
 from knife.method.objective import Objective
 from knife.models.load import load_backbone
 from knife.models.tokenizer import model_config
-from knife.plan.memory import Lengths, model_shape, training_need
+from knife.plan.memory import Lengths, model_size, training_need
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state, start_engine
 from knife.train.scaled import scaled
@@ -90,15 +90,15 @@ def test_checkpointing_takes_the_memory_of_the_formula(tmp_path: Path) -> None:
     T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     tokens = [Tokens([*range(3, 98), 1], [], [[5, 6, 1]] * 2, [(0, 1)] * 2, 0)]
     batch = collate(tokens * 8, Rows(list(range(8)), [1.0] * 8), 0, False)
-    shape = model_shape(model_config(tmp_path, "model"), tmp_path)
-    assert shape
+    size = model_size(model_config(tmp_path, "model"), tmp_path)
+    assert size
     peaks = []
     for again in (False, True):
         scale = Scale(gradient_checkpointing=again)
         with PlainContext() as context:
             found = measure(tmp_path, scale, batch, context)
         lengths = Lengths(96, 96, 2, 3, 0, 0, 0, 0)
-        need = training_need(shape, Training(batch_size=8), scale, lengths, rationale=False)
+        need = training_need(size, Training(batch_size=8), scale, lengths, rationale=False)
         assert 0.85 < found.peak / need.peak < 1.2
         peaks.append(found.peak)
     assert peaks[1] < peaks[0] / 2

@@ -17,7 +17,7 @@ from small_run import small_config, wait_for
 from knife.core.errors import UserError
 from knife.pipeline.run import publish_data
 from knife.plan.plan import plan_run
-from knife.store.disk import disk_faults
+from knife.store.disk import disk_errors
 from knife.store.store import Store, fingerprint
 from knife.train.context import PlainContext
 from knife.train.stages import run_stages
@@ -178,7 +178,7 @@ def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "file" / "store"):
         with pytest.raises(UserError) as caught:
             Store(place)
-        assert caught.value.faults == [
+        assert caught.value.errors == [
             f"store: {place}: a part of its path is a file; give another store"
         ]
     (tmp_path / "locks").write_text("x")
@@ -218,7 +218,7 @@ def test_a_full_disk_is_the_users_to_mend(disk: Path, room: int) -> None:
     with PlainContext() as context:
         with pytest.raises(UserError) as caught:
             run_stages(plan.stages, disk, config.scale, context)
-        assert caught.value.faults == [
+        assert caught.value.errors == [
             f"store: {disk}: the disk is full; free space or give another store"
         ]
         published = [p for kind in ("teacher", "student", "states") for p in disk.glob(kind)]
@@ -230,9 +230,9 @@ def test_a_full_disk_is_the_users_to_mend(disk: Path, room: int) -> None:
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Input/output"), disk_faults(tmp_path):
+    with pytest.raises(OSError, match="Input/output"), disk_errors(tmp_path):
         raise OSError(errno.EIO, "Input/output error")
-    with pytest.raises(RuntimeError, match="shapes"), disk_faults(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), disk_errors(tmp_path):
         raise RuntimeError("shapes do not fit")
-    with pytest.raises(UserError, match=r"^mine$"), disk_faults(tmp_path):
+    with pytest.raises(UserError, match=r"^mine$"), disk_errors(tmp_path):
         raise UserError("mine")

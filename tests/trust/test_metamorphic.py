@@ -21,7 +21,7 @@ from knife.pipeline.run import Result, run
 from knife.train.context import PlainContext
 from knife.train.evaluate import answer_split, measures
 from knife.train.model_settings import ModelSettings
-from knife.train.place import load_published, tokenized
+from knife.train.stage_context import load_published, tokenized
 
 Change = Callable[[list[Example]], list[Example]]
 

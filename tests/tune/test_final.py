@@ -13,9 +13,9 @@ from knife.config.run import read
 from knife.core.atomic import write_json
 from knife.plan.plan import plan_run
 from knife.tune.search.final import baselines, recipe, winner, write_recipe
+from knife.tune.search.phases import Phases
 from knife.tune.search.settings import Sweep
 from knife.tune.search.space import Space
-from knife.tune.search.steps import Steps
 from knife.tune.search.trials import TrialRow
 
 VARIANT = {"name": "strong", "method": "knife", "align": {"input": {"weight": 99}}}
@@ -128,7 +128,7 @@ def test_a_trial_of_which_one_seed_fails_is_no_winner(tmp_path: Path) -> None:
     ]
     # The trials with more seeds have already ended.
     write_json(tmp_path / "seeds.json", [row.to_dict() for row in more])
-    found = Steps(plan, tmp_path, 1, lambda *_: pytest.fail("nothing is left to do")).more_seeds(
+    found = Phases(plan, tmp_path, 1, lambda *_: pytest.fail("nothing is left to do")).more_seeds(
         rows
     )
     assert [row.state for row in found] == ["failed", "finished", "finished"]

@@ -187,13 +187,13 @@ def test_another_sweep_or_version_in_its_folder_is_refused(
     (copy / "sweeps" / "small").mkdir(parents=True)
     about = shutil.copy(swept.folder / "sweep.json", copy / "sweeps" / "small")
     for words in ([], ["--resume"], ["--dry-run"]):
-        (fault,) = command("tune", swept.path, f"store={copy}", "seed=1", *words).faults
-        assert fault.startswith(f"{copy}/sweeps/small belongs to another sweep of that name")
-        assert "give another name=…" in fault
+        (error,) = command("tune", swept.path, f"store={copy}", "seed=1", *words).errors
+        assert error.startswith(f"{copy}/sweeps/small belongs to another sweep of that name")
+        assert "give another name=…" in error
     values = json.loads(Path(about).read_text())
     Path(about).write_text(json.dumps(values | {"version": 0}))
-    (fault,) = command("tune", swept.path, f"store={copy}", "--resume").faults
-    assert fault.startswith(f"{copy}/sweeps/small was made by another version of this package")
+    (error,) = command("tune", swept.path, f"store={copy}", "--resume").errors
+    assert error.startswith(f"{copy}/sweeps/small was made by another version of this package")
 
 
 def test_more_trials_than_a_sweep_was_begun_with_keep_the_earlier_ones(
@@ -233,27 +233,27 @@ def test_more_trials_than_a_sweep_was_begun_with_keep_the_earlier_ones(
 
 def test_nothing_to_resume(command: Command, tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
-    (fault,) = command("tune", path, "--resume").faults
+    (error,) = command("tune", path, "--resume").errors
     store = tmp_path / "store"
-    assert fault.startswith(f"--resume: the store {store} does not exist (small), so there is")
+    assert error.startswith(f"--resume: the store {store} does not exist (small), so there is")
     assert not store.exists()
     (store / "sweeps").mkdir(parents=True)
-    (fault,) = command("tune", path, "--resume").faults
-    assert fault.startswith(f"--resume: the store {store} has no sweep of that name (small)")
+    (error,) = command("tune", path, "--resume").errors
+    assert error.startswith(f"--resume: the store {store} has no sweep of that name (small)")
 
 
 def test_a_sweep_that_another_process_runs_is_left_to_it(command: Command, tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
     with Store(tmp_path / "store").lock("sweep", "small"):
-        (fault,) = command("tune", path).faults
-    assert fault.startswith("name: another process is running the sweep 'small' on this store")
+        (error,) = command("tune", path).errors
+    assert error.startswith("name: another process is running the sweep 'small' on this store")
     assert not (tmp_path / "store" / "sweeps").exists()
 
 
 def test_more_workers_than_the_machine_has_are_refused(command: Command, tmp_path: Path) -> None:
     batches = [f"{role}.batch_size=1000" for role in ("teacher", "student")]
-    (fault,) = command("tune", write_sweep(tmp_path), "scale.workers=1000", *batches).faults
-    assert fault.startswith("scale.workers: 1000 workers need a CPU each, but this machine has")
+    (error,) = command("tune", write_sweep(tmp_path), "scale.workers=1000", *batches).errors
+    assert error.startswith("scale.workers: 1000 workers need a CPU each, but this machine has")
     assert not (tmp_path / "store").exists()
 
 

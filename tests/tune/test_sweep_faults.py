@@ -153,7 +153,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Return the sweep without a kill."""
     job = Job(tmp_path_factory.mktemp("in-peace"), CHANGES)
     job.start()
@@ -161,21 +161,21 @@ def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return job
 
 
-def check_as_in_peace(job: Job, in_peace: Job, result: dict[str, Any]) -> None:
+def check_as_reference(job: Job, reference: Job, result: dict[str, Any]) -> None:
     """Check that scores, curves and verdict are the reference's, and that all runs have ended."""
-    peaceful = json.loads((in_peace.sweep / "result.json").read_text())
-    for row, expected in zip(job.rows(), in_peace.rows(), strict=True):
+    peaceful = json.loads((reference.sweep / "result.json").read_text())
+    for row, expected in zip(job.rows(), reference.rows(), strict=True):
         assert row | {"seconds": 0} == expected | {"seconds": 0}
     assert result["final"]["verdict"] == peaceful["final"]["verdict"]
     assert result["best"]["number"] == peaceful["best"]["number"]
     tracked = job.tracked()
-    assert set(tracked) == set(in_peace.tracked())
+    assert set(tracked) == set(reference.tracked())
     assert {status for _, status in tracked.values()} == {"FINISHED"}
     names = [path.name for path in (job.folder / "store" / "work").iterdir()]
     assert [name for name in names if not name.startswith("ray-")] == []
 
 
-def test_a_killed_worker_changes_nothing(job: Job, in_peace: Job) -> None:
+def test_a_killed_worker_changes_nothing(job: Job, reference: Job) -> None:
     driver = job.start()
     job.wait_for(job.under_way)
     place = job.under_way()[0]
@@ -185,7 +185,7 @@ def test_a_killed_worker_changes_nothing(job: Job, in_peace: Job) -> None:
             process.kill()
     killed_at = time.time()
     result = job.result()
-    check_as_in_peace(job, in_peace, result)
+    check_as_reference(job, reference, result)
     # It resumed from its checkpoint.
     assert trainings(job.folder)[key] == 2
     journal = job.folder / "store" / "student" / key.removeprefix("student-") / "journal.jsonl"
@@ -193,7 +193,7 @@ def test_a_killed_worker_changes_nothing(job: Job, in_peace: Job) -> None:
     assert times[0] < killed_at < times[-1]
 
 
-def test_the_driver_killed_in_each_step_changes_nothing(job: Job, in_peace: Job) -> None:
+def test_the_driver_killed_in_each_step_changes_nothing(job: Job, reference: Job) -> None:
     """Before the first trial, then in each step; and the first time, reports of trials are cut."""
     job.start()
     job.wait_for((job.sweep / "search" / "tuner.pkl").exists)
@@ -220,7 +220,7 @@ def test_the_driver_killed_in_each_step_changes_nothing(job: Job, in_peace: Job)
         tracked = now
     job.start("--resume")
     result = job.result()
-    check_as_in_peace(job, in_peace, result)
+    check_as_reference(job, reference, result)
     assert before.items() <= job.published().items()
     ended = job.tracked()
     assert {name: ended[name][0] for name in tracked} == {n: i for n, (i, _) in tracked.items()}

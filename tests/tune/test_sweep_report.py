@@ -146,7 +146,7 @@ def test_no_other_file_is_needed(swept: Swept) -> None:
 def test_a_sweep_that_goes_on_is_reported_so_far(folder: Path) -> None:
     for name in ("result.json", "trials.json"):
         (folder / name).unlink()
-    assert "So far: 4 trials ended, the search is done, the steps after it are not." in report(
+    assert "So far: 4 trials ended, the search is done, the phases after it are not." in report(
         folder
     )
     for name in ("search.json", "seeds.json", "baseline.json", "final.json"):

@@ -108,8 +108,8 @@ class SweepData:
             return next(row for row in self.rows if row.number == number)
         return best(self.space, self.rows)
 
-    def step(self, name: str) -> list[TrialRow]:
-        """Return the trainings of a step after the search (`seeds`, `baseline`, `final`), once it
+    def phase(self, name: str) -> list[TrialRow]:
+        """Return the trainings of a phase after the search (`seeds`, `baseline`, `final`), once it
         has ended."""
         kept = self.folder / f"{name}.json"
         return read_rows(kept) if kept.is_file() else []

@@ -30,7 +30,7 @@ def lead(sweep: SweepData) -> list[str]:
     if sweep.result is None:
         rest = f"{len(sweep.running)} running"
         if sweep.searched:
-            rest = "the search is done, the steps after it are not"
+            rest = "the search is done, the phases after it are not"
         ended = counted(len(sweep.rows), "trial")
         words = [f"So far: {ended} ended, {rest}.", *last_start(sweep.about)]
     best = sweep.best

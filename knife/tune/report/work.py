@@ -1,4 +1,4 @@
-"""Sections of a sweep's report on how it was made: cost, faults, how to repeat it."""
+"""Sections of a sweep's report on how it was made: cost, failures, how to repeat it."""
 
 from collections import defaultdict
 
@@ -19,12 +19,12 @@ from knife.tune.search.trials import LATER_STEPS, TrialRow, first_line
 
 
 def cost(sweep: SweepData, drawn: Plots) -> Section:
-    """Show the time of the trials by state and of the other steps, and what sharing saved."""
+    """Show the time of the trials by state and of the other phases, and what sharing saved."""
     by_state: dict[str, list[float]] = defaultdict(list)
     for row in sweep.rows:
         by_state[f"trials, {row.state}"].append(row.seconds)
-    steps = {LATER_STEPS[name]: [row.seconds for row in sweep.step(name)] for name in LATER_STEPS}
-    spent = by_state | {words: seconds for words, seconds in steps.items() if seconds}
+    phases = {LATER_STEPS[name]: [row.seconds for row in sweep.phase(name)] for name in LATER_STEPS}
+    spent = by_state | {words: seconds for words, seconds in phases.items() if seconds}
     if not spent:
         return Section("Cost and sharing", empty("No trial has ended yet.") + _sharing(sweep))
     rows = [
@@ -35,7 +35,7 @@ def cost(sweep: SweepData, drawn: Plots) -> Section:
     body = paragraphs(
         f"All trainings took {duration(everything)} in total, counting parallel ones separately."
     )
-    body += table("Time by step", ("what", "number", "total", "each"), rows, [1, 2, 3])
+    body += table("Time by phase", ("what", "number", "total", "each"), rows, [1, 2, 3])
     return Section("Cost and sharing", body + _sharing(sweep) + pictures(drawn, ["pareto"]))
 
 
@@ -99,7 +99,7 @@ def _why(row: TrialRow, scheduler: Scheduler) -> str:
     return "below the median of the others at this epoch"
 
 
-def faults(sweep: SweepData) -> Section:
+def failures(sweep: SweepData) -> Section:
     """List every start of the command, the trials that restarted, and what trainings noted."""
     title, body = "Failures and restarts", starts(sweep.about["starts"])
     rows = []
@@ -120,8 +120,10 @@ def _trainings(sweep: SweepData) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for trial in sweep.trials.values():
         found |= {(kind, key): f"{kind} {key}" for kind, key in trial["shares"]}
-    steps = {"trial": sweep.rows} | {words: sweep.step(name) for name, words in LATER_STEPS.items()}
-    for words, rows in steps.items():
+    phases = {"trial": sweep.rows} | {
+        words: sweep.phase(name) for name, words in LATER_STEPS.items()
+    }
+    for words, rows in phases.items():
         for row in rows:
             for seed, key in row.students.items():
                 found.setdefault(("student", key), f"{words} {row.number}, seed {seed}")

@@ -1,4 +1,4 @@
-"""A sweep file, read with its base run config and overrides; all faults are reported at once."""
+"""A sweep file, read with its base run config and overrides; all errors are reported at once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
 from knife.config.overrides import flat as flat
 from knife.config.recipe_files import find_config
-from knife.config.run import section_faults
-from knife.core.errors import UserError, nearest, raise_faults
+from knife.config.run import section_errors
+from knife.core.errors import UserError, nearest, raise_errors
 from knife.data.source import KNOWN_SOURCES
 from knife.models.source import EMBEDDED
 from knife.tune.search.settings import Sweep
@@ -34,7 +34,7 @@ def read_sweep(path: Path, overrides: Overrides | None = None) -> Space:
     other working directories.
 
     Raises:
-        UserError: with every fault of the sweep, each by its dotted key; then with every value of
+        UserError: with every error in the sweep, each by its dotted key; then with every value of
             the space that the run config refuses.
     """
     if not path.is_file():
@@ -57,12 +57,12 @@ def read_sweep(path: Path, overrides: Overrides | None = None) -> Space:
     try:
         sweep = Sweep.model_validate(values)
     except ValidationError as error:
-        raise UserError(*section_faults(Sweep, error)) from None
-    raise_faults(_faults(sweep))
+        raise UserError(*section_errors(Sweep, error)) from None
+    raise_errors(_errors(sweep))
     beside = path.parent / sweep.base
     base = read_yaml(beside if beside.is_file() else find_config(sweep.base))
     space = Space(sweep, {key: _absolute(key, value) for key, value in base.items()})
-    raise_faults(space.faults())
+    raise_errors(space.errors())
     return space
 
 
@@ -80,8 +80,8 @@ def _absolute(key: str, value: Any) -> Any:
     return str(path.resolve()) if value not in _NO_PATHS and path.exists() else value
 
 
-def _faults(sweep: Sweep) -> Iterator[str]:
-    """Yield faults of values that are valid alone but not together."""
+def _errors(sweep: Sweep) -> Iterator[str]:
+    """Yield errors for values that are valid alone but not together."""
     leaves = flat(sweep.set)
     for key, domain in sweep.space.items():
         if key in leaves:
@@ -103,14 +103,14 @@ def _faults(sweep: Sweep) -> Iterator[str]:
         if len(set(seeds)) < len(seeds):
             yield f"seeds.{name}: a seed is given twice"
     for number, point in enumerate(sweep.first):
-        yield from _point_faults(f"first.{number}", point, sweep)
+        yield from _point_errors(f"first.{number}", point, sweep)
 
 
-def _point_faults(place: str, point: dict[str, Any], sweep: Sweep) -> Iterator[str]:
-    """Yield faults of a point in `first`, which needs a value from the domain of every key."""
-    yield from (f"{place}: {key} is missing" for key in sweep.space if key not in point)
+def _point_errors(where: str, point: dict[str, Any], sweep: Sweep) -> Iterator[str]:
+    """Yield errors for a point in `first`, which needs a value from the domain of every key."""
+    yield from (f"{where}: {key} is missing" for key in sweep.space if key not in point)
     for key, value in point.items():
         if key not in sweep.space:
-            yield f"{place}.{key}: is not in the space; {nearest(key, sweep.space)}"
+            yield f"{where}.{key}: is not in the space; {nearest(key, sweep.space)}"
         elif not sweep.space[key].holds(value):
-            yield f"{place}.{key}: {value!r} is not in the key's domain"
+            yield f"{where}.{key}: {value!r} is not in the key's domain"
