@@ -1,4 +1,4 @@
-"""Adding up a batch's gradients in fp32, in a bf16 training: step time to that of sums in bf16.
+"""Summing a batch's gradients in fp32, in bf16 training: step time relative to sums in bf16.
 
 python bench/accumulation.py [20M] [tiny]
 """
@@ -30,7 +30,7 @@ ROWS, PARTS = 4, 4
 
 @contextmanager
 def bf16_sums() -> Iterator[None]:
-    """Engines with DeepSpeed's own type of sums, which is that of the weights."""
+    """Make engines sum in DeepSpeed's default type, which is that of the weights."""
     config = engine.engine_config
 
     def own(*settings: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def started(folder: Path, stage: int) -> Any:
 
 
 def step(made: Any, batch: Any) -> float:
-    """Processor time of one step of all parts."""
+    """Return the processor time of one step with all parts."""
     begun = time.process_time()
     for _ in range(PARTS):
         made.backward(made(batch).loss)

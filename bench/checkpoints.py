@@ -2,8 +2,8 @@
 
 python bench/checkpoints.py [20M] [tiny]
 
-A training with a checkpoint every few steps beside one without any tells what one checkpoint costs;
-at the default interval it costs that much every `scale.checkpoint_steps`.
+Comparing a training that writes a checkpoint every few steps with one that writes none gives the
+cost of one checkpoint; at the default interval it is paid every `scale.checkpoint_steps`.
 """
 
 import statistics
@@ -30,7 +30,7 @@ ROUNDS = 5
 
 
 def seconds(folder: Path, tokens: list[Tokens], interval: int, context: Context) -> float:
-    """Seconds of a training of `STEPS` steps with a checkpoint every `interval` of them."""
+    """Time a training of `STEPS` steps with a checkpoint every `interval` of them, in seconds."""
     objective = Objective(load_backbone(folder))
     with tempfile.TemporaryDirectory() as name:
         job = finetune_job(tokens, checkpoint_steps=interval)

@@ -1,4 +1,4 @@
-"""How long commands take, as a person waits for them, beside another build.
+"""How long commands take, as a user waits for them, compared with another build.
 
 python bench/commands.py OTHER     # OTHER: a checkout of the build to compare with
 Run `knife run demo` in the same folder first, so that its report and a second run find everything.
@@ -18,7 +18,7 @@ ROUNDS = 5
 
 
 def seconds(build: Path, words: list[str]) -> float:
-    """One start of a command of a build, by this Python and its libraries."""
+    """Time one start of a build's command, with this Python and its libraries, in seconds."""
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "knife", *words],

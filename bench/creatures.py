@@ -3,7 +3,7 @@
 python bench/creatures.py choose [CUE …]   # a world and seeds that the table does not use
 python bench/creatures.py table [CUE …]    # `knife run creatures-full`; CUE: 0.0 and 0.5
 
-Both keep their results in ./knife-store, so that a second start prints them at once.
+Both keep their results in ./knife-store, so a second start prints them immediately.
 """
 
 import json
@@ -27,7 +27,7 @@ PROCESS = "scale.launcher=process"
 
 
 def run(*words: str) -> dict[str, Any]:
-    """A run's JSON document; its progress goes to stderr."""
+    """Run a config and return its JSON document; progress goes to stderr."""
     done = subprocess.run(
         [*KNIFE, "run", *words, "--json"], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -36,7 +36,7 @@ def run(*words: str) -> dict[str, Any]:
 
 
 def choose() -> None:
-    """Dev accuracy by learning rate, in a world of its own: the best rate has the highest sum."""
+    """Print dev accuracy by learning rate, in a separate world; the best has the highest sum."""
     for cue in CUES:
         accuracies: dict[str, dict[str, float]] = {}
         for rate in RATES:
@@ -53,7 +53,7 @@ def choose() -> None:
 
 
 def table() -> None:
-    """Every method with its difference to finetune."""
+    """Print every method with its difference to finetune."""
     for cue in CUES:
         found = run("creatures-full", f"name=creatures-cue-{cue}", f"data.world.cue={cue}", PROCESS)
         verdict = found["verdict"]

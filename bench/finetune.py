@@ -1,4 +1,4 @@
-"""The training that loop, checkpoints and tracking are measured by."""
+"""The training with which loop, checkpoints and tracking are measured."""
 
 import workload  # noqa: F401  (first: it sets the threads)
 

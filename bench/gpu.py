@@ -4,9 +4,9 @@ python bench/gpu.py        # a random T5 of the size of t5-base in bf16; needs a
 
 Model FLOPs of a step: 6 for each weight and each token that it sees (Kaplan et al. 2020, arXiv
 2001.08361, section 2.1): weights of the encoder see task inputs, all others answers alone. That is
-a lower bound: attention scores, and what the decoder makes of the encoder's states, are left out.
-Utilisation (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is taken here of what a large
-matrix product of this device reaches, not of its data sheet.
+a lower bound: attention scores, and the decoder's projections of the encoder's states, are left
+out. Utilisation (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is relative to what a large
+matrix product reaches on this device, not to its data sheet.
 """
 
 import json
@@ -25,7 +25,7 @@ from knife.data.tokens import Tokens
 from knife.method.objective import Objective
 from knife.models.load import load_backbone
 from knife.models.tokenizer import model_config
-from knife.plan.memory import Lengths, model_shape, training_need
+from knife.plan.memory import Lengths, model_size, training_need
 from knife.train.context import PlainContext
 from knife.train.engine import start_engine
 from knife.train.scaled import scaled
@@ -38,7 +38,7 @@ T5_BASE = T5Config(
 
 @dataclass(frozen=True)
 class Speed:
-    """What a training comes to; `peak` (bytes) is known on a GPU alone, `estimate` is `knife`'s."""
+    """The measurements; `peak` (bytes) is known only on a GPU, `estimate` is `knife`'s."""
 
     examples_per_second: float
     peak: int
@@ -51,9 +51,9 @@ def speed(config: T5Config, scale: Scale, rows: int, length: int, steps: int) ->
     with tempfile.TemporaryDirectory() as folder, PlainContext() as context:
         path = Path(folder)
         T5ForConditionalGeneration(config).save_pretrained(path)
-        shape = model_shape(model_config(path, "model"), path)
+        size = model_size(model_config(path, "model"), path)
         backbone = scaled(load_backbone(path), scale).to(context.device)
-        assert shape
+        assert size
         ids = [*torch.randint(3, config.vocab_size, (length - 1,)).tolist(), 1]
         tokens = [Tokens(ids, [], [[5, 6, 7, 1]] * CHOICES, [(0, 1)] * CHOICES, 0)]
         batch = collate(tokens * rows, Rows(list(range(rows)), [1.0] * rows), 0, False)
@@ -78,13 +78,13 @@ def speed(config: T5Config, scale: Scale, rows: int, length: int, steps: int) ->
         flops = 6 * rows * (reads * length + answers * CHOICES * CHOICE)
         engine.destroy()
         lengths = Lengths(length, length, CHOICES, CHOICE, 0, 0, 0, 0)
-        need = training_need(shape, training, scale, lengths, rationale=False, gpu=gpu)
+        need = training_need(size, training, scale, lengths, rationale=False, gpu=gpu)
         reached = flops / seconds / _product_rate(context.device, scale)
         return Speed(rows / seconds, peak, need.peak, reached)
 
 
 def _product_rate(device: torch.device, scale: Scale) -> float:
-    """FLOPs a second of a large matrix product."""
+    """Return the FLOPs per second of a large matrix product."""
     gpu = device.type == "cuda"
     side, times = (8192, 20) if gpu else (512, 20)
     kind = torch.bfloat16 if scale.precision == "bf16" else torch.float32
@@ -104,6 +104,6 @@ def _now(gpu: bool) -> float:
 
 if __name__ == "__main__":
     if not torch.cuda.is_available():
-        sys.exit("there is no GPU here")
+        sys.exit("no GPU found")
     found = speed(T5_BASE, Scale(precision="bf16", launcher="process"), 32, 256, 20)
     print(json.dumps({"gpu": torch.cuda.get_device_name(), **asdict(found)}, indent=1))

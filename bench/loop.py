@@ -24,7 +24,7 @@ from knife.train.loop import LOG_STEPS, train
 
 
 def bare(folder: Path, tokens: list[Tokens], steps: int) -> float:
-    """Seconds a step of the shortest torch loop on batches that are ready in memory."""
+    """Return seconds per step of a minimal torch loop on batches that are ready in memory."""
     objective = Objective(load_backbone(folder)).train()
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-4, weight_decay=0.01)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(3, steps))
@@ -43,7 +43,7 @@ def bare(folder: Path, tokens: list[Tokens], steps: int) -> float:
 
 
 def ours(folder: Path, tokens: list[Tokens], steps: int, stage: int, context: Context) -> float:
-    """Seconds a step of the training loop, by its own journal."""
+    """Return seconds per step of the training loop, by its own journal."""
     objective = Objective(load_backbone(folder))
     with tempfile.TemporaryDirectory() as name:
         job = finetune_job(tokens[: steps * BATCH], zero_stage=stage)

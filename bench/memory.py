@@ -1,4 +1,4 @@
-"""Memory of a worker and what it sends in a step: measured engines to the formula.
+"""A worker's memory and what it sends in a step: measured engines relative to the formula.
 
 python bench/memory.py
 """
@@ -22,7 +22,7 @@ from knife.config.run import Scale, Training
 from knife.data.batches import Rows, collate
 from knife.models.quiet import quiet
 from knife.models.tokenizer import model_config
-from knife.plan.memory import Lengths, model_shape, training_need
+from knife.plan.memory import Lengths, model_size, training_need
 from knife.train.context import Context, PlainContext
 
 ROWS, INPUT, CHOICES, CHOICE = 8, 96, 2, 3
@@ -54,8 +54,8 @@ def work(context: Context, folder: Path) -> None:
     tokens = random_tokens(ROWS, inputs=INPUT, rationale=1, choices=CHOICES, choice=CHOICE)
     batch = collate(tokens, Rows(list(range(ROWS)), [1.0] * ROWS), 0, False)
     for model in sorted(path for path in folder.iterdir() if path.is_dir()):
-        shape = model_shape(model_config(model, "model"), model)
-        assert shape is not None
+        size = model_size(model_config(model, "model"), model)
+        assert size is not None
         for precision, accumulate in (("fp32", 1), ("bf16", 1), ("bf16", 2)):
             for stage in range(4):
                 values = {"workers": context.world_size, "zero_stage": stage}
@@ -63,9 +63,9 @@ def work(context: Context, folder: Path) -> None:
                 found = measure(model, scale, batch, context, accumulate=accumulate)
                 rows = ROWS * context.world_size * accumulate
                 training = Training(batch_size=rows, accumulate=accumulate)
-                need = training_need(shape, training, scale, LENGTHS, rationale=False)
+                need = training_need(size, training, scale, LENGTHS, rationale=False)
                 rest = need.weights + need.optimizer
-                # Stage 3 keeps its gradients and its bucket, stage 1 those that are added up.
+                # Stage 3 keeps its gradients and its bucket, stage 1 summed gradients.
                 rest += need.gradients + need.buffers if stage == 3 else 0
                 rest += need.gradients if stage == 1 and accumulate > 1 else 0
                 if context.rank == 0:

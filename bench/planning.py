@@ -1,4 +1,4 @@
-"""How much processor time it takes to plan a run of many methods, beside another build.
+"""The processor time to plan a run of many methods, compared with another build.
 
 python bench/planning.py OTHER         # OTHER: a checkout of the build to compare with
 """
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# 10,000 training examples, seven methods, five seeds; what is imported is not counted.
+# 10,000 training examples, seven methods, five seeds; imports are not counted.
 PROGRAM = """
 import sys, time
 try:
@@ -45,7 +45,7 @@ TEXT = "who what a bird fish small old lives flies eats by the water sun yes no 
 
 
 def write_data(folder: Path) -> None:
-    """Random yes/no questions with rationales of 20 to 40 words."""
+    """Write random yes/no questions with rationales of 20 to 40 words."""
     draw, words = random.Random(0), TEXT.split()
     for name, size in SIZES.items():
         with (folder / f"{name}.jsonl").open("w") as file:

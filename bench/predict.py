@@ -1,4 +1,4 @@
-"""Answers by one process and by Ray workers: questions a second, with and without start-up.
+"""Answering by one process and by Ray workers: questions per second, with and without start-up.
 
 python bench/predict.py [questions]
 """
@@ -34,13 +34,13 @@ RUN = {
 
 
 def knife(*words: object) -> subprocess.Popen[bytes]:
-    """Start a command."""
+    """Run a `knife` command."""
     command = [sys.executable, "-m", "knife", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def make_student(folder: Path) -> Path:
-    """A student that has hardly learned anything, which is as fast as any."""
+    """Train a student that has learned almost nothing, which is as fast as any other."""
     config = folder / "bench.yaml"
     config.write_text(yaml.safe_dump(RUN | {"store": str(folder / "store")}))
     assert knife("run", config).wait() == 0
@@ -48,7 +48,7 @@ def make_student(folder: Path) -> Path:
 
 
 def timed(student: Path, file: Path, output: Path, words: Sequence[object]) -> tuple[float, float]:
-    """Wall seconds of `knife predict`, and its questions a second from the first part on."""
+    """Time `knife predict`: wall seconds, and questions per second from the first part on."""
     started = time.monotonic()
     process = knife("predict", student, file, "--output", output, *words)
     first, then = 0, started

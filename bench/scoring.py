@@ -1,4 +1,4 @@
-"""Speed of scoring with the task input read once, to one reading a choice.
+"""Speed of scoring that reads the task input once, relative to reading it for each choice.
 
 python bench/scoring.py
 """
@@ -20,7 +20,7 @@ CHOICES, TOKENS, BATCH = 4, 64, 8
 
 
 def alone(tokens: list[Tokens]) -> list[Tokens]:
-    """Each choice as an example of its own: what scoring without sharing encodes."""
+    """Make each choice a separate example: what scoring without sharing encodes."""
     return [
         Tokens(t.input_ids, t.rationale_ids, [ids], [(0, 1)], 0)
         for t in tokens

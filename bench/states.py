@@ -1,4 +1,4 @@
-"""Teacher states on disk: file size to the plain product, and memory of random reads.
+"""Teacher states on disk: file size relative to the raw numbers, and memory of random reads.
 
 python bench/states.py [gigabytes]
 """
@@ -20,7 +20,7 @@ TOKENS, LAYERS, WIDTH, BATCH = 64, [12], 768, 32
 
 
 def private_megabytes() -> float:
-    """Memory that is this process's own (RssAnon): mapped files are not in it."""
+    """Return this process's private memory (RssAnon), without mapped files."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kilobytes = next(line.split()[1] for line in lines if line.startswith("RssAnon"))
     return int(kilobytes) / 1024

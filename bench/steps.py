@@ -1,4 +1,4 @@
-"""Cost of a training step: knife from stored states and with an online teacher, to finetune.
+"""Cost of a knife step, from stored states and with an online teacher, relative to finetune.
 
 python bench/steps.py [tiny] [20M] [60M]
 """
@@ -52,7 +52,7 @@ def store_states(teacher: Any, tokens: Any, layers: list[int], folder: Path) -> 
 
 
 def stepper(folder: Path, tokens: Any, alignment: Any, teacher: Any) -> Callable[[], None]:
-    """A function that takes one training step, batch after batch."""
+    """Return a function that takes one training step at a time, batch after batch."""
     objective = Objective(load_backbone(folder), alignment).train()
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-4)
     batches = training_rows([64] * len(tokens), BATCH, 0, 0) * 100

@@ -1,4 +1,4 @@
-"""What a sweep costs: sharing one teacher, and the machinery around each trial.
+"""What a sweep costs: sharing one teacher, and the overhead of each trial.
 
 python bench/sweep.py share      # 16 students x 1 teacher: `knife tune`, bare processes, and naive
 python bench/sweep.py trivial    # 200 trials that train nothing: ours, and Ray Tune's own time
@@ -27,7 +27,7 @@ from knife.tune.command import plan_file
 SLOTS = 2
 STUDENTS = 16
 WEIGHTS = [5.0 + number for number in range(STUDENTS)]
-# Teacher and students train the same epochs.
+# Teacher and students train for the same number of epochs.
 BASE = {
     "methods": ["knife"],
     "data.world": {"creatures": 48, "train": 1000, "dev": 150, "test": 100, "cue": 0.25},
@@ -38,7 +38,7 @@ BASE = {
 
 
 def sweep_file(folder: Path, space: dict[str, Any], **changes: Any) -> Path:
-    """A sweep's file with a store of its own."""
+    """Write a sweep's file with a separate store."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {"name": "bench", "base": "demo", "search": "grid", "final": None, "space": space}
     values["set"] = BASE | {"store": str(folder / "store")}
@@ -48,7 +48,7 @@ def sweep_file(folder: Path, space: dict[str, Any], **changes: Any) -> Path:
 
 
 def tune(path: Path) -> tuple[float, list[float]]:
-    """Wall seconds of `knife tune`, and the driver's memory (MiB) over time."""
+    """Time `knife tune`: wall seconds, and the driver's memory (MiB) over time."""
     started = time.monotonic()
     process = psutil.Popen(
         [sys.executable, "-m", "knife", "tune", str(path)],
@@ -71,7 +71,7 @@ def tune(path: Path) -> tuple[float, list[float]]:
 
 
 def bare(path: Path) -> float:
-    """Wall seconds of a process for the teacher, then one for each slot, students in a row."""
+    """Time a process for the teacher, then one per slot that trains students in sequence."""
     started = time.monotonic()
     for parts in [["teacher"], [f"students:{slot}" for slot in range(SLOTS)]]:
         command = [sys.executable, __file__, "bare", str(path)]
@@ -83,7 +83,7 @@ def bare(path: Path) -> float:
 
 
 def make_bare(path: Path, part: str) -> None:
-    """One process of `bare`: stages one after the other, no Ray, no MLflow."""
+    """Run one process of `bare`: stages in sequence, without Ray or MLflow."""
     import torch
 
     from knife.pipeline.run import publish_data
@@ -108,7 +108,7 @@ def make_bare(path: Path, part: str) -> None:
 
 
 def overheads(folder: Path) -> list[float]:
-    """Seconds of each trial after the first of its worker that were not spent on training."""
+    """Return for each trial but its worker's first the seconds that were not spent on training."""
     workers: dict[int, list[tuple[float, float]]] = {}
     store = folder / "store"
     for path in (store / "sweeps" / "bench" / "search").glob("*/result.json"):
@@ -124,7 +124,7 @@ def overheads(folder: Path) -> list[float]:
 
 
 def share(folder: Path) -> None:
-    """Ours, bare and naive."""
+    """Compare ours, bare and naive."""
     one = {"align.input.weight": {"grid": WEIGHTS}}
     many = {"teacher.seed": {"grid": list(range(STUDENTS))}}
     ours, _ = tune(sweep_file(folder / "ours", one))
@@ -140,9 +140,9 @@ def share(folder: Path) -> None:
 
 
 def trivial(folder: Path) -> None:
-    """Trials that find their student in the store, and as many of a function that reports."""
+    """Time trials that find their student in the store, and as many of a function that reports."""
     trials = 200
-    # finetune aligns nothing: whatever the weight, its student is the same.
+    # finetune aligns nothing, so its student is the same for every weight.
     only = {"set": BASE | {"store": str(folder / "trivial" / "store"), "methods": ["finetune"]}}
     one = {"align.input.weight": {"grid": [0]}}
     tune(sweep_file(folder / "trivial", one, name="first", **only))
@@ -152,14 +152,14 @@ def trivial(folder: Path) -> None:
     plain = plain_tune(folder / "plain", trials)
     print(f"{trials} trials that train nothing: ours {ours:.0f} s, Ray Tune alone {plain:.0f} s, ")
     print(f"difference {ours - plain:.0f} s")
-    # The last seconds draw the plots, for which matplotlib and optuna are loaded.
+    # In the last seconds matplotlib and optuna are loaded and the plots drawn.
     third = len(memory) // 3
     print(f"driver's memory: {memory[third]:.0f} MiB after a third of the time, ", end="")
     print(f"{memory[2 * third]:.0f} MiB after two thirds, {memory[-1]:.0f} MiB at the end")
 
 
 def plain_tune(folder: Path, trials: int) -> float:
-    """Wall seconds of Ray Tune with a function that reports as often as ours, Ray's start too."""
+    """Time Ray Tune, with Ray's start, on a function that reports as often as ours."""
     started = time.monotonic()
     with session(0):
         from ray import tune as ray_tune
@@ -175,7 +175,7 @@ def plain_tune(folder: Path, trials: int) -> float:
 
 
 def report(_: dict[str, Any]) -> None:
-    """As many reports as a trial of `trivial` makes."""
+    """Report as often as a trial of `trivial`."""
     from ray import tune as ray_tune
 
     for epoch in (5, 10):

@@ -1,8 +1,8 @@
-"""How long a report of a sweep of 200 trials takes, and how large it is.
+"""How long the report of a sweep with 200 trials takes, and how large it is.
 
 python bench/sweep_report.py
 
-The trials are made up, in the files that a sweep leaves; nothing is trained.
+The trials are synthetic, in the files that a sweep writes; nothing is trained.
 """
 
 import json
@@ -30,7 +30,7 @@ TRIALS_COUNT = 200
 
 
 def a_sweep(space: Space) -> list[TrialRow]:
-    """Trials of which every fifth is pruned and every fiftieth has failed."""
+    """Return trials of which every fifth is pruned and every fiftieth has failed."""
     draw = random.Random(0)
     rows = []
     for number, point in enumerate(space.points(), 1):

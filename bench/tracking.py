@@ -1,13 +1,12 @@
-"""What tracking costs of a step, with MLflow's server there and away; what is lost.
+"""What tracking adds to a step, with MLflow's server up and down, and what is lost.
 
 python bench/tracking.py [rounds]
 
-Each round trains the 20 M model twice, with no tracking at all and tracked, now the one first and
-now the other: first with a real `mlflow server` on this machine, then after kill -9 of it. A
-journal is read and sent as in a run. Then the server is started again, `catch_up` (knife sync)
-sends what is left, and every point of every journal is compared. Processor time is that of the
-whole training process, its tracking threads included: on a machine that others use too it says
-more than the clock.
+Each round trains the 20 M model twice, untracked and tracked, in alternating order: first with a
+real `mlflow server` on this machine, then after kill -9 of it. A journal is read and sent as in a
+run. Then the server is restarted, `catch_up` (knife sync) sends what is left, and every point of
+every journal is compared. Processor time is that of the whole training process, including its
+tracking threads: on a shared machine it is more reliable than the clock.
 """
 
 import json
@@ -55,7 +54,7 @@ def free_port() -> int:
 
 
 def serve(folder: Path, port: int) -> "subprocess.Popen[bytes]":
-    """A server that answers."""
+    """Start a server and wait until it answers."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
@@ -80,8 +79,8 @@ def kill(server: "subprocess.Popen[bytes]") -> None:
 def step(
     name: str, model: Path, tokens: list[Tokens], store: Path, uri: str | None, context: Context
 ) -> tuple[float, float, float]:
-    """Seconds a step of a training by its own journal, of processor time, and of that what the
-    threads of the tracker have used; without a uri it is not tracked."""
+    """Return a training's seconds per step, by its own journal and in processor time, and the part
+    of that used by the tracker's threads; without a uri it is not tracked."""
     work = store / "student" / name
     work.mkdir(parents=True)
     job, objective = finetune_job(tokens), Objective(load_backbone(model))
@@ -130,7 +129,7 @@ TREES = {"runs": _tree}
 
 
 def _processor_time(thread: threading.Thread) -> float:
-    """What a thread of the tracker has used, in seconds; 0 for any other thread."""
+    """Return the processor seconds used by a thread of the tracker; 0 for any other thread."""
     if not thread.name.startswith(("knife-track", "knife-system")):
         return 0.0
     assert thread.ident
@@ -142,7 +141,7 @@ def journal(work: Path) -> list[dict[str, Any]]:
 
 
 def compare(store: Path, uri: str) -> tuple[int, int, int]:
-    """Points in the journals, of those what MLflow lacks, and what it has beyond them."""
+    """Return how many points the journals have, how many MLflow lacks, and how many are extra."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("bench").experiment_id
     total = lost = more = 0
@@ -154,14 +153,14 @@ def compare(store: Path, uri: str) -> tuple[int, int, int]:
             for metric in client.get_metric_history(run.info.run_id, name)
         ]
         rows, _ = read_rows(store / "student" / run.info.run_name / "journal.jsonl", Position())
-        told = {
+        expected = {
             (name, row["step"], value)
             for row in Curves().rows(rows)
             for name, value in row["metrics"].items()
         }
-        total += len(told)
-        lost += len(told - set(found))
-        more += len(found) - len(set(found) & told)
+        total += len(expected)
+        lost += len(expected - set(found))
+        more += len(found) - len(set(found) & expected)
     return total, lost, more
 
 
@@ -182,14 +181,14 @@ def main() -> None:
         for state in ("there", "away"):
             if state == "away":
                 kill(server)
-            # Whoever comes second finds another machine: each is that in every other round.
+            # The second one runs under other conditions, so the order alternates.
             ratios: list[tuple[float, float]] = []
             threads: list[float] = []
             for number in range(rounds):
                 of = {}
-                for told in (None, uri) if number % 2 else (uri, None):
-                    name = f"{state}-{number}-{'tracked' if told else 'alone'}"
-                    of[told] = step(name, model, tokens, store, told, context)
+                for target in (None, uri) if number % 2 else (uri, None):
+                    name = f"{state}-{number}-{'tracked' if target else 'alone'}"
+                    of[target] = step(name, model, tokens, store, target, context)
                 tracked, alone = of[uri], of[None]
                 ratios.append((tracked[0] / alone[0], tracked[1] / alone[1]))
                 threads.append(100 * tracked[2] / tracked[1])

@@ -1,10 +1,10 @@
-"""A run of 100,000 points in MLflow: time to send it, and until its page shows the charts.
+"""A run of 100,000 points in MLflow: the time to send it, and until its page shows the charts.
 
 python bench/tracking_points.py [points] [CHROMIUM]
 
-Ten metrics go through a tracker into SQLite. Then `knife ui` serves the store, and a headless
-Chromium opens the run's page of charts: the time is from asking for the page until it shows a chart
-for every metric (axes and lines drawn), the second time with the server warm.
+A tracker sends ten metrics to SQLite. Then `knife ui` serves the store, and a headless Chromium
+opens the run's page of charts: the time is from the request until the page shows a chart for every
+metric (axes and lines drawn), the second time with a warm server.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ from knife.track.node import RunNode
 from knife.track.tracker import Tracker
 
 METRICS = 10
-# How many of the page's charts have lines.
+# The number of charts on the page that have lines.
 DRAWN = "document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length"
 
 
 def send(folder: Path, points: int) -> tuple[str, float]:
-    """Path of the run's page, and the seconds until MLflow has all points."""
+    """Send the points; return the path of the run's page, and the seconds until MLflow has all."""
     store = Store(folder)
     journal = folder / "student" / "points" / "journal.jsonl"
     journal.parent.mkdir(parents=True)
@@ -65,7 +65,7 @@ def send(folder: Path, points: int) -> tuple[str, float]:
 
 
 async def charts(port: int, url: str) -> float:
-    """Seconds until the page at `url` shows all charts, in the browser that listens at `port`."""
+    """Return the seconds until the page at `url` shows all charts, in the browser on `port`."""
     async with aiohttp.ClientSession() as session:
         async with session.get(f"http://127.0.0.1:{port}/json") as answer:
             tabs = [tab for tab in await answer.json() if tab["type"] == "page"]

@@ -1,4 +1,4 @@
-"""Verdicts: their time, how often they find what is not there, how often they hold the truth.
+"""Verdicts: time, false positives, and how often their intervals contain the true difference.
 
 python bench/verdicts.py [experiments]
 """
@@ -19,7 +19,7 @@ DRAWS = 1000
 
 
 def timed_verdict() -> float:
-    """Seconds for 10 methods, 5 seeds and 1,000 examples."""
+    """Time a verdict on 10 methods, 5 seeds and 1,000 examples, in seconds."""
     generator = np.random.default_rng(0)
     ids = [f"example-{number}" for number in range(1000)]
     predictions = {
@@ -32,7 +32,7 @@ def timed_verdict() -> float:
 
 
 def differences(generator: np.random.Generator, seeds: int, effect: float) -> NDArray[np.float64]:
-    """Differences of two methods that are equally good."""
+    """Simulate differences between two equally good methods."""
     difficulty = generator.normal(0, 1, (1, EXAMPLES))
 
     def right() -> NDArray[np.float64]:
@@ -46,7 +46,7 @@ def differences(generator: np.random.Generator, seeds: int, effect: float) -> ND
 def bootstrap(
     generator: np.random.Generator, values_SN: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """The two-way percentile bootstrap's interval: seeds and examples drawn with replacement."""
+    """Return the two-way percentile bootstrap's interval: seeds and examples resampled."""
     seeds, examples = values_SN.shape
     of_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS) / seeds
     of_examples = generator.multinomial(examples, np.full(examples, 1 / examples), DRAWS) / examples

@@ -1,4 +1,4 @@
-"""What the benchmarks share: random models, random examples, and timing in turn."""
+"""Shared by the benchmarks: random models, random examples, and alternating timing."""
 
 import os
 
@@ -34,7 +34,7 @@ SIZES = {
 
 
 def model_folder(size: str, parent: Path) -> Path:
-    """A T5 of that size with random weights, or the tiny one that the package carries."""
+    """Make a T5 of that size with random weights, or return the tiny one of the package."""
     if size == "tiny":
         return EMBEDDED["tiny-t5"]
     torch.manual_seed(0)
@@ -48,9 +48,9 @@ def model_folder(size: str, parent: Path) -> Path:
 
 
 def llama_folder(size: str, parent: Path) -> Path:
-    """A Llama as wide and deep as the T5's encoder of that size, with random weights.
+    """Make a Llama as wide and deep as the T5's encoder of that size, with random weights.
 
-    Its tokenizer is the tiny T5's, which then ends no text.
+    Its tokenizer is the tiny T5's, without the token that ends texts.
     """
     torch.manual_seed(0)
     like = SIZES[size]
@@ -78,7 +78,7 @@ def llama_folder(size: str, parent: Path) -> Path:
 def random_tokens(
     count: int, *, inputs: int, rationale: int, choices: int, choice: int, vocabulary: int = 130
 ) -> list[Tokens]:
-    """Examples of random tokens, all of one length."""
+    """Return examples of random tokens, all of the same length."""
     generator = random.Random(0)
 
     def ids(length: int) -> list[int]:
@@ -97,8 +97,8 @@ def random_tokens(
 
 
 def time_in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each way; one after the other in every round, so that a machine whose
-    speed drifts treats all alike."""
+    """Return the median seconds of each function; they alternate in every round, so that drift in
+    the machine's speed affects all equally."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A Ray cluster of several hosts on one Linux machine, to try what happens when they die.
+# A Ray cluster of several hosts on one Linux machine, to test what happens when hosts die.
 #
 #   sudo -E cluster/hosts.sh up 3 && sudo -E cluster/hosts.sh start
 #   knife submit --address "http://$(cluster/hosts.sh address 1):8265" -- run demo scale.workers=2 store=/tmp/store
@@ -7,25 +7,25 @@
 #   sudo -E cluster/hosts.sh down
 #
 # Each host is a network namespace with its own address and name, on a bridge that only this machine
-# reaches. The hosts share its files, as if all were on one shared folder, and its CPUs. Needs root,
+# reaches. The hosts share its files, as if all were in one shared folder, and its CPUs. Needs root,
 # iproute2, util-linux, and `ray` on the path (`source .venv/bin/activate`).
 #
 #   up N                  make hosts 1 … N
 #   start [HOST] [--cpus N] [--own-folder PATH]
 #                         Ray on a host, or on all: the head on host 1, raylets on the others, each
-#                         with N CPUs (1). At PATH the host sees an empty folder of its own.
+#                         with N CPUs (1). At PATH the host has its own, empty folder.
 #   address HOST          its address
 #   exec HOST COMMAND…    run a command on it
-#   kill HOST             SIGKILL to every process on it, as if the power went; `start` brings it back
-#   cut HOST, heal HOST   part its network from all others, silently; join it again
-#   down                  end and remove all hosts, also what a crash has left
+#   kill HOST             SIGKILL to every process on it, like a power failure; `start` brings it back
+#   cut HOST, heal HOST   disconnect its network from all others, silently; reconnect it
+#   down                  stop and remove all hosts, including what a crash left behind
 #
-# KNIFE_HOSTS is a name before those of the hosts (knife), one for each cluster of a machine.
+# KNIFE_HOSTS is the prefix of the hosts' names (knife), unique for each cluster of a machine.
 set -euo pipefail
 
-# A cut of 30 s, and TCP's pauses behind it, shall end no connection and no host: Ray's own settings
-# close a connection after 30 s of silence and give a host up after 65. Here a host is lost after
-# 72 s of silence, or after 8 where it refuses.
+# A cut of 30 s, and TCP's pauses after it, must not end a connection or a host: by default, Ray
+# closes a connection after 30 s of silence and gives up a host after 65. Here a host is lost after
+# 72 s of silence, or after 8 if it refuses connections.
 export RAY_grpc_keepalive_timeout_ms=${RAY_grpc_keepalive_timeout_ms:-80000}
 export RAY_health_check_period_ms=${RAY_health_check_period_ms:-1000}
 export RAY_health_check_timeout_ms=${RAY_health_check_timeout_ms:-8000}
@@ -45,13 +45,13 @@ hosts() { ip netns list | awk '{print $1}' | grep -E "^$name-[0-9]+\$" | sort -t
 subnet() { ip -o -4 address show dev "$bridge" | sed -E 's/.*inet ([0-9.]+)\.1\/.*/\1/'; }
 
 address() {
-  ip link show "$bridge" >/dev/null 2>&1 || fail "there are no hosts: up N makes them"
+  ip link show "$bridge" >/dev/null 2>&1 || fail "no hosts yet: up N creates them"
   echo "$(subnet).$((10 + $1))"
 }
 
 known() {
   [[ ${1:-} =~ ^[0-9]+$ ]] || fail "HOST must be a number, but got '${1:-}'"
-  ip netns list | grep -qE "^$name-$1( |\$)" || fail "there is no host $1; there are: $(hosts | xargs)"
+  ip netns list | grep -qE "^$name-$1( |\$)" || fail "no host $1; the hosts are: $(hosts | xargs)"
 }
 
 free_subnet() {
@@ -66,8 +66,8 @@ up() {
   local number=${1:-} subnet host n
   [[ $number =~ ^[1-9][0-9]?$ ]] || fail "up N: N must be 1 to 99, but got '$number'"
   [[ ${#bridge} -le 12 ]] || fail "KNIFE_HOSTS: must be at most 9 letters, but got '$name'"
-  [[ -z $(hosts) ]] || fail "there are hosts already: $(hosts | xargs); down removes them"
-  # Two clusters that come up at once shall not take the same subnet.
+  [[ -z $(hosts) ]] || fail "hosts exist already: $(hosts | xargs); down removes them"
+  # Two clusters that start at the same time must not use the same subnet.
   mkdir -p /etc/netns
   exec 9</etc/netns
   flock 9
@@ -79,7 +79,7 @@ up() {
   for n in $(seq "$number"); do
     host="$name-$n"
     mkdir -p "/etc/netns/$host"
-    # Without a name server, and with names of its own: else a library finds 127.0.0.1 for its host.
+    # No name server, and its own names: otherwise libraries resolve the host's name to 127.0.0.1.
     : >"/etc/netns/$host/resolv.conf"
     echo "127.0.0.1 localhost" >"/etc/netns/$host/hosts"
     for other in $(seq "$number"); do
@@ -94,7 +94,7 @@ up() {
   done
 }
 
-# A command on a host, in place of this process.
+# Replace this process with a command on a host.
 run() {
   local host="$name-$1"
   shift
@@ -136,7 +136,7 @@ start() {
     start_one "$host" "$cpus" "$own"
     return
   fi
-  [[ -n $(hosts) ]] || fail "there are no hosts: up N makes them"
+  [[ -n $(hosts) ]] || fail "no hosts yet: up N creates them"
   start_one 1 "$cpus" "$own"
   local waiting=()
   for n in $(hosts | sed "s/$name-//" | tail -n +2); do
@@ -148,7 +148,7 @@ start() {
 
 kill_all() {
   local pids
-  # Once more, until nobody is left who could start another process.
+  # Repeat until no process is left that could start another one.
   while pids=$(ip netns pids "$1" 2>/dev/null) && [[ -n $pids ]]; do
     # shellcheck disable=SC2086  # one word a process
     kill -KILL $pids 2>/dev/null || true
@@ -175,7 +175,7 @@ case $command in
   address) known "${1:-}" && address "$1" ;;
   exec) known "${1:-}" && run "$@" ;;
   kill) known "${1:-}" && kill_all "$name-$1" ;;
-  # A disabled port of a switch: cables and addresses look well, and nothing comes through.
+  # Like a disabled switch port: cables and addresses look fine, but nothing gets through.
   cut) known "${1:-}" && bridge link set dev "$name-$1" state 0 ;;
   heal) known "${1:-}" && bridge link set dev "$name-$1" state 3 ;;
   down) down ;;

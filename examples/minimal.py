@@ -9,15 +9,15 @@ such as this one, all with the same number of choices:
 
 After Chan et al. 2022 (arXiv 2212.09721), with input alignment alone:
 
-1. The teacher reads the task input I and the rationale R behind it. Its decoder sees the states of
-   I alone (the bottleneck), so what helps it to answer has to move from R into the states of I.
+1. The teacher reads the task input I followed by the rationale R. Its decoder sees only the states
+   of I (the bottleneck), so what helps it to answer must move from R into the states of I.
 2. Its states of I, in the encoder's last layer, are computed once for all training examples.
-3. The student reads I alone. Its loss is that of its answers plus the distance of its states of I
+3. The student reads only I. Its loss is that of its answers plus the distance of its states of I
    to the teacher's.
 
-The toolkit trains the same way (a test holds the two equal); what it adds is everything around:
-other models and layers, data as people have it, seeds and statistics, sharding, and resuming.
-Shapes: B examples, L tokens of I or [I ; R], C choices, T tokens a choice, H width.
+The toolkit trains in the same way (a test requires equal losses) and adds everything around it:
+other models and layers, more data formats, seeds and statistics, sharding, and resuming.
+Shapes: B examples, L tokens of I or [I ; R], C choices, T tokens per choice, H width.
 """
 
 import json
@@ -34,7 +34,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-# For each epoch the batches, as lists of rows of the training examples.
+# The batches of each epoch, as lists of rows of the training examples.
 Batches = Callable[[int], list[list[int]]]
 
 
@@ -53,7 +53,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids: of the task input, of the rationale, of each choice; and which one is right."""
+    """Token ids of task input, rationale and each choice, and the index of the right choice."""
 
     input: list[int]
     rationale: list[int]
@@ -63,7 +63,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Means over an epoch's training examples and over dev; `accuracy` is a share of dev."""
+    """Means over an epoch's training examples and over dev; `accuracy` is from 0 to 1."""
 
     loss: float
     alignment: float
@@ -72,7 +72,7 @@ class Epoch:
 
 
 def read(path: Path, tokenizer: Any) -> list[Example]:
-    """The examples of a file. I and R are tokenised apart, so that I is the same for both models.
+    """Read a file. I and R are tokenised separately, so that I is the same for both models.
 
     Every text ends with the tokenizer's closing token.
     """
@@ -93,7 +93,7 @@ def read(path: Path, tokenizer: Any) -> list[Example]:
 
 
 def pad(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Rows of token ids as one tensor, and a mask that is 1 at tokens."""
+    """Pad rows of token ids to one tensor, and return it with a mask that is 1 at tokens."""
     width = max(map(len, rows))
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
@@ -101,17 +101,17 @@ def pad(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
 
 
 def run(model: Any, examples: list[Example], rationale: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of the choices (B, C), the encoder's last states (B, L, H), and where I is (B, L).
+    """Return the choices' scores (B, C), the encoder's last states (B, L, H), I's mask (B, L).
 
     A choice's score is the mean log-probability of its tokens.
     """
     ids_BL, mask_BL = pad([e.input + (e.rationale if rationale else []) for e in examples])
-    # The bottleneck: the decoder attends to I alone.
+    # The bottleneck: the decoder attends only to I.
     input_mask_BL = torch.zeros_like(mask_BL)
     for b, example in enumerate(examples):
         input_mask_BL[b, : len(example.input)] = 1
     states_BLH = model.get_encoder()(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
-    # Every choice is a row of its own, N = B x C of them; all examples have as many choices.
+    # Every choice is a separate row, N = B x C; all examples have the same number of choices.
     count = len(examples[0].choices)
     ids_NT, mask_NT = pad([choice for example in examples for choice in example.choices])
     logits_NTV = model(
@@ -125,7 +125,7 @@ def run(model: Any, examples: list[Example], rationale: bool) -> tuple[Tensor, T
 
 
 def evaluate(model: Any, examples: list[Example], rationale: bool) -> tuple[float, float]:
-    """Mean loss and accuracy."""
+    """Return mean loss and accuracy."""
     model.eval()
     with torch.no_grad():
         scores = [
@@ -137,7 +137,7 @@ def evaluate(model: Any, examples: list[Example], rationale: bool) -> tuple[floa
 
 
 def teacher_states(teacher: Any, examples: list[Example]) -> tuple[list[Tensor], float]:
-    """The states of each example's I, read with its R, and the variance of all their elements."""
+    """Return the states of each example's I, read with its R, and the variance of all elements."""
     teacher.eval()
     found = []
     with torch.no_grad():
@@ -148,8 +148,8 @@ def teacher_states(teacher: Any, examples: list[Example]) -> tuple[list[Tensor],
 
 
 def distance(states_BLH: Tensor, targets: list[Tensor], variance: float) -> Tensor:
-    """Mean squared distance to the teacher's states over each example's I, then over examples; in
-    units of their variance."""
+    """Return the mean squared distance to the teacher's states over each example's I, then over
+    examples, in units of their variance."""
     pairs = zip(states_BLH, targets, strict=True)
     each = [(states_LH[: len(target)] - target).square().mean() for states_LH, target in pairs]
     return torch.stack(each).mean() / variance
@@ -163,7 +163,7 @@ def train(
     rationale: bool,
     teacher: tuple[list[Tensor], float] | None = None,
 ) -> list[Epoch]:
-    """Train a model, and leave in it the weights of its best epoch on dev."""
+    """Train a model, and load the weights of its best epoch on dev at the end."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
@@ -171,7 +171,7 @@ def train(
     warmup = round(settings.warmup * steps)
 
     def share(step: int) -> float:
-        """Of the learning rate: linear warm-up, then linear decay."""
+        """Return the learning rate's factor: linear warm-up, then linear decay."""
         return (step + 1) / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
 
     schedule = LambdaLR(optimizer, share)
@@ -207,7 +207,7 @@ def train(
 
 
 def shuffled(count: int, size: int) -> Batches:
-    """Every example once an epoch, in an order of its own."""
+    """Return every example once per epoch, in a different order each time."""
 
     def batches(epoch: int) -> list[list[int]]:
         rows = list(range(count))
@@ -218,7 +218,7 @@ def shuffled(count: int, size: int) -> Batches:
 
 
 def main() -> None:
-    """Compare finetuning with KNIFE, one seed each."""
+    """Compare finetuning with KNIFE, with one seed each."""
     name, folder = sys.argv[1], Path(sys.argv[2])
     tokenizer = AutoTokenizer.from_pretrained(name)
     data = {split: read(folder / f"{split}.jsonl", tokenizer) for split in ("train", "dev", "test")}

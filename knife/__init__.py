@@ -1,7 +1,7 @@
 """Distil free-text rationales into small language models with the KNIFE method.
 
 `run`, `sweep` and `predict` do what the commands `knife run`, `knife tune` and `knife predict` do.
-They raise `UserError` where input is at fault. What they need is imported when they are called.
+They raise `UserError` for invalid input. What takes seconds to import is imported when called.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_errors
 from knife.core.version import __version__
 
 if TYPE_CHECKING:
@@ -23,17 +23,17 @@ __all__ = ["UserError", "__version__", "predict", "run", "sweep"]
 
 
 def run(config: str | Path | Mapping[str, Any], **overrides: Any) -> Result:
-    """Train teacher and students, evaluate them and compare them; what the store has is kept.
+    """Train teacher and students, evaluate and compare them; results in the store are reused.
 
         result = run("demo", seeds=[0, 1], student={"epochs": 8}, store="here")
         print(result.verdict.methods, result.students)
 
     Args:
         config: a recipe's name, the path of a YAML file, or a run config as a mapping.
-        overrides: keys of the config to set; a mapping sets the keys below alone.
+        overrides: keys of the config to set; a mapping sets only the keys that it has.
 
     Raises:
-        UserError: config, data, models, store or cluster are at fault; every fault at once.
+        UserError: with all errors in config, data, models, store or cluster.
     """
     from knife.config.overrides import merge, read_overrides, read_yaml
     from knife.config.recipe_files import find_config
@@ -49,18 +49,18 @@ def run(config: str | Path | Mapping[str, Any], **overrides: Any) -> Result:
 
 
 def sweep(path: str | Path, *, resume: bool = False, **overrides: Any) -> SweepResult:
-    """Search a space of run configs, or go on with a sweep that was begun.
+    """Search a space of run configs, or resume a sweep.
 
         result = sweep("weights.yaml", budget={"trials": 4})
         print(result.best.point, result.verdict)
 
     Args:
         path: the sweep's YAML file.
-        resume: refuse to begin a new one.
-        overrides: keys of the sweep or of its run config to set; the latter are searched no more.
+        resume: refuse to start a new one.
+        overrides: keys of the sweep or of its run config to set; the latter are not searched.
 
     Raises:
-        UserError: sweep, data, models, store or cluster are at fault; every fault at once.
+        UserError: with all errors in sweep, data, models, store or cluster.
         RuntimeError: no trial has succeeded.
     """
     from knife.tune.command import plan_file
@@ -76,7 +76,7 @@ def predict(
     *,
     skip_too_long: bool = False,
 ) -> Predictions:
-    """Let a student answer questions; neither answers nor rationales are needed.
+    """Answer questions with a student; neither answers nor rationales are needed.
 
         question = {"id": "1", "question": "can a kebik swim ?", "choices": ["yes", "no"]}
         for row in predict("knife-store/student/KEY", [question]).rows:
@@ -84,12 +84,12 @@ def predict(
 
     Args:
         student: its folder or url, STORE/student/KEY.
-        examples: mappings as the lines of a JSON Lines file have them, or the path of such a file.
+        examples: mappings like the lines of a JSON Lines file, or the path of such a file.
         skip_too_long: give a question that is too long for the student a row without a choice, and
-            count it, instead of refusing all.
+            count it; otherwise such a question is a user error.
 
     Raises:
-        UserError: student or examples are at fault; of the examples, every fault at once.
+        UserError: with what is wrong with the student, or all errors in the examples.
     """
     from knife.inference.file import predict, predict_examples
     from knife.store.store import artifact_folder
@@ -101,28 +101,28 @@ def predict(
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as a YAML file would hold them.
+    """Return values as they would be read from a YAML file.
 
     Raises:
-        UserError: it cannot hold some.
+        UserError: YAML cannot represent some of them.
     """
     from knife.core.values import plain
 
-    found, faults = dict[str, Any](), []
+    found, errors = dict[str, Any](), []
     for key, value in values.items():
         try:
             found[str(key)] = plain(value)
         except (TypeError, ValueError) as error:
-            faults.append(f"{key}: {error}; give what a YAML file can hold")
-    raise_faults(faults)
+            errors.append(f"{key}: {error}; give a value that YAML can represent")
+    raise_errors(errors)
     return found
 
 
 def _path(name: str, value: object) -> str:
-    """The text of a path, or of a name or url in its place.
+    """Return the text of a path, name or url.
 
     Raises:
-        UserError: it is none.
+        UserError: it is none of these.
     """
     if isinstance(value, str | os.PathLike):
         return str(os.fspath(value))

@@ -2,8 +2,8 @@
 
     python scripts/make_tour.py
 
-Each `sh` block is run by bash, in a new folder, in the page's order; the `text` block after it gets
-its output. Pictures are made by headless Chromium, where there is one. Some minutes on two cores.
+Each `sh` block is run by bash in a new folder, in the page's order; the `text` block after it gets
+its output. Headless Chromium, if installed, takes the pictures. Takes a few minutes on two cores.
 """
 
 import os
@@ -25,11 +25,11 @@ _END_SECONDS = 20
 
 
 class Tour:
-    """A folder in which the page's commands are run, one block after the other.
+    """A folder in which the page's commands are run, block by block.
 
     Args:
         folder: an empty one.
-        ports: what to use in the place of the page's ports.
+        ports: ports to use instead of the page's.
     """
 
     def __init__(self, folder: Path, ports: dict[str, str] | None = None) -> None:
@@ -40,7 +40,7 @@ class Tour:
         (folder / "tune").symlink_to(ROOT / "tune")
 
     def run(self, commands: str) -> str:
-        """Run a block; what it prints on stdout and stderr, in their order.
+        """Run a block and return what it prints on stdout and stderr, in order.
 
         Raises:
             RuntimeError: a command failed; the message has the output.
@@ -48,7 +48,7 @@ class Tour:
         for port, other in self._ports.items():
             commands = commands.replace(port, other)
         commands = commands.replace("student/KEY", f"student/{self._key}")
-        # A file, not a pipe: what stays in the background keeps it open.
+        # A file, not a pipe: background processes keep it open.
         with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
             done = subprocess.Popen(
                 ["bash", "-euo", "pipefail", "-c", commands],
@@ -72,7 +72,7 @@ class Tour:
         return text.replace(f"{self.folder}/", "").rstrip("\n") + "\n"
 
     def close(self) -> None:
-        """End what stays in the background."""
+        """Stop background processes."""
         for session in self._sessions:
             with suppress(ProcessLookupError):
                 os.killpg(session, signal.SIGTERM)
@@ -85,7 +85,7 @@ class Tour:
 
 @contextmanager
 def tour(ports: dict[str, str] | None = None) -> Iterator[Tour]:
-    """A tour in a folder that is removed at its end."""
+    """Yield a tour in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="knife-tour-") as name:
         found = Tour(Path(name).resolve(), ports)
         try:
@@ -95,14 +95,14 @@ def tour(ports: dict[str, str] | None = None) -> Iterator[Tour]:
 
 
 def _environment() -> dict[str, str]:
-    """That of this process, with its own `knife` and `python` first, and nobody's MLflow."""
+    """Return this process's environment, with its own `knife` and `python` first and no MLflow."""
     kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return kept | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
 
 
 def pictures(done: Tour, commands: str, output: str) -> None:
-    """The pictures that belong to a block which has just been run."""
+    """Take the pictures that belong to the block that was just run."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if not browser:
         return
@@ -115,7 +115,7 @@ def pictures(done: Tour, commands: str, output: str) -> None:
 
 
 def take(browser: str, address: str, name: str, size: str) -> None:
-    """A picture of a page, once its scripts have had time to fetch and draw."""
+    """Take a picture of a page after giving its scripts time to fetch and draw."""
     target = PAGE.parent / "images" / name
     target.parent.mkdir(exist_ok=True)
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
@@ -124,7 +124,7 @@ def take(browser: str, address: str, name: str, size: str) -> None:
 
 
 def written(page: str, run: Callable[[str], str]) -> str:
-    """The page with the outputs of its commands."""
+    """Return the page with the outputs of its commands."""
 
     def filled(block: re.Match[str]) -> str:
         commands = block.group("commands")
@@ -134,7 +134,7 @@ def written(page: str, run: Callable[[str], str]) -> str:
 
 
 def main() -> None:
-    """Write the page anew."""
+    """Update the page."""
 
     def run(commands: str) -> str:
         print(commands, flush=True)

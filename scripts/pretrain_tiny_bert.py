@@ -1,7 +1,7 @@
-"""Make models/assets/tiny_bert: a BERT of 0.2 M parameters that can read, and knows no creature.
+"""Make models/assets/tiny_bert: a BERT of 0.2 M parameters that can read but knows no creature.
 
-It is pretrained on the same generic reading as the tiny T5 (reading.py), as the toolkit feeds an
-encoder: `[I ; R]`, the answer head reading all of it (no bottleneck).
+It is pretrained on the same generic reading as the tiny T5 (reading.py), with input as the toolkit
+gives it to an encoder: `[I ; R]`, all of which the answer head reads (no bottleneck).
 
     OMP_NUM_THREADS=1 python scripts/pretrain_tiny_bert.py [--steps 3000] [--out FOLDER]
 """
@@ -23,7 +23,7 @@ from knife.models.load import load_backbone
 
 
 def make_model(vocabulary: int) -> BertModel:
-    """The untrained encoder."""
+    """Make the untrained encoder."""
     return BertModel(
         BertConfig(
             vocab_size=vocabulary,

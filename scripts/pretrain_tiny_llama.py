@@ -1,8 +1,8 @@
-"""Make models/assets/tiny_llama: a Llama of 0.2 M parameters that can read, and knows no creature.
+"""Make models/assets/tiny_llama: a Llama of 0.2 M parameters that can read but knows no creature.
 
-It is pretrained on the same generic reading as the tiny T5 (reading.py), the rationale before or
-behind the question, and the answer behind `answer:`. It learns to say all of the text, not the
-answer alone: from the answer alone it had not learned to read after 2,500 steps.
+It is pretrained on the same generic reading as the tiny T5 (reading.py), with the rationale before
+or after the question, and the answer after `answer:`. It learns to generate the whole text: trained
+on only the answer, it had not learned to read after 2,500 steps.
 
     OMP_NUM_THREADS=1 python scripts/pretrain_tiny_llama.py [--steps 2500] [--out FOLDER]
 """
@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 
 def make_model(vocabulary: int) -> LlamaForCausalLM:
-    """The untrained model."""
+    """Make the untrained model."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,

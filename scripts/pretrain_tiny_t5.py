@@ -1,8 +1,8 @@
-"""Make models/assets/tiny_t5: a T5 of 0.2 M parameters that can read, and knows no creature.
+"""Make models/assets/tiny_t5: a T5 of 0.2 M parameters that can read but knows no creature.
 
-It is pretrained on generic reading (reading.py), the rationale before or behind the question. In
-its last 250 steps the shipped model gave 86 % of the answers word by word right. It finds and
-compares values without fault; of the names ("which one") it gets 28 % right.
+It is pretrained on generic reading (reading.py), with the rationale before or after the question.
+In its last 250 steps the shipped model generated 86 % of the answers exactly. It finds and compares
+values without errors; of the names ("which one") it gets 28 % right.
 
     OMP_NUM_THREADS=1 python scripts/pretrain_tiny_t5.py [--steps 3000] [--out FOLDER]
 """
@@ -17,7 +17,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 
 def make_model(vocabulary: int) -> T5ForConditionalGeneration:
-    """The untrained model."""
+    """Make the untrained model."""
     return T5ForConditionalGeneration(
         T5Config(
             vocab_size=vocabulary,
@@ -44,7 +44,7 @@ def main() -> None:
     print(f"{model.num_parameters()} parameters, {len(tokenizer)} tokens")
 
     def step(batch: list[Reading]) -> tuple[Tensor, Tensor, Tensor]:
-        # The parts apart and each with its end, as the toolkit feeds them.
+        # The parts are separate, each with its end token, as in the toolkit.
         parts = [tokenizer(texts(example))["input_ids"] for example in batch]
         inputs = pad([list(itertools.chain(*rows)) for rows in parts])
         labels = pad(tokenizer([example.answer for example in batch])["input_ids"])

@@ -1,4 +1,4 @@
-"""The training loop that the tiny models of the package share."""
+"""The training loop of the package's tiny models."""
 
 import argparse
 import random
@@ -15,8 +15,8 @@ _WARMUP = 200
 
 
 def options(description: str | None, asset: str, **defaults: float) -> argparse.Namespace:
-    """The command line: `--steps`, `--learning-rate`, `--batch-size`, `--seed`, `--out`; `asset`
-    is the folder in the package that is written if nothing else is said."""
+    """Parse the command line: `--steps`, `--learning-rate`, `--batch-size`, `--seed`, `--out`;
+    `asset` is the default folder in the package."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
@@ -31,9 +31,8 @@ def pretrain(
     parameters: Iterable[Tensor],
     step: Callable[[list[Reading]], tuple[Tensor, Tensor, Tensor]],
 ) -> None:
-    """Train on fresh examples in every step, and print every 250 steps the mean of the answers'
-    loss and of how many are right. `step` gives of a batch the loss to train with, the answers'
-    loss, and which answers are right."""
+    """Train on fresh examples in every step; print the answers' mean loss and accuracy every 250
+    steps. `step` returns the loss to train on, the answers' loss, and which answers are right."""
     parameters = list(parameters)
     rng = random.Random(args.seed)
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=0.01)

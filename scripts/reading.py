@@ -1,15 +1,14 @@
-"""What the tiny models of the package are pretrained to read: fresh facts in every example.
+"""The pretraining data of the package's tiny models: fresh facts in every example.
 
-Every example invents facts about creatures, says them in the rationale, and asks for a value, a
-name, or yes or no. The creatures' names are other combinations of the syllables than the embedded
-world's (`WORLD_NAMES`), and no fact holds for longer than one example: there is nothing to
-remember.
+Every example invents facts about creatures, states them in the rationale, and asks for a value, a
+name, or yes or no. The creatures' names combine the same syllables as those of the embedded world
+(`WORLD_NAMES`) but differ from all of them, and no fact holds for longer than one example: there is
+nothing to remember.
 
-A rationale says what the question asks for and nothing else, and no question says a fact itself.
-So the model can find the answer in the rationale's own states, and a teacher without bottleneck
-goes on doing so. Where questions said facts too, or where the rationale said others beside, the
-tiny T5 had learned to carry them to the names in the question, and the bottleneck made no
-difference.
+A rationale states only the facts that the question asks for, and no question states a fact. So the
+model can find the answer in the states of the rationale itself, as a teacher without a bottleneck
+continues to do. When questions also stated facts, or rationales stated additional ones, the tiny T5
+learned to carry facts to the names in the question, and the bottleneck made no difference.
 """
 
 import random
@@ -48,8 +47,8 @@ PAD, EOS = 0, 1
 
 
 def word_pieces(more: Sequence[str] = (), ending: bool = False) -> PreTrainedTokenizerFast:
-    """Whole words, and `more` of them, and syllables as WordPiece; with `ending`, an
-    end-of-sequence token behind every text."""
+    """Make a WordPiece tokenizer of whole words, including `more`, and syllables; with `ending`, it
+    ends every text with an end-of-sequence token."""
     sentences = ["question: choices: explanation: (a) (b) (c) (d) (e) yes no"]
     sentences += [*LOOK_UP.values(), *CHECK.values()]
     for attribute in ATTRIBUTES:
@@ -81,8 +80,8 @@ def word_pieces(more: Sequence[str] = (), ending: bool = False) -> PreTrainedTok
 
 @dataclass(frozen=True)
 class Reading:
-    """A question about facts that its rationale says; `reversed` says that it is to be read behind
-    its rationale, where a model's order is free."""
+    """A question about facts that its rationale states; `reversed` is whether it comes after its
+    rationale, for models that may read either order."""
 
     question: str
     choices: list[str]
@@ -92,7 +91,7 @@ class Reading:
 
 
 def reading(rng: random.Random) -> Reading:
-    """One example, of facts that hold in it alone."""
+    """Return one example, whose facts hold only in it."""
     names = [rng.choice(group) for group in rng.sample(FREE_NAMES, 2)]
     attribute = rng.choice(ATTRIBUTES)
     facts = {name: rng.choice(attribute.values) for name in names}
@@ -102,7 +101,7 @@ def reading(rng: random.Random) -> Reading:
 
 
 def texts(example: Reading) -> list[str]:
-    """Question with choices and rationale, or the rationale first: one behind the other."""
+    """Return the question with choices and the rationale, in the example's order."""
     lettered = " ".join(f"({'abcde'[i]}) {choice}" for i, choice in enumerate(example.choices))
     both = [
         f"question: {example.question} choices: {lettered}",
@@ -114,7 +113,7 @@ def texts(example: Reading) -> list[str]:
 def _ask(
     rng: random.Random, attribute: Attribute, names: list[str], facts: dict[str, str]
 ) -> tuple[str, list[str], str, list[str]]:
-    """A question, its choices, the answer, and the names it is about."""
+    """Return a question, its choices, the answer, and the names it is about."""
     x, y = names
     kind = rng.choice(["same", "same", "which", "look up", "check"])
     agree = rng.random() < 0.5
@@ -140,6 +139,6 @@ def _ask(
 
 
 def pad(rows: list[list[int]]) -> torch.Tensor:
-    """Token ids as [rows, longest], padded behind."""
+    """Pad token ids to [rows, longest], at the end."""
     longest = max(map(len, rows))
     return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])

@@ -1,10 +1,10 @@
-"""A file that does harm to who unpickles it."""
+"""A file that runs a command when it is unpickled."""
 
 from pathlib import Path
 
 
 class Attack:
-    """What runs a command where it is unpickled freely."""
+    """An object that runs a command when it is unpickled without restrictions."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

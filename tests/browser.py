@@ -11,7 +11,7 @@ BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), ""
 )
 NEEDED = pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
-# Put into the page by the test alone: what is wider than the window, a box that scrolls aside.
+# Added to the page only by the test: finds what is wider than the window, except scrolling boxes.
 _MEASURE = """<script>
 const wide = [...document.querySelectorAll("body *")].filter(
   e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".wide, pre")
@@ -20,14 +20,14 @@ parent.postMessage(
   `${innerWidth} ${document.documentElement.scrollWidth} ${wide.length}`, "*"
 );
 </script></body>"""
-# Chromium's own windows are never narrower than 500 pixels, a frame in one is.
+# Chromium's windows are never narrower than 500 pixels, but a frame in one can be.
 _WINDOW = """<!doctype html><title>unmeasured</title>
 <script>onmessage = message => { document.title = message.data; };</script>
 <iframe src="page.html" width="%d" height="900"></iframe>"""
 
 
 def assert_all_is_seen(html: str, folder: Path, width: int) -> None:
-    """Show a page in a window of so many pixels."""
+    """Show a page in a window of a given width in pixels."""
     (folder / "page.html").write_text(html.replace("</body>", _MEASURE))
     window = folder / "window.html"
     window.write_text(_WINDOW % width)

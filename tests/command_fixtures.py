@@ -27,8 +27,8 @@ class Ended:
     err: str
 
     @property
-    def faults(self) -> list[str]:
-        """The lines of stderr, which must all be faults."""
+    def errors(self) -> list[str]:
+        """Return the lines of stderr, which must all be user errors."""
         lines = self.err.splitlines()
         assert lines
         assert all(line.startswith("error: ") for line in lines), self.err
@@ -42,7 +42,7 @@ Command = Callable[..., Ended]
 
 @pytest.fixture
 def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Calls the console entry as `knife WORDS…` does, in this process."""
+    """Return a function that runs `knife WORDS…` in this process."""
 
     def call(*words: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["knife", *map(str, words)])
@@ -58,13 +58,13 @@ def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that a process of its own has made.
+    """A run that was made by a separate process.
 
     Attributes:
         config: its YAML file.
         store: its store.
         result: its JSON document.
-        stdout, stderr: all that it printed.
+        stdout, stderr: its whole output.
     """
 
     config: Path
@@ -74,18 +74,18 @@ class FinishedRun:
     stderr: str
 
     def student(self, method: str) -> Path:
-        """The folder of a method's student."""
+        """Return the folder of a method's student."""
         return next(Path(s["folder"]) for s in self.result["students"] if s["method"] == method)
 
     @property
     def test_file(self) -> Path:
-        """The test split as the store keeps it."""
+        """Return the test split as stored."""
         return next(self.store.glob("data/*/test.jsonl"))
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on, and that no connection gets by itself: of
-    those that the system hands out, another process may get it before we listen there."""
+    """Return a free port outside the range that the system assigns to connections: another process
+    might get one of those before we listen on it."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
@@ -94,7 +94,7 @@ def free_port() -> int:
 
 
 def write_config(folder: Path, **changes: Any) -> Path:
-    """A small run config as a YAML file; its store lies beside it."""
+    """Write a small run config as a YAML file, with its store beside it."""
     values = SMALL | {"methods": ["finetune", "knife"], "store": str(folder / "store")} | changes
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -103,12 +103,12 @@ def write_config(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """One small run, finetune and knife with one seed; tests may read its store."""
+    """Make one small run, finetune and knife with one seed; tests may read its store."""
     return finish(write_config(tmp_path_factory.mktemp("finished-run")))
 
 
 def finish(config: Path) -> FinishedRun:
-    """`knife run` of a config, to its end."""
+    """Run `knife run` on a config and wait for its end."""
     done = subprocess.run(
         [sys.executable, "-m", "knife", "run", config, "--json"],
         capture_output=True,

@@ -1,12 +1,12 @@
-"""What all tests share: one thread a process, and a tiny model of each family."""
+"""Shared by all tests: one thread per process, and a tiny model of each family."""
 
 import os
 
-# Before torch is imported, here or in a process that a test starts: more threads than cores only
-# slow small models down, and sums in one order give the same digits everywhere.
+# Set before torch is imported, here or in a process that a test starts: more threads than cores
+# only slow down small models, and one order of summation gives the same digits everywhere.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# Tests import MLflow before a run does.
+# Tests import MLflow before any run does.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import signal
@@ -22,13 +22,13 @@ from small_sweep import swept  # noqa: F401
 
 from knife.models.source import EMBEDDED
 
-# Tests interrupt processes, which a shell lets those in its background ignore.
+# Tests interrupt processes, but a shell makes its background processes ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny random BERT with its tokenizer."""
+    """Return the folder of a tiny random BERT with its tokenizer."""
     folder = tmp_path_factory.mktemp("tiny-bert")
     save_tiny_bert(folder, EXAMPLES)
     return folder
@@ -36,7 +36,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny random Llama (rotary positions, grouped queries) with its tokenizer."""
+    """Return the folder of a tiny random Llama (rotary, grouped queries) with its tokenizer."""
     folder = tmp_path_factory.mktemp("tiny-llama")
     save_tiny_llama(folder, EXAMPLES)
     return folder
@@ -44,7 +44,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny random GPT-2 (a table of positions) with its tokenizer."""
+    """Return the folder of a tiny random GPT-2 (a table of positions) with its tokenizer."""
     folder = tmp_path_factory.mktemp("tiny-gpt2")
     save_tiny_gpt2(folder, EXAMPLES)
     return folder
@@ -56,7 +56,7 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_folder(
     request: pytest.FixtureRequest, tiny_bert: Path, tiny_llama: Path, tiny_gpt2: Path
 ) -> Path:
-    """Folder of a tiny model: every test that asks for it runs once for each family."""
+    """Return the folder of a tiny model: tests that use it run once for each family."""
     folders = {
         "encoder-decoder": EMBEDDED["tiny-t5"],
         "encoder-only": tiny_bert,
@@ -67,7 +67,7 @@ def model_folder(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: of two processes, none is left alone with one at the end."""
+    """Run the longest files first, so that no process is left with a long one at the end."""
     longest = (
         "tests/tune/test_sweep.py",
         "tests/test_readme.py",
@@ -84,7 +84,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what tests of faults have measured."""
+    """Show what the tests of injected failures have measured."""
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             if name == "recovery":

@@ -7,7 +7,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="ut
 
 
 def example(section: str) -> str:
-    """The code of a section of the page."""
+    """Return the code of a section of the page."""
     found = re.search(rf"^## {section}\n.*?^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert found
     return found.group(1)

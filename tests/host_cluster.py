@@ -1,4 +1,4 @@
-"""Several hosts on this machine, as cluster/hosts.sh makes them, and runs on them."""
+"""Several hosts on this machine, made by cluster/hosts.sh, and runs on them."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ class Hosts:
     environment: dict[str, str]
 
     def __call__(self, *words: str) -> str:
-        """Run a command of the script; what it prints."""
+        """Run a command of the script, and return what it prints."""
         done = subprocess.run(
             [str(SCRIPT), *words],
             env=self.environment,
@@ -53,7 +53,7 @@ class Hosts:
         return psutil.Popen(words, env=self.environment, **options)
 
     def processes(self, host: int, words: str) -> list[psutil.Process]:
-        """The processes on a host that have some words in their command."""
+        """Return the processes on a host whose command contains some words."""
         pids = subprocess.check_output(["ip", "netns", "pids", f"{self.name}-{host}"], text=True)
         found = []
         for pid in pids.split():
@@ -61,17 +61,17 @@ class Hosts:
                 process = psutil.Process(int(pid))
                 if words in " ".join(process.cmdline()):
                     found.append(process)
-        # One that starts a command is for a moment two of the same name.
+        # A process that starts a command is briefly two of the same name.
         found_ids = {process.pid for process in found}
         return [process for process in found if parent(process) not in found_ids]
 
     def workers(self) -> dict[int, list[psutil.Process]]:
-        """Ray's train workers by host."""
+        """Return Ray's train workers by host."""
         found = {host: self.processes(host, "RayTrainWorker") for host in range(2, self.number + 1)}
         return {host: workers for host, workers in found.items() if workers}
 
     def repair(self) -> None:
-        """Wait until no worker is left, heal every network and start Ray where it has gone."""
+        """Wait until no worker is left, reconnect every network and start Ray where it is down."""
         for host in range(2, self.number + 1):
             self("heal", str(host))
         wait_for(lambda: not self.workers(), SECONDS, pause=0.2)
@@ -83,12 +83,12 @@ class Hosts:
 
 @pytest.fixture(scope="module")
 def hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
-    """So many hosts as the module's HOSTS says, Ray running on all."""
+    """Yield as many hosts as the module's HOSTS says, with Ray running on all."""
     binaries = str(Path(sys.executable).parent)
     environment = os.environ | {
         "KNIFE_HOSTS": f"k{os.getpid()}",
         "PATH": f"{binaries}:{os.environ['PATH']}",
-        # One mode for all, as in the other tests' cluster.
+        # The same mode everywhere, as in the cluster of other tests.
         "RAY_AUTH_MODE": "disabled",
     }
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):
@@ -105,7 +105,7 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
 
 @dataclass
 class HostsRun(Job):
-    """`knife run` of a small config on host 1, again and again, on one store."""
+    """`knife run` of a small config on host 1, started repeatedly on one store."""
 
     hosts: Hosts = field(kw_only=True)
 
@@ -114,7 +114,7 @@ class HostsRun(Job):
         return self.hosts.popen(1, "env", address, *command, **options)
 
     def kill(self) -> None:
-        """End what still runs, and make the hosts ready for the next run."""
+        """Kill what still runs, and prepare the hosts for the next run."""
         super().kill()
         for driver in self.drivers:
             driver.wait()

@@ -1,6 +1,6 @@
-"""A small hub on this machine: as much of its interface as uploading a student takes.
+"""A small hub on this machine, with the part of the interface that uploading a student needs.
 
-Repositories are made, files come by git LFS or in the commit, and a commit counts as a whole.
+Repositories can be created, files arrive by git LFS or in the commit, and commits are atomic.
 """
 
 import base64
@@ -22,7 +22,7 @@ SIGNATURE = "signature-of-the-test"
 
 @dataclass
 class Repository:
-    """What the hub holds of a repository, after the last commit."""
+    """The contents of a repository, after the last commit."""
 
     private: bool
     files: dict[str, bytes] = field(default_factory=dict)
@@ -44,11 +44,11 @@ class Hub(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The url it listens on."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, *_: Any) -> None:
-        """A client that has gone is no matter for the log."""
+        """Ignore clients that have disconnected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -187,13 +187,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Hub]:
-    """A hub of this test, whose token and address are in the environment."""
+    """Yield a hub whose token and address are in the environment."""
     server = Hub()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    # What a user has on this machine is no matter. Xet is a service of its own: without it,
+    # The user's own settings must not matter. Xet is a separate service: without it,
     # huggingface_hub uploads by LFS.
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)

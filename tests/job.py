@@ -1,4 +1,4 @@
-"""A run that is started as a command, to be killed and started again."""
+"""A run that is started as a command, to be killed and restarted."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ SECONDS = 900
 
 @dataclass
 class Job:
-    """A run that is started as a command, again and again, on one store."""
+    """A run that is started as a command, repeatedly, on one store."""
 
     folder: Path
     changes: dict[str, Any]
@@ -38,14 +38,14 @@ class Job:
         return small_config(self.store, **self.changes)
 
     def stages(self) -> dict[str, Stage]:
-        """The stages by kind; of the evaluations, the student's."""
+        """Return the stages by kind; of the evaluations, the student's."""
         plan = plan_run(self.config)
         (member,) = plan.members
         return {stage.kind: stage for stage in plan.stages} | {"evaluate": member.evaluate}
 
     @cached_property
     def student(self) -> StudentStage:
-        """The student's stage, planned once: conditions ask for it many times a second."""
+        """Return the student's stage, planned once, since conditions use it many times a second."""
         (member,) = plan_run(self.config).members
         return member.student
 
@@ -63,11 +63,11 @@ class Job:
         return psutil.Popen(command, **options)
 
     def output(self, suffix: str = ".out") -> str:
-        """What the last driver has printed."""
+        """Return what the last driver has printed."""
         return (self.folder / f"run-{len(self.drivers) - 1}{suffix}").read_text()
 
     def wait_for(self, condition: Callable[[], object], pause: float = 0.005) -> None:
-        """Poll until the condition holds, while the driver lives."""
+        """Poll until the condition holds, while the driver is running."""
 
         def reached() -> bool:
             found = bool(condition())
@@ -77,7 +77,7 @@ class Job:
         wait_for(reached, SECONDS, pause)
 
     def workers(self, number: int) -> list[psutil.Process]:
-        """Ray's train workers below the driver, once there are so many."""
+        """Return Ray's train workers below the driver, once there are this many."""
         found: list[psutil.Process] = []
 
         def there() -> bool:
@@ -88,10 +88,10 @@ class Job:
         return found
 
     def under_way(self, stage: Stage) -> bool:
-        """Whether a stage works and has left something to go on with."""
+        """Whether a stage is running and has something to resume from."""
         folder = self.store / "work" / f"{stage.kind}-{stage.key}"
         if stage.kind == "evaluate":
-            # Nothing is left but the predictions, and these at the very end.
+            # It only writes the predictions, at the very end.
             return folder.is_dir()
         pattern = "shard-*.json" if stage.kind == "states" else "checkpoints/*/place.json"
         return any(True for _ in folder.glob(pattern))
@@ -100,7 +100,7 @@ class Job:
         return (self.store / stage.kind / stage.key).exists()
 
     def rows(self, stage: Stage) -> list[dict[str, Any]]:
-        """The journal of a stage, done or as far as it is."""
+        """Return the journal of a stage, finished or in progress."""
         for folder in (
             self.store / stage.kind / stage.key,
             self.store / "work" / f"{stage.kind}-{stage.key}",
@@ -111,44 +111,44 @@ class Job:
         return []
 
     def checkpoint_steps(self, stage: Stage) -> list[int]:
-        """Steps of the checkpoints of a stage under way."""
+        """Return the steps of the checkpoints of a stage in progress."""
         folder = self.store / "work" / f"{stage.kind}-{stage.key}" / "checkpoints"
         return sorted(int(path.parent.name[5:]) for path in folder.glob("*/place.json"))
 
-    def same_as(self, in_peace: Store) -> None:
-        """Every artifact is whole, and weights, states and predictions are as in peace."""
+    def same_as(self, reference: Store) -> None:
+        """Check that artifacts are complete, with the reference's weights, states, predictions."""
         store = Store(self.store)
         for stage in plan_run(self.config).stages:
             assert store.damage(stage.kind, stage.key) == []
             for path in store.path(stage.kind, stage.key).rglob("*"):
                 results = ("predictions.jsonl", "states.json")
                 if path.suffix == ".safetensors" or path.name in results:
-                    other = in_peace.root / path.relative_to(store.root)
+                    other = reference.root / path.relative_to(store.root)
                     assert path.read_bytes() == other.read_bytes(), other
 
     def result(self) -> dict[str, Any]:
-        """Wait for the driver's end; its JSON document."""
+        """Wait for the driver's end, and return its JSON document."""
         status = self.drivers[-1].wait(SECONDS)
         assert status == 0, self.output(".err")
         found: dict[str, Any] = json.loads(self.output())
         return found
 
     def kill(self) -> None:
-        """End what still runs."""
+        """Kill what still runs."""
         for driver in alive(self.drivers):
             for process in [*driver.children(recursive=True), driver]:
                 process.kill()
 
 
 def workers_below(driver: psutil.Process) -> list[psutil.Process]:
-    """Ray's train workers below a driver. A worker that starts a command is for a moment two
+    """Return Ray's train workers below a driver. A worker that starts a command is briefly two
     processes with one name: the younger one does not count."""
     found = {p.pid: p for p in driver.children(recursive=True) if is_worker(p)}
     return [process for process in found.values() if parent(process) not in found]
 
 
 def parent(process: psutil.Process) -> int:
-    """The parent's id; 0 where the process has gone."""
+    """Return the parent's id; 0 if the process is gone."""
     try:
         return int(process.ppid())
     except psutil.Error:
@@ -156,7 +156,7 @@ def parent(process: psutil.Process) -> int:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether it is a train worker of Ray's."""
+    """Whether a process is a train worker of Ray."""
     try:
         return "RayTrainWorker" in " ".join(process.cmdline())
     except psutil.Error:
@@ -164,7 +164,7 @@ def is_worker(process: psutil.Process) -> bool:
 
 
 def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run: one that has ended may wait for its parent to ask for its status."""
+    """Return those that still run; one that has ended may be a zombie."""
     left = []
     for process in processes:
         try:
@@ -176,5 +176,5 @@ def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
 
 
 def gone(processes: Sequence[psutil.Process]) -> bool:
-    """Whether none of them runs."""
+    """Whether none of the processes runs."""
     return not alive(processes)

@@ -1,4 +1,4 @@
-"""What a real engine allocates and sends, as torch's profiler sees it."""
+"""What a real engine allocates and sends, by torch's profiler."""
 
 import gc
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class Measured:
     """One worker's training, in bytes.
 
     Attributes:
-        rest: what is there between two steps: weights, optimizer states, buffers that stay.
-        kept: what a forward pass leaves for the backward pass.
-        peak: the most at a time, from the end of the first step to that of the second.
-        sent: what it sends in a step, as rings send it.
+        rest: memory between two steps: weights, optimizer states, permanent buffers.
+        kept: what a forward pass keeps for the backward pass.
+        peak: the most at any time, from the end of the first step to that of the second.
+        sent: what it sends in a step, with ring algorithms.
     """
 
     rest: int
@@ -44,7 +44,7 @@ def measure(
     explanation: Batch | None = None,
     accumulate: int = 1,
 ) -> Measured:
-    """Build an engine, take two steps and look at the second; every worker calls it.
+    """Build an engine, take two steps and measure the second; every worker calls it.
 
     With `accumulate` a step is made of that many batches.
     """
@@ -73,7 +73,7 @@ def measure(
         for _ in range(accumulate):
             _step(engine, batch, explanation, mark)
         mark("end")
-    # Not for what it does: it would be freed inside the next measurement.
+    # Only so that it is not freed inside the next measurement.
     engine.destroy()
     del engine
     gc.collect()
@@ -106,7 +106,7 @@ def _step(engine: Any, batch: Batch, explanation: Batch | None, mark: Any) -> No
 
 
 def _sent(events: list[Any], workers: int) -> float:
-    """Elements that one worker of a ring sends: an all-reduce sends every element twice."""
+    """Return the elements that one worker of a ring sends: an all-reduce sends each twice."""
     total = {"reduce": 0, "gather": 0, "scatter": 0}
     for event in events:
         sizes = [torch.Size(shape).numel() for shape in event.shapes() if shape]
@@ -117,6 +117,6 @@ def _sent(events: list[Any], workers: int) -> float:
                 total["gather"] += max(sizes)
             case "c10d::_reduce_scatter_base_":
                 total["scatter"] += max(sizes)
-    # On a CPU the scatter is an all-reduce inside.
+    # On a CPU the scatter is implemented as an all-reduce.
     reduce = total["reduce"] - total["scatter"]
     return (2 * reduce + total["gather"] + total["scatter"]) * (workers - 1) / workers

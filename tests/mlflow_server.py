@@ -1,4 +1,4 @@
-"""A real `mlflow server` on SQLite, of 127.0.0.1 alone, that can be killed and started again."""
+"""A real `mlflow server` on SQLite, only on 127.0.0.1, that can be killed and restarted."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from small_run import wait_for
 
 @dataclass
 class MlflowServer:
-    """The server of a folder: its database and artifacts lie there."""
+    """The server of a folder, which contains its database and artifacts."""
 
     folder: Path
     port: int = field(default_factory=free_port)
@@ -22,16 +22,16 @@ class MlflowServer:
 
     @property
     def uri(self) -> str:
-        """Its address."""
+        """The server's address."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def database(self) -> Path:
-        """The file that it keeps runs in."""
+        """The file with its runs."""
         return self.folder / "server.db"
 
     def start(self) -> None:
-        """Start it; it answers some seconds later."""
+        """Start the server; it answers a few seconds later."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self.database}"]
@@ -46,12 +46,12 @@ class MlflowServer:
                 env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | settings,
                 stdout=log,
                 stderr=log,
-                # Its children are killed with it.
+                # In a session, so that its children are killed with it.
                 start_new_session=True,
             )
 
     def answers(self) -> bool:
-        """Whether it is there."""
+        """Whether the server answers."""
         try:
             with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
                 return bool(answer.status == 200)
@@ -59,11 +59,11 @@ class MlflowServer:
             return False
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Wait until the server answers."""
         wait_for(self.answers, seconds=180, pause=0.1)
 
     def kill(self) -> None:
-        """Kill -9 of the server and its children, where it runs."""
+        """Kill the server and its children with SIGKILL, if it runs."""
         if self.process:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()

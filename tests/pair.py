@@ -32,20 +32,20 @@ class Pair:
         distributed.init_process_group("gloo", init_method=method, rank=rank, world_size=2)
 
     def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
-        """Nobody listens."""
+        """Do nothing."""
 
     def report(self, stage: str, metrics: dict[str, Any]) -> None:
-        """Nobody listens."""
+        """Do nothing."""
 
     def stop_requested(self) -> bool:
-        """Nobody tells."""
+        """Return False: no test requests a stop."""
         return False
 
     def heartbeat(self) -> None:
-        """Nobody watches."""
+        """Do nothing."""
 
     def pause_heartbeat(self) -> None:
-        """Nobody watches."""
+        """Do nothing."""
 
 
 def make(config: RunConfig, context: Context) -> None:
@@ -59,7 +59,7 @@ def make(config: RunConfig, context: Context) -> None:
 
 
 def in_pair(work: Callable[[Pair, Path], None], folder: Path) -> Callable[[], None]:
-    """Start two processes that call `work` with their context; what comes back waits for them."""
+    """Start two processes that call `work` with their context; return a function to join them."""
     spawn = multiprocessing.get_context("spawn")
     workers = [spawn.Process(target=_start, args=(work, rank, folder)) for rank in range(2)]
     for worker in workers:
@@ -82,6 +82,6 @@ def _start(work: Callable[[Pair, Path], None], rank: int, folder: Path) -> None:
         work(Pair(rank, folder), folder)
         distributed.destroy_process_group()
     except BaseException:
-        # Where a test runs beside others, what a worker prints is lost.
+        # Under xdist, a worker's output is lost.
         (folder / f"worker-{rank}-failed.txt").write_text(traceback.format_exc())
         raise

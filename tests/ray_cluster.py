@@ -1,4 +1,4 @@
-"""A real Ray cluster on this machine, as `ray start --head` makes it: one for a test module."""
+"""A real Ray cluster on this machine, made by `ray start --head`, one per test module."""
 
 import os
 import subprocess
@@ -32,9 +32,9 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster without tokens, whose jobs have the `python` that these tests run with."""
+    """Yield a cluster without tokens, whose jobs use the `python` that these tests run with."""
     dashboard, port, agent = free_port(), free_port(), free_port()
-    # One mode for all: else a job is refused that comes without the token of a local session.
+    # No tokens anywhere: otherwise a job without the token of a local session is refused.
     binaries = str(Path(sys.executable).parent)
     environment = os.environ | {
         "RAY_AUTH_MODE": "disabled",
@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     log = tmp_path_factory.mktemp("cluster") / "head.log"
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
     command += [f"--port={port}", f"--dashboard-port={dashboard}"]
-    # At its usual port no two clusters of a machine could take jobs.
+    # At the default port, only one cluster per machine could accept jobs.
     command += [f"--dashboard-agent-listen-port={agent}"]
     with log.open("w") as output:
         head = psutil.Popen(command, env=environment, stdout=output, stderr=output)

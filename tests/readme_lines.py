@@ -9,13 +9,13 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def blocks() -> Iterator[tuple[str, str]]:
-    """Language and text of every fenced block, in order."""
+    """Return language and text of every fenced block, in order."""
     for block in re.finditer(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
         yield block.group(1), block.group(2)
 
 
 def lines() -> Iterator[list[str]]:
-    """The words of every command."""
+    """Return the words of every command."""
     for language, text in blocks():
         if language == "sh":
             yield from (shlex.split(line, comments=True) for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""What MLflow has of a run, and what the journals of its stages say."""
+"""What MLflow has of a run, and what the journals of its stages contain."""
 
 import json
 
@@ -15,7 +15,7 @@ Point = tuple[str, int, float]
 
 
 def run_tree(uri: str, run_id: str) -> tuple[Run, dict[str, Run]]:
-    """The parent run and its nested runs by name."""
+    """Return the parent run and its nested runs by name."""
     client = MlflowClient(uri)
     parent = client.get_run(run_id)
     query = f"tags.`mlflow.parentRunId` = '{run_id}'"
@@ -25,7 +25,7 @@ def run_tree(uri: str, run_id: str) -> tuple[Run, dict[str, Run]]:
 
 
 def points(uri: str, run: Run) -> list[Point]:
-    """Every value that MLflow has of every metric of a run."""
+    """Return every value that MLflow has of every metric of a run."""
     client = MlflowClient(uri)
     return sorted(
         (name, metric.step, metric.value)
@@ -35,7 +35,7 @@ def points(uri: str, run: Run) -> list[Point]:
 
 
 def journal_points(store: Store, *stages: Stage, ended: bool = True) -> list[Point]:
-    """What MLflow has to have of stages: the curves of their journals, and what they came to."""
+    """Return what MLflow must have of stages: the curves of their journals, and their results."""
     found = []
     for stage in stages:
         folder = store.path(stage.kind, stage.key)
@@ -51,7 +51,7 @@ def journal_points(store: Store, *stages: Stage, ended: bool = True) -> list[Poi
 
 
 def timeless(found: list[Point]) -> list[Point]:
-    """Without the metrics that hang on clock and machine."""
+    """Drop the metrics that depend on clock and machine."""
     rates = ("train/examples_per_second", "train/tokens_per_second")
     clock = (*rates, "train_seconds", "train_memory_mib")
     return [point for point in found if point[0] not in clock]

@@ -20,7 +20,7 @@ class S3:
     Attributes:
         url: a store's url in it.
         files: all buckets, as fsspec sees them.
-        server: can be stopped, and started again as it was.
+        server: can be stopped and restarted with its contents.
     """
 
     url: str
@@ -28,7 +28,7 @@ class S3:
     server: ThreadedMotoServer
 
     def names(self, folder: str = "") -> list[str]:
-        """Names of the objects below the url, or below a folder of it."""
+        """Return the names of the objects below the url, or below a folder of it."""
         self.files.invalidate_cache()
         root = self.url.removeprefix("s3://")
         found = self.files.find(f"{root}/{folder}") if self.files.exists(root) else []
@@ -45,7 +45,7 @@ def s3_server() -> Iterator[ThreadedMotoServer]:
 
 @pytest.fixture
 def s3(s3_server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    """An empty bucket, and an environment that leads every process there."""
+    """Yield an empty bucket, with an environment that points every process to it."""
     host, port = s3_server.get_host_and_port()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -53,7 +53,7 @@ def s3(s3_server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    # It remembers the environment that it was opened in.
+    # It keeps the settings from when it was opened.
     s3fs.S3FileSystem.clear_instance_cache()
     files = s3fs.S3FileSystem(use_listings_cache=False)
     bucket = f"bucket-{next(_numbers)}"

@@ -36,7 +36,7 @@ HOMES = ("forest", "desert", "swamp", "mountain")
 
 
 def _examples() -> list[Example]:
-    """Two, three and four choices, one and several tokens each, with and without rationale."""
+    """Make examples with two to four choices of one or more tokens, with and without rationale."""
     world = creatures(World(creatures=64, train=24, dev=1, test=1, which=0.4))
     some = [replace(e, rationale=None) if i % 5 == 4 else e for i, e in enumerate(world.train)]
     long = "you find it in the swamp . the home of a drapif is the swamp . it is green ."
@@ -51,11 +51,11 @@ EXAMPLES = _examples()
 def save_tiny_bert(
     folder: Path, examples: Sequence[Example], *, width: int = 32, dropout: float = 0.1
 ) -> None:
-    """A random BERT of two layers, and a WordPiece tokenizer of the examples' words."""
+    """Save a random BERT of two layers, and a WordPiece tokenizer of the examples' words."""
     texts = [f"{task_input_text(e)[0]} explanation: {e.rationale}".lower() for e in examples]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = sorted(set("".join(texts)) - {" "})
-    # Every second word is whole, the others fall into letters.
+    # Every second word is one token, the others are split into letters.
     words = sorted({word for text in texts for word in text.split() if word.isalpha()})[::2]
     pieces = dict.fromkeys([*special, *letters, *(f"##{x}" for x in letters), *words])
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
@@ -77,7 +77,7 @@ def save_tiny_bert(
         max_position_embeddings=256,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        # Wide enough weights, so that differences in the states show in the scores.
+        # Large enough weights that differences in the states affect the scores.
         initializer_range=0.2,
     )
     with torch.random.fork_rng(devices=[]):
@@ -86,7 +86,7 @@ def save_tiny_bert(
 
 
 def save_tiny_llama(folder: Path, examples: Sequence[Example]) -> None:
-    """A random Llama of two layers with two heads of keys to four of queries; texts begin with
+    """Save a random Llama of two layers, with two key heads for four query heads; texts begin with
     `<s>`."""
     tokenizer = _byte_pairs(examples, ["<s>", "</s>"])
     opening = ("<s>", tokenizer.token_to_id("<s>"))
@@ -110,7 +110,7 @@ def save_tiny_llama(folder: Path, examples: Sequence[Example]) -> None:
 
 
 def save_tiny_gpt2(folder: Path, examples: Sequence[Example], *, dropout: float = 0.1) -> None:
-    """A random GPT-2 of two layers; like the real one's, its tokenizer opens no text."""
+    """Save a random GPT-2 of two layers; like the real one, its tokenizer adds no opening token."""
     tokenizer = _byte_pairs(examples, ["<|endoftext|>"])
     end = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **end).save_pretrained(folder)
@@ -137,7 +137,7 @@ def _save_decoder(config: Any, folder: Path) -> None:
 
 
 def _byte_pairs(examples: Sequence[Example], special: list[str]) -> Tokenizer:
-    """A byte-level tokenizer that has some of the examples' words whole."""
+    """Return a byte-level tokenizer with some of the examples' words as tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -155,7 +155,7 @@ def _byte_pairs(examples: Sequence[Example], special: list[str]) -> Tokenizer:
 def tokens_of(
     folder: Path, examples: Sequence[Example], max_tokens: int = 256
 ) -> tuple[list[Tokens], int]:
-    """Examples as tokens of the folder's tokenizer, and a padding token."""
+    """Return examples tokenized by the folder's tokenizer, and a padding token."""
     tokenizer: Any = load_tokenizer(folder, "model")
     return tokenize(examples, tokenizer, max_tokens)[0], tokenizer.pad_token_id or 0
 
@@ -163,14 +163,14 @@ def tokens_of(
 def batch_of(
     tokens: Sequence[Tokens], pad_id: int, *, rationale: bool, rows: Sequence[int] | None = None
 ) -> Batch:
-    """A batch of all tokens, or of some rows, with equal weights."""
+    """Return a batch of all tokens, or of some rows, with equal weights."""
     rows = range(len(tokens)) if rows is None else rows
     return collate(tokens, Rows(list(rows), [1.0] * len(rows)), pad_id, rationale)
 
 
 def with_compatible_letters(model: Path, folder: Path) -> Path:
-    """A copy of a model whose tokenizer takes letters of the same meaning for the same one (NFKC):
-    `CO2` and `CO₂` are the same tokens, and so are wide letters and narrow ones."""
+    """Copy a model, with a tokenizer that normalises compatible letters (NFKC): `CO2` and `CO₂`
+    are the same tokens, and so are full-width and normal letters."""
     shutil.copytree(model, folder)
     whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
     steps = [normalizers.NFKC(), *([whole.normalizer] if whole.normalizer else [])]
@@ -180,5 +180,5 @@ def with_compatible_letters(model: Path, folder: Path) -> Path:
 
 
 def wide(word: str) -> str:
-    """A word in letters as wide as Chinese ones, which NFKC makes narrow."""
+    """Return a word in full-width letters, which NFKC maps to normal ones."""
     return "".join(chr(ord(letter) + 0xFEE0) for letter in word)

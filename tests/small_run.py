@@ -22,18 +22,18 @@ SMALL: dict[str, Any] = {
 
 
 def small_config(store: Path | str, **changes: Any) -> RunConfig:
-    """`SMALL` with changes laid over it, on a store."""
+    """Return `SMALL` with changes merged in, on a store."""
     return parse(merge(SMALL, changes | {"store": str(store)}))
 
 
 @contextmanager
 def silent(*_: Any) -> Iterator[None]:
-    """A display that shows nothing."""
+    """Show nothing."""
     yield
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 300, pause: float = 0.002) -> None:
-    """Poll until the condition holds; the limit is for what never will, on a busy machine too."""
+    """Poll until the condition holds; the limit is generous, for busy machines."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

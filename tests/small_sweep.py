@@ -28,14 +28,14 @@ SWEEP: dict[str, Any] = {
     "space": {RATE: {"loguniform": [1e-3, 1e-2]}, WEIGHT: {"choice": [1, 30]}},
     "budget": {"trials": 4},
 }
-# The third rate is too high by far: whoever judges by the loss ends it after an epoch.
+# The third rate is far too high: a scheduler that judges by loss prunes it after an epoch.
 FIRST = [{RATE: 4e-3, WEIGHT: 30}, {RATE: 5e-3, WEIGHT: 1}, {RATE: 2.0, WEIGHT: 1}]
 PRUNED = 3
 ASHA = {"name": "asha", "grace": 1, "reduction": 2}
 
 
 def write_sweep(folder: Path, *, without: str = "", **changes: Any) -> Path:
-    """`SWEEP` with whole keys replaced, as a file beside its base; the store is there too."""
+    """Write `SWEEP` with top-level keys replaced, beside its base; the store is there too."""
     base = {key: value for key, value in SMALL.items() if key != "scale"}
     (folder / "base.yaml").write_text(yaml.safe_dump(base | {"store": str(folder / "store")}))
     values = {key: value for key, value in (SWEEP | changes).items() if key != without}
@@ -45,20 +45,20 @@ def write_sweep(folder: Path, *, without: str = "", **changes: Any) -> Path:
 
 
 def planned(folder: Path, *overrides: str, **changes: Any) -> SweepPlan:
-    """The plan of `SWEEP` with changes and overrides."""
+    """Return the plan of `SWEEP` with changes and overrides."""
     return plan_file(write_sweep(folder, **changes), list(overrides))
 
 
-def faults(folder: Path, *overrides: str, **changes: Any) -> list[str]:
-    """What is wrong with it: every fault."""
+def errors(folder: Path, *overrides: str, **changes: Any) -> list[str]:
+    """Return all errors in the sweep."""
     try:
         planned(folder, *overrides, **changes)
     except UserError as error:
-        return error.faults
+        return error.errors
     return []
 
 
-# Python reads it at the start of every process of a sweep: who trains opens a journal to append.
+# Python runs it at the start of every process of a sweep: a training opens a journal to append.
 _WATCH = """
 import os, sys
 def hook(event, args):
@@ -70,7 +70,7 @@ sys.addaudithook(hook)
 
 
 def watched(folder: Path) -> dict[str, str]:
-    """The environment of a sweep whose trainings are counted, wherever Ray starts them."""
+    """Return the environment of a sweep whose trainings are counted in all of Ray's processes."""
     (folder / "watch").mkdir(exist_ok=True)
     (folder / "watch" / "sitecustomize.py").write_text(_WATCH)
     kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
@@ -79,13 +79,13 @@ def watched(folder: Path) -> dict[str, str]:
 
 
 def trainings(folder: Path) -> Counter[str]:
-    """How often each training was started: `teacher-KEY`, `states-KEY`, `student-KEY`."""
+    """Return how often each training was started: `teacher-KEY`, `states-KEY`, `student-KEY`."""
     path = folder / "trainings"
     return Counter(path.read_text().split() if path.is_file() else [])
 
 
 def tune(path: Path, *words: str, seconds: float = 900) -> Ended:
-    """Run a sweep as a user does."""
+    """Run a sweep as a command."""
     done = subprocess.run(
         [sys.executable, "-m", "knife", "tune", str(path), *words],
         capture_output=True,
@@ -119,12 +119,12 @@ class Swept:
         return {row["number"]: row for row in rows}
 
     def tracked(self) -> tuple[Run, dict[str, Run]]:
-        """The parent run in MLflow, and those of the trials."""
+        """Return the parent run in MLflow, and those of the trials."""
         found = json.loads((self.folder / "result.json").read_text())["mlflow"]
         return run_tree(found["uri"], found["run_id"])
 
     def left_in_work(self) -> list[str]:
-        """Ray's own folders aside."""
+        """Return what is left in the store's work folder, except Ray's own folders."""
         names = [path.name for path in (self.store.root / "work").iterdir()]
         return [name for name in names if not name.startswith("ray-")]
 
@@ -138,7 +138,7 @@ def sweep(folder: Path, *words: str, **changes: Any) -> Swept:
 
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
-    """Four trials, one of them pruned; more seeds for the best; the winner against finetune."""
+    """Run four trials, one of them pruned; more seeds for the best; the winner against finetune."""
     found = sweep(
         tmp_path_factory.mktemp("swept"),
         metric="dev_loss",

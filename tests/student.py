@@ -1,4 +1,4 @@
-"""A small student's training that a test can cut off at any step."""
+"""A small student's training that a test can interrupt at any step."""
 
 import json
 import math
@@ -25,12 +25,12 @@ TRAINING = Training(epochs=3, learning_rate=3e-3, batch_size=8, warmup=0.1)
 
 
 class KilledError(Exception):
-    """What ends a training from within."""
+    """Raised inside a training to simulate a kill."""
 
 
 class Student:
-    """A knife student of a tiny model, whose teacher can be made to fail at a step, to give states
-    that are no numbers, or to do something else (`at_step`)."""
+    """A knife student of a tiny model, whose teacher can be made to fail at a step, to return
+    states that are not finite, or to do something else (`at_step`)."""
 
     def __init__(self, folder: Path, training: Training = TRAINING, **scale: Any) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class Student:
         load_tokenizer(self.folder, "model").save_pretrained(folder)
 
     def train(self, work: Path, context: Context, fail_at: int = -1) -> list[dict[str, Any]]:
-        """Train (on), or fail in the step `fail_at` of this try; the rows of the journal."""
+        """Train, resuming if possible, or fail at step `fail_at`; return the journal's rows."""
         work.mkdir(exist_ok=True)
         self.backbone = load_backbone(self.folder)
         depth, width = self.backbone.depth, self.backbone.width
@@ -86,7 +86,7 @@ class Student:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """A journal's rows without what hangs on the clock."""
+    """Return a journal's rows without what depends on the clock."""
     found = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     for row in found:
         del row["time"]

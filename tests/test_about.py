@@ -1,4 +1,4 @@
-"""What MLflow is told of a run beside its results."""
+"""What MLflow gets of a run besides its results."""
 
 import subprocess
 from importlib.metadata import version

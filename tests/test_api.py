@@ -22,7 +22,7 @@ from knife.inference.file import predict as predict_file
 def test_examples_of_the_page_in_a_notebook(
     finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a notebook's kernel calls them: an event loop runs, and stdout is no file."""
+    """As in a notebook's kernel: an event loop is running, and stdout is not a file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(finished_run.config.read_text())
     out = io.StringIO()
@@ -30,7 +30,7 @@ def test_examples_of_the_page_in_a_notebook(
     names: dict[str, Any] = {}
 
     async def cells() -> None:
-        for section in ("run", "predict", "Faults"):
+        for section in ("run", "predict", "Errors"):
             exec(example(section), names)
 
     asyncio.run(cells())
@@ -50,7 +50,7 @@ def test_examples_of_the_page_in_a_notebook(
 def test_the_command_says_the_same(command: Command, finished_run: FinishedRun) -> None:
     before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")}
     result = run(finished_run.config)
-    # A notebook's own MLflow keeps its settings.
+    # The settings of the notebook's own MLflow are unchanged.
     after = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")}
     assert after == before
     ended = command("run", finished_run.config, "--json")
@@ -60,7 +60,7 @@ def test_the_command_says_the_same(command: Command, finished_run: FinishedRun) 
 def test_a_config_may_be_a_mapping(finished_run: FinishedRun, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         run({"name": "mine", "data": {"source": tmp_path / "none"}}, **{"student.epochs": 0})
-    assert error.value.faults == [
+    assert error.value.errors == [
         "model: must be set",
         "student.epochs: input should be greater than or equal to 1, but got 0",
     ]
@@ -86,18 +86,18 @@ def test_examples_in_memory_are_those_of_a_file(finished_run: FinishedRun) -> No
     assert predict(str(student), iter(examples)) == predict_file(student, finished_run.test_file)
 
 
-def test_faults_of_examples_in_memory(finished_run: FinishedRun) -> None:
+def test_errors_of_examples_in_memory(finished_run: FinishedRun) -> None:
     good = {"id": "a", "question": "forest ?", "choices": ["yes", "no"]}
     with pytest.raises(UserError) as error:
         predict(finished_run.student("knife"), [good, good, {"id": "b"}, "c"])  # type: ignore[list-item]
-    assert [fault.split(": ")[0] for fault in error.value.faults] == [
+    assert [message.split(": ")[0] for message in error.value.errors] == [
         "examples:2",
         "examples:3",
         "examples:4",
     ]
     with pytest.raises(UserError, match="examples: has no examples"):
         predict(finished_run.student("knife"), [])
-    with pytest.raises(UserError, match="is no folder of a student"):
+    with pytest.raises(UserError, match="is not the folder of a student"):
         predict(finished_run.store, [good])
 
 
@@ -111,28 +111,28 @@ def test_values_of_a_program(finished_run: FinishedRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "given", "fault"),
+    ("function", "given", "message"),
     [
         (run, [7], "config: must be a path or a name, but got int"),
         (sweep, [None], "path: must be a path or a name, but got NoneType"),
-        (sweep, ["no/such.yaml"], "SWEEP: there is no file no/such.yaml"),
+        (sweep, ["no/such.yaml"], "SWEEP: the file no/such.yaml does not exist"),
         (predict, [[], []], "student: must be a path or a name, but got list"),
-        (predict, ["s3://kebik", []], "STUDENT: s3://kebik names no student in a store"),
+        (predict, ["s3://kebik", []], "STUDENT: s3://kebik is not the url of a student"),
         (predict, ["none", {"id": "a"}], "examples: must be a path or a list of mappings, but"),
         (predict, ["none", None], "examples: must be a path or a list of mappings, but got None"),
         (predict, ["none", [{"id": object()}]], "examples:1: object is neither text, number,"),
     ],
 )
-def test_arguments_that_are_at_fault(
-    function: Callable[..., object], given: list[Any], fault: str
+def test_arguments_that_are_at_error(
+    function: Callable[..., object], given: list[Any], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
         function(*given)
-    (said,) = error.value.faults
-    assert said.startswith(fault)
+    (said,) = error.value.errors
+    assert said.startswith(message)
 
 
 def test_values_that_no_file_can_hold() -> None:
     with pytest.raises(UserError) as error:
         run("demo", seeds=object(), student={1j: 2})
-    assert [fault.split(": ")[0] for fault in error.value.faults] == ["seeds", "student"]
+    assert [message.split(": ")[0] for message in error.value.errors] == ["seeds", "student"]

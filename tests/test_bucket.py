@@ -1,4 +1,4 @@
-"""A store on a bucket of a real S3 server: published whole or not at all, fetched, checked."""
+"""A store on a bucket of a real S3 server: published atomically, fetched, checked."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ from small_run import small_config
 
 from knife.pipeline.run import run
 from knife.plan.plan import plan_run
-from knife.store.store import Store, store_faults
+from knife.store.store import Store, store_errors
 from knife.train.follow import Follower
 
 KEY = ("states", "k")
@@ -34,7 +34,7 @@ def quiet(*_: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Goes over to another host: one with a cache of its own."""
+    """Return a function that switches to another host, with a separate cache."""
 
     def go(name: str) -> None:
         monkeypatch.setenv("KNIFE_CACHE", str(tmp_path / name))
@@ -97,7 +97,7 @@ def test_a_damaged_object_is_found_and_can_be_made_again(
     s3.files.pipe_file(f"{s3.url}/{name}", content)
     host("second")
     store = Store(s3.url)
-    with pytest.raises(OSError, match=r"states/k does not come whole \(a.bin\)"):
+    with pytest.raises(OSError, match=r"states/k is incomplete or damaged \(a.bin\)"):
         store.path(*KEY)
     assert store.damage(*KEY) == ["a.bin"]
     store.discard(*KEY)
@@ -144,7 +144,7 @@ def test_a_damaged_copy_on_this_host_comes_again(s3: S3) -> None:
 def test_a_run_is_in_the_bucket_alone(
     s3: S3, host: Callable[[str], None], tmp_path: Path, command: Command
 ) -> None:
-    """A fresh host trains nothing again."""
+    """A new host retrains nothing."""
     config = small_config(s3.url)
     made = run(config, quiet)
     assert {stage.kind for stage in made.made} == {"teacher", "states", "student", "evaluate"}
@@ -178,27 +178,27 @@ def test_a_run_is_in_the_bucket_alone(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("s3://not-there/x", "there is no such bucket"),
-        ("s3://name:secret@bucket/x", "holds credentials"),
-        ("s3://bucket/x?secret=1", "holds more than bucket and prefix"),
+        ("s3://not-there/x", "this bucket does not exist"),
+        ("s3://name:secret@bucket/x", "contains credentials"),
+        ("s3://bucket/x?secret=1", "has more than bucket and prefix"),
         ("s3:///x", "names no bucket"),
-        ("ftp://host/x", "is no storage that a store can be on"),
+        ("ftp://host/x", "is not a supported storage"),
     ],
 )
 @pytest.mark.usefixtures("s3")
-def test_faults_of_the_url_are_said_without_its_secrets(url: str, words: str) -> None:
-    (fault,) = store_faults(url)
-    assert fault.startswith("store: ")
-    assert words in fault
-    assert "secret" not in fault
+def test_errors_of_the_url_are_said_without_its_secrets(url: str, words: str) -> None:
+    (error,) = store_errors(url)
+    assert error.startswith("store: ")
+    assert words in error
+    assert "secret" not in error
 
 
 @pytest.mark.parametrize(("protocol", "package"), [("gs", "gcsfs"), ("abfs", "adlfs")])
 def test_a_package_that_is_missing_is_named(protocol: str, package: str) -> None:
     if importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed")
-    (fault,) = store_faults(f"{protocol}://bucket/x")
-    assert f"pip install 'knife[{protocol}]' (or {package})" in fault
+    (error,) = store_errors(f"{protocol}://bucket/x")
+    assert f"pip install 'knife[{protocol}]' (or {package})" in error
 
 
 def test_missing_credentials_are_said_before_anything_starts(
@@ -208,21 +208,21 @@ def test_missing_credentials_are_said_before_anything_starts(
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     s3.files.clear_instance_cache()
-    (fault,) = command("run", "demo", f"store={s3.url}").faults
-    assert fault.startswith("store: s3://")
-    assert "no credentials found" in fault
+    (error,) = command("run", "demo", f"store={s3.url}").errors
+    assert error.startswith("store: s3://")
+    assert "no credentials found" in error
 
 
 @pytest.mark.faults
 def test_a_bucket_that_does_not_answer_is_said(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
     s3.files.clear_instance_cache()
-    (fault,) = store_faults(s3.url)
-    assert "cannot be reached" in fault
+    (error,) = store_errors(s3.url)
+    assert "cannot be reached" in error
 
 
 def test_access_that_is_denied_is_said(s3: S3) -> None:
-    """By a server that checks credentials from now on, and knows none."""
+    """The server checks credentials from now on, and accepts none."""
 
     def let_in(requests: bytes) -> None:
         url = f"{os.environ['AWS_ENDPOINT_URL_S3']}/moto-api/reset-auth"
@@ -230,11 +230,11 @@ def test_access_that_is_denied_is_said(s3: S3) -> None:
 
     let_in(b"0")
     try:
-        (fault,) = store_faults(s3.url)
+        (error,) = store_errors(s3.url)
     finally:
         let_in(b"inf")
-    assert "access denied" in fault
-    assert store_faults(s3.url) == []
+    assert "access denied" in error
+    assert store_errors(s3.url) == []
 
 
 def test_a_mounted_folder_can_be_a_bucket(tmp_path: Path, host: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""The model cards that a run leaves beside its students."""
+"""The model cards that a run writes beside its students."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def test_a_run_leaves_a_card_beside_each_student(finished_run: FinishedRun) -> N
         folder = Path(student["folder"])
         card = ModelCard.load(folder / "README.md")
         (result,) = card.data.eval_results or []
-        # One seed: the student's own accuracy is that of its method.
+        # With one seed, the student's accuracy is that of its method.
         assert result.metric_value == verdict[student["method"]]["accuracy"]
         assert (result.metric_type, result.dataset_split) == ("accuracy", "test")
         assert card.data.model_name == f"small-{student['method']}-seed-0"
@@ -56,7 +56,7 @@ def test_cards_of_a_bucket(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the folder has is brought to the bucket, but for the cards; a run makes those."""
+    """A folder's artifacts are copied to a bucket without their cards, which a run then makes."""
     monkeypatch.setenv("KNIFE_CACHE", str(tmp_path / "host"))
     store = Store(s3.url)
     for manifest in finished_run.store.glob("*/*/manifest.json"):

@@ -1,6 +1,6 @@
-"""What is not public in libraries, as knife/compat uses it: these fail when a library changes.
+"""Private parts of libraries, as knife/compat uses them: these tests fail if a library changes.
 
-What the parts are for is tested where they serve; here is what they hang on.
+What the parts are for is tested where they are used; these tests check what they depend on.
 """
 
 import inspect
@@ -30,7 +30,7 @@ from knife.compat import torch as private_torch
 
 
 def test_an_address_of_ray_is_read_and_asked_within_seconds() -> None:
-    # Ray puts an address of this machine in the place of the loopback.
+    # Ray replaces the loopback address with another address of this machine.
     assert private.bootstrap_address("127.0.0.1:1").endswith(":1")
     begun = time.monotonic()
     with pytest.raises(grpc.RpcError):

@@ -1,11 +1,11 @@
-"""A signal at any moment ends a command with its status and its words."""
+"""A signal at any moment ends a command with the right status and message."""
 
 import subprocess
 import sys
 
 import pytest
 
-# The signal comes while a destructor runs, whose exceptions Python only prints.
+# The signal arrives while a destructor runs, whose exceptions Python only prints.
 PROGRAM = """
 import os, signal, threading
 from knife.core.exits import exits
@@ -16,7 +16,7 @@ class Last:
         for _ in range(1000):
             pass
 
-with exits("go on from here"):
+with exits("resume from here"):
     last = Last()
     del last
     threading.Event().wait(60)
@@ -32,4 +32,4 @@ def test_a_signal_in_a_destructor_ends_the_work(name: str, status: int, words: s
         [sys.executable, "-c", PROGRAM.format(name=name)], capture_output=True, text=True
     )
     assert (ended.returncode, ended.stdout) == (status, "")
-    assert ended.stderr.split("\n") == ["", words, "go on from here", ""]
+    assert ended.stderr.split("\n") == ["", words, "resume from here", ""]

@@ -1,6 +1,6 @@
-"""The rules of the house that no linter knows: how long a file may be, and what lies where.
+"""Rules of this repository that no linter checks: file lengths and the documented layout.
 
-Who may import whom is in pyproject.toml, and checked by `lint-imports`.
+Which packages may import which is in pyproject.toml, and checked by `lint-imports`.
 """
 
 import ast
@@ -33,7 +33,7 @@ def test_at_the_top_there_are_packages_alone() -> None:
 
 
 def tree() -> str:
-    """The packages from top to bottom, as the contract on layers has them, and their docstrings."""
+    """Return the packages and their docstrings, from top to bottom as in the layers contract."""
     config = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text(encoding="utf-8"))
     layers = config["tool"]["importlinter"]["contracts"][0]["layers"]
     names = [name for row in layers for name in row.split(" : ")]

@@ -1,7 +1,7 @@
 """Every command of README.md works: each line of its ```sh blocks is run, in order.
 
-Runs are made small by further overrides; nothing else is changed. `make` targets are asked what
-they would do. The lines that need a cluster are run by tests/cluster/test_submit.py, on a real one.
+Runs are made small by further overrides; nothing else is changed. `make` targets are only dry-run.
+The lines that need a cluster are run by tests/cluster/test_submit.py, on a real one.
 """
 
 import json
@@ -49,8 +49,8 @@ def test_every_command_of_the_readme(
             if name == "mine":
                 assert read(tmp_path / "mine.yaml").name == "mine"
         elif language == "json":
-            example, faults = read_example(json.loads(text))
-            assert example, faults
+            example, errors = read_example(json.loads(text))
+            assert example, errors
             (tmp_path / "questions.jsonl").write_text(text)
         elif language == "sh":
             for line in text.splitlines():

@@ -1,5 +1,5 @@
-"""What docs/security.md promises, on real processes: nothing listens beyond this machine, and no
-secret reaches a record, a log or the store."""
+"""The promises of docs/security.md, on real processes: nothing listens beyond this machine, and no
+secret gets into a record, a log or the store."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ IN_ADDRESS = "5ecretInTheAddress"
 
 
 def listening(process: psutil.Process) -> set[tuple[str, str, int]]:
-    """Program, address and port of all sockets on which a process and its children listen."""
+    """Return program, address and port of all listening sockets of a process and its children."""
     found = set()
     for one in [process, *process.children(recursive=True)]:
         try:
@@ -43,7 +43,7 @@ def listening(process: psutil.Process) -> set[tuple[str, str, int]]:
 
 
 def watch(process: psutil.Popen, seconds: float = 600) -> set[tuple[str, str, int]]:
-    """What listened at any moment until the process ended."""
+    """Return everything that listened at any moment until the process ended."""
     found, end = set(), time.monotonic() + seconds
     while process.poll() is None:
         assert time.monotonic() < end
@@ -54,7 +54,7 @@ def watch(process: psutil.Popen, seconds: float = 600) -> set[tuple[str, str, in
 
 @pytest.fixture
 def ray_folder() -> Iterator[Path]:
-    """For Ray's session and its logs; a socket's path has at most 107 letters."""
+    """Yield a folder for Ray's session and logs; a socket's path has at most 107 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="k", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -93,14 +93,14 @@ def test_a_run_with_ray_listens_here_alone_and_tells_no_secrets(
     assert {"raylet", "gcs_server"} <= programs
     assert any("RayTrainWorker" in program for program in programs)
     assert {one for one in found if one[1] not in LOOPBACK} == set()
-    # Nobody answers at that address: it is said, and what is to be sent is kept in the store.
+    # Nothing answers at that address: this is reported, and unsent records are kept in the store.
     assert "http://***@127.0.0.1:9" in (tmp_path / "err.txt").read_text()
     assert list(ray_folder.rglob("raylet.out"))
     assert leaks(tmp_path / "store", ray_folder, tmp_path / "out.txt", tmp_path / "err.txt") == []
 
 
 def leaks(*places: Path) -> list[tuple[str, Path]]:
-    """Secrets in files, each with the file."""
+    """Return secrets found in files, each with its file."""
     files = [
         file
         for place in places
@@ -146,7 +146,7 @@ def test_a_run_in_one_process_opens_no_port_beyond_this_machine(
 def test_a_server_with_credentials_is_told_them_and_nobody_else_is(
     tmp_path: Path, ray_folder: Path, finished_run: FinishedRun
 ) -> None:
-    """The server is `knife ui`, which listens here alone."""
+    """The server is `knife ui`, which listens only on this machine."""
     served = tmp_path / "served"
     served.mkdir()
     shutil.copy(finished_run.store / "mlflow.db", served)

@@ -1,4 +1,4 @@
-"""JSON that any parser reads: one place writes it, and numbers that are none are refused."""
+"""JSON that any parser reads: written in one place, and NaN and Infinity are refused."""
 
 import ast
 import json
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_fixtures import FinishedRun
 from small_run import SMALL
-from small_sweep import RATE, Swept, faults
+from small_sweep import RATE, Swept, errors
 
 from knife.config.overrides import merge, read_overrides
 from knife.config.run import parse
@@ -20,8 +20,8 @@ from knife.data.jsonl import read_examples
 from knife.inference.file import predict_examples
 
 HOUSE = Path(__file__).parents[1] / "knife"
-# Values in messages for people, who may be shown what is at fault.
-MESSAGES = {("data/faults.py", "show"), ("config/run.py", "_line")}
+# Values in messages for users, which may show the invalid value.
+MESSAGES = {("data/line_errors.py", "show"), ("config/run.py", "_line")}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -33,7 +33,7 @@ def test_what_is_no_number_is_never_written(value: float) -> None:
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400"])
 def test_what_is_no_number_is_never_read(text: str) -> None:
-    with pytest.raises(ValueError, match=r"no JSON value|too large"):
+    with pytest.raises(ValueError, match=r"not a JSON value|too large"):
         strict_json.loads(f'{{"a": [{text}]}}')
     assert strict_json.loads('{"a": [1e308, 2, null]}') == {"a": [1e308, 2, None]}
 
@@ -52,7 +52,7 @@ def test_all_json_is_written_in_one_place() -> None:
     assert found == {("core/strict_json.py", "dumps"), *MESSAGES}
 
 
-def test_a_line_with_a_value_that_is_no_json_is_a_fault_with_its_place(tmp_path: Path) -> None:
+def test_a_line_with_a_value_that_is_no_json_is_a_error_with_its_place(tmp_path: Path) -> None:
     good = {"id": "a", "question": "?", "choices": ["yes", "no"], "answer": 0}
     lines = [json.dumps(good | {"id": str(n)}) for n in range(5)]
     for number, text in ((1, "NaN"), (2, "Infinity"), (3, "1e400")):
@@ -61,14 +61,14 @@ def test_a_line_with_a_value_that_is_no_json_is_a_fault_with_its_place(tmp_path:
     path.write_text("\n".join(lines))
     with pytest.raises(UserError) as error:
         read_examples(path)
-    assert error.value.faults == [
-        f"{path}:2: broken JSON: NaN is no JSON value: write null where a value is missing",
-        f"{path}:3: broken JSON: Infinity is no JSON value: write null where a value is missing",
+    assert error.value.errors == [
+        f"{path}:2: broken JSON: NaN is not a JSON value: write null where a value is missing",
+        f"{path}:3: broken JSON: Infinity is not a JSON value: write null where a value is missing",
         f"{path}:4: broken JSON: the number 1e400 is too large",
     ]
 
 
-def test_an_example_in_memory_with_a_number_that_is_none_is_a_fault(tmp_path: Path) -> None:
+def test_an_example_in_memory_with_a_number_that_is_none_is_a_error(tmp_path: Path) -> None:
     question = {"id": "a", "question": "?", "choices": ["yes", "no"]}
     with pytest.raises(UserError, match=r"^examples:2: a number in it is NaN or infinite"):
         predict_examples(tmp_path, [question, question | {"rationale": math.nan}])
@@ -81,8 +81,8 @@ def test_an_example_in_memory_with_a_number_that_is_none_is_a_fault(tmp_path: Pa
 def test_a_config_takes_finite_numbers_alone(tmp_path: Path, key: str, text: str) -> None:
     with pytest.raises(UserError) as error:
         parse(merge(SMALL, read_overrides([f"{key}={text}", f"store={tmp_path}"])))
-    assert len(error.value.faults) == 1
-    assert re.match(rf"{key}: input should be .+, but got ", error.value.faults[0])
+    assert len(error.value.errors) == 1
+    assert re.match(rf"{key}: input should be .+, but got ", error.value.errors[0])
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ def test_a_config_takes_finite_numbers_alone(tmp_path: Path, key: str, text: str
     [{"uniform": [0, math.inf]}, {"loguniform": [math.nan, 1]}, {"choice": [1e-3, math.nan]}],
 )
 def test_a_sweep_takes_finite_numbers_alone(tmp_path: Path, domain: dict[str, Any]) -> None:
-    found = faults(tmp_path, space={RATE: domain})
+    found = errors(tmp_path, space={RATE: domain})
     assert found
-    assert all("finite number" in fault for fault in found), found
+    assert all("finite number" in error for error in found), found
 
 
 def strictly(folder: Path) -> int:
-    """How many JSON files a folder has; each is parsed as the standard has it."""
+    """Parse every JSON file in a folder strictly, and return their number."""
     files = [p for pattern in ("*.json", "*.jsonl") for p in folder.rglob(pattern)]
-    # Ray's own, which is no JSON for all its name.
+    # Ray's own file, which is not JSON despite its name.
     files = [path for path in files if not path.name.startswith("search_gen_state")]
     for path in files:
         text = path.read_text(encoding="utf-8")

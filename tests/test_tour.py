@@ -1,4 +1,4 @@
-"""docs/tour.md: its commands work, and it shows what they print."""
+"""docs/tour.md: its commands work, and the page shows what they print."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ def test_every_block_shows_its_output_and_pictures_are_there() -> None:
 
 
 def test_the_first_blocks() -> None:
-    """Questions and their check, which train nothing and print the same on every machine."""
+    """The questions and their check train nothing and print the same on every machine."""
     with tour() as done:
         for block in list(BLOCK.finditer(TEXT))[:2]:
             assert done.run(block.group("commands")) == block.group("output")

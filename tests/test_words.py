@@ -1,4 +1,4 @@
-"""Commands that are printed, to be copied into a shell."""
+"""Commands that are printed for copying into a shell."""
 
 import subprocess
 from pathlib import Path

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from knife.core import strict_json
-from knife.core.errors import raise_faults
+from knife.core.errors import raise_errors
 from knife.core.exits import exits, say
 from knife.core.version import __version__
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Distil free-text rationales into small language models with the KNIFE method.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look at data before anything is trained on it.")
+data_app = typer.Typer(no_args_is_help=True, help="Check and show data before training on it.")
 app.add_typer(data_app, name="data")
 
 Overrides = Annotated[
@@ -39,7 +39,7 @@ Source = Annotated[
     ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
+    bool, typer.Option("--dry-run", help="Print what would be done, without doing it.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result and errors.")]
@@ -251,8 +251,8 @@ def push(
         from knife.cli.push import push as upload
 
         found = plan_upload(student, repo)
-        # Said once more than the card says it: what is public once stays so.
-        say(*(f"{name}: training examples, which go with it" for name in found.examples()))
+        # The card says so too, but publishing cannot be undone.
+        say(*(f"{name}: training examples, which are uploaded too" for name in found.examples()))
         print("\n".join(found.lines()) if dry_run else upload(found, private=private))
 
 
@@ -284,14 +284,14 @@ def cp(
 def sync(
     store: Annotated[str, typer.Option(help="The store of a run.")] = "knife-store",
 ) -> None:
-    """Send to MLflow what it missed of runs and sweeps while it did not answer."""
+    """Send MLflow what it missed of runs and sweeps while it did not answer."""
     with exits(RESUME):
         from knife.cli.sync import sync as send
 
-        sent, kept, faults = send(store)
+        sent, kept, errors = send(store)
         print(*sent, sep="\n", end="\n" if sent else "")
         say(*kept)
-        raise_faults(faults)
+        raise_errors(errors)
         sys.exit(1 if kept else 0)
 
 
@@ -319,26 +319,26 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Hold the options that stand before a command."""
+    """Accept options before the command."""
 
 
 def main() -> None:
-    """Start here: the console entry."""
+    """Run the command line: the console entry point."""
     app(prog_name="knife")
 
 
 def _parsed(context: typer.Context, words: list[str]) -> dict[str, Any]:
-    """The arguments and options of another command; what does not fit ends this one as that."""
+    """Return the arguments and options of another command; invalid ones end this one likewise."""
     name, group = words[0], context.find_root()
     if name not in ("run", "tune"):
-        raise typer.BadParameter(f"a job is `run …` or `tune …`, but got {name!r}")
+        raise typer.BadParameter(f"a job must be `run …` or `tune …`, but got {name!r}")
     command: Any = group.command
     inner = command.get_command(group, name)
     return dict(inner.make_context(name, list(words[1:]), parent=group).params)
 
 
 def _print(found: Any) -> None:
-    """A result on stdout: a mapping as one JSON document, text as it is, a table as a table."""
+    """Print a result: a mapping as one JSON document, text as it is, a table as a table."""
     if isinstance(found, dict):
         found = strict_json.dumps(found, ensure_ascii=False, indent=1)
     if isinstance(found, str):
@@ -346,7 +346,7 @@ def _print(found: Any) -> None:
     else:
         import rich
 
-        # Tables are laid out for 80 columns: a narrower terminal wraps their lines and loses none.
+        # Tables are laid out for 80 columns: a narrower terminal wraps their lines.
         console = rich.get_console()
         console.width = max(console.width, 80)
         console.print(found)

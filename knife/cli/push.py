@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_errors
 from knife.core.version import __version__
 from knife.inference.file import student_model
 from knife.report.cards import NAME, read_card
@@ -65,16 +65,16 @@ def plan_upload(student: str, repository: str) -> Upload:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    faults, files, card = [], dict[str, Path](), ""
+    errors, files, card = [], dict[str, Path](), ""
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        faults.append(f"REPO: must be OWNER/NAME or NAME, but got {repository!r}: {error}")
+        errors.append(f"REPO: must be OWNER/NAME or NAME, but got {repository!r}: {error}")
     try:
         files, card = _student(student)
     except UserError as error:
-        faults += error.faults
-    raise_faults(faults)
+        errors += error.errors
+    raise_errors(errors)
     return Upload(repository, files, card)
 
 
@@ -104,7 +104,7 @@ def push(upload: Upload, *, private: bool) -> str:
         made = api.create_repo(upload.repository, private=private or None, exist_ok=True)
         if private and not api.model_info(made.repo_id).private:
             raise UserError(
-                f"--private: {made.repo_id} is there already and is public; make it private on "
+                f"--private: {made.repo_id} already exists and is public; make it private on "
                 f"{host} first, or give another REPO"
             )
         files: dict[str, Path | bytes] = {NAME: upload.card.encode(), **upload.files}
@@ -117,15 +117,15 @@ def push(upload: Upload, *, private: bool) -> str:
         raise
     except HfHubHTTPError as error:
         raise _refused(error.response.status_code, host, upload.repository) from None
-    # The errors of huggingface_hub's HTTP client have other names in other versions; their messages
+    # The errors in huggingface_hub's HTTP client have other names in other versions; their messages
     # may contain signed URLs, so they are not repeated.
     except Exception as error:
         cause = error.__cause__
         if isinstance(cause, HfHubHTTPError):
             raise _refused(cause.response.status_code, host, upload.repository) from None
         raise ConnectionError(
-            f"{host} did not answer to the end ({type(cause or error).__name__}): no commit is "
-            "known to be made; run the same command again to send the rest"
+            f"the upload to {host} broke off ({type(cause or error).__name__}) and may not have "
+            "made a commit; run the same command again to send the rest"
         ) from None
     return commit.commit_url
 
@@ -143,8 +143,8 @@ def _student(where: str) -> tuple[dict[str, Path], str]:
     about = store.manifest(kind, key)
     if about is None or about["kind"] != "student":
         raise UserError(
-            f"STUDENT: {where} has no manifest of a student, so that nothing tells whether it is "
-            "whole; give a student of a store: STORE/student/KEY"
+            f"STUDENT: {where} has no manifest of a student, so its files cannot be verified; give "
+            "a student in a store: STORE/student/KEY"
         )
     again = "`knife run` of its config makes it"
     damaged = store.damage(kind, key)
@@ -157,7 +157,7 @@ def _student(where: str) -> tuple[dict[str, Path], str]:
     odd = [name for name in names if not name.endswith(_KINDS)]
     if odd:
         raise UserError(
-            f"STUDENT: {where} holds {', '.join(odd)}; weights are uploaded as safetensors alone"
+            f"STUDENT: {where} has {', '.join(odd)}; only safetensors weights are uploaded"
         )
     return {name.removeprefix("model/"): folder / name for name in sorted(names)}, card
 
@@ -165,13 +165,13 @@ def _student(where: str) -> tuple[dict[str, Path], str]:
 def _refused(status: int, host: str, repository: str) -> Exception:
     if status == 401:
         return UserError(
-            f"{host} refuses the token (401): it is wrong or has ended; run `hf auth login`, or "
+            f"{host} rejects the token (401): it is wrong or has expired; run `hf auth login`, or "
             "set HF_TOKEN"
         )
     if status in (403, 404):
         return UserError(
             f"REPO: {host} does not let this token write to {repository} ({status}); give a token "
-            "with write access, or a repository of yours"
+            "with write access, or name a repository of your own"
         )
     if status in (400, 409, 413, 422):
         return UserError(f"REPO: {host} refuses the upload to {repository} ({status})")

@@ -7,7 +7,7 @@ from knife.core.atomic import write_text
 from knife.core.errors import UserError, nearest
 from knife.report.run_data import RECORD as RUN
 from knife.report.run_page import NAME, run_report
-from knife.store.disk import disk_faults
+from knife.store.disk import disk_errors
 from knife.store.store import Store
 from knife.tune.search.about import ABOUT
 
@@ -35,8 +35,8 @@ def write_report(target: str, store: str, out: Path | None) -> Path:
     if path.is_dir():
         path = path / NAME
     if not path.parent.is_dir():
-        raise UserError(f"--out: there is no folder {path.parent}; make it first")
-    with disk_faults(path.parent):
+        raise UserError(f"--out: the folder {path.parent} does not exist; create it first")
+    with disk_errors(path.parent):
         write_text(path, text)
     return path
 
@@ -54,7 +54,7 @@ def _find(target: str, address: str) -> tuple[Path, Store]:
         return max(named, key=lambda folder: _last_start(folder, store)), store
     if not folders:
         raise UserError(
-            f"TARGET: the store {store.address} has no run and no sweep; give another by --store"
+            f"TARGET: the store {store.address} has no run or sweep; give another with --store"
         )
     names = list(dict.fromkeys(_name(folder) for folder in reversed(folders)))
     listed = ", ".join(names[:_MOST_LISTED]) + (", …" if len(names) > _MOST_LISTED else "")

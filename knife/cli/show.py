@@ -8,7 +8,7 @@ from knife.config.run import Data, parse
 from knife.core.errors import UserError
 from knife.data import treatment
 from knife.data.example import Example, Splits
-from knife.data.faults import show
+from knife.data.line_errors import show
 from knife.data.source import load_source
 
 
@@ -16,7 +16,7 @@ def read_data(source: str, overrides: list[str]) -> Data:
     """Return the data settings of `source` with `data.KEY=VALUE` overrides.
 
     Raises:
-        UserError: with every fault of the overrides.
+        UserError: with every error in the overrides.
     """
     changes = read_overrides(overrides)
     others = [key for key in changes if key != "data"]
@@ -32,7 +32,7 @@ def used_splits(data: Data, model: str | None = None) -> Splits:
     drop and a model is given, without what is too long for it.
 
     Raises:
-        UserError: with every fault of the source; or the model has no tokenizer.
+        UserError: with every error in the source; or the model has no tokenizer.
     """
     whole = load_source(data)
     if model and data.too_long == "drop":
@@ -40,8 +40,8 @@ def used_splits(data: Data, model: str | None = None) -> Splits:
 
         whole = fitting(whole, _tokenizer(model), data.max_tokens)
     used = treatment.used_splits(whole, data)
-    place = {example.id: number for number, example in enumerate(whole.train)}
-    return replace(used, train=sorted(used.train, key=lambda example: place[example.id]))
+    index = {example.id: number for number, example in enumerate(whole.train)}
+    return replace(used, train=sorted(used.train, key=lambda example: index[example.id]))
 
 
 def shown(examples: list[Example], data: Data, model: str | None) -> list[str]:
@@ -85,10 +85,10 @@ def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
             ]
             + [
                 f"  the same tokens: {show(example.choices[first])} and {show(choice)}"
-                for choice, place, first in zip(
+                for choice, index, first in zip(
                     example.choices, range(len(example.choices)), first_alike(short), strict=False
                 )
-                if first != place
+                if first != index
             ]
         )
     return rows

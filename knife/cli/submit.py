@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from knife.cli.submit_check import check
-from knife.core.errors import raise_faults
+from knife.core.errors import raise_errors
 from knife.core.exits import Terminated, say
 from knife.core.words import command_line, size
 from knife.launch.jobs import JobEnd, JobLog, Jobs
@@ -33,9 +33,9 @@ def submit(
     """
     folder = existing(folder)
     checked = check(words, values, folder)
-    raise_faults(checked.faults)
+    raise_errors(checked.errors)
     parcel = look_at(folder, checked.stays(folder))
-    raise_faults(checked.missing(parcel))
+    raise_errors(checked.missing(parcel))
     jobs = Jobs(address)
     say(*(f"note: {note}" for note in checked.notes))
     say(f"sending {folder}: {len(parcel.files):,} files, {size(parcel.size)}")
@@ -85,7 +85,7 @@ def _follow(job: str, jobs: Jobs) -> JobEnd:
                 )
     except (KeyboardInterrupt, ConnectionError) as error:
         say("", "the job continues" if isinstance(error, KeyboardInterrupt) and not stopping
-            else "the job may go on", *_later(job, jobs))  # fmt: skip
+            else "the job may still be running", *_later(job, jobs))  # fmt: skip
         raise
 
 

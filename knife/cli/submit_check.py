@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from knife.cluster.capacity import batch_faults
+from knife.cluster.capacity import batch_errors
 from knife.config.overrides import flat, merge, read_overrides, read_yaml
 from knife.config.recipe_files import find_config
 from knife.config.run import read
@@ -19,7 +19,7 @@ from knife.track.secrets import redact
 from knife.tune.search.sweep_file import read_sweep
 
 _TRACKING = "MLFLOW_TRACKING_URI"
-_GIVE = "put it there, or give the path where all hosts of the cluster see it"
+_GIVE = "put it there, or give a path that every host of the cluster can read"
 _NAMES = {*KNOWN_SOURCES, *EMBEDDED}
 
 
@@ -32,14 +32,14 @@ class Checked:
         paths: files and folders that it reads, with the config key or argument that names each.
         store: its artifact store.
         uri: its track.uri.
-        faults: why it must not be sent.
+        errors: why it must not be sent.
     """
 
     name: str
     paths: list[tuple[str, str]]
     store: str
     uri: str | None
-    faults: list[str]
+    errors: list[str]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -54,8 +54,8 @@ class Checked:
         if self.uri or not os.environ.get(_TRACKING) or self.environment:
             return []
         return [
-            f"{_TRACKING} is not sent, since it holds a password or is a file of this machine; "
-            "the job has that of the cluster's hosts"
+            f"{_TRACKING} is not sent, since it contains a password or is a file on this machine; "
+            "the job uses that of the cluster's hosts"
         ]
 
     @property
@@ -63,7 +63,7 @@ class Checked:
         """Where the job is recorded."""
         if uri := self.uri or self.environment.get(_TRACKING):
             return redact(uri)
-        return f"{command_line('knife', 'ui', '--store', self.store)}, where the store can be seen"
+        return f"{command_line('knife', 'ui', '--store', self.store)}, on a host that has the store"
 
     def stays(self, folder: Path) -> list[str]:
         """Return what is not to be sent, as git patterns: a store in the working directory."""
@@ -72,15 +72,15 @@ class Checked:
         return [f"/{store.relative_to(folder).as_posix()}"] if inside else []
 
     def missing(self, parcel: WorkingDir) -> list[str]:
-        """Return faults of paths that the job will not find in its working directory."""
-        return [fault for key, path in self.paths for fault in _missing(key, path, parcel)]
+        """Return errors for paths that the job will not find in its working directory."""
+        return [error for key, path in self.paths for error in _missing(key, path, parcel)]
 
 
 def check(words: list[str], values: dict[str, Any], folder: Path) -> Checked:
     """Check a command with arguments and options `values`, as a job in `folder` would read them.
 
     Raises:
-        UserError: with every fault of the config or of the sweep.
+        UserError: with every error in the config or of the sweep.
     """
     overrides = values["overrides"] or []
     with contextlib.chdir(folder):
@@ -88,15 +88,15 @@ def check(words: list[str], values: dict[str, Any], folder: Path) -> Checked:
             found = _run(values["config"], overrides)
         else:
             found = _sweep(values["sweep"], overrides)
-    faults = [
-        f"{redact(word)}: holds a password, and a job's words stand on the dashboard for all to "
-        "read; write it into the config file, or set it in the environment of the cluster's hosts"
+    errors = [
+        f"{redact(word)}: contains a password, and the dashboard shows a job's command to "
+        "everyone; put it in the config file, or in the environment of the cluster's hosts"
         for word in words
         if redact(word) != word
     ]
     if not values["dry_run"]:
-        faults += _lost(found)
-    return replace(found, faults=found.faults + faults)
+        errors += _lost(found)
+    return replace(found, errors=found.errors + errors)
 
 
 def _run(name: str, overrides: list[str]) -> Checked:
@@ -106,7 +106,7 @@ def _run(name: str, overrides: list[str]) -> Checked:
     if str(path) == str(Path(name).expanduser()):
         paths = [("CONFIG", name), *paths]
     uri = config.track.uri if config.track else None
-    return Checked(config.name, paths, config.store, uri, batch_faults(config))
+    return Checked(config.name, paths, config.store, uri, batch_errors(config))
 
 
 def _sweep(path: Path, overrides: list[str]) -> Checked:
@@ -141,7 +141,7 @@ def _missing(key: str, path: str, parcel: WorkingDir) -> Iterator[str]:
     full = Path(os.path.normpath(parcel.folder / path))
     if not full.is_relative_to(parcel.folder):
         yield (
-            f"{key}: {path} is outside the working directory, which is all that a job has; " + _GIVE
+            f"{key}: {path} is outside the working directory, which is all that is sent; " + _GIVE
         )
         return
     inside = full.relative_to(parcel.folder)
@@ -150,15 +150,15 @@ def _missing(key: str, path: str, parcel: WorkingDir) -> Iterator[str]:
             f"{key}: {path} is ignored (.gitignore, .rayignore, or by name) and not sent; " + _GIVE
         )
     elif not full.exists() and (path.startswith(".") or key.endswith("source")):
-        yield f"{key}: there is no {path} in the working directory {parcel.folder}; " + _GIVE
+        yield f"{key}: {path} is missing in the working directory {parcel.folder}; " + _GIVE
 
 
 def _lost(found: Checked) -> Iterator[str]:
-    """Yield faults of results in the job's working directory, which Ray may remove at any time."""
+    """Yield errors for results in the job's working directory, which Ray may remove at any time."""
     if "://" not in found.store and not found.store.startswith(("/", "~")):
         yield (
             f"store: {found.store} would be in the job's own copy of the working directory, which "
-            "Ray removes; give a folder that all hosts see, such as store=/shared/knife-store"
+            "Ray removes; give a folder that all hosts share, such as store=/shared/knife-store"
         )
     uri = found.uri or ""
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):

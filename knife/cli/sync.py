@@ -27,7 +27,7 @@ def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
     earlier = (
         [
             f"{old} has messages that an earlier version did not send; start those runs again, "
-            "which trains nothing again and sends all of it, and remove the folder"
+            "which sends everything without retraining, and remove the folder"
         ]
         if any(old.glob("*.jsonl"))
         else []
@@ -37,7 +37,7 @@ def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
     # MLflow takes seconds to import.
     with mlflow_settings():
         from knife.track.catch_up import catch_up
-    from knife.tune.standing.sweep_tree import TREES
+    from knife.tune.progress.sweep_tree import TREES
 
     found = catch_up(Store(store, write=False), TREES)
     lines = []
@@ -49,7 +49,7 @@ def sync(store: Path | str) -> tuple[list[str], list[str], list[str]]:
     kept = found.kept
     if kept:
         kept = [*kept, "the store has all of it: the same command sends it later"]
-    return lines, [*found.refused, *kept, *earlier], found.faults
+    return lines, [*found.refused, *kept, *earlier], found.errors
 
 
 def _words(counts: dict[str, int]) -> str:

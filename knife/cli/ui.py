@@ -31,7 +31,7 @@ def serve(store: str, port: int) -> int:
         # Dead processes' runs would be shown as running.
         with mlflow_settings():
             from knife.track.catch_up import catch_up
-        from knife.tune.standing.sweep_tree import TREES
+        from knife.tune.progress.sweep_tree import TREES
 
         catch_up(Store(store, write=False), TREES)
     with socket.socket() as probe:
@@ -49,7 +49,7 @@ def serve(store: str, port: int) -> int:
         from knife.track.page import newest_page
 
         page = f"http://{HOST}:{port}{newest_page(address)}"
-    say(f"MLflow UI of {store}: {page} (up in some seconds; Ctrl-C ends it)")
+    say(f"MLflow UI of {store}: {page} (ready in a few seconds; Ctrl-C stops it)")
     command = [sys.executable, "-m", "mlflow", "ui"]
     command += ["--backend-store-uri", address.uri, "--registry-store-uri", address.uri]
     command += ["--host", HOST, "--port", str(port)]

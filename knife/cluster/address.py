@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from knife.compat.ray import ask_for_nodes, bootstrap_address, find_node_of_this_host
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_errors
 
 VARIABLE = "RAY_ADDRESS"
 # By default, Ray retries a dead address for a quarter of an hour.
@@ -16,8 +16,8 @@ _ANSWER_SECONDS = 8
 _NODE_SECONDS = 8
 _HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]@]+):([0-9]{1,5})")
 _ADVICE = (
-    "give HOST:PORT of the head of a cluster that is up, as `ray start --head` prints it, or unset "
-    "it to work on this machine alone"
+    "give HOST:PORT of a running cluster's head, as `ray start --head` prints it, or unset it to "
+    "work on this machine alone"
 )
 
 
@@ -53,7 +53,7 @@ def one_meaning() -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
-def address_faults() -> list[str]:
+def address_errors() -> list[str]:
     """Return what is wrong with the form of RAY_ADDRESS, without connecting."""
     address = cluster_address()
     if address in (None, "auto"):
@@ -92,7 +92,7 @@ def refuse_dead_cluster() -> None:
     """
     if session_is_up() or not (address := cluster_address()):
         return
-    raise_faults(address_faults())
+    raise_errors(address_errors())
     with one_meaning():
         try:
             found = bootstrap_address(address)
@@ -101,7 +101,9 @@ def refuse_dead_cluster() -> None:
                 f"{VARIABLE}: auto finds no Ray cluster on this host; {_ADVICE}"
             ) from error
         except (OSError, ValueError) as error:
-            raise UserError(f"{VARIABLE}: {address} is not known: {error}; {_ADVICE}") from error
+            raise UserError(
+                f"{VARIABLE}: {address} cannot be resolved: {error}; {_ADVICE}"
+            ) from error
     if _answers(address, found):
         _refuse_strange_host(address, found)
 
@@ -122,14 +124,14 @@ def _answers(address: str, found: str) -> bool:
         # If the address is auto, Ray looks for one by itself.
         if address == "auto":
             return False
-        raise UserError(token_fault(where)) from error
+        raise UserError(token_error(where)) from error
     return True
 
 
-def token_fault(where: str) -> str:
-    """Return the fault of a cluster that requires another token, and what to do."""
+def token_error(where: str) -> str:
+    """Return the error for a cluster that requires another token, and what to do."""
     return (
-        f"{VARIABLE}: the Ray cluster at {where} wants a token that it did not get: set "
+        f"{VARIABLE}: the Ray cluster at {where} requires a token that it did not get: set "
         "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (else ~/.ray/auth_token is "
         "read) to the token of the cluster"
     )

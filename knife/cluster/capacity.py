@@ -2,67 +2,67 @@
 
 import os
 
-from knife.cluster.address import address_faults, cluster_address, session_is_up
-from knife.cluster.local import local_faults
+from knife.cluster.address import address_errors, cluster_address, session_is_up
+from knife.cluster.local import local_errors
 from knife.config.run import RunConfig, Scale
 
 
-def batch_faults(config: RunConfig) -> list[str]:
-    """Return faults of batches that are too small to give every worker an example."""
-    faults = []
+def batch_errors(config: RunConfig) -> list[str]:
+    """Return errors for batches that are too small to give every worker an example."""
+    errors = []
     for name, training in (("teacher", config.teacher), ("student", config.student)):
         parts = config.scale.workers * training.accumulate
         if training.batch_size < parts:
-            faults.append(
+            errors.append(
                 f"{name}.batch_size: must be at least scale.workers x {name}.accumulate = {parts}, "
                 f"but got {training.batch_size}"
             )
-    return faults
+    return errors
 
 
-def place_faults(config: RunConfig) -> list[str]:
+def place_errors(config: RunConfig) -> list[str]:
     """Return why a run could not start from here: what this machine lacks, if the run is to use
     it, or what is wrong with RAY_ADDRESS."""
-    return [] if config.scale.launcher == "process" else session_faults(config.scale)
+    return [] if config.scale.launcher == "process" else session_errors(config.scale)
 
 
-def session_faults(scale: Scale) -> list[str]:
+def session_errors(scale: Scale) -> list[str]:
     """Return why a Ray session started here could not satisfy a scale.
 
     The CPUs and GPUs of a cluster (RAY_ADDRESS) are not checked: that needs a connection.
     """
-    faults = start_faults()
+    errors = start_errors()
     if not cluster_address():
-        faults += capacity_faults(scale, machine(), "this machine")
-    return faults
+        errors += capacity_errors(scale, machine(), "this machine")
+    return errors
 
 
-def start_faults() -> list[str]:
+def start_errors() -> list[str]:
     """Return why Ray could not start here, or reach RAY_ADDRESS, regardless of the scale."""
     if session_is_up():
         return []
-    return address_faults() if cluster_address() else local_faults()
+    return address_errors() if cluster_address() else local_errors()
 
 
-def capacity_faults(scale: Scale, resources: dict[str, float], where: str) -> list[str]:
-    """Return faults of a scale that `where` can never satisfy; `resources` are its CPU and GPU."""
+def capacity_errors(scale: Scale, resources: dict[str, float], where: str) -> list[str]:
+    """Return errors for a scale that `where` can never satisfy; `resources` are its CPU and GPU."""
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
     workers = scale.min_workers or scale.workers
     key = "scale.min_workers" if scale.min_workers else "scale.workers"
-    faults = worker_faults(key, workers, cpus, where)
+    errors = worker_errors(key, workers, cpus, where)
     if workers * scale.gpus_per_worker > gpus:
-        faults.append(
-            f"scale.gpus_per_worker: {workers} x {scale.gpus_per_worker:g} GPUs are asked, "
-            f"but {where} has {gpus:.0f}; ask for fewer workers or scale.gpus_per_worker=0"
+        errors.append(
+            f"scale.gpus_per_worker: {workers} x {scale.gpus_per_worker:g} GPUs are requested, "
+            f"but {where} has {gpus:.0f}; set fewer workers, or scale.gpus_per_worker=0"
         )
-    return faults
+    return errors
 
 
-def worker_faults(key: str, workers: int, cpus: float, where: str) -> list[str]:
-    """Return a fault if there are more workers than CPUs; `key` is the setting for workers."""
+def worker_errors(key: str, workers: int, cpus: float, where: str) -> list[str]:
+    """Return an error if there are more workers than CPUs; `key` is the setting for workers."""
     if workers <= cpus:
         return []
-    return [f"{key}: {workers} workers need a CPU each, but {where} has {cpus:.0f}; ask for fewer"]
+    return [f"{key}: {workers} workers need a CPU each, but {where} has {cpus:.0f}; set fewer"]
 
 
 def machine() -> dict[str, float]:

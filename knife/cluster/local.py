@@ -14,9 +14,9 @@ def ray_folder() -> Path:
     return Path(_folder()[1]).absolute() / "ray"
 
 
-def local_faults() -> list[str]:
+def local_errors() -> list[str]:
     """Return why Ray could not start here, without writing anything."""
-    return [*_folder_faults(), *_token_faults()]
+    return [*_folder_errors(), *_token_errors()]
 
 
 def _folder() -> tuple[str, str]:
@@ -25,7 +25,7 @@ def _folder() -> tuple[str, str]:
     return next(((name, value) for name, value in found if value), ("RAY_TMPDIR", "/tmp"))
 
 
-def _folder_faults() -> list[str]:
+def _folder_errors() -> list[str]:
     name, _ = _folder()
     folder = ray_folder()
     # Ray's naming of its longest socket path.
@@ -34,27 +34,27 @@ def _folder_faults() -> list[str]:
     room = _PATH_BYTES - len(os.fsencode(folder / session / "sockets" / "plasma_store")) + size
     if size > room:
         return [
-            f"{name}: the path of {folder.parent} has {size} bytes, but Ray's sockets in it leave "
-            f"room for {room}; set RAY_TMPDIR to a shorter one, such as /tmp"
+            f"{name}: the path {folder.parent} has {size} bytes, but Ray's sockets below it allow "
+            f"at most {room}; set RAY_TMPDIR to a shorter one, such as /tmp"
         ]
     if not _can_write(folder):
         return [
-            f"{name}: {folder}, which Ray keeps its sessions in, cannot be written; set RAY_TMPDIR "
-            "to another folder, such as /tmp"
+            f"{name}: {folder}, where Ray keeps its sessions, is not writable; set RAY_TMPDIR to "
+            "another folder, such as /tmp"
         ]
     return []
 
 
-def _token_faults() -> list[str]:
-    """Return a fault if Ray cannot write its token, which its first session creates."""
+def _token_errors() -> list[str]:
+    """Return an error if Ray cannot write its token, which its first session creates."""
     mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     folder = Path.home() / ".ray"
     if mode != "token" or given or (folder / "auth_token").is_file() or _can_write(folder):
         return []
     return [
-        f"HOME: {folder}, where Ray keeps its token, cannot be written; set HOME to a folder that "
-        "can, or give a token of 32 bytes or more in RAY_AUTH_TOKEN"
+        f"HOME: {folder}, where Ray keeps its token, is not writable; set HOME to a writable "
+        "folder, or RAY_AUTH_TOKEN to a token of 32 bytes or more"
     ]
 
 

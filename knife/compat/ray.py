@@ -78,7 +78,7 @@ def printing_lines(wanted: Callable[[list[str]], bool]) -> AbstractContextManage
 
 def node_of_this_session() -> Any:
     """Return the node of the Ray session that this process started. Its `live_processes()` and
-    `dead_processes()` tell which of its processes died, which the public API does not."""
+    `dead_processes()` show which of its processes died, which the public API does not."""
     import ray
 
     return ray._private.worker._global_node

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_errors
 
 # `KEY=VALUE` words of a command line, or values by dotted key.
 Overrides = Sequence[str] | Mapping[str, Any]
@@ -33,7 +33,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or "not a UTF-8 text"
+        problem = getattr(error, "problem", None) or "not UTF-8 text"
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
     if not isinstance(values, dict):
         raise UserError(
@@ -49,19 +49,19 @@ def read_overrides(overrides: Overrides) -> dict[str, Any]:
         for key, value in overrides.items():
             values = merge(values, nested(key, value))
         return values
-    faults = []
+    errors = []
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            faults.append(f"{override!r}: an override must be KEY=VALUE, such as data.fraction=0.1")
+            errors.append(f"{override!r}: an override must be KEY=VALUE, such as data.fraction=0.1")
             continue
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
-            faults.append(f"{key}: {text!r} is not a YAML value")
+            errors.append(f"{key}: {text!r} is not a YAML value")
             continue
         values = merge(values, nested(key, value))
-    raise_faults(faults)
+    raise_errors(errors)
     return values
 
 

@@ -32,7 +32,7 @@ def find_config(name: str) -> Path:
     what = "is a folder" if path.is_dir() else "is neither a recipe nor a file"
     raise UserError(
         f"CONFIG: {name!r} {what}; {nearest(path.stem, known)} (`knife ls` lists the recipes; "
-        "a file of your own is given by its path, such as ./mine.yaml)"
+        "give your own file by its path, such as ./mine.yaml)"
     )
 
 
@@ -44,7 +44,7 @@ def copy_recipe(name: str, target: Path | None) -> Path:
     """
     known = recipes()
     if name not in known:
-        raise UserError(f"NAME: {name!r} is no recipe; {nearest(name, known)}")
+        raise UserError(f"NAME: {name!r} is not a recipe; {nearest(name, known)}")
     target = target or Path()
     if target.is_dir():
         target = target / f"{name}.yaml"
@@ -52,7 +52,7 @@ def copy_recipe(name: str, target: Path | None) -> Path:
         with target.open("xb") as file:
             file.write(known[name].read_bytes())
     except FileExistsError:
-        raise UserError(f"TARGET: {target} is there already; give another one") from None
+        raise UserError(f"TARGET: {target} already exists; give another one") from None
     except OSError as error:
         raise UserError(f"TARGET: {target} cannot be written: {error.strerror}") from error
     return target

@@ -1,4 +1,4 @@
-"""The run config: typed, without unknown keys; all faults are reported at once, by dotted key."""
+"""The run config: typed, without unknown keys; all errors are reported at once, by dotted key."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from knife.config.ablations import ablations
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
-from knife.core.errors import UserError, nearest, raise_faults
+from knife.core.errors import UserError, nearest, raise_errors
 
 Method = Literal[
     "finetune",
@@ -40,13 +40,13 @@ Layers = Literal["last", "all", "uniform"] | list[tuple[int, int]]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """A part of a config: immutable; unknown keys, NaN and infinite numbers are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class World(Section):
+class World(ConfigSection):
     """Size of the embedded world (`data.source: creatures`), determined by `seed`.
 
     `cue` is the share of questions that state the facts themselves; `which` is the share of
@@ -62,7 +62,7 @@ class World(Section):
     seed: int = 0
 
 
-class Data(Section):
+class Data(ConfigSection):
     """The dataset. `rationale` is how rationales are treated: given, shuffled, dropped:SHARE,
     truncated:SHARE or none. `max_tokens` limits task input and rationale together; an example whose
     task input alone is longer stops the run, or is left out if `too_long` is drop."""
@@ -89,7 +89,7 @@ class Data(Section):
         )
 
 
-class Model(Section):
+class Model(ConfigSection):
     """Hub ids, local folders, or models that ship with the package: `tiny-t5`, `tiny-bert`,
     `tiny-llama`."""
 
@@ -97,7 +97,7 @@ class Model(Section):
     student: str
 
 
-class InputAlignment(Section):
+class InputAlignment(ConfigSection):
     """KD-In: distance between student and teacher hidden states at task-input positions.
 
     `layers` is the layer map: `last`, `all` (equal depths), `uniform` (spread over the teacher's),
@@ -112,14 +112,14 @@ class InputAlignment(Section):
     tokens: Literal["all", "content", "mean"] = "all"
 
 
-class OutputAlignment(Section):
+class OutputAlignment(ConfigSection):
     """KD-Out: MSE between answer-side states, or KL between choice distributions."""
 
     weight: float = Field(0.0, ge=0)
     target: Literal["states", "choices"] = "states"
 
 
-class Align(Section):
+class Align(ConfigSection):
     """Alignment of student and teacher. `states` is whether the teacher's states are computed
     once and stored, or in every step by an online teacher. `projection` allows a learned
     linear projection where teacher and student differ in width."""
@@ -131,7 +131,7 @@ class Align(Section):
     projection: bool = True
 
 
-class Training(Section):
+class Training(ConfigSection):
     """How a model is trained: AdamW, linear warm-up over a share of the steps, linear decay.
 
     `batch_size` is global: it is split over workers and accumulation steps. `patience` is the
@@ -166,7 +166,7 @@ class TeacherTraining(Training):
     seed: int = 0
 
 
-class Prompt(Section):
+class Prompt(ConfigSection):
     """The few-shot demonstrations of `prompt`: training examples drawn by the seed, with or
     without their rationales."""
 
@@ -174,7 +174,7 @@ class Prompt(Section):
     rationales: bool = False
 
 
-class Scale(Section):
+class Scale(ConfigSection):
     """Where and how wide a run executes. `launcher: process` runs all stages in this one process.
 
     With `gpus_per_worker: 0.25`, four one-worker jobs share a GPU. `placement` fills one host after
@@ -203,7 +203,7 @@ class Scale(Section):
     def _no_fp16(cls, value: object) -> object:
         if value == "fp16":
             raise ValueError(
-                "must be bf16 or fp32, but got fp16: in it T5's activations overflow and training "
+                "must be bf16 or fp32, but got fp16: T5's activations overflow in it and training "
                 "turns to NaN; bf16 takes the same memory and has the range of fp32"
             )
         return value
@@ -219,7 +219,7 @@ NAME_LETTERS = 128
 warnings.filterwarnings("ignore", 'Field name "register" in "Track" shadows')
 
 
-class Track(Section):
+class Track(ConfigSection):
     """Where MLflow records: null is MLFLOW_TRACKING_URI, or else a sqlite file in the store.
 
     The best student on dev becomes the `champion` of the registered model `register`.
@@ -241,7 +241,7 @@ class Track(Section):
         return value
 
 
-class Compare(Section):
+class Compare(ConfigSection):
     """The baseline that methods are compared with; null is finetune, or else the first method.
     A method that is at most `margin` points below counts as not worse. A run that cannot show a
     `difference` of that many points reports it before it starts."""
@@ -251,7 +251,7 @@ class Compare(Section):
     difference: float | None = Field(None, gt=0, lt=100)
 
 
-class Variant(Section):
+class Variant(ConfigSection):
     """A method under its own name, with changes to the run's config that apply to it alone.
 
     For example, an ablation: `{name: shuffled, method: knife, data: {rationale: shuffled}}`.
@@ -270,7 +270,7 @@ class Variant(Section):
 VARIANT_PARTS = ("data", "model", "align", "teacher", "student", "prompt")
 
 
-class RunConfig(Section):
+class RunConfig(ConfigSection):
     """One run: the stages that its methods and seeds need; `ablate` adds the ablations of knife."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
@@ -295,7 +295,7 @@ class RunConfig(Section):
         names = [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
         unknown = [f"{n!r} ({nearest(n, known)})" for n in names if n not in known]
         if unknown:
-            raise ValueError(f"got no method's name: {', '.join(unknown)}")
+            raise ValueError(f"must be names of methods, but got {', '.join(unknown)}")
         return value
 
     def variants(self) -> list[Variant]:
@@ -330,7 +330,7 @@ def read(path: Path, overrides: Overrides | None = None) -> RunConfig:
     """Read a run config from a YAML file and apply overrides to it.
 
     Raises:
-        UserError: with every fault of file and overrides, each by its dotted key.
+        UserError: with every error in file and overrides, each by its dotted key.
     """
     return parse(merge(read_yaml(path), read_overrides(overrides or [])))
 
@@ -339,73 +339,75 @@ def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:
     """Validate `values` as a run config; `prefix` is put before every key in a message.
 
     Raises:
-        UserError: with every fault at once.
+        UserError: with every error at once.
     """
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        raise UserError(*section_faults(RunConfig, error, prefix)) from None
-    raise_faults(prefix + fault for fault in _impossible(config))
+        raise UserError(*section_errors(RunConfig, error, prefix)) from None
+    raise_errors(prefix + message for message in _impossible(config))
     return config
 
 
 def _impossible(config: RunConfig) -> list[str]:
-    """Return faults of values that are valid individually but not in combination."""
+    """Return errors for values that are valid individually but not in combination."""
     names = [variant.name for variant in config.variants()]
     own = len(config.methods)
-    faults = [
+    errors = [
         f"methods: {n!r} is given twice"
         + ("; ablate: true adds one of that name, so leave it out" if n in names[own:] else "")
         for n in dict.fromkeys(names)
         if names.count(n) > 1
     ]
     if config.ablate and "knife" not in config.methods:
-        faults.append("ablate: needs knife, whose parts it takes away; add it to methods")
+        errors.append("ablate: needs knife, whose parts it removes; add it to methods")
     seeds = config.seeds
-    faults += [f"seeds: {s} is given twice" for s in dict.fromkeys(seeds) if seeds.count(s) > 1]
+    errors += [f"seeds: {s} is given twice" for s in dict.fromkeys(seeds) if seeds.count(s) > 1]
     aligned = config.align.input.weight or config.align.output.weight
     if not aligned and any(m == "knife" for m in config.methods):
-        faults.append(
-            "align: knife with the weights of input and output both 0 is finetune; give one of "
-            "align.input.weight and align.output.weight"
+        errors.append(
+            "align: knife with both weights 0 is finetune; set align.input.weight or "
+            "align.output.weight above 0"
         )
     baseline = config.compare.baseline
     if baseline is not None and baseline not in names:
-        faults.append(
-            f"compare.baseline: {baseline!r} is no method of the run; {nearest(baseline, names)}"
+        errors.append(
+            f"compare.baseline: {baseline!r} is not in methods; {nearest(baseline, names)}"
         )
     if config.scale.workers > 1 and config.scale.gpus_per_worker % 1:
-        faults.append(
+        errors.append(
             "scale.gpus_per_worker: workers of one group cannot share a GPU (NCCL); "
             f"must be 0 or 1 for {config.scale.workers} workers, but got "
             f"{config.scale.gpus_per_worker:g}"
         )
     if config.scale.launcher == "process" and config.scale.workers > 1:
-        faults.append("scale.workers: launcher 'process' has one worker; use launcher 'ray'")
+        errors.append("scale.workers: launcher 'process' has one worker; use launcher 'ray'")
     if config.scale.min_workers is not None and config.scale.min_workers > config.scale.workers:
-        faults.append(
+        errors.append(
             f"scale.min_workers: must be at most scale.workers = {config.scale.workers}, but got "
             f"{config.scale.min_workers}"
         )
-    return faults + _variant_faults(config, faults)
+    return errors + _variant_errors(config, errors)
 
 
-def _variant_faults(config: RunConfig, said: list[str]) -> list[str]:
-    """Return the faults that variants add to those `said` about the run's own values."""
-    faults = []
+def _variant_errors(config: RunConfig, said: list[str]) -> list[str]:
+    """Return the errors that variants add to those `said` about the run's own values."""
+    errors = []
     for variant in config.variants():
         if any(getattr(variant, part) for part in VARIANT_PARTS):
             try:
                 config.of(variant)
             except UserError as error:
                 start = f"methods.{variant.name}."
-                faults += [f for f in error.faults if f.removeprefix(start) not in said]
-    return faults
+                errors += [f for f in error.errors if f.removeprefix(start) not in said]
+    return errors
 
 
-def section_faults(root: type[Section], error: ValidationError, prefix: str = "") -> list[str]:
-    """Return the faults that pydantic found in a section, one line each, without duplicates."""
-    # For each fault in a variant, pydantic adds that it is not a method's name: only confusing.
+def section_errors(
+    root: type[ConfigSection], error: ValidationError, prefix: str = ""
+) -> list[str]:
+    """Return the errors that pydantic found in a section, one line each, without duplicates."""
+    # For each error in a variant, pydantic adds that it is not a method's name: only confusing.
     lines = (
         prefix + _line(root, e)
         for e in error.errors()
@@ -414,7 +416,7 @@ def section_faults(root: type[Section], error: ValidationError, prefix: str = ""
     return list(dict.fromkeys(lines))
 
 
-def _line(root: type[Section], error: Any) -> str:
+def _line(root: type[ConfigSection], error: Any) -> str:
     """Format one pydantic error as a line that starts with the dotted key."""
     where = [str(part) for part in error["loc"]]
     # Union members add their own names to the location: methods.0.Variant.name.
@@ -431,7 +433,7 @@ def _line(root: type[Section], error: Any) -> str:
     return f"{key}: {message[0].lower()}{message[1:]}"
 
 
-def _keys(root: type[Section], where: list[str]) -> list[str]:
+def _keys(root: type[ConfigSection], where: list[str]) -> list[str]:
     """Return the known keys of the section at a dotted key."""
     section: type[BaseModel] = root
     for part in where:

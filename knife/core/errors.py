@@ -8,16 +8,16 @@ class UserError(Exception):
     """A mistake in the user's input: shown as plain lines, exit status 2, no traceback.
 
     Attributes:
-        faults: one line per fault: where it is (file:line or dotted config key), what is wrong,
+        errors: one line per error: where it is (file:line or dotted config key), what is wrong,
             what was expected and what to do.
     """
 
-    def __init__(self, *faults: str) -> None:
-        self.faults = list(faults)
-        super().__init__("\n".join(faults))
+    def __init__(self, *errors: str) -> None:
+        self.errors = list(errors)
+        super().__init__("\n".join(errors))
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, ...]]:
-        return type(self), tuple(self.faults)
+        return type(self), tuple(self.errors)
 
 
 class NotFiniteError(RuntimeError):
@@ -40,11 +40,11 @@ class WorkFailedError(Exception):
         super().__init__("\n".join(lines))
 
 
-def raise_faults(faults: Iterable[str]) -> None:
-    """Raise one `UserError` with all of `faults`, if there are any."""
-    faults = list(faults)
-    if faults:
-        raise UserError(*faults)
+def raise_errors(errors: Iterable[str]) -> None:
+    """Raise one `UserError` with all of `errors`, if there are any."""
+    errors = list(errors)
+    if errors:
+        raise UserError(*errors)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -31,7 +31,7 @@ def exits(interrupted: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        say(*(f"error: {fault}" for fault in error.faults))
+        say(*(f"error: {line}" for line in error.errors))
         sys.exit(2)
     except WorkFailedError as error:
         first, *others = error.lines
@@ -50,7 +50,7 @@ def exits(interrupted: str = "") -> Iterator[None]:
     except Exception as error:
         message = str(error).strip() or "no message"
         say(f"error: the work failed: {type(error).__name__}: {message}")
-        say(f"the whole traceback is in {_keep_traceback()}")
+        say(f"the full traceback is in {_keep_traceback()}")
         sys.exit(1)
     finally:
         sys.unraisablehook = unraisable

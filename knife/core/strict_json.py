@@ -18,8 +18,8 @@ def dumps(value: Any, **layout: Any) -> str:
         if "Out of range" not in str(error):
             raise
         raise ValueError(
-            "a number in it is NaN or infinite, which JSON cannot hold: use None where a value is "
-            "missing"
+            "a number in it is NaN or infinite, which JSON cannot represent: use None where a "
+            "value is missing"
         ) from None
 
 
@@ -38,7 +38,7 @@ def decoder(**settings: Any) -> json.JSONDecoder:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value: write null where a value is missing")
+    raise ValueError(f"{name} is not a JSON value: write null where a value is missing")
 
 
 def _finite(text: str) -> float:

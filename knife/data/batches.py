@@ -82,7 +82,7 @@ def training_rows(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     """Return the global batches of one epoch: every example once, shuffled by seed and epoch.
 
     Lengths within a factor of two share batches, with random bucket limits for every stretch of
-    batches. Finer sorting would put questions of one kind into batches of their own, and a
+    batches. Finer sorting would put questions of one kind into separate batches, and a
     student would unlearn one kind while it learns another. Incomplete batches are filled up with
     examples of weight 0, so that each has `batch_size` rows.
     """

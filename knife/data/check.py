@@ -49,7 +49,7 @@ class SplitReport:
         question_words, rationale_words: their word counts; None if there are no such texts.
         leakage: share of the rationales that contain the answer's text, as whole words in either
             case; None without rationales, and if all examples share one set of choices (a
-            rationale that contains "no" tells nothing).
+            rationale that contains "no" shows nothing).
     """
 
     examples: int
@@ -90,7 +90,7 @@ class Report:
             if name == "train" and self.rationale_only:
                 only = self.rationale_only
                 lines.append(
-                    f"  answers told from the rationale alone: {_percent(only.accuracy)} "
+                    f"  answers predicted from the rationale alone: {_percent(only.accuracy)} "
                     f"(chance: {_percent(only.chance)})"
                 )
             if name in self.near_duplicates and split.examples:
@@ -121,14 +121,14 @@ def repeated_questions(splits: Splits) -> list[str]:
         count = sum(task_input in known for task_input in inputs[second])
         if count:
             total = len(inputs[second])
-            notes.append(f"{count} of the {total} questions of {second} stand in {first} too")
+            notes.append(f"{count} of the {total} questions of {second} are also in {first}")
     return notes
 
 
-def rationale_faults(
+def rationale_errors(
     examples: Sequence[Example], method: str, share: float = SHARE_WITH_RATIONALE
 ) -> list[str]:
-    """Return the fault if fewer than `share` of the training examples have a rationale, which is
+    """Return the error if fewer than `share` of the training examples have a rationale, which is
     too few for a method that learns from rationales."""
     count = sum(example.rationale is not None for example in examples)
     if count and count >= share * len(examples):
@@ -173,7 +173,7 @@ def _lines(split: SplitReport) -> list[str]:
     if split.rationale_words is not None:
         lines.append(f"words in a rationale: {split.rationale_words}")
     if split.leakage is not None:
-        lines.append(f"rationales that say the answer: {_percent(split.leakage)}")
+        lines.append(f"rationales that contain the answer: {_percent(split.leakage)}")
     return lines
 
 

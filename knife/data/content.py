@@ -21,4 +21,4 @@ def content_tokens(text: str, parts: Sequence[Span], offsets: Sequence[Span]) ->
             if word[0].lower().replace("\u2019", "'") not in stop_words():
                 first, last = start + word.start(), start + word.end()
                 content[first:last] = b"\1" * (last - first)
-    return [place for place, (start, end) in enumerate(offsets) if 1 in content[start:end]]
+    return [index for index, (start, end) in enumerate(offsets) if 1 in content[start:end]]

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from knife.core.errors import raise_faults
+from knife.core.errors import raise_errors
 from knife.data.example import Example, Splits
-from knife.data.faults import shown_ids
+from knife.data.line_errors import shown_ids
 from knife.data.tokens import task_input_text
 
 
@@ -25,14 +25,14 @@ def fitting(splits: Splits, tokenizer: Any, max_tokens: int) -> Splits:
     """
     parts = splits.parts
     left_out: dict[str, int] = {}
-    notes, faults = [], []
+    notes, errors = [], []
     for name, examples in splits.parts.items():
         lengths = input_lengths(examples, tokenizer)
         kept = [e for e, n in zip(examples, lengths, strict=True) if n <= max_tokens]
         if len(kept) == len(examples):
             continue
         if not kept:
-            faults.append(
+            errors.append(
                 f"data.too_long: drop leaves no {name} example: all {len(examples):,} task inputs "
                 f"are longer than data.max_tokens={max_tokens} (the shortest has {min(lengths)})"
             )
@@ -40,7 +40,7 @@ def fitting(splits: Splits, tokenizer: Any, max_tokens: int) -> Splits:
         notes.append(f"{too_long_note(name, len(ids), len(kept))}: {shown_ids(ids)}")
         left_out[name] = len(ids)
         parts[name] = kept
-    raise_faults(faults)
+    raise_errors(errors)
     return Splits(**parts, notes=[*splits.notes, *notes], left_out=left_out)
 
 

@@ -36,12 +36,12 @@ class Folder:
 
     Attributes:
         files: the files of each split that has any.
-        faults: what is wrong with the names.
+        errors: what is wrong with the names.
         notes: what a user should know about the files.
     """
 
     files: dict[str, list[Path]]
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -58,17 +58,17 @@ def find_files(folder: Path) -> Folder:
         if own:
             # Shards by number.
             found.files[split] = sorted(own, key=lambda p: (int(own[p]["number"] or 0), p.name))
-            found.faults.extend(_clash(folder, split, own))
+            found.errors.extend(_clash(folder, split, own))
     passed_over = []
     for path in left:
         meant = _meant(path)
         if meant and meant not in found.files:
-            found.faults.append(_refusal(folder, path, meant))
+            found.errors.append(_refusal(folder, path, meant))
         elif meant or (path.is_file() and _DATA.search(path.name.lower())):
             passed_over.append(path)
     if "train" not in found.files and "train" not in map(_meant, left):
         others = names_of(entries) or "no files"
-        found.faults.append(f"{folder}: train.jsonl is missing; the folder has {others}")
+        found.errors.append(f"{folder}: train.jsonl is missing; the folder has {others}")
     if passed_over:
         found.notes.append(f"{folder}: files that are not read: {names_of(passed_over)}")
     return found
@@ -82,7 +82,7 @@ def names_of(paths: Iterable[Path]) -> str:
 
 
 def _clash(folder: Path, split: str, own: dict[Path, re.Match[str]]) -> list[str]:
-    """Return the fault of a split whose files are duplicates or an incomplete set of shards."""
+    """Return the error for a split whose files are duplicates or an incomplete set of shards."""
     shards = {(match["number"], match["total"]) for match in own.values()}
     totals = {int(total) for _, total in shards if total}
     whole = any(total is None for _, total in shards)
@@ -122,9 +122,9 @@ def _refusal(folder: Path, path: Path, split: str) -> str:
     if path.is_dir():
         return (
             f"{folder}: the folder {path.name} seems to hold {split}, but is not read: put its "
-            f"examples into {split}.jsonl, or take it away"
+            f"examples into {split}.jsonl, or remove it"
         )
     return (
         f"{folder}: {path.name} seems to be {split}, but is not read: make it {split}.jsonl (JSON "
-        "Lines), or take it away"
+        "Lines), or remove it"
     )

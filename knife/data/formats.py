@@ -16,12 +16,12 @@ from typing import Any
 
 from knife.core import strict_json
 from knife.core.errors import UserError
-from knife.data.faults import Fault, show
 from knife.data.fields import KNOWN
+from knife.data.line_errors import LineError, show
 from knife.data.record import FORMAT
 
-# The number of a line or example, its decoded value, and its faults.
-Value = tuple[int, object, list[Fault]]
+# The number of a line or example, its decoded value, and its errors.
+Value = tuple[int, object, list[LineError]]
 _GZIP = b"\x1f\x8b"
 _BROKEN = "broken JSON"
 _NOT_BLANK = re.compile(r"\S")
@@ -49,7 +49,7 @@ _FOREIGN = {
     b"\x80": ("a pickle", "write its rows as JSON Lines"),
     b"%PDF": ("a PDF", "write its questions as JSON Lines"),
     b"version https://git-lfs": ("a Git LFS pointer and not the data", "run git lfs pull"),
-    b"<": ("HTML or XML", "look whether the download gave a page in place of the data"),
+    b"<": ("HTML or XML", "check whether the download returned a web page instead of the data"),
 }
 
 
@@ -110,7 +110,7 @@ def refuse_other_than_lines(path: Path, head: bytes) -> None:
     head = head.removeprefix(codecs.BOM_UTF8)
     _refuse_foreign(path, head)
     if b"\n" not in head and b"\r" in head:
-        raise UserError(f"{path}: has line ends of old Macs (\\r), {wanted}; save it with \\n")
+        raise UserError(f"{path}: has old Mac line endings (\\r), {wanted}; save it with \\n")
     first = head.lstrip().split(b"\n")[0].strip()
     if first.startswith(b"[") or first == b"{":
         raise UserError(f"{path}: is a JSON document over several lines or an array, {wanted}")
@@ -122,12 +122,12 @@ def _plain(path: Path, data: bytes) -> bytes:
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path}: is compressed with gzip, but broken: {error}") from error
+            raise UserError(f"{path}: is compressed with gzip, but corrupt: {error}") from error
     if encoding := _wide(data):
         try:
             data = data.decode(encoding).encode()
         except UnicodeError as error:
-            raise UserError(f"{path}: is {encoding.upper()}, but broken: {error}") from error
+            raise UserError(f"{path}: is {encoding.upper()}, but corrupt: {error}") from error
     data = data.removeprefix(codecs.BOM_UTF8)
     _refuse_foreign(path, data)
     return data if b"\n" in data else data.replace(b"\r", b"\n")
@@ -172,15 +172,15 @@ def _refuse_foreign(path: Path, data: bytes) -> None:
 def _document(path: Path, data: bytes) -> list[object] | None:
     """Return the values of JSON that is not JSON Lines, or None if it is."""
     lines = [line for line in data.split(b"\n") if line.strip()]
-    head, faults = _decode(lines[0]) if lines else (None, [])
-    if not lines or (len(lines) > 1 and not faults) or (faults and faults[0].reason != _BROKEN):
+    head, errors = _decode(lines[0]) if lines else (None, [])
+    if not lines or (len(lines) > 1 and not errors) or (errors and errors[0].reason != _BROKEN):
         return None
     values = [head]
-    if faults:
+    if errors:
         try:
             values = _sequence(data.decode())
         except (ValueError, RecursionError) as error:
-            # In JSON Lines, each line reports its own faults.
+            # In JSON Lines, each line reports its own errors.
             if lines[0].strip() != b"{" and not lines[0].lstrip().startswith(b"["):
                 return None
             said, number = f": {error}", ""
@@ -194,7 +194,7 @@ def _document(path: Path, data: bytes) -> list[object] | None:
         return whole
     held = _held(whole)
     # One object on one line is JSON Lines.
-    return held if held is not None else values if faults else None
+    return held if held is not None else values if errors else None
 
 
 def _held(value: object) -> list[object] | None:
@@ -235,25 +235,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _RepeatedFieldError(f"the field {show(twice)} is there twice; leave one out")
+        raise _RepeatedFieldError(f"the field {show(twice)} is given twice; remove one")
     return found
 
 
 _DECODER = strict_json.decoder(object_pairs_hook=_unique)
 
 
-def _decode(line: bytes) -> tuple[object, list[Fault]]:
-    """Return the JSON value of a line, or None and the faults of the line."""
+def _decode(line: bytes) -> tuple[object, list[LineError]]:
+    """Return the JSON value of a line, or None and the errors in the line."""
     try:
         return _DECODER.decode(line.decode()), []
     except UnicodeDecodeError as error:
         bad = line[error.start]
         said = f"not UTF-8: byte 0x{bad:02x} at byte {error.start + 1} of the line"
-        return None, [Fault(f"{said}; save the file as UTF-8", "text that is not UTF-8", once=True)]
+        return None, [
+            LineError(f"{said}; save the file as UTF-8", "text that is not UTF-8", once=True)
+        ]
     except _RepeatedFieldError as error:
-        return None, [Fault(str(error), "a repeated field", once=True)]
+        return None, [LineError(str(error), "a repeated field", once=True)]
     except json.JSONDecodeError as error:
         said = f"broken JSON at column {error.colno}: {error.msg}"
-        return None, [Fault(said, _BROKEN, once=True)]
+        return None, [LineError(said, _BROKEN, once=True)]
     except (ValueError, RecursionError) as error:
-        return None, [Fault(f"broken JSON: {error}", f"{error}", once=True)]
+        return None, [LineError(f"broken JSON: {error}", f"{error}", once=True)]

@@ -21,9 +21,9 @@ from knife.compat.datasets import offline
 from knife.core.errors import UserError
 from knife.core.words import counted
 from knife.data.example import Example, Splits
-from knife.data.faults import Fault, show
 from knife.data.hub_rows import Row, cos_e, ecqa, openbookqa, quarel, strategyqa
 from knife.data.jsonl import FOLDER_FORMAT
+from knife.data.line_errors import LineError, show
 from knife.data.record import Record, read_example
 
 SECONDS_TO_ANSWER = 5
@@ -55,7 +55,7 @@ SOURCES = {
         "community-datasets/quarel",
         None,
         quarel,
-        "quarel has no free-text rationales: its logical forms, said in words, stand for them",
+        "quarel has no free-text rationales: its logical forms, put into words, are used instead",
     ),
 }
 
@@ -129,14 +129,14 @@ def read_rows(
     first = ""
     merged = 0
     for number, row in enumerate(rows, 1):
-        record, faults = _record(name, row)
+        record, errors = _record(name, row)
         example = None
-        if not faults:
-            example, faults = read_example(record)
+        if not errors:
+            example, errors = read_example(record)
         if example is None:
-            reason, said = f"with {faults[0].reason}", faults[0].message
+            reason, said = f"with {errors[0].reason}", errors[0].message
         elif other := split_of.get(example.id):
-            reason = f"whose id is in {other} too" if other != split else "with a repeated id"
+            reason = f"whose id is also in {other}" if other != split else "with a repeated id"
             said = f"id {example.id!r}"
         else:
             split_of[example.id] = split
@@ -154,11 +154,11 @@ def read_rows(
             start = f"{name} {split} is not used: all {total:,} rows are left out"
         notes.append(f"{start}: {counts}; the first: {first}")
     if merged:
-        notes.append(f"{name} {split}: equal wrong choices became one in {counted(merged, 'row')}")
+        notes.append(f"{name} {split}: equal wrong choices were merged in {counted(merged, 'row')}")
     return examples
 
 
-def _record(name: str, row: Row) -> tuple[Record, list[Fault]]:
+def _record(name: str, row: Row) -> tuple[Record, list[LineError]]:
     """Turn a row into a record, or return why it cannot be one.
 
     Raises:
@@ -169,10 +169,10 @@ def _record(name: str, row: Row) -> tuple[Record, list[Fault]]:
         return source.read(row), []
     except KeyError as error:
         raise UserError(
-            f"data.source: {name!r}: {source.repository} has changed on the hub: there is no "
-            f"{error.args[0]!r} in a row with {', '.join(row)}; use a folder of JSON Lines: "
+            f"data.source: {name!r}: {source.repository} has changed on the hub: {error.args[0]!r} "
+            f"is missing in a row with {', '.join(row)}; use a folder of JSON Lines: "
             f"data.source=/path/to/folder ({FOLDER_FORMAT})"
         ) from error
     # A value of an unexpected type fails wherever the mapping reads it.
     except (TypeError, AttributeError, ValueError) as error:
-        return {}, [Fault(f"{error}: {show(row)}", "a value of another type")]
+        return {}, [LineError(f"{error}: {show(row)}", "a value of another type")]

@@ -1,22 +1,22 @@
-"""Reads files of examples, reporting all faults of a file at once and noting what is not read."""
+"""Reads files of examples, reporting all errors in a file at once and noting what is not read."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from knife.core import strict_json
-from knife.core.errors import raise_faults
+from knife.core.errors import raise_errors
 from knife.data.example import Example
-from knife.data.faults import Fault, FaultList, show, where
 from knife.data.formats import Value, read_values
+from knife.data.line_errors import LineError, LineErrors, show, where
 from knife.data.record import FORMAT, read_example, read_identity
 from knife.data.survey import Survey
 
 FOLDER_FORMAT = (
-    "a folder holds train.jsonl and, where there are, dev.jsonl and test.jsonl, with lines such "
+    "a folder with train.jsonl and, optionally, dev.jsonl and test.jsonl, which have lines such "
     f"as {FORMAT}"
 )
-Read = Callable[[object], tuple[Example | None, list[Fault]]]
+Read = Callable[[object], tuple[Example | None, list[LineError]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +25,16 @@ class Line:
 
     Attributes:
         number: its number, from 1.
-        identity: its id; "" if a fault prevents reading it.
-        example: None if the line has faults.
-        faults: what is wrong with it.
+        identity: its id; "" if an error prevents reading it.
+        example: None if the line has errors.
+        errors: what is wrong with it.
         record: its decoded value.
     """
 
     number: int
     identity: str
     example: Example | None
-    faults: list[Fault]
+    errors: list[LineError]
     record: object
 
 
@@ -57,20 +57,20 @@ def read_file(path: Path) -> ExampleFile:
     An object has `id` (text or integer, kept as text), `question`, `choices`, `answer` (one of the
     choices, or its index from 0) and, optionally, `rationale`. Without `choices` it is an open
     question and its answer is text. Other fields are ignored, with a note; one that seems to be a
-    misnamed field is a fault. An empty rationale counts as none.
+    misnamed field is an error. An empty rationale counts as none.
 
     Raises:
-        UserError: with the faults of the file as `file:line: message`, up to `SHOWN_FAULTS` and
+        UserError: with the errors in the file as `file:line: message`, up to `SHOWN_ERRORS` and
             the number of those omitted; or if the file cannot be read.
     """
     values = read_values(path)
     examples: list[Example] = []
-    faults = FaultList(path, values.unit)
+    errors = LineErrors(path, values.unit)
     survey = Survey()
     first_line: dict[str, int] = {}
     first_kind: dict[bool, int] = {}
     for line in parse(values.values, read_example):
-        faults.add(line.number, line.faults)
+        errors.add(line.number, line.errors)
         if line.example is not None:
             examples.append(line.example)
             survey.see(line.record, line.example)
@@ -78,44 +78,44 @@ def read_file(path: Path) -> ExampleFile:
         if line.identity:
             first = first_line.setdefault(line.identity, line.number)
             if first != line.number:
-                faults.add(line.number, [repeated(line.identity, first, values.unit)])
-    found = faults.lines()
+                errors.add(line.number, [repeated(line.identity, first, values.unit)])
+    found = errors.lines()
     if not examples and not found:
         found = [no_examples(path)]
-    raise_faults([*found, *mixed(path, values.unit, first_kind)])
+    raise_errors([*found, *mixed(path, values.unit, first_kind)])
     return ExampleFile(examples, [f"{path}: {note}" for note in survey.notes()])
 
 
 def mixed(path: Path, unit: str, first: dict[bool, int]) -> list[str]:
-    """Return the fault of a file that mixes open questions and questions with choices; `first` is
+    """Return the error for a file that mixes open questions and questions with choices; `first` is
     the first line of each kind (whether it is open)."""
     if len(first) < 2:
         return []
-    place = where(path, unit, first[True])
+    line = where(path, unit, first[True])
     return [
-        f"{place}: choices: is missing, but {unit} {first[False]} has some; "
+        f"{line}: choices: is missing, but {unit} {first[False]} has some; "
         "open questions (without choices) and others cannot be mixed: add the choices, or make two "
         "data sets"
     ]
 
 
 def parse(values: Iterable[Value], read: Read) -> Iterator[Line]:
-    """Turn each value into an example, or report its faults."""
-    for number, record, faults in values:
+    """Turn each value into an example, or report its errors."""
+    for number, record, errors in values:
         example = None
-        if not faults:
-            example, faults = read(record)
+        if not errors:
+            example, errors = read(record)
         identity = read_identity(record, []) if isinstance(record, dict) else ""
-        yield Line(number, identity, example, faults, record)
+        yield Line(number, identity, example, errors, record)
 
 
-def repeated(identity: str, first: int, unit: str = "line") -> Fault:
-    """Return the fault of an id that an earlier line has."""
-    return Fault(f"id: {show(identity)} is in {unit} {first} already", "a repeated id")
+def repeated(identity: str, first: int, unit: str = "line") -> LineError:
+    """Return the error for an id that an earlier line has."""
+    return LineError(f"id: {show(identity)} is in {unit} {first} already", "a repeated id")
 
 
 def no_examples(path: Path) -> str:
-    """Return the fault of an empty file."""
+    """Return the error for an empty file."""
     return f"{path}: has no examples; expected one JSON object a line: {FORMAT}"
 
 

@@ -1,4 +1,4 @@
-"""How well a cheap word-based classifier can tell the answer from the rationale alone."""
+"""How well a cheap word-based classifier can predict the answer from the rationale alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

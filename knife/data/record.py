@@ -5,8 +5,8 @@ from typing import Any
 
 from knife.data.answer import find_answer
 from knife.data.example import UNANSWERED, Example
-from knife.data.faults import Fault, show
 from knife.data.fields import KNOWN, choice_fields, misnamed
+from knife.data.line_errors import LineError, show
 from knife.data.normal import normal
 
 Record = Mapping[str, Any]
@@ -16,15 +16,15 @@ FORMAT = (
 )
 
 
-def read_example(record: object) -> tuple[Example | None, list[Fault]]:
-    """Turn a decoded JSON value into an example, or return None and all its faults.
+def read_example(record: object) -> tuple[Example | None, list[LineError]]:
+    """Turn a decoded JSON value into an example, or return None and all its errors.
 
     Wrong choices that are equal are merged. The right one must be unique.
     """
     return _read(record, asked=False)
 
 
-def read_question(record: object) -> tuple[Example | None, list[Fault]]:
+def read_question(record: object) -> tuple[Example | None, list[LineError]]:
     """Read a value like `read_example`, but with `answer` optional: it is then `UNANSWERED`.
 
     All choices must be unique, since a prediction names its choice by the index among them.
@@ -32,75 +32,75 @@ def read_question(record: object) -> tuple[Example | None, list[Fault]]:
     return _read(record, asked=True)
 
 
-def read_identity(record: Record, faults: list[Fault]) -> str:
-    """Return the id as text, or "" if it is invalid, adding to `faults`."""
+def read_identity(record: Record, errors: list[LineError]) -> str:
+    """Return the id as text, or "" if it is invalid, adding to `errors`."""
     value = record.get("id")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _text(record, "id", faults, kinds="text or an integer")
+    return _text(record, "id", errors, kinds="text or an integer")
 
 
-def _read(record: object, *, asked: bool) -> tuple[Example | None, list[Fault]]:
+def _read(record: object, *, asked: bool) -> tuple[Example | None, list[LineError]]:
     if not isinstance(record, dict):
         said = f"must be a JSON object {FORMAT}, but got {show(record)}"
-        return None, [Fault(said, "no JSON object", once=True)]
+        return None, [LineError(said, "no JSON object", once=True)]
     if wrapper := _wrapper(record):
         return None, [wrapper]
     # A question needs neither answer nor rationale.
     needed = ("id", "question", "choices") if asked else KNOWN
     wrong = {known: name for known, name in misnamed(record).items() if known in needed}
-    faults = [_misnamed(known, name) for known, name in wrong.items()]
-    identity = "" if "id" in wrong else read_identity(record, faults)
-    question = "" if "question" in wrong else _text(record, "question", faults)
+    errors = [_misnamed(known, name) for known, name in wrong.items()]
+    identity = "" if "id" in wrong else read_identity(record, errors)
+    question = "" if "question" in wrong else _text(record, "question", errors)
     known = not asked or record.get("answer") is not None
     if record.get("choices") is not None:
-        choices, answer = _choices(record, faults), UNANSWERED
+        choices, answer = _choices(record, errors), UNANSWERED
         if known and "answer" not in wrong:
-            answer = _answer(record, choices, faults)
+            answer = _answer(record, choices, errors)
         if asked:
-            faults += [_two_equal(choices)] if len(set(map(normal, choices))) < len(choices) else []
+            errors += [_two_equal(choices)] if len(set(map(normal, choices))) < len(choices) else []
         elif answer != UNANSWERED:
-            choices, answer = _merged(choices, answer, faults)
+            choices, answer = _merged(choices, answer, errors)
     else:
         columns = choice_fields(record)
-        faults += [_in_columns(columns)] if columns and "choices" not in wrong else []
+        errors += [_in_columns(columns)] if columns and "choices" not in wrong else []
         choices, answer = [], 0 if known else UNANSWERED
         if known and not {"answer", "choices"} & wrong.keys():
-            kinds = "text where there are no choices"
-            choices = [_text(record, "answer", faults, kinds=kinds)]
+            kinds = "text, since there are no choices"
+            choices = [_text(record, "answer", errors, kinds=kinds)]
     rationale = record.get("rationale")
     if rationale is not None:
-        rationale = _text(record, "rationale", faults, may_be_empty=True)
-    if faults:
-        return None, faults
+        rationale = _text(record, "rationale", errors, may_be_empty=True)
+    if errors:
+        return None, errors
     rationale = rationale if rationale and rationale.strip() else None
     return Example(identity, question, tuple(choices), answer, rationale), []
 
 
-def _wrapper(record: Record) -> Fault | None:
-    """Return the fault of an object that contains examples instead of being one."""
+def _wrapper(record: Record) -> LineError | None:
+    """Return the error for an object that contains examples instead of being one."""
     if record.keys() & set(KNOWN):
         return None
     for name, value in record.items():
         if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-            said = f"is no example, but holds a list of {len(value)} objects in {show(name)}"
-            return Fault(f"{said}: write one object a line: {FORMAT}", "a list of objects")
+            said = f"is not an example, but has a list of {len(value)} objects in {show(name)}"
+            return LineError(f"{said}: write one object a line: {FORMAT}", "a list of objects")
     return None
 
 
-def _misnamed(known: str, name: str) -> Fault:
-    return Fault(
+def _misnamed(known: str, name: str) -> LineError:
+    return LineError(
         f"{known}: is missing, but there is {show(name)}, which is not read: rename it to "
-        f"{show(known)}, or take it out",
+        f"{show(known)}, or remove it",
         f"{show(name)} for {known}",
         once=True,
     )
 
 
-def _in_columns(names: list[str]) -> Fault:
-    return Fault(
+def _in_columns(names: list[str]) -> LineError:
+    return LineError(
         f"choices: is missing, but there are {', '.join(map(show, names))}, which are not read: "
-        'write them as one list, "choices": ["…", "…"], or take them out',
+        'write them as one list, "choices": ["…", "…"], or remove them',
         "a field for each choice",
         once=True,
     )
@@ -109,43 +109,43 @@ def _in_columns(names: list[str]) -> Fault:
 def _text(
     record: Record,
     field: str,
-    faults: list[Fault],
+    errors: list[LineError],
     *,
     kinds: str = "text",
     may_be_empty: bool = False,
 ) -> str:
-    """Return the text of a field, or "" if it is invalid, adding to `faults`."""
+    """Return the text of a field, or "" if it is invalid, adding to `errors`."""
     value = record.get(field)
     if field not in record:
-        faults.append(Fault(f"{field}: is missing", f"no {field}", once=True))
+        errors.append(LineError(f"{field}: is missing", f"no {field}", once=True))
     elif not isinstance(value, str):
         hint = "; join them into one text" if isinstance(value, list) else ""
         said = f"{field}: must be {kinds}, but got {show(value)}{hint}"
-        faults.append(Fault(said, f"{field} of another type", once=True))
+        errors.append(LineError(said, f"{field} of another type", once=True))
     elif not may_be_empty and not normal(value):
-        faults.append(Fault(f"{field}: is empty", f"no {field}", once=True))
+        errors.append(LineError(f"{field}: is empty", f"no {field}", once=True))
     elif not _encodable(value):
         said = f"{field}: holds half of a surrogate pair: {show(value)}"
-        faults.append(Fault(said, f"half of a surrogate pair in {field}"))
+        errors.append(LineError(said, f"half of a surrogate pair in {field}"))
     else:
         return value
     return ""
 
 
-def _choices(record: Record, faults: list[Fault]) -> list[str]:
-    """Return the choices, or [] if they are invalid, adding to `faults`."""
+def _choices(record: Record, errors: list[LineError]) -> list[str]:
+    """Return the choices, or [] if they are invalid, adding to `errors`."""
     value = record["choices"]
     if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
         said = f"choices: must be a list of texts, but got {show(value)}{_choices_hint(value)}"
-        faults.append(Fault(said, "choices of another type", once=True))
+        errors.append(LineError(said, "choices of another type", once=True))
     elif len(value) < 2:
         said = f"choices: must be two or more, but got {show(value)}"
-        faults.append(Fault(said, "fewer than two choices"))
+        errors.append(LineError(said, "fewer than two choices"))
     elif not all(map(normal, value)):
-        faults.append(Fault(f"choices: one is empty: {show(value)}", "an empty choice"))
+        errors.append(LineError(f"choices: one is empty: {show(value)}", "an empty choice"))
     elif not all(map(_encodable, value)):
         said = f"choices: one holds half of a surrogate pair: {show(value)}"
-        faults.append(Fault(said, "half of a surrogate pair in choices"))
+        errors.append(LineError(said, "half of a surrogate pair in choices"))
     else:
         return value
     return []
@@ -164,19 +164,19 @@ def _choices_hint(value: object) -> str:
     return "; write numbers in quotation marks" if isinstance(value, list) else ""
 
 
-def _answer(record: Record, choices: list[str], faults: list[Fault]) -> int:
-    """Return the index of the answer, or `UNANSWERED` if it is invalid, adding to `faults`."""
+def _answer(record: Record, choices: list[str], errors: list[LineError]) -> int:
+    """Return the index of the answer, or `UNANSWERED` if it is invalid, adding to `errors`."""
     if "answer" not in record:
-        faults.append(Fault("answer: is missing", "no answer", once=True))
+        errors.append(LineError("answer: is missing", "no answer", once=True))
         return UNANSWERED
     found = find_answer(record["answer"], choices)
     if isinstance(found, int):
         return found
-    faults.append(found)
+    errors.append(found)
     return UNANSWERED
 
 
-def _merged(choices: list[str], answer: int, faults: list[Fault]) -> tuple[list[str], int]:
+def _merged(choices: list[str], answer: int, errors: list[LineError]) -> tuple[list[str], int]:
     """Return the choices without repeated wrong ones, and the answer's index among them."""
     normals = [normal(choice) for choice in choices]
     first = [normals.index(text) for text in normals]
@@ -184,13 +184,13 @@ def _merged(choices: list[str], answer: int, faults: list[Fault]) -> tuple[list[
     if len(kept) == len(choices):
         return choices, answer
     if first.count(first[answer]) > 1:
-        faults.append(_two_equal(choices, " and are the answer"))
+        errors.append(_two_equal(choices, " and are the answer"))
         return choices, answer
     return [choices[n] for n in kept], kept.index(answer)
 
 
-def _two_equal(choices: list[str], which: str = "") -> Fault:
-    return Fault(
+def _two_equal(choices: list[str], which: str = "") -> LineError:
+    return LineError(
         f"choices: two are equal{which}: {show(choices)}", f"two choices that are equal{which}"
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from knife.data.example import Example, Splits
-from knife.data.faults import show
+from knife.data.line_errors import show
 from knife.data.tokens import Tokens
 
 # Above this share of a split, its accuracy would say nothing about the model.
@@ -24,20 +24,20 @@ def first_alike(example: Tokens) -> list[int]:
     """
     listed = [example.input_ids[start:end] for start, end in example.choice_spans]
     found: list[int] = []
-    for place, ids in enumerate(example.choice_ids):
+    for index, ids in enumerate(example.choice_ids):
         same = (
             other
-            for other in range(place)
-            if example.choice_ids[other] == ids or (listed and listed[other] == listed[place])
+            for other in range(index)
+            if example.choice_ids[other] == ids or (listed and listed[other] == listed[index])
         )
-        found.append(next((found[other] for other in same), place))
+        found.append(next((found[other] for other in same), index))
     return found
 
 
 def look_for_same_tokens(
     splits: Splits, tokens: Sequence[Tokens], model: str
 ) -> tuple[list[str], list[str]]:
-    """Return faults and notes about examples whose choices are the same tokens.
+    """Return errors and notes about examples whose choices are the same tokens.
 
     Args:
         splits: the examples.
@@ -85,7 +85,7 @@ class _Alike:
 def _groups(first: Sequence[int]) -> Iterator[list[int]]:
     """Yield the sets of two or more choices that are the same."""
     for own in dict.fromkeys(first):
-        group = [place for place, other in enumerate(first) if other == own]
+        group = [index for index, other in enumerate(first) if other == own]
         if len(group) > 1:
             yield group
 
@@ -104,5 +104,5 @@ def _consequence(split: str, lost: int) -> str:
     if not lost:
         return "; the right choice is none of them"
     if split == "train":
-        return f"; in {lost} the right choice is one of them: nothing teaches which one is right"
+        return f"; in {lost} the right choice is one of them, which no model can learn"
     return f"; in {lost} the right choice is one of them: a tie of k choices counts 1/k at most"

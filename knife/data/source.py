@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from knife.config.run import Data
-from knife.core.errors import UserError, nearest, raise_faults
+from knife.core.errors import UserError, nearest, raise_errors
 from knife.data import hub
 from knife.data.check import repeated_questions
 from knife.data.example import Example, Splits
-from knife.data.faults import shown_ids
 from knife.data.folder import find_files
 from knife.data.jsonl import FOLDER_FORMAT, read_file
+from knife.data.line_errors import shown_ids
 from knife.data.subset import hold_out
 
 KNOWN_SOURCES = ("creatures", *hub.SOURCES)
@@ -31,7 +31,7 @@ def load_source(data: Data) -> Splits:
     questions are in two splits.
 
     Raises:
-        UserError: the source is unknown (with the nearest known name), files have faults (all of
+        UserError: the source is unknown (with the nearest known name), files have errors (all of
             them at once), an id is in two splits, or the hub is unreachable.
     """
     splits = complete(_load(data), data.split_seed)
@@ -49,7 +49,7 @@ def complete(splits: Splits, seed: int) -> Splits:
     total = len(train)
     if total < (1 if dev and test else 2 if dev or test else 3):
         raise UserError(
-            f"data.source: {total} training examples are too few to make the missing splits of; "
+            f"data.source: {total} training examples are too few to make the missing splits from; "
             "give dev.jsonl and test.jsonl, or more examples"
         )
     if not dev and not test:
@@ -86,9 +86,9 @@ def _load(data: Data) -> Splits:
 
 
 def _read_folder(folder: Path) -> Splits:
-    """Read the splits of a folder, reporting all faults of all files at once."""
+    """Read the splits of a folder, reporting all errors in all files at once."""
     found = find_files(folder)
-    faults, notes = list(found.faults), list(found.notes)
+    errors, notes = list(found.errors), list(found.notes)
     parts: dict[str, dict[Path, list[Example]]] = {}
     for split, paths in found.files.items():
         parts[split] = {}
@@ -96,7 +96,7 @@ def _read_folder(folder: Path) -> Splits:
             try:
                 read = read_file(path)
             except UserError as error:
-                faults += error.faults
+                errors += error.errors
                 continue
             parts[split][path] = read.examples
             notes += read.notes
@@ -105,12 +105,12 @@ def _read_folder(folder: Path) -> Splits:
         for split, files in parts.items()
         if files
     }
-    raise_faults([*faults, *_shared_ids(folder, parts), *_mixed(folder, splits)])
+    raise_errors([*errors, *_shared_ids(folder, parts), *_mixed(folder, splits)])
     return Splits(splits["train"], splits.get("dev", []), splits.get("test", []), notes)
 
 
 def _shared_ids(folder: Path, parts: dict[str, dict[Path, list[Example]]]) -> list[str]:
-    """Return a fault for each pair of splits, or of files of one split, with common ids."""
+    """Return an error for each pair of splits, or of files of one split, with common ids."""
     shared: dict[str, list[str]] = {}
     first: dict[str, tuple[str, Path]] = {}
     for split, files in parts.items():
@@ -123,7 +123,7 @@ def _shared_ids(folder: Path, parts: dict[str, dict[Path, list[Example]]]) -> li
                     places = f"{other_path.name} and in {path.name}"
                     shared.setdefault(places, []).append(example.id)
     return [
-        f"{folder}: {len(ids):,} ids stand in {places}: {shown_ids(ids)}"
+        f"{folder}: {len(ids):,} ids are in {places}: {shown_ids(ids)}"
         if len(ids) > 1
         else f"{folder}: id {ids[0]!r} is in {places}"
         for places, ids in shared.items()
@@ -131,7 +131,7 @@ def _shared_ids(folder: Path, parts: dict[str, dict[Path, list[Example]]]) -> li
 
 
 def _mixed(folder: Path, splits: dict[str, list[Example]]) -> list[str]:
-    """Return the fault if some splits have open questions and others questions with choices."""
+    """Return the error if some splits have open questions and others questions with choices."""
     kinds = {split: examples[0].open for split, examples in splits.items() if examples}
     if len(set(kinds.values())) < 2:
         return []

@@ -27,9 +27,9 @@ def subset(examples: Sequence[Example], fraction: float, seed: int) -> list[Exam
     order = _stratified(examples, seed, "subset")
     size = max(1, round(fraction * len(order)))
     first: dict[str, int] = {}
-    for place, (name, _) in enumerate(order, start=1):
-        first.setdefault(name, place)
-    missing = [name for name, place in first.items() if place > size]
+    for index, (name, _) in enumerate(order, start=1):
+        first.setdefault(name, index)
+    missing = [name for name, index in first.items() if index > size]
     if missing:
         # Rounded up to four digits, so that the suggested fraction works.
         enough = math.ceil(max(first.values()) / len(order) * 10_000) / 10_000

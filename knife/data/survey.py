@@ -39,7 +39,7 @@ class Survey:
             fields = ", ".join(f"{_named(name)} ({n:,})" for name, n in self._unread.most_common())
             found.append(f"fields that are not read, and in how many examples: {fields}")
         if self._merged:
-            found.append(f"equal wrong choices became one in {counted(self._merged, 'example')}")
+            found.append(f"equal wrong choices were merged in {counted(self._merged, 'example')}")
         if self._indices and not self._from_zero and self._chance < _UNLIKELY:
             found.append(
                 f"none of the {self._indices:,} answers that are an index is 0: indices count from "

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from knife.core.errors import raise_faults
+from knife.core.errors import raise_errors
 from knife.data.content import content_tokens
 from knife.data.example import Example
-from knife.data.faults import cap
+from knife.data.line_errors import cap
 
 # The text before the answer of a decoder-only model.
 ANSWER = " answer:"
@@ -127,7 +127,7 @@ def tokenize(
     rationale_rows = iter(rationales)
     choice_ids = dict(zip(distinct, choices, strict=True))
 
-    tokens, cut, faults = [], [], []
+    tokens, cut, errors = [], [], []
     longest, too_long = 0, 0
     for row, example in enumerate(examples):
         input_ids = inputs["input_ids"][row]
@@ -139,8 +139,8 @@ def tokenize(
             cut.append(len(rationale_ids) - room)
             rationale_ids = [*rationale_ids[: room - 1], rationale_ids[-1]] if room > 1 else []
         spans = [_token_span(inputs["offset_mapping"][row], span) for span in texts[row][1]]
-        faults += [
-            f"example {example.id!r}: the tokenizer makes no token of the choice {choice!r}; "
+        errors += [
+            f"example {example.id!r}: the tokenizer returns no token for the choice {choice!r}; "
             "give it characters that the model knows"
             for choice, (start, end) in zip(example.choices, spans, strict=False)
             if start == end
@@ -154,15 +154,15 @@ def tokenize(
             content = content_tokens(written_in, [asked, *places], inputs["offset_mapping"][row])
             own = replace(own, content=content)
         tokens.append(own)
-    faults = cap(faults)
+    errors = cap(errors)
     if too_long:
-        faults.append(
+        errors.append(
             f"data.max_tokens: {too_long} of {len(examples)} task inputs are longer than "
-            f"{max_tokens} tokens (the longest has {longest}); only rationales are ever cut: "
-            f"raise data.max_tokens to at least {longest}, where the models have so many "
-            "positions, or leave such examples out, counted (data.too_long=drop)"
+            f"{max_tokens} tokens (the longest has {longest}), and only rationales are truncated: "
+            f"raise data.max_tokens to at least {longest}, if the models have that many "
+            "positions, or leave such examples out (data.too_long=drop)"
         )
-    raise_faults(faults)
+    raise_errors(errors)
     return tokens, Truncation(len(cut), sum(cut))
 
 

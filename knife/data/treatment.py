@@ -38,7 +38,7 @@ def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> list[Exam
     if kind == "dropped":
         return _dropped(examples, float(share), seed)
     if kind != "truncated":
-        raise ValueError(f"no such treatment of rationales: {treatment!r}")
+        raise ValueError(f"unknown treatment of rationales: {treatment!r}")
     return [
         replace(example, rationale=truncate(example.rationale, float(share)))
         if example.rationale is not None
@@ -81,7 +81,7 @@ def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
     ring = [example for group in members for _, example in group]
     turn = max(map(len, members), default=0)
     new = {
-        example.id: ring[(place + turn) % len(ring)].rationale for place, example in enumerate(ring)
+        example.id: ring[(index + turn) % len(ring)].rationale for index, example in enumerate(ring)
     }
     return [
         replace(example, rationale=new[example.id]) if example.id in new else example

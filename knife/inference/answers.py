@@ -128,20 +128,20 @@ class Answerer:
             UserError: it cannot be read.
         """
         # Imported here: counting or joining parts needs no torch, which takes seconds to import.
-        from knife.data.preamble import saved_preamble
+        from knife.data.demonstrations import saved_demonstrations
         from knife.method.objective import Objective
         from knife.models.quiet import quiet
         from knife.models.tokenizer import load_tokenizer, room_for_choices
         from knife.train.context import PlainContext
         from knife.train.model_settings import ModelSettings
-        from knife.train.place import load_published
+        from knife.train.stage_context import load_published
 
         quiet()
         self.model = model
         self.tokenizer = load_tokenizer(model, "STUDENT")
         self.settings = ModelSettings.read(model)
         self.room = room_for_choices(model, self.tokenizer)
-        self.preamble = saved_preamble(model)
+        self.demonstrations = saved_demonstrations(model)
         self.context = PlainContext()
         self.objective = Objective(load_published(model)).to(self.context.device).eval()
 
@@ -154,7 +154,7 @@ class Answerer:
         Raises:
             UserError: the student's outputs are NaN or infinite.
         """
-        from knife.data.preamble import put_before
+        from knife.data.demonstrations import put_before
         from knife.train.evaluate import answer_fields, answer_split, choose
 
         if not questions:
@@ -168,8 +168,8 @@ class Answerer:
                 _no_row(question, reason) if reason else next(read)
                 for question, reason in zip(questions, reasons, strict=True)
             ]
-        if self.preamble:
-            texts, most = self.preamble.texts(questions), self.settings.preamble_tokens
+        if self.demonstrations:
+            texts, most = self.demonstrations.texts(questions), self.settings.preamble_tokens
             tokens, _ = put_before(tokens, texts, self.tokenizer, most)
         pad_id = self.tokenizer.pad_token_id or 0
         asking = self.settings.asking(self.tokenizer, rationale=False)
@@ -179,7 +179,7 @@ class Answerer:
             answers = answer_split(self.objective, tokens, ids, pad_id, self.context, asking)
         except NotFiniteError as error:
             raise UserError(
-                f"STUDENT: {self.model}: {error}; this model is broken: train it again, with a "
+                f"STUDENT: {self.model}: {error}; this model is unusable: train it again with a "
                 "lower learning rate"
             ) from None
         for question, example, answer in zip(questions, tokens, answers, strict=True):
@@ -251,7 +251,7 @@ def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: int | None)
             )
         elif room is not None and whole > room:
             reason = (
-                "with all that is read and written, question and choices are "
+                "with demonstrations and generated text, question and choices are "
                 f"{whole:,} tokens long, but the student has positions for {room}"
             )
         reasons.append(reason)

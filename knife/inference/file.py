@@ -13,13 +13,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_errors
 from knife.core.exits import say
 from knife.core.values import as_json
 from knife.core.version import __version__
 from knife.data.example import Example
 from knife.inference.answers import Answerer, Answers, Tally, question_tokens, too_long
-from knife.inference.parts import Part, refuse_faults, split
+from knife.inference.parts import Part, refuse_errors, split
 from knife.store.store import fingerprint
 from knife.terminal.counter import counter
 
@@ -74,11 +74,11 @@ class Predictions:
             )
         if tally.too_long:
             more += (
-                f"; {tally.too_long} of {tally.questions} questions are too long for the student, "
-                "have no choice, and do not count"
+                f"; {tally.too_long} of {tally.questions} questions are too long for the student: "
+                "they have no choice and are not counted"
             )
         if self.accuracy is None:
-            return f"{tally.questions} questions, none with its answer: no accuracy{more}"
+            return f"{tally.questions} questions, none with a known answer: no accuracy{more}"
         right = f"{tally.right:.1f}".removesuffix(".0")
         said = f"({right} of {tally.answered} questions right)"
         return f"accuracy {100 * self.accuracy:.1f} % {said}{more}"
@@ -93,7 +93,8 @@ def predict(
     keep_rows: bool = True,
     skip_too_long: bool = False,
 ) -> Predictions:
-    """Let a student answer the questions of a JSON Lines file; no answer or rationale is needed.
+    """Answer the questions of a JSON Lines file with a student; neither answers nor rationales are
+    needed.
 
     With `output`, one JSON line per question is written there, all of them or none. Until then
     finished parts are stored beside it, so that after a kill the same call makes only the missing
@@ -121,7 +122,7 @@ def predict(
 def predict_examples(
     student: Path, examples: Iterable[Mapping[str, Any]], *, skip_too_long: bool = False
 ) -> Predictions:
-    """Let a student answer questions in memory, in the format of the rows of a file.
+    """Answer questions in memory with a student, in the format of the rows of a file.
 
     Raises:
         UserError: as `predict` does; the first example is `examples:1`.
@@ -131,13 +132,13 @@ def predict_examples(
             "examples: must be a path or a list of mappings, but got "
             f"{type(examples).__name__}; one example is [example]"
         )
-    lines, faults = [], []
+    lines, errors = [], []
     for number, example in enumerate(examples, 1):
         try:
             lines.append(f"{as_json(example)}\n")
         except (TypeError, ValueError) as error:
-            faults.append(f"examples:{number}: {error}")
-    raise_faults(faults)
+            errors.append(f"examples:{number}: {error}")
+    raise_errors(errors)
     with tempfile.TemporaryDirectory(prefix="knife-predict-") as name:
         file = Path(name).resolve() / "examples"
         with file.open("w", encoding="utf-8") as whole:
@@ -145,7 +146,7 @@ def predict_examples(
         try:
             return predict(student, file, skip_too_long=skip_too_long)
         except UserError as error:
-            said = (fault.removeprefix(f"{file.parent}/") for fault in error.faults)
+            said = (message.removeprefix(f"{file.parent}/") for message in error.errors)
             raise UserError(*said) from None
 
 
@@ -180,33 +181,33 @@ def _prepared(
     try:
         model = student_model(student).resolve()
     except UserError as error:
-        found += error.faults
+        found += error.errors
     try:
         parts = split(file, PART_ROWS)
         key = _key(model, parts, skip_too_long) if model else ""
         if not (key and output and (parts_folder(output) / key).is_dir()):
             _check(model, file, parts, skip_too_long=skip_too_long)
     except UserError as error:
-        found += error.faults
-    raise_faults([*found, *_output_faults(output), *_worker_faults(workers, output)])
+        found += error.errors
+    raise_errors([*found, *_output_errors(output), *_worker_errors(workers, output)])
     assert model
     return _Job(model, file.resolve(), parts, key)
 
 
-def _output_faults(output: Path | None) -> list[str]:
+def _output_errors(output: Path | None) -> list[str]:
     if output is None or (output.parent.is_dir() and not output.is_dir()):
         return []
-    what = "is a folder" if output.is_dir() else "lies in a folder that is not there"
-    return [f"--output: {output} {what}; give a file in a folder that is there"]
+    what = "is a folder" if output.is_dir() else "is in a folder that does not exist"
+    return [f"--output: {output} {what}; give a file in an existing folder"]
 
 
-def _worker_faults(workers: int | None, output: Path | None) -> list[str]:
+def _worker_errors(workers: int | None, output: Path | None) -> list[str]:
     if workers is None:
         return []
-    from knife.inference.workers import place_faults
+    from knife.inference.workers import place_errors
 
-    missing = "--workers: needs --output FILE, beside which the workers leave what is finished"
-    return [*([] if output else [missing]), *place_faults(workers)]
+    missing = "--workers: needs --output FILE, beside which workers store finished parts"
+    return [*([] if output else [missing]), *place_errors(workers)]
 
 
 def _check(model: Path | None, file: Path, parts: list[Part], *, skip_too_long: bool) -> None:
@@ -232,20 +233,20 @@ def _check(model: Path | None, file: Path, parts: list[Part], *, skip_too_long: 
         try:
             tokens = question_tokens(questions, tokenizer)
         except UserError as error:
-            return [(None, fault) for fault in error.faults]
-        faults = _of_other_kind(questions, settings.open)
+            return [(None, message) for message in error.errors]
+        errors = _of_other_kind(questions, settings.open)
         if not skip_too_long:
             reasons = zip(questions, too_long(tokens, settings, room), strict=True)
             hint = "shorten it, or leave such questions out (--skip-too-long)"
-            faults += [
+            errors += [
                 (question, f"id {question.id!r}: {reason}: {hint}")
                 for question, reason in reasons
                 if reason
             ]
-        return faults
+        return errors
 
     with counter("checking", _count(parts)) as count:
-        refuse_faults(file, parts, look, lambda part: count(part.rows))
+        refuse_errors(file, parts, look, lambda part: count(part.rows))
 
 
 def _answer(job: _Job, answers: Answers, workers: int | None) -> None:
@@ -253,7 +254,7 @@ def _answer(job: _Job, answers: Answers, workers: int | None) -> None:
     missing = answers.missing(job.parts)
     if len(missing) < len(job.parts):
         done = _count(job.parts) - _count(missing)
-        say(f"{done:,} of {_count(job.parts):,} questions are answered already; going on …")
+        say(f"{done:,} of {_count(job.parts):,} questions are already answered; resuming …")
     if not missing:
         return
     with counter("answering", _count(missing)) as count:
@@ -332,7 +333,7 @@ def student_model(student: Path) -> Path:
 
     for folder in (student, student / "model"):
         if (folder / "knife.json").is_file():
-            raise_faults(f"STUDENT: {fault}" for fault in damage(folder))
+            raise_errors(f"STUDENT: {error}" for error in damage(folder))
             if json.loads((folder / "knife.json").read_text())["rationale"]:
                 raise UserError(
                     f"STUDENT: {student} is a teacher, which reads rationales; "
@@ -340,14 +341,14 @@ def student_model(student: Path) -> Path:
                 )
             return folder
     raise UserError(
-        f"STUDENT: {student} is no folder of a student (it has no knife.json); "
-        "`knife run` leaves one for each method and seed: STORE/student/KEY"
+        f"STUDENT: {student} is not the folder of a student (it has no knife.json); "
+        "`knife run` makes one for each method and seed: STORE/student/KEY"
     )
 
 
 def _of_other_kind(examples: list[Example], opened: bool) -> list[tuple[Example | None, str]]:
     if opened:
-        said = "has choices, but the student was trained to write its answers: leave them out"
+        said = "has choices, but the student was trained to generate its answers: remove them"
     else:
-        said = "has no choices, but the student was trained to choose: give it some"
+        said = "has no choices, but the student was trained to choose among some: add them"
     return [(e, f"id {e.id!r}: {said}") for e in examples if e.open != opened]

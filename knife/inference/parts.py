@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_errors
 from knife.data.example import Example
-from knife.data.faults import FaultList
 from knife.data.formats import decode_lines, refuse_other_than_lines
 from knife.data.jsonl import Line, no_examples, parse, repeated
+from knife.data.line_errors import LineErrors
 from knife.data.record import read_question
 
 # The format of a file is detected from this many bytes.
@@ -89,7 +89,7 @@ def read_part(path: Path, part: Part) -> list[Example]:
     return [line.example for line in _lines(path, part) if line.example is not None]
 
 
-def refuse_faults(
+def refuse_errors(
     path: Path,
     parts: Sequence[Part],
     look: Callable[[list[Example]], list[tuple[Example | None, str]]],
@@ -97,33 +97,33 @@ def refuse_faults(
 ) -> None:
     """Read all questions of a file, part by part, and refuse the file if anything is wrong.
 
-    `look` returns further faults of a part's valid questions, or of the part; `checked` is called
+    `look` returns further errors in a part's valid questions, or of the part; `checked` is called
     with each part that has been read. 8 bytes per question are kept in memory to find duplicate
     ids.
 
     Raises:
-        UserError: with every fault as `file:line: message`, up to `SHOWN_FAULTS`, and the number
+        UserError: with every error as `file:line: message`, up to `SHOWN_ERRORS`, and the number
             of further ones.
     """
-    faults = FaultList(path)
+    errors = LineErrors(path)
     marks = array("Q")
     for part in parts:
         numbers: dict[int, int] = {}
         examples = []
         for line in _lines(path, part):
-            faults.add(line.number, line.faults)
+            errors.add(line.number, line.errors)
             if line.example is not None:
                 numbers[id(line.example)] = line.number
                 examples.append(line.example)
             if line.identity:
                 marks.append(_mark(line.identity))
-        for example, fault in look(examples):
+        for example, error in look(examples):
             number = numbers[id(example)] if example else part.line
-            faults.add_text(number, f"{path}:{number}: {fault}" if example else f"{path}: {fault}")
+            errors.add_text(number, f"{path}:{number}: {error}" if example else f"{path}: {error}")
         checked(part)
     for line, first in _twice(path, parts, marks):
-        faults.add(line.number, [repeated(line.identity, first)])
-    raise_faults(faults.lines())
+        errors.add(line.number, [repeated(line.identity, first)])
+    raise_errors(errors.lines())
 
 
 def _twice(path: Path, parts: Sequence[Part], marks: "array[int]") -> Iterator[tuple[Line, int]]:

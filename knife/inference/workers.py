@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from knife.cluster.address import cluster_address
-from knife.cluster.capacity import machine, start_faults, worker_faults
-from knife.core.errors import UserError, raise_faults
+from knife.cluster.capacity import machine, start_errors, worker_errors
+from knife.core.errors import UserError, raise_errors
 from knife.inference.answers import Answerer, Answers
 from knife.inference.parts import Part
 from knife.launch.launch import resources
@@ -31,13 +31,13 @@ _LOOK_SECONDS = 120
 _SEEN_SECONDS = 10
 
 
-def place_faults(workers: int) -> list[str]:
+def place_errors(workers: int) -> list[str]:
     """Return why workers could not start from here: what this machine lacks, or what is wrong with
     RAY_ADDRESS. A cluster's CPUs are checked when the work starts."""
-    faults = start_faults()
+    errors = start_errors()
     if not cluster_address():
-        faults += worker_faults("--workers", workers, machine()["CPU"], "this machine")
-    return faults
+        errors += worker_errors("--workers", workers, machine()["CPU"], "this machine")
+    return errors
 
 
 def answer_parts(
@@ -65,8 +65,8 @@ def answer_parts(
         import ray
 
         there = ray.cluster_resources()
-        raise_faults(worker_faults("--workers", workers, there.get("CPU", 0), "the cluster"))
-        raise_faults(_host_faults(model, file, answers.folder))
+        raise_errors(worker_errors("--workers", workers, there.get("CPU", 0), "the cluster"))
+        raise_errors(_host_errors(model, file, answers.folder))
         _run(_Worker(model, file, answers), parts, workers, there, answered)
 
 
@@ -79,9 +79,9 @@ class _Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Answer the parts of a batch; a user error is returned as text."""
-        faults, lost = [], []
+        errors, lost = [], []
         for part in _parts(batch):
-            fault, too_often = "", False
+            message, too_often = "", False
             try:
                 # A worker may be lost after it has written its answers but before it reports them.
                 if not self.answers.path(part).exists():
@@ -90,10 +90,10 @@ class _Worker:
                         self.answerer = self.answerer or Answerer(self.model)
                         self.answerer.answer(self.file, part, self.answers)
             except UserError as error:
-                fault = "\n".join(error.faults)
-            faults.append(fault)
+                message = "\n".join(error.errors)
+            errors.append(message)
             lost.append(too_often)
-        return batch | {"faults": faults, "lost": lost}
+        return batch | {"errors": errors, "lost": lost}
 
 
 def _run(
@@ -127,12 +127,12 @@ def _run(
 
     def take() -> None:
         for batch in dataset.iter_batches(batch_size=None):
-            raise_faults(line for text in batch["faults"] for line in text.splitlines())
+            raise_errors(line for text in batch["errors"] for line in text.splitlines())
             for part, lost in zip(_parts(batch), batch["lost"], strict=True):
                 if lost:
                     raise RuntimeError(
-                        f"{_MAX_TRIES} workers were lost, one after the other, over the "
-                        f"{part.rows} questions from line {part.line} of {worker.file} on"
+                        f"{_MAX_TRIES} workers in a row were lost while answering the {part.rows} "
+                        f"questions from line {part.line} of {worker.file}"
                     )
                 answered(part)
 
@@ -151,8 +151,8 @@ def _share(gpus: float, workers: int) -> float:
     return 1 / math.ceil(workers / gpus) if gpus else 0.0
 
 
-def _host_faults(model: Path, file: Path, folder: Path) -> list[str]:
-    """Return a fault for each path that a host of the cluster does not see as this one does."""
+def _host_errors(model: Path, file: Path, folder: Path) -> list[str]:
+    """Return an error for each path that differs on another host of the cluster."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -169,16 +169,16 @@ def _host_faults(model: Path, file: Path, folder: Path) -> list[str]:
         ).remote(model, file, file.stat().st_size, folder)
         for node in hosts
     }
-    faults = []
+    errors = []
     for address, answer in seen.items():
         # A host that does not answer has died: no work will run there.
         with suppress(ray.exceptions.RayError):
-            faults += [
+            errors += [
                 f"{name}: the cluster's host {address} {what}; models, questions and output must "
-                "lie where all hosts see them"
+                "be on storage that every host can access"
                 for name, what in ray.get(answer, timeout=_LOOK_SECONDS)
             ]
-    return faults
+    return errors
 
 
 def unseen(
@@ -200,7 +200,7 @@ def _unseen(model: Path, file: Path, size: int, folder: Path) -> list[tuple[str,
     if not (model / "knife.json").is_file():
         found.append(("STUDENT", f"has no student in {model}"))
     if not file.is_file() or file.stat().st_size != size:
-        found.append(("FILE", f"has no {file}, or another one"))
+        found.append(("FILE", f"has no {file}, or a different one"))
     if not os.access(folder, os.W_OK):
         found.append(("--output", f"cannot write to {folder}"))
     return found

@@ -61,8 +61,8 @@ def interface_of(address: str) -> str | None:
     return None
 
 
-def store_faults_of_hosts(mark: Path) -> list[str]:
-    """Return a fault if the store is not the same on all hosts; a collective call.
+def store_errors_of_hosts(mark: Path) -> list[str]:
+    """Return an error if the store is not the same on all hosts; a collective call.
 
     Args:
         mark: a file that the driver has just created in its store.
@@ -73,7 +73,7 @@ def store_faults_of_hosts(mark: Path) -> list[str]:
         return []
     store = mark.parents[1]
     return [
-        f"store: {store} is another folder on {', '.join(blind)} than where the run was started; "
+        f"store: {store} on {', '.join(blind)} is not the folder that the run was started with; "
         "give a folder that all hosts mount at this path, or a bucket"
     ]
 

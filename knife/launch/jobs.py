@@ -129,9 +129,7 @@ class Jobs:
                     return JobEnd(info.status.lower(), info.driver_exit_code, message or "")
             except _LOST as error:
                 if time.monotonic() - answered > _LOST_SECONDS:
-                    raise ConnectionError(
-                        f"the cluster does not answer any more: {error}"
-                    ) from error
+                    raise ConnectionError(f"the cluster no longer answers: {error}") from error
             # The whole log comes each time: the longer that takes, the longer the pause.
             time.sleep(max(1.0, 10 * (answered - asked)))
 
@@ -166,17 +164,17 @@ def _as_asked(address: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise UserError(
-            f"--address: {address} wants a token that it did not get: set RAY_AUTH_MODE=token, and "
-            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (else ~/.ray/auth_token is read) to the "
+            f"--address: {address} requires a token that it did not get: set RAY_AUTH_MODE=token, "
+            "and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (else ~/.ray/auth_token is read) to the "
             "token of the cluster"
         ) from error
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         # The error's text may contain the address with its password.
         silent = isinstance(error, ConnectionError) or "Timeout" in type(error).__name__
-        what = "nothing answers" if silent else "what answers is no Ray dashboard"
+        what = "does not answer" if silent else "is not a Ray dashboard"
         raise UserError(
-            f"--address: {what} at {address}; give the address of the cluster's dashboard as it "
-            "is reached from here (`ray start --head` has it on port 8265 of the head)"
+            f"--address: {address} {what}; give the address at which the cluster's dashboard is "
+            "reached from here (`ray start --head` has it on port 8265 of the head)"
         ) from error
     finally:
         os.environ.update(kept)

@@ -12,10 +12,10 @@ from typing import Any
 from filelock import Timeout
 
 from knife.cluster.address import cluster_address
-from knife.cluster.capacity import capacity_faults, session_faults
+from knife.cluster.capacity import capacity_errors, session_errors
 from knife.config.run import Scale
 from knife.core.environment import variables
-from knife.core.errors import NotFiniteError, TrainingDivergedError, UserError, raise_faults
+from knife.core.errors import NotFiniteError, TrainingDivergedError, UserError, raise_errors
 from knife.core.exits import Terminated
 from knife.launch.session import in_thread, session
 from knife.plan.stage import Stage
@@ -34,7 +34,7 @@ _NOTED: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (UserError, NotFiniteError, TrainingDivergedError)
 }
 
-# A lost worker or host is worth a restart; an error of our own would repeat every time. This many
+# A lost worker or host is worth a restart; an error in our own would repeat every time. This many
 # failures in a row without progress, at least a checkpoint, end the run.
 _MAX_FAILURES = 3
 # How long workers have for their checkpoint after a stop request.
@@ -72,13 +72,13 @@ def launch(
         RuntimeError: a worker failed again and again; the message ends with its error.
         SessionLostError: one of Ray's own processes on this machine has died.
     """
-    raise_faults(session_faults(scale))
+    raise_errors(session_errors(scale))
     with session(scale.workers * scale.gpus_per_worker) as found:
         import ray
 
         if links is not None:
             links += found
-        raise_faults(capacity_faults(scale, ray.cluster_resources(), "the cluster"))
+        raise_errors(capacity_errors(scale, ray.cluster_resources(), "the cluster"))
         if cpus_per_worker is None:
             cpus_per_worker = max(1, int(ray.cluster_resources()["CPU"]) // scale.workers)
             if cluster_address():
@@ -155,7 +155,7 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
     with timeouts(scale):
         done = in_thread(trainer.fit)
         try:
-            raise_faults(done.result().return_value)
+            raise_errors(done.result().return_value)
         except Terminated:
             request_stop(name)
             with suppress(Exception):
@@ -173,8 +173,8 @@ def _fit(stages: Sequence[Stage], store: Store, scale: Scale, cpus: float, name:
             shutil.rmtree(store.root / "work" / name, ignore_errors=True)
             if mark:
                 mark.unlink(missing_ok=True)
-    if note := store.noted(_faults(name)):
-        store.forget(_faults(name))
+    if note := store.noted(_note_name(name)):
+        store.forget(_note_name(name))
         raise _NOTED[note["error"]](*note["lines"])
 
 
@@ -208,44 +208,44 @@ def _worker_environment(cpus: float, gpu: bool) -> dict[str, str]:
 
 
 def _worker(config: dict[str, Any]) -> list[str]:
-    """Make the stages in each worker; return faults that all workers found together.
+    """Make the stages in each worker; return errors that all workers found together.
 
     An error that would repeat every time is noted in the store before it is raised: replacement
     workers started by Ray find the note and end, and the launcher reads it.
     """
     # Imported here: the driver and Ray's own actors import this module and need none of it.
     from knife.launch.context import RayContext, stop_was_requested
-    from knife.launch.hosts import store_faults_of_hosts
+    from knife.launch.hosts import store_errors_of_hosts
     from knife.train.stages import run_stages
 
     work: _Work = config["work"]
     store = Store(work.address, write=False)
-    if store.noted(_faults(work.name)):
+    if store.noted(_note_name(work.name)):
         return []
-    if work.mark and (faults := store_faults_of_hosts(work.mark)):
-        return faults
+    if work.mark and (errors := store_errors_of_hosts(work.mark)):
+        return errors
     try:
         context = RayContext(work.name, work.scale.hang_seconds)
         run_stages(work.stages, work.address, work.scale, context)
     except Terminated as error:
         if not stop_was_requested(work.name):
             # A worker's host is going away: Ray continues with others.
-            raise RuntimeError("a worker was told to end (SIGTERM)") from error
+            raise RuntimeError("a worker received SIGTERM") from error
     except tuple(_NOTED.values()) as error:
-        lines = error.faults if isinstance(error, UserError) else [str(error)]
+        lines = error.errors if isinstance(error, UserError) else [str(error)]
         # On a full disk there is no note, and the new workers hit the same error.
         with suppress(OSError):
-            store.note(_faults(work.name), {"error": type(error).__name__, "lines": lines})
+            store.note(_note_name(work.name), {"error": type(error).__name__, "lines": lines})
         raise
     return []
 
 
-def _faults(name: str) -> str:
+def _note_name(name: str) -> str:
     return f"{name}.faults.json"
 
 
 def _first_failure(error: BaseException) -> tuple[int | None, BaseException]:
-    """Return rank and error of the failed worker of lowest rank, unwrapped from Ray's errors."""
+    """Return rank and error in the failed worker of lowest rank, unwrapped from Ray's errors."""
     failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
     if not failures:
         return None, error

@@ -18,9 +18,9 @@ from knife.cluster.address import (
     refuse_dead_cluster,
     session_is_up,
 )
-from knife.cluster.local import local_faults, ray_folder
+from knife.cluster.local import local_errors, ray_folder
 from knife.compat.ray import node_of_this_session, on_loopback, printing_lines
-from knife.core.errors import SessionLostError, UserError, WorkFailedError, raise_faults
+from knife.core.errors import SessionLostError, UserError, WorkFailedError, raise_errors
 from knife.launch.silence import without_stderr
 
 # Read when Ray is imported: otherwise a thread still working when a session ends would start
@@ -113,7 +113,7 @@ def _init(gpus: float) -> str | None:
                 f"{VARIABLE}: the Ray cluster at {address} cannot be used: {_first_line(error)}"
             ) from error
         return context.dashboard_url or None
-    raise_faults(local_faults())
+    raise_errors(local_errors())
     # One process less: this machine is not preempted with a notice.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
@@ -228,11 +228,11 @@ class _Watch:
 
 
 def _words(kind: str, pid: int, status: int) -> str:
-    how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-    why = ", perhaps because memory ran out" if status == -signal.SIGKILL else ""
+    how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+    why = ", perhaps for lack of memory" if status == -signal.SIGKILL else ""
     return (
-        f"Ray's process {kind} ({pid}) {how}{why}, and no work is possible without it; what is "
-        "finished is kept, and the same command resumes from there"
+        f"Ray's process {kind} ({pid}) {how}{why}, and no work is possible without it; finished "
+        "work is kept: run the same command again to resume"
     )
 
 

@@ -70,7 +70,7 @@ def existing(folder: Path) -> Path:
     """
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
-        raise UserError(f"--working-dir: there is no folder {folder}")
+        raise UserError(f"--working-dir: the folder {folder} does not exist")
     return folder
 
 
@@ -133,7 +133,7 @@ def _too_large(folder: Path, sizes: dict[str, int], whole: bool) -> str:
     return (
         f"--working-dir: {folder} has {'' if whole else 'more than '}"
         f"{size(sum(sizes.values()))} in {len(sizes):,} files to send, but must have at "
-        f"most {size(LIMIT)}; the largest: {largest}. Name in .gitignore or .rayignore what "
-        "the job does not need, keep data and models where all hosts see them, or give a folder "
-        "that has the config files alone"
+        f"most {size(LIMIT)}; the largest: {largest}. List in .gitignore or .rayignore what "
+        "the job does not need, keep data and models on storage that all hosts share, or give "
+        "a folder with only the config files"
     )

@@ -14,7 +14,7 @@ def layer_map(
     ceil(l m / n), so that the last ones are paired; explicit pairs are used unchanged.
 
     Raises:
-        UserError: the map does not fit the two depths; has all faults.
+        UserError: the map does not fit the two depths; has all errors.
     """
     if layers == "last":
         return [(student_depth, teacher_depth)]
@@ -29,28 +29,28 @@ def layer_map(
     if layers == "uniform":
         each = range(1, student_depth + 1)
         return [(layer, -(-layer * teacher_depth // student_depth)) for layer in each]
-    faults = []
+    errors = []
     for student, teacher in layers:
         if not 1 <= student <= student_depth:
-            faults.append(f"{key}: student layer {student} must be from 1 to {student_depth}")
+            errors.append(f"{key}: student layer {student} must be from 1 to {student_depth}")
         if not 1 <= teacher <= teacher_depth:
-            faults.append(f"{key}: teacher layer {teacher} must be from 1 to {teacher_depth}")
+            errors.append(f"{key}: teacher layer {teacher} must be from 1 to {teacher_depth}")
     if not layers:
-        faults.append(f"{key}: must name at least one pair of layers")
+        errors.append(f"{key}: must name at least one pair of layers")
     if len({student for student, _ in layers}) < len(layers):
-        faults.append(f"{key}: a student layer is in two pairs")
-    if faults:
-        raise UserError(*faults)
+        errors.append(f"{key}: a student layer is in two pairs")
+    if errors:
+        raise UserError(*errors)
     return [(student, teacher) for student, teacher in layers]
 
 
-def projection_faults(align: Align, student_width: int, teacher_width: int) -> list[str]:
-    """Return a fault if states of different widths are to be aligned without a projection."""
+def projection_errors(align: Align, student_width: int, teacher_width: int) -> list[str]:
+    """Return an error if states of different widths are to be aligned without a projection."""
     output = align.output.weight and align.output.target == "states"
     if align.projection or student_width == teacher_width or not (align.input.weight or output):
         return []
     return [
         "align.projection: must be true, because the student's states are "
-        f"{student_width} wide and the teacher's {teacher_width}, but got false; or give models "
+        f"{student_width} wide and the teacher's {teacher_width}, but got false; or use models "
         "of the same width"
     ]

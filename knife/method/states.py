@@ -118,8 +118,8 @@ def example_states(output: Output, layers: Sequence[int], batch: Batch) -> list[
 def not_finite(parts: Sequence[dict[str, Tensor]], precision: Literal["fp32", "bf16"]) -> list[int]:
     """Return the indices of examples with a NaN or infinite state in the stored precision."""
     return [
-        place
-        for place, part in enumerate(parts)
+        index
+        for index, part in enumerate(parts)
         if not all(bool(states.to(_DTYPE[precision]).isfinite().all()) for states in part.values())
     ]
 

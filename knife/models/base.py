@@ -76,7 +76,7 @@ class Backbone(nn.Module, ABC):
     ) -> list[list[int] | None]:
         """Generate tokens greedily for each example, until it has `eos_count` closing tokens or
         `max_tokens` tokens; None if the model's outputs were not finite."""
-        raise NotImplementedError(f"{type(self).__name__} writes no text; see `can_generate`")
+        raise NotImplementedError(f"{type(self).__name__} cannot generate; see `can_generate`")
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write a gathered state dict so that `AutoModel…` and `load_backbone` can load it."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from safetensors import safe_open
 
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_errors
 from knife.models.families import family
-from knife.models.files import Header, adapter_faults, damage, some, weight_headers
+from knife.models.files import Header, adapter_errors, damage, some, weight_headers
 from knife.models.positions import positions
 from knife.models.tokenizer import load_tokenizer, model_config
-from knife.models.weights import Weights, bare_model, finite_faults, head_faults, matched_weights
+from knife.models.weights import Weights, bare_model, finite_errors, head_errors, matched_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,10 @@ def check_model(folder: Path, key: str) -> CheckedModel:
     Raises:
         UserError: with everything that is wrong with them.
     """
-    raise_faults(f"{key}: {fault}" for fault in [*damage(folder), *adapter_faults(folder)])
+    raise_errors(f"{key}: {message}" for message in [*damage(folder), *adapter_errors(folder)])
     config = model_config(folder, key)
     headers, found = weight_headers(folder)
-    raise_faults(f"{key}: {fault}" for fault in found)
+    raise_errors(f"{key}: {message}" for message in found)
     tokenizer = load_tokenizer(folder, key)
     try:
         model = bare_model(config)
@@ -52,48 +52,48 @@ def check_model(folder: Path, key: str) -> CheckedModel:
         # A model's own code may raise anything for inconsistent numbers.
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{key}: no model can be made of {folder / 'config.json'}: {first}; "
+            f"{key}: no model can be built from {folder / 'config.json'}: {first}; "
             "give the one that the model was saved with"
         ) from error
-    weights, faults = matched_weights(model, folder, headers)
-    faults += _untied_faults(folder, headers) if family(config) == "encoder-decoder" else []
+    weights, errors = matched_weights(model, folder, headers)
+    errors += _untied_errors(folder, headers) if family(config) == "encoder-decoder" else []
     if family(config) == "encoder":
-        faults += head_faults(folder, config.hidden_size)
+        errors += head_errors(folder, config.hidden_size)
     rows = model.get_input_embeddings().weight.shape[0]
-    faults = faults or [*_token_faults(folder, config, tokenizer, rows), *_finite(headers)]
-    raise_faults(f"{key}: {fault}" for fault in faults)
+    errors = errors or [*_token_errors(folder, config, tokenizer, rows), *_finite(headers)]
+    raise_errors(f"{key}: {message}" for message in errors)
     return CheckedModel(config=config, tokenizer=tokenizer, weights=weights, positions=known)
 
 
-def _token_faults(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[str]:
-    """Return faults of tokens without an embedding, and of special tokens that do not fit."""
-    faults = []
+def _token_errors(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[str]:
+    """Return errors for tokens without an embedding, and of special tokens that do not fit."""
+    errors = []
     outside = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
     if outside:
-        faults.append(
-            f"{folder}: {len(outside):,} tokens of its tokenizer ({some(outside)}) are outside of "
+        errors.append(
+            f"{folder}: {len(outside):,} tokens of its tokenizer ({some(outside)}) are beyond "
             f"the model's table of {rows:,} embeddings; save the model after "
             "model.resize_token_embeddings(len(tokenizer)), or with the tokenizer it was trained "
             "with"
         )
     if family(config) != "encoder-decoder":
-        return faults
+        return errors
     if getattr(config, "decoder_start_token_id", None) is None:
-        faults.append(
-            f"{folder}: config.json has no decoder_start_token_id, which begins what a model of "
-            "this family writes; add it (in T5 it is the pad_token_id)"
+        errors.append(
+            f"{folder}: config.json has no decoder_start_token_id, from which a model of this "
+            "family generates; add it (in T5 it is the pad_token_id)"
         )
     if config.eos_token_id != tokenizer.eos_token_id:
-        faults.append(
+        errors.append(
             f"{folder}: eos_token_id is {config.eos_token_id} in config.json but "
             f"{tokenizer.eos_token_id} in the tokenizer; give model and tokenizer that belong "
             "together"
         )
-    return faults
+    return errors
 
 
-def _untied_faults(folder: Path, headers: Mapping[str, Header]) -> list[str]:
-    """Return a fault if a T5 that should have its own output head lacks it: transformers would tie
+def _untied_errors(folder: Path, headers: Mapping[str, Header]) -> list[str]:
+    """Return an error if a T5 that should have its own output head lacks it: transformers would tie
     the head to the embeddings, as in older T5 models, whatever config.json says."""
     values = json.loads((folder / "config.json").read_bytes())
     if values.get("tie_word_embeddings", True) or "lm_head.weight" in headers:
@@ -105,10 +105,10 @@ def _untied_faults(folder: Path, headers: Mapping[str, Header]) -> list[str]:
 
 
 def _finite(headers: Mapping[str, Header]) -> list[str]:
-    """Return a fault for each file with NaN or infinite weights; every weight is read once."""
-    faults = []
+    """Return an error for each file with NaN or infinite weights; every weight is read once."""
+    errors = []
     by_file = sorted(headers.items(), key=lambda item: item[1].file)
     for path, items in groupby(by_file, key=lambda item: item[1].file):
         with safe_open(path, framework="pt") as file:
-            faults += finite_faults(path, ((name, file.get_tensor(name)) for name, _ in items))
-    return faults
+            errors += finite_errors(path, ((name, file.get_tensor(name)) for name, _ in items))
+    return errors

@@ -118,7 +118,7 @@ class DecoderOnly(Backbone):
         """Convert the mask to the form that the model's attention implementation expects."""
         implementation = attention_of(self.model.config)
         if "flash" in implementation:
-            raise ValueError("FlashAttention takes no mask of ours")
+            raise ValueError("FlashAttention does not support our mask")
         if implementation == "flex_attention":
             B, Q, N = seen_BQN.shape
             return create_block_mask(

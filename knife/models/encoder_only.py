@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from knife.core.errors import raise_faults
+from knife.core.errors import raise_errors
 from knife.data.batches import Batch
 from knife.models.base import Backbone, Output, masked_scores, task_input_states
 from knife.models.files import ANSWER_HEAD
-from knife.models.weights import finite_faults, head_faults, load_whole
+from knife.models.weights import finite_errors, head_errors, load_whole
 
 # Parts of encoders that no score depends on: pooling and contact heads, entities, attention from
 # chosen tokens to all, RoFormer's constant sines. They are frozen: a parameter without a gradient
@@ -50,10 +50,10 @@ class EncoderOnly(Backbone):
             nn.GELU(),
         )
         self.score = nn.Linear(self.width, 1)
-        raise_faults(head_faults(folder, self.width))
+        raise_errors(head_errors(folder, self.width))
         if (folder / ANSWER_HEAD).is_file():
             state = load_file(folder / ANSWER_HEAD)
-            raise_faults(finite_faults(folder / ANSWER_HEAD, state.items()))
+            raise_errors(finite_errors(folder / ANSWER_HEAD, state.items()))
             # Not strict: the encoder's own weights are in another file.
             self.load_state_dict(state, strict=False)
 

@@ -41,12 +41,12 @@ def damage(folder: Path) -> list[str]:
     if not os.access(folder, os.R_OK | os.X_OK):
         return [f"{folder} is not readable for this user"]
     files = sorted({path for pattern in FILES for path in folder.glob(pattern)})
-    return [fault for path in files if (fault := _damage(path))]
+    return [error for path in files if (error := _damage(path))]
 
 
 def _damage(path: Path) -> str | None:
     if path.is_symlink() and not path.exists():
-        return f"{path} is a link to a file that is not there ({path.readlink()}); {AGAIN}"
+        return f"{path} is a link to a missing file ({path.readlink()}); {AGAIN}"
     if not path.is_file():
         return None
     if not os.access(path, os.R_OK):
@@ -55,7 +55,7 @@ def _damage(path: Path) -> str | None:
         start = file.read(len(_POINTER))
     if start == _POINTER:
         return (
-            f"{path} is a pointer of git LFS in place of the file; "
+            f"{path} is a git LFS pointer instead of the file; "
             f"run `git lfs pull` in its repository, or {AGAIN}"
         )
     if not start and path.suffix != ".txt":
@@ -66,17 +66,17 @@ def _damage(path: Path) -> str | None:
         except ValueError as error:
             return f"{path} is not JSON: {error}; {AGAIN}"
         if not isinstance(values, dict):
-            return f"{path} must hold a JSON object, but holds {type(values).__name__}; {AGAIN}"
+            return f"{path} must be a JSON object, but is a {type(values).__name__}; {AGAIN}"
     return None
 
 
-def adapter_faults(folder: Path) -> list[str]:
-    """Return a fault if a folder has an adapter, whose weights peft would apply to the model."""
+def adapter_errors(folder: Path) -> list[str]:
+    """Return an error if a folder has an adapter, whose weights peft would apply to the model."""
     if not (folder / _ADAPTER).is_file():
         return []
     return [
-        f"{folder} holds an adapter ({_ADAPTER}), which is no whole model; merge it into its base "
-        "model (merge_and_unload of peft) and save that into a folder of its own"
+        f"{folder} has an adapter ({_ADAPTER}), which is not a complete model; merge it into its "
+        "base model (peft's merge_and_unload) and save the result in another folder"
     ]
 
 
@@ -115,21 +115,21 @@ def _sharded(folder: Path) -> tuple[dict[str, Header], list[str]]:
             f"{'is' if len(missing) == 1 else 'are'} missing: {some(missing)}; "
             "copy or download what is missing"
         ]
-    headers, faults = tensor_headers(folder / shard for shard in shards)
+    headers, errors = tensor_headers(folder / shard for shard in shards)
     held = {(name, header.file.name) for name, header in headers.items()}
     lost = [name for name, shard in where.items() if (name, Path(shard).name) not in held]
-    if lost and not faults:
-        faults.append(
+    if lost and not errors:
+        errors.append(
             f"{folder / INDEX} names {len(lost)} tensors that are not in their shard: "
-            f"{some(lost)}; index and shards are not of one model: {AGAIN}"
+            f"{some(lost)}; index and shards belong to different models: {AGAIN}"
         )
-    return headers, faults
+    return headers, errors
 
 
 def tensor_headers(paths: Iterable[Path]) -> tuple[dict[str, Header], list[str]]:
     """Return the tensors of safetensors files by name, and what is wrong with these files."""
     headers: dict[str, Header] = {}
-    faults = []
+    errors = []
     for path in paths:
         try:
             with safe_open(path, framework="pt") as file:
@@ -138,11 +138,11 @@ def tensor_headers(paths: Iterable[Path]) -> tuple[dict[str, Header], list[str]]
                     shape = tuple(tensor.get_shape())
                     headers[name] = Header(path, str(tensor.get_dtype()), shape)
         except (SafetensorError, OSError) as error:
-            faults.append(
-                f"{path} is no whole safetensors file ({path.stat().st_size:,} bytes: {error}); "
-                f"{AGAIN}"
+            errors.append(
+                f"{path} is not a complete safetensors file ({path.stat().st_size:,} bytes: "
+                f"{error}); {AGAIN}"
             )
-    return headers, faults
+    return headers, errors
 
 
 def read_tensor(headers: Mapping[str, Header], name: str) -> Tensor:

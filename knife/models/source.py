@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from knife.core.errors import UserError, nearest, raise_faults
+from knife.core.errors import UserError, nearest, raise_errors
 from knife.models.files import FILES, damage
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -49,10 +49,10 @@ def find_model(name: str, key: str) -> ModelSource:
     if folder.is_dir():
         return ModelSource(name, folder.resolve(), None, _digest(folder, key))
     if folder.is_file():
-        raise UserError(f"{key}: {name!r} is a file; give the folder that the model is in")
+        raise UserError(f"{key}: {name!r} is a file; give the model's folder")
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(
-            f"{key}: there is no folder {name!r} and it is no hub id (OWNER/NAME); "
+            f"{key}: {name!r} is neither an existing folder nor a hub id (OWNER/NAME); "
             f"{nearest(name, EMBEDDED)}"
         )
     return _download(name, key)
@@ -73,7 +73,7 @@ def _download(name: str, key: str) -> ModelSource:
         raise UserError(f"{key}: the hub has no public model {name!r}") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"{key}: {name!r} is not in the local hub cache and the hub is out of reach; "
+            f"{key}: {name!r} is not in the local hub cache and the hub cannot be reached; "
             f"copy the model's folder to this machine and give its path: {key}=/path/to/folder"
         ) from error
     if not any(folder.glob("*.safetensors")):
@@ -83,7 +83,7 @@ def _download(name: str, key: str) -> ModelSource:
 
 
 def _digest(folder: Path, key: str) -> str:
-    raise_faults(f"{key}: {fault}" for fault in damage(folder))
+    raise_errors(f"{key}: {error}" for error in damage(folder))
     found = {path for pattern in FILES for path in folder.glob(pattern)}
     files = sorted(path for path in found if path.is_file())
     total = hashlib.sha256()

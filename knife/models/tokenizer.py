@@ -65,9 +65,9 @@ def load_tokenizer(folder: Path, key: str) -> Any:
         raise UserError(f"{key}: the tokenizer in {folder} is a slow one; save a tokenizer.json")
     decoder = family(model_config(folder, key)) == "decoder"
     if decoder == closes(tokenizer):
-        fault = "ends every text, which a decoder-only model" if decoder else "ends no text, which"
+        what = "ends every text, which a decoder-only model" if decoder else "ends no text, which"
         raise UserError(
-            f"{key}: the tokenizer in {folder} {fault} must not: "
+            f"{key}: the tokenizer in {folder} {what} must not: "
             "give the one that the model was trained with"
         )
     if decoder and tokenizer.eos_token_id is None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from knife.compat.transformers import match_keys
-from knife.core.errors import raise_faults
+from knife.core.errors import raise_errors
 from knife.models.families import Family, family, model_class
 from knife.models.files import ANSWER_HEAD, SETTINGS, Header, read_tensor, some, tensor_headers
 
@@ -103,8 +103,8 @@ def matched_weights(
         if name not in copies
     }
     info = match_keys(model, state)
-    faults = _type_faults(folder, model, headers) + key_faults(folder, model, info.to_dict())
-    return _count(model, folder, info.missing_keys), faults
+    errors = _type_errors(folder, model, headers) + key_errors(folder, model, info.to_dict())
+    return _count(model, folder, info.missing_keys), errors
 
 
 def _copies(model: Any, headers: Mapping[str, Header]) -> set[str]:
@@ -138,18 +138,18 @@ def load_whole(auto: Any, folder: Path) -> Any:
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
-    raise_faults(key_faults(folder, model, info))
-    raise_faults(finite_faults(folder, model.named_parameters()))
+    raise_errors(key_errors(folder, model, info))
+    raise_errors(finite_errors(folder, model.named_parameters()))
     return model
 
 
-def finite_faults(where: Path, tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """Return a fault if any of the named weights have NaN or infinity."""
+def finite_errors(where: Path, tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Return an error if any of the named weights have NaN or infinity."""
     wrong = [name for name, tensor in tensors if not _is_finite(tensor)]
     if not wrong:
         return []
     return [
-        f"{where}: {len(wrong)} of its tensors hold NaN or infinity ({some(wrong)}); "
+        f"{where}: {len(wrong)} of its tensors have NaN or infinity ({some(wrong)}); "
         "give a model whose training did not diverge"
     ]
 
@@ -162,8 +162,8 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(low.isfinite() & high.isfinite())
 
 
-def key_faults(folder: Path, model: Any, info: Mapping[str, Any]) -> list[str]:
-    """Return a fault for what transformers' loading report has that the lists above do not."""
+def key_errors(folder: Path, model: Any, info: Mapping[str, Any]) -> list[str]:
+    """Return an error for what transformers' loading report has that the lists above do not."""
     kind = family(model.config)
     assert kind
     missing = {name for name in info["missing_keys"] if not _listed(name, _MAY_LACK[kind])}
@@ -178,7 +178,7 @@ def key_faults(folder: Path, model: Any, info: Mapping[str, Any]) -> list[str]:
         f"{len(names)} {'is' if len(names) == 1 else 'are'} {what} ({some(names)})"
         for names, what in (
             (missing, "missing"),
-            (left_over, "without a place in it"),
+            (left_over, "unexpected"),
             (shapes, "of another shape"),
         )
         if names
@@ -211,8 +211,8 @@ def _reason(missing: set[str], left_over: set[str], shapes: bool) -> str:
     return "config.json and weights are of different models: give both as they were saved together"
 
 
-def _type_faults(folder: Path, model: Any, headers: Mapping[str, Header]) -> list[str]:
-    """Return a fault if weights are not floating-point numbers that training can start from."""
+def _type_errors(folder: Path, model: Any, headers: Mapping[str, Header]) -> list[str]:
+    """Return an error if weights are not floating-point numbers that training can start from."""
     if getattr(model.config, "quantization_config", None):
         kinds = ["quantization_config in config.json"]
     else:
@@ -259,7 +259,7 @@ def head_size(width: int) -> int:
     return sum(torch.Size(shape).numel() for shape in head_shapes(width).values())
 
 
-def head_faults(folder: Path, width: int) -> list[str]:
+def head_errors(folder: Path, width: int) -> list[str]:
     """Return what is wrong with the answer head in an encoder's folder; an encoder that was never
     trained by this package may have none."""
     path = folder / ANSWER_HEAD
@@ -269,11 +269,11 @@ def head_faults(folder: Path, width: int) -> list[str]:
         return [
             f"{folder} is a trained encoder without its {ANSWER_HEAD}; copy the whole folder again"
         ]
-    headers, faults = tensor_headers([path])
+    headers, errors = tensor_headers([path])
     found = {name: header.shape for name, header in headers.items()}
-    if not faults and found != head_shapes(width):
-        faults.append(
-            f"{path} is not the answer head of this encoder: it must hold {head_shapes(width)}, "
-            f"but holds {found}; copy the whole folder again"
+    if not errors and found != head_shapes(width):
+        errors.append(
+            f"{path} is not the answer head of this encoder: it must have {head_shapes(width)}, "
+            f"but has {found}; copy the whole folder again"
         )
-    return faults
+    return errors

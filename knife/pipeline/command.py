@@ -33,7 +33,7 @@ def last_words(result: Result, *, quiet: bool = False) -> list[str]:
         return warnings
     lines = [*(f"note: {note}" for note in result.plan.notes), *warnings]
     if not result.made:
-        lines.append("everything was in the store: nothing was trained again")
+        lines.append("everything was in the store: nothing was trained")
     lines.append(f"verdict, config and report: {result.folder}")
     student = result.plan.members[-1].student
     predict = command_line("knife", "predict", f"{store}/student/{student.key}", "FILE")

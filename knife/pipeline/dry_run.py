@@ -33,7 +33,7 @@ class PlannedStage:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StageMemory:
     """What a worker of a training needs, in bytes; see `knife.plan.memory.MemoryEstimate`."""
 
     stage: str
@@ -61,7 +61,7 @@ class DryRun:
     weights: dict[str, Weights]
     splits: list[dict[str, int]]
     stages: list[PlannedStage]
-    needs: list[Estimate]
+    needs: list[StageMemory]
     states: int
     store: str
     notes: list[str]
@@ -103,13 +103,13 @@ def dry_run(config: RunConfig) -> DryRun:
     )
 
 
-def _estimates(plan: Plan) -> list[Estimate]:
+def _estimates(plan: Plan) -> list[StageMemory]:
     """Return what the trainings need; seeds, which need the same, are merged."""
-    found: list[Estimate] = []
+    found: list[StageMemory] = []
     for stage in plan.stages:
         need = plan.needs.get(stage.key)
         if isinstance(need, MemoryEstimate):
-            found.append(Estimate(stage.label.partition(" seed ")[0], need))
+            found.append(StageMemory(stage.label.partition(" seed ")[0], need))
     return list(dict.fromkeys(found))
 
 
@@ -142,7 +142,7 @@ def render(found: DryRun) -> Group:
         *([f"teacher states on disk: {size(found.states)}"] if found.states else []),
         f"store: {found.store}",
         *(f"note: {note}" for note in found.notes),
-        "nothing was written; without --dry-run the work begins",
+        "nothing was written; run it without --dry-run to start",
     ]
     tables = [table, _memory(found.needs)] if found.needs else [table]
     return Group(*tables, Text("\n".join(below)))
@@ -158,7 +158,7 @@ def _sizes(splits: dict[str, int]) -> str:
     return "examples: " + ", ".join(f"{name} {number:,}" for name, number in splits.items())
 
 
-def _memory(needs: list[Estimate]) -> Table:
+def _memory(needs: list[StageMemory]) -> Table:
     """Return a table of about how much each worker of a training needs."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("a worker of")

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 from knife.cluster.address import refuse_dead_cluster
 from knife.config.run import RunConfig, Scale, Track
 from knife.core.atomic import write_json
-from knife.core.errors import raise_faults
+from knife.core.errors import raise_errors
 from knife.data.fitting import too_long_note
 from knife.data.jsonl import write_examples
 from knife.pipeline.record import Record, plan_record
-from knife.plan.needs import find_room, free_disk, room_faults, room_notes, states_faults
+from knife.plan.needs import find_room, free_disk, room_errors, room_notes, states_errors
 from knife.plan.plan import Plan, data_files, needed, plan_run
 from knife.plan.stage import Stage, inputs
 from knife.report.run_data import RECORD
 from knife.stats.ties import Ties, tie_notes
 from knife.stats.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.store.bucket import is_url
-from knife.store.disk import disk_faults
+from knife.store.disk import disk_errors
 from knife.store.store import Store, store_root
 from knife.track.run_tree import run_tree
 from knife.track.secrets import redact_values
@@ -111,19 +111,19 @@ def missing_stages(plan: Plan, store: Store, *, repair: bool) -> tuple[list[Stag
     notes: list[str] = []
     while True:
         missing = needed(plan.stages, have)
-        read = {place for stage in missing for place in inputs(stage)}
+        read = {artifact for stage in missing for artifact in inputs(stage)}
         read |= {(s.kind, s.key) for s in plan.stages if s.kind == "evaluate"}
         fresh = (read & have) - checked
         if not fresh:
             return missing, notes
-        for place in sorted(fresh):
-            checked.add(place)
-            damaged = store.damage(*place)
+        for artifact in sorted(fresh):
+            checked.add(artifact)
+            damaged = store.damage(*artifact)
             if damaged:
-                have.discard(place)
-                notes.append(f"{'/'.join(place)} is damaged ({', '.join(damaged)}): made again")
+                have.discard(artifact)
+                notes.append(f"{'/'.join(artifact)} is damaged ({', '.join(damaged)}): made again")
                 if repair:
-                    store.discard(*place)
+                    store.discard(*artifact)
 
 
 def run(config: RunConfig, display: Display) -> Result:
@@ -143,7 +143,7 @@ def run(config: RunConfig, display: Display) -> Result:
     plan = plan_run(config)
     refuse_what_cannot_fit(plan)
     store = Store(config.store)
-    with disk_faults(store.root):
+    with disk_errors(store.root):
         missing, damaged = prepared(plan, store)
         plan.notes += damaged + tracking_notes(config)
         folder = store.root / "runs" / f"{config.name}-{plan.key}"
@@ -204,11 +204,11 @@ def refuse_what_cannot_fit(plan: Plan) -> None:
     have = {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)}
     stages = needed(plan.stages, have)
     room = find_room(scale)
-    faults = room_faults(plan.needs, stages, scale, room)
+    errors = room_errors(plan.needs, stages, scale, room)
     # With a bucket, states are on the disks of the workers' hosts, which may be other hosts.
     if not is_url(address):
-        faults += states_faults(plan.needs, stages, store.root, free_disk(store.root))
-    raise_faults(faults)
+        errors += states_errors(plan.needs, stages, store.root, free_disk(store.root))
+    raise_errors(errors)
     plan.notes += room_notes(plan.needs, stages, room)
 
 

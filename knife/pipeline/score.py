@@ -12,7 +12,7 @@ from knife.core.atomic import write_json, write_text
 from knife.pipeline.run import Display, make_stages, prepared, refuse_what_cannot_fit
 from knife.plan.scores import ScorePlan, plan_scores
 from knife.stats.rationale_scores import RationaleScores, Scored, rationale_scores
-from knife.store.disk import disk_faults
+from knife.store.disk import disk_errors
 from knife.store.store import Store
 from knife.train.results import read_predictions
 
@@ -64,7 +64,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
     plan = wanted.plan
     refuse_what_cannot_fit(plan)
     store = Store(config.store)
-    with disk_faults(store.root):
+    with disk_errors(store.root):
         missing, damaged = prepared(plan, store)
         if missing:
             with Follower(store.address) as follower:
@@ -77,7 +77,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
         rows = _rows(wanted, store)
         found = rationale_scores(rows, len(wanted.finetune))
         if rows[0].gain is None:
-            notes.append("how the gain of knife goes with the scores: knife run, then score again")
+            notes.append("to relate the gain of knife to the scores: knife run, then score again")
         folder = store.root / "runs" / f"{config.name}-{plan.key}"
         folder.mkdir(parents=True, exist_ok=True)
         lines = [strict_json.dumps(asdict(row)) + "\n" for row in rows]

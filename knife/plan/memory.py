@@ -24,7 +24,7 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A model's size, as far as its files tell.
+    """A model's size, as far as its files state it.
 
     Attributes:
         parameters, largest: numbers of all parameters, and of those in its largest tensor.
@@ -105,10 +105,10 @@ class MemoryEstimate:
     communication: int
 
 
-def model_shape(config: Any, folder: Path) -> ModelSize | None:
-    """Return a model's shape from its transformers config and the headers of its safetensors.
+def model_size(config: Any, folder: Path) -> ModelSize | None:
+    """Return a model's size from its transformers config and the headers of its safetensors.
 
-    No weights are read. Returns None if config or files do not tell.
+    No weights are read. Returns None if config or files do not state it.
     """
     kind = family(config)
     t5 = kind == "encoder-decoder"
@@ -159,7 +159,7 @@ def _tensor_sizes(folder: Path, *, encoder: bool) -> dict[str, int]:
 
 
 def training_need(
-    shape: ModelSize,
+    size: ModelSize,
     training: Training,
     scale: Scale,
     lengths: Lengths,
@@ -177,7 +177,7 @@ def training_need(
     rows = max(1, training.batch_size // (scale.workers * training.accumulate))
     kept = sum(
         activations(
-            shape,
+            size,
             task,
             rows,
             scale.precision,
@@ -187,13 +187,13 @@ def training_need(
         for task in (lengths, second)
         if task
     )
-    return _need(shape, scale, training.accumulate, kept, teacher, gpu=gpu)
+    return _need(size, scale, training.accumulate, kept, teacher, gpu=gpu)
 
 
 def _need(
-    shape: ModelSize, scale: Scale, accumulate: int, kept: int, teacher: int, *, gpu: bool
+    size: ModelSize, scale: Scale, accumulate: int, kept: int, teacher: int, *, gpu: bool
 ) -> MemoryEstimate:
-    count, workers, stage = shape.parameters, scale.workers, scale.zero_stage
+    count, workers, stage = size.parameters, scale.workers, scale.zero_stage
     element_bytes = 2 if scale.precision == "bf16" else 4
     # Whether gradients of bf16 weights are in fp32.
     summed = element_bytes == 2 and accumulate > 1
@@ -204,7 +204,7 @@ def _need(
         weights += element_bytes * (min(count, _LIVE) + min(count, _PREFETCH))
     # Temporaries of the optimizer's arithmetic: torch updates tensor by tensor on a CPU, and all
     # tensors at once on a GPU.
-    arithmetic = 4 * own if gpu else 8 * (own if stage else shape.largest)
+    arithmetic = 4 * own if gpu else 8 * (own if stage else size.largest)
     if stage == 1 and summed:
         # The gradients are one tensor, sent in bf16 and used unchanged in the step.
         buffers, scratch = element_bytes * count, arithmetic
@@ -277,7 +277,7 @@ def _sent(stage: int, count: int, accumulate: int) -> int:
 
 
 def activations(
-    shape: ModelSize,
+    size: ModelSize,
     lengths: Lengths,
     rows: int,
     precision: str,
@@ -296,34 +296,34 @@ def activations(
     """
     element_bytes = 2 if precision == "bf16" else 4
     length = lengths.wholes if rationale else lengths.inputs
-    hidden, inner, masks = shape.hidden, shape.inner, int(shape.dropout)
+    hidden, inner, masks = size.hidden, size.inner, int(size.dropout)
     attention = (3 * 4 + element_bytes) * inner
-    probabilities = (1 + 2 * masks) * 4 * shape.heads
+    probabilities = (1 + 2 * masks) * 4 * size.heads
     answer = lengths.choices * lengths.choice
     # There are three copies of the scores over the vocabulary when the loss is computed.
-    scores = 3 * 4 * answer * shape.vocabulary
-    if shape.family == "decoder":
+    scores = 3 * 4 * answer * size.vocabulary
+    if size.family == "decoder":
         length += answer
-        if shape.gated:
+        if size.gated:
             # Norms are in fp32; without dropout, attention is fused on a CPU as well.
             layer = 2 * (4 + 2 * element_bytes) * hidden
-            layer += 4 * element_bytes * (shape.feed_forward + inner)
+            layer += 4 * element_bytes * (size.feed_forward + inner)
         else:
             # GPT-2's activation function is composed of several operations.
             layer = (4 + 2 * masks) * element_bytes * hidden
-            layer += 5 * element_bytes * shape.feed_forward + attention + probabilities * length
+            layer += 5 * element_bytes * size.feed_forward + attention + probabilities * length
         ends = (4 + element_bytes) * hidden + element_bytes * length
-    elif shape.family == "encoder":
+    elif size.family == "encoder":
         layer = (4 + 2 * masks) * element_bytes * hidden
-        layer += 2 * element_bytes * shape.feed_forward + attention + probabilities * length
+        layer += 2 * element_bytes * size.feed_forward + attention + probabilities * length
         ends, scores = 4 * element_bytes * hidden, 0
-    if shape.family != "encoder-decoder":
+    if size.family != "encoder-decoder":
         stack = _stack(
-            [(shape.layers, layer, element_bytes * hidden)],
+            [(size.layers, layer, element_bytes * hidden)],
             gradient_checkpointing=gradient_checkpointing,
         )
         return rows * (length * (stack + ends) + scores)
-    between = ((6 if shape.gated else 1) + 2 * masks) * element_bytes * shape.feed_forward
+    between = ((6 if size.gated else 1) + 2 * masks) * element_bytes * size.feed_forward
     # T5 computes norms in fp32, and keeps a copy.
     norm = ((3 + masks) * element_bytes + (4 if element_bytes == 2 else 0)) * hidden
     encoder = length * (2 * norm + between + attention + probabilities * length)
@@ -332,8 +332,8 @@ def activations(
     ends = norm * (length + answer)
     stack = _stack(
         [
-            (shape.layers, encoder, length * element_bytes * hidden),
-            (shape.decoder_layers, decoder, answer * element_bytes * hidden),
+            (size.layers, encoder, length * element_bytes * hidden),
+            (size.decoder_layers, decoder, answer * element_bytes * hidden),
         ],
         gradient_checkpointing=gradient_checkpointing,
     )

@@ -1,6 +1,6 @@
 """What the stages of a run need, and whether there is enough memory and disk.
 
-Faults are what cannot work: weights, gradients and optimizer states larger than the memory, or
+Errors are what cannot work: weights, gradients and optimizer states larger than the memory, or
 teacher states larger than the free disk. Activations are an estimate, so they only lead to a note.
 """
 
@@ -45,8 +45,8 @@ def stage_needs(
     needs: dict[str, MemoryEstimate | int] = {}
     scale, gpu = config.scale, on_gpu(config.scale)
     lengths, align = sources.lengths, config.align
-    student = sources.student.shape
-    teacher = sources.teacher.shape if sources.teacher else None
+    student = sources.student.size
+    teacher = sources.teacher.size if sources.teacher else None
     for stage in stages:
         if isinstance(stage, TeacherStage) and teacher:
             needs[stage.key] = training_need(
@@ -136,25 +136,25 @@ def machine_memory() -> int:
     return min(limits)
 
 
-def room_faults(
+def room_errors(
     needs: dict[str, MemoryEstimate | int],
     stages: Sequence[Stage],
     scale: Scale,
     room: MemoryBudget | None,
 ) -> list[str]:
-    """Return faults of training `stages` whose weights, gradients and optimizer states do not fit
+    """Return errors for training `stages` whose weights, gradients and optimizer states do not fit
     in memory."""
-    faults = []
+    errors = []
     for stage in stages:
         need = needs.get(stage.key)
         if room and isinstance(need, MemoryEstimate) and need.least > room.memory:
-            faults.append(
+            errors.append(
                 f"model.{stage.kind}: {count(need.parameters)} parameters take "
                 f"{size(need.least)} of weights, gradients and optimizer states in each worker "
-                f"({_shape(scale)}), but {room.where} has {size(room.memory)}; "
+                f"({_scale_words(scale)}), but {room.where} has {size(room.memory)}; "
                 f"{_advice(need, scale, room)}"
             )
-    return list(dict.fromkeys(faults))
+    return list(dict.fromkeys(errors))
 
 
 def room_notes(
@@ -173,10 +173,10 @@ def room_notes(
     return list(dict.fromkeys(notes))
 
 
-def states_faults(
+def states_errors(
     needs: dict[str, MemoryEstimate | int], stages: Sequence[Stage], store: Path, free: int
 ) -> list[str]:
-    """Return a fault if the teacher states among `stages` do not fit on the store's disk.
+    """Return an error if the teacher states among `stages` do not fit on the store's disk.
 
     `free` is its free space; finished shards of an interrupted try are not counted again.
     """
@@ -190,8 +190,8 @@ def states_faults(
         return []
     return [
         f"align.states: the teacher's states take {size(wanted)} on disk, but the store {store} "
-        f"has {size(free)} free; take align.states=online, align.states_precision=bf16, fewer "
-        "align.input.layers, or a store with more room"
+        f"has {size(free)} free; set align.states=online, align.states_precision=bf16 or fewer "
+        "align.input.layers, or use a store with more space"
     ]
 
 
@@ -211,12 +211,12 @@ def _advice(need: MemoryEstimate, scale: Scale, room: MemoryBudget) -> str:
                 values = {"workers": workers, "zero_stage": stage, "precision": precision}
                 changed = scale.model_copy(update=values)
                 if least(need.parameters, changed, need.accumulate) <= room.memory:
-                    return f"{_shape(changed)} would do"
+                    return f"{_scale_words(changed)} would be enough"
     more = "" if gpu else " or GPUs with more memory (scale.gpus_per_worker=1)"
-    return f"take a smaller model{more}"
+    return f"use a smaller model{more}"
 
 
-def _shape(scale: Scale) -> str:
+def _scale_words(scale: Scale) -> str:
     return (
         f"scale.workers={scale.workers} scale.zero_stage={scale.zero_stage} "
         f"scale.precision={scale.precision}"

@@ -3,21 +3,21 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from knife.cluster.capacity import batch_faults, place_faults
+from knife.cluster.capacity import batch_errors, place_errors
 from knife.config.run import RunConfig, Variant
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_errors
 from knife.data.digest import split_digest
 from knife.data.example import Example, Splits
-from knife.method.layers import layer_map, projection_faults
+from knife.method.layers import layer_map, projection_errors
 from knife.models.weights import Weights
 from knife.plan.memory import MemoryEstimate
 from knife.plan.needs import stage_needs
-from knife.plan.scale import scale_faults
+from knife.plan.scale import scale_errors
 from knife.plan.sources import SourceReader
 from knife.plan.stage import EvaluateStage, Stage, StudentStage, TeacherStage, inputs
 from knife.plan.stages import StageMaker, data_key
 from knife.stats.power import design_note
-from knife.store.store import fingerprint, store_faults
+from knife.store.store import fingerprint, store_errors
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,25 @@ def plan_run(
     other machines, so the CPUs and GPUs of this one are not checked.
 
     Raises:
-        UserError: with all faults of data, models, scale, store and settings that can be found
+        UserError: with all errors in data, models, scale, store and settings that can be found
             before a start.
     """
     plan = Plan(config)
-    faults = batch_faults(config) + store_faults(config.store)
-    faults += [] if elsewhere else place_faults(config)
+    errors = batch_errors(config) + store_errors(config.store)
+    errors += [] if elsewhere else place_errors(config)
     reader = reader or SourceReader()
     for variant in config.variants():
         try:
             _add_variant(plan, variant, reader, elsewhere=elsewhere)
         except UserError as error:
-            faults += error.faults
+            errors += error.errors
     reader.let_tokens_go()
-    raise_faults(dict.fromkeys(faults))
+    raise_errors(dict.fromkeys(errors))
     tests = {split_digest(s, "test", rationales=False) for s in plan.data.values()}
     if len(tests) > 1:
         raise UserError(
             "methods: a variant changes the test split, so that methods could not be compared; "
-            "make it a run of its own"
+            "make it a separate run"
         )
     if config.compare.difference:
         plan.notes += design_notes(plan)
@@ -113,16 +113,16 @@ def needed(stages: Iterable[Stage], have: set[tuple[str, str]]) -> list[Stage]:
     by_key = {(stage.kind, stage.key): stage for stage in stages}
     wanted: dict[tuple[str, str], Stage] = {}
 
-    def want(place: tuple[str, str]) -> None:
-        if place not in have and place not in wanted:
-            wanted[place] = by_key[place]
-            for other in inputs(by_key[place]):
+    def want(artifact: tuple[str, str]) -> None:
+        if artifact not in have and artifact not in wanted:
+            wanted[artifact] = by_key[artifact]
+            for other in inputs(by_key[artifact]):
                 want(other)
 
     for stage in by_key.values():
         if stage.kind in ("student", "evaluate"):
             want((stage.kind, stage.key))
-    return [stage for place, stage in by_key.items() if place in wanted]
+    return [stage for artifact, stage in by_key.items() if artifact in wanted]
 
 
 def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewhere: bool) -> None:
@@ -130,7 +130,7 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewher
     sources = reader.read(config, variant)
     plan.notes += sources.notes
     known = {"model.student": sources.student, "model.teacher": sources.teacher}
-    raise_faults(scale_faults(config.scale, known, elsewhere=elsewhere))
+    raise_errors(scale_errors(config.scale, known, elsewhere=elsewhere))
     plan.weights |= {model.source.name: model.weights for model in known.values() if model}
     plan.data[data_key(sources.splits)] = sources.splits
     own = any((variant.data, variant.model, variant.teacher))
@@ -147,7 +147,7 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewher
         assert teacher
         assert sources.teacher
         models = (sources.student, sources.teacher)
-        raise_faults(projection_faults(config.align, *(m.config.hidden_size for m in models)))
+        raise_errors(projection_errors(config.align, *(m.config.hidden_size for m in models)))
         pairs = layer_map(config.align.input.layers, *(m.config.num_hidden_layers for m in models))
         states = maker.states(teacher, pairs)
         plan.stages.append(states)

@@ -11,57 +11,57 @@ from knife.plan.needs import on_gpu
 from knife.plan.sources import KnownModel
 
 
-def scale_faults(
+def scale_errors(
     scale: Scale, models: dict[str, KnownModel | None], *, elsewhere: bool
 ) -> list[str]:
-    """Return faults of attention, gradient checkpointing and compilation; models by config key.
+    """Return errors for attention, gradient checkpointing and compilation; models by config key.
 
     `elsewhere` leaves out checks that depend on the machine.
     """
-    faults = _compile_faults(scale, elsewhere=elsewhere)
+    errors = _compile_errors(scale, elsewhere=elsewhere)
     if not (scale.attention or scale.gradient_checkpointing):
-        return faults
+        return errors
     for key, model in models.items():
         if model:
             kind = model_class(model.config)
-            faults += _attention_faults(scale, key, model.config, kind, elsewhere=elsewhere)
+            errors += _attention_errors(scale, key, model.config, kind, elsewhere=elsewhere)
             if scale.gradient_checkpointing and not kind.supports_gradient_checkpointing:
-                faults.append(
+                errors.append(
                     f"scale.gradient_checkpointing: {key} is a {kind.__name__}, which transformers "
                     "cannot checkpoint; set it to false"
                 )
-    return faults
+    return errors
 
 
-def _attention_faults(
+def _attention_errors(
     scale: Scale, key: str, config: Any, kind: Any, *, elsewhere: bool
 ) -> list[str]:
     where = f"scale.attention: {scale.attention}"
     if scale.attention == "sdpa" and not supports_attention(kind, "sdpa"):
-        return [f"{where} is not there for {kind.__name__} ({key}); give eager or null"]
+        return [f"{where} is not supported by {kind.__name__} ({key}); use eager or null"]
     if scale.attention == "flex_attention":
         if family(config) != "decoder" or not supports_attention(kind, "flex_attention"):
-            return [f"{where} is not there for {kind.__name__} ({key}); give sdpa, eager or null"]
+            return [f"{where} is not supported by {kind.__name__} ({key}); use sdpa, eager or null"]
         if not on_gpu(scale):
-            return [f"{where} trains on a GPU alone; set scale.gpus_per_worker=1, or give sdpa"]
+            return [f"{where} trains only on a GPU; set scale.gpus_per_worker=1, or use sdpa"]
         return []
     if scale.attention != "flash_attention_2":
         return []
     if not supports_attention(kind, "flash_attention_2"):
-        return [f"{where} is not there for {kind.__name__} ({key}); give sdpa, eager or null"]
+        return [f"{where} is not supported by {kind.__name__} ({key}); use sdpa, eager or null"]
     if family(config) != "encoder":
         return [
-            f"{where} takes no mask of who sees whom, which keeps the choices apart in {key} "
-            f"({kind.__name__}); give sdpa, eager or null"
+            f"{where} does not support the mask that keeps choices apart in {key} "
+            f"({kind.__name__}); use sdpa, eager or null"
         ]
-    faults = []
+    errors = []
     if scale.precision != "bf16":
-        faults.append(f"{where} computes in bf16 alone, but scale.precision is {scale.precision}")
+        errors.append(f"{where} computes only in bf16, but scale.precision is {scale.precision}")
     if not on_gpu(scale):
-        faults.append(f"{where} needs a GPU, but workers have none; set scale.gpus_per_worker=1")
+        errors.append(f"{where} needs a GPU, but workers have none; set scale.gpus_per_worker=1")
     elif not elsewhere and not _has_flash_attention():
-        faults.append(f"{where} needs the package flash-attn, which is not installed here")
-    return faults
+        errors.append(f"{where} needs the package flash-attn, which is not installed here")
+    return errors
 
 
 def _has_flash_attention() -> bool:
@@ -70,7 +70,7 @@ def _has_flash_attention() -> bool:
     return bool(is_flash_attn_2_available())
 
 
-def _compile_faults(scale: Scale, *, elsewhere: bool) -> list[str]:
+def _compile_errors(scale: Scale, *, elsewhere: bool) -> list[str]:
     if not scale.compile:
         return []
     if not elsewhere and not on_gpu(scale) and not any(map(shutil.which, compilers())):

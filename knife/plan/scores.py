@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from knife.config.run import TEACHES, RunConfig
-from knife.core.errors import raise_faults
+from knife.core.errors import raise_errors
 from knife.data import evidence
 from knife.data.example import Splits
 from knife.plan.needs import stage_needs
@@ -54,19 +54,19 @@ def plan_scores(config: RunConfig) -> ScorePlan:
     reader = SourceReader()
     plan = plan_run(config, reader)
     finetune = [member for member in plan.members if member.method == "finetune"]
-    faults = []
+    errors = []
     if not finetune or plan.teacher is None:
-        faults.append(
+        errors.append(
             "methods: scores compare finetune with the run's teacher, so both must be trained; "
             "give methods=[finetune,knife]"
         )
     elif "with" not in plan.ceiling:
         test = next(iter(plan.data.values())).test
-        faults.append(
+        errors.append(
             f"data.source: none of the {len(test)} test examples has a rationale, so there is "
             "nothing to score; give some of them a rationale"
         )
-    raise_faults(faults)
+    raise_errors(errors)
     variant = next(
         v for v in config.variants() if v.method in TEACHES and not (v.data or v.model or v.teacher)
     )
@@ -94,8 +94,8 @@ def plan_scores(config: RunConfig) -> ScorePlan:
     notes = list(plan.notes)
     if config.model.teacher != config.model.student:
         notes.append(
-            "teacher and student start from different models: RQ and LAS hold what the larger "
-            "model knows, not only what rationales tell"
+            "teacher and student start from different models: RQ and LAS measure what the larger "
+            "model knows, not only what rationales add"
         )
     rationale, vacuous, both = evaluations
     return ScorePlan(

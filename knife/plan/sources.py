@@ -1,10 +1,10 @@
-"""Reads data and models for a plan, each once, and reports their faults before anything starts."""
+"""Reads data and models for a plan, each once, and reports their errors before anything starts."""
 
 from dataclasses import dataclass, field
 
 from knife.config.run import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
-from knife.core.errors import UserError, raise_faults
-from knife.data.check import rationale_faults
+from knife.core.errors import UserError, raise_errors
+from knife.data.check import rationale_errors
 from knife.data.example import Splits
 from knife.data.fitting import fitting
 from knife.data.forms import training_tokens
@@ -17,8 +17,8 @@ from knife.models.families import family
 from knife.models.quiet import quiet
 from knife.models.source import ModelSource, find_model
 from knife.models.tokenizer import can_generate
-from knife.plan.memory import Lengths, ModelSize, model_shape
-from knife.plan.preambles import preamble_limit, with_preambles
+from knife.plan.demonstrations import demonstration_limit, with_demonstrations
+from knife.plan.memory import Lengths, ModelSize, model_size
 from knife.plan.writable import unwritable_notes
 from knife.store.store import fingerprint
 
@@ -29,11 +29,11 @@ class KnownModel(CheckedModel):
 
     Attributes:
         source: its files.
-        shape: its size; None if its files do not tell.
+        size: its size; None if its files do not state it.
     """
 
     source: ModelSource
-    shape: ModelSize | None
+    size: ModelSize | None
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Sources:
         splits: the fraction of train, dev and test, with treated rationales.
         student, teacher: the models; the teacher is None if the method has none.
         lengths: lengths of the examples of train in the form that the student is trained on.
-        preamble_tokens: limit on demonstrations and task input together; 0 without any.
+        demonstration_tokens: limit on demonstrations and task input together; 0 without any.
         notes: decisions that a user should know, one sentence each.
     """
 
@@ -52,13 +52,13 @@ class Sources:
     student: KnownModel
     teacher: KnownModel | None
     lengths: Lengths
-    preamble_tokens: int
+    demonstration_tokens: int
     notes: list[str]
 
 
 @dataclass
 class _Reading:
-    """Splits as tokens by model, and faults and notes on them by the student's name."""
+    """Splits as tokens by model, and errors and notes on them by the student's name."""
 
     splits: Splits
     limit: int
@@ -80,7 +80,7 @@ class SourceReader:
         """Read the data and models of `variant`, whose config is `config`.
 
         Raises:
-            UserError: with all faults of the data and of the models.
+            UserError: with all errors in the data and the models.
         """
         parts = (config.data, config.model, config.prompt)
         # Seeds draw the demonstrations of a prompt.
@@ -96,30 +96,30 @@ class SourceReader:
 
     def _read(self, config: RunConfig, variant: Variant) -> Sources:
         teaches = variant.method in TEACHES
-        faults: list[str] = []
+        errors: list[str] = []
         splits = student = teacher = None
         try:
             student = self._model(config.model.student, "model.student")
         except UserError as error:
-            faults += error.faults
+            errors += error.errors
         try:
             teacher = self._model(config.model.teacher, "model.teacher") if teaches else None
         except UserError as error:
-            faults += error.faults
+            errors += error.errors
         try:
             splits = self._splits(config, variant.method, student)
         except UserError as error:
-            faults = error.faults + faults
-        raise_faults(dict.fromkeys(faults))
+            errors = error.errors + errors
+        raise_errors(dict.fromkeys(errors))
         assert splits
         assert student
-        raise_faults(_model_faults(config, variant, splits, student, teacher))
+        raise_errors(_model_errors(config, variant, splits, student, teacher))
         limit = config.data.max_tokens
         reading = self._read_as(splits, limit)
         tokens, notes = _tokens_of_both(reading, student, teacher)
         # The teacher's tokens are the same.
         same, more = _look(reading, student, tokens)
-        raise_faults(same)
+        raise_errors(same)
         notes += more
         method, tokenizer = variant.method, student.tokenizer
         train, second = training_tokens(method, tokens[: len(splits.train)], tokenizer)
@@ -130,9 +130,9 @@ class SourceReader:
         if second:
             word = len(second[0].input_ids) - len(tokens[0].input_ids)
             answer = max(answer, answer_room(student, second) + word)
-        raise_faults(_position_faults(limit, answer, student, teacher))
-        most = preamble_limit(config, method, student.positions, tokenizer, answer)
-        tokens, more = with_preambles(config, method, splits, tokens, tokenizer, most)
+        raise_errors(_position_errors(limit, answer, student, teacher))
+        most = demonstration_limit(config, method, student.positions, tokenizer, answer)
+        tokens, more = with_demonstrations(config, method, splits, tokens, tokenizer, most)
         if most:
             # Methods with demonstrations train on examples in their original form.
             train = tokens[: len(splits.train)]
@@ -143,8 +143,8 @@ class SourceReader:
             source = find_model(name, key)
             quiet()
             found = check_model(source.folder, key)
-            shape = model_shape(found.config, source.folder)
-            self._models[name] = KnownModel(**vars(found), source=source, shape=shape)
+            size = model_size(found.config, source.folder)
+            self._models[name] = KnownModel(**vars(found), source=source, size=size)
         return self._models[name]
 
     def _splits(self, config: RunConfig, method: str, student: KnownModel | None) -> Splits:
@@ -163,7 +163,7 @@ class SourceReader:
             self._treated[known] = used_splits(whole, data)
         splits = self._treated[known]
         if method in TEACHES | READS_RATIONALES - {"retrieve"}:
-            raise_faults(rationale_faults(splits.train, method))
+            raise_errors(rationale_errors(splits.train, method))
         return splits
 
     def _read_as(self, splits: Splits, limit: int) -> _Reading:
@@ -174,54 +174,54 @@ class SourceReader:
         return now
 
 
-def _model_faults(
+def _model_errors(
     config: RunConfig,
     variant: Variant,
     splits: Splits,
     student: KnownModel,
     teacher: KnownModel | None,
 ) -> list[str]:
-    """Return faults of models that do not suit the data, the method or each other."""
-    faults: list[str] = []
+    """Return errors for models that do not suit the data, the method or each other."""
+    errors: list[str] = []
     encoders = [
         f"model.{name}"
         for name, model in (("student", student), ("teacher", teacher))
         if model and not can_generate(model.config)
     ]
-    for place in encoders:
+    for key in encoders:
         if splits.train[0].open:
-            faults.append(
-                f"data.source: holds open questions, whose answers are written, but {place} is an "
-                "encoder, which writes no text; give an encoder-decoder or a decoder-only model"
+            errors.append(
+                f"data.source: has open questions, whose answers are generated, but {key} is an "
+                "encoder, which cannot generate; use an encoder-decoder or a decoder-only model"
             )
-        elif variant.method in WRITES and place == "model.student":
-            faults.append(
-                f"methods: {variant.method} lets the student write, but {place} is an encoder, "
-                "which writes no text; give an encoder-decoder or a decoder-only model, or leave "
-                "the method out"
+        elif variant.method in WRITES and key == "model.student":
+            errors.append(
+                f"methods: students of {variant.method} generate text, but {key} is an encoder, "
+                "which cannot; use an encoder-decoder or a decoder-only model, or leave the method "
+                "out"
             )
     if teacher is None:
-        return faults
+        return errors
     output = config.align.output
     opened = variant.method == "knife" and splits.train[0].open
     if opened and output.weight and output.target == "choices":
-        faults.append(
+        errors.append(
             "align.output.target: must be states, because an open question has no choices whose "
             "probabilities could be aligned"
         )
     if variant.method == "teacher_init" and student.source.identity != teacher.source.identity:
-        faults.append(
+        errors.append(
             "methods: teacher_init starts from the teacher's weights, so model.student must be "
             f"the model of model.teacher, but got {student.source.name!r} and "
             f"{teacher.source.name!r}"
         )
     if family(student.config) != family(teacher.config):
-        faults.append(
+        errors.append(
             "model: teacher and student must both be encoder-decoders, both be encoders or both be "
             f"decoder-only, but got {teacher.config.model_type!r} and "
             f"{student.config.model_type!r}"
         )
-    return faults
+    return errors
 
 
 def answer_room(model: KnownModel, tokens: list[Tokens]) -> int:
@@ -233,20 +233,20 @@ def answer_room(model: KnownModel, tokens: list[Tokens]) -> int:
     return len(answer_start(model.tokenizer)) + longest
 
 
-def _position_faults(
+def _position_errors(
     limit: int, answer: int, student: KnownModel, teacher: KnownModel | None
 ) -> list[str]:
-    """Return faults of models with too few positions for `limit` tokens and an answer."""
-    faults = []
+    """Return errors for models with too few positions for `limit` tokens and an answer."""
+    errors = []
     for name, model in (("student", student), ("teacher", teacher)):
         known = model.positions if model else None
         if known is not None and limit + answer > known:
             less = f", less {answer} tokens for the longest answer" if answer else ""
-            faults.append(
+            errors.append(
                 f"data.max_tokens: must be at most {known - answer}, the positions of "
                 f"model.{name}{less}, but got {limit}"
             )
-    return faults
+    return errors
 
 
 def _tokens_of_both(
@@ -261,15 +261,15 @@ def _tokens_of_both(
         pairs = list(zip(tokens, others, strict=True))
         if any((a.input_ids, a.choice_ids) != (b.input_ids, b.choice_ids) for a, b in pairs):
             raise UserError(
-                "model: teacher and student cut task inputs into different tokens, so their "
-                "states cannot be aligned; give models with the same tokenizer (vocabularies of "
-                "other sizes do, as long as these examples become the same tokens)"
+                "model: teacher and student split task inputs into different tokens, so their "
+                "states cannot be aligned; use models with the same tokenizer (vocabulary sizes "
+                "may differ, as long as these examples become the same tokens)"
             )
     if not cut.rationales:
         return tokens, []
     return tokens, [
-        f"{cut.rationales} rationales were cut to fit data.max_tokens={reading.limit} "
-        f"({cut.tokens} tokens in all); task inputs are never cut"
+        f"{cut.rationales} rationales were truncated to fit data.max_tokens={reading.limit} "
+        f"({cut.tokens} tokens in all); task inputs are never truncated"
     ]
 
 
@@ -284,13 +284,13 @@ def _tokenized(reading: _Reading, model: KnownModel) -> tuple[list[Tokens], Trun
 def _look(
     reading: _Reading, student: KnownModel, tokens: list[Tokens]
 ) -> tuple[list[str], list[str]]:
-    """Return faults and notes on answers that cannot be told apart or cannot be generated."""
+    """Return errors and notes on answers that cannot be told apart or cannot be generated."""
     name, splits = student.source.name, reading.splits
     if name not in reading.looked:
         model = f"tokenizer of model.student, {name}"
-        faults, notes = look_for_same_tokens(splits, tokens, model)
+        errors, notes = look_for_same_tokens(splits, tokens, model)
         notes += unwritable_notes(splits, tokens, student.tokenizer, model)
-        reading.looked[name] = (faults, notes)
+        reading.looked[name] = (errors, notes)
     return reading.looked[name]
 
 

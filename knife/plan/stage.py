@@ -58,7 +58,7 @@ class StudentStage(Stage):
         teacher: key of the teacher, for `teacher_init` and `knife`.
         states, align, layers: key of the teacher states, settings and layer map, for `knife`.
         prompt: the demonstrations that the student of `prompt` gets.
-        preamble_tokens: limit on demonstrations and task input together.
+        demonstration_tokens: limit on demonstrations and task input together.
     """
 
     kind: ClassVar[str] = "student"
@@ -71,7 +71,7 @@ class StudentStage(Stage):
     align: Align | None = None
     layers: tuple[tuple[int, int], ...] = ()
     prompt: Prompt | None = None
-    preamble_tokens: int = 0
+    demonstration_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

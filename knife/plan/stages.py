@@ -113,7 +113,7 @@ class StageMaker:
         prompt = None
         if self.variant.method == "prompt":
             prompt = self.config.prompt
-            most = self.sources.preamble_tokens
+            most = self.sources.demonstration_tokens
             depends |= {"prompt": prompt.model_dump(), "training": None, "preamble_tokens": most}
         if self.variant.method == "retrieve":
             depends["bm25s"] = version("bm25s")
@@ -144,7 +144,7 @@ class StageMaker:
             align=align if states else None,
             layers=tuple(pairs),
             prompt=prompt,
-            preamble_tokens=self.sources.preamble_tokens,
+            demonstration_tokens=self.sources.demonstration_tokens,
             **self._shared(),
         )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from knife.data.example import Splits
-from knife.data.faults import show
+from knife.data.line_errors import show
 from knife.data.tokens import Tokens
 from knife.stats.text_match import exact_match
 
@@ -43,7 +43,7 @@ def unwritable_notes(
         if lost:
             more = [f"and {len(lost) - _SHOWN} more"] if len(lost) > _SHOWN else []
             notes.append(
-                f"in {len(lost)} of {len(examples)} {name} examples no answer can be right, "
-                f"as no tokens spell it ({model}): {', '.join([*lost[:_SHOWN], *more])}"
+                f"in {len(lost)} of {len(examples)} {name} examples no generated answer can be "
+                f"right, as no tokens spell it ({model}): {', '.join([*lost[:_SHOWN], *more])}"
             )
     return notes

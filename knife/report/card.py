@@ -24,25 +24,25 @@ _TEMPLATE = Path(__file__).with_name("card.md")
 _KNIFE = "[arXiv 2212.09721](https://arxiv.org/abs/2212.09721)"
 WHAT: dict[Method, str] = {
     "knife": "trained by KNIFE (Chan et al. 2022, " + _KNIFE + "): it learns to answer from the "
-    "question alone, while its hidden states at the question are drawn to those of a frozen "
-    "teacher that also read a rationale",
+    "question alone, while its hidden states at the question tokens are trained to match those of "
+    "a frozen teacher that also read a rationale",
     "finetune": "finetuned to answer from the question alone",
-    "teacher_init": "finetuned to answer from the question alone, from the weights of a teacher "
-    "that also read rationales (a baseline of " + _KNIFE + ")",
-    "rationale_input": "finetuned to answer from question and rationale, and asked without "
+    "teacher_init": "finetuned to answer from the question alone, starting from the weights of a "
+    "teacher that also read rationales (a baseline of " + _KNIFE + ")",
+    "rationale_input": "finetuned to answer from question and rationale, and evaluated without "
     "rationales (a baseline of " + _KNIFE + ")",
-    "explain_then_answer": "finetuned to write a rationale and then to answer (a baseline of "
+    "explain_then_answer": "finetuned to generate a rationale and then the answer (a baseline of "
     + _KNIFE + ")",
-    "answer_then_explain": "finetuned to answer and then to write a rationale (a baseline of "
+    "answer_then_explain": "finetuned to generate the answer and then a rationale (a baseline of "
     + _KNIFE + ")",
     "step_by_step": "finetuned on two tasks, the answer and the rationale, both from the question "
     "(Hsieh et al. 2023, [arXiv 2305.02301](https://arxiv.org/abs/2305.02301))",
-    "prompt": "not trained: solved examples stand before each question",
-    "retrieve": "finetuned to answer behind the most similar solved training example",
+    "prompt": "not trained: it reads few-shot demonstrations before each question",
+    "retrieve": "finetuned to answer after the most similar training example as a demonstration",
 }  # fmt: skip
 # Students that read the bare task input, so that plain transformers can query them.
 _BARE = ("knife", "finetune", "teacher_init", "rationale_input", "step_by_step")
-_PLAIN = """Plain transformers reads it as well. A choice's score is the mean log-probability of its
+_PLAIN = """It also loads in plain transformers. A choice's score is the mean log-probability of its
 tokens:
 
 ```python
@@ -69,7 +69,7 @@ print(max(choices, key=score))
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a card is written from.
+    """What a card is rendered from.
 
     Attributes:
         run, run_key: name and key of the run.
@@ -109,7 +109,7 @@ class Facts:
 
     @property
     def open(self) -> bool:
-        """Whether it writes its answers."""
+        """Whether it generates its answers."""
         return self.splits.test[0].open
 
     @property
@@ -179,7 +179,9 @@ def _metadata(facts: Facts) -> ModelCardData:
 
 
 def _what(facts: Facts) -> str:
-    does = "writes the answer to a question" if facts.open else "chooses among a question's answers"
+    does = (
+        "generates the answer to a question" if facts.open else "chooses among a question's answers"
+    )
     named = "" if facts.method == facts.kind else f" (method `{facts.kind}`)"
     return f"A small language model that {does}, {WHAT[facts.kind]}{named}."
 
@@ -212,7 +214,7 @@ def _data(facts: Facts) -> list[tuple[str, str]]:
     if data.source in SOURCES:
         source += f" (hub: `{SOURCES[data.source].repository}`)"
     found = [("source", source), ("digest", _code(facts.data_key))]
-    found.append(("share of train that is used", f"{data.fraction:g} (drawn by {data.split_seed})"))
+    found.append(("share of train used", f"{data.fraction:g} (drawn by {data.split_seed})"))
     return [*found, ("rationales", data.rationale)]
 
 
@@ -243,15 +245,17 @@ def _limits(facts: Facts) -> list[str]:
     if facts.kind in READS_RATIONALES or facts.kind in TEACHES:
         found += _leakage(facts)
     found.append(
-        "It was tested on questions like those of its training alone. What it says of others, or "
-        "in other languages, nobody has measured."
+        "It was evaluated only on questions like those of its training data. How it answers other "
+        "questions, or other languages, is unknown."
     )
     if facts.kind == "retrieve":
-        found.append("`retrieve.jsonl` holds its training examples: whoever has it can read them.")
+        found.append("`retrieve.jsonl` contains its training examples as plain text.")
     if facts.kind == "prompt":
-        found.append("The solved examples before each question are training examples, in clear.")
+        found.append(
+            "The demonstrations before each question are training examples, as plain text."
+        )
     if not _metadata(facts).license:
-        found.append("Licence: that of base model and data; this card does not know them.")
+        found.append("Licence: depends on base model and data, and is not known here.")
     return found
 
 
@@ -259,7 +263,7 @@ def _noise(examples: int) -> str:
     points = 98 / examples**0.5
     small = " The test split is small." if examples < 200 else ""
     return (
-        f"With {examples:,} test examples, one student's accuracy is known to about "
+        f"With {examples:,} test examples, one student's accuracy has an uncertainty of about "
         f"± {points:.1f} points (95 %).{small}"
     )
 
@@ -268,7 +272,7 @@ def _chance(test: list[Example]) -> str:
     chance = fmean(1 / len(example.choices) for example in test)
     number = max(check_split(test).answers.values())
     return (
-        f"Guessing gives {percent(chance)} %, and always the most frequent answer to "
+        f"Guessing gives {percent(chance)} %; always giving the most frequent answer, "
         f"{percent(number / len(test))} %."
     )
 
@@ -277,18 +281,19 @@ def _leakage(facts: Facts) -> list[str]:
     found = []
     said = check_split(facts.splits.train).leakage
     if said is not None:
-        found.append(f"{percent(said)} % of the training rationales say the answer.")
+        found.append(f"{percent(said)} % of the training rationales contain the answer.")
     if facts.leaks:
         found.append(
-            f"A model of words tells {percent(facts.leaks.accuracy)} % of the answers from the "
-            f"rationale alone (chance {percent(facts.leaks.chance)} %, {facts.leaks.examples:,} "
-            "training rationales): what leaks the answer teaches no reasoning."
+            f"A word-based classifier predicts {percent(facts.leaks.accuracy)} % of the answers "
+            f"from the rationale alone (chance {percent(facts.leaks.chance)} %, "
+            f"{facts.leaks.examples:,} training rationales): rationales that leak the answer teach "
+            "no reasoning."
         )
     ceiling = facts.verdict.ceiling
     if ceiling and ceiling.with_rationale is not None and ceiling.without_rationale is not None:
         found.append(
-            f"The teacher answers {percent(ceiling.with_rationale)} % of the test split with its "
-            f"rationales, and {percent(ceiling.without_rationale)} % without."
+            f"The teacher answers {percent(ceiling.with_rationale)} % of the test split correctly "
+            f"with rationales, and {percent(ceiling.without_rationale)} % without."
         )
     return found
 
@@ -298,13 +303,13 @@ def _plain(facts: Facts) -> str:
         return _PLAIN
     if facts.family == "encoder":
         return (
-            "`AutoModel.from_pretrained` of plain transformers loads the encoder alone: the head "
-            "that chooses lies in `answer_head.safetensors`, which `knife` reads."
+            "`AutoModel.from_pretrained` of plain transformers loads only the encoder: the answer "
+            "head is in `answer_head.safetensors`, which `knife` reads."
         )
     name = "AutoModelForSeq2SeqLM" if facts.family == "encoder-decoder" else "AutoModelForCausalLM"
     return (
-        f"`{name}.from_pretrained` of plain transformers loads the weights; how questions are put "
-        "to it and answers scored is what `knife` adds."
+        f"`{name}.from_pretrained` of plain transformers loads the weights; `knife` adds the input "
+        "format and the scoring of answers."
     )
 
 
@@ -312,7 +317,7 @@ def _model(source: ModelSource) -> str:
     if source.revision:
         return f"`{source.name}` (hub, revision `{source.revision[:12]}`)"
     if source.name in EMBEDDED:
-        return f"`{source.name}` (comes with the package `knife`)"
+        return f"`{source.name}` (ships with the package `knife`)"
     return f"{_code(_source(source.name))} (a local folder)"
 
 

@@ -52,8 +52,8 @@ def table(
 
     def cells(name: str, row: Sequence[object], scope: str = "") -> Markup:
         found = Markup()
-        for place, value in enumerate(row):
-            kind = Markup(' class="number"') if place in to_the_right else Markup()
+        for index, value in enumerate(row):
+            kind = Markup(' class="number"') if index in to_the_right else Markup()
             found += Markup("<{0}{1}{2}>{3}</{0}>").format(Markup(name), Markup(scope), kind, value)
         return found
 

@@ -47,7 +47,9 @@ class RunData:
         store.recall(folder)
         config = folder / "config.json"
         if not config.is_file():
-            raise UserError(f"{folder} has no {config.name}; the same `knife run` again writes it")
+            raise UserError(
+                f"{folder} has no {config.name}; run the same `knife run` again to write it"
+            )
         record = folder / RECORD
         return RunData(
             folder,

@@ -22,7 +22,7 @@ _SECTIONS = (
     run_training.curves,
     run_training.alignment,
     run_training.cost,
-    run_training.faults,
+    run_training.failures,
     run_training.again,
 )
 
@@ -41,7 +41,7 @@ def write_or_warn(folder: Path, store: Store, made: Callable[[], str]) -> list[P
     """
     path = folder / NAME
     again = command_line("knife", "report", folder.name, "--store", store.address)
-    with or_warn("the report", f"; to make it again: {again}"):
+    with or_warn("the report", f"; to write it: {again}"):
         write_text(path, made())
         return [path]
     path.unlink(missing_ok=True)
@@ -55,4 +55,4 @@ def or_warn(what: str, advice: str = "") -> Iterator[None]:
         yield
     except Exception as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        log.warning("%s could not be made (%s); all results are there%s", what, why, advice)
+        log.warning("%s could not be written (%s); all results are kept%s", what, why, advice)

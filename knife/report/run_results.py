@@ -27,7 +27,7 @@ def lead(run: RunData) -> list[str]:
 
 def _progress(run: RunData) -> str:
     if not run.stages:
-        return "the run has not come to a verdict"
+        return "the run has no verdict yet"
     done = sum(run.store.has(stage["kind"], stage["key"]) for stage in run.stages)
     return f"{done} of {counted(len(run.stages), 'stage')} done"
 
@@ -81,13 +81,13 @@ def _accuracy_figure(verdict: Verdict) -> Markup:
     """Draw the methods' accuracies, one above the other, with their intervals."""
     order = list(reversed(verdict.methods))
     figure, (axes,) = figures.panels(1, 1, 7.2, 0.9 + 0.3 * len(order))
-    for place, method in enumerate(order):
+    for index, method in enumerate(order):
         mean = 100 * method.accuracy
         if method.low is not None and method.high is not None:
             ends = [100 * method.low, 100 * method.high]
-            axes.plot(ends, [place, place], color=figures.COLOURS[0], linewidth=2)
+            axes.plot(ends, [index, index], color=figures.COLOURS[0], linewidth=2)
         mark = "D" if method.method == verdict.baseline else "o"
-        axes.plot([mean], [place], mark, color=figures.COLOURS[0], markersize=7)
+        axes.plot([mean], [index], mark, color=figures.COLOURS[0], markersize=7)
     lines = []
     if verdict.ceiling:
         for dash, words, share in (
@@ -117,13 +117,13 @@ def answers(run: RunData) -> Section:
     title, verdict = "Answers gained and lost", run.verdict
     compared = [m for m in verdict.methods if m.difference] if verdict else []
     if verdict is None or not compared:
-        return Section(title, empty("Nothing is compared with a baseline here."))
+        return Section(title, empty("No method was compared with a baseline."))
     best = next((m for m in compared if m.method == "knife"), compared[0])
     difference = best.difference
     assert difference
     examples = run.test_examples()
     if not examples:
-        nothing = "The store no longer has the test examples of this run."
+        nothing = "The test examples of this run are no longer in the store."
         return Section(title, empty(nothing if run.stages else NO_RECORD))
     said = [_majority(run, name) for name in (best.method, verdict.baseline)]
     names = (best.method, verdict.baseline)
@@ -186,7 +186,7 @@ def rationales(run: RunData) -> Section:
     title, path = "Gain against rationale quality", run.folder / "rationale_scores.json"
     if not path.is_file():
         return Section(
-            title, empty("The rationales of this run have not been scored: knife data score does.")
+            title, empty("The rationales of this run have not been scored: run knife data score.")
         )
     scores = json.loads(path.read_text())
     rows = [
@@ -202,7 +202,7 @@ def rationales(run: RunData) -> Section:
     )
     body += paragraphs(*scores["notes"])
     if not scores["relations"]:
-        body += empty("The gain of knife is not known: knife run, then knife data score again.")
+        body += empty("The gain of knife is unknown: run knife run, then knife data score again.")
         return Section(title, body)
     relations = scores["relations"]
     drawn, axes = figures.panels(len(relations), 3, 2.6, 2.2, sharey=True)

@@ -1,4 +1,4 @@
-"""Sections of a run's report on how it was made: curves, cost, faults, how to reproduce it."""
+"""Sections of a run's report on how it was made: curves, cost, failures, how to reproduce it."""
 
 import time
 from collections import defaultdict
@@ -16,8 +16,8 @@ from knife.store.store import Store
 from knife.train.journal import Row as JournalRow
 
 NO_RECORD = (
-    "This run is of a version of knife that kept no record of its stages; the same command again "
-    "adds one, and trains nothing again."
+    "This run was made by a version of knife that kept no record of its stages; run the same "
+    "command again to add one, without retraining."
 )
 _ALIGNMENT = "input_alignment"
 # More panels than this are not worth reading.
@@ -32,8 +32,8 @@ def curves(run: RunData) -> Section:
     title = "Learning curves"
     trainings = _trainings(run)
     if not trainings:
-        nothing = "The store no longer has what a training of this run noted."
-        nothing = nothing if run.finished else "Nothing is trained yet."
+        nothing = "The journals of this run's trainings are no longer in the store."
+        nothing = nothing if run.finished else "No training has started yet."
         return Section(title, empty(nothing if run.stages else NO_RECORD))
     names = list(trainings)[:_MOST_PANELS]
     body = Markup()
@@ -45,14 +45,14 @@ def curves(run: RunData) -> Section:
     ):
         figure, axes = figures.panels(len(names), 3, 2.5, 1.9, sharey=True)
         for panel, training in zip(axes, names, strict=True):
-            for place, (metric, (dash, scale)) in enumerate(metrics.items()):
+            for index, (metric, (dash, scale)) in enumerate(metrics.items()):
                 for journal in trainings[training]:
                     points = _curve(journal, metric)
                     panel.plot(
                         [epoch for epoch, _ in points],
                         [scale * value for _, value in points],
                         dash,
-                        color=figures.COLOURS[place],
+                        color=figures.COLOURS[index],
                         linewidth=1.2,
                         marker="o" if dash == "-" else None,
                         markersize=3,
@@ -107,7 +107,7 @@ def alignment(run: RunData) -> Section:
         if _curve(journal, _ALIGNMENT):
             found[member["method"]].append(journal)
     if not found:
-        nothing = "The store knows of no student of this run that is aligned on its input states."
+        nothing = "The store has no student of this run that is aligned on its input states."
         return Section(title, empty(nothing if run.stages else NO_RECORD))
     figure, axes = figures.panels(len(found), 3, 2.7, 2.1)
     said = []
@@ -117,7 +117,7 @@ def alignment(run: RunData) -> Section:
         )
         # If there are several layers, each has a line; the mean alone would hide them.
         layers = [name for name in names if name != _ALIGNMENT] or [_ALIGNMENT]
-        for place, name in enumerate(layers):
+        for index, name in enumerate(layers):
             by_epoch: dict[float, list[float]] = defaultdict(list)
             for epoch, value in (point for j in journals for point in _curve(j, name)):
                 by_epoch[epoch].append(value)
@@ -125,8 +125,8 @@ def alignment(run: RunData) -> Section:
             panel.plot(
                 [epoch for epoch, _ in means],
                 [value for _, value in means],
-                figures.DASHES[place // len(figures.COLOURS) % len(figures.DASHES)],
-                color=figures.COLOURS[place % len(figures.COLOURS)],
+                figures.DASHES[index // len(figures.COLOURS) % len(figures.DASHES)],
+                color=figures.COLOURS[index % len(figures.COLOURS)],
                 label=name.removeprefix(_ALIGNMENT).strip("_").replace("_", " ")
                 or "aligned layers",
             )
@@ -183,13 +183,13 @@ def cost(run: RunData) -> Section:
         "memory (MiB)",
         "stages that read it",
     )
-    found = table("Stages, evaluations aside", heads, rows, [2, 3, 4, 5, 6])
+    found = table("Stages without evaluations", heads, rows, [2, 3, 4, 5, 6])
     words = [f"Trainings and states took {duration(sum(seconds.values()))} together."]
     taught = {s["key"]: _students(run, s) for s in run.stages if s["kind"] in ("teacher", "states")}
     shared = sum(max(0, students - 1) * seconds[key] for key, students in taught.items())
     if shared:
         words.append(
-            f"A teacher trained again for every student that learns from it would have taken "
+            "Retraining the teacher for every student that learns from it would have taken "
             f"{duration(shared)} more."
         )
     return Section(title, paragraphs(*words) + found)
@@ -203,8 +203,8 @@ def _speed(journal: Sequence[JournalRow], name: str) -> str:
 
 def _state(run: RunData, stage: Row, begun: bool) -> str:
     if not run.store.has(stage["kind"], stage["key"]):
-        return "begun" if begun else "not there"
-    return "made" if stage["key"] in run.record["starts"][-1]["made"] else "was there"
+        return "begun" if begun else "missing"
+    return "made" if stage["key"] in run.record["starts"][-1]["made"] else "reused"
 
 
 def _students(run: RunData, stage: Row) -> int:
@@ -226,9 +226,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def faults(run: RunData) -> Section:
+def failures(run: RunData) -> Section:
     """Return the section on every start of the command, how it ended, and notes of stages."""
-    title = "Faults and restarts"
+    title = "Failures and restarts"
     if not run.stages:
         return Section(title, empty(NO_RECORD))
     body = starts(run.record["starts"], "stages to make")
@@ -236,9 +236,9 @@ def faults(run: RunData) -> Section:
     for stage in run.stages:
         notes += noted(run.store, stage["kind"], stage["key"], stage["label"])
     if notes:
-        body += table("What stages noted", ("when", "what"), notes)
+        body += table("Notes of stages", ("when", "what"), notes)
     else:
-        body += paragraphs("No stage had to go on from a checkpoint, and nothing was damaged.")
+        body += paragraphs("No stage resumed from a checkpoint, and nothing was damaged.")
     return Section(title, body)
 
 
@@ -246,7 +246,7 @@ def noted(store: Store, kind: str, key: str, label: str) -> list[tuple[str, str]
     """Return when and what a stage noted: the checkpoints that it resumed from, and unusable
     ones."""
     resumed = run_data.trained(store, kind, key).get("resumed", [])
-    found = [("", f"{label}: went on from the checkpoint of step {step}") for step in resumed]
+    found = [("", f"{label}: resumed from the checkpoint of step {step}") for step in resumed]
     for row in run_data.journal(store, kind, key):
         if "note" in row:
             found.append((moment(row["time"]), f"{label}, step {row['step']}: {row['note']}"))
@@ -259,7 +259,7 @@ def starts(found: Sequence[Row], made: str = "") -> Markup:
     rows = []
     for start in found:
         # A start that was killed outright records no end.
-        ended = "at work, or killed" if start is found[-1] else "killed"
+        ended = "running, or killed" if start is found[-1] else "killed"
         row = [moment(start["time"]), start["status"] if start["ended"] else ended]
         row += [duration(start["ended"] - start["time"]) if start["ended"] else ""]
         rows.append([*row, len(start["made"])] if made else row)
@@ -273,7 +273,7 @@ def last_start(record: Row) -> list[str]:
     starts = record.get("starts", [])
     if not starts or not starts[-1]["ended"]:
         return []
-    return [f"The last start has {starts[-1]['status']}; run the same command again to resume."]
+    return [f"The last start {starts[-1]['status']}; run the same command again to resume."]
 
 
 def moment(seconds: float) -> str:
@@ -283,10 +283,10 @@ def moment(seconds: float) -> str:
 
 def again(run: RunData) -> Section:
     """Return the section on how to reproduce the run: command, config and versions."""
-    title = "How to do it again"
+    title = "How to reproduce it"
     config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
     command = f"knife run {run.config['name']}.yaml"
-    words = [f"The config below, saved as {run.config['name']}.yaml, makes the same run:"]
+    words = [f"The config below, saved as {run.config['name']}.yaml, gives the same run:"]
     body = paragraphs(*words) + Markup("<pre>{}</pre>").format(command)
     if run.record:
         body += facts([*made_by(run.record), ("store", run.store.address)])

@@ -76,7 +76,7 @@ def _doubt(name: str, difference: Difference, verdict: Verdict) -> str:
         return f"{name} and {other} are equal to within {margin} ({_is(equal)})."
     if no_worse is not None and no_worse < SIGNIFICANT:
         return f"{name} is no worse than {other} by more than {margin} ({_is(no_worse)})."
-    return f"An experiment like this one shows differences of {difference.detectable:.1f} or more."
+    return f"An experiment like this can show differences of {difference.detectable:.1f} or more."
 
 
 def _counts(method: MethodVerdict) -> str:

@@ -178,12 +178,12 @@ def compare(differences_SN: NDArray[np.float64], margin: float = 2.0) -> tuple[D
 
 
 _WITHOUT_SPREAD = {
-    True: "all examples differ alike, so there is no spread to test against.",
+    True: "all examples differ by the same amount, so there is no spread to test against.",
     False: "one example says nothing about chance: no interval and no p value.",
 }
 _FEW_SEEDS = {
-    1: "one seed: interval and p value cover the choice of examples alone, not the seed's.",
-    2: "two seeds hardly show how much seeds differ: p is too small where they differ much.",
+    1: "one seed: interval and p value cover the choice of examples, not that of the seed.",
+    2: "two seeds hardly show the variance over seeds: p is too small if that is large.",
 }
 
 
@@ -191,7 +191,7 @@ def holm(p: list[float]) -> list[float]:
     """Return p values after Holm's step-down correction (Holm 1979, "A simple sequentially
     rejective multiple test procedure"), in the same order."""
     adjusted, highest = [0.0] * len(p), 0.0
-    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
-        adjusted[place] = highest
+    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = highest
     return adjusted

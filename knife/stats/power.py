@@ -59,14 +59,14 @@ def design_note(seeds: int, examples: int, wanted: float | None) -> list[str]:
     """State what the test split and the seeds of a run can show, and what it would take to show
     the `wanted` difference, in points, if they cannot."""
     if examples == 1:
-        said = "one test example shows no differences"
+        said = "one test example cannot show any difference"
         if wanted is None:
             return [said]
         return [f"compare.difference: {said}; {_advice(seeds, examples, wanted)}"]
     found, whom = detectable(seeds, examples), ""
     if seeds == 1:
-        found, whom = detectable_between_students(examples), " between these very students"
-    said = f"{counted(seeds, 'seed')} and {examples:,} test examples show differences of about "
+        found, whom = detectable_between_students(examples), "between these two students"
+    said = f"{counted(seeds, 'seed')} and {examples:,} test examples can show differences of about "
     said += f"{found:.1f} points or more{whom} (power 80 %)"
     alone = "one seed shows nothing about the methods themselves"
     if wanted is None:

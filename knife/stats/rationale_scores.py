@@ -99,18 +99,20 @@ def rationale_scores(rows: Sequence[Scored], seeds: int) -> RationaleScores:
     notes = []
     for gain, words in ((leaking, "no rationale leaks"), (other, "every rationale leaks")):
         if gain is None:
-            notes.append(f"{words} its answer, so LAS has one of its two groups alone: no value.")
+            notes.append(
+                f"{words} its answer, so LAS lacks one of its two groups and has no value."
+            )
     las = None if leaking is None or other is None else (leaking + other) / 2
     room = fmean(row.room for row in rows)
     if room < LEAST_ROOM:
         notes.append(
-            f"the vacuous rationale alone tells the answer (REV is at most {room:.3f} nats), so "
-            "REV hardly tells rationales apart."
+            f"the vacuous rationale alone determines the answer (REV is at most {room:.3f} nats), "
+            "so REV hardly distinguishes rationales."
         )
     relations: tuple[Relation, ...] = ()
     gains = [row.gain for row in rows if row.gain is not None]
     if len(gains) < len(rows):
-        notes.append("the gain of knife is not known, so it is related to no score.")
+        notes.append("the gain of knife is unknown, so it is not related to the scores.")
     else:
         relations = (
             relation("REV", [row.rev for row in rows], gains),

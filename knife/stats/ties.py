@@ -48,7 +48,7 @@ def tie_notes(ties: Mapping[str, Sequence[Ties]]) -> list[str]:
         if blind := sum(each.blind for each in own):
             seeds = f" with {counted(blind, 'seed')}" if len(own) > 1 else ""
             notes.append(
-                f"warning: {name}{seeds} tells no choices apart: those of every test example are "
-                "tied, so its accuracy is that of guessing."
+                f"warning: {name}{seeds} cannot tell choices apart: those of every test example "
+                "are tied, so its accuracy is that of guessing."
             )
     return notes

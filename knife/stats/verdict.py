@@ -125,8 +125,8 @@ def verdict(
     for method_verdict, p in zip(compared, holm(raw), strict=True):
         assert method_verdict.difference
         adjusted = replace(method_verdict.difference, p_adjusted=p)
-        place = methods.index(method_verdict)
-        methods[place] = replace(method_verdict, difference=adjusted)
+        index = methods.index(method_verdict)
+        methods[index] = replace(method_verdict, difference=adjusted)
     if len(compared) > 1:
         notes.append(f"The p values are corrected for {len(compared)} comparisons (Holm).")
     return Verdict(baseline, margin, tuple(methods), ceiling, tuple(notes))
@@ -146,7 +146,7 @@ def _difference(
     difference, note = compare(differences_SN, margin)
     most_N = np.sign(differences_SN).mean(axis=0)
     gained, lost = (
-        tuple(ids[place] for place in np.flatnonzero(sign * most_N > 0.5)) for sign in (1, -1)
+        tuple(ids[index] for index in np.flatnonzero(sign * most_N > 0.5)) for sign in (1, -1)
     )
     return replace(difference, gained_ids=gained, lost_ids=lost), note
 

@@ -59,7 +59,7 @@ def artifact_place(url: str) -> tuple[str, str, str]:
     address, *place = url.rstrip("/").removesuffix("/model").rsplit("/", 2)
     if not is_url(address):
         raise UserError(
-            f"STUDENT: {url} names no student in a store; give its whole url: STORE/student/KEY"
+            f"STUDENT: {url} is not the url of a student; give all of it: STORE/student/KEY"
         )
     kind, key = place
     return address, kind, key
@@ -71,24 +71,24 @@ def cache_folder(url: str) -> Path:
     return cache / "stores" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
-def url_faults(url: str) -> list[str]:
+def url_errors(url: str) -> list[str]:
     """Return why a url cannot be used as a bucket, as far as is known without a request."""
     parts = urlsplit(url)
     if "@" in parts.netloc and not parts.scheme.startswith("abfs"):
         # Printing the url itself would reveal the credentials.
         return [
-            f"store: a {parts.scheme} url holds credentials; take them out, and set them in the "
-            "environment, as the storage's own tools read them"
+            f"store: the {parts.scheme} url contains credentials; set them in the environment "
+            "instead, as the storage's own tools read them"
         ]
     if ":" in parts.netloc.rpartition("@")[0] or parts.query or parts.fragment:
         return [
-            f"store: a {parts.scheme} url holds more than bucket and prefix; give "
+            f"store: the {parts.scheme} url has more than bucket and prefix; give "
             f"{parts.scheme}://BUCKET/PREFIX, and set keys in the environment"
         ]
     if parts.scheme not in (*_PACKAGES, *_LOCAL):
         return [
-            f"store: {parts.scheme}:// is no storage that a store can be on; give a folder, or "
-            "s3://, gs:// or abfs://"
+            f"store: {parts.scheme}:// is not a supported storage; give a folder, or s3://, gs:// "
+            "or abfs://"
         ]
     if parts.scheme in _PACKAGES:
         package, extra = _PACKAGES[parts.scheme]
@@ -114,9 +114,9 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        faults = url_faults(url)
-        if faults:
-            raise UserError(*faults)
+        errors = url_errors(url)
+        if errors:
+            raise UserError(*errors)
         self.url = url.rstrip("/")
 
     @cached_property
@@ -136,12 +136,12 @@ class Bucket:
     def __reduce__(self) -> tuple[type["Bucket"], tuple[str]]:
         return type(self), (self.url,)
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Return why it cannot be read; empty if it can. Writes nothing."""
         try:
             self._try(lambda fs, root: fs.info(f"{root}/runs"), pauses=_PAUSES[:1])
         except UserError as error:
-            return error.faults
+            return error.errors
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -237,8 +237,8 @@ class Bucket:
             try:
                 return ask(*self._opened)
             except Exception as error:
-                if fault := self._fault(error):
-                    raise UserError(fault) from error
+                if message := self._user_error(error):
+                    raise UserError(message) from error
                 if isinstance(error, FileNotFoundError):
                     raise
                 if pause is None:
@@ -251,10 +251,10 @@ class Bucket:
                 time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
-    def _fault(self, error: Exception) -> str | None:
+    def _user_error(self, error: Exception) -> str | None:
         """Return the message for an error that the user can fix and retrying would not."""
         if isinstance(error, FileNotFoundError) and "bucket does not exist" in str(error):
-            return f"store: {self.url}: there is no such bucket; make it, or correct the url"
+            return f"store: {self.url}: this bucket does not exist; create it, or correct the url"
         name = type(error).__name__
         if "Credential" in name or "DefaultCredentials" in str(error) or "Anonymous" in str(error):
             return (
@@ -264,7 +264,7 @@ class Bucket:
         if isinstance(error, PermissionError) or "Forbidden" in str(error):
             return (
                 f"store: {self.url}: access denied ({_words(error)}); give these credentials "
-                "leave to list, read, write and delete there"
+                "permission to list, read, write and delete there"
             )
         return None
 

@@ -12,7 +12,7 @@ _REASONS = {
     errno.EDQUOT: "the disk quota is used up; free space or give another store",
     errno.EACCES: "it is not writable; give another store or change its permissions",
     errno.EPERM: "it is not writable; give another store or change its permissions",
-    errno.EROFS: "it lies on a read-only file system; give another store",
+    errno.EROFS: "it is on a read-only file system; give another store",
     errno.ENOTDIR: "a part of its path is a file; give another store",
     errno.EEXIST: "there is a file of that name; give another store",
 }
@@ -21,7 +21,7 @@ _FULL = ("os error 28", "inline_container")
 
 
 @contextmanager
-def disk_faults(root: Path) -> Iterator[None]:
+def disk_errors(root: Path) -> Iterator[None]:
     """Turn errors about a full or unwritable disk under `root` into a UserError."""
     try:
         yield

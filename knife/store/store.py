@@ -33,9 +33,9 @@ from filelock import FileLock
 
 from knife.core import strict_json
 from knife.core.atomic import sync, write_json, write_text
-from knife.store.bucket import Bucket, artifact_place, cache_folder, is_url, url_faults
+from knife.store.bucket import Bucket, artifact_place, cache_folder, is_url, url_errors
 from knife.store.checksums import damaged_files, digest
-from knife.store.disk import disk_faults
+from knife.store.disk import disk_errors
 
 _MANIFEST = "manifest.json"
 _JOURNAL = "journal.jsonl"
@@ -82,7 +82,7 @@ def artifact_folder(where: str) -> Path:
     return Store(address).path(kind, key)
 
 
-def store_faults(store: Path | str) -> list[str]:
+def store_errors(store: Path | str) -> list[str]:
     """Return why a store cannot be there, as far as is known without writing; empty if it can."""
     root = store_root(store)
     there = next(path for path in (root, *root.parents) if path.exists())
@@ -91,7 +91,7 @@ def store_faults(store: Path | str) -> list[str]:
     if not os.access(there, os.W_OK | os.X_OK):
         return [f"store: {root}: {there} is not writable; give another store"]
     if is_url(store):
-        return url_faults(str(store)) or Bucket(str(store)).faults()
+        return url_errors(str(store)) or Bucket(str(store)).errors()
     return []
 
 
@@ -119,7 +119,7 @@ class Store:
         self._write = write
         if not write:
             return
-        with disk_faults(self.root):
+        with disk_errors(self.root):
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             (self.root / "work").mkdir(exist_ok=True)
             probe = self.root / "work" / f".probe-{os.getpid()}"
@@ -136,8 +136,8 @@ class Store:
             damaged = self._fetch(kind, key)
             if damaged:
                 raise OSError(
-                    f"{self.address}/{kind}/{key} does not come whole ({', '.join(damaged)}); "
-                    "the same command looks at it again, and makes it again where need be"
+                    f"{self.address}/{kind}/{key} is incomplete or damaged ({', '.join(damaged)}); "
+                    "run the same command again to check it, and to make it again if necessary"
                 )
         return self.root / kind / key
 
@@ -342,13 +342,13 @@ class Store:
         self._discard_here(kind, key)
 
     def _discard_here(self, kind: str, key: str) -> None:
-        grave = self.root / "work" / f"discarded-{kind}-{key}-{os.getpid()}"
+        discarded = self.root / "work" / f"discarded-{kind}-{key}-{os.getpid()}"
         try:
-            (self.root / kind / key).rename(grave)
+            (self.root / kind / key).rename(discarded)
         except FileNotFoundError:
             # Another run found the same damage first.
             return
-        shutil.rmtree(grave)
+        shutil.rmtree(discarded)
 
     def journals(self, kind: str, key: str) -> list[Path]:
         """Return the possible paths of a stage's journal, in order; a bucket's is downloaded."""

@@ -38,10 +38,10 @@ def display(
     """
     console = progress_console()
     scale = plan.config.scale
-    place = counted(scale.workers, "Ray worker")
-    place = "this process" if scale.launcher == "process" else place
+    where = counted(scale.workers, "Ray worker")
+    where = "this process" if scale.launcher == "process" else where
     share = f"{len(stages)} of {counted(len(plan.stages), 'stage')}"
-    say_line(console, f"{share} to make, in {place}; starting …")
+    say_line(console, f"{share} to make, in {where}; starting …")
     shown = _Display(Progress(stages, plan), follower, links, console)
     with drawn(console, shown.drawing) if shown.draws else nullcontext(), shown.looking():
         yield
@@ -97,8 +97,8 @@ class _Display:
             number += 1
             result = self.progress.result(stage)
             if self.draws:
-                place = f"[dim]{number}/{len(self.progress.stages)}[/dim]"
-                self.console.print(f"[green]✓[/green] {place} {stage.label}: {result}")
+                where = f"[dim]{number}/{len(self.progress.stages)}[/dim]"
+                self.console.print(f"[green]✓[/green] {where} {stage.label}: {result}")
             else:
                 self._line(number, f"{stage.label}: done, {result}")
         for link in self.links[self._links_said :]:
@@ -135,12 +135,12 @@ class _Display:
                 return [Text("writing the verdict …")]
             turn = self._spinner.render(self.console.get_time())
             assert isinstance(turn, Text)
-            place = f" stage {progress.number + 1} of {len(progress.stages)}: "
+            where = f" stage {progress.number + 1} of {len(progress.stages)}: "
             of_stage, of_run = _left(progress)
             share = progress.units / progress.total if progress.total else 0.0
             units = ", ".join(filter(None, [f" {progress.units}/{progress.total}", of_stage]))
             lines = [
-                Text.assemble(turn, place, (progress.stage.label, "bold")),
+                Text.assemble(turn, where, (progress.stage.label, "bold")),
                 Text.assemble("  ", bar(self.console, share), units),
             ]
             # The last row of an evaluation has only its result, shown when the stage is done.

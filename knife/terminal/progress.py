@@ -104,7 +104,7 @@ class Progress:
         try:
             return self._result(stage)
         except _UNREADABLE:
-            return "its result cannot be read now"
+            return "its result cannot be read at the moment"
 
     def _result(self, stage: Stage) -> str:
         if _trains(stage):

@@ -44,7 +44,7 @@ class CaughtUp:
         mended: lines about runs that were deleted in MLflow and are there again.
         refused: what MLflow will never accept, one line for each run.
         held: folders that a living process works on and sends itself.
-        faults: what the user has to fix, one line each.
+        errors: what the user has to fix, one line each.
     """
 
     sent: list[tuple[str, Destination, list[tuple[str, Counter[str]]]]] = field(
@@ -54,7 +54,7 @@ class CaughtUp:
     mended: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 def tracking_lock(store: Store, folder: Path) -> FileLock:
@@ -87,10 +87,10 @@ def catch_up(store: Store, trees: Trees, folders: list[Path] | None = None) -> C
                     f"MLflow at {destination.uri} does not answer (run {folder.name!r}): {error}"
                 )
             except UserError as error:
-                found.faults += error.faults
+                found.errors += error.errors
             except (OSError, ValueError, KeyError) as error:
-                found.faults.append(f"{folder} cannot be read whole: {error!r}")
-    found.faults = list(dict.fromkeys(found.faults))
+                found.errors.append(f"{folder} cannot be read whole: {error!r}")
+    found.errors = list(dict.fromkeys(found.errors))
     return found
 
 

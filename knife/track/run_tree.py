@@ -194,7 +194,7 @@ def _note(config: dict[str, Any], record: dict[str, Any], status: Status) -> dic
     methods = ", ".join(dict.fromkeys(member["method"] for member in record["members"]))
     seeds = ", ".join(map(str, config["seeds"]))
     source = config["data"]["source"]
-    words = f"At work or cut off: {methods} on {source}, seeds {seeds}. No verdict yet."
+    words = f"Running or interrupted: {methods} on {source}, seeds {seeds}. No verdict yet."
     return {NOTE: words}
 
 

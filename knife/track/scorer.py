@@ -1,8 +1,8 @@
 """A student as MLflow's pyfunc: MLflow keeps a copy of this file beside the weights and runs it.
 
-In: a question a row, `question` and `choices` (an open one has no choices), `id` if wanted. Out: a
-row for each, as `knife predict` gives it: `choice`, `index` and `probabilities`, or `text`. Where a
-question has choices tied for the first place, all rows have `tied`, empty where there is no tie.
+Input: one question per row, with `question`, `choices` (none for open questions) and optionally
+`id`. Output: one row for each, as from `knife predict`: `choice`, `index` and `probabilities`, or
+`text`. If any question has choices tied for first place, all rows have `tied`, empty without a tie.
 """
 
 import json
@@ -20,30 +20,30 @@ from knife.data.record import read_question
 
 
 class Scorer(PythonModel):  # type: ignore[misc]
-    """Answers questions with a student, loaded once; on the GPU where there is one."""
+    """Answers questions with a student, loaded once; on the GPU if there is one."""
 
     def load_context(self, context: Any) -> None:
         """Load the student of a model's folder."""
-        # Whoever only writes a model down needs no torch.
+        # Writing a model does not need torch.
         from knife.inference.answers import Answerer
 
         self._answerer = Answerer(Path(context.artifacts["student"]))
 
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
-        """A row for each question.
+        """Return a row for each question.
 
         Raises:
-            MlflowException: what is wrong with the questions, all at once; to a server's client
-                that is status 400.
+            MlflowException: with all errors in the questions; a server's client gets
+                status 400.
         """
-        questions, faults = _read(model_input, self._answerer.settings.open)
+        questions, errors = _read(model_input, self._answerer.settings.open)
         try:
-            faults += [] if faults else self._too_long(questions)
-            rows = [] if faults else self._answerer.rows(questions)
+            errors += [] if errors else self._too_long(questions)
+            rows = [] if errors else self._answerer.rows(questions)
         except UserError as error:
-            faults = error.faults
-        if faults:
-            raise MlflowException.invalid_parameter_value("; ".join(faults))
+            errors = error.errors
+        if errors:
+            raise MlflowException.invalid_parameter_value("; ".join(errors))
         if any("tied" in row for row in rows):
             rows = [{"tied": []} | row for row in rows]
         if "id" not in model_input:
@@ -60,18 +60,18 @@ class Scorer(PythonModel):  # type: ignore[misc]
 
 
 def _read(given: pd.DataFrame, opened: bool) -> tuple[list[Example], list[str]]:
-    """The questions, and what is wrong with them."""
-    questions, faults = [], []
+    """Return the questions, and what is wrong with them."""
+    questions, errors = [], []
     # Through JSON: MLflow gives lists as arrays, and what is missing as NaN.
     for number, record in enumerate(json.loads(given.to_json(orient="records")), 1):
         question, wrong = read_question({"id": str(number), **record, "answer": None})
-        found = [fault.message for fault in wrong]
+        found = [error.message for error in wrong]
         if question and question.open != opened:
             said = "leave them out" if opened else "give two or more"
             found = [f"choices: the student {'writes' if opened else 'chooses'} answers: {said}"]
-        faults += [f"row {number}: {fault}" for fault in found]
+        errors += [f"row {number}: {error}" for error in found]
         questions += [question] if question else []
-    return questions, faults
+    return questions, errors
 
 
 mlflow.models.set_model(Scorer())

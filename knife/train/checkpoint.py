@@ -20,7 +20,7 @@ from knife.train.context import Context, barrier, gather
 from knife.train.conversion import CheckpointLayout, convert, fit, weights_only
 from knife.train.mirror import KEPT, Mirror
 
-_PLACE = "place.json"
+_STATE = "place.json"
 
 
 @dataclass
@@ -56,14 +56,14 @@ class Found:
     """What a training resumes from.
 
     Attributes:
-        place: its state; a new one if there is no checkpoint.
+        state: its state; a new one if there is no checkpoint.
         folder: DeepSpeed's files, or None.
         converted: whether they are in DeepSpeed's universal format, for which an engine must be
             configured.
         notes: what was skipped or converted, and why; a line each.
     """
 
-    place: TrainingState = field(default_factory=TrainingState)
+    state: TrainingState = field(default_factory=TrainingState)
     folder: Path | None = None
     converted: bool = False
     notes: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class Found:
     def load(self, engine: Any) -> TrainingState:
         """Load this state into an engine; all ranks must call it."""
         if self.folder is None:
-            return self.place
+            return self.state
         # DeepSpeed reads its universal files with `weights_only=False`.
         with weights_only():
             loaded, _ = engine.load_checkpoint(str(self.folder.parent), tag=self.folder.name)
@@ -80,7 +80,7 @@ class Found:
         barrier()
         if self.converted:
             shutil.rmtree(self.folder.parent, ignore_errors=True)
-        return self.place
+        return self.state
 
 
 class Checkpoints:
@@ -112,54 +112,54 @@ class Checkpoints:
 
     def find(self, zero_stage: int, precision: str) -> Found:
         """Find the newest complete checkpoint that can be used, converted if necessary."""
-        shape = CheckpointLayout(self._context.world_size, zero_stage, precision)
+        layout = CheckpointLayout(self._context.world_size, zero_stage, precision)
         passed_over = self._mirror.restore() if self._mirror else []
-        found: Found = gather(self._find(shape) if self._leads else None)[self._leader]
+        found: Found = gather(self._find(layout) if self._leads else None)[self._leader]
         if found.folder:
-            self.last_step = found.place.step
+            self.last_step = found.state.step
         return replace(found, notes=(*passed_over, *found.notes))
 
-    def _find(self, shape: CheckpointLayout) -> Found:
+    def _find(self, layout: CheckpointLayout) -> Found:
         """Find the newest usable checkpoint in the work folder; remove newer ones."""
         notes: list[str] = []
         for path in self._newest_first():
             folder, name = path.parent, path.parent.name
             try:
                 values = json.loads(path.read_text())
-                place, written = (
+                state, written = (
                     TrainingState(**values["place"]),
                     CheckpointLayout(**values["shape"]),
                 )
                 files = values["files"].items()
             except (ValueError, TypeError, KeyError):
-                place, written, files = TrainingState(), shape, {_PLACE: ""}.items()
+                state, written, files = TrainingState(), layout, {_STATE: ""}.items()
             damaged = [file for file, of in files if _digest(self.work / file) != of]
             if damaged:
-                notes.append(f"checkpoint {name} is damaged ({', '.join(damaged)}): passed over")
-            elif written == shape or fit(written, shape):
-                return Found(place, folder, notes=tuple(notes))
-            elif universal := convert(folder, self.work / "converted" / name, written, shape):
-                notes.append(f"checkpoint {name} of {written} was converted for {shape}")
-                return Found(place, universal, converted=True, notes=tuple(notes))
+                notes.append(f"checkpoint {name} is damaged ({', '.join(damaged)}): skipped")
+            elif written == layout or fit(written, layout):
+                return Found(state, folder, notes=tuple(notes))
+            elif universal := convert(folder, self.work / "converted" / name, written, layout):
+                notes.append(f"checkpoint {name} of {written} was converted for {layout}")
+                return Found(state, universal, converted=True, notes=tuple(notes))
             else:
-                notes.append(f"checkpoint {name} of {written} does not serve {shape}: passed over")
+                notes.append(f"checkpoint {name} of {written} cannot be used for {layout}: skipped")
             shutil.rmtree(folder)
         if notes:
-            notes.append("no checkpoint is left: the training starts from its beginning")
+            notes.append("no usable checkpoint is left: the training starts from the beginning")
         shutil.rmtree(self._folder, ignore_errors=True)
         return Found(notes=tuple(notes))
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self._folder.glob(f"*/{_PLACE}"), reverse=True)
+        return sorted(self._folder.glob(f"*/{_STATE}"), reverse=True)
 
-    def save(self, engine: Any, place: TrainingState) -> None:
+    def save(self, engine: Any, state: TrainingState) -> None:
         """Save a checkpoint; it counts soon after.
 
         Raises:
             OSError, RuntimeError: the disk is full or fails; older checkpoints are kept.
         """
         self.settle()
-        folder = self._folder / f"step-{place.step:08d}"
+        folder = self._folder / f"step-{state.step:08d}"
         if self._leads:
             # A try with another layout may have left files here.
             shutil.rmtree(folder, ignore_errors=True)
@@ -171,15 +171,15 @@ class Checkpoints:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         barrier()
-        self.last_step = place.step
+        self.last_step = state.step
         if self._leads:
-            shape = CheckpointLayout(
+            layout = CheckpointLayout(
                 self._context.world_size,
                 engine.zero_optimization_stage(),
                 "bf16" if engine.bfloat16_enabled() else "fp32",
             )
-            values = {"place": asdict(place), "shape": asdict(shape)}
-            best = place.best_folder(self.work)
+            values = {"place": asdict(state), "shape": asdict(layout)}
+            best = state.best_folder(self.work)
             self._finisher = threading.Thread(
                 target=self._finish, args=(folder, best, values), name="knife-checkpoint"
             )
@@ -213,14 +213,14 @@ class Checkpoints:
             values["files"] = files
             if self._mirror:
                 values["leaders"] = self._mirror.leaders
-            write_json(folder / _PLACE, values)
+            write_json(folder / _STATE, values)
             if self._mirror:
-                place = values["place"]
-                self._mirror.upload(place["step"], values, place["best_step"])
+                state = values["place"]
+                self._mirror.upload(state["step"], values, state["best_step"])
             self._drop_old()
         except BaseException as error:
             # A checkpoint that is complete here is usable on this host even if the upload failed.
-            if not (folder / _PLACE).is_file():
+            if not (folder / _STATE).is_file():
                 shutil.rmtree(folder, ignore_errors=True)
             self._failure = error
 

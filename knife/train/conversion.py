@@ -61,8 +61,8 @@ def convert(
         inject_missing_state=True,
     )
     # It prints every step.
-    heard = io.StringIO()
-    with weights_only(), contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
+    output = io.StringIO()
+    with weights_only(), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         ds_to_universal.main(settings)
     return target
 

@@ -100,7 +100,7 @@ class FirstBad:
             parts = sorted(first - {"loss"})
             # If no part is finite, none of them can be singled out as the cause.
             what += f" ({', '.join(parts)})" if 0 < len(parts) < len(losses) - 1 else ""
-        said = f"the {what} is no finite number at step {step + 1}"
+        said = f"the {what} is not finite at step {step + 1}"
         if what == _WEIGHTS:
             said = f"the weights are not finite, or beyond {_LARGEST:g}, after step {step + 1}"
         return TrainingDivergedError(

@@ -184,7 +184,7 @@ def at_the_top(scores: Sequence[float], example: Tokens) -> list[int]:
 
     Scores count as equal if float32 cannot resolve their difference: which one is higher is then an
     accident of rounding. Choices with the same tokens are always tied, even if a model scores them
-    differently, which only their place in the list can cause.
+    differently, which only their position in the list can cause.
     """
     alike, best = first_alike(example), max(scores)
     top = {
@@ -192,7 +192,7 @@ def at_the_top(scores: Sequence[float], example: Tokens) -> list[int]:
         for own, score in zip(alike, scores, strict=True)
         if math.isclose(score, best, rel_tol=RESOLUTION, abs_tol=RESOLUTION)
     }
-    return [place for place, own in enumerate(alike) if own in top]
+    return [index for index, own in enumerate(alike) if own in top]
 
 
 def answer_fields(answer: Answer, example: Tokens) -> dict[str, Any]:

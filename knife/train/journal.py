@@ -96,7 +96,7 @@ def _row(line: bytes, path: Path) -> Row | None:
         return whole
     except (ValueError, TypeError, KeyError, AttributeError):
         # Stopping here would hide all the rows that follow.
-        log.warning("%s: a line is no row of metrics and is left out: %.80r", path, line)
+        log.warning("%s: skipped a line that is not a row of metrics: %.80r", path, line)
         return None
 
 

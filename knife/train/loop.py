@@ -108,8 +108,8 @@ def train(
             No model is left then, even if one of an earlier epoch was finite.
     """
     if not broadcast((work / TRAINED).is_file()):
-        with noted() as told, Checkpoints(work, context, mirror) as checkpoints:
-            _TrainState(objective, job, work, context, checkpoints).run(told)
+        with noted() as terminated, Checkpoints(work, context, mirror) as checkpoints:
+            _TrainState(objective, job, work, context, checkpoints).run(terminated)
     barrier()
     # Each host may have its own work folder.
     if context.rank == (mirror.leader if mirror else 0):
@@ -120,7 +120,7 @@ class _TrainState:
     """A training under way on one rank; all ranks call every method together.
 
     Attributes:
-        place: what a checkpoint keeps of it.
+        state: what a checkpoint keeps of it.
         saved_step, logged_step: steps done at the last checkpoint, and at the last row of losses.
         examples, tokens: numbers of those read since `logged_at`.
         examples_taken: number of examples that this rank trained on.
@@ -145,42 +145,42 @@ class _TrainState:
         )
         self.means = _Means(context)
         self.means.first_bad.watch(self.engine)
-        self.place = found.load(self.engine)
-        step = self.place.step
+        self.state = found.load(self.engine)
+        step = self.state.step
         if step:
-            self.place.resumed.append(step)
+            self.state.resumed.append(step)
         self.journal = Journal(work, step) if context.rank == 0 else None
         if self.journal:
             for note in found.notes:
                 self.journal.note(step, note)
         self.lengths = [len(t.input_ids) + job.rationale * len(t.rationale_ids) for t in job.train]
-        self.started = time.monotonic() - self.place.seconds
+        self.started = time.monotonic() - self.state.seconds
         self.saved_step = self.logged_step = step
         self.logged_at = time.monotonic()
         self.examples = self.tokens = self.examples_taken = 0
 
-    def run(self, told: Callable[[], bool]) -> None:
-        """Train to the end, or up to a checkpoint if the rank is `told` to stop."""
-        training, place = self.job.training, self.place
+    def run(self, terminated: Callable[[], bool]) -> None:
+        """Train to the end, or up to a checkpoint if the rank was `terminated`."""
+        training, state = self.job.training, self.state
         agreement = Agreement(self.context)
-        while place.epoch < training.epochs and not _patience_is_out(place, training):
+        while state.epoch < training.epochs and not _patience_is_out(state, training):
             self.engine.train()
-            batches = training_rows(self.lengths, training.batch_size, self.job.seed, place.epoch)
-            while place.batch < len(batches):
-                self.step(batches[place.batch])
-                stop = agreement.reached(told() or self.context.stop_requested())
-                last = place.batch == len(batches)
+            batches = training_rows(self.lengths, training.batch_size, self.job.seed, state.epoch)
+            while state.batch < len(batches):
+                self.step(batches[state.batch])
+                stop = agreement.reached(terminated() or self.context.stop_requested())
+                last = state.batch == len(batches)
                 due = stop or self.checkpoint_is_due()
                 # A row at each checkpoint, so that a training resumed from it loses no means.
-                if last or due or place.step % LOG_STEPS == 0 or self.engine.skipped_steps:
+                if last or due or state.step % LOG_STEPS == 0 or self.engine.skipped_steps:
                     self.log_losses(batches)
                 if stop or (due and not last):
                     self.checkpoint()
                 if stop:
                     self.checkpoints.settle()
                     raise Terminated
-            place.epoch, place.batch = place.epoch + 1, 0
-            if place.epoch % training.evaluate_epochs == 0 or place.epoch == training.epochs:
+            state.epoch, state.batch = state.epoch + 1, 0
+            if state.epoch % training.evaluate_epochs == 0 or state.epoch == training.epochs:
                 self.evaluate()
             if self.checkpoint_is_due():
                 self.checkpoint()
@@ -189,18 +189,18 @@ class _TrainState:
 
     def step(self, batch: Rows) -> None:
         """Take an optimizer step on a global batch."""
-        job, place, context = self.job, self.place, self.context
+        job, state, context = self.job, self.state, self.context
         for number, part in enumerate(_parts(batch, job.training, context)):
             # Dropout depends only on these, so no random-generator state need be saved.
-            torch.manual_seed(hash((job.seed, place.step, context.rank, number)) % 2**62)
-            self.means.add(_micro_step(self.engine, job, part, context), place.step)
+            torch.manual_seed(hash((job.seed, state.step, context.rank, number)) % 2**62)
+            self.means.add(_micro_step(self.engine, job, part, context), state.step)
             self.examples_taken += sum(weight > 0 for weight in part.weights)
             context.heartbeat()
         read = [row for row, weight in zip(batch.rows, batch.weights, strict=True) if weight]
         self.examples += len(read)
         self.tokens += sum(self.lengths[row] for row in read)
-        self.means.first_bad.add_gradient(self.engine, place.step)
-        place.step, place.batch = place.step + 1, place.batch + 1
+        self.means.first_bad.add_gradient(self.engine, state.step)
+        state.step, state.batch = state.step + 1, state.batch + 1
 
     def log_losses(self, batches: Sequence[Rows]) -> None:
         """Log mean losses and speed since the last time.
@@ -208,36 +208,36 @@ class _TrainState:
         Raises:
             TrainingDivergedError: one of the steps since then had a number that is not finite.
         """
-        place, first_bad = self.place, self.means.first_bad
+        state, first_bad = self.state, self.means.first_bad
         metrics = self.means.take()
         if what := first_bad.found(self.engine, metrics):
-            since = batches[place.batch - (place.step - self.logged_step) : place.batch]
+            since = batches[state.batch - (state.step - self.logged_step) : state.batch]
             own = [_parts(rows, self.job.training, self.context) for rows in since]
             ids = [[self.job.ids[row] for part in parts for row in part.rows] for parts in own]
             self.checkpoints.settle()
-            raise first_bad.error(what, ids, place.step, self.checkpoints.last_step)
+            raise first_bad.error(what, ids, state.step, self.checkpoints.last_step)
         seconds = max(time.monotonic() - self.logged_at, 1e-9)
         metrics["examples_per_second"] = self.examples / seconds
         metrics["tokens_per_second"] = self.tokens / seconds
         metrics["learning_rate"] = self.engine.get_lr()[0]
         self.log(metrics)
-        self.logged_step, self.logged_at = place.step, time.monotonic()
+        self.logged_step, self.logged_at = state.step, time.monotonic()
         self.examples = self.tokens = 0
 
     def log(self, metrics: dict[str, float]) -> None:
         """Add a row to the journal, which rank 0 writes."""
         if self.journal:
-            self.journal.add(self.place.step, self.place.step / self.steps_per_epoch, metrics)
+            self.journal.add(self.state.step, self.state.step / self.steps_per_epoch, metrics)
 
     def checkpoint_is_due(self) -> bool:
         """Whether enough steps were done since the last checkpoint."""
-        return self.place.step - self.saved_step >= self.job.scale.checkpoint_steps
+        return self.state.step - self.saved_step >= self.job.scale.checkpoint_steps
 
     def checkpoint(self) -> None:
         """Save a checkpoint."""
-        self.place.seconds = time.monotonic() - self.started
-        self.checkpoints.save(self.engine, self.place)
-        self.saved_step, self.logged_at = self.place.step, time.monotonic()
+        self.state.seconds = time.monotonic() - self.started
+        self.checkpoints.save(self.engine, self.state)
+        self.saved_step, self.logged_at = self.state.step, time.monotonic()
 
     def evaluate(self) -> None:
         """Evaluate on dev, and save the model at once if it is the best so far.
@@ -245,7 +245,7 @@ class _TrainState:
         Raises:
             TrainingDivergedError: outputs are not finite.
         """
-        job, place = self.job, self.place
+        job, state = self.job, self.state
         self.engine.eval()
         try:
             answers = answer_split(
@@ -253,23 +253,23 @@ class _TrainState:
             )
         except NotFiniteError as error:
             self.checkpoints.settle()
-            raise diverged_on_dev(error, place.step, self.checkpoints.last_step) from None
+            raise diverged_on_dev(error, state.step, self.checkpoints.last_step) from None
         found = measures(answers, job.dev)
         accuracy, loss = found["accuracy"], found["loss"]
-        place.worse += 1
-        if place.best_loss is None or (accuracy, -loss) > (place.best_accuracy, -place.best_loss):
-            place.best_accuracy, place.best_loss = accuracy, loss
-            place.best_step, place.worse = place.step, 0
-            state = gathered_state(self.engine.module.backbone)
+        state.worse += 1
+        if state.best_loss is None or (accuracy, -loss) > (state.best_accuracy, -state.best_loss):
+            state.best_accuracy, state.best_loss = accuracy, loss
+            state.best_step, state.worse = state.step, 0
+            weights = gathered_state(self.engine.module.backbone)
             if self.context.rank == 0:
-                folder = place.best_folder(self.work)
+                folder = state.best_folder(self.work)
                 shutil.rmtree(folder, ignore_errors=True)
-                job.save(folder, state)
+                job.save(folder, weights)
             barrier()
         metrics = {f"dev_{name}": value for name, value in found.items()}
         self.log(metrics)
         if job.evaluated:
-            job.evaluated(place.epoch, metrics)
+            job.evaluated(state.epoch, metrics)
 
     def finish(self) -> None:
         """Make the best model the result."""
@@ -277,7 +277,7 @@ class _TrainState:
         write_shares(self.work, self.context, self.examples_taken)
         if self.journal:
             self.journal.close()
-            _write_result(self.work, self.place, time.monotonic() - self.started)
+            _write_result(self.work, self.state, time.monotonic() - self.started)
         self.engine.destroy()
         barrier()
 
@@ -301,29 +301,29 @@ def _micro_step(engine: Any, job: Job, rows: Rows, context: Context) -> dict[str
     return parts
 
 
-def _patience_is_out(place: TrainingState, training: Training) -> bool:
-    return training.patience is not None and place.worse >= training.patience
+def _patience_is_out(state: TrainingState, training: Training) -> bool:
+    return training.patience is not None and state.worse >= training.patience
 
 
-def _write_result(work: Path, place: TrainingState, seconds: float) -> None:
+def _write_result(work: Path, state: TrainingState, seconds: float) -> None:
     """Make the best model the result; a training with a `TRAINED` file is finished."""
     model = work / "model"
     shutil.rmtree(model, ignore_errors=True)
-    shutil.copytree(place.best_folder(work), model)
+    shutil.copytree(state.best_folder(work), model)
     write_json(
         work / TRAINED,
         {
-            "steps": place.step,
-            "epochs": place.epoch,
-            "best_step": place.best_step,
-            "dev_accuracy": place.best_accuracy,
-            "dev_loss": place.best_loss,
+            "steps": state.step,
+            "epochs": state.epoch,
+            "best_step": state.best_step,
+            "dev_accuracy": state.best_accuracy,
+            "dev_loss": state.best_loss,
             "seconds": round(seconds, 3),
             # The peak of this process so far.
             "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1),
         }
         | _gpu_memory()
-        | ({"resumed": place.resumed} if place.resumed else {}),
+        | ({"resumed": state.resumed} if state.resumed else {}),
     )
 
 

@@ -37,9 +37,9 @@ _JOURNAL_SECONDS = 3.0
 def host_leaders(folder: Path) -> list[int]:
     """Return, for each rank, the first rank with the same work folder; all ranks must call it."""
     machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    place = folder.stat()
-    places = gather((machine, place.st_dev, place.st_ino))
-    return [places.index(place) for place in places]
+    disk = folder.stat()
+    disks = gather((machine, disk.st_dev, disk.st_ino))
+    return [disks.index(disk) for disk in disks]
 
 
 class Mirror:
@@ -68,13 +68,13 @@ class Mirror:
             OSError, UserError: as the bucket raises them; the checkpoint does not count then.
         """
         names = [name for name in values["files"] if name not in self._there]
-        place = f"{self._prefix}/{self._attempt}"
-        self._bucket.upload((self._work / name, f"{place}/{name}") for name in names)
+        prefix = f"{self._prefix}/{self._attempt}"
+        self._bucket.upload((self._work / name, f"{prefix}/{name}") for name in names)
         if self._rank == 0:
             self._bucket.upload([(self._work / JOURNAL, self._journal)])
         part = values | {"leaders": self.leaders, "best_step": best_step}
         text = strict_json.dumps(part)
-        self._bucket.write(f"{place}/part-{step:08d}-{self._rank}", text.encode())
+        self._bucket.write(f"{prefix}/part-{step:08d}-{self._rank}", text.encode())
         # Several checkpoints may share a best model.
         self._there |= {name for name in names if name.startswith("best-")}
         if self._rank == 0:
@@ -113,7 +113,7 @@ class Mirror:
             whether = self._bring(attempt, step, values) if self._rank == self.leader else True
             if all(gather(whether)):
                 return notes
-            notes.append(f"checkpoint step-{step:08d} of the bucket is damaged: passed over")
+            notes.append(f"checkpoint step-{step:08d} of the bucket is damaged: skipped")
         if self._rank == self.leader:
             self._clear()
         return notes
@@ -132,15 +132,15 @@ class Mirror:
         parts: dict[tuple[str, int], set[int]] = {}
         for name in names:
             if found := _PART.fullmatch(name):
-                place = (found["attempt"], int(found["step"]))
-                parts.setdefault(place, set()).add(int(found["rank"]))
+                checkpoint = (found["attempt"], int(found["step"]))
+                parts.setdefault(checkpoint, set()).add(int(found["rank"]))
         return sorted(
             (
                 (attempt, step)
                 for (attempt, step), ranks in parts.items()
                 if 0 in ranks and ranks >= set(self._part(attempt, step, 0)["leaders"])
             ),
-            key=lambda place: -place[1],
+            key=lambda checkpoint: -checkpoint[1],
         )
 
     def _part(self, attempt: str, step: int, rank: int) -> dict[str, Any]:
@@ -168,8 +168,8 @@ class Mirror:
             return False
         if any(digest(self._work / name) != wanted for name, wanted in files.items()):
             return False
-        place = self._work / "checkpoints" / f"step-{step:08d}" / "place.json"
-        place.write_text(strict_json.dumps(values))
+        path = self._work / "checkpoints" / f"step-{step:08d}" / "place.json"
+        path.write_text(strict_json.dumps(values))
         return True
 
     def _clear(self) -> None:

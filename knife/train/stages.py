@@ -9,13 +9,13 @@ from filelock import Timeout
 from knife.config.run import Scale
 from knife.models.quiet import quiet
 from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
-from knife.store.disk import disk_faults
+from knife.store.disk import disk_errors
 from knife.store.store import Store, new_attempt, store_root
 from knife.train.context import Context, barrier, broadcast, gather
 from knife.train.finite import in_stage
 from knife.train.mirror import host_leaders, mirrored_journal
-from knife.train.place import StageContext
 from knife.train.predictions import evaluate_model
+from knife.train.stage_context import StageContext
 from knife.train.states import compute_states
 from knife.train.training import train_student, train_teacher
 
@@ -30,7 +30,7 @@ def run_stages(
         NotFiniteError: numbers of a stage are NaN or infinite; the stage is not published.
     """
     quiet()
-    with disk_faults(store_root(address)):
+    with disk_errors(store_root(address)):
         store = Store(address)
         for stage in stages:
             _run(stage, store, scale, context)
@@ -55,17 +55,17 @@ def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
         # DeepSpeed's engines are full of reference cycles: without this, weights and optimizer
         # states of the previous stage would stay in memory beside those of this one.
         gc.collect()
-        place = StageContext(store, store.work(stage.kind, stage.key), scale, context)
+        stage_context = StageContext(store, store.work(stage.kind, stage.key), scale, context)
         with mirrored_journal(store, stage.kind, stage.key, context), in_stage(stage.label):
             match stage:
                 case TeacherStage():
-                    train_teacher(stage, place)
+                    train_teacher(stage, stage_context)
                 case StudentStage():
-                    train_student(stage, place)
+                    train_student(stage, stage_context)
                 case StatesStage():
-                    compute_states(stage, place)
+                    compute_states(stage, stage_context)
                 case EvaluateStage():
-                    evaluate_model(stage, place)
+                    evaluate_model(stage, stage_context)
         barrier()
         context.pause_heartbeat()
         _publish(stage, store, context)

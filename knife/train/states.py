@@ -24,15 +24,15 @@ from knife.plan.stage import StatesStage
 from knife.train.context import Context, barrier, gather
 from knife.train.finite import named
 from knife.train.journal import Journal
-from knife.train.place import Split, StageContext, load_published
 from knife.train.shares import write_shares
+from knife.train.stage_context import Split, StageContext, load_published
 
 BATCH_SIZE = 64
 # At least this many, so that several workers have work to do and losing one costs little.
 MIN_SHARDS = 8
 
 
-def compute_states(stage: StatesStage, place: StageContext) -> None:
+def compute_states(stage: StatesStage, stage_context: StageContext) -> None:
     """Write the states in shards, each rank its own; an interrupted try's shards are reused.
 
     If an online teacher is to provide the states, only their variance is stored.
@@ -40,9 +40,9 @@ def compute_states(stage: StatesStage, place: StageContext) -> None:
     Raises:
         NotFiniteError: a state is NaN or infinite; raised on all workers.
     """
-    context, work = place.context, place.work
-    folder = place.model("teacher", stage.teacher)
-    split = place.split(stage, folder, "train")
+    context, work = stage_context.context, stage_context.work
+    folder = stage_context.model("teacher", stage.teacher)
+    split = stage_context.split(stage, folder, "train")
     backbone = load_published(folder).to(context.device).eval()
     summary = Summary(
         layers=list(stage.layers),
@@ -68,7 +68,7 @@ def compute_states(stage: StatesStage, place: StageContext) -> None:
         moments = Moments(stage.layers)
         parts = list(_parts(backbone, split, shards[number], stage.layers, context))
         if found := not_finite(parts, summary.precision):
-            bad += [shards[number][place] for place in found]
+            bad += [shards[number][index] for index in found]
             continue
         for part in parts:
             moments.add(part["input"])

@@ -68,15 +68,15 @@ class Agreement:
         self._context = context
         self._last: torch.Tensor | None = None
 
-    def reached(self, told: bool) -> bool:
+    def reached(self, wanted: bool) -> bool:
         """Whether to stop; all ranks must call it at every step.
 
         With several ranks the answer is the result of the previous step's reduction, so that
         nothing waits for it, not even a GPU.
         """
         if self._context.world_size == 1:
-            return told
+            return wanted
         last = self._last
-        self._last = torch.tensor(float(told), device=self._context.device)
+        self._last = torch.tensor(float(wanted), device=self._context.device)
         dist.all_reduce(self._last)
         return last is not None and bool(last)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from knife.core.errors import raise_faults
+from knife.core.errors import raise_errors
 from knife.data.batches import Batch, Rows, collate
+from knife.data.demonstrations import Demonstrations
 from knife.data.forms import training_tokens
-from knife.data.preamble import Preamble
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher, StoredStates, Summary
 from knife.models.load import load_backbone
@@ -20,20 +20,20 @@ from knife.models.tokenizer import load_tokenizer
 from knife.plan.stage import StudentStage, TeacherStage
 from knife.train.loop import Job, train
 from knife.train.model_settings import ModelSettings
-from knife.train.place import StageContext, load_published
-from knife.train.prompting import keep_untrained, student_preamble
+from knife.train.prompting import keep_untrained, student_demonstrations
 from knife.train.scaled import scaled
+from knife.train.stage_context import StageContext, load_published
 
 TeacherSource = Callable[[Rows, Batch], TeacherBatch]
 
 
-def train_teacher(stage: TeacherStage, place: StageContext) -> None:
+def train_teacher(stage: TeacherStage, stage_context: StageContext) -> None:
     """Finetune the teacher on task input and rationale, with or without the bottleneck."""
     folder = stage.model.local()
     torch.manual_seed(stage.seed)
     backbone = load_backbone(folder, bottleneck=stage.bottleneck, seed=stage.seed)
-    train_split = place.split(stage, folder, "train")
-    dev_split = place.split(stage, folder, "dev")
+    train_split = stage_context.split(stage, folder, "train")
+    dev_split = stage_context.split(stage, folder, "dev")
     # The teacher's task is to read rationales; examples without one would teach it to guess.
     explained = [row for row, t in enumerate(train_split.tokens) if t.rationale_ids]
     asked = [row for row, t in enumerate(dev_split.tokens) if t.rationale_ids]
@@ -57,19 +57,25 @@ def train_teacher(stage: TeacherStage, place: StageContext) -> None:
         teacher=None,
         save=_saver(backbone, folder, settings),
         training=stage.training,
-        scale=place.scale,
+        scale=stage_context.scale,
         seed=stage.seed,
     )
-    scaled(backbone, place.scale)
-    train(Objective(backbone), job, place.work, place.context, place.mirror(stage))
+    scaled(backbone, stage_context.scale)
+    train(
+        Objective(backbone),
+        job,
+        stage_context.work,
+        stage_context.context,
+        stage_context.mirror(stage),
+    )
 
 
-def train_student(stage: StudentStage, place: StageContext) -> None:
+def train_student(stage: StudentStage, stage_context: StageContext) -> None:
     """Train a student by its method; its model never contains any part of the teacher."""
     folder = stage.model.local()
     if stage.method == "teacher_init":
         assert stage.teacher is not None
-        folder = place.model("teacher", stage.teacher)
+        folder = stage_context.model("teacher", stage.teacher)
     torch.manual_seed(stage.seed)
     # Only rationale_input reads rationales, with no bottleneck to restrict it.
     backbone = load_backbone(folder, bottleneck=stage.method != "rationale_input", seed=stage.seed)
@@ -77,17 +83,19 @@ def train_student(stage: StudentStage, place: StageContext) -> None:
     if stage.method == "knife":
         assert stage.align is not None
         assert stage.states is not None
-        states = place.store.path("states", stage.states)
+        states = stage_context.store.path("states", stage.states)
         summary = Summary.read(states)
         refuse_equal_states(stage, summary)
         widths = (summary.width, summary.output_width)
         alignment = Alignment(stage.align, stage.layers, *widths, summary.variance)
         objective = Objective(backbone, alignment)
-        teacher = _stored(states) if summary.stored else _online(stage, place, summary)
-    train_split = place.split(stage, folder, "train")
-    preamble = student_preamble(stage, train_split.examples)
-    train_split = train_split.behind(preamble, stage.preamble_tokens)
-    dev_split = place.split(stage, folder, "dev").behind(preamble, stage.preamble_tokens)
+        teacher = _stored(states) if summary.stored else _online(stage, stage_context, summary)
+    train_split = stage_context.split(stage, folder, "train")
+    demonstrations = student_demonstrations(stage, train_split.examples)
+    train_split = train_split.behind(demonstrations, stage.demonstration_tokens)
+    dev_split = stage_context.split(stage, folder, "dev").behind(
+        demonstrations, stage.demonstration_tokens
+    )
     tokens, explanations = training_tokens(stage.method, train_split.tokens, train_split.tokenizer)
     settings = ModelSettings(
         rationale=False,
@@ -96,12 +104,12 @@ def train_student(stage: StudentStage, place: StageContext) -> None:
         method=stage.method,
         open=train_split.tokens[0].open,
         answer_tokens=max(len(ids) for example in tokens for ids in example.choice_ids),
-        preamble_tokens=stage.preamble_tokens,
+        preamble_tokens=stage.demonstration_tokens,
     )
-    save = _saver(backbone, folder, settings, preamble)
+    save = _saver(backbone, folder, settings, demonstrations)
     asking = settings.asking(train_split.tokenizer, rationale=False)
     if stage.method == "prompt":
-        keep_untrained(objective, dev_split, asking, save, place)
+        keep_untrained(objective, dev_split, asking, save, stage_context)
         return
     job = Job(
         train=tokens,
@@ -114,13 +122,13 @@ def train_student(stage: StudentStage, place: StageContext) -> None:
         explanations=explanations,
         teacher=teacher,
         save=save,
-        evaluated=partial(place.context.evaluated, stage),
+        evaluated=partial(stage_context.context.evaluated, stage),
         training=stage.training,
-        scale=place.scale,
+        scale=stage_context.scale,
         seed=stage.seed,
     )
-    scaled(backbone, place.scale)
-    train(objective, job, place.work, place.context, place.mirror(stage))
+    scaled(backbone, stage_context.scale)
+    train(objective, job, stage_context.work, stage_context.context, stage_context.mirror(stage))
 
 
 def refuse_equal_states(stage: StudentStage, summary: Summary) -> None:
@@ -132,10 +140,10 @@ def refuse_equal_states(stage: StudentStage, summary: Summary) -> None:
     assert stage.align is not None
     if not stage.align.input.weight or stage.align.input.distance != "scaled_mse":
         return
-    raise_faults(
-        f"align.input.distance: the teacher's states of layer {layer} are all equal, so that "
+    raise_errors(
+        f"align.input.distance: the teacher's states of layer {layer} are all equal, so "
         "scaled_mse cannot divide by their variance; train the teacher with a lower "
-        "teacher.learning_rate, or give another layer (align.input.layers) or distance (mse)"
+        "teacher.learning_rate, or choose another layer (align.input.layers) or distance (mse)"
         for layer in dict.fromkeys(teacher for _, teacher in stage.layers)
         if not 0 < summary.variance[str(layer)] < math.inf
     )
@@ -146,12 +154,12 @@ def _stored(folder: Path) -> TeacherSource:
     return lambda _, batch: states.batch(batch)
 
 
-def _online(stage: StudentStage, place: StageContext, summary: Summary) -> TeacherSource:
+def _online(stage: StudentStage, stage_context: StageContext, summary: Summary) -> TeacherSource:
     """Return the frozen teacher, kept outside the student's module and so out of its state dict."""
     assert stage.teacher is not None
-    folder = place.model("teacher", stage.teacher)
-    split = place.split(stage, folder, "train")
-    device = place.context.device
+    folder = stage_context.model("teacher", stage.teacher)
+    split = stage_context.split(stage, folder, "train")
+    device = stage_context.context.device
     online = OnlineTeacher(load_published(folder).to(device), summary.layers)
 
     def teacher(rows: Rows, _: Batch) -> TeacherBatch:
@@ -161,7 +169,10 @@ def _online(stage: StudentStage, place: StageContext, summary: Summary) -> Teach
 
 
 def _saver(
-    backbone: Any, folder: Path, settings: ModelSettings, preamble: Preamble | None = None
+    backbone: Any,
+    folder: Path,
+    settings: ModelSettings,
+    demonstrations: Demonstrations | None = None,
 ) -> Callable[[Path, dict[str, Tensor]], None]:
     """Return a function that writes weights with tokenizer, settings and demonstrations."""
     tokenizer = load_tokenizer(folder, "model")
@@ -170,7 +181,7 @@ def _saver(
         backbone.save(model, state)
         tokenizer.save_pretrained(model)
         settings.write(model)
-        if preamble:
-            preamble.save(model)
+        if demonstrations:
+            demonstrations.save(model)
 
     return save

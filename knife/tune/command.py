@@ -33,7 +33,7 @@ def plan_file(path: Path, overrides: Overrides) -> SweepPlan:
     """Return the plan of a sweep file.
 
     Raises:
-        UserError: with every fault in the file, or with the reason why no trial could start.
+        UserError: with every error in the file, or with the reason why no trial could start.
     """
     return plan_sweep(read_sweep(path, overrides))
 
@@ -54,16 +54,16 @@ def last_words(plan: SweepPlan, result: SweepResult, *, quiet: bool = False) -> 
     ended = sum(row.state != "stopped" for row in result.rows)
     if plan.trials < ended:
         warnings.append(
-            f"warning: budget.trials: {plan.trials} are fewer than the {ended} that have ended "
-            "already; all of them are kept and count"
+            f"warning: budget.trials: {plan.trials} are fewer than the {ended} that have already "
+            "ended; all of them are kept and counted"
         )
     if quiet:
         return warnings
     if not result.fresh:
-        lines = ["the sweep is done: nothing was trained again"]
+        lines = ["the sweep is done: nothing was trained"]
     else:
-        lines = [f"note: {describe(point)} is left out: {'; '.join(faults)}"
-                 for point, faults in plan.refused]  # fmt: skip
+        lines = [f"note: {describe(point)} is left out: {'; '.join(errors)}"
+                 for point, errors in plan.refused]  # fmt: skip
     lines += [f"note: {note}" for note in [tie_note(plan.space, result.rows)] if note]
     lines += warnings
     folder = result.folder

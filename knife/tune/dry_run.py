@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from knife.cluster.address import cluster_address
-from knife.cluster.capacity import capacity_faults, machine, start_faults
+from knife.cluster.capacity import capacity_errors, machine, start_errors
 from knife.core.words import counted
 from knife.store.store import Store
 from knife.terminal.console import clock
@@ -29,7 +29,7 @@ class SweepDryRun:
         name: the sweep's name.
         state: new, begun or done.
         trials: number of trials; a maximum if optuna suggests the points.
-        students: student trainings by step: search, more seeds, winner and finetune.
+        students: student trainings by phase: search, more seeds, winner and finetune.
         stored_students: how many of the search's students are in the store; None if unknown.
         teachers: distinct teachers, `stored_teachers` of them in the store.
         own_teachers: keys that give every trial its own teacher.
@@ -96,15 +96,15 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
     notes = [*plan.notes, *(note for p in plan.plans for note in p.notes), *watch.notes()]
     if plan.own_teachers:
         notes.append(
-            f"{', '.join(plan.own_teachers)}: every trial trains a teacher of its own, since the "
-            "key changes the teacher and is drawn from a range; a choice of values would share them"
+            f"{', '.join(plan.own_teachers)}: every trial trains its own teacher, since the key "
+            "changes the teacher and is drawn from a range; with choice, trials share teachers"
         )
-    notes += [f"it could not start: {fault}" for fault in start_faults()]
+    notes += [f"it could not start: {error}" for error in start_errors()]
     if not cluster_address():
-        faults = capacity_faults(scale, here, "this machine")
-        notes += [f"this machine cannot run it: {fault}" for fault in faults]
-        if faults:
-            notes.append("time is that of a CPU of this machine for each worker")
+        errors = capacity_errors(scale, here, "this machine")
+        notes += [f"this machine cannot run it: {error}" for error in errors]
+        if errors:
+            notes.append("times assume one CPU of this machine for each worker")
     return SweepDryRun(
         name=sweep.name,
         state=state,
@@ -120,13 +120,13 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
         gpus=scale.gpus_per_worker,
         seconds=work / places,
         gpu_hours=work * scale.workers * scale.gpus_per_worker / 3600,
-        refused=[{"point": describe(p), "faults": faults} for p, faults in plan.refused],
+        refused=[{"point": describe(p), "faults": errors} for p, errors in plan.refused],
         notes=list(dict.fromkeys(notes)),
     )
 
 
 def _students(plan: SweepPlan) -> dict[str, int]:
-    """Return the number of student trainings in each step."""
+    """Return the number of student trainings in each phase."""
     sweep = plan.space.sweep
     found = {"search": plan.trials * len(sweep.seeds.search)}
     found["more seeds"] = min(sweep.seeds.best, plan.trials) * len(sweep.more_seeds)
@@ -143,19 +143,19 @@ def render(found: SweepDryRun) -> Group:
     suggested = found.stored_students is None
     table.add_row("trials" + (", at most" if suggested else ""), f"{found.trials:,}", "")
     table.add_row("distinct teachers", f"{found.teachers:,}", f"{found.stored_teachers:,}")
-    for step, number in found.students.items():
-        have = found.stored_students if step == "search" else None
-        table.add_row(f"students: {step}", f"{number:,}", "" if have is None else f"{have:,}")
+    for phase, number in found.students.items():
+        have = found.stored_students if phase == "search" else None
+        table.add_row(f"students: {phase}", f"{number:,}", "" if have is None else f"{have:,}")
     each = counted(found.workers, "worker")
     each += f" with {found.gpus:g} GPU each" if found.gpus else ""
     below = [
         f"{found.slots} trials at a time on this machine, each {each}",
         f"about {clock(found.seconds)}, from steps measured here"
         + (f"; {found.gpu_hours:.1f} GPU-hours" if found.gpu_hours else "")
-        + " (schedulers and patience make it less)",
+        + " (less with a scheduler or patience)",
         f"sweep: {found.name}, {found.state}, in {found.folder}",
     ]
     below += [f"left out: {r['point']}: {'; '.join(r['faults'])}" for r in found.refused]
     below += [f"note: {note}" for note in found.notes]
-    below.append("nothing was written; without --dry-run the work begins")
+    below.append("nothing was written; run it without --dry-run to start")
     return Group(table, Text("\n".join(below)))

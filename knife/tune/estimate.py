@@ -21,8 +21,8 @@ from knife.plan.stage import Stage, StatesStage, StudentStage, TeacherStage
 from knife.plan.steps import total_steps, training_examples
 from knife.train.context import PlainContext
 from knife.train.evaluate import BATCH_SIZE, GenerationSpec, answer_split
-from knife.train.place import Split
-from knife.train.prompting import student_preamble
+from knife.train.prompting import student_demonstrations
+from knife.train.stage_context import Split
 
 # A measurement stops after this many seconds, however many batches it has timed.
 SECONDS = 2.0
@@ -99,7 +99,7 @@ def _measure(stage: TeacherStage | StudentStage, splits: Splits, batch_size: int
     tokens, _ = tokenize(examples, tokenizer, stage.max_tokens)
     split = Split(examples, tokens, tokenizer, tokenizer.pad_token_id or 0)
     if isinstance(stage, StudentStage):
-        split = split.behind(student_preamble(stage, examples), stage.preamble_tokens)
+        split = split.behind(student_demonstrations(stage, examples), stage.demonstration_tokens)
     trained, explanations = training_tokens(method, split.tokens, tokenizer)
     most = max(len(ids) for example in trained for ids in example.choice_ids)
     asking = GenerationSpec(method == "teacher", method == "explain_then_answer", most, tokenizer)

@@ -13,33 +13,33 @@ from typing import Any
 from filelock import Timeout
 
 from knife.cluster.address import refuse_dead_cluster
-from knife.cluster.capacity import capacity_faults, machine, session_faults
+from knife.cluster.capacity import capacity_errors, machine, session_errors
 from knife.config.run import RunConfig
 from knife.core.atomic import write_json
-from knife.core.errors import UserError, WorkFailedError, raise_faults
+from knife.core.errors import UserError, WorkFailedError, raise_errors
 from knife.core.words import counted
 from knife.launch.session import session
 from knife.pipeline.run import Result, measured, missing_stages, run, shown, tracking
 from knife.report.run_page import NAME as REPORT
 from knife.report.run_page import write_or_warn
 from knife.stats.verdict import Verdict
-from knife.store.disk import disk_faults
+from knife.store.disk import disk_errors
 from knife.store.store import Store, fingerprint, store_root
 from knife.terminal.display import display, no_display
 from knife.track.destination import unsent
 from knife.track.settings import mlflow_settings
+from knife.tune.progress.sweep_progress import SweepProgress
+from knife.tune.progress.sweep_tree import TREES, sweep_tree
 from knife.tune.report.data import RESULT, TRIALS, SweepData
 from knife.tune.report.outputs import write_outputs
 from knife.tune.report.report import report_of, sweep_report
 from knife.tune.search.about import ABOUT, SWEEP_VERSION, SweepAbout
 from knife.tune.search.final import RECIPE, winner, write_recipe
+from knife.tune.search.phases import Phases, reopen, trials_left
 from knife.tune.search.resources import slots
-from knife.tune.search.steps import Steps, reopen, trials_left
 from knife.tune.search.study import ranked
 from knife.tune.search.sweep_plan import SweepPlan, refuse_what_has_no_room
 from knife.tune.search.trials import TrialRow, first_line, read_rows
-from knife.tune.standing.board import SweepProgress
-from knife.tune.standing.sweep_tree import TREES, sweep_tree
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
     Store(plan.config.store, write=False).recall(folder)
     if not about.is_file():
         if resume:
-            what = "has no sweep of that name" if folder.parent.is_dir() else "is not there"
+            what = "has no sweep of that name" if folder.parent.is_dir() else "does not exist"
             raise UserError(
                 f"--resume: the store {folder.parents[1]} {what} ({plan.space.sweep.name}), so "
-                "there is nothing to go on with; start without --resume, or set store=…"
+                "there is nothing to resume; start without --resume, or set store=…"
             )
         return None
     values = json.loads(about.read_text())
@@ -103,13 +103,13 @@ def open_sweep(plan: SweepPlan, *, resume: bool) -> SweepResult | None:
         raise UserError(
             f"{folder} was made by another version of this package (sweeps of version "
             f"{values['version']}, this one resumes version {SWEEP_VERSION}); give another name=…, "
-            "or remove the folder: trained students stay in the store and are used again"
+            "or remove the folder: trained students stay in the store and are reused"
         )
     if values["key"] != sweep_key(plan):
         raise UserError(
             f"{folder} belongs to another sweep of that name (its file, base or overrides "
             "differ in more than budget and concurrent); give another name=…, or remove the "
-            "folder: trained students stay in the store and are used again"
+            "folder: trained students stay in the store and are reused"
         )
     return None if trials_left(plan, folder) else read_result(folder)
 
@@ -139,11 +139,11 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
         _report_what_has_none(done, plan)
         return _sent_again(done, plan)
     config, folder = plan.config, sweep_folder(plan)
-    raise_faults(session_faults(config.scale))
+    raise_errors(session_errors(config.scale))
     refuse_what_has_no_room(plan)
     refuse_dead_cluster()
     store = Store(config.store)
-    with disk_faults(store.root), _alone(store, folder.name):
+    with disk_errors(store.root), _alone(store, folder.name):
         folder.mkdir(parents=True, exist_ok=True)
         if trials_left(plan, folder):
             reopen(folder, store)
@@ -160,11 +160,13 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
                     Follower(store.address) as follower,
                 ):
                     places = slots(config, cluster, plan.space.sweep)
-                    with SweepProgress(plan, about, follower, places, links, quiet=quiet) as board:
-                        steps = Steps(plan, folder, places, board.step)
-                        rows = steps.search()
-                        board.judge(rows)
-                        rows, values, met = _conclude(steps, rows, board, quiet=quiet)
+                    with SweepProgress(
+                        plan, about, follower, places, links, quiet=quiet
+                    ) as progress:
+                        phases = Phases(plan, folder, places, progress.phase)
+                        rows = phases.search()
+                        progress.judge(rows)
+                        rows, values, met = _conclude(phases, rows, progress, quiet=quiet)
                 if tracker:
                     mlflow = {"uri": tracker.uri, "run_id": tracker.run_id, "link": tracker.link()}
                     values["mlflow"] = mlflow
@@ -206,19 +208,19 @@ def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:
         with mlflow_settings():
             from knife.track.catch_up import catch_up
         found = catch_up(store, TREES, missed)
-        lines = [*found.kept, *found.faults]
+        lines = [*found.kept, *found.errors]
     return replace(done, values=done.values | {"unsent": lines})
 
 
 def _conclude(
-    steps: Steps, rows: list[TrialRow], board: SweepProgress, *, quiet: bool
+    phases: Phases, rows: list[TrialRow], progress: SweepProgress, *, quiet: bool
 ) -> tuple[list[TrialRow], dict[str, Any], Result | None]:
     """Train more seeds of the best trials, and compare the winner with finetune on test.
 
     Raises:
         WorkFailedError: no trial succeeded.
     """
-    space = steps.plan.space
+    space = phases.plan.space
     if not ranked(space, rows):
         errors = dict.fromkeys(first_line(row.error) for row in rows if row.error)
         none = f"none of {counted(len(rows), 'trial')} succeeded"
@@ -229,27 +231,27 @@ def _conclude(
         raise WorkFailedError(
             f"{none}: {'; '.join(errors)}",
             f"failed trials are not tried again: change the sweep and give another name=…, or "
-            f"remove {shlex.quote(str(steps.folder))} to try the same ones once more",
+            f"remove {shlex.quote(str(phases.folder))} to try the same ones once more",
         )
-    rows = steps.more_seeds(rows)
-    board.judge(rows)
+    rows = phases.more_seeds(rows)
+    progress.judge(rows)
     best = winner(space, rows)
     if best is None:
         errors = dict.fromkeys(first_line(row.error) for row in rows if row.error)
         raise WorkFailedError(f"no trial succeeded with all of its seeds: {'; '.join(errors)}")
     values: dict[str, Any] = {
         "name": space.sweep.name,
-        "folder": str(steps.folder),
+        "folder": str(phases.folder),
         "metric": space.sweep.metric,
         "best": best.to_dict(),
         "states": dict(Counter(row.state for row in rows)),
     }
     if not space.sweep.final:
-        write_recipe(steps.folder / RECIPE, space.config(best.point), space, best)
+        write_recipe(phases.folder / RECIPE, space.config(best.point), space, best)
         return rows, values, None
-    config = steps.final(best, rows)
-    write_recipe(steps.folder / RECIPE, config, space, best)
-    board.rest()
+    config = phases.final(best, rows)
+    write_recipe(phases.folder / RECIPE, config, space, best)
+    progress.stop_drawing()
     met = run(config, no_display if quiet else display)
     return rows, values | {"final": met.to_dict()}, met
 
@@ -276,5 +278,5 @@ def _ray(config: RunConfig, links: list[str]) -> Iterator[dict[str, float]]:
 
         links += found
 
-        raise_faults(capacity_faults(config.scale, ray.cluster_resources(), "the cluster"))
+        raise_errors(capacity_errors(config.scale, ray.cluster_resources(), "the cluster"))
         yield ray.cluster_resources()

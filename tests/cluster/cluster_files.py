@@ -1,4 +1,4 @@
-"""Checks of the files in cluster/, each a list of faults, none where a file is right."""
+"""Checks of the files in cluster/, each returning a list of errors, empty for a valid file."""
 
 import json
 import re
@@ -26,18 +26,18 @@ FOLDER = ROOT / "cluster"
 _LINES = (ROOT / "constraints.txt").read_text().splitlines()
 VERSIONS = dict(line.split("==") for line in _LINES if "==" in line)
 SCHEMA = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
-# Kubernetes' own schemas of this version are what a pod is held against.
+# The version of Kubernetes' own schemas that pods are validated against.
 _KUBERNETES = "1.34"
 _SECRET = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|API_KEY")
 
 
 def documents(text: str) -> list[dict[str, Any]]:
-    """The documents of a YAML file."""
+    """Return the documents of a YAML file."""
     return [document for document in yaml.safe_load_all(text) if document]
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping in a document."""
+    """Yield every mapping in a document."""
     if isinstance(value, dict):
         yield value
     for inner in value.values() if isinstance(value, dict) else value:
@@ -45,13 +45,13 @@ def walk(value: Any) -> Iterator[dict[str, Any]]:
             yield from walk(inner)
 
 
-def launcher_faults(text: str) -> list[str]:
-    """Faults of a file for `ray up`."""
+def launcher_errors(text: str) -> list[str]:
+    """Return errors in a file for `ray up`."""
     config = yaml.safe_load(text)
-    errors = jsonschema.Draft7Validator(SCHEMA).iter_errors(config)
-    faults = [f"{'.'.join(map(str, error.path))}: {error.message}" for error in errors]
-    if faults:
-        return faults
+    invalid = jsonschema.Draft7Validator(SCHEMA).iter_errors(config)
+    errors = [f"{'.'.join(map(str, error.path))}: {error.message}" for error in invalid]
+    if errors:
+        return errors
     try:
         validate_config(prepare_config(config))
     except Exception as error:
@@ -60,61 +60,61 @@ def launcher_faults(text: str) -> list[str]:
     for key in ("image", "head_image", "worker_image"):
         expected = rf"rayproject/ray:{re.escape(VERSIONS['ray'])}-py311-[cg]pu"
         if key in docker and not re.fullmatch(expected, docker[key]):
-            faults.append(f"docker.{key}: {docker[key]}")
+            errors.append(f"docker.{key}: {docker[key]}")
     nodes = config.get("available_node_types", {})
     if nodes and config["head_node_type"] not in nodes:
-        faults.append("head_node_type")
+        errors.append("head_node_type")
     for name, node in nodes.items():
         head = name == config["head_node_type"]
         if head == ("GPU" in node["resources"]):
-            faults.append(f"{name}: GPUs belong to the workers")
+            errors.append(f"{name}: GPUs belong to the workers")
         if not head and node["min_workers"] > node["max_workers"]:
-            faults.append(f"{name}: min_workers")
+            errors.append(f"{name}: min_workers")
         inner = node["node_config"]
         if not (inner.get("SecurityGroupIds") or inner.get("networkInterfaces")):
-            faults.append(f"{name}: Ray would open ssh to the world")
+            errors.append(f"{name}: Ray would open ssh to the world")
         if any("accessConfigs" in one for one in inner.get("networkInterfaces", [])):
-            faults.append(f"{name}: has a public address")
+            errors.append(f"{name}: has a public address")
     installs = [c for c in config["setup_commands"] if "-c ~/knife/constraints.txt" in c]
     if not installs:
-        faults.append("setup_commands: knife without constraints")
+        errors.append("setup_commands: knife without constraints")
     starts = config["head_start_ray_commands"][-1], config["worker_start_ray_commands"][-1]
-    faults += [f"{c}: no token" for c in starts if "RAY_AUTH_MODE=token" not in c]
+    errors += [f"{c}: no token" for c in starts if "RAY_AUTH_MODE=token" not in c]
     if "--dashboard-host=127.0.0.1" not in starts[0]:
-        faults.append("the dashboard is open")
-    return faults + list(inline_secrets(config))
+        errors.append("the dashboard is open")
+    return errors + list(inline_secrets(config))
 
 
-def kubernetes_faults(texts: dict[str, str]) -> list[str]:
-    """Faults of the files for Kubernetes, each by itself and together; texts by file name."""
+def kubernetes_errors(texts: dict[str, str]) -> list[str]:
+    """Return errors in the files for Kubernetes, individually and together; texts by file name."""
     found = {name: documents(text) for name, text in texts.items()}
     everything = [document for some in found.values() for document in some]
-    faults = []
+    errors = []
     for document in everything:
         what = f"{document['kind']} {document['metadata'].get('name')}"
         if document["apiVersion"] == "ray.io/v1":
-            faults += [f"{what}: {fault}" for fault in ray_faults(document)]
+            errors += [f"{what}: {error}" for error in ray_errors(document)]
         elif document["apiVersion"] in ("v1", "apps/v1", "networking.k8s.io/v1"):
-            faults += [f"{what}: {fault}" for fault in schema_faults(document)]
+            errors += [f"{what}: {error}" for error in schema_errors(document)]
         else:
-            faults.append(f"{what}: apiVersion {document['apiVersion']}")
+            errors.append(f"{what}: apiVersion {document['apiVersion']}")
         if document["kind"] == "Secret":
-            faults.append(f"{what}: secrets are not kept in files")
+            errors.append(f"{what}: secrets are not kept in files")
         if document["kind"] == "Service" and document["spec"].get("type") != "ClusterIP":
-            faults.append(f"{what}: can be reached from outside")
+            errors.append(f"{what}: can be reached from outside")
         if document["kind"] != "Namespace" and document["metadata"].get("namespace") != "knife":
-            faults.append(f"{what}: namespace")
-        faults += [f"{what}: {fault}" for fault in inline_secrets(document)]
+            errors.append(f"{what}: namespace")
+        errors += [f"{what}: {error}" for error in inline_secrets(document)]
     for pod in pods(everything):
-        faults += pod_faults(pod)
-    return faults + list(name_faults(everything, texts.get("base.yaml", "")))
+        errors += pod_errors(pod)
+    return errors + list(name_errors(everything, texts.get("base.yaml", "")))
 
 
-def ray_faults(document: dict[str, Any]) -> Iterator[str]:
-    """Faults of what KubeRay makes: its own keys by hand, its pods by Kubernetes' schema."""
+def ray_errors(document: dict[str, Any]) -> Iterator[str]:
+    """Return errors in KubeRay's resources: own keys by hand, pods by Kubernetes' schema."""
     spec = document["spec"]
     if document["kind"] == "RayJob":
-        yield from (f"entrypoint: {fault}" for fault in command_faults(spec["entrypoint"]))
+        yield from (f"entrypoint: {error}" for error in command_errors(spec["entrypoint"]))
         if not spec.get("shutdownAfterJobFinishes"):
             yield "shutdownAfterJobFinishes"
         spec = spec["rayClusterSpec"]
@@ -138,13 +138,13 @@ def ray_faults(document: dict[str, Any]) -> Iterator[str]:
             yield f"{group['groupName']}: no limit of GPUs"
 
 
-def schema_faults(document: dict[str, Any]) -> list[str]:
-    """What Kubernetes' own schema, without unknown keys, says of a document."""
-    return _schema_faults(json.dumps(document))
+def schema_errors(document: dict[str, Any]) -> list[str]:
+    """Return errors in a document by Kubernetes' own schema, without unknown keys."""
+    return _schema_errors(json.dumps(document))
 
 
 @cache
-def _schema_faults(document: str) -> list[str]:
+def _schema_errors(document: str) -> list[str]:
     try:
         kubernetes_validate.validate(json.loads(document), _KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
@@ -153,15 +153,15 @@ def _schema_faults(document: str) -> list[str]:
 
 
 def pods(everything: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every pod that the documents describe."""
+    """Yield every pod that the documents describe."""
     templates = [*walk(everything)]
     return [one for one in templates if "containers" in one.get("spec", {})]
 
 
-def pod_faults(pod: dict[str, Any]) -> Iterator[str]:
-    """Faults of a pod: schema, root, limits and images."""
+def pod_errors(pod: dict[str, Any]) -> Iterator[str]:
+    """Return errors in a pod: schema, root, limits and images."""
     metadata = {"name": "pod", **pod["metadata"]}
-    yield from schema_faults(
+    yield from schema_errors(
         {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod["spec"]}
     )
     spec = pod["spec"]
@@ -192,7 +192,7 @@ def pod_faults(pod: dict[str, Any]) -> Iterator[str]:
 
 
 def inline_secrets(document: Any) -> Iterator[str]:
-    """Values of secrets that stand in a file."""
+    """Return values of secrets that a file contains."""
     for one in walk(document):
         if _SECRET.search(str(one.get("name", ""))) and "value" in one:
             yield f"{one['name']}: must come by secretKeyRef"
@@ -205,8 +205,8 @@ def inline_secrets(document: Any) -> Iterator[str]:
                 yield "a key"
 
 
-def name_faults(everything: list[dict[str, Any]], base: str) -> Iterator[str]:
-    """Names that one document uses and no other has."""
+def name_errors(everything: list[dict[str, Any]], base: str) -> Iterator[str]:
+    """Return names that one document uses and no other defines."""
     made = {(d["kind"], d["metadata"].get("name")) for d in everything}
     every = list(walk(everything))
     for one in every:
@@ -230,7 +230,7 @@ def name_faults(everything: list[dict[str, Any]], base: str) -> Iterator[str]:
                   spec.get("podSelector")) if isinstance(s, dict)]  # fmt: skip
         for selector in wanted:
             if not any(selector.items() <= have.items() for have in labels):
-                yield f"nobody has the labels {selector}"
+                yield f"nothing has the labels {selector}"
     policies = [d["spec"] for d in everything if d["kind"] == "NetworkPolicy"]
     if not any(p["podSelector"] == {} and "ingress" not in p for p in policies):
         yield "no policy that closes what the others do not open"
@@ -238,8 +238,8 @@ def name_faults(everything: list[dict[str, Any]], base: str) -> Iterator[str]:
         yield "a policy lets everybody in"
 
 
-def command_faults(line: str) -> list[str]:
-    """Faults of the words of a `knife` command, as the command itself reads them."""
+def command_errors(line: str) -> list[str]:
+    """Return errors in the arguments of a `knife` command, as the command itself reads them."""
     words = shlex.split(line, comments=True)
     words = words[words.index("knife") + 1 :]
     if words[0] == "submit":
@@ -252,14 +252,14 @@ def command_faults(line: str) -> list[str]:
         else:
             read_sweep(ROOT / values["sweep"], values["overrides"])
     except UserError as error:
-        return error.faults
+        return error.errors
     except Exception as error:
         return [str(error)]
     return []
 
 
-def dockerfile_faults(text: str) -> Iterator[str]:
-    """What hadolint does not ask of a Dockerfile."""
+def dockerfile_errors(text: str) -> Iterator[str]:
+    """Return errors in a Dockerfile that hadolint does not check for."""
     if not re.search(r"^FROM python:3\.11\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?$", text, re.M):
         yield "FROM: no exact tag"
     users = re.findall(r"^USER (.*)$", text, re.M)

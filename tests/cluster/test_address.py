@@ -15,8 +15,8 @@ from small_run import small_config
 from small_sweep import write_sweep
 
 from knife.cluster import address as address_module
-from knife.cluster.address import address_faults, cluster_address, one_meaning, refuse_dead_cluster
-from knife.cluster.capacity import place_faults
+from knife.cluster.address import address_errors, cluster_address, one_meaning, refuse_dead_cluster
+from knife.cluster.capacity import place_errors
 from knife.core.errors import UserError
 
 
@@ -30,9 +30,9 @@ def test_what_names_no_cluster(
         monkeypatch.setenv("RAY_ADDRESS", value)
     assert cluster_address() is None
     refuse_dead_cluster()
-    # This machine is judged, then, and nobody below sees the variable.
+    # This machine is checked then, and no child process sees the variable.
     config = small_config(tmp_path, scale={"launcher": "ray", "workers": 1000})
-    assert any("this machine has" in fault for fault in place_faults(config))
+    assert any("this machine has" in error for error in place_errors(config))
     with one_meaning():
         assert "RAY_ADDRESS" not in os.environ
     assert os.environ.get("RAY_ADDRESS") == value
@@ -44,7 +44,7 @@ def test_what_names_no_cluster(
 def test_what_names_a_cluster(value: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", value)
     assert cluster_address() == found
-    assert address_faults() == []
+    assert address_errors() == []
     with one_meaning():
         assert os.environ["RAY_ADDRESS"] == found
     assert os.environ["RAY_ADDRESS"] == value
@@ -71,19 +71,19 @@ def test_other_forms_are_refused(
     value: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", value)
-    (fault,) = address_faults()
-    assert fault.startswith(f"RAY_ADDRESS: {words}")
-    assert "5ecret" not in fault
-    assert place_faults(small_config(tmp_path, scale={"launcher": "ray"})) == [fault]
-    assert place_faults(small_config(tmp_path)) == []
+    (message,) = address_errors()
+    assert message.startswith(f"RAY_ADDRESS: {words}")
+    assert "5ecret" not in message
+    assert place_errors(small_config(tmp_path, scale={"launcher": "ray"})) == [message]
+    assert place_errors(small_config(tmp_path)) == []
     with pytest.raises(UserError) as error:
         refuse_dead_cluster()
-    assert error.value.faults == [fault]
+    assert error.value.errors == [message]
 
 
 def test_ipv6_in_brackets_is_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "[fd00::1]:6379")
-    assert address_faults() == []
+    assert address_errors() == []
 
 
 class _Stranger(BaseHTTPRequestHandler):
@@ -93,7 +93,7 @@ class _Stranger(BaseHTTPRequestHandler):
 
 @pytest.fixture(params=["nobody", "no-such-host", "a stranger", "no way"])
 def dead(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Addresses where no cluster answers."""
+    """Yield addresses where no cluster answers."""
     if request.param != "a stranger":
         port = free_port()
         yield {"nobody": f"127.0.0.1:{port}", "no way": "10.255.255.1:6379"}.get(
@@ -111,14 +111,14 @@ def test_a_dead_address_is_refused(dead: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("RAY_ADDRESS", dead)
     with pytest.raises(UserError) as error:
         refuse_dead_cluster()
-    (fault,) = error.value.faults
-    assert fault.startswith("RAY_ADDRESS: ")
-    assert dead in fault
-    assert fault.endswith("or unset it to work on this machine alone")
+    (message,) = error.value.errors
+    assert message.startswith("RAY_ADDRESS: ")
+    assert dead in message
+    assert message.endswith("or unset it to work on this machine alone")
 
 
 def test_auto_where_no_ray_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """This machine may have sessions of other tests, which Ray is kept from finding."""
+    """This machine may have sessions of other tests, which Ray is prevented from finding."""
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
@@ -138,14 +138,14 @@ def test_commands_say_one_line_before_they_start(
     output = ("--output", tmp_path / "out.jsonl")
     predict = ("predict", finished_run.student("knife"), finished_run.test_file, *output)
     for words in (run, tune, (*predict, "--workers", "1")):
-        (fault,) = command(*words).faults
-        assert fault.startswith(f"RAY_ADDRESS: no Ray cluster answers at {address} within 1 s; ")
-    # Nothing was begun: MLflow knows of no run.
+        (error,) = command(*words).errors
+        assert error.startswith(f"RAY_ADDRESS: no Ray cluster answers at {address} within 1 s; ")
+    # Nothing was started: MLflow has no run.
     assert not (store / "mlflow.db").exists()
 
 
 def test_a_cluster_that_is_up_is_used_and_one_without_a_node_here_is_not(cluster: Cluster) -> None:
-    """In a process of its own, as this one may not have a session."""
+    """In a separate process, since this one must not have a session."""
     script = """
 import os, sys
 from knife.cluster import address
@@ -169,7 +169,7 @@ except UserError as error:
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    used, fault = done.stdout.splitlines()
+    used, error = done.stdout.splitlines()
     connected, wanted = used.split()
     assert connected == wanted
-    assert fault.startswith(f"RAY_ADDRESS: the Ray cluster at {cluster.head} has no node on this ")
+    assert error.startswith(f"RAY_ADDRESS: the Ray cluster at {cluster.head} has no node on this ")

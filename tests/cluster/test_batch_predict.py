@@ -1,4 +1,4 @@
-"""`knife predict --workers`: the answers of one process, whatever happens to the workers."""
+"""`knife predict --workers`: same answers as one process, even if workers are lost."""
 
 import json
 import os
@@ -44,20 +44,20 @@ class Task:
 
     @property
     def part_files(self) -> list[Path]:
-        """The finished parts."""
+        """Return the finished parts."""
         return sorted(parts_folder(self.output).glob("*/part-*"))
 
 
 @pytest.fixture
 def task(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
-    """Questions in 5 parts."""
+    """Return questions in 5 parts."""
     monkeypatch.setattr(predict_module, "PART_ROWS", 64)
     write_examples(tmp_path / "questions.jsonl", QUESTIONS)
     return Task(finished_run.student("knife"), tmp_path / "questions.jsonl", tmp_path / "out.jsonl")
 
 
 def interrupt(task: Task, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Interrupt this process when it has answered some parts."""
+    """Interrupt this process once it has answered some parts."""
     answer = Answerer.answer
     done = 0
 
@@ -76,7 +76,7 @@ def interrupt(task: Task, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
 
 def mark(path: Path) -> None:
-    """Change the first choice of a part, to be known again."""
+    """Change the first choice of a part, so that it can be recognised."""
     head, first, *rest = path.read_text().splitlines()
     path.write_text(
         "\n".join([head, json.dumps(json.loads(first) | {"choice": "marked"}), *rest, ""])
@@ -98,9 +98,9 @@ def test_workers_go_on_where_a_process_was_interrupted(
                 predict(task.student, task.file, task.output, 1000)
         found = predict(task.student, task.file, task.output, 2)
     err = capfd.readouterr().err.splitlines()
-    assert "128 of 300 questions are answered already; going on …" in err
+    assert "128 of 300 questions are already answered; resuming …" in err
     assert "172 questions for 2 Ray workers; starting …" in err
-    # The parts that were there were taken as they were, and what the workers add is the same.
+    # Existing parts were used unchanged, and the workers added the same answers.
     changed_rows = [n for n, row in enumerate(found.rows) if row != alone.rows[n]]
     assert changed_rows == [64]
     assert found.rows[64]["choice"] == "marked"
@@ -138,20 +138,20 @@ def test_gpus_are_shared_evenly() -> None:
     assert _share(8, 4) == 1
     assert _share(4, 4) == 1
     assert _share(1, 4) == 0.25
-    # Two of the three GPUs take two workers each, the third takes one.
+    # Two of the three GPUs get two workers each, the third one gets one.
     assert _share(3, 5) == 0.5
 
 
 @dataclass
 class Driver:
-    """`knife predict` as a command of its own on 20,000 questions, 20 parts."""
+    """`knife predict` as a separate command on 20,000 questions, 20 parts."""
 
     task: Task
     environment: dict[str, str]
     process: psutil.Popen | None = None
 
     def start(self, *words: str) -> None:
-        """Start it."""
+        """Start the command."""
         command = [sys.executable, "-m", "knife", "predict", self.task.student, self.task.file]
         command += ["--output", self.task.output, *words]
         with self.log.open("w") as log:
@@ -164,7 +164,7 @@ class Driver:
         return self.task.output.with_suffix(".log")
 
     def wait_for_parts(self, number: int) -> None:
-        """Wait until so many parts are there, and some are missing."""
+        """Wait until at least this many parts exist, but not all."""
 
         def there() -> bool:
             assert self.process
@@ -175,7 +175,7 @@ class Driver:
         assert len(self.task.part_files) < 20
 
     def ends(self) -> str:
-        """Wait for its good end; what it printed."""
+        """Wait until it succeeds, and return what it printed."""
         assert self.process
         status = self.process.wait(600)
         assert status == 0, self.log.read_text()
@@ -183,13 +183,13 @@ class Driver:
 
 
 def workers_below(process: psutil.Process) -> list[psutil.Process]:
-    """Ray Data's workers."""
+    """Return Ray Data's workers below a process."""
     return [p for p in process.children(recursive=True) if "MapWorker" in " ".join(p.cmdline())]
 
 
 @pytest.fixture(scope="module")
 def many(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Task:
-    """20,000 questions, and what one process answers."""
+    """Return 20,000 questions, and the answers of one process."""
     folder = tmp_path_factory.mktemp("many")
     examples = [replace(e, id=f"{n}-{e.id}") for n in range(67) for e in QUESTIONS][:20_000]
     write_examples(folder / "questions.jsonl", examples)
@@ -200,7 +200,7 @@ def many(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def driver(many: Task, tmp_path: Path) -> Iterator[Driver]:
-    """A command that is ended with all of its processes when the test is."""
+    """Yield a command whose processes are all killed at the end of the test."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     driver = Driver(replace(many, output=tmp_path / "out.jsonl"), environment)
     yield driver
@@ -210,7 +210,7 @@ def driver(many: Task, tmp_path: Path) -> Iterator[Driver]:
 
 
 @pytest.mark.faults
-def test_a_fault_that_a_worker_finds_is_the_users(task: Task) -> None:
+def test_a_error_that_a_worker_finds_is_the_users(task: Task) -> None:
     parts = split(task.file, 150)
     parts[1] = replace(parts[1], digest="0" * 16)
     answers = Answers(task.output.parent)
@@ -234,7 +234,7 @@ def test_a_part_that_ends_every_worker_ends_the_work(driver: Driver) -> None:
         worker.kill()
         worker.wait()
     assert driver.process.wait(600) == 1
-    assert "4 workers were lost, one after the other, over the 1024 questions from line 1 of" in (
+    assert "4 workers in a row were lost while answering the 1024 questions from line 1 of" in (
         driver.log.read_text()
     )
 
@@ -248,9 +248,9 @@ def test_a_killed_worker_is_replaced(many: Task, driver: Driver) -> None:
     first.kill()
     out = driver.ends()
     assert driver.task.output.read_bytes() == many.output.read_bytes()
-    # On a busy machine the check of the questions shows its progress.
+    # On a busy machine, checking the questions takes long enough to show progress.
     lines = [line for line in out.splitlines() if not line.startswith("checking: ")]
-    # What Ray says of the lost worker stands between these.
+    # Ray's message about the lost worker is between these.
     assert lines[0] == "20,000 questions for 2 Ray workers; starting …"
     assert lines[-1].startswith("accuracy ")
 
@@ -269,7 +269,7 @@ def test_a_killed_driver_goes_on(many: Task, driver: Driver, words: list[str]) -
     there = len(driver.task.part_files)
     driver.start(*words)
     out = driver.ends()
-    assert f"{1024 * there:,} of 20,000 questions are answered already; going on …" in out
+    assert f"{1024 * there:,} of 20,000 questions are already answered; resuming …" in out
     assert driver.task.output.read_bytes() == many.output.read_bytes()
     assert not parts_folder(driver.task.output).exists()
 
@@ -283,5 +283,5 @@ def test_ctrl_c_keeps_what_is_finished(many: Task, driver: Driver) -> None:
     assert driver.process.wait(300) == 130
     assert "nothing is lost: run the same command again to resume" in driver.log.read_text()
     driver.start("--workers", "2")
-    assert "are answered already" in driver.ends()
+    assert "are already answered" in driver.ends()
     assert driver.task.output.read_bytes() == many.output.read_bytes()

@@ -1,4 +1,4 @@
-"""The files of cluster/ are right as far as that can be known offline; the checks find faults."""
+"""The files of cluster/ are valid as far as can be checked offline, and the checks find errors."""
 
 import re
 import subprocess
@@ -9,10 +9,10 @@ import pytest
 from cluster_files import (
     FOLDER,
     VERSIONS,
-    command_faults,
-    dockerfile_faults,
-    kubernetes_faults,
-    launcher_faults,
+    command_errors,
+    dockerfile_errors,
+    kubernetes_errors,
+    launcher_errors,
 )
 
 LAUNCHERS = ("local", "aws", "gcp")
@@ -26,7 +26,7 @@ def changed(text: str, old: str, new: str) -> str:
 
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_files_for_ray_up(name: str) -> None:
-    assert launcher_faults((FOLDER / f"{name}.yaml").read_text()) == []
+    assert launcher_errors((FOLDER / f"{name}.yaml").read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,13 @@ def test_files_for_ray_up(name: str) -> None:
         ("gcp", "project_id: CHANGE-ME", "project_id: https://me:hunter2@example.com"),
     ],
 )  # fmt: skip
-def test_faults_of_files_for_ray_up_are_found(name: str, old: str, new: str) -> None:
-    assert launcher_faults(changed((FOLDER / f"{name}.yaml").read_text(), old, new))
+def test_errors_of_files_for_ray_up_are_found(name: str, old: str, new: str) -> None:
+    assert launcher_errors(changed((FOLDER / f"{name}.yaml").read_text(), old, new))
 
 
 def test_files_for_kubernetes() -> None:
     assert set(KUBERNETES) == {"base.yaml", "mlflow.yaml", "raycluster.yaml", "rayjob.yaml"}
-    assert kubernetes_faults(KUBERNETES) == []
+    assert kubernetes_errors(KUBERNETES) == []
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,12 @@ def test_files_for_kubernetes() -> None:
         ("base.yaml", "accessModes: [ReadWriteMany]", "accessMode: [ReadWriteMany]"),
     ],
 )  # fmt: skip
-def test_faults_of_files_for_kubernetes_are_found(name: str, old: str, new: str) -> None:
-    assert kubernetes_faults(KUBERNETES | {name: changed(KUBERNETES[name], old, new)})
+def test_errors_of_files_for_kubernetes_are_found(name: str, old: str, new: str) -> None:
+    assert kubernetes_errors(KUBERNETES | {name: changed(KUBERNETES[name], old, new)})
 
 
 def commands() -> list[str]:
-    """The `knife` lines in the heads of all files."""
+    """Return the `knife` lines in the heads of all files."""
     found = []
     for path in sorted(FOLDER.rglob("*")):
         if path.is_file() and path.name != "README.md":
@@ -120,9 +120,9 @@ def test_commands_in_the_heads_are_words_that_knife_takes() -> None:
     assert len(commands()) >= 6
     for line in commands():
         if '"http' not in line:
-            assert command_faults(line) == [], line
-    assert command_faults("knife run demo sead=1")
-    assert command_faults("knife run demo --dry-rum")
+            assert command_errors(line) == [], line
+    assert command_errors("knife run demo sead=1")
+    assert command_errors("knife run demo --dry-rum")
 
 
 @pytest.mark.parametrize("name", ["slurm.sh", "hosts.sh"])
@@ -133,7 +133,7 @@ def test_shell_scripts(name: str) -> None:
 def test_the_image() -> None:
     text = (FOLDER / "Dockerfile").read_text()
     assert tool("hadolint", FOLDER / "Dockerfile") == ""
-    assert list(dockerfile_faults(text)) == []
+    assert list(dockerfile_errors(text)) == []
     for old, new in [
         ("python:3.11.14-slim-bookworm", "python:3.11-slim"),
         ("USER 1000:1000", "USER knife"),
@@ -141,10 +141,10 @@ def test_the_image() -> None:
         ("--no-cache-dir", ""),
         ("--constraint constraints.txt", ""),
     ]:
-        assert list(dockerfile_faults(changed(text, old, new))), old
+        assert list(dockerfile_errors(changed(text, old, new))), old
 
 
-def test_shellcheck_and_hadolint_find_faults(tmp_path: Path) -> None:
+def test_shellcheck_and_hadolint_find_errors(tmp_path: Path) -> None:
     (tmp_path / "bad.sh").write_text("#!/bin/bash\ncd $1\n")
     assert "SC2086" in tool("shellcheck", tmp_path / "bad.sh")
     (tmp_path / "Dockerfile").write_text("FROM python\n")
@@ -152,7 +152,7 @@ def test_shellcheck_and_hadolint_find_faults(tmp_path: Path) -> None:
 
 
 def tool(name: str, file: Path) -> str:
-    """What a linter says of a file; it comes with the test extra, as a program of this Python."""
+    """Return a linter's findings on a file; it is a program of this Python, from the test extra."""
     program = Path(sys.executable).with_name(name)
     if not program.exists():
         pytest.skip(f"{name} is not installed beside this Python")

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from knife.launch import hosts
-from knife.launch.hosts import interface_of, store_faults_of_hosts, use_network_of_ray
+from knife.launch.hosts import interface_of, store_errors_of_hosts, use_network_of_ray
 
 
 def test_the_interface_of_an_address() -> None:
@@ -32,15 +32,13 @@ def test_the_network_of_ray_is_used_unless_the_user_says_another(
     assert os.environ["NCCL_SOCKET_IFNAME"] == "ib0"
 
 
-def test_a_store_that_a_host_does_not_see_is_a_fault(
+def test_a_store_that_a_host_does_not_see_is_a_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosts, "_SEEN_SECONDS", 0)
     mark = tmp_path / "store" / "work" / "ray-1.mark"
-    (fault,) = store_faults_of_hosts(mark)
-    assert fault.startswith(
-        f"store: {tmp_path / 'store'} is another folder on {socket.gethostname()}"
-    )
+    (error,) = store_errors_of_hosts(mark)
+    assert error.startswith(f"store: {tmp_path / 'store'} on {socket.gethostname()} (")
     mark.parent.mkdir(parents=True)
     mark.touch()
-    assert store_faults_of_hosts(mark) == []
+    assert store_errors_of_hosts(mark) == []

@@ -1,4 +1,4 @@
-"""What the launcher decides by itself; tests/pipeline/test_faults.py runs it with Ray."""
+"""The launcher's own decisions; tests/pipeline/test_faults.py runs it with Ray."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from small_run import small_config
 
-from knife.cluster.capacity import batch_faults, capacity_faults, place_faults
+from knife.cluster.capacity import batch_errors, capacity_errors, place_errors
 from knife.config.run import Scale
 from knife.core.errors import UserError
 from knife.launch import launch as launch_module
@@ -27,16 +27,16 @@ from knife.train.context import PlainContext
 
 def test_what_a_place_can_never_give_is_refused() -> None:
     scale = Scale(workers=8, gpus_per_worker=1)
-    assert capacity_faults(scale, {"CPU": 8, "GPU": 8}, "the cluster") == []
-    assert capacity_faults(scale, {"CPU": 4}, "the cluster") == [
-        "scale.workers: 8 workers need a CPU each, but the cluster has 4; ask for fewer",
-        "scale.gpus_per_worker: 8 x 1 GPUs are asked, but the cluster has 0; ask for fewer "
-        "workers or scale.gpus_per_worker=0",
+    assert capacity_errors(scale, {"CPU": 8, "GPU": 8}, "the cluster") == []
+    assert capacity_errors(scale, {"CPU": 4}, "the cluster") == [
+        "scale.workers: 8 workers need a CPU each, but the cluster has 4; set fewer",
+        "scale.gpus_per_worker: 8 x 1 GPUs are requested, but the cluster has 0; set fewer "
+        "workers, or scale.gpus_per_worker=0",
     ]
     elastic = Scale(workers=8, min_workers=5)
-    assert capacity_faults(elastic, {"CPU": 5}, "the cluster") == []
-    assert capacity_faults(elastic, {"CPU": 4}, "the cluster") == [
-        "scale.min_workers: 5 workers need a CPU each, but the cluster has 4; ask for fewer"
+    assert capacity_errors(elastic, {"CPU": 5}, "the cluster") == []
+    assert capacity_errors(elastic, {"CPU": 4}, "the cluster") == [
+        "scale.min_workers: 5 workers need a CPU each, but the cluster has 4; set fewer"
     ]
 
 
@@ -45,20 +45,20 @@ def test_a_cluster_is_judged_when_it_is_asked(
 ) -> None:
     config = small_config(tmp_path, scale={"launcher": "ray", "workers": 1000})
     monkeypatch.setenv("RAY_ADDRESS", "example:1")
-    assert place_faults(config) == []
-    assert [fault.split(":")[0] for fault in batch_faults(config)] == [
+    assert place_errors(config) == []
+    assert [error.split(":")[0] for error in batch_errors(config)] == [
         "teacher.batch_size",
         "student.batch_size",
     ]
     monkeypatch.delenv("RAY_ADDRESS")
-    assert any("this machine has" in fault for fault in place_faults(config))
+    assert any("this machine has" in error for error in place_errors(config))
     with pytest.raises(UserError, match=r"^scale.workers: 1000 workers need a CPU each, but this"):
         launch([], tmp_path, config.scale)
 
 
 @pytest.fixture
 def lost_model(tmp_path: Path) -> tuple[Plan, _Work]:
-    """A plan whose teacher's model has gone since, as a worker gets it."""
+    """Return a plan, as a worker gets it, whose teacher's model has been removed since."""
     plan = plan_run(small_config(tmp_path))
     for key in plan.data:
         publish_data(Store(tmp_path), key, plan)
@@ -70,7 +70,7 @@ def lost_model(tmp_path: Path) -> tuple[Plan, _Work]:
     return plan, _Work((stage,), str(tmp_path), plan.config.scale, "group", mark)
 
 
-def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
+def test_a_users_error_in_a_worker_is_noted_and_ends_those_that_follow(
     lost_model: tuple[Plan, _Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, work = lost_model
@@ -79,7 +79,7 @@ def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
         _worker({"work": work})
     note = tmp_path / "work" / "group.faults.json"
     assert "gone has no config.json" in note.read_text()
-    # Nothing is tried again.
+    # Nothing is retried.
     assert _worker({"work": work}) == []
     note.unlink()
     with pytest.raises(UserError):
@@ -87,12 +87,12 @@ def test_a_users_fault_in_a_worker_is_noted_and_ends_those_that_follow(
 
 
 def test_the_first_workers_error_comes_out_of_rays_wrapping() -> None:
-    fault = UserExceptionWithTraceback(UserError("store: full"), "Traceback …")
+    error = UserExceptionWithTraceback(UserError("store: full"), "Traceback …")
     later = UserExceptionWithTraceback(RuntimeError("connection closed by peer"), "Traceback …")
-    rank, cause = _first_failure(WorkerGroupError("…", {1: later, 0: fault}))
+    rank, cause = _first_failure(WorkerGroupError("…", {1: later, 0: error}))
     assert rank == 0
     assert isinstance(cause, UserError)
-    assert cause.faults == ["store: full"]
+    assert cause.errors == ["store: full"]
     died: Exception = RuntimeError("the actor died")
     assert _first_failure(WorkerGroupError("…", {1: died})) == (1, died)
     whole = ControllerError(died)
@@ -106,7 +106,7 @@ def test_groups_are_started_for_as_long_as_stages_get_done(
     groups: list[int] = []
 
     def fit(*_: Any) -> None:
-        """A group that gets one stage done and is lost, and in the end none."""
+        """Act like a group that finishes one stage and is lost, and later finishes none."""
         done = len(groups)
         groups.append(done)
         if done < 3:
@@ -142,7 +142,7 @@ def test_errors_and_ctrl_c_come_through_the_thread() -> None:
     assert main
 
     def wait() -> None:
-        """Whenever the signal comes, it comes in here."""
+        """Wait: whenever the signal arrives, it arrives in here."""
         threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
         in_thread(end.wait).result()
 
@@ -160,7 +160,7 @@ def test_every_run_of_a_process_has_its_own_timeouts(monkeypatch: pytest.MonkeyP
         with timeouts(scale):
             assert (os.environ[start], os.environ[health]) == (seconds, str(scale.hang_seconds))
         assert not {start, health} & os.environ.keys()
-    # What the user has set stays.
+    # What the user has set is kept.
     monkeypatch.setenv(start, "5")
     with timeouts(elastic):
         assert os.environ[start] == "5"

@@ -1,4 +1,4 @@
-"""A Ray session of this machine: where it listens, what it needs, and what its death does."""
+"""A Ray session on this machine: where it listens, what it needs, and what happens if it dies."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import pytest
 from ray._common.utils import get_default_ray_temp_dir
 from small_run import small_config
 
-from knife.cluster.capacity import place_faults
-from knife.cluster.local import local_faults, ray_folder
+from knife.cluster.capacity import place_errors
+from knife.cluster.local import local_errors, ray_folder
 
 _LISTENING = """
 import json, os, psutil
@@ -41,7 +41,7 @@ def test_an_address_that_names_no_cluster_opens_nothing(value: str) -> None:
     seen = {address for _, addresses, _ in found for address in addresses}
     assert seen <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert "127.0.0.1" in seen
-    # No process of Ray's or of a worker reads it in a sense of its own.
+    # No process of Ray or of a worker interprets it differently.
     assert {inherited for _, _, inherited in found} == {None}
     assert after == value
 
@@ -81,8 +81,8 @@ def test_the_death_of_a_session_is_said_in_one_line(kind: str) -> None:
     assert done.returncode == 1, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: Ray's process {kind} (")
-    assert line.endswith("what is finished is kept, and the same command resumes from there")
-    # Ray's own workers would go on under their locks.
+    assert line.endswith("finished work is kept: run the same command again to resume")
+    # Ray's own workers would continue, holding their locks.
     assert not Path(f"/proc/{done.stdout.split()[0]}").exists()
 
 
@@ -128,27 +128,27 @@ def test_a_process_begins_a_new_session_after_a_lost_one() -> None:
 def test_paths_too_long_for_sockets_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The longest path that is taken is the longest that a socket can have."""
+    """The longest accepted path is the longest that a socket can have."""
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     session = f"/ray/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
     room = 107 - len(session)
     longest = "/tmp/" + "é" * ((room - 5) // 2) + "x" * ((room - 5) % 2)
     monkeypatch.setenv("TMPDIR", longest)
-    assert local_faults() == []
+    assert local_errors() == []
     with socket.socket(socket.AF_UNIX) as own:
-        # It is there or not: a path that is too long is another error.
+        # A path that is too long raises another error than a missing one.
         with pytest.raises(FileNotFoundError):
             own.connect(longest + session)
         with pytest.raises(OSError, match="too long"):
             own.connect(longest + "x" + session)
     monkeypatch.setenv("TMPDIR", longest + "x")
-    (fault,) = place_faults(small_config(tmp_path, scale={"launcher": "ray"}))
-    assert fault == (
-        f"TMPDIR: the path of {longest}x has {room + 1} bytes, but Ray's sockets in it leave room "
-        f"for {room}; set RAY_TMPDIR to a shorter one, such as /tmp"
+    (error,) = place_errors(small_config(tmp_path, scale={"launcher": "ray"}))
+    assert error == (
+        f"TMPDIR: the path {longest}x has {room + 1} bytes, but Ray's sockets below it allow at "
+        f"most {room}; set RAY_TMPDIR to a shorter one, such as /tmp"
     )
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    assert local_faults() == []
+    assert local_errors() == []
 
 
 def test_the_folder_of_a_session_is_rays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_the_folder_of_a_session_is_rays(monkeypatch: pytest.MonkeyPatch) -> Non
         assert str(ray_folder()) == get_default_ray_temp_dir()
         monkeypatch.delenv(name)
     assert str(ray_folder()) == get_default_ray_temp_dir() == "/tmp/ray"
-    # Ray would take these for the folder that it works in.
+    # Ray would interpret these as its working folder.
     monkeypatch.setenv("TMPDIR", " ")
     assert str(ray_folder()) == "/tmp/ray"
     monkeypatch.setenv("TMPDIR", "here")
@@ -173,13 +173,17 @@ def test_folders_that_cannot_be_written_are_refused(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TMPDIR", "/dev/null/x")
     monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
-    folder, home = local_faults()
-    assert folder.startswith("TMPDIR: /dev/null/x/ray, which Ray keeps its sessions in, cannot be ")
-    assert home.startswith(f"HOME: {tmp_path}/file/home/.ray, where Ray keeps its token, cannot ")
+    folder, home = local_errors()
+    assert folder.startswith(
+        "TMPDIR: /dev/null/x/ray, where Ray keeps its sessions, is not writable; "
+    )
+    assert home.startswith(
+        f"HOME: {tmp_path}/file/home/.ray, where Ray keeps its token, is not writable; "
+    )
     monkeypatch.setenv("TMPDIR", "/tmp")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
-    assert local_faults() == []
+    assert local_errors() == []
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("HOME", str(tmp_path / "new"))
-    assert local_faults() == []
+    assert local_errors() == []
     assert not (tmp_path / "new").exists()

@@ -1,4 +1,4 @@
-"""`knife submit` on a real cluster: jobs, their logs, ends and interruptions, README's lines."""
+"""`knife submit` on a real cluster: jobs, logs, exit status, interruptions and README's lines."""
 
 import os
 import pty
@@ -29,11 +29,11 @@ ONE = ["methods=[finetune]", "seeds=[0]"]
 def started(
     cluster: Cluster, folder: Path, *words: str, terminal: int | None = None, **more: str
 ) -> "subprocess.Popen[str]":
-    """`knife submit WORDS` in a folder, as a process of its own."""
+    """Start `knife submit WORDS` in a folder, as a separate process."""
     return subprocess.Popen(
         [sys.executable, "-m", "knife", "submit", "--address", cluster.address, *words],
         cwd=folder,
-        # The address that is given goes before those of Ray.
+        # The given address takes precedence over Ray's variables.
         env=cluster.environment | {"RAY_ADDRESS": "127.0.0.1:9"} | more,
         stdin=subprocess.DEVNULL if terminal is None else terminal,
         stdout=subprocess.PIPE,
@@ -43,13 +43,13 @@ def started(
 
 
 def said(err: str, what: str) -> str:
-    """What stands behind `what: ` on stderr."""
+    """Return what follows `what: ` on stderr."""
     (found,) = [line for line in err.splitlines() if line.startswith(f"{what}: ")]
     return found.removeprefix(f"{what}: ").strip()
 
 
 def job_tag(store: Path) -> str:
-    """The Ray job that MLflow names for the newest start of a store's only run."""
+    """Return the Ray job that MLflow has for the newest start of a store's only run."""
     client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
     experiments = [each.experiment_id for each in client.search_experiments()]
     (run,) = client.search_runs(experiments, "tags.`knife.ray.job` != ''")
@@ -58,7 +58,7 @@ def job_tag(store: Path) -> str:
 
 @pytest.fixture
 def long_job(tmp_path: Path) -> list[str]:
-    """The words of a run that no test waits for."""
+    """Return the arguments of a run that is too long for a test to wait for."""
     store = f"store={tmp_path / 'store'}"
     return ["run", "demo", *SMALL, "student.epochs=100000", store]
 
@@ -84,7 +84,7 @@ def test_every_line_of_the_readme_that_needs_a_cluster(cluster: Cluster, tmp_pat
         if "--no-wait" not in words:
             assert "verdict, config and report: " in done.stdout
             assert f"MLflow: knife ui --store {store}" in done.stdout
-            assert (number == 1) == ("nothing was trained again" in done.stdout)
+            assert (number == 1) == ("nothing was trained" in done.stdout)
             if number == 1:
                 assert job_tag(store) == said(done.stderr, "job")
         else:
@@ -97,7 +97,7 @@ def test_every_line_of_the_readme_that_needs_a_cluster(cluster: Cluster, tmp_pat
 def test_a_job_has_our_tracking_server_and_its_exit_status_is_ours(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    # A server, but none of MLflow's.
+    # A server, but not an MLflow server.
     nobody = cluster.address
     words = ["--", "run", "demo", *SMALL, *ONE, f"store={tmp_path / 'store'}"]
     job = started(cluster, tmp_path, *words, MLFLOW_TRACKING_URI=nobody)
@@ -158,7 +158,7 @@ def test_ctrl_c_at_a_terminal_asks_whether_to_stop_the_job(
         read(b" stopped")
         rest = process.stdout.read()
         assert process.wait(timeout=300) == 130
-        # The log goes on where it was.
+        # The log continues where it stopped.
         assert "Running entrypoint" not in rest
     finally:
         os.close(keyboard)

@@ -29,7 +29,7 @@ SHARED = "store=/shared/store"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with a config and a sweep in it."""
+    """Return the working directory, with a config and a sweep."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     base = {key: value for key, value in SMALL.items() if key != "scale"}
@@ -47,30 +47,30 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (f"run min.yaml {SHARED}", "CONFIG: 'min.yaml' is neither a recipe nor a file"),
         (f"run mine.yaml {SHARED} data.fractoin=1", "data.fractoin: unknown key; did you mean"),
         (f"run mine.yaml {SHARED} student.batch_size=1 scale.workers=2", "student.batch_size: "),
-        (f"run mine.yaml {SHARED} data.source=./none", "data.source: there is no ./none in the"),
+        (f"run mine.yaml {SHARED} data.source=./none", "data.source: ./none is missing in the"),
         (f"run mine.yaml {SHARED} model.teacher=../t", "model.teacher: ../t is outside the work"),
         (f"run mine.yaml {SHARED} data.source=mlruns", "data.source: mlruns is ignored"),
         (f"run mine.yaml {SHARED} track.uri=sqlite:///m.db", "track.uri: sqlite:///m.db would be"),
         (f"tune sweep.yaml {SHARED} budget.trails=2", "budget.trails: unknown key"),
         (f"tune sweep.yaml {SHARED} student.epochs=0", "student.epochs: "),
-        (f"tune none.yaml {SHARED}", "SWEEP: there is no file none.yaml"),
-        (f"run mine.yaml {SHARED}", f"--address: nothing answers at {NOWHERE}"),
-        (f"tune sweep.yaml {SHARED}", f"--address: nothing answers at {NOWHERE}"),
-        ("run mine.yaml --dry-run", f"--address: nothing answers at {NOWHERE}"),
+        (f"tune none.yaml {SHARED}", "SWEEP: the file none.yaml does not exist"),
+        (f"run mine.yaml {SHARED}", f"--address: {NOWHERE} does not answer"),
+        (f"tune sweep.yaml {SHARED}", f"--address: {NOWHERE} does not answer"),
+        ("run mine.yaml --dry-run", f"--address: {NOWHERE} does not answer"),
     ],
 )
-def test_faults_of_the_words_come_before_the_cluster(
+def test_errors_of_the_words_come_before_the_cluster(
     command: Command, folder: Path, words: str, expected: str
 ) -> None:
     (folder / "mlruns").mkdir()
     ended = command("submit", "--address", NOWHERE, "--", *words.split())
-    (fault,) = ended.faults
-    assert fault.startswith(expected)
+    (error,) = ended.errors
+    assert error.startswith(expected)
 
 
 def test_words_that_are_no_command_of_a_job(command: Command, folder: Path) -> None:
     for words, expected in (
-        (["predict", "x"], "a job is `run …` or `tune …`"),
+        (["predict", "x"], "a job must be `run …` or `tune …`"),
         (["run", "mine.yaml", "--dryrun"], "No such option"),
         (["run"], "Missing argument"),
     ):
@@ -78,7 +78,7 @@ def test_words_that_are_no_command_of_a_job(command: Command, folder: Path) -> N
         assert ended.status == 2
         assert expected in ended.err
     ended = command("submit", "--address", NOWHERE, "--working-dir", "none", "run", "mine.yaml")
-    assert ended.faults == [f"--working-dir: there is no folder {folder / 'none'}"]
+    assert ended.errors == [f"--working-dir: the folder {folder / 'none'} does not exist"]
 
 
 def test_passwords_are_neither_sent_nor_shown(
@@ -86,11 +86,11 @@ def test_passwords_are_neither_sent_nor_shown(
 ) -> None:
     secret = "track.uri=http://me:hunter2@host"
     ended = command("submit", "--address", NOWHERE, "run", "mine.yaml", SHARED, secret)
-    (fault,) = ended.faults
-    assert fault.startswith("track.uri=http://***@host: holds a password")
+    (error,) = ended.errors
+    assert error.startswith("track.uri=http://***@host: contains a password")
     address = "http://me:hunter2@127.0.0.1:9"
     ended = command("submit", "--address", address, "run", "mine.yaml", SHARED)
-    assert ended.faults[0].startswith(f"--address: nothing answers at {NOWHERE};")
+    assert ended.errors[0].startswith(f"--address: {NOWHERE} does not answer;")
     values = {"config": "mine.yaml", "overrides": [SHARED], "dry_run": False}
     for uri, sent in (
         ("http://tracking:5000", True),
@@ -101,12 +101,12 @@ def test_passwords_are_neither_sent_nor_shown(
         checked = check(["run"], values, folder)
         assert checked.environment == ({"MLFLOW_TRACKING_URI": uri} if sent else {})
         assert len(checked.notes) == (not sent)
-        assert checked.mlflow == (uri if sent else "knife ui --store /shared/store, where the "
-                                  "store can be seen")  # fmt: skip
+        local = "knife ui --store /shared/store, on a host that has the store"
+        assert checked.mlflow == (uri if sent else local)
 
 
 class Stub(BaseHTTPRequestHandler):
-    """Answers every request in one way."""
+    """Answers every request in the same way."""
 
     answer: ClassVar[tuple[int, str]]
 
@@ -116,12 +116,12 @@ class Stub(BaseHTTPRequestHandler):
         self.wfile.write(self.answer[1].encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing to say."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def stub() -> Iterator[HTTPServer]:
-    """A web server that is no Ray dashboard, or one with a mind of its own."""
+    """Start a web server that is not a Ray dashboard, or a misbehaving one."""
     with HTTPServer(("127.0.0.1", 0), Stub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
@@ -131,12 +131,12 @@ def stub() -> Iterator[HTTPServer]:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ((200, "<html>"), "what answers is no Ray dashboard"),
-        ((200, "[]"), "what answers is no Ray dashboard"),
-        ((404, "gone"), "what answers is no Ray dashboard"),
-        ((500, "oh"), "what answers is no Ray dashboard"),
-        ((401, "Unauthorized"), "wants a token that it did not get: set RAY_AUTH_MODE=token"),
-        ((403, "Forbidden"), "wants a token that it did not get: set RAY_AUTH_MODE=token"),
+        ((200, "<html>"), "is not a Ray dashboard"),
+        ((200, "[]"), "is not a Ray dashboard"),
+        ((404, "gone"), "is not a Ray dashboard"),
+        ((500, "oh"), "is not a Ray dashboard"),
+        ((401, "Unauthorized"), "requires a token that it did not get: set RAY_AUTH_MODE=token"),
+        ((403, "Forbidden"), "requires a token that it did not get: set RAY_AUTH_MODE=token"),
     ],
 )
 def test_an_address_that_takes_no_jobs(
@@ -156,7 +156,7 @@ def test_an_address_that_is_none_or_where_nobody_speaks(
     monkeypatch.setattr(jobs, "_ANSWER_SECONDS", 0.2)
     hang = threading.Event()
     monkeypatch.setattr(Stub, "do_GET", lambda _: hang.wait(5))
-    with pytest.raises(UserError, match="nothing answers at"):
+    with pytest.raises(UserError, match="does not answer"):
         Jobs(f"http://127.0.0.1:{stub.server_port}/#/jobs")
     hang.set()
 
@@ -183,7 +183,7 @@ def test_a_cluster_that_goes_away_ends_the_following(
     cluster = Jobs(f"http://127.0.0.1:{stub.server_port}")
     Stub.answer = (503, "gone")
     monkeypatch.setattr(jobs, "_LOST_SECONDS", 0)
-    with pytest.raises(ConnectionError, match="the cluster does not answer any more"):
+    with pytest.raises(ConnectionError, match="the cluster no longer answers"):
         cluster.follow("job", JobLog(print))
 
 
@@ -217,15 +217,15 @@ def test_a_folder_that_is_too_large_is_refused_with_its_largest_parts(
         (folder / name).touch()
         os.truncate(folder / name, size * 1_000_000)
     words = ("submit", "--address", NOWHERE, "run", "mine.yaml", SHARED)
-    (fault,) = command(*words).faults
-    assert f"{folder} has 211 MB in 6 files to send, but must have at most 100 MB" in fault
-    assert "the largest: data/ 120 MB, model.bin 90.0 MB, small 1.0 MB. Name in" in fault
+    (error,) = command(*words).errors
+    assert f"{folder} has 211 MB in 6 files to send, but must have at most 100 MB" in error
+    assert "the largest: data/ 120 MB, model.bin 90.0 MB, small 1.0 MB. List in" in error
     (folder / ".rayignore").write_text("*.bin\ndata\n")
     assert look_at(folder, []).size < 2_000_000
     monkeypatch.setattr(working_dir, "_SECONDS", -1)
-    (fault,) = command(*words).faults
-    assert "has more than " in fault
-    assert "and there is more" in fault
+    (error,) = command(*words).errors
+    assert "has more than " in error
+    assert "and there is more" in error
 
 
 def test_of_a_log_only_what_is_new_is_shown() -> None:

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one message with place and remedy, exit status 2, nothing written."""
+"""User errors: one message with location and remedy, exit status 2, nothing written."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from knife.models.source import EMBEDDED
 
 @pytest.fixture
 def refused(command: Command, tmp_path: Path) -> Command:
-    """`knife run` of a small config with overrides, which must be refused and leave no store."""
+    """Run `knife run` on a small config with overrides that are refused without making a store."""
     config = write_config(tmp_path)
 
     def call(*overrides: str) -> Ended:
         ended = command("run", config, *overrides)
-        assert ended.faults
+        assert ended.errors
         assert not (tmp_path / "store").exists()
         return ended
 
@@ -26,18 +26,18 @@ def refused(command: Command, tmp_path: Path) -> Command:
 
 
 def test_unknown_recipe(command: Command) -> None:
-    (fault,) = command("run", "creatures-ful").faults
-    assert fault.startswith("CONFIG: 'creatures-ful' is neither a recipe nor a file")
-    assert "did you mean 'creatures-full'?" in fault
-    (fault,) = command("run", "./folder/nothing.yaml").faults
-    assert "nothing.yaml" in fault
+    (error,) = command("run", "creatures-ful").errors
+    assert error.startswith("CONFIG: 'creatures-ful' is neither a recipe nor a file")
+    assert "did you mean 'creatures-full'?" in error
+    (error,) = command("run", "./folder/nothing.yaml").errors
+    assert "nothing.yaml" in error
 
 
 def test_config_that_is_no_yaml(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("name: x\ndata: [1, 2\nmodel: y\n")
-    (fault,) = command("run", path).faults
-    assert fault.startswith(f"{path}:3: not valid YAML")
+    (error,) = command("run", path).errors
+    assert error.startswith(f"{path}:3: not valid YAML")
 
 
 def test_wrong_keys_types_and_values_all_at_once(refused: Command) -> None:
@@ -49,48 +49,49 @@ def test_wrong_keys_types_and_values_all_at_once(refused: Command) -> None:
         "methods=[finetune, knive]",
         "seeds=0",
     )
-    faults = {fault.split(":")[0]: fault for fault in ended.faults}
-    assert "did you mean 'epochs'?" in faults["student.epoch"]
-    assert 'got "many"' in faults["data.fraction"]
-    assert "bf16" in faults["scale.precision"]
-    assert "less than or equal to 3" in faults["scale.zero_stage"]
-    assert faults["methods"] == "methods: got no method's name: 'knive' (did you mean 'knife'?)"
-    assert "valid list" in faults["seeds"]
+    errors = {error.split(":")[0]: error for error in ended.errors}
+    assert "did you mean 'epochs'?" in errors["student.epoch"]
+    assert 'got "many"' in errors["data.fraction"]
+    assert "bf16" in errors["scale.precision"]
+    assert "less than or equal to 3" in errors["scale.zero_stage"]
+    assert (
+        errors["methods"]
+        == "methods: must be names of methods, but got 'knive' (did you mean 'knife'?)"
+    )
+    assert "valid list" in errors["seeds"]
 
 
 def test_a_baseline_that_is_no_method_of_the_run(refused: Command) -> None:
-    (fault,) = refused("methods=[finetune, knife]", "compare.baseline=finetuen").faults
-    assert fault == (
-        "compare.baseline: 'finetuen' is no method of the run; did you mean 'finetune'?"
-    )
+    (error,) = refused("methods=[finetune, knife]", "compare.baseline=finetuen").errors
+    assert error == ("compare.baseline: 'finetuen' is not in methods; did you mean 'finetune'?")
 
 
-def test_variant_with_faults(refused: Command) -> None:
+def test_variant_with_errors(refused: Command) -> None:
     ended = refused("methods=[knife, {name: a b, method: knive, datum: {}}]")
-    faults = {fault.split(":")[0]: fault for fault in ended.faults}
-    assert faults.keys() == {"methods.1.name", "methods.1.method", "methods.1.datum"}
-    assert "did you mean 'data'?" in faults["methods.1.datum"]
+    errors = {error.split(":")[0]: error for error in ended.errors}
+    assert errors.keys() == {"methods.1.name", "methods.1.method", "methods.1.datum"}
+    assert "did you mean 'data'?" in errors["methods.1.datum"]
     ended = refused("methods=[{name: odd, method: knife, align: {input: {weigth: 1}}}, finetune]")
-    assert ended.faults == [
+    assert ended.errors == [
         "methods.odd.align.input.weigth: unknown key; did you mean 'weight'?",
     ]
 
 
 def test_override_without_a_value(refused: Command) -> None:
     ended = refused("epochs", "data.fraction=[")
-    assert "must be KEY=VALUE" in ended.faults[0]
-    assert ended.faults[1].startswith("data.fraction: ")
+    assert "must be KEY=VALUE" in ended.errors[0]
+    assert ended.errors[1].startswith("data.fraction: ")
 
 
 def test_keys_that_must_be_set(command: Command) -> None:
-    assert command("run", "cose-minilm").faults == [
+    assert command("run", "cose-minilm").errors == [
         "data.source: must be set",
         "model.teacher: must be set",
         "model.student: must be set",
     ]
 
 
-def test_faults_of_scale_store_data_models_and_layers_all_at_once(
+def test_errors_of_scale_store_data_models_and_layers_all_at_once(
     command: Command, tmp_path: Path
 ) -> None:
     bare = tmp_path / "no-tokenizer"
@@ -106,49 +107,49 @@ def test_faults_of_scale_store_data_models_and_layers_all_at_once(
         "model.teacher=/no/such/folder",
         f"store={tmp_path / 'file' / 'store'}",
     )
-    faults = "\n".join(ended.faults)
-    assert "scale.workers: 64 workers need a CPU each, but this machine has" in faults
-    assert "ask for fewer" in faults
-    assert "student.batch_size: must be at least scale.workers" in faults
-    assert f"store: {tmp_path / 'file' / 'store'}" in faults
-    assert "give another store" in faults
-    assert "data.source: 'cretures'" in faults
-    assert "did you mean 'creatures'?" in faults
-    assert f"model.student: {bare} has a model but no tokenizer" in faults
-    assert "save the tokenizer into the same folder" in faults
-    assert "model.teacher: there is no folder '/no/such/folder'" in faults
+    errors = "\n".join(ended.errors)
+    assert "scale.workers: 64 workers need a CPU each, but this machine has" in errors
+    assert "set fewer" in errors
+    assert "student.batch_size: must be at least scale.workers" in errors
+    assert f"store: {tmp_path / 'file' / 'store'}" in errors
+    assert "give another store" in errors
+    assert "data.source: 'cretures'" in errors
+    assert "did you mean 'creatures'?" in errors
+    assert f"model.student: {bare} has a model but no tokenizer" in errors
+    assert "save the tokenizer into the same folder" in errors
+    assert "model.teacher: '/no/such/folder' is neither an existing folder nor a hub id" in errors
 
 
 def test_layer_map_that_does_not_fit(refused: Command) -> None:
     ended = refused("align.input.layers=[[1, 9], [7, 1]]")
-    assert ended.faults == [
+    assert ended.errors == [
         "align.input.layers: teacher layer 9 must be from 1 to 3",
         "align.input.layers: student layer 7 must be from 1 to 3",
     ]
 
 
 def test_knife_without_rationales(refused: Command) -> None:
-    (fault,) = refused("data.rationale=none").faults
-    assert "none of 40 training examples have a rationale" in fault
-    assert "leave knife out" in fault
-    assert "needs at least 10 %" in fault
-    (fault,) = refused("data.rationale=dropped:0.95").faults
-    assert "only 2 of 40 (5 %)" in fault
+    (error,) = refused("data.rationale=none").errors
+    assert "none of 40 training examples have a rationale" in error
+    assert "leave knife out" in error
+    assert "needs at least 10 %" in error
+    (error,) = refused("data.rationale=dropped:0.95").errors
+    assert "only 2 of 40 (5 %)" in error
 
 
 def test_fraction_that_leaves_a_class_without_examples(refused: Command) -> None:
-    (fault,) = refused("data.fraction=0.02").faults
-    assert fault.startswith("data.fraction: ")
-    assert "smallest fraction that works" in fault
+    (error,) = refused("data.fraction=0.02").errors
+    assert error.startswith("data.fraction: ")
+    assert "smallest fraction that works" in error
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_store_that_cannot_be_written(command: Command, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     tmp_path.chmod(0o500)
-    (fault,) = command("run", config).faults
-    assert fault.startswith(f"store: {tmp_path / 'store'}")
-    assert "not writable" in fault
+    (error,) = command("run", config).errors
+    assert error.startswith(f"store: {tmp_path / 'store'}")
+    assert "not writable" in error
     tmp_path.chmod(0o700)
 
 
@@ -168,8 +169,8 @@ def test_broken_lines_of_a_source_with_file_and_line(command: Command, tmp_path:
         ("run", write_config(tmp_path), f"data.source={source}"),
         ("data", "check", source),
     ):
-        faults = command(*words).faults
-        assert [fault.split(": ")[0] for fault in faults] == [
+        errors = command(*words).errors
+        assert [error.split(": ")[0] for error in errors] == [
             f"{source}/train.jsonl:2",
             f"{source}/train.jsonl:3",
             f"{source}/train.jsonl:4",
@@ -183,40 +184,40 @@ def test_hub_out_of_reach(
 ) -> None:
     import huggingface_hub
 
-    # Nothing listens on port 9, and an empty cache has nothing to offer.
+    # Nothing listens on port 9, and the cache is empty.
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
     ended = refused("data.source=strategyqa", "model.student=google-t5/t5-small")
-    source, model = ended.faults
+    source, model = ended.errors
     assert "data.source=/path/to/folder" in source
     assert "train.jsonl" in source
     assert "model.student=/path/to/folder" in model
 
 
 def test_data_overrides_are_of_data_alone(command: Command) -> None:
-    assert command("data", "check", "creatures", "student.epochs=3", "seeds=[1]").faults == [
+    assert command("data", "check", "creatures", "student.epochs=3", "seeds=[1]").errors == [
         "student: only data.KEY=VALUE can be set here",
         "seeds: only data.KEY=VALUE can be set here",
     ]
 
 
-def test_predict_tells_all_faults_and_writes_nothing(
+def test_predict_tells_all_errors_and_writes_nothing(
     command: Command, finished_run: FinishedRun, tmp_path: Path
 ) -> None:
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"id": 1, "question": "q ?", "choices": ["a"]}\nnope\n')
     output = tmp_path / "missing" / "out.jsonl"
-    faults = command("predict", tmp_path, questions, "--output", output).faults
-    assert [fault.split(": ")[0] for fault in faults] == [
+    errors = command("predict", tmp_path, questions, "--output", output).errors
+    assert [error.split(": ")[0] for error in errors] == [
         "STUDENT",
         f"{questions}:1",
         f"{questions}:2",
         "--output",
     ]
     teacher = next((finished_run.store / "teacher").iterdir())
-    (fault,) = command("predict", teacher, finished_run.test_file).faults
-    assert "is a teacher, which reads rationales" in fault
+    (error,) = command("predict", teacher, finished_run.test_file).errors
+    assert "is a teacher, which reads rationales" in error
 
 
 def test_unknown_command_and_missing_argument(command: Command) -> None:
@@ -244,5 +245,5 @@ def test_unknown_command_and_missing_argument(command: Command) -> None:
 def test_names_that_mlflow_or_a_disk_would_refuse(
     refused: Command, change: str, words: str
 ) -> None:
-    (fault,) = refused(change).faults
-    assert fault.startswith(words)
+    (error,) = refused(change).errors
+    assert error.startswith(words)

@@ -58,18 +58,18 @@ def test_show_with_a_model_tells_input_rationale_and_cut_tokens(command: Command
     limit = len(whole["task input"]) + len(whole["rationale"]) - 3
     short = _tokens(command(*words, f"data.max_tokens={limit}").out)
     assert short["task input"] == whole["task input"]
-    # The closing token stays, so four tokens go to make room for three.
+    # The closing token is kept, so four tokens are removed to make room for three.
     assert short["rationale"] == [*whole["rationale"][:-4], "</s>"]
     assert short["cut"] == whole["rationale"][-4:-1]
 
 
 def test_show_of_a_model_that_is_not_there(command: Command) -> None:
-    (fault,) = command("data", "show", "creatures", *SMALL_WORLD, "--model", "tiny-t").faults
-    assert fault.startswith("--model: there is no folder 'tiny-t'")
+    (error,) = command("data", "show", "creatures", *SMALL_WORLD, "--model", "tiny-t").errors
+    assert error.startswith("--model: 'tiny-t' is neither an existing folder nor a hub id")
 
 
 def _tokens(out: str) -> dict[str, list[str]]:
-    """Tokens by name of their part, checked against the number that stands beside them."""
+    """Return tokens by the name of their part, checked against the number printed beside them."""
     parts = {}
     for line in out.splitlines():
         head, found, rest = line.partition(" tokens, ")

@@ -44,7 +44,7 @@ def test_scores_use_what_the_run_has_and_are_kept_by_example(
     ]
     folder = Path(found["folder"])
     assert (folder / "verdict.json").is_file()
-    # The run's page is brought up to date.
+    # The run's report is updated.
     text = section((folder / "report.html").read_text(), "Gain against rationale quality")
     assert f"RQ, simulatability (points) {100 * found['scores']['rq']:+.1f} " in text
     lines = (folder / "rationale_scores.jsonl").read_text().splitlines()
@@ -75,7 +75,7 @@ def test_a_run_without_what_scores_need_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match="methods: ") as error:
             plan_scores(parse(merge(base, changes)))
-        assert words in error.value.faults[0]
+        assert words in error.value.errors[0]
 
 
 def test_a_test_split_without_rationales_is_refused(tmp_path: Path) -> None:
@@ -93,5 +93,5 @@ def test_a_test_split_without_rationales_is_refused(tmp_path: Path) -> None:
     config = merge(SMALL, CHANGES | {"data": {"source": str(tmp_path), "world": {}}})
     with pytest.raises(UserError) as error:
         plan_scores(parse(config | {"store": str(tmp_path / "store")}))
-    (fault,) = error.value.faults
-    assert fault.startswith("data.source: none of the 5 test examples has a rationale")
+    (message,) = error.value.errors
+    assert message.startswith("data.source: none of the 5 test examples has a rationale")

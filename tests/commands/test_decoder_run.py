@@ -15,10 +15,10 @@ from knife.inference.file import predict
 
 @pytest.fixture(scope="module")
 def decoder_run(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """A small run of a GPT-2, with both alignments."""
+    """Make a small run of a GPT-2, with both alignments."""
     model = {"teacher": str(tiny_gpt2), "student": str(tiny_gpt2)}
     align: dict[str, Any] = {"input": {"layers": "all"}, "output": {"weight": 1}}
-    # More than half of the positions: a choice that fits the task input may not fit behind it.
+    # More than half of the positions: a choice that fits into the task input may not fit after it.
     data = SMALL["data"] | {"max_tokens": 400}
     folder = tmp_path_factory.mktemp("decoder-run")
     config = write_config(folder, model=model, align=align, methods=["knife"], data=data)
@@ -49,9 +49,9 @@ def test_an_answer_beyond_the_positions_is_refused(
     path.write_text(json.dumps(long))
     with pytest.raises(UserError) as error:
         predict(decoder_run.student("knife"), path)
-    (fault,) = error.value.faults
-    assert fault.startswith(f"{path}:1: id 'long': with all that is read and written")
-    assert fault.endswith(
+    (message,) = error.value.errors
+    assert message.startswith(f"{path}:1: id 'long': with demonstrations and generated text")
+    assert message.endswith(
         "but the student has positions for 506: shorten it, or leave such questions out "
         "(--skip-too-long)"
     )

@@ -35,8 +35,8 @@ def test_a_student_that_is_damaged_is_refused(
 ) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
     for name, content, said in (
-        ("model.safetensors", pointer, "model.safetensors is a pointer of git LFS"),
-        ("model.safetensors", "{}", "model.safetensors is no whole safetensors file"),
+        ("model.safetensors", pointer, "model.safetensors is a git LFS pointer"),
+        ("model.safetensors", "{}", "model.safetensors is not a complete safetensors file"),
         ("knife.json", "{broken", "knife.json is not JSON"),
         ("knife.json", "", "knife.json is empty"),
         ("config.json", "{broken", "config.json is not JSON"),
@@ -44,9 +44,9 @@ def test_a_student_that_is_damaged_is_refused(
         folder = tmp_path / f"{name}-{len(content)}"
         shutil.copytree(finished_run.student("finetune") / "model", folder)
         (folder / name).write_text(content)
-        (fault,) = command("predict", folder, finished_run.test_file).faults
-        assert fault.startswith("STUDENT: ")
-        assert said in fault
+        (error,) = command("predict", folder, finished_run.test_file).errors
+        assert error.startswith("STUDENT: ")
+        assert said in error
 
 
 def test_answers_and_rationales_are_not_needed(
@@ -59,7 +59,7 @@ def test_answers_and_rationales_are_not_needed(
     model = finished_run.student("knife") / "model"
     ended = command("predict", model, bare)
     assert ended.status == 0
-    assert ended.err == f"{len(examples)} questions, none with its answer: no accuracy\n"
+    assert ended.err == f"{len(examples)} questions, none with a known answer: no accuracy\n"
     rows = [json.loads(line) for line in ended.out.splitlines()]
     assert rows == predict(model, finished_run.test_file).rows
     for row, example in zip(rows, examples, strict=True):
@@ -89,7 +89,7 @@ def test_accuracy_is_of_the_answered_questions(finished_run: FinishedRun, tmp_pa
     lines = []
     for number, (example, choice) in enumerate(zip(examples, choices, strict=True)):
         line = {"id": example.id, "question": example.question, "choices": example.choices}
-        # One right answer, three wrong ones, the others unknown.
+        # One right answer, three wrong ones; the others are unknown.
         wanted = {0: choice, 1: 1 - choice, 2: 1 - choice, 3: 1 - choice}
         lines.append(line | ({"answer": wanted[number]} if number in wanted else {"answer": None}))
     mixed.write_text("\n".join(map(json.dumps, lines)))
@@ -107,7 +107,7 @@ def test_a_question_longer_than_the_student_was_trained_for(
     path.write_text(f"{json.dumps(short)}\n{json.dumps(long)}\n{json.dumps(long | {'id': 'two'})}")
     with pytest.raises(UserError) as error:
         predict(finished_run.student("knife"), path)
-    first, second = error.value.faults
+    first, second = error.value.errors
     assert first.startswith(f"{path}:2: id 'long': question and choices are 3")
     assert "at most 256 (data.max_tokens)" in first
     assert second.startswith(f"{path}:3: id 'two'")
@@ -127,7 +127,7 @@ def test_too_long_questions_are_left_out_and_counted_where_that_is_wanted(
     assert command(*words).status == 2
     ended = command(*words, "--skip-too-long")
     assert ended.status == 0
-    assert "1 of 21 questions are too long for the student, have no choice, and do not" in ended.err
+    assert "1 of 21 questions are too long for the student: they have no choice and" in ended.err
     found = json.loads(ended.out)
     rows = found["predictions"]
     assert rows == [json.loads(line) for line in output.read_text().splitlines()]
@@ -143,7 +143,7 @@ def test_too_long_questions_are_left_out_and_counted_where_that_is_wanted(
     assert [row["choice"] for row in alone.rows] == [None]
 
 
-def test_all_faults_of_all_questions_are_said_at_once(
+def test_all_errors_of_all_questions_are_said_at_once(
     finished_run: FinishedRun, tmp_path: Path
 ) -> None:
     path = tmp_path / "questions.jsonl"
@@ -151,7 +151,7 @@ def test_all_faults_of_all_questions_are_said_at_once(
     path.write_text(f"{json.dumps(long)}\nnope\n{json.dumps(long)}\n")
     with pytest.raises(UserError) as error:
         predict(finished_run.student("knife"), path)
-    kinds = [fault.removeprefix(f"{path}:").split(": ")[:2] for fault in error.value.faults]
+    kinds = [message.removeprefix(f"{path}:").split(": ")[:2] for message in error.value.errors]
     assert [number for number, _ in kinds] == ["1", "2", "3", "3"]
     assert [what.split()[0] for _, what in kinds] == ["id", "broken", "id", "id"]
 
@@ -171,22 +171,22 @@ def test_two_commands_do_not_write_one_output(
     parts_folder(output).mkdir()
     words = ("predict", finished_run.student("knife"), finished_run.test_file, "-o", output)
     with FileLock(parts_folder(output) / "lock"):
-        (fault,) = command(*words).faults
-    assert fault.startswith(f"--output: another command is writing {output}")
+        (error,) = command(*words).errors
+    assert error.startswith(f"--output: another command is writing {output}")
     assert command(*words).status == 0
 
 
-def test_workers_that_cannot_be_had_are_refused_with_the_other_faults(
+def test_workers_that_cannot_be_had_are_refused_with_the_other_errors(
     command: Command, finished_run: FinishedRun, tmp_path: Path
 ) -> None:
     questions = tmp_path / "questions.jsonl"
     questions.write_text("{nope}\n")
     student = finished_run.student("knife")
-    faults = command("predict", student, questions, "--workers", 5000).faults
-    assert faults[0].startswith(f"{questions}:1: broken JSON")
-    assert faults[1].startswith("--workers: needs --output FILE")
-    assert faults[2].startswith("--workers: 5000 workers need a CPU each, but this machine has")
-    assert len(faults) == 3
+    errors = command("predict", student, questions, "--workers", 5000).errors
+    assert errors[0].startswith(f"{questions}:1: broken JSON")
+    assert errors[1].startswith("--workers: needs --output FILE")
+    assert errors[2].startswith("--workers: 5000 workers need a CPU each, but this machine has")
+    assert len(errors) == 3
 
 
 def test_a_pipe_cannot_be_read_twice(finished_run: FinishedRun, tmp_path: Path) -> None:

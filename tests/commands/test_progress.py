@@ -1,4 +1,4 @@
-"""Progress: fed with rows of journals and artifacts as they come, without a run."""
+"""Progress, given rows of journals and artifacts one after the other, without a run."""
 
 import io
 import re
@@ -23,7 +23,7 @@ from knife.train.journal import Row
 
 @pytest.fixture
 def plan(finished_run: FinishedRun, tmp_path: Path) -> Plan:
-    """The plan of the finished run, on a store of its own that is empty."""
+    """Return the plan of the finished run, on a separate, empty store."""
     return plan_run(read(finished_run.config, [f"store={tmp_path / 'store'}"]))
 
 
@@ -32,7 +32,7 @@ def row(step: int, moment: float, **metrics: float) -> Row:
 
 
 def finish(stage: Stage, finished_run: FinishedRun, plan: Plan) -> None:
-    """Put the artifact that the finished run has of a stage into the plan's store."""
+    """Copy a stage's artifact from the finished run to the plan's store."""
     source = finished_run.store / stage.kind / stage.key
     shutil.copytree(source, Path(plan.config.store) / stage.kind / stage.key)
 
@@ -71,11 +71,11 @@ def test_a_result_that_cannot_be_read_stops_nothing(plan: Plan, finished_run: Fi
     (Path(plan.config.store) / "teacher" / teacher.key / "trained.json").unlink()
     progress = Progress(plan.stages, plan)
     assert progress.look({}) == [teacher]
-    assert progress.result(teacher) == "its result cannot be read now"
+    assert progress.result(teacher) == "its result cannot be read at the moment"
 
 
 def test_no_drawing_has_an_empty_line(plan: Plan) -> None:
-    """An evaluation's last row has neither loss nor rate, and may be there for a moment."""
+    """An evaluation's last row has neither loss nor rate, and may be shown for a moment."""
     progress = Progress(plan.stages, plan)
     assert progress.stage
     place = (progress.stage.kind, progress.stage.key)
@@ -103,7 +103,7 @@ def test_units_and_time_left_of_a_training(plan: Plan) -> None:
     assert progress.units == 3
     # One step of 5 s is left, and two students of 4 steps, about as fast as the teacher.
     assert progress.seconds_left() == (5.0, 45.0)
-    # The stage was cut off and goes on from an earlier step: time is measured anew.
+    # The stage was killed and resumes from an earlier step: time is measured anew.
     progress.look({place: row(0, 200.0)})
     progress.look({place: row(2, 204.0)})
     assert progress.seconds_left()[0] == 4.0
@@ -169,7 +169,7 @@ def test_every_stage_is_ticked_off_once(
 def test_rows_become_lines(
     plan: Plan, finished_run: FinishedRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The journal that the finished run left, written anew while the display looks."""
+    """The finished run's journal, rewritten while the display reads it."""
     store = Path(plan.config.store)
     teacher = plan.stages[0]
     work = store / "work" / f"teacher-{teacher.key}"

@@ -1,4 +1,4 @@
-"""`knife push`: a student and its card on a hub of this machine, in one commit or not at all."""
+"""`knife push`: a student and its card on a local hub, in one commit or not at all."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ REPO = "owner/kebik"
 
 @pytest.fixture
 def student(finished_run: FinishedRun, tmp_path: Path) -> Path:
-    """A student of a store of its own, which a test may damage."""
+    """Return a student in a separate store, which a test may damage."""
     folder = finished_run.student("knife")
     return Path(shutil.copytree(folder, tmp_path / "store" / "student" / folder.name))
 
@@ -42,7 +42,7 @@ def test_the_hub_has_student_and_card_in_one_commit(
         (copy / name).write_bytes(content)
     questions = finished_run.test_file
     assert predict(copy, questions) == predict(student, questions)
-    # A second time there is nothing to send.
+    # The second time, nothing is sent.
     assert command("push", student, REPO).status == 0
     assert (repository.commits, hub.uploads) == (1, 1)
 
@@ -70,19 +70,19 @@ def test_a_hub_that_goes_away_in_the_middle(
     hub.fails = "/commit/"
     ended = command("push", student, REPO)
     assert (ended.status, ended.out) == (1, "")
-    assert "127.0.0.1 did not answer to the end" in ended.err
-    assert "no commit is known to be made; run the same command again" in ended.err
+    assert "the upload to 127.0.0.1 broke off" in ended.err
+    assert "may not have made a commit; run the same command again" in ended.err
     assert not hub.repositories[REPO].files
     hub.fails, uploads = "", hub.uploads
     assert command("push", student, REPO).status == 0
-    # The weights were there.
+    # The hub already had the weights.
     assert (hub.uploads, hub.repositories[REPO].commits) == (uploads, 1)
 
 
 @pytest.mark.parametrize(
     ("place", "status", "words"),
     [
-        ("/create", 401, "127.0.0.1 refuses the token (401)"),
+        ("/create", 401, "127.0.0.1 rejects the token (401)"),
         ("/commit/", 403, f"REPO: 127.0.0.1 does not let this token write to {REPO} (403)"),
         ("/lfs/", 403, f"REPO: 127.0.0.1 does not let this token write to {REPO} (403)"),
         ("/validate-yaml", 400, f"REPO: 127.0.0.1 refuses the upload to {REPO} (400)"),
@@ -97,10 +97,10 @@ def test_a_hub_that_refuses(
     words: str,
 ) -> None:
     hub.fails, hub.status = place, status
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith(words)
-    assert TOKEN not in fault
-    assert SIGNATURE not in fault
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith(words)
+    assert TOKEN not in error
+    assert SIGNATURE not in error
     assert not any(repository.files for repository in hub.repositories.values())
 
 
@@ -118,12 +118,12 @@ def test_tokens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_another")
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith("127.0.0.1 refuses the token (401)")
-    assert "hf_another" not in fault
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith("127.0.0.1 rejects the token (401)")
+    assert "hf_another" not in error
     monkeypatch.delenv("HF_TOKEN")
-    (fault,) = command("push", student, REPO).faults
-    assert fault == "no token for 127.0.0.1: run `hf auth login`, or set HF_TOKEN"
+    (error,) = command("push", student, REPO).errors
+    assert error == "no token for 127.0.0.1: run `hf auth login`, or set HF_TOKEN"
     assert not hub.repositories
 
 
@@ -144,10 +144,10 @@ def test_offline(
     hub: Hub,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Read once, when huggingface_hub is imported.
+    # Read only once, when huggingface_hub is imported.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    (fault,) = command("push", finished_run.student("knife"), REPO).faults
-    assert fault.startswith("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to reach")
+    (error,) = command("push", finished_run.student("knife"), REPO).errors
+    assert error.startswith("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to reach")
     assert not hub.repositories
 
 
@@ -157,32 +157,32 @@ def test_private_is_never_public(command: Command, student: Path, hub: Hub) -> N
     assert command("push", student, "owner/open", "--dry-run").status == 0
     assert command("push", student, "owner/open").status == 0
     (student / "README.md").write_text((student / "README.md").read_text() + "More.\n")
-    (fault,) = command("push", student, "owner/open", "--private").faults
-    assert fault.startswith("--private: owner/open is there already and is public")
+    (error,) = command("push", student, "owner/open", "--private").errors
+    assert error.startswith("--private: owner/open already exists and is public")
     assert hub.repositories["owner/open"].commits == 1
 
 
-def test_all_faults_of_the_input_at_once(command: Command, student: Path, tmp_path: Path) -> None:
-    repo, place = command("push", tmp_path, "a/b/c").faults
+def test_all_errors_of_the_input_at_once(command: Command, student: Path, tmp_path: Path) -> None:
+    repo, place = command("push", tmp_path, "a/b/c").errors
     assert repo.startswith("REPO: must be OWNER/NAME or NAME, but got 'a/b/c'")
-    assert place.startswith(f"STUDENT: {tmp_path} is no folder of a student")
+    assert place.startswith(f"STUDENT: {tmp_path} is not the folder of a student")
     for url in ("s3://kebik", "s3://kebik/0123"):
-        (fault,) = command("push", url, REPO).faults
-        assert fault.startswith(f"STUDENT: {url} names no student in a store")
+        (error,) = command("push", url, REPO).errors
+        assert error.startswith(f"STUDENT: {url} is not the url of a student")
     (student / "README.md").unlink()
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith(f"STUDENT: {student} has no README.md yet; `knife run` of its config")
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith(f"STUDENT: {student} has no README.md yet; `knife run` of its config")
     weights = student / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith(f"STUDENT: {student} is damaged (model/model.safetensors); `knife run`")
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith(f"STUDENT: {student} is damaged (model/model.safetensors); `knife run`")
     (student / "manifest.json").unlink()
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith(f"STUDENT: {student} has no manifest of a student")
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith(f"STUDENT: {student} has no manifest of a student")
 
 
 def add_file(student: Path, name: str) -> None:
-    """A file of one letter in the student's model, as if it had been trained with it."""
+    """Add a one-letter file to the student's model, as if it had been published with it."""
     (student / "model" / name).write_bytes(b"x")
     manifest = json.loads((student / "manifest.json").read_text())
     of = {"bytes": 1, "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}
@@ -195,10 +195,10 @@ def test_training_examples_that_go_with_it_are_said(command: Command, student: P
     add_file(student, "retrieve.jsonl")
     ended = command("push", student, REPO, "--dry-run")
     assert ended.status == 0
-    assert ended.err == "retrieve.jsonl: training examples, which go with it\n"
+    assert ended.err == "retrieve.jsonl: training examples, which are uploaded too\n"
 
 
 def test_weights_that_could_run_code_are_refused(command: Command, student: Path) -> None:
     add_file(student, "pytorch_model.bin")
-    (fault,) = command("push", student, REPO).faults
-    assert fault.startswith(f"STUDENT: {student} holds model/pytorch_model.bin; weights")
+    (error,) = command("push", student, REPO).errors
+    assert error.startswith(f"STUDENT: {student} has model/pytorch_model.bin; only")

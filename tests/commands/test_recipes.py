@@ -1,4 +1,4 @@
-"""The recipes that the package carries: each loads, lists and copies."""
+"""The package's recipes: each can be loaded, listed and copied."""
 
 import shlex
 from pathlib import Path
@@ -64,14 +64,14 @@ def test_cp_copies_once_and_never_over(
     assert command("cp", "demo").status == 0
     assert (tmp_path / "demo.yaml").read_text() == text
     (tmp_path / "demo.yaml").write_text("mine")
-    assert command("cp", "demo").faults == ["TARGET: demo.yaml is there already; give another one"]
+    assert command("cp", "demo").errors == ["TARGET: demo.yaml already exists; give another one"]
     assert (tmp_path / "demo.yaml").read_text() == "mine"
     assert command("cp", "demo", "other.yaml").status == 0
     assert (tmp_path / "other.yaml").read_text() == text
-    assert command("cp", "demo", "no/where.yaml").faults == [
+    assert command("cp", "demo", "no/where.yaml").errors == [
         "TARGET: no/where.yaml cannot be written: No such file or directory"
     ]
-    assert command("cp", "dem").faults == ["NAME: 'dem' is no recipe; did you mean 'demo'?"]
+    assert command("cp", "dem").errors == ["NAME: 'dem' is not a recipe; did you mean 'demo'?"]
 
 
 def test_a_recipes_name_goes_before_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`knife run` from the outside: what it prints, and how it ends."""
+"""`knife run` as a command: its output and exit status."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from command_fixtures import Command, FinishedRun, write_config
 
 
 def snapshot(folder: Path) -> dict[str, int]:
-    """Every file and folder with the time it was last changed."""
+    """Return every file and folder with its modification time."""
     return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
 
@@ -95,14 +95,14 @@ def test_dry_run_without_a_store_makes_none(command: Command, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["student.learning_rate=1e30"], "the (loss|gradient) is no finite number at step 2; "),
+        (["student.learning_rate=1e30"], "the (loss|gradient) is not finite at step 2; "),
         (
             ["student.learning_rate=1e12", "student.batch_size=40", "student.epochs=1"],
             "after step 1, on dev, the outputs are not finite for 20 of 20 examples: ",
         ),
         (
             ["student.learning_rate=1e8", "scale.precision=bf16"],
-            r"the (loss|gradient) is no finite num",
+            r"the (loss|gradient) is not finite at",
         ),
     ],
 )
@@ -154,6 +154,6 @@ def test_interrupted_and_terminated_runs_say_how_to_go_on(tmp_path: Path) -> Non
         assert out == ""
         assert err.splitlines()[-1] == "nothing is lost: run the same command again to resume"
         assert "Traceback" not in err
-    # What was done before stays done: the second start began with the student.
+    # Finished work is kept: the second start began with the student.
     assert any((tmp_path / "store" / "teacher").iterdir())
     assert not (tmp_path / "store" / "student").exists()

@@ -1,4 +1,4 @@
-"""What every call of `knife` costs before it does anything."""
+"""The start-up cost of every `knife` command."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ HEAVY = {"torch", "transformers", "mlflow", "ray", "deepspeed", "datasets", "sci
 
 
 def loaded_by(*words: str) -> tuple[set[str], str]:
-    """Top-level modules that `knife WORDS…` loads in a process of its own, and its stdout."""
+    """Return the top-level modules that a process of `knife WORDS…` loads, and its stdout."""
     code = (
         "import sys; sys.argv[0] = 'knife'\n"
         "from knife.cli.main import main\n"
@@ -57,7 +57,7 @@ def test_progress_is_shown_without_mlflow() -> None:
 
 def test_a_dry_run_needs_neither_ray_nor_deepspeed_nor_mlflow(tmp_path: object) -> None:
     modules, _ = loaded_by("run", "demo", "--dry-run", f"store={tmp_path}/store")
-    # What a design can show takes Student's exact quantiles, which are scipy's.
+    # The power of a design needs Student's exact quantiles, from scipy.
     assert not modules & {"ray", "deepspeed", "mlflow", "datasets"}
 
 

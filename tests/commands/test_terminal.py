@@ -1,4 +1,4 @@
-"""Progress in a real terminal (a pty): a small run, resized on its way; what `--quiet` says."""
+"""Progress in a real terminal (a pty), resized during a small run; the output of `--quiet`."""
 
 import fcntl
 import json
@@ -31,7 +31,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @dataclass
 class Terminal:
-    """A pty of this process: what is written to its far end is read here."""
+    """A pty of this process: what is written to its other end is read here."""
 
     near: int
     far: int
@@ -45,7 +45,7 @@ class Terminal:
         fcntl.ioctl(self.far, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def read(self) -> None:
-        """Take in what is there; an end that was closed reads as nothing."""
+        """Read what is available; nothing once the other end is closed."""
         while True:
             try:
                 self.data += os.read(self.near, 65536)
@@ -57,7 +57,7 @@ class Terminal:
         return text in _ESCAPES.sub("", self.data.decode(errors="ignore"))
 
     def lines(self) -> list[str]:
-        """Every line that was ever drawn or printed."""
+        """Return every line that was ever drawn or printed."""
         return [_ESCAPES.sub("", line) for line in re.split(r"[\r\n]+", self.text)]
 
 
@@ -86,7 +86,7 @@ def test_a_run_in_a_narrow_terminal_that_is_resized(terminal: Terminal, tmp_path
     terminal.resize(100, 10)
 
     def ended() -> bool:
-        # A terminal that nobody reads takes some seconds of drawings, and then holds the run up.
+        # The buffer of an unread terminal fills in a few seconds, and then blocks the run.
         terminal.read()
         return process.poll() is not None
 
@@ -95,7 +95,7 @@ def test_a_run_in_a_narrow_terminal_that_is_resized(terminal: Terminal, tmp_path
     assert process.stdout
     assert process.returncode == 0, terminal.text
     result = json.loads(process.stdout.read())
-    # Cursor and colours are as they were.
+    # Cursor and colours are restored.
     assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
     lines = terminal.lines()
     link = f"MLflow: knife ui --store {tmp_path / 'store'}"
@@ -121,7 +121,7 @@ def test_quiet_is_the_result_alone(
     assert (ended.status, ended.err) == (0, "")
     assert "finetune answers " in ended.out
     assert len(list((store / "student").iterdir())) == 3
-    assert command("run", finished_run.config, "-q", "seeds=x").faults
+    assert command("run", finished_run.config, "-q", "seeds=x").errors
 
 
 def test_a_reader_that_has_gone_stops_nothing(

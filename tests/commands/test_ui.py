@@ -1,4 +1,4 @@
-"""`knife ui`: on this machine alone, and gone when it is ended."""
+"""`knife ui`: only on this machine, and without processes left behind."""
 
 import re
 import signal
@@ -57,16 +57,16 @@ def wait_for_page(url: str) -> str:
             time.sleep(0.5)
 
 
-def test_faults(command: Command, finished_run: FinishedRun, tmp_path: Path) -> None:
-    (fault,) = command("ui", "--store", tmp_path).faults
-    assert "has no mlflow.db" in fault
+def test_user_errors(command: Command, finished_run: FinishedRun, tmp_path: Path) -> None:
+    (error,) = command("ui", "--store", tmp_path).errors
+    assert "has no mlflow.db" in error
     (tmp_path / "mlflow.db").write_text("these are not the tables of MLflow, not even of SQLite")
-    (fault,) = command("ui", "--store", tmp_path, "--port", free_port()).faults
-    assert "file is not a database" in fault
-    assert fault.startswith(f"--store: MLflow at sqlite:///{tmp_path}/mlflow.db cannot be used: ")
+    (error,) = command("ui", "--store", tmp_path, "--port", free_port()).errors
+    assert "file is not a database" in error
+    assert error.startswith(f"--store: MLflow at sqlite:///{tmp_path}/mlflow.db cannot be used: ")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        (fault,) = command("ui", "--store", finished_run.store, "--port", port).faults
-        assert fault.startswith(f"--port: {port} on 127.0.0.1 cannot be used")
+        (error,) = command("ui", "--store", finished_run.store, "--port", port).errors
+        assert error.startswith(f"--port: {port} on 127.0.0.1 cannot be used")

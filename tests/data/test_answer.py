@@ -1,18 +1,18 @@
-"""Which choice an answer is, and that it is never a guess."""
+"""An answer is matched to a choice, never by guessing."""
 
 import unicodedata
 
 import pytest
 
 from knife.data.answer import find_answer
-from knife.data.faults import Fault
+from knife.data.line_errors import LineError
 
 YES_NO = ["yes", "no"]
 
 
 def message(value: object, choices: list[str]) -> str:
     found = find_answer(value, choices)
-    assert isinstance(found, Fault)
+    assert isinstance(found, LineError)
     assert found.message.startswith("answer: ")
     return found.message
 
@@ -25,13 +25,13 @@ def message(value: object, choices: list[str]) -> str:
         ("no\u00a0", YES_NO, 1),
         ("no", ["yes", " no\u200b"], 1),
         (unicodedata.normalize("NFD", "h\u00f4tel"), ["caf\u00e9", "h\u00f4tel"], 1),
-        # A text is a text, whatever it looks like.
+        # A string is text, even if it looks like a number.
         ("1", ["1", "2"], 0),
         ("B", ["B", "A"], 0),
         ("A", ["B", "A"], 1),
-        # As text and as index it is the same choice.
+        # Text and index name the same choice.
         (1, ["0", "1"], 1),
-        # It is no choice's text.
+        # It is not the text of any choice.
         (0, ["1", "2", "3"], 0),
         (1, ["10", "20"], 1),
         (1, ["1 leg", "2 legs"], 1),
@@ -67,7 +67,7 @@ def test_an_integer_that_is_another_choices_text_is_refused(
         (
             "A",
             YES_NO,
-            'letters are not read: for "A" write the choice\'s text "yes", or its index 0',
+            'letters are not accepted: for "A" write the choice\'s text "yes", or its index 0',
         ),
         ("(b)", YES_NO, 'for "(b)" write the choice\'s text "no", or its index 1'),
         ("C", YES_NO, 'is not among the choices ["yes", "no"]'),

@@ -1,4 +1,4 @@
-"""Content tokens: which they are, by hand, and with the tokenizer of every family."""
+"""Content tokens, by hand and with the tokenizer of every family."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from small import EXAMPLES, batch_of, tokens_of
 
 from knife.compat.bm25s import stop_words
 from knife.data.content import content_tokens
+from knife.data.demonstrations import put_before
 from knife.data.example import Example
 from knife.data.forms import training_tokens
-from knife.data.preamble import put_before
 from knife.data.tokens import tokenize
 from knife.models.tokenizer import load_tokenizer
 
@@ -19,7 +19,7 @@ def test_words_of_question_and_choices_that_are_no_stop_words() -> None:
     spans = [(0, 8), (8, 9), (10, 15), (16, 19), (20, 23), (24, 28), (28, 29), (30, 37), (37, 38)]
     spans += [(39, 42), (43, 47), (47, 50), (51, 54), (54, 57), (0, 0)]
     found = [text[slice(*spans[place])] for place in content_tokens(text, parts, spans)]
-    # The template's own `choices:` is none, the choice of that name is; negations are stop words.
+    # The template's `choices:` is not content, a choice of that name is; negations are stop words.
     assert found == ["Sea", "blue", "choi", "ces"]
     assert {"the", "isn't", "no"} <= stop_words()
 

@@ -1,4 +1,4 @@
-"""The embedded world: balanced, apart, true to its rationales, and legible to the tiny models."""
+"""The embedded world: balanced, disjoint splits, true rationales, readable by the tiny models."""
 
 import re
 from collections import Counter
@@ -35,7 +35,7 @@ def every(splits: Splits) -> list[Example]:
 
 
 def kind(example: Example) -> str:
-    """What the question asks about, by its words alone."""
+    """Return what the question asks about, from its words."""
     for word, name in {"live": "home", "lives": "home", "eat": "diet", "eats": "diet"}.items():
         if f" {word} " in example.question:
             return name
@@ -43,7 +43,7 @@ def kind(example: Example) -> str:
 
 
 def told(example: Example) -> list[tuple[str, str]]:
-    """(name, value) of each sentence of the rationale, in order."""
+    """Return (name, value) of each sentence of the rationale, in order."""
     assert example.rationale is not None
     facts = []
     for sentence in example.rationale.split(" ."):
@@ -139,7 +139,7 @@ def test_facts_stand_in_cued_questions_only() -> None:
 
 
 def test_questions_alone_do_not_give_the_answer_away() -> None:
-    # Each attribute and each creature by itself says nothing: yes and no are about even.
+    # No attribute or creature alone predicts the answer: yes and no are about even.
     examples = every(creatures(World(creatures=48, train=800, dev=200, test=400, cue=0)))
     for attribute in ATTRIBUTES:
         group = [e.answer for e in examples if kind(e) == attribute.name]
@@ -149,10 +149,10 @@ def test_questions_alone_do_not_give_the_answer_away() -> None:
 def test_too_large_is_refused_with_the_most_that_fits() -> None:
     with pytest.raises(UserError) as refused:
         creatures(World(creatures=12, train=700, dev=200, test=400))
-    (fault,) = refused.value.faults
-    assert "data.world.train" in fault
-    assert "data.world.creatures" in fault
-    most = re.search(r"at most (\d+) questions", fault)
+    (error,) = refused.value.errors
+    assert "data.world.train" in error
+    assert "data.world.creatures" in error
+    most = re.search(r"at most (\d+) questions", error)
     assert most
     fits = int(most[1])
     assert len(creatures(World(creatures=12, train=fits - 2, dev=1, test=1)).train) == fits - 2
@@ -220,7 +220,7 @@ def test_the_tiny_models_are_small_and_load(model: str) -> None:
 
 @pytest.mark.parametrize("model", EMBEDDED)
 def test_the_tiny_models_read_facts_that_they_have_never_seen(model: str) -> None:
-    # With rationale and without bottleneck they need no training at all; without, they must guess.
+    # With rationale and without bottleneck they need no training; without, they have to guess.
     backbone: Any = load_backbone(EMBEDDED[model], bottleneck=False).eval()
     tokens, pad = tokens_of(EMBEDDED[model], creatures(PLAIN).test)
     accuracy = {}

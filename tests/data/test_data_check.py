@@ -1,11 +1,11 @@
-"""The data check counts what a user should know, and says when knife has nothing to learn from."""
+"""The data check reports what a user should know, such as a lack of rationales."""
 
 import json
 from dataclasses import asdict
 
 import pytest
 
-from knife.data.check import Words, check, rationale_faults, repeated_questions
+from knife.data.check import Words, check, rationale_errors, repeated_questions
 from knife.data.example import Example, Splits
 
 TRAIN = [
@@ -36,7 +36,7 @@ def test_counts_of_a_split() -> None:
 
 
 def test_leakage_is_of_whole_words_in_either_case() -> None:
-    # "a tree" is said; "water" only as a part of "watery"; "C++" but for its marks.
+    # "a tree" occurs; "water" only as a part of "watery"; "C++" only without its marks.
     assert check(Splits(TRAIN, [], [])).splits["train"].leakage == pytest.approx(2 / 3)
 
 
@@ -50,9 +50,9 @@ def test_repeated_questions_are_found_in_whatever_spelling() -> None:
     other_choices = Example("10", "What is ice?", ("air", "water"), 1)
     splits = Splits(TRAIN, [again, other_choices], [again, TRAIN[3]])
     assert repeated_questions(splits) == [
-        "1 of the 2 questions of dev stand in train too",
-        "2 of the 2 questions of test stand in train too",
-        "1 of the 2 questions of test stand in dev too",
+        "1 of the 2 questions of dev are also in train",
+        "2 of the 2 questions of test are also in train",
+        "1 of the 2 questions of test are also in dev",
     ]
     assert repeated_questions(Splits(TRAIN, YES_NO, [])) == []
 
@@ -61,7 +61,7 @@ def test_report_as_dict_and_lines() -> None:
     report = check(Splits(TRAIN, YES_NO, [YES_NO[0]], notes=["dev became test"]))
     values = json.loads(json.dumps(asdict(report)))
     assert values["splits"]["train"]["rationales"] == 3
-    assert values["notes"] == ["dev became test", "1 of the 1 questions of test stand in dev too"]
+    assert values["notes"] == ["dev became test", "1 of the 1 questions of test are also in dev"]
     assert report.lines()[:7] == [
         "train: 4 examples",
         "  choices: 2 to 3",
@@ -69,11 +69,11 @@ def test_report_as_dict_and_lines() -> None:
         "  words in a question: 3.5 (5 % of them at most 2, half 3, 95 % 5, all 5)",
         "  rationales: 3 (75 %)",
         "  words in a rationale: 5.0 (5 % of them at most 5, half 5, 95 % 5, all 5)",
-        "  rationales that say the answer: 66.7 %",
+        "  rationales that contain the answer: 66.7 %",
     ]
     assert report.lines()[-2:] == [
         "note: dev became test",
-        "note: 1 of the 1 questions of test stand in dev too",
+        "note: 1 of the 1 questions of test are also in dev",
     ]
 
 
@@ -110,22 +110,22 @@ def make(with_rationale: int, without: int) -> list[Example]:
 
 @pytest.mark.parametrize(("with_rationale", "without"), [(10, 90), (1, 0), (1, 9), (100, 0)])
 def test_enough_rationales(with_rationale: int, without: int) -> None:
-    assert rationale_faults(make(with_rationale, without), "knife") == []
+    assert rationale_errors(make(with_rationale, without), "knife") == []
 
 
 def test_too_few_rationales() -> None:
-    (fault,) = rationale_faults(make(9, 91), "knife")
-    assert fault.startswith(
+    (error,) = rationale_errors(make(9, 91), "knife")
+    assert error.startswith(
         "data: only 9 of 100 (9 %) training examples have a rationale, but the method knife needs "
         "at least 10 %: "
     )
-    (fault,) = rationale_faults(make(49, 51), "knife", share=0.5)
-    assert "49 of 100 (49 %)" in fault
-    assert "at least 50 %" in fault
+    (error,) = rationale_errors(make(49, 51), "knife", share=0.5)
+    assert "49 of 100 (49 %)" in error
+    assert "at least 50 %" in error
 
 
 def test_no_rationale() -> None:
     for examples in (make(0, 5), []):
-        (fault,) = rationale_faults(examples, "knife")
-        assert fault.startswith(f"data: none of {len(examples)} training examples have a rationale")
-        assert rationale_faults(examples, "knife", share=0)
+        (error,) = rationale_errors(examples, "knife")
+        assert error.startswith(f"data: none of {len(examples)} training examples have a rationale")
+        assert rationale_errors(examples, "knife", share=0)

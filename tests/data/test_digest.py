@@ -1,4 +1,4 @@
-"""The digest changes with what it covers, and with nothing else."""
+"""The digest changes with what it covers, and only with that."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ TWO = Example("2", "Is lava warm?", ("yes", "no"), 0, None)
 
 
 def test_is_pinned_from_release_to_release() -> None:
-    # The store's keys hold it: another value would train everything anew.
+    # It is part of the store's keys: with another value everything would be retrained.
     assert digest([ONE, TWO], rationales=True) == "0e8dd41e2a9dfa26"
     assert digest([ONE, TWO], rationales=False) == "6f0aed56132c5ce2"
 

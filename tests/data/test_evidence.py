@@ -1,4 +1,4 @@
-"""What models are given to judge rationales by."""
+"""The inputs of the models that evaluate rationales."""
 
 from knife.data.evidence import (
     NO_QUESTION,

@@ -1,4 +1,4 @@
-"""Examples that are too long: refused with their number, or left out and counted by split."""
+"""Examples that are too long are refused with their number, or left out and counted by split."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_what_is_too_long_is_left_out_of_each_split_and_counted(tokenizer: objec
         f"2 of 4 train examples are left out, {said}: 't1', 't3'",
         f"1 of 2 test examples are left out, {said}: 'x0'",
     ]
-    # What is left has room by the very measure that training applies.
+    # The rest fits by the same measure that training applies.
     tokenize([*found.train, *found.dev, *found.test], tokenizer, 60)
     (short,) = input_lengths(make("d", 5), tokenizer)
     assert fitting(Splits(make("d", 5), [], []), tokenizer, short).left_out == {}
@@ -51,9 +51,9 @@ def test_what_is_too_long_is_left_out_of_each_split_and_counted(tokenizer: objec
 def test_what_is_too_long_is_refused_with_the_way_out(tokenizer: object) -> None:
     with pytest.raises(UserError) as caught:
         tokenize(make("t", 3, 90), tokenizer, 60)
-    (fault,) = caught.value.faults
-    assert fault.startswith("data.max_tokens: 1 of 2 task inputs are longer than 60 tokens")
-    assert fault.endswith("(data.too_long=drop)")
+    (error,) = caught.value.errors
+    assert error.startswith("data.max_tokens: 1 of 2 task inputs are longer than 60 tokens")
+    assert error.endswith("(data.too_long=drop)")
 
 
 def test_data_is_shown_without_what_is_left_out(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files of a folder: named in whatever usual way, each is read, refused or said."""
+"""Files of a folder: for every usual name, a file is read, refused or noted."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ def lines(prefix: str, count: int) -> str:
 
 
 def fill(folder: Path, **files: str | bytes) -> None:
-    """Files by name, with `_` for each dot."""
+    """Write files by name, with `_` for each dot."""
     for name, content in files.items():
         path = folder / name.replace("_", ".")
         path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -38,10 +38,10 @@ def load(folder: Path) -> Splits:
     return load_source(Data(source=str(folder)))
 
 
-def faults(folder: Path) -> list[str]:
+def errors(folder: Path) -> list[str]:
     with pytest.raises(UserError) as caught:
         load(folder)
-    return caught.value.faults
+    return caught.value.errors
 
 
 @pytest.mark.parametrize("train", ["train.jsonl", "TRAIN.JSONL", "train.json", "Train.ndjson"])
@@ -71,7 +71,7 @@ def test_shards_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, train_jsonl=lines("t", 5), dev_jsonl=lines("d", 1))
     for number in (0, 3):
         (tmp_path / f"test-0000{number}-of-00004.jsonl").write_text(lines(f"{number}x", 1))
-    assert faults(tmp_path) == [
+    assert errors(tmp_path) == [
         f"{tmp_path}: test has 2 of 4 shards (test-00000-of-00004.jsonl, "
         "test-00003-of-00004.jsonl); missing, counted from 0: 1, 2"
     ]
@@ -81,8 +81,8 @@ def test_an_id_in_two_shards_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, dev_jsonl=lines("d", 1), test_jsonl=lines("x", 1))
     for number in (0, 1):
         (tmp_path / f"train-{number}-of-2.jsonl").write_text(lines("t", 2))
-    assert faults(tmp_path) == [
-        f"{tmp_path}: 2 ids stand in train-0-of-2.jsonl and in train-1-of-2.jsonl: 't0', 't1'"
+    assert errors(tmp_path) == [
+        f"{tmp_path}: 2 ids are in train-0-of-2.jsonl and in train-1-of-2.jsonl: 't0', 't1'"
     ]
 
 
@@ -102,10 +102,10 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path, one: str, two: str) 
     fill(tmp_path, train_jsonl=lines("t", 5), test_jsonl=lines("x", 1))
     (tmp_path / one).write_text(lines("d", 1))
     (tmp_path / two).write_text(lines("e", 1))
-    (fault,) = faults(tmp_path)
-    assert fault.startswith(f"{tmp_path}: dev is in ")
-    assert one in fault
-    assert two in fault
+    (error,) = errors(tmp_path)
+    assert error.startswith(f"{tmp_path}: dev is in ")
+    assert one in error
+    assert two in error
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_no_test_split_is_cut_out_of_train_where_a_file_seems_to_be_it(
 ) -> None:
     fill(tmp_path, train_jsonl=lines("t", 9), dev_jsonl=lines("d", 1))
     (tmp_path / name).write_text(lines("x", 1))
-    (fault,) = faults(tmp_path)
-    assert fault.startswith(f"{tmp_path}: {name} seems to be test, but is not read")
-    # Beside the split itself it is only said.
+    (error,) = errors(tmp_path)
+    assert error.startswith(f"{tmp_path}: {name} seems to be test, but is not read")
+    # If the split itself exists, it is only noted.
     fill(tmp_path, test_jsonl=lines("y", 1))
     loaded = load(tmp_path)
     assert [e.id for e in loaded.test] == ["y0"]
@@ -144,8 +144,8 @@ def test_no_test_split_is_cut_out_of_train_where_a_file_seems_to_be_it(
 def test_a_folder_named_after_a_split_is_not_passed_over(tmp_path: Path) -> None:
     fill(tmp_path, train_jsonl=lines("t", 9), dev_jsonl=lines("d", 1))
     (tmp_path / "test").mkdir()
-    (fault,) = faults(tmp_path)
-    assert fault.startswith(f"{tmp_path}: the folder test seems to hold test, but is not read")
+    (error,) = errors(tmp_path)
+    assert error.startswith(f"{tmp_path}: the folder test seems to hold test, but is not read")
 
 
 def test_other_files_of_data_are_said_and_others_left_alone(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_other_files_of_data_are_said_and_others_left_alone(tmp_path: Path) -> N
 
 def test_train_in_another_format_is_named(tmp_path: Path) -> None:
     fill(tmp_path, train_csv="id,question\n", test_jsonl=lines("x", 1))
-    assert faults(tmp_path) == [
+    assert errors(tmp_path) == [
         f"{tmp_path}: train.csv seems to be train, but is not read: make it train.jsonl (JSON "
-        "Lines), or take it away"
+        "Lines), or remove it"
     ]

@@ -1,4 +1,4 @@
-"""Formats: one set of examples, written in every way that is read, and what else is named."""
+"""Formats: the same examples in every supported format; others are refused by name."""
 
 import gzip
 import json
@@ -27,10 +27,10 @@ def written(folder: Path, data: str | bytes, name: str = "train.jsonl") -> Path:
     return path
 
 
-def fault(path: Path) -> str:
+def error(path: Path) -> str:
     with pytest.raises(UserError) as caught:
         read_examples(path)
-    (said,) = caught.value.faults
+    (said,) = caught.value.errors
     assert said.startswith(str(path))
     assert "\n" not in said
     return said
@@ -72,12 +72,12 @@ def test_one_example_in_every_way(tmp_path: Path) -> None:
         assert read_examples(written(tmp_path, data)) == plain
 
 
-def test_faults_of_a_document_name_the_example(tmp_path: Path) -> None:
+def test_errors_of_a_document_name_the_example(tmp_path: Path) -> None:
     wrong: list[Any] = [*RECORDS, {**RECORDS[0], "answer": "c"}]
     path = written(tmp_path, json.dumps(wrong, indent=1))
     with pytest.raises(UserError) as caught:
         read_examples(path)
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         f'{path}: example 13: answer: "c" is not among the choices ["a", "b"]',
         f'{path}: example 13: id: "0" is in example 1 already',
     ]
@@ -89,17 +89,17 @@ def test_faults_of_a_document_name_the_example(tmp_path: Path) -> None:
         (PRETTY[:-20], ":108: broken JSON at column "),
         (PRETTY.replace("1\n  }", "1,\n  }", 1), "broken JSON at column "),
         (PRETTY.replace("  }\n]", "  },\n]"), "broken JSON at column "),
-        (gzip.compress(LINES.encode(), mtime=0)[:-20], ": is compressed with gzip, but broken: "),
-        (LINES.encode("utf-16")[:-1], ": is UTF-16, but broken: "),
+        (gzip.compress(LINES.encode(), mtime=0)[:-20], ": is compressed with gzip, but corrupt: "),
+        (LINES.encode("utf-16")[:-1], ": is UTF-16, but corrupt: "),
         (LINES.encode("latin-1"), ":1: not UTF-8: byte 0xfc at byte "),
         (LINES.replace("}\n", "},\n"), ":1: broken JSON at column "),
         (LINES.replace('"a", "b"', "'a', 'b'"), ":1: broken JSON at column "),
-        (json.dumps({"train": RECORDS, "test": RECORDS}), "holds a list of 12 objects"),
+        (json.dumps({"train": RECORDS, "test": RECORDS}), "has a list of 12 objects"),
         (json.dumps([[1, 2], [3, 4]]), ": example 1: must be a JSON object"),
     ],
 )
 def test_what_is_broken_is_one_line(tmp_path: Path, data: str | bytes, said: str) -> None:
-    assert said in fault(written(tmp_path, data))
+    assert said in error(written(tmp_path, data))
 
 
 def parquet(path: Path) -> None:
@@ -114,7 +114,7 @@ def feather(path: Path) -> None:
 def test_tables_are_named(tmp_path: Path, write: Any, name: str) -> None:
     path = tmp_path / "train.jsonl"
     write(path)
-    said = fault(path)
+    said = error(path)
     assert f"is {name}, but must be JSON Lines, one object a line: {{" in said
     assert "convert it, for example with pandas" in said
 
@@ -138,25 +138,25 @@ def test_tables_are_named(tmp_path: Path, write: Any, name: str) -> None:
     ],
 )
 def test_other_formats_are_named_in_one_line(tmp_path: Path, data: str | bytes, name: str) -> None:
-    assert f": is {name}" in fault(written(tmp_path, data))
+    assert f": is {name}" in error(written(tmp_path, data))
 
 
 @pytest.mark.parametrize("name", ["answer", "id"])
 def test_a_field_that_is_there_twice_is_refused(tmp_path: Path, name: str) -> None:
     twice = json.dumps(RECORDS[0])[:-1] + f', "{name}": 0}}'
     path = written(tmp_path, f"{twice}\n{twice}\n")
-    assert fault(path) == (
-        f'{path}:1: the field "{name}" is there twice; leave one out (the same in line 2)'
+    assert error(path) == (
+        f'{path}:1: the field "{name}" is given twice; remove one (the same in line 2)'
     )
-    assert f'the field "{name}" is there twice' in fault(written(tmp_path, f"[\n{twice}\n]"))
+    assert f'the field "{name}" is given twice' in error(written(tmp_path, f"[\n{twice}\n]"))
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
 def test_no_number_is_no_json(tmp_path: Path, value: str) -> None:
     line = json.dumps(RECORDS[0])[:-1] + f', "rationale": {value}}}'
     path = written(tmp_path, line)
-    assert fault(path).startswith(f"{path}:1: broken JSON: {value} is no JSON value")
-    assert f"{value} is no JSON value" in fault(written(tmp_path, f"[\n{line}\n]"))
+    assert error(path).startswith(f"{path}:1: broken JSON: {value} is not a JSON value")
+    assert f"{value} is not a JSON value" in error(written(tmp_path, f"[\n{line}\n]"))
 
 
 def test_fields_that_are_not_read_are_said_once_a_file(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_equal_wrong_choices_are_counted(tmp_path: Path) -> None:
     records: list[Any] = [{**r, "choices": ["a", "b", "c", "c "]} for r in RECORDS[:3]]
     path = written(tmp_path, "\n".join(map(json.dumps, [*records, *RECORDS[3:]])))
     read = read_file(path)
-    assert read.notes == [f"{path}: equal wrong choices became one in 3 examples"]
+    assert read.notes == [f"{path}: equal wrong choices were merged in 3 examples"]
     assert [len(example.choices) for example in read.examples] == [3] * 3 + [2] * 9
 
 

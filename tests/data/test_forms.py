@@ -1,4 +1,4 @@
-"""What the methods that write rationales learn, token by token."""
+"""What the methods that generate rationales learn, token by token."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ def tokens(model_folder: Path) -> list[Tokens]:
 
 
 def closed(example: Tokens) -> list[int]:
-    """The rationale, and behind it the token that closes every answer."""
+    """Return the rationale, followed by the token that closes every answer."""
     ids, closing = example.rationale_ids, example.choice_ids[0][-1]
     return ids + [closing] * (bool(ids) and ids[-1] != closing)
 
@@ -45,7 +45,7 @@ def test_rationale_and_answer_are_written_as_one(
         assert own.open
         assert own.answer == 0
         assert own.input_ids == before.input_ids
-        # The closing token stands behind each part, so that a choice ends as it always does.
+        # Each part ends with the closing token, so that a choice ends as usual.
         assert whole.count(answer[-1]) == 1 + bool(before.rationale_ids)
 
 
@@ -63,7 +63,7 @@ def test_the_second_task_of_step_by_step_asks_for_the_rationale(
         assert own.input_ids == [*opening, *word, *before.input_ids[len(opening) :]]
         if before.rationale_ids:
             assert own.choice_ids == [closed(before)]
-        # Who has none is left out of the loss by this.
+        # This leaves examples without a rationale out of the loss.
         assert own.rationale_ids == before.rationale_ids
 
 

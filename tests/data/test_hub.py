@@ -1,6 +1,6 @@
-"""Hub sources: rows of the hub's field structure (content invented here), and loading for real.
+"""Hub sources: rows with the hub's fields (content invented here), and real loading.
 
-No test reaches the hub. Loading is tested with a small hub of our own on this machine, and with
+No test contacts the hub. Loading is tested with a small hub on this machine, and with
 one that does not answer.
 """
 
@@ -83,8 +83,8 @@ QUAREL: dict[str, Any] = {
 
 
 def read(row_to_record: Any, row: dict[str, Any]) -> Example:
-    example, faults = read_example(row_to_record(row))
-    assert example, faults
+    example, errors = read_example(row_to_record(row))
+    assert example, errors
     return example
 
 
@@ -182,9 +182,9 @@ def test_logical_forms(form: str, answer: int, words: str | None) -> None:
     ],
 )
 def test_a_row_that_cannot_be_an_example_says_why(source: Any, row: Any, message: str) -> None:
-    example, faults = read_example(source(row))
+    example, errors = read_example(source(row))
     assert example is None
-    assert faults[0].message.startswith(message)
+    assert errors[0].message.startswith(message)
 
 
 def test_equal_wrong_choices_become_one_and_are_counted() -> None:
@@ -202,7 +202,7 @@ def test_equal_wrong_choices_become_one_and_are_counted() -> None:
         "ecqa test: 1 of 3 rows are left out: 1 with two choices that are equal and are the "
         'answer; the first: row 3: choices: two are equal and are the answer: ["an oven", '
         '"an oven", "a song", "a letter", "a boat"]',
-        "ecqa test: equal wrong choices became one in 1 row",
+        "ecqa test: equal wrong choices were merged in 1 row",
     ]
 
 
@@ -212,14 +212,14 @@ def test_rows_left_out_are_counted_by_the_real_reason() -> None:
     rows = [{**ECQA, "q_no": "a"}, {**ECQA, "q_no": "b"}]
     assert read_rows("ecqa", "test", rows, split_of, notes) == []
     assert notes == [
-        "ecqa test is not used: all 2 rows are left out: 2 whose id is in train too; the first: "
+        "ecqa test is not used: all 2 rows are left out: 2 whose id is also in train; the first: "
         "row 1: id 'a'"
     ]
     notes.clear()
     rows += [{**ECQA, "q_no": "c"}, {**ECQA, "q_no": "d", "q_ans": None}]
     assert len(read_rows("ecqa", "test", rows, split_of, notes)) == 1
     assert notes[0].startswith(
-        "ecqa test: 3 of 4 rows are left out: 2 whose id is in train too, 1 with no answer; "
+        "ecqa test: 3 of 4 rows are left out: 2 whose id is also in train, 1 with no answer; "
     )
 
 
@@ -231,8 +231,8 @@ def test_a_column_that_is_gone_is_named(name: str, row: dict[str, Any], missing:
     rest = {key: value for key, value in row.items() if key != missing}
     with pytest.raises(UserError) as caught:
         read_rows(name, "train", [rest], {}, [])
-    (fault,) = caught.value.faults
-    assert f"has changed on the hub: there is no {missing!r} in a row with" in fault
+    (error,) = caught.value.errors
+    assert f"has changed on the hub: {missing!r} is missing in a row with" in error
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_value_of_another_type_leaves_its_row_out(name: str, row: dict[str, An
 
 
 def repository(configs: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, bytes]:
-    """Files of a data set by path: a card that says where the splits lie, and Parquet."""
+    """Return files of a data set by path: a card that lists the splits' files, and Parquet."""
     files = {}
     card = ["---", "configs:"]
     for config, splits in configs.items():
@@ -277,7 +277,7 @@ HUB = {
     ),
     "allenai/openbookqa": repository(
         {
-            # The config that must not be the one that is read.
+            # The config that must not be read.
             "main": {"train": [{"id": "1", "question_stem": "no fact"}]},
             "additional": {
                 "train": [OPENBOOKQA],
@@ -302,7 +302,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub's interface as loading a data set takes."""
+    """The part of the hub's interface that loading a data set needs."""
 
     def do_HEAD(self) -> None:
         self.answer()
@@ -370,14 +370,14 @@ for name in sys.argv[1:]:
     try:
         found[name] = dataclasses.asdict(load_hub(name))
     except UserError as error:
-        found[name] = error.faults
+        found[name] = error.errors
 print(json.dumps(found))
 """
 
 
 def load(endpoint: str, home: Path, *names: str) -> tuple[dict[str, Any], str]:
-    """What a fresh process gets from the hub at `endpoint`, and its stderr. (The hub's libraries
-    read their settings when they are imported.)"""
+    """Return what a fresh process gets from the hub at `endpoint`, and its stderr. (The hub's
+    libraries read their settings on import.)"""
     plain = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
@@ -422,7 +422,7 @@ def test_loading_every_source_and_then_from_the_cache(tmp_path: Path) -> None:
         "ecqa": [],
         "quarel": [SOURCES["quarel"].note],
     }
-    # The hub is gone now, the cache is not.
+    # The hub is gone now, but the cache is still there.
     again, said = load(endpoint, tmp_path, *SOURCES)
     assert again == loaded
     assert "Retrying" not in said
@@ -433,11 +433,11 @@ def test_a_hub_out_of_reach_is_one_message_at_once(tmp_path: Path) -> None:
         pass
     loaded, said = load(endpoint, tmp_path, *SOURCES)
     for name, source in SOURCES.items():
-        (fault,) = loaded[name]
+        (error,) = loaded[name]
         start = f"data.source: {name!r} could not be loaded from the hub ({source.repository}): "
-        assert fault.startswith(start)
-        assert "data.source=/path/to/folder (a folder holds train.jsonl" in fault
-        assert "\n" not in fault
+        assert error.startswith(start)
+        assert "data.source=/path/to/folder (a folder with train.jsonl" in error
+        assert "\n" not in error
     assert "Retrying" not in said
 
 
@@ -447,6 +447,6 @@ def test_a_data_set_that_is_gone_is_one_message(
     monkeypatch.delitem(HUB, "tasksource/ecqa")
     with serve() as endpoint:
         loaded, _ = load(endpoint, tmp_path, "ecqa")
-    (fault,) = loaded["ecqa"]
-    assert "data.source: 'ecqa' could not be loaded from the hub (tasksource/ecqa): " in fault
-    assert "DatasetNotFoundError" in fault
+    (error,) = loaded["ecqa"]
+    assert "data.source: 'ecqa' could not be loaded from the hub (tasksource/ecqa): " in error
+    assert "DatasetNotFoundError" in error

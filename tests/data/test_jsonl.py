@@ -1,4 +1,4 @@
-"""JSON Lines: what is read, what is refused and how, and that writing is the inverse."""
+"""JSON Lines: what is read, what is refused and how, and that writing is the inverse of reading."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from knife.core.errors import UserError
 from knife.data.example import Example
-from knife.data.faults import SHOWN_FAULTS
 from knife.data.jsonl import read_examples, write_examples
+from knife.data.line_errors import SHOWN_ERRORS
 from knife.data.normal import normal
 
 GOOD = {
@@ -39,10 +39,10 @@ def write(folder: Path, *lines: str | bytes) -> Path:
     return path
 
 
-def faults(path: Path) -> list[str]:
+def errors(path: Path) -> list[str]:
     with pytest.raises(UserError) as caught:
         read_examples(path)
-    return caught.value.faults
+    return caught.value.errors
 
 
 def test_reads_what_a_line_says(tmp_path: Path) -> None:
@@ -84,16 +84,16 @@ def test_without_choices_a_question_is_open(tmp_path: Path) -> None:
         line(id="q2", choices=None, answer=0),
         line(id="q3", choices=None, answer=" "),
     )
-    assert faults(bad) == [
-        f"{bad}:2: answer: must be text where there are no choices, but got 0",
+    assert errors(bad) == [
+        f"{bad}:2: answer: must be text, since there are no choices, but got 0",
         f"{bad}:3: answer: is empty",
     ]
 
 
 def test_open_questions_and_others_are_not_mixed(tmp_path: Path) -> None:
     path = write(tmp_path, line(), line(id="q2"), without("choices").replace("q1", "q3"))
-    (fault,) = faults(path)
-    assert fault.startswith(f"{path}:3: choices: is missing, but line 1 has some; open questions")
+    (error,) = errors(path)
+    assert error.startswith(f"{path}:3: choices: is missing, but line 1 has some; open questions")
 
 
 def test_text_that_is_a_choice_is_that_choice_not_an_index(tmp_path: Path) -> None:
@@ -137,16 +137,16 @@ def test_text_that_is_a_choice_is_that_choice_not_an_index(tmp_path: Path) -> No
         (b'{"id": "\xff"}', "not UTF-8: byte 0xff at byte 9 of the line"),
     ],
 )
-def test_a_fault_is_one_message_with_file_and_line(
+def test_a_error_is_one_message_with_file_and_line(
     tmp_path: Path, bad: str | bytes, message: str
 ) -> None:
     path = write(tmp_path, line(id="good"), "", bad)
-    found = faults(path)
+    found = errors(path)
     assert len(found) == 1
     assert found[0].startswith(f"{path}:3: {message}")
 
 
-def test_all_faults_of_a_file_at_once(tmp_path: Path) -> None:
+def test_all_errors_of_a_file_at_once(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         line(),
@@ -156,7 +156,7 @@ def test_all_faults_of_a_file_at_once(tmp_path: Path) -> None:
         line(choices=["a"], answer=True),
         "{",
     )
-    assert [fault.removeprefix(f"{path}:").split(" (")[0] for fault in faults(path)] == [
+    assert [error.removeprefix(f"{path}:").split(" (")[0] for error in errors(path)] == [
         "2: question: is empty",
         '2: answer: "maybe" is not among the choices ["yes", "no"]',
         '2: id: "q1" is in line 1 already',
@@ -172,19 +172,19 @@ def test_all_faults_of_a_file_at_once(tmp_path: Path) -> None:
 
 def test_an_id_is_one_whether_text_or_integer(tmp_path: Path) -> None:
     path = write(tmp_path, line(id=12), line(id="12"))
-    assert faults(path) == [f'{path}:2: id: "12" is in line 1 already']
+    assert errors(path) == [f'{path}:2: id: "12" is in line 1 already']
 
 
-def test_many_faults_are_counted_not_poured_out(tmp_path: Path) -> None:
-    wrong = [line(id=n, answer="maybe") for n in range(SHOWN_FAULTS + 3)]
-    found = faults(write(tmp_path, *wrong))
-    assert len(found) == SHOWN_FAULTS + 1
+def test_many_errors_are_counted_not_poured_out(tmp_path: Path) -> None:
+    wrong = [line(id=n, answer="maybe") for n in range(SHOWN_ERRORS + 3)]
+    found = errors(write(tmp_path, *wrong))
+    assert len(found) == SHOWN_ERRORS + 1
     assert found[-1] == "… and 3 more"
-    assert len(faults(write(tmp_path, *wrong[3:]))) == SHOWN_FAULTS
+    assert len(errors(write(tmp_path, *wrong[3:]))) == SHOWN_ERRORS
 
 
 def test_what_is_the_same_in_many_lines_is_said_once(tmp_path: Path) -> None:
-    found = faults(write(tmp_path, line(), *["nope"] * 9, *[line(id=n, answer=2) for n in (1, 2)]))
+    found = errors(write(tmp_path, line(), *["nope"] * 9, *[line(id=n, answer=2) for n in (1, 2)]))
     assert found == [
         f"{tmp_path}/train.jsonl:2: broken JSON at column 1: Expecting value "
         "(the same in lines 3, 4, 5, 6, 7 and 3 more)",
@@ -194,7 +194,7 @@ def test_what_is_the_same_in_many_lines_is_said_once(tmp_path: Path) -> None:
 
 
 def test_long_values_are_cut_in_messages(tmp_path: Path) -> None:
-    found = faults(write(tmp_path, line(choices=["x" * 5000])))
+    found = errors(write(tmp_path, line(choices=["x" * 5000])))
     assert len(found[0]) < 400
 
 
@@ -202,19 +202,19 @@ def test_long_values_are_cut_in_messages(tmp_path: Path) -> None:
 def test_a_file_without_examples_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "empty.jsonl"
     path.write_bytes(content)
-    assert faults(path)[0].startswith(f"{path}: has no examples; expected one JSON object a line")
+    assert errors(path)[0].startswith(f"{path}: has no examples; expected one JSON object a line")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    assert faults(tmp_path / "nowhere.jsonl") == [f"{tmp_path / 'nowhere.jsonl'}: no such file"]
-    assert faults(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
+    assert errors(tmp_path / "nowhere.jsonl") == [f"{tmp_path / 'nowhere.jsonl'}: no such file"]
+    assert errors(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read any file")
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     path = write(tmp_path, line())
     path.chmod(0)
-    assert faults(path) == [f"{path}: cannot be read: Permission denied"]
+    assert errors(path) == [f"{path}: cannot be read: Permission denied"]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(normal)

@@ -1,4 +1,4 @@
-"""A model of rationales alone is right where they say the answer, at chance where they do not."""
+"""A model of rationales alone is right if they state the answer, and otherwise at chance."""
 
 import random
 from collections.abc import Callable
@@ -16,7 +16,7 @@ PLACES = ("forest", "desert", "swamp", "mountain", "old harbour", "moor")
 
 
 def questions(say: Callable[[random.Random, tuple[str, ...], int], str]) -> list[Example]:
-    """Three places to choose from, and a rationale that `say` makes of choices and answer."""
+    """Return three-choice questions, with rationales that `say` makes from choices and answer."""
     draw = random.Random(0)
     examples = []
     for number in range(300):
@@ -34,7 +34,7 @@ def test_rationales_that_say_the_answer_give_it_away() -> None:
 
 
 def test_rationales_that_say_no_choice_are_at_chance_exactly() -> None:
-    # All choices tie, and a tie counts by its share, wherever the right answer stands.
+    # All choices tie, and a tie counts by its share, at any position of the right answer.
     found = rationale_only(questions(lambda *_: "Nobody knows why."))
     assert found
     assert found.accuracy == pytest.approx(1 / 3)

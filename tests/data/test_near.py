@@ -1,4 +1,4 @@
-"""Near-duplicates are found through small changes, and told from repeated questions."""
+"""Near-duplicates are found despite small changes, and distinguished from repeated questions."""
 
 import random
 
@@ -9,7 +9,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def texts(count: int, seed: int) -> list[Example]:
-    """Questions of twelve words that nobody has heard."""
+    """Return questions of twelve made-up words."""
     draw = random.Random(seed)
     made = [" ".join("".join(draw.choices(LETTERS, k=8)) for _ in range(12)) for _ in range(count)]
     return [Example(f"{seed}-{n}", text, ("yes", "no"), 0) for n, text in enumerate(made)]

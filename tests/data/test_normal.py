@@ -1,4 +1,4 @@
-"""When two texts count as the same, and how the difference of others is said."""
+"""When two texts count as the same, and how their difference is described otherwise."""
 
 import unicodedata
 

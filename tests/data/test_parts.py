@@ -1,4 +1,4 @@
-"""A file in parts: the same questions and the same faults as when it is read at once."""
+"""A file in parts has the same questions and errors as when it is read at once."""
 
 import gzip
 import json
@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from knife.core.errors import UserError
 from knife.data.example import UNANSWERED, Example
-from knife.inference.parts import read_part, refuse_faults, split
+from knife.inference.parts import read_part, refuse_errors, split
 
 
 def line(name: str, **changes: Any) -> str:
     return json.dumps({"id": name, "question": "q ?", "choices": ["x", "y"], **changes})
 
 
-def faults(path: Path, rows: int) -> list[str]:
+def errors(path: Path, rows: int) -> list[str]:
     with pytest.raises(UserError) as error:
-        refuse_faults(path, split(path, rows), lambda _: [], lambda _: None)
-    return [fault.removeprefix(f"{path}:") for fault in error.value.faults]
+        refuse_errors(path, split(path, rows), lambda _: [], lambda _: None)
+    return [message.removeprefix(f"{path}:") for message in error.value.errors]
 
 
 @given(
@@ -45,7 +45,7 @@ def test_the_parts_are_the_whole(
     text = end.join(lines) + end * closed
     path.write_bytes(b"\xef\xbb\xbf" * mark + text.encode())
     parts = split(path, rows)
-    refuse_faults(path, parts, lambda _: [], lambda _: None)
+    refuse_errors(path, parts, lambda _: [], lambda _: None)
     read = [read_part(path, part) for part in parts]
     assert [e.id for examples in read for e in examples] == [f"ü{n}" for n in range(len(blanks))]
     assert all(len(examples) == part.rows for examples, part in zip(read, parts, strict=True))
@@ -67,14 +67,14 @@ def test_an_answer_may_be_missing_but_not_wrong(tmp_path: Path) -> None:
         (True, (), UNANSWERED),
     ]
     path.write_text(line("a", answer="z"))
-    assert faults(path, 10) == ['1: answer: "z" is not among the choices ["x", "y"]']
+    assert errors(path, 10) == ['1: answer: "z" is not among the choices ["x", "y"]']
 
 
 @pytest.mark.parametrize("rows", [1, 2, 100])
-def test_faults_have_their_lines_in_every_part(tmp_path: Path, rows: int) -> None:
+def test_errors_have_their_lines_in_every_part(tmp_path: Path, rows: int) -> None:
     path = tmp_path / "questions.jsonl"
     path.write_text(f"\n{line('a')}\nnope\n\n{line('b')}\n{line('a')}\n{line('b', choices=[])}\n")
-    assert faults(path, rows) == [
+    assert errors(path, rows) == [
         "3: broken JSON at column 1: Expecting value",
         '6: id: "a" is in line 2 already',
         "7: choices: must be two or more, but got []",
@@ -82,16 +82,16 @@ def test_faults_have_their_lines_in_every_part(tmp_path: Path, rows: int) -> Non
     ]
 
 
-def test_only_so_many_faults_are_said(tmp_path: Path) -> None:
+def test_only_so_many_errors_are_said(tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl"
     wrong = [line(f"{n}", answer="z") for n in range(30)]
     path.write_text("\n".join(wrong) + "\nnope" * 9 + f"\n{line('a')}" * 3)
-    said = faults(path, 4)
+    said = errors(path, 4)
     assert len(said) == 21
     assert said[19].startswith('20: answer: "z" is not among')
     assert said[20] == "… and 13 more"
     path.write_text(f"{line('a')}\n" + "nope\n" * 9)
-    assert faults(path, 4) == [
+    assert errors(path, 4) == [
         "2: broken JSON at column 1: Expecting value (the same in lines 3, 4, 5, 6, 7 and 3 more)"
     ]
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is compressed with gzip"):
         split(path, 10)
     path.write_text(f"{line('a')}\r{line('b')}\r", newline="")
-    with pytest.raises(UserError, match="line ends of old Macs"):
+    with pytest.raises(UserError, match="old Mac line endings"):
         split(path, 10)
     path.write_text(f"[{line('a')}]")
     with pytest.raises(UserError, match="or an array"):

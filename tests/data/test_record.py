@@ -1,4 +1,4 @@
-"""Records as people have them: misnamed fields, other shapes, equal choices."""
+"""Records as users have them: misnamed fields, other layouts, equal choices."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ def renamed(**names: str) -> dict[str, Any]:
 
 
 def messages(record: object) -> list[str]:
-    example, faults = read_example(record)
+    example, errors = read_example(record)
     assert example is None
-    return [fault.message for fault in faults]
+    return [error.message for error in errors]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_misnamed_field_is_said_once_with_the_name_that_is_meant(known: str, n
     record = renamed(**{known: name})
     (said,) = messages(record)
     assert said.startswith(f'{known}: is missing, but there is "{name}", which is not read')
-    # Data frames give a null to rows that lack a column.
+    # Data frames give null to rows that lack a column.
     assert messages({**record, known: None}) == [said]
     assert read_example({**GOOD, name: record[name]})[0] is not None
     assert read_example({**GOOD, name: None})[0] is not None
@@ -111,7 +111,7 @@ def test_other_shapes_are_one_message(changes: dict[str, Any], start: str) -> No
 
 def test_a_list_in_an_object_is_said_as_such() -> None:
     (said,) = messages({"train": [GOOD], "test": [GOOD]})
-    assert said.startswith('is no example, but holds a list of 1 objects in "train"')
+    assert said.startswith('is not an example, but has a list of 1 objects in "train"')
 
 
 def test_equal_wrong_choices_become_one_and_the_index_moves() -> None:
@@ -136,8 +136,8 @@ def test_a_question_needs_no_answer_but_choices_that_can_be_told_apart() -> None
     assert read_question(bare) == (Example("1", "q ?", ("a", "b"), UNANSWERED), [])
     assert read_question({**bare, "label": 1, "explanation": "x"})[0] is not None
     for answer in (None, "b"):
-        example, (fault,) = read_question({**bare, "choices": ["a", "a ", "b"], "answer": answer})
+        example, (error,) = read_question({**bare, "choices": ["a", "a ", "b"], "answer": answer})
         assert example is None
-        assert fault.message == 'choices: two are equal: ["a", "a ", "b"]'
-    _, (fault,) = read_question({"id": "1", "question": "q ?", "options": ["a", "b"]})
-    assert fault.message.startswith('choices: is missing, but there is "options"')
+        assert error.message == 'choices: two are equal: ["a", "a ", "b"]'
+    _, (error,) = read_question({"id": "1", "question": "q ?", "options": ["a", "b"]})
+    assert error.message.startswith('choices: is missing, but there is "options"')

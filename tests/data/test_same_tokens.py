@@ -1,4 +1,4 @@
-"""Choices that are the same tokens: by normalisation and as unknown ones, for every family."""
+"""Choices with the same tokens, by normalisation or as unknown words, for every family."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_normalised_choices_are_alike_for_every_family(
     (same, plain), _ = tokens_of(compatible, [SAME, PLAIN])
     assert first_alike(same) == [0, 1, 0, 1, 4]
     assert first_alike(plain) == [0, 1]
-    # Without normalisation a byte-level tokenizer keeps all texts apart.
+    # Without normalisation a byte-level tokenizer distinguishes all texts.
     if "llama" in model_folder.name or "gpt2" in model_folder.name:
         (same,), _ = tokens_of(model_folder, [SAME])
         assert first_alike(same) == [0, 1, 2, 3, 4]
@@ -39,7 +39,7 @@ def test_normalised_choices_are_alike_for_every_family(
 def test_words_that_are_one_unknown_token_are_alike(tiny_bert: Path) -> None:
     unknown = Example("z", "which one ?", ("地下", "yes", "山血", "YES"), 0)
     (found,), _ = tokens_of(tiny_bert, [unknown])
-    # And letters that the tokenizer makes small.
+    # Also letters that the tokenizer lowercases.
     assert first_alike(found)[1] == first_alike(found)[3] == 1
     single = replace(unknown, choices=("地", "yes", "山", "no"))
     (found,), _ = tokens_of(tiny_bert, [single])
@@ -71,10 +71,10 @@ def bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_split_without_right_choices_to_tell_apart_is_refused(bert: Path) -> None:
-    faults, notes = look(bert, numbered(SAME, 5), [PLAIN], numbered(SAME, 2))
+    errors, notes = look(bert, numbered(SAME, 5), [PLAIN], numbered(SAME, 2))
     assert notes == []
-    (fault,) = faults
-    assert fault.startswith(
+    (error,) = errors
+    assert error.startswith(
         "data.source: in 5 of 5 train, 2 of 2 test examples the right choice and a wrong one "
         "become the same tokens (m), so that no model can tell them apart: "
         f"'same0' ({PAIR}), 'same1' ({PAIR}), 'same2' ({PAIR}), and 4 more; give a model"
@@ -83,20 +83,20 @@ def test_a_split_without_right_choices_to_tell_apart_is_refused(bert: Path) -> N
 
 def test_half_of_a_split_is_noted(bert: Path) -> None:
     half = [SAME, PLAIN]
-    faults, notes = look(bert, half, [PLAIN], half)
-    assert faults == []
+    errors, notes = look(bert, half, [PLAIN], half)
+    assert errors == []
     listed = f"'same' ({PAIR}), 'same' (\"swamp\" = \"{wide('swamp')}\")"
     assert notes == [
         f"in 1 of 2 train examples choices become the same tokens (m): {listed}; in 1 the right "
-        "choice is one of them: nothing teaches which one is right",
+        "choice is one of them, which no model can learn",
         f"in 1 of 2 test examples choices become the same tokens (m): {listed}; in 1 the right "
         "choice is one of them: a tie of k choices counts 1/k at most",
     ]
 
 
 def test_wrong_choices_that_are_alike_are_noted(bert: Path) -> None:
-    faults, notes = look(bert, [WRONG, replace(WRONG, id="two")], [PLAIN], [PLAIN])
-    assert faults == []
+    errors, notes = look(bert, [WRONG, replace(WRONG, id="two")], [PLAIN], [PLAIN])
+    assert errors == []
     (note,) = notes
     assert note.startswith("in 2 of 2 train examples choices become the same tokens (m): 'wrong' (")
     assert note.endswith("; the right choice is none of them")

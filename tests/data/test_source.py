@@ -1,4 +1,4 @@
-"""Sources: folders and files, the splits that are made, and every fault at once."""
+"""Sources: folders and files, the splits that are made, and all errors at once."""
 
 from collections import Counter
 from dataclasses import replace
@@ -27,10 +27,10 @@ def folder(path: Path, **splits: list[Example]) -> str:
     return str(path)
 
 
-def faults(source: str) -> list[str]:
+def errors(source: str) -> list[str]:
     with pytest.raises(UserError) as caught:
         load_source(Data(source=source))
-    return caught.value.faults
+    return caught.value.errors
 
 
 @pytest.mark.parametrize("dev", ["dev", "validation", "valid"])
@@ -88,7 +88,7 @@ def test_made_splits_depend_on_the_seed_and_on_no_file_order(tmp_path: Path) -> 
 @pytest.mark.parametrize("dev", [0, 1])
 @pytest.mark.parametrize("test", [0, 1])
 @pytest.mark.parametrize("train", range(5))
-def test_small_sources_give_three_splits_or_a_fault(train: int, dev: int, test: int) -> None:
+def test_small_sources_give_three_splits_or_a_error(train: int, dev: int, test: int) -> None:
     given = Splits(make("t", train), make("d", dev), make("x", test))
     if train >= 3 - dev - test:
         made = complete(given, 0)
@@ -98,12 +98,12 @@ def test_small_sources_give_three_splits_or_a_fault(train: int, dev: int, test: 
             complete(given, 0)
 
 
-def test_faults_of_all_files_at_once(tmp_path: Path) -> None:
+def test_errors_of_all_files_at_once(tmp_path: Path) -> None:
     source = folder(tmp_path, train=make("t", 2), test=make("x", 2), dev=make("t", 1))
     (tmp_path / "valid.jsonl").write_text("{\n")
     with (tmp_path / "test.jsonl").open("a") as file:
         file.write("[]\n")
-    found = faults(source)
+    found = errors(source)
     assert found[0] == f"{tmp_path}: dev is in dev.jsonl, valid.jsonl; keep one of them"
     assert found[1].startswith(f"{tmp_path}/valid.jsonl:2: broken JSON at column 1")
     assert found[2].startswith(f"{tmp_path}/test.jsonl:3: must be a JSON object")
@@ -114,7 +114,7 @@ def test_faults_of_all_files_at_once(tmp_path: Path) -> None:
 def test_all_splits_hold_one_kind_of_question(tmp_path: Path) -> None:
     opened = [replace(example, choices=("so it is",), answer=0) for example in make("x", 2)]
     source = folder(tmp_path, train=make("t", 2), dev=make("d", 1), test=opened)
-    assert faults(source) == [
+    assert errors(source) == [
         f"{tmp_path}: test holds open questions (without choices), but train and dev questions "
         "with choices; all splits must hold the same kind"
     ]
@@ -123,12 +123,12 @@ def test_all_splits_hold_one_kind_of_question(tmp_path: Path) -> None:
 def test_train_is_required(tmp_path: Path) -> None:
     source = folder(tmp_path, test=make("x", 2), learning=make("t", 2))
     message = "train.jsonl is missing; the folder has learning.jsonl, test.jsonl"
-    assert faults(source) == [f"{tmp_path}: {message}"]
+    assert errors(source) == [f"{tmp_path}: {message}"]
     (tmp_path / "empty").mkdir()
     empty = tmp_path / "empty"
-    assert faults(str(empty)) == [f"{empty}: train.jsonl is missing; the folder has no files"]
+    assert errors(str(empty)) == [f"{empty}: train.jsonl is missing; the folder has no files"]
     (empty / "data").mkdir()
-    assert faults(str(empty)) == [f"{empty}: train.jsonl is missing; the folder has data"]
+    assert errors(str(empty)) == [f"{empty}: train.jsonl is missing; the folder has data"]
 
 
 def test_a_question_in_two_splits_is_a_note(tmp_path: Path) -> None:
@@ -136,17 +136,17 @@ def test_a_question_in_two_splits_is_a_note(tmp_path: Path) -> None:
     again = Example("x", train[0].question, train[0].choices, 0)
     source = folder(tmp_path, train=train, dev=make("d", 1), test=[again, *make("e", 1)])
     loaded = load_source(Data(source=source))
-    assert loaded.notes == ["1 of the 2 questions of test stand in train too"]
+    assert loaded.notes == ["1 of the 2 questions of test are also in train"]
 
 
 def test_an_unknown_source_names_the_nearest_known_one(tmp_path: Path) -> None:
-    (fault,) = faults("stratgyqa")
-    assert fault.startswith(
+    (error,) = errors("stratgyqa")
+    assert error.startswith(
         "data.source: 'stratgyqa' is neither a known source nor a file or folder; "
-        "did you mean 'strategyqa'? (a folder holds train.jsonl"
+        "did you mean 'strategyqa'? (a folder with train.jsonl"
     )
-    (fault,) = faults(str(tmp_path / "nowhere"))
-    assert "known: cos_e, creatures, ecqa, openbookqa, quarel, strategyqa (a folder" in fault
+    (error,) = errors(str(tmp_path / "nowhere"))
+    assert "known: cos_e, creatures, ecqa, openbookqa, quarel, strategyqa (a folder" in error
 
 
 def test_home_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

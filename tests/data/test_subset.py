@@ -1,4 +1,4 @@
-"""Subsets are nested, stratified, and the same whatever the order of the file."""
+"""Subsets are nested, stratified, and independent of the order of the file."""
 
 import random
 from collections import Counter
@@ -24,7 +24,7 @@ seeds = st.integers(0, 5)
 
 
 def subset_or_skip(examples: list[Example], fraction: float, seed: int) -> list[Example]:
-    """The subset, or another draw of Hypothesis where a class would be lost."""
+    """Return the subset; if a class would be lost, have Hypothesis draw again."""
     try:
         return subset(examples, fraction, seed)
     except UserError:
@@ -89,7 +89,7 @@ def test_seeds_give_other_subsets() -> None:
 
 
 def test_is_frozen() -> None:
-    # Another order would silently change every published subset.
+    # A different order would silently change every published subset.
     assert [e.id for e in subset(make([0, 1] * 10), 0.3, 0)] == [
         "q13",
         "q0",
@@ -116,30 +116,30 @@ def test_classes_are_answers_where_choices_are_shared_in_any_order() -> None:
 
 @settings(deadline=None)
 @given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=5), fraction=fractions, seed=seeds)
-def test_a_class_that_is_lost_is_a_fault_and_the_advice_works(
+def test_a_class_that_is_lost_is_a_error_and_the_advice_works(
     counts: list[int], fraction: float, seed: int
 ) -> None:
     examples = make([answer for answer, count in enumerate(counts) for _ in range(count)])
     try:
         chosen = subset(examples, fraction, seed)
     except UserError as error:
-        (fault,) = error.faults
-        advised = float(fault.rpartition(" ")[2])
+        (message,) = error.errors
+        advised = float(message.rpartition(" ")[2])
         assert fraction < advised <= 1
         found = {example.answer for example in subset(examples, advised, seed)}
         assert found == set(range(len(counts)))
-        # It is the smallest but for the fourth digit.
+        # It is the smallest, up to the fourth digit.
         with pytest.raises(UserError):
             subset(examples, advised - 1 / len(examples), seed)
     else:
         assert {example.answer for example in chosen} == set(range(len(counts)))
 
 
-def test_the_fault_names_the_classes() -> None:
+def test_the_error_names_the_classes() -> None:
     with pytest.raises(UserError) as caught:
         subset(make([0] * 98 + [1, 2]), 0.1, 0)
-    (fault,) = caught.value.faults
-    assert fault == (
+    (error,) = caught.value.errors
+    assert error == (
         "data.fraction: 0.1 of 100 examples leaves none with answer 'b' and none with answer 'c'; "
         "the smallest fraction that works is 0.51"
     )
@@ -167,7 +167,7 @@ def test_a_question_is_never_on_both_sides(questions: list[int], share: float, s
     assert held
     words = [{example.question.split()[1] for example in part} for part in (kept, held)]
     assert not words[0] & words[1]
-    # No more than wanted is held out, but for a question that is asked more often than that.
+    # No more than requested is held out, unless one question occurs more often than that.
     often = min(questions.count(question) for question in questions)
     assert len(held) <= max(often, round(share * len(examples)))
 

@@ -1,4 +1,4 @@
-"""Treatments of rationales touch rationales alone, and do what their names say."""
+"""Treatments of rationales change only rationales, and do what their names say."""
 
 from collections import Counter
 from dataclasses import replace
@@ -72,7 +72,7 @@ def test_shuffled_moves_every_rationale_to_another_text_where_it_can(
         before.rationale == after.rationale is not None
         for before, after in zip(examples, shuffled, strict=True)
     )
-    # One text on more than half of the examples has to meet itself that often.
+    # A text that more than half of the examples have must stay on some of them.
     assert same == max(0, 2 * max(counts.values(), default=0) - counts.total())
 
 

@@ -1,7 +1,7 @@
-"""Runs on a bucket whose hosts are lost or whose server goes away: the results are those of a
+"""Runs on a bucket whose hosts are lost or whose server goes down: the results are those of a
 plain folder.
 
-A host is a cache folder of its own: all that it knows of the store when it starts.
+A host is simulated by a separate cache folder: all that a host has of the store when it starts.
 """
 
 import json
@@ -41,7 +41,7 @@ AWAY_SECONDS = 5
 
 
 def same(one: Store, other: Store) -> None:
-    """Two hosts' stores have the same weights, states and predictions, and whole artifacts."""
+    """Check that two stores have complete artifacts with equal weights, states and predictions."""
     compared = 0
     for stage in plan_run(small_config(one.address, **CHANGES)).stages:
         assert one.damage(stage.kind, stage.key) == []
@@ -55,8 +55,8 @@ def same(one: Store, other: Store) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The store of an uninterrupted run in a plain folder, by one process."""
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Return the store of an uninterrupted run in a plain folder, by one process."""
     folder = tmp_path_factory.mktemp("in-peace")
     run(small_config(folder, **CHANGES), lambda *_: nullcontext())
     return Store(folder)
@@ -69,8 +69,8 @@ def work(context: Pair, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def pair_in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The same by two workers."""
+def pair_reference(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Return the same by two workers."""
     folder = tmp_path_factory.mktemp("pair-in-peace")
     (folder / "url").write_text(str(folder / "store"))
     in_pair(work, folder)()
@@ -78,7 +78,7 @@ def pair_in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 class Job:
-    """A run that is started as a command on one host or another."""
+    """A run that is started as a command on different hosts."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
@@ -112,7 +112,7 @@ class Job:
 
     @cached_property
     def student(self) -> StudentStage:
-        """The student's stage, planned once: conditions ask for it many times a second."""
+        """Return the student's stage, planned once, since conditions use it many times a second."""
         (member,) = plan_run(small_config(self.url, **CHANGES)).members
         return member.student
 
@@ -135,7 +135,7 @@ def checkpoints(s3: S3, job: Job) -> list[str]:
 
 
 def test_a_host_that_is_lost_for_good_is_gone_on_from_the_bucket(
-    job: Job, s3: S3, in_peace: Store
+    job: Job, s3: S3, reference: Store
 ) -> None:
     driver = job.start("first")
     job.wait_for(partial(checkpoints, s3, job))
@@ -150,18 +150,18 @@ def test_a_host_that_is_lost_for_good_is_gone_on_from_the_bucket(
     store = Store(s3.url)
     journal = store.read("student", job.student.key, "journal.jsonl").splitlines()
     rows = [json.loads(line) for line in journal]
-    # Both tries have written it, each its own steps.
+    # Both tries wrote to it, each its own steps.
     assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
     assert rows[0]["time"] < killed_at < rows[-1]["time"]
     begun = json.loads(
         s3.files.cat_file(f"{s3.url}/journals/student-{job.student.key}.jsonl").splitlines()[0]
     )
     assert rows[0] == begun
-    same(store, in_peace)
+    same(store, reference)
     assert s3.names("work") == []
 
 
-def test_workers_of_ray_publish_into_the_bucket(job: Job, s3: S3, pair_in_peace: Store) -> None:
+def test_workers_of_ray_publish_into_the_bucket(job: Job, s3: S3, pair_reference: Store) -> None:
     job.start("first", launcher="ray", workers=2)
     result = job.result()
     assert {stage["kind"] for stage in result["made"]} == {
@@ -171,28 +171,28 @@ def test_workers_of_ray_publish_into_the_bucket(job: Job, s3: S3, pair_in_peace:
         "evaluate",
     }
     assert result["store"] == s3.url
-    same(Store(s3.url), pair_in_peace)
+    same(Store(s3.url), pair_reference)
     assert s3.names("work") == []
 
 
 def test_two_hosts_each_with_its_own_files_make_whole_artifacts(
-    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair_in_peace: Store
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair_reference: Store
 ) -> None:
     (tmp_path / "url").write_text(s3.url)
     in_pair(work, tmp_path)()
     monkeypatch.setenv("KNIFE_CACHE", str(tmp_path / "third"))
     store = Store(s3.url)
-    same(store, pair_in_peace)
+    same(store, pair_reference)
     for host in ("host-0", "host-1"):
         (root,) = (tmp_path / host / "stores").iterdir()
-        # Every host has fetched what the stages after read.
+        # Every host has fetched what later stages read.
         (states,) = (root / "states").iterdir()
         assert len(list(states.glob("shard-*.safetensors"))) >= 8
     assert s3.names("work") == []
 
 
 def test_a_server_that_is_away_for_a_moment_is_waited_for(
-    job: Job, s3: S3, in_peace: Store
+    job: Job, s3: S3, reference: Store
 ) -> None:
     job.start("first")
     job.wait_for(partial(checkpoints, s3, job))
@@ -200,10 +200,10 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(
     time.sleep(AWAY_SECONDS)
     s3.server.start()
     job.result()
-    same(Store(s3.url), in_peace)
+    same(Store(s3.url), reference)
 
 
-def test_a_server_that_stays_away_ends_the_run_in_words(job: Job, s3: S3, in_peace: Store) -> None:
+def test_a_server_that_stays_away_ends_the_run_in_words(job: Job, s3: S3, reference: Store) -> None:
     job.start("first")
     job.wait_for(partial(checkpoints, s3, job))
     s3.server.stop()
@@ -216,4 +216,4 @@ def test_a_server_that_stays_away_ends_the_run_in_words(job: Job, s3: S3, in_pea
     assert not s3.names(f"student/{job.student.key}")
     job.start("first")
     job.result()
-    same(Store(s3.url), in_peace)
+    same(Store(s3.url), reference)

@@ -1,5 +1,4 @@
-"""Trained models give rationales that were made to be good or useless the scores that they must
-have."""
+"""Trained models give the expected scores to rationales that were made to be good or useless."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +22,7 @@ Say = Callable[[list[Example]], list[Example]]
 
 
 def scores_of(say: Say, folder: Path) -> RationaleScores:
-    """Scores over questions whose answers nothing but a rationale can tell."""
+    """Return scores over questions whose answers only a rationale reveals."""
     world = creatures(World(creatures=64, train=200, dev=40, test=60, cue=0))
     for name in ("train", "dev", "test"):
         write_examples(folder / f"{name}.jsonl", say(getattr(world, name)))

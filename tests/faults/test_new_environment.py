@@ -1,4 +1,4 @@
-"""A student as MLflow's model, in an environment of its own: loaded, and served over HTTP."""
+"""A student as MLflow's model, in a separate environment: loaded, and served over HTTP."""
 
 import json
 import os
@@ -34,7 +34,7 @@ json.dump(model.predict(questions).to_dict("records"), sys.stdout)
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment that has mlflow, torch, transformers and knife, and what the first
+    """Return a virtual environment with mlflow, torch, transformers and knife, and what the first
     three need: neither ray nor deepspeed."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
@@ -45,7 +45,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     if wanted.returncode:
         pytest.skip(f"no package index: {wanted.stderr[-300:]}")
-    # A copy, since building a package leaves files beside its sources.
+    # A copy, since building a package writes files beside its sources.
     copy = folder / "source"
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -65,7 +65,7 @@ def model(finished_run: FinishedRun) -> Path:
 
 
 def clean() -> dict[str, str]:
-    """This process's environment without what makes the repository importable."""
+    """Return this process's environment without what makes the repository importable."""
     return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | SETTINGS
 
 
@@ -96,7 +96,7 @@ def test_it_loads_and_answers_as_predict_does(
 
 @pytest.fixture
 def served(environment: Path, model: Path, tmp_path: Path) -> Iterator[str]:
-    """The address of `mlflow models serve`."""
+    """Yield the address of `mlflow models serve`."""
     port = free_port()
     command: list[str | Path] = [environment / "mlflow", "models", "serve", "--model-uri", model]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]

@@ -1,4 +1,4 @@
-"""`knife predict` on several hosts that die: the answers of one process, nothing made twice."""
+"""`knife predict` on hosts that die: same answers as one process, nothing made twice."""
 
 import sys
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from knife.inference.file import parts_folder, predict
 
 pytestmark = [pytest.mark.faults, needs_hosts]
 
-# The head, two hosts at work and a spare.
+# The head, two working hosts and a spare.
 HOSTS = 4
 COUNT = 30_000
 
@@ -35,7 +35,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(finished_run: FinishedRun, questions: Path) -> bytes:
-    """What one process answers."""
+    """Return the answers of one process."""
     output = questions.with_name("alone.jsonl")
     predict(finished_run.student("knife"), questions, output, keep_rows=False)
     return output.read_bytes()
@@ -55,11 +55,11 @@ class Prediction:
 
     @property
     def parts(self) -> int:
-        """How many parts are there."""
+        """Return the number of finished parts."""
         return len(list(parts_folder(self.output).glob("*/part-*")))
 
     def working(self) -> list[int]:
-        """The hosts with a worker."""
+        """Return the hosts with a worker."""
         numbers = range(2, HOSTS + 1)
         return [host for host in numbers if self.hosts.processes(host, "MapWorker")]
 
@@ -95,7 +95,7 @@ def test_a_lost_host_with_a_spare(prediction: Prediction, alone: bytes) -> None:
 
 
 def test_a_lost_host_without_a_spare(prediction: Prediction, alone: bytes) -> None:
-    # One of the three was lost in the test before.
+    # One of the three was lost in the previous test.
     prediction.wait_for_parts(3)
     lost, _ = prediction.working()
     prediction.hosts("kill", str(lost))
@@ -118,7 +118,7 @@ def test_a_host_that_does_not_see_the_files(
     said = [line for line in found.log.read_text().splitlines() if line.startswith("error")]
     address = hosts("address", "3")
     assert said == [
-        f"error: FILE: the cluster's host {address} has no {questions}, or another one; models, "
-        "questions and output must lie where all hosts see them"
+        f"error: FILE: the cluster's host {address} has no {questions}, or a different one; "
+        "models, questions and output must be on storage that every host can access"
     ]
     assert not found.output.exists()

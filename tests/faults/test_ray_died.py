@@ -1,4 +1,4 @@
-"""kill -9 of Ray's own processes under each command: one line, and the same command resumes."""
+"""kill -9 of Ray's own processes during each command: one line, and the same command resumes."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
 
 
 def kill(driver: psutil.Process, name: str) -> list[psutil.Process]:
-    """End one of Ray's own processes below a driver; all that were below it."""
+    """Kill one of Ray's own processes below a driver; return all that were below it."""
     below = driver.children(recursive=True)
     (found,) = (process for process in below if process.name() == name)
     found.kill()
@@ -51,18 +51,18 @@ def kill(driver: psutil.Process, name: str) -> list[psutil.Process]:
 
 
 def check(driver: psutil.Popen, below: list[psutil.Process], name: str, err: str) -> None:
-    """The driver has said it in one line, which is its last one, and left nobody behind."""
+    """Check that the driver's last line reports it, and that no process is left."""
     assert driver.returncode == 1, err
     *before, last = err.splitlines()
     assert last.startswith(f"error: Ray's process {name} (")
-    assert last.endswith("what is finished is kept, and the same command resumes from there")
+    assert last.endswith("finished work is kept: run the same command again to resume")
     words = ("Raylet is terminated", "state-dump", "Traceback", "core_worker", "marked dead")
     assert [line for line in before if any(word in line for word in words)] == []
     wait_for(lambda: gone(below), SECONDS)
 
 
 def statuses(uri: str) -> list[str]:
-    """Of all runs, nested ones too."""
+    """Return the statuses of all runs, including nested ones."""
     client = MlflowClient(uri)
     names = [found.experiment_id for found in client.search_experiments()]
     runs = client.search_runs(names, run_view_type=ViewType.ACTIVE_ONLY)
@@ -80,20 +80,20 @@ def test_a_run_whose_ray_dies_says_so_and_resumes(job: Job, name: str) -> None:
     assert not job.published(teacher)
     steps = job.checkpoint_steps(teacher)
     assert steps
-    # The nested ones have not come to anything yet.
+    # The nested ones have no results yet.
     uri = f"sqlite:///{job.store / 'mlflow.db'}"
     assert "FAILED" in statuses(uri)
     job.start(launcher="ray")
     result = job.result()
     assert {stage["kind"] for stage in result["made"]} >= {"teacher", "student"}
-    # The journal goes on from where the first driver was.
+    # The journal continues where the first driver stopped.
     assert job.rows(teacher)[0]["step"] <= steps[-1]
     assert set(statuses(uri)) == {"FINISHED"}
 
 
 @dataclass
 class Command:
-    """A command that is started again and again; what it says goes to a file."""
+    """A command that is started repeatedly; its output goes to a file."""
 
     words: list[str]
     folder: Path
@@ -123,7 +123,7 @@ class Command:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """Starts a command, whose processes are ended with the test."""
+    """Return a function that starts a command; its processes are killed after the test."""
     found: list[Command] = []
 
     def start(*words: object) -> Command:
@@ -180,5 +180,5 @@ def test_predictions_whose_ray_dies_say_so_and_resume(
     check(command.process, below, "raylet", command.err)
     assert not output.exists()
     assert command.start().wait(SECONDS) == 0, command.err
-    assert "are answered already; going on …" in command.err
+    assert "are already answered; resuming …" in command.err
     assert len(output.read_text().splitlines()) == len(many)

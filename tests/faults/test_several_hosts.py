@@ -1,6 +1,6 @@
-"""Hosts that die and networks that part, under real runs: the results are those of a run in peace.
+"""Hosts that die and networks that are cut, during real runs: results are those of a reference run.
 
-A fault comes while the student trains and has a checkpoint.
+A failure is injected while the student trains and has a checkpoint.
 """
 
 import json
@@ -25,7 +25,7 @@ from knife.store.store import Store
 
 pytestmark = [pytest.mark.faults, needs_hosts]
 
-# The head, two hosts at work and a spare.
+# The head, two working hosts and a spare.
 HOSTS = 4
 CHANGES: dict[str, Any] = {
     "methods": ["knife"],
@@ -50,8 +50,8 @@ def work(context: Pair, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The store of an uninterrupted run by two workers."""
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Return the store of an uninterrupted run by two workers."""
     folder = tmp_path_factory.mktemp("in-peace")
     in_pair(work, folder)()
     return Store(folder / "store")
@@ -65,48 +65,48 @@ def run(hosts: Hosts, tmp_path: Path) -> Iterator[HostsRun]:  # noqa: F811
 
 
 def rows(run: HostsRun) -> list[dict[str, Any]]:
-    """The student's journal so far."""
+    """Return the student's journal so far."""
     return run.rows(run.student)
 
 
 def checkpoint_step(run: HostsRun) -> int:
-    """The step of the newest checkpoint of the student; 0 without one."""
+    """Return the step of the newest checkpoint of the student; 0 without one."""
     return max(run.checkpoint_steps(run.student), default=0)
 
 
 def train_until_checkpoint(run: HostsRun) -> dict[int, list[psutil.Process]]:
-    """Start the run and wait for a checkpoint of the student; its workers, one a host, by host."""
+    """Start the run and wait for a checkpoint of the student; return its workers by host."""
     run.start()
     run.wait_for(lambda: checkpoint_step(run))
-    # With an elastic range it may begin before Ray knows the last of the hosts, and grow.
+    # With an elastic range it may start before Ray knows the last host, and grow.
     full = [1] * run.config.scale.workers
     run.wait_for(lambda: list(map(len, run.hosts.workers().values())) == full, pause=0.2)
     return run.hosts.workers()
 
 
-def trains_again(run: HostsRun, fault_at: float, step: int) -> float:
-    """Wait until the training has gone on behind `step`; seconds since the fault."""
+def trains_again(run: HostsRun, failed_at: float, step: int) -> float:
+    """Wait until the training is past `step`; return the seconds since the failure."""
     later: list[float] = []
 
     def trained() -> bool:
         later[:] = [
-            row["time"] for row in rows(run) if row["time"] > fault_at and row["step"] > step
+            row["time"] for row in rows(run) if row["time"] > failed_at and row["step"] > step
         ]
         return bool(later)
 
     run.wait_for(trained, pause=0.1)
-    return later[0] - fault_at
+    return later[0] - failed_at
 
 
-def went_on_from(run: HostsRun, step: int, before: list[dict[str, Any]], fault_at: float) -> None:
-    """The training went on from the checkpoint at `step`: at most one interval was done twice."""
-    kept = [row for row in rows(run) if row["time"] < fault_at]
+def resumed_from(run: HostsRun, step: int, before: list[dict[str, Any]], failed_at: float) -> None:
+    """Check that training resumed from the checkpoint at `step`, repeating at most one interval."""
+    kept = [row for row in rows(run) if row["time"] < failed_at]
     assert kept[-1]["step"] == step
     assert step >= before[-1]["step"] - CHANGES["scale"]["checkpoint_steps"]
 
 
 def test_a_host_that_dies_is_replaced_by_a_spare(
-    run: HostsRun, in_peace: Store, record_property: Recorded
+    run: HostsRun, reference: Store, record_property: Recorded
 ) -> None:
     workers = train_until_checkpoint(run)
     lost = max(workers)
@@ -118,8 +118,8 @@ def test_a_host_that_dies_is_replaced_by_a_spare(
     assert lost not in run.hosts.workers()
     record_property("recovery", f"host killed, spare there: training again after {seconds:.0f} s")
     run.result()
-    went_on_from(run, step, before, killed_at)
-    run.same_as(in_peace)
+    resumed_from(run, step, before, killed_at)
+    run.same_as(reference)
 
 
 def test_without_a_spare_a_run_shrinks_and_grows_back(
@@ -141,20 +141,20 @@ def test_without_a_spare_a_run_shrinks_and_grows_back(
     grown_at = time.time()
     seconds = trains_again(run, grown_at, checkpoint_step(run)) + grown_at - back_at
     record_property("recovery", f"host back: three of three train after {seconds:.0f} s")
-    # It went on from where it was: the losses are no new training's.
+    # It resumed: the losses are not those of a new training.
     trained = [row for row in rows(run) if "loss" in row["metrics"]]
     first = trained[0]["metrics"]["loss"]
     assert max(row["metrics"]["loss"] for row in trained if row["time"] > killed_at) < first
 
 
 def test_a_network_that_is_cut_for_30_seconds_is_waited_for(
-    run: HostsRun, in_peace: Store, record_property: Recorded
+    run: HostsRun, reference: Store, record_property: Recorded
 ) -> None:
     workers = train_until_checkpoint(run)
     cut = str(max(workers))
     cut_at = time.time()
     run.hosts("cut", cut)
-    # A real time: what is promised is about the seconds.
+    # Real time, since the promise is in seconds.
     wait_for(lambda: time.time() - cut_at >= 30, pause=0.1)
     silent = [row["time"] for row in rows(run)]
     assert silent[-1] < cut_at + 5
@@ -164,14 +164,14 @@ def test_a_network_that_is_cut_for_30_seconds_is_waited_for(
     record_property("recovery", f"cut for 30 s: training again {seconds:.0f} s after it was healed")
     run.result()
     assert [row["time"] for row in rows(run)][: len(silent)] == silent
-    # From the first step to the last by the same workers.
+    # By the same workers from the first step to the last.
     shares = json.loads((run.store / "student" / run.student.key / "workers.json").read_text())
     assert sum(share["examples"] for share in shares) == 300 * CHANGES["student"]["epochs"]
-    run.same_as(in_peace)
+    run.same_as(reference)
 
 
 def test_a_host_that_is_cut_off_for_good_is_replaced_by_a_spare(
-    run: HostsRun, in_peace: Store, record_property: Recorded
+    run: HostsRun, reference: Store, record_property: Recorded
 ) -> None:
     workers = train_until_checkpoint(run)
     lost = max(workers)
@@ -181,19 +181,19 @@ def test_a_host_that_is_cut_off_for_good_is_replaced_by_a_spare(
     seconds = trains_again(run, cut_at + 5, step := checkpoint_step(run)) + 5
     record_property("recovery", f"cut for good, spare there: training again after {seconds:.0f} s")
     run.result()
-    went_on_from(run, step, before, cut_at + 5)
-    run.same_as(in_peace)
+    resumed_from(run, step, before, cut_at + 5)
+    run.same_as(reference)
 
 
 def test_a_job_that_is_started_again_after_its_driver_was_killed_goes_on(
-    run: HostsRun, in_peace: Store, record_property: Recorded
+    run: HostsRun, reference: Store, record_property: Recorded
 ) -> None:
     train_until_checkpoint(run)
     before = rows(run)
     run.drivers[-1].kill()
     killed_at = time.time()
     run.drivers[-1].wait()
-    # Ray's workers notice within seconds that their driver has gone; until then they work on.
+    # Ray's workers notice within seconds that their driver has died; until then they continue.
     wait_for(lambda: not run.hosts.workers(), SECONDS, pause=0.2)
     gone_at, step = time.time(), checkpoint_step(run)
     run.start()
@@ -201,12 +201,12 @@ def test_a_job_that_is_started_again_after_its_driver_was_killed_goes_on(
     record_property("recovery", f"driver killed, started again: training after {seconds:.0f} s")
     result = run.result()
     assert {stage["kind"] for stage in result["made"]} == {"student", "evaluate"}
-    went_on_from(run, step, before, gone_at)
-    run.same_as(in_peace)
+    resumed_from(run, step, before, gone_at)
+    run.same_as(reference)
 
 
 def test_a_store_that_one_host_has_for_itself_is_refused(run: HostsRun, tmp_path: Path) -> None:
-    """The driver's host and two of its workers share the folder, the third has one of its own."""
+    """The driver's host and two of its workers share the folder, the third has a different one."""
     run.hosts("kill", "3")
     run.hosts("start", "3", "--own-folder", str(tmp_path))
     run.changes = merge(CHANGES, {"scale": {"workers": 3}})
@@ -215,8 +215,8 @@ def test_a_store_that_one_host_has_for_itself_is_refused(run: HostsRun, tmp_path
     error = run.output(".err").splitlines()[-1]
     address = run.hosts("address", "3")
     assert error == (
-        f"error: store: {run.store} is another folder on {run.hosts.name}-3 ({address}) than where "
-        "the run was started; give a folder that all hosts mount at this path, or a bucket"
+        f"error: store: {run.store} on {run.hosts.name}-3 ({address}) is not the folder that the "
+        "run was started with; give a folder that all hosts mount at this path, or a bucket"
     )
     assert not (run.store / "teacher").exists()
     assert [path.name for path in (run.store / "work").iterdir()] == []
@@ -224,7 +224,7 @@ def test_a_store_that_one_host_has_for_itself_is_refused(run: HostsRun, tmp_path
 
 
 def test_both_hosts_have_their_share_of_every_job(run: HostsRun, tmp_path: Path) -> None:
-    """As `knife submit` and as `ray job submit` send it; the second finds everything done."""
+    """As sent by `knife submit` and by `ray job submit`; the second finds everything done."""
     (tmp_path / "folder").mkdir()
     words = ["run", "demo", "methods=[knife]", "seeds=[0]", *SMALL_DEMO, f"store={run.store}"]
     knife = [sys.executable, "-m", "knife", "submit", "--address", run.hosts.dashboard, "--"]
@@ -240,7 +240,7 @@ def test_both_hosts_have_their_share_of_every_job(run: HostsRun, tmp_path: Path)
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "verdict, config and report: " in done.stdout
-    assert "nothing was trained again" in done.stdout
+    assert "nothing was trained" in done.stdout
     for kind, examples in (("teacher", 240), ("states", 120), ("student", 360)):
         (path,) = (run.store / kind).glob("*/workers.json")
         shares = json.loads(path.read_text())

@@ -1,6 +1,6 @@
-"""Trainings that are told to end, hang, or have no disk left: run the same command again to resume.
+"""Trainings that get SIGTERM, hang, or run out of disk: the same command resumes them.
 
-The commands run as a user runs them; a fault comes while the student trains.
+The commands run as a user runs them; a failure is injected while the student trains.
 """
 
 import os
@@ -38,8 +38,8 @@ def work(context: Pair, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Store]:
-    """The stores of uninterrupted runs by one process and by two workers."""
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Store]:
+    """Return the stores of uninterrupted runs by one process and by two workers."""
     folder = tmp_path_factory.mktemp("in-peace")
     wait = in_pair(work, folder)
     with PlainContext() as context:
@@ -58,7 +58,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
 
 
 def trains_again(job: Job, stage: Stage, since: float) -> float:
-    """Wait for a row of the journal that is younger; how many seconds."""
+    """Wait for a newer row of the journal, and return how many seconds that took."""
     job.wait_for(lambda: any(row["time"] > since for row in job.rows(stage)), pause=0.1)
     times = (float(row["time"]) for row in job.rows(stage))
     return min(seconds for seconds in times if seconds > since) - since
@@ -66,10 +66,10 @@ def trains_again(job: Job, stage: Stage, since: float) -> float:
 
 @pytest.mark.parametrize(("launcher", "workers"), [("process", 1), ("ray", 2)])
 def test_a_driver_told_to_end_leaves_a_checkpoint_and_143(
-    job: Job, in_peace: dict[int, Store], launcher: str, workers: int
+    job: Job, reference: dict[int, Store], launcher: str, workers: int
 ) -> None:
     student = job.stages()["student"]
-    # Far from any checkpoint of its own.
+    # Far from any periodic checkpoint.
     driver = job.start(launcher=launcher, workers=workers, checkpoint_steps=10_000)
     job.wait_for(lambda: len(job.rows(student)) > 2)
     step = job.rows(student)[-1]["step"]
@@ -81,11 +81,11 @@ def test_a_driver_told_to_end_leaves_a_checkpoint_and_143(
     job.start(launcher=launcher, workers=workers, checkpoint_steps=10_000)
     job.result()
     assert min(row["step"] for row in job.rows(student) if "note" not in row) <= step
-    job.same_as(in_peace[workers])
+    job.same_as(reference[workers])
 
 
 def test_a_worker_told_to_end_leaves_a_checkpoint_and_the_run_goes_on(
-    job: Job, in_peace: dict[int, Store]
+    job: Job, reference: dict[int, Store]
 ) -> None:
     student = job.stages()["student"]
     job.start(launcher="ray", workers=2, checkpoint_steps=10_000)
@@ -96,13 +96,13 @@ def test_a_worker_told_to_end_leaves_a_checkpoint_and_the_run_goes_on(
     job.wait_for(lambda: gone(group))
     job.result()
     later = [row["step"] for row in job.rows(student) if row["time"] > told_at]
-    # No step was done twice.
+    # No step was repeated.
     assert min(later) >= step
-    job.same_as(in_peace[2])
+    job.same_as(reference[2])
 
 
 def test_a_worker_that_hangs_is_found_and_replaced(
-    job: Job, in_peace: dict[int, Store], record_property: Recorded
+    job: Job, reference: dict[int, Store], record_property: Recorded
 ) -> None:
     student = job.stages()["student"]
     job.start(launcher="ray", workers=2, hang_seconds=10)
@@ -110,16 +110,16 @@ def test_a_worker_that_hangs_is_found_and_replaced(
     job.wait_for(lambda: job.checkpoint_steps(student))
     hung_at = time.time()
     group[1].send_signal(signal.SIGSTOP)
-    # Its last row may come a moment later.
+    # Its last row may appear a moment later.
     seconds = trains_again(job, student, hung_at + 5)
     record_property("recovery", f"worker hangs: training again after {seconds + 5:.0f} s")
     job.result()
     assert gone(group)
-    job.same_as(in_peace[2])
+    job.same_as(reference[2])
 
 
 def test_a_full_disk_ends_the_run_and_a_larger_one_lets_it_go_on(
-    job: Job, in_peace: dict[int, Store]
+    job: Job, reference: dict[int, Store]
 ) -> None:
     if os.geteuid():
         pytest.skip("a small disk is a tmpfs, which needs root")
@@ -147,7 +147,7 @@ def test_a_full_disk_ends_the_run_and_a_larger_one_lets_it_go_on(
         job.start(launcher="process")
         job.result()
         assert job.rows(student)[0]["step"] <= kept[0]
-        job.same_as(in_peace[1])
+        job.same_as(reference[1])
     finally:
         job.kill()
         wait_for(lambda: subprocess.run(["umount", job.store]).returncode == 0, 20, pause=0.5)
@@ -166,8 +166,8 @@ def test_a_loss_that_is_no_number_ends_a_run_at_once(job: Job) -> None:
     wait_for(ended, SECONDS, pause=0.2)
     assert driver.returncode == 1
     err = job.output(".err")
-    assert "is no finite number at step" in err
+    assert "is not finite at step" in err
     assert "examples of that batch: " in err
     assert "last good checkpoint: " in err
-    # Not tried again and again: those that replace the first two find the note that they left.
+    # Not retried: the workers that replace the first two find their note.
     assert 2 <= len(workers) <= 4

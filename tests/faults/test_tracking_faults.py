@@ -1,7 +1,7 @@
-"""A real MLflow server is killed around real runs: nothing is lost, and nothing comes twice.
+"""A real MLflow server is killed during real runs: nothing is lost or recorded twice.
 
-What MLflow has in the end is compared with the journals of the store, which the trainings write
-whether or not a server is there.
+MLflow's final contents are compared with the journals in the store, which the trainings write with
+or without a server.
 """
 
 import json
@@ -37,7 +37,7 @@ SECONDS = 300
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """One server for all tests; each leaves it running."""
+    """Yield one server for all tests; each leaves it running."""
     made = MlflowServer(tmp_path_factory.mktemp("mlflow"))
     made.start()
     made.wait()
@@ -47,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 
 @dataclass
 class Job:
-    """A run that is started as a command on a store of its own, recorded by the server.
+    """A run that is started as a command on a separate store, recorded by the server.
 
     Attributes:
         folder: of config and store.
@@ -93,12 +93,12 @@ class Job:
         return (self.folder / "stderr").read_text()
 
     def rows(self, kind: str) -> int:
-        """How many rows the journals of a kind of stage have."""
+        """Return the number of rows in the journals of a kind of stage."""
         paths = self.folder.glob(f"store/**/{kind}*/**/journal.jsonl")
         return sum(len(path.read_bytes().splitlines()) for path in paths)
 
     def found(self) -> tuple[Run, dict[str, Run]]:
-        """The only run of its key, and its nested runs."""
+        """Return the only run of its key, and its nested runs."""
         client = MlflowClient(self.server.uri)
         experiment = client.get_experiment_by_name(self.folder.name)
         runs = client.search_runs([experiment.experiment_id])
@@ -108,7 +108,7 @@ class Job:
         return tree
 
     def check(self) -> int:
-        """MLflow has the run whole and once; how many points of metrics were compared."""
+        """Check that MLflow has the whole run once; return the number of points compared."""
         plan, uri, client = self.plan, self.server.uri, MlflowClient(self.server.uri)
         parent, nested = self.found()
         assert {run.info.status for run in (parent, *nested.values())} == {"FINISHED"}
@@ -194,7 +194,7 @@ def test_killed_in_the_middle_and_back_before_the_end(long_job: Job) -> None:
     before = job.rows("student")
     job.server.start()
     wait_for(lambda: job.rows("student") > before + 20, SECONDS)
-    assert driver.poll() is None, "the training goes on"
+    assert driver.poll() is None, "the training has stopped"
     job.server.wait()
     job.end(driver)
     print(f"{job.check()} points compared")
@@ -236,7 +236,7 @@ def test_the_driver_is_killed_while_it_sends_then_sync_then_the_next_start(long_
     assert points(job.server.uri, nested["knife seed 0"]) == expected
     assert list(unsent(job.folder / "store")) == []
     job.run()
-    # It went on from its checkpoint: what the first start had told at a step stays.
+    # It resumed from its checkpoint: values that the first start recorded at a step are kept.
     parent, nested = job.found()
     assert parent.info.status == "FINISHED"
     found = points(job.server.uri, nested["knife seed 0"])
@@ -265,7 +265,7 @@ def test_a_sweep_whose_server_is_down_all_the_time(server: MlflowServer, tmp_pat
     assert "does not answer" in done.stderr
     server.start()
     server.wait()
-    # The sweep is done: its next start sends what MLflow has missed, and nothing else.
+    # The sweep is done: its next start only sends what MLflow has missed.
     again = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     assert again.returncode == 0, again.stderr
     assert "warning" not in again.stderr

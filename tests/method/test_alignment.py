@@ -29,20 +29,20 @@ def test_layer_maps_that_fit() -> None:
     assert layer_map("uniform", 3, 4) == [(1, 2), (2, 3), (3, 4)]
     assert layer_map("uniform", 4, 2) == [(1, 1), (2, 1), (3, 2), (4, 2)]
     assert layer_map("uniform", 5, 5) == layer_map("all", 5, 5)
-    # Two students' layers may look at one of the teacher's.
+    # Two student layers may be aligned with the same teacher layer.
     assert layer_map([(1, 6), (2, 6)], 2, 6) == [(1, 6), (2, 6)]
 
 
-def test_layer_maps_that_do_not_fit_name_every_fault() -> None:
+def test_layer_maps_that_do_not_fit_name_every_error() -> None:
     with pytest.raises(UserError) as caught:
         layer_map("all", 2, 6)
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "align.input.layers: 'all' needs equal depths, but the student has 2 layers and the "
         "teacher 6; give pairs such as [[2, 6]], 'uniform' or 'last'"
     ]
     with pytest.raises(UserError) as caught:
         layer_map([(0, 7), (3, 1), (3, 2)], 2, 6)
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "align.input.layers: student layer 0 must be from 1 to 2",
         "align.input.layers: teacher layer 7 must be from 1 to 6",
         "align.input.layers: student layer 3 must be from 1 to 2",
@@ -51,7 +51,7 @@ def test_layer_maps_that_do_not_fit_name_every_fault() -> None:
     ]
     with pytest.raises(UserError) as caught:
         layer_map([], 2, 6, "methods.x.align.input.layers")
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "methods.x.align.input.layers: must name at least one pair of layers"
     ]
 
@@ -69,7 +69,7 @@ MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
         ("scaled_mse", [3.25 / 4, 2.5 / 4]),
         # 1 - 1/sqrt(5) and 1 - 16/(5 * 4); 1 - 0.
         ("cosine", [(1 - 1 / math.sqrt(5) + 0.2) / 2, 1.0]),
-        # Of two numbers that differ, layer normalisation makes -1 and 1, whatever they are.
+        # Layer normalisation maps any two different numbers to -1 and 1.
         ("layer_norm_mse", [(4 + 0) / 2, 4.0]),
     ],
 )
@@ -79,7 +79,7 @@ def test_distances_by_hand(distance: Distance, expected: list[float]) -> None:
 
 
 def test_the_mean_goes_over_an_examples_own_tokens() -> None:
-    """An example counts the same whatever its length and its neighbours' padding."""
+    """An example counts the same at any length and any padding of its batch."""
     alone = state_distance(STUDENT[1:, :1], TEACHER[1:, :1], MASK[1:, :1], "mse", 1.0)
     assert alone.tolist() == pytest.approx([2.5])
     nothing = state_distance(STUDENT, TEACHER, torch.zeros_like(MASK), "mse", 1.0)
@@ -114,7 +114,7 @@ BOTH = Align(input=InputAlignment(weight=3.0), output=OutputAlignment(weight=0.5
 
 
 def aligned(backbone: Any, teacher: Any, align: Align = BOTH) -> Objective:
-    """An objective with alignment of the last layers, in evaluation mode."""
+    """Return an objective with alignment of the last layers, in evaluation mode."""
     layers = ((backbone.depth, teacher.depth),)
     variance = {str(teacher.depth): 2.0}
     torch.manual_seed(0)
@@ -143,7 +143,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(model_folder: Path) -> None:
     assert float(losses.loss.detach()) == parts["loss"]
     task = torch.nn.functional.cross_entropy(losses.scores_BC, student_batch.answer_B)
     assert parts["task_loss"] == pytest.approx(float(task.detach()), rel=1e-5)
-    # Without a teacher's states (on dev), and without weights, there is the task loss alone.
+    # Without a teacher's states (on dev), and without weights, only the task loss remains.
     assert set(objective(student_batch).parts) == {"task_loss", "loss"}
     off = Align(input=InputAlignment(weight=0), output=OutputAlignment(weight=0))
     assert set(aligned(backbone, teacher, off)(student_batch, target).parts) == {
@@ -164,7 +164,7 @@ def test_examples_without_a_rationale_have_no_alignment(model_folder: Path, targ
     right = OnlineTeacher(teacher, [teacher.depth]).batch(teacher_batch)
 
     def shifted(rows: Tensor) -> TeacherBatch:
-        """The teacher's states, changed for some examples."""
+        """Return the teacher's states, changed for some examples."""
         states = {layer: s + rows[:, None, None] for layer, s in right.input_states.items()}
         assert right.output_states_BCTH is not None
         output = right.output_states_BCTH + rows[:, None, None, None]
@@ -231,7 +231,7 @@ def test_the_mean_state_is_that_of_an_examples_own_tokens() -> None:
 
 @pytest.mark.parametrize("distance", ["scaled_mse", "mse", "cosine", "layer_norm_mse"])
 def test_tokens_that_are_not_chosen_do_not_count(model_folder: Path, distance: Distance) -> None:
-    """With `content`, other tokens of the teacher change nothing; `mean` sees their mean alone."""
+    """With `content`, the teacher's other tokens have no effect; `mean` uses only their mean."""
     backbone, teacher = load_backbone(model_folder), load_backbone(model_folder, seed=1)
     student_batch, teacher_batch = batches(model_folder)
     right = OnlineTeacher(teacher, [teacher.depth]).batch(teacher_batch)
@@ -242,7 +242,7 @@ def test_tokens_that_are_not_chosen_do_not_count(model_folder: Path, distance: D
         objective = aligned(backbone, teacher, align)
         columns = right.input_states[teacher.depth].shape[1]
         states_BIH = right.input_states[teacher.depth].clone()
-        # Not the same for all elements, which layer normalisation would take away.
+        # Not the same for all elements, which layer normalisation would remove.
         states_BIH[..., 0] += added_BI[:, :columns]
         moved = TeacherBatch({teacher.depth: states_BIH}, None, right.scores_BC)
         return float(objective(student_batch, moved).parts["input_alignment"])
@@ -252,7 +252,7 @@ def test_tokens_that_are_not_chosen_do_not_count(model_folder: Path, distance: D
     assert loss("content", other) == loss("content", nothing)
     assert loss("content", 5 * content_BI) != loss("content", nothing)
     assert loss("all", other) != loss("all", nothing)
-    # What is added to the first token and taken from the second one is not in their mean.
+    # Adding to the first token what is subtracted from the second one does not change their mean.
     swapped = nothing.clone()
     swapped[:, 0], swapped[:, 1] = 5, -5
     assert loss("mean", swapped) == pytest.approx(loss("mean", nothing), rel=1e-4)

@@ -1,4 +1,4 @@
-"""What every backbone must do, whatever its family."""
+"""What every backbone must do, in every family."""
 
 import shutil
 from dataclasses import replace
@@ -55,7 +55,7 @@ def backbone(model_folder: Path) -> Any:
 
 
 def encoder_of(backbone: Any) -> nn.Module:
-    """What reads the task input."""
+    """Return the part of the model that reads the task input."""
     encoder: nn.Module
     if isinstance(backbone, EncoderDecoder):
         encoder = backbone.model.get_encoder()
@@ -67,9 +67,9 @@ def encoder_of(backbone: Any) -> nn.Module:
 
 
 def scores_and_gradient(backbone: Any, batch: Batch) -> tuple[Output, Tensor]:
-    """The output, and the gradient of all scores with respect to the states that the answer reads:
-    the encoder's last ones, or those before each layer of a decoder alone, through the answer's
-    own attention; the sum of its sizes."""
+    """Return the output, and the summed absolute gradient of all scores with respect to the states
+    that the answer reads: the encoder's last ones, or those before each layer of a decoder-only
+    model, through the answer's own attention."""
     kept: list[Tensor] = []
     handles = []
 
@@ -159,7 +159,7 @@ def test_cross_attention_over_the_rationale_is_zero(bottleneck: bool) -> None:
 def test_an_example_alone_is_the_same_as_in_a_batch(
     backbone: Any, tokens: list[Tokens], pad: int, rationale: bool
 ) -> None:
-    """Neither padding nor the neighbours change anything: scores, states of I, output states."""
+    """Padding and other examples change neither scores nor states of I nor output states."""
     layers = list(range(1, backbone.depth + 1))
     with torch.no_grad():
         together: Output = backbone(batch_of(tokens, pad, rationale=rationale), layers)
@@ -200,7 +200,7 @@ def test_one_encoding_for_all_choices_is_as_good_as_one_for_each(
 
 
 def naive_score(backbone: Any, example: Tokens, choice: int, rationale: bool) -> float:
-    """One choice scored by itself, the bottleneck by cutting the rationale's states off."""
+    """Score one choice by itself; the bottleneck is made by cutting off the rationale's states."""
     before = example.rationale_ids if rationale else []
     own = len(example.input_ids)
     if isinstance(backbone, DecoderOnly):
@@ -223,7 +223,7 @@ def naive_score(backbone: Any, example: Tokens, choice: int, rationale: bool) ->
 def naive_decoder_score(
     backbone: DecoderOnly, before: list[int], own: list[int], choice: list[int]
 ) -> float:
-    """Read `[R ; I]` as transformers does, cut `R` out of its cache, and read the answer on."""
+    """Read `[R ; I]` as transformers does, cut `R` out of its cache, then read the answer."""
     rows = backbone.model.config.max_position_embeddings
     # A table of positions has no negative ones: Python's index from the end is the same row.
     table = isinstance(encoder_of(backbone), GPT2Model)
@@ -253,7 +253,7 @@ def naive_decoder_score(
 def test_what_is_written_is_the_likeliest_next_token_each_time(
     model_folder: Path, tokens: list[Tokens], pad: int, bottleneck: bool, rationale: bool
 ) -> None:
-    """Each next token, as an answer behind those before it, scores highest of all tokens."""
+    """Each generated token, as an answer after the earlier ones, scores highest of all tokens."""
     if not can_generate(model_config(model_folder, "model")):
         with pytest.raises(NotImplementedError):
             load_backbone(model_folder).generate(batch_of(tokens, pad, rationale=rationale), 5)
@@ -274,7 +274,7 @@ def test_what_is_written_is_the_likeliest_next_token_each_time(
         with torch.no_grad():
             scores_BC = backbone(batch_of(steps, pad, rationale=rationale)).scores_BC
         assert scores_BC.argmax(-1).tolist() == ids
-        # Alone or in a batch, and with others to wait for.
+        # Alone or in a batch, including one with longer texts.
         alone = batch_of(tokens, pad, rationale=rationale, rows=[row])
         assert backbone.generate(alone, 6) == [ids]
     batch = batch_of(tokens, pad, rationale=rationale)
@@ -299,10 +299,10 @@ def test_states_are_those_of_the_task_input_in_the_chosen_layers(
     assert torch.equal(output.input_mask_BI, batch.input_mask_BL)
     assert output.output_states_BCTH.shape[-1] == backbone.output_width
     assert output.output_mask_BCT.shape == output.output_states_BCTH.shape[:3]
-    # The same columns for the teacher, though its sequences are longer.
+    # The same columns for the teacher, although its sequences are longer.
     teacher: Output = backbone(batch_of(tokens, pad, rationale=True), layers)
     assert teacher.input_states[1].shape == output.input_states[1].shape
-    # The last layer's states are what the encoder gives out; no layer is another.
+    # The last layer's states are the encoder's output, and no two layers are equal.
     encoded = encoder_of(backbone)(input_ids=batch.ids_BL, attention_mask=batch.mask_BL)
     own = batch.input_mask_BL.bool()
     torch.testing.assert_close(
@@ -314,7 +314,7 @@ def test_states_are_those_of_the_task_input_in_the_chosen_layers(
 
 @pytest.fixture
 def trained(backbone: Any) -> Any:
-    """A backbone whose weights are no longer those of its folder."""
+    """Return a backbone whose weights differ from those of its folder."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in backbone.parameters():
@@ -400,7 +400,7 @@ def test_unfit_model_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{broken")
     with pytest.raises(UserError, match=r"^model.student: the tokenizer in .* cannot be read"):
         load_tokenizer(tmp_path, "model.student")
-    # Its positions are a bias on distances, which no position ids change.
+    # Its positions are a bias on distances, which position ids do not change.
     BloomConfig(n_layer=1, n_head=1, hidden_size=8, vocab_size=9).save_pretrained(tmp_path)
     expected = r"^model.student: 'bloom' models are not supported; .* decoder-only model \(gpt2,"
     with pytest.raises(UserError, match=expected):
@@ -408,9 +408,11 @@ def test_unfit_model_folders_are_refused(tmp_path: Path) -> None:
     BartConfig(d_model=8, vocab_size=9).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"^model.student: 'bart' models are not supported"):
         model_config(tmp_path, "model.student")
-    with pytest.raises(UserError, match=r"^model.student: .*config.json' is a file; give the fold"):
+    with pytest.raises(UserError, match=r"^model.student: .*config.json' is a file; give the mode"):
         find_model(str(tmp_path / "config.json"), "model.student")
-    with pytest.raises(UserError, match=r"^model.teacher: there is no folder './nowhere'"):
+    with pytest.raises(
+        UserError, match=r"^model.teacher: './nowhere' is neither an existing folder nor a hub id"
+    ):
         find_model("./nowhere", "model.teacher")
 
 
@@ -418,7 +420,7 @@ def test_a_models_identity_is_that_of_its_files(tmp_path: Path, tiny_bert: Path)
     identity = find_model(str(tiny_bert), "model.student").identity
     copy = shutil.copytree(tiny_bert, tmp_path / "copy")
     assert find_model(str(copy), "model.student").identity == identity
-    # What no model is read from does not count; a tokenizer's file does.
+    # Files that are not read do not count; a tokenizer's file does.
     (copy / "notes.md").write_text("x")
     assert find_model(str(copy), "model.student").identity == identity
     tokenizer = copy / "tokenizer.json"

@@ -1,4 +1,4 @@
-"""What a decoder-only backbone alone must do: positions, who sees whom, every family."""
+"""What only decoder-only backbones must do: positions, attention masks, every family."""
 
 import json
 import shutil
@@ -30,12 +30,12 @@ def folder(request: pytest.FixtureRequest, tiny_llama: Path, tiny_gpt2: Path) ->
 def family_folder(
     request: pytest.FixtureRequest, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A tiny random model of each family, all with one tokenizer."""
+    """Return a tiny random model of each family, all with one tokenizer."""
     folder = tmp_path_factory.mktemp(request.param)
     tokenizer = load_tokenizer(tiny_llama, "model")
     tokenizer.save_pretrained(folder)
     config = CONFIG_MAPPING[request.param](
-        # Qwen2 has a tokenizer of its own, which adds a token.
+        # Qwen2's own tokenizer adds a token.
         vocab_size=len(tokenizer) + 8,
         hidden_size=32,
         intermediate_size=64,
@@ -56,7 +56,7 @@ def family_folder(
 
 
 def eager(folder: Path, **settings: Any) -> tuple[Any, list[Any]]:
-    """A backbone that keeps what its model is given and its attention weights."""
+    """Return a backbone that records its model's inputs and attention weights."""
     backbone: Any = load_backbone(folder, **settings).eval()
     backbone.model.set_attn_implementation("eager")
     kept: list[Any] = []
@@ -67,7 +67,7 @@ def eager(folder: Path, **settings: Any) -> tuple[Any, list[Any]]:
 
 
 def attention_weights(folder: Path, batch: Batch, *, bottleneck: bool) -> Tensor:
-    """Attention weights of all layers and heads, (B, heads, N, N)."""
+    """Return attention weights of all layers and heads, (B, heads, N, N)."""
     backbone, kept = eager(folder, bottleneck=bottleneck)
     with torch.no_grad():
         backbone(batch)
@@ -90,7 +90,7 @@ def test_attention_of_the_answer_over_the_rationale_is_zero(
         assert (of_answer[rationale_BL] == 0).all()
     else:
         assert (of_answer[rationale_BL] > 0).all()
-    # The answer sees the whole task input, which sees the rationale; padding is seen by nobody.
+    # The answer sees the whole task input, which sees the rationale; no token sees padding.
     assert (of_answer[batch.input_mask_BL.bool()] > 0).all()
     assert (of_answer[batch.mask_BL == 0] == 0).all()
     for row in range(len(tokens)):
@@ -113,7 +113,7 @@ def test_no_choice_sees_another(folder: Path) -> None:
 
 
 def places_of(folder: Path, batch: Batch) -> Tensor:
-    """The position ids that the model is given."""
+    """Return the position ids that the model is given."""
     backbone: Any = load_backbone(folder).eval()
     given: list[Tensor] = []
     backbone.model.base_model.register_forward_pre_hook(
@@ -134,14 +134,14 @@ def test_positions_of_task_input_and_answer_are_the_students(folder: Path) -> No
     for row, example in enumerate(tokens):
         own, whole = len(example.input_ids), int(teacher.mask_BL[row].sum())
         assert with_BN[row, :own].tolist() == without_BN[row, :own].tolist() == list(range(own))
-        # The rationale ends right before the task input, or in the last row of the table.
+        # The rationale ends immediately before the task input, or in the last row of the table.
         end = rows if "gpt2" in folder.name else 0
         assert with_BN[row, own:whole].tolist() == list(range(end - (whole - own), end))
         assert int(without_BN[row, -answers:].min()) == own
 
 
 def test_without_the_bottleneck_rotary_models_read_plain_text(tiny_llama: Path) -> None:
-    """`[R ; I ; O]` from position 0 on, by transformers' own loss, gives the same scores."""
+    """`[R ; I ; O]` from position 0 on gives the same scores by transformers' own loss."""
     tokens, pad = tokens_of(tiny_llama, EXAMPLES)
     backbone: Any = load_backbone(tiny_llama, bottleneck=False).eval()
     start = answer_start(load_tokenizer(tiny_llama, "model"))
@@ -186,7 +186,7 @@ def test_attention_implementations_give_the_same_scores(family_folder: Path) -> 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="flex attention is compiled by g++")
 def test_flex_attention_gives_the_same_scores(tiny_llama: Path) -> None:
-    """Forward alone: on a CPU it has no backward pass."""
+    """Only the forward pass: there is no backward pass on a CPU."""
     tokens, pad = tokens_of(tiny_llama, EXAMPLES)
     backbone: Any = load_backbone(tiny_llama).eval()
     fused = scores_of(backbone, tokens, pad)
@@ -214,7 +214,7 @@ def test_choices_are_what_a_tokenizer_makes_behind_the_answers_start(folder: Pat
             whole = tokenizer(f" answer: {choice}", add_special_tokens=False)["input_ids"]
             assert start + ids == [*whole, tokenizer.eos_token_id]
         if example.rationale:
-            # No opening and no closing token; a line of its own.
+            # No opening or closing token; on a separate line.
             assert tokenizer.decode(own.rationale_ids) == f"explanation: {example.rationale}\n"
 
 

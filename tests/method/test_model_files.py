@@ -1,4 +1,4 @@
-"""Model folders as they arrive: damaged, of something else, or fine; looked at before a start."""
+"""Model folders as users have them: damaged, of something else, or fine; checked before a start."""
 
 import json
 import shutil
@@ -25,12 +25,12 @@ INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A copy of the package's T5."""
+    """Return a copy of the package's T5."""
     return shutil.copytree(EMBEDDED["tiny-t5"], tmp_path / "model")
 
 
 def write(name: str, content: str | bytes) -> Callable[[Path], None]:
-    """Replaces a file of a folder."""
+    """Return a function that replaces a file of a folder."""
     data = content.encode() if isinstance(content, str) else content
 
     def change(folder: Path) -> None:
@@ -40,7 +40,7 @@ def write(name: str, content: str | bytes) -> Callable[[Path], None]:
 
 
 def configure(**values: Any) -> Callable[[Path], None]:
-    """Changes config.json; None takes a value out."""
+    """Return a function that changes config.json; None removes a value."""
 
     def change(folder: Path) -> None:
         path = folder / "config.json"
@@ -86,7 +86,7 @@ def adapter_alone(folder: Path) -> None:
 
 
 def shards(folder: Path) -> dict[str, Any]:
-    """Puts a model's weights into two shards; their index."""
+    """Split a model's weights into two shards, and return their index."""
     state = load_file(folder / WEIGHTS)
     names = sorted(state)
     index: dict[str, Any] = {"metadata": {}, "weight_map": {}}
@@ -140,7 +140,7 @@ def more_tokens(folder: Path) -> None:
 
 
 def other_tokenizer(folder: Path) -> None:
-    """Of a model that has more tokens than this one has embeddings."""
+    """Use the tokenizer of a model that has more tokens than this one has embeddings."""
     path = folder / "tokenizer.json"
     values = json.loads(path.read_text())
     vocabulary = values["model"]["vocab"]
@@ -150,35 +150,35 @@ def other_tokenizer(folder: Path) -> None:
 
 
 WRONG: list[tuple[Callable[[Path], None], str]] = [
-    (write(WEIGHTS, POINTER), "model.safetensors is a pointer of git LFS"),
-    (write("tokenizer.json", POINTER), "tokenizer.json is a pointer of git LFS"),
-    (write("config.json", POINTER), "config.json is a pointer of git LFS"),
+    (write(WEIGHTS, POINTER), "model.safetensors is a git LFS pointer"),
+    (write("tokenizer.json", POINTER), "tokenizer.json is a git LFS pointer"),
+    (write("config.json", POINTER), "config.json is a git LFS pointer"),
     (write(WEIGHTS, ""), "model.safetensors is empty"),
     (write("config.json", ""), "config.json is empty"),
     (write("tokenizer.json", ""), "tokenizer.json is empty"),
     (write("config.json", "{broken"), "config.json is not JSON"),
-    (write("config.json", "[1]"), "config.json must hold a JSON object, but holds list"),
+    (write("config.json", "[1]"), "config.json must be a JSON object, but is a list"),
     (write("config.json", b"\xff\xfe{"), "config.json is not JSON"),
     (write("tokenizer.json", "{broken"), "the tokenizer in"),
     (write("tokenizer.json", "{}"), "the tokenizer in"),
     (write("tokenizer_config.json", "{broken"), "tokenizer_config.json is not JSON"),
     (write("generation_config.json", "{broken"), "generation_config.json is not JSON"),
-    (cut, "model.safetensors is no whole safetensors file"),
-    (longer, "model.safetensors is no whole safetensors file"),
-    (unhead, "model.safetensors is no whole safetensors file"),
-    (write(WEIGHTS, b"PK\x03\x04 a zip"), "model.safetensors is no whole safetensors file"),
-    (unlink, "model.safetensors is a link to a file that is not there"),
+    (cut, "model.safetensors is not a complete safetensors file"),
+    (longer, "model.safetensors is not a complete safetensors file"),
+    (unhead, "model.safetensors is not a complete safetensors file"),
+    (write(WEIGHTS, b"PK\x03\x04 a zip"), "model.safetensors is not a complete safetensors file"),
+    (unlink, "model.safetensors is a link to a missing file"),
     (binary, "has no weights as model.safetensors"),
-    (adapter, "holds an adapter"),
-    (adapter_alone, "holds an adapter"),
+    (adapter, "has an adapter"),
+    (adapter_alone, "has an adapter"),
     (missing_shard, "of which 1 is missing: model-00002-of-00002.safetensors"),
-    (cut_shard, "model-00002-of-00002.safetensors is no whole safetensors file"),
+    (cut_shard, "model-00002-of-00002.safetensors is not a complete safetensors file"),
     (other_shard, "names 1 tensors that are not in their shard: a.weight"),
     (swapped_shards, "tensors that are not in their shard"),
     (broken_index, "model.safetensors.index.json is not JSON"),
     (empty_index, "has no weight_map"),
-    (more_tokens, "2 tokens of its tokenizer (zyw, zyx) are outside"),
-    (other_tokenizer, "5 tokens of its tokenizer (x0, x1, x2 and 2 more) are outside"),
+    (more_tokens, "2 tokens of its tokenizer (zyw, zyx) are beyond"),
+    (other_tokenizer, "5 tokens of its tokenizer (x0, x1, x2 and 2 more) are beyond"),
     (configure(eos_token_id=5), "eos_token_id is 5 in config.json but 1 in the tokenizer"),
     (configure(decoder_start_token_id=None), "config.json has no decoder_start_token_id"),
     (configure(model_type="mine"), "config.json is not a known model"),
@@ -190,7 +190,7 @@ WRONG: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "said"), WRONG, ids=[said[:60] for _, said in WRONG])
-def test_a_model_folder_with_a_fault_is_refused(
+def test_a_model_folder_with_a_error_is_refused(
     spoil: Callable[[Path], None], said: str, model: Path, tmp_path: Path
 ) -> None:
     spoil(model)
@@ -199,11 +199,11 @@ def test_a_model_folder_with_a_fault_is_refused(
     )
     with pytest.raises(UserError) as found:
         plan_run(config)
-    (fault,) = found.value.faults
-    assert fault.startswith("model.student: ")
-    assert said in fault
-    assert "\n" not in fault
-    assert str(model) in fault
+    (error,) = found.value.errors
+    assert error.startswith("model.student: ")
+    assert said in error
+    assert "\n" not in error
+    assert str(model) in error
 
 
 @pytest.mark.parametrize("words", [[], ["--dry-run"]], ids=["run", "dry-run"])
@@ -215,19 +215,19 @@ def test_the_command_says_so_in_one_line(
     ended = command(
         "run", "demo", "methods=[finetune]", f"model.student={model}", f"store={store}", *words
     )
-    (fault,) = ended.faults
-    assert fault.startswith(f"model.student: {model}/model.safetensors is a pointer of git LFS")
+    (error,) = ended.errors
+    assert error.startswith(f"model.student: {model}/model.safetensors is a git LFS pointer")
     assert not store.exists()
 
 
 def test_a_file_is_no_model_folder(model: Path, tmp_path: Path) -> None:
     config = small_config(tmp_path, model={"student": str(model / WEIGHTS)}, methods=["finetune"])
-    with pytest.raises(UserError, match=r"model.safetensors' is a file; give the folder"):
+    with pytest.raises(UserError, match=r"model.safetensors' is a file; give the model's folder"):
         plan_run(config)
 
 
 def test_what_a_folder_may_be_like_too(model: Path, tmp_path: Path) -> None:
-    """Shards, more embeddings than tokens, other files beside, links to what is there."""
+    """Shards, more embeddings than tokens, additional files, links to existing files."""
     state = load_backbone(model).state_dict()
     shards(model)
     (model / "README.txt").write_text("")

@@ -1,4 +1,4 @@
-"""How many tokens a model can read: what is accepted works, and one more does not."""
+"""How many tokens a model can read: the limit works, and one more does not."""
 
 import shutil
 from pathlib import Path
@@ -44,7 +44,7 @@ SMALL = {
     "num_attention_heads": 2,
     "intermediate_size": 16,
 }
-# Tables of 40 rows; in RoBERTa's kin, those of padding and before it serve no token.
+# Tables of 40 rows; in RoBERTa and similar models, rows up to padding serve no token.
 TABLES = [
     (BertConfig, {}, 40),
     (ElectraConfig, {}, 40),
@@ -61,7 +61,7 @@ TABLES = [
     (LongformerConfig, {"pad_token_id": 1, "attention_window": 4}, 38),
     (LongformerConfig, {"pad_token_id": 1, "attention_window": [4, 4]}, 38),
 ]
-# No table: what they were made for, and no window that they hide texts behind by themselves.
+# No table: the length they were made for, unless a window hides what is farther away.
 FREE = [
     (T5Config, {}, None),
     (LlamaConfig, {}, 40),
@@ -74,7 +74,7 @@ FREE = [
 
 
 def read(config: Any, length: int) -> torch.Tensor:
-    """The states of a text of so many tokens, by a model with random weights."""
+    """Return the states of a text of some length, by a model with random weights."""
     model = model_class(config)(config).eval()
     ids = torch.arange(length).remainder(7)[None] + 5
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_a_rope_that_changes_with_the_longest_text_is_not_reached() -> None:
 
 @pytest.fixture
 def roberta(tiny_bert: Path, tmp_path: Path) -> tuple[Path, int]:
-    """A RoBERTa that has just the positions for the longest of all examples, and their number."""
+    """Return a RoBERTa with exactly the positions for the longest example, and their number."""
     folder = shutil.copytree(tiny_bert, tmp_path / "roberta")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokens, _ = tokens_of(folder, EXAMPLES)
@@ -153,5 +153,5 @@ def test_a_plan_names_the_limit_and_keeps_to_it(roberta: tuple[Path, int], tmp_p
     with pytest.raises(UserError) as found:
         plan_run(small_config(tmp_path, model=model, data=data))
     assert f"data.max_tokens: must be at most {longest}, the positions of model.student, but got " \
-        f"{longest + 1}" in found.value.faults  # fmt: skip
+        f"{longest + 1}" in found.value.errors  # fmt: skip
     plan_run(small_config(tmp_path, model=model, data={"max_tokens": longest}))

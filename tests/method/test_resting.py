@@ -1,7 +1,7 @@
-"""No parameter that is trained rests: each gets a gradient in every batch.
+"""Every trained parameter gets a gradient in every batch.
 
-What rests is treated unlike by DeepSpeed's stages: decayed in some, moved by its last gradient in
-stage 3.
+DeepSpeed's stages treat a parameter without one differently: some decay it, and stage 3 moves it by
+its last gradient.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def batch_of(tokens: Sequence[Tokens], pad: int, rows: list[int], *, rationale: 
 
 
 def resting(objective: torch.nn.Module, *inputs: Any) -> list[str]:
-    """Trained parameters without a gradient."""
+    """Return trained parameters without a gradient."""
     objective.zero_grad()
     objective(*inputs).loss.backward()
     named = objective.named_parameters()
@@ -53,7 +53,7 @@ def resting(objective: torch.nn.Module, *inputs: Any) -> list[str]:
 
 
 def aligned(backbone: Any, *, output: str, wider: int) -> Objective:
-    """A knife objective, of a teacher that is `wider` than the student by so much."""
+    """Return a knife objective, for a teacher that is `wider` than the student by this much."""
     values: dict[str, Any] = {"output": {"weight": 1.0, "target": output}} if output else {}
     depth = backbone.depth
     return Objective(
@@ -69,7 +69,7 @@ def aligned(backbone: Any, *, output: str, wider: int) -> Objective:
 
 
 def states(teacher: OnlineTeacher, batch: Batch, wider: int) -> TeacherBatch:
-    """The teacher's states, `wider` by zeros."""
+    """Return the teacher's states, made `wider` with zeros."""
 
     def widened(tensor: Tensor) -> Tensor:
         return torch.nn.functional.pad(tensor, (0, wider))
@@ -128,7 +128,7 @@ def test_students_that_write(folders: dict[str, Path], kind: str) -> None:
 def test_stage_3_ends_where_stage_0_does_after_batches_without_rationales(
     folders: dict[str, Path], kind: str
 ) -> None:
-    """Projections of unequal widths too, whose gradients are then exactly 0."""
+    """Also projections of unequal widths, whose gradients are then exactly 0."""
     folder = folders[kind]
     tokens, pad = tokens_of(folder, EXAMPLES)
     backbone = load_backbone(folder)
@@ -151,7 +151,7 @@ def test_stage_3_ends_where_stage_0_does_after_batches_without_rationales(
             engine.destroy()
     assert any("projection" in name for name in found[0])
     for name, tensor in found[0].items():
-        # No softmax sees these shifts: their gradient is 0 but for rounding, which AdamW makes
-        # large. A parameter that moves by an old gradient does so by far more.
+        # Softmax is invariant to these shifts: their gradient is 0 up to rounding, which AdamW
+        # amplifies. A parameter that moves by an old gradient does so by far more.
         atol = 1e-4 if name.endswith(("key.bias", "score.bias")) else 1e-5
         torch.testing.assert_close(found[1][name], tensor, atol=atol, rtol=0)

@@ -1,4 +1,4 @@
-"""Teacher states: computed by the stage that stores them, read as a student's training does."""
+"""Teacher states: computed by the stage that stores them, and read as in a student's training."""
 
 import random
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ from knife.train import states as states_stage
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state
 from knife.train.model_settings import ModelSettings
-from knife.train.place import StageContext, load_published
+from knife.train.stage_context import StageContext, load_published
 from knife.train.states import compute_states
 
 TARGETS: dict[str, Align] = {
@@ -45,7 +45,7 @@ TARGETS: dict[str, Align] = {
 
 @pytest.fixture(scope="module")
 def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store with data and a teacher that is no student: its weights are shifted."""
+    """Return a store with data and a teacher whose weights are shifted, unlike any student's."""
     store = Store(tmp_path_factory.mktemp("store"))
     data = store.work("data", "d")
     for name in ("train", "dev", "test"):
@@ -90,7 +90,7 @@ def compute(store: Store, work: Path, context: PlainContext, **changes: Any) -> 
 
 
 def stored(store: Store, work: Path, context: PlainContext, **changes: Any) -> StoredStates:
-    """Compute them and open them."""
+    """Compute the states and open them."""
     compute(store, work, context, **changes)
     return StoredStates(work)
 
@@ -135,7 +135,7 @@ def test_states_in_bf16_are_near(
         half.input_states[2].float(), exact.input_states[2], rtol=2**-8, atol=1e-6
     )
     assert not torch.equal(half.input_states[2].float(), exact.input_states[2])
-    # Scores are few: they stay as they are.
+    # Scores are few and keep their precision.
     assert torch.equal(half.scores_BC, exact.scores_BC)
 
 
@@ -175,7 +175,7 @@ def test_reads_in_any_order_over_many_shards(
 def test_an_interrupted_try_is_gone_on_with(
     store: Store, context: PlainContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finished shards stay as they are, and the summary is that of an uninterrupted try."""
+    """Finished shards are kept, and the summary is that of an uninterrupted try."""
     monkeypatch.setattr(states_stage, "SHARD_BYTES", 6000)
     whole = stored(store, tmp_path / "whole", context)
     written: list[Path] = []
@@ -207,7 +207,7 @@ def test_stored_states_of_longer_choices_are_refused(
     store: Store, model_folder: Path, context: PlainContext, tmp_path: Path
 ) -> None:
     if not can_generate(model_config(model_folder, "model")):
-        pytest.skip("an encoder has one state a choice, whatever its length")
+        pytest.skip("an encoder has one state per choice, of any length")
     states = stored(store, tmp_path, context, outputs=True)
     tokens, pad = tokens_of(model_folder, EXAMPLES)
     longer = [replace(t, choice_ids=[[*ids, ids[-1]] for ids in t.choice_ids]) for t in tokens]
@@ -227,7 +227,7 @@ def test_an_online_teacher_needs_the_variance_alone(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_files_are_hardly_larger_than_the_states(tmp_path: Path, precision: Any) -> None:
-    """Sizes of a small real model: two layers of 256, some 60 task-input tokens an example."""
+    """The sizes of a small real model: two layers of 256, about 60 task-input tokens each."""
     generator = random.Random(0)
     tokens = [generator.randint(20, 100) for _ in range(300)]
     parts = [{"input": torch.zeros(n, 2, 256), "scores": torch.zeros(4)} for n in tokens]
@@ -246,7 +246,7 @@ def test_files_are_hardly_larger_than_the_states(tmp_path: Path, precision: Any)
 def test_a_shard_says_where_its_examples_are(
     store: Store, context: PlainContext, tmp_path: Path, model_folder: Path
 ) -> None:
-    """The format of the module's head, read without its reader."""
+    """The format in the module's docstring, read without the reader."""
     stored(store, tmp_path, context)
     tokens, _ = tokens_of(model_folder, EXAMPLES)
     seen: list[int] = []

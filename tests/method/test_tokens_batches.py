@@ -50,7 +50,7 @@ def test_choice_spans_are_the_text_of_the_choices(model_folder: Path) -> None:
         text, characters = task_input_text(example)
         assert [text[start:end] for start, end in characters] == list(example.choices)
         spans = [own.input_ids[start:end] for start, end in own.choice_spans]
-        # A choice alone has the same tokens and the closing one.
+        # A choice by itself has the same tokens and the closing one.
         assert spans == [ids[:-1] for ids in own.choice_ids]
         closing = own.input_ids[-1] if closes(tokenizer) else tokenizer.eos_token_id
         assert all(ids[-1] == closing for ids in own.choice_ids)
@@ -79,7 +79,7 @@ def test_truncation_takes_rationale_tokens_alone(model_folder: Path, room: int) 
             continue
         lost.append(len(before.input_ids) + len(before.rationale_ids) - limit)
         if after.rationale_ids:
-            # The beginning of the rationale, closed as a whole one is.
+            # The beginning of the rationale, closed like a complete one.
             kept = len(after.rationale_ids) - 1
             assert after.rationale_ids[:-1] == before.rationale_ids[:kept]
             assert after.rationale_ids[-1] == before.rationale_ids[-1]
@@ -105,22 +105,22 @@ def test_task_inputs_that_are_too_long_are_refused_and_counted(model_folder: Pat
     too_long = sum(length > limit for length in lengths)
     with pytest.raises(UserError) as caught:
         tokenize(EXAMPLES, tokenizer, limit)
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         f"data.max_tokens: {too_long} of {len(EXAMPLES)} task inputs are longer than {limit} "
-        f"tokens (the longest has {max(lengths)}); only rationales are ever cut: raise "
-        f"data.max_tokens to at least {max(lengths)}, where the models have so many positions, or "
-        "leave such examples out, counted (data.too_long=drop)"
+        f"tokens (the longest has {max(lengths)}), and only rationales are truncated: raise "
+        f"data.max_tokens to at least {max(lengths)}, if the models have that many positions, or "
+        "leave such examples out (data.too_long=drop)"
     ]
 
 
-def test_a_choice_without_a_token_is_the_users_fault(tiny_bert: Path) -> None:
+def test_a_choice_without_a_token_is_the_users_error(tiny_bert: Path) -> None:
     # BERT's tokenizer drops control characters: nothing is left of this choice.
     odd = Example("odd", "which one ?", ("fish", "\u200b"), 0)
     tokenizer = load_tokenizer(tiny_bert, "model")
     with pytest.raises(UserError) as caught:
         tokenize([*EXAMPLES, odd], tokenizer, 128)
-    assert caught.value.faults == [
-        "example 'odd': the tokenizer makes no token of the choice '\\u200b'; "
+    assert caught.value.errors == [
+        "example 'odd': the tokenizer returns no token for the choice '\\u200b'; "
         "give it characters that the model knows"
     ]
 
@@ -195,7 +195,7 @@ def test_examples_of_a_batch_are_alike_in_length() -> None:
 
 
 def test_lengths_that_are_near_share_batches() -> None:
-    """Two kinds of questions, one a little longer, are not trained on apart."""
+    """Two kinds of questions, one slightly longer, are not in separate batches."""
     lengths = [20, 24] * 320
     mixed = 0.0
     for epoch in range(50):

@@ -1,4 +1,4 @@
-"""Every weight of a model comes from its files, or the model is refused before a start."""
+"""Every weight of a model comes from its files, or else the model is refused before a start."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ State = dict[str, Tensor]
 
 @pytest.fixture
 def model(model_folder: Path, tmp_path: Path) -> Path:
-    """A copy of a tiny model of each family."""
+    """Return a copy of a tiny model of each family."""
     return shutil.copytree(model_folder, tmp_path / "copy")
 
 
@@ -60,11 +60,11 @@ def configure(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def fault(folder: Path) -> str:
-    """The one fault of a model folder, which keeps it from being loaded as well."""
+def error(folder: Path) -> str:
+    """Return the only error of a model folder, which also prevents loading it."""
     with pytest.raises(UserError) as found:
         check_model(folder, "model.student")
-    (line,) = found.value.faults
+    (line,) = found.value.errors
     assert line.startswith("model.student: ")
     with pytest.raises(UserError):
         load_backbone(folder)
@@ -72,12 +72,12 @@ def fault(folder: Path) -> str:
 
 
 def as_type(state: State, kind: torch.dtype, _: State) -> State:
-    """Weights as numbers of another type."""
+    """Convert weights to another type."""
     return {name: tensor.to(kind) for name, tensor in state.items()}
 
 
 def first(state: State) -> str:
-    """A weight matrix that is no part of a table, by name."""
+    """Return the name of a weight matrix that is not an embedding table."""
     return next(n for n, t in sorted(state.items()) if t.dim() == 2 and ".0." in n)
 
 
@@ -104,7 +104,7 @@ def test_an_answer_head_that_begins_at_random_is_named(tiny_bert: Path) -> None:
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model.", "model.x.", "m."])
 def test_weights_that_a_wrapper_named_are_refused(model: Path, prefix: str) -> None:
     change(model, lambda state: {f"{prefix}{name}": t for name, t in state.items()})
-    said = fault(model)
+    said = error(model)
     assert "are missing" in said
     assert f"({prefix}" in said
     if prefix in ("module.", "_orig_mod."):
@@ -121,19 +121,19 @@ def test_a_missing_weight_is_named(model: Path) -> None:
         return {name: t for name, t in state.items() if name != names[0]}
 
     change(model, without)
-    said = fault(model)
+    said = error(model)
     assert "1 is missing" in said
     assert names[0].rpartition(".0.")[2] in said
 
 
 def test_a_weight_that_has_no_place_is_named(model: Path) -> None:
     change(model, lambda state: state | {"encoder.extra.weight": torch.ones(2)})
-    assert "1 is without a place in it (" in fault(model)
+    assert "1 is unexpected (" in error(model)
 
 
 def test_a_weight_of_another_shape_is_named(model: Path) -> None:
     change(model, lambda state: state | {first(state): state[first(state)][:-1].contiguous()})
-    said = fault(model)
+    said = error(model)
     assert "1 is of another shape (" in said
     assert "31, " in said or "63, " in said or "15, " in said or "127, " in said
 
@@ -144,8 +144,8 @@ def test_a_config_of_other_layers_is_refused(model: Path, more: int) -> None:
     names = ("num_layers", "n_layer", "num_hidden_layers")
     name = next(name for name in names if name in values)
     configure(model, **{name: values[name] + more})
-    said = fault(model)
-    assert ("without a place in it" if more < 0 else "are missing") in said
+    said = error(model)
+    assert ("unexpected" if more < 0 else "are missing") in said
     assert "config.json is of a model of another size" in said
 
 
@@ -156,7 +156,7 @@ def test_weights_that_are_no_numbers_are_refused(model: Path, number: float) -> 
         return state
 
     change(model, spoiled)
-    assert "1 of its tensors hold NaN or infinity" in fault(model)
+    assert "1 of its tensors have NaN or infinity" in error(model)
 
 
 def test_weights_of_every_floating_type_are_read_as_they_are(model: Path) -> None:
@@ -219,7 +219,7 @@ HEADS = (
 def test_encoders_load_without_the_heads_that_they_were_trained_with(
     kind: Any, auto: Any, tiny_bert: Path, tmp_path: Path
 ) -> None:
-    """As the hub has them: heads of pretraining, no pooler, tables of positions as weights."""
+    """As on the hub: with pretraining heads, without a pooler, with position tables as weights."""
     config = kind(**SMALL)
     if type(config) not in auto._model_mapping:
         config = BertConfig(**SMALL)
@@ -234,7 +234,7 @@ def test_encoders_load_without_the_heads_that_they_were_trained_with(
 def test_decoders_load_as_the_hub_has_them(
     tiny_llama: Path, tiny_gpt2: Path, tmp_path: Path
 ) -> None:
-    """Without a prefix and with tables of old versions; but a head that is not tied has to be."""
+    """Without a prefix and with tables of old versions; but an untied head is required."""
     folder = tmp_path / "gpt2"
     gpt2 = GPT2Model.from_pretrained(tiny_gpt2)
     AutoTokenizer.from_pretrained(tiny_gpt2).save_pretrained(folder)
@@ -250,7 +250,7 @@ def test_decoders_load_as_the_hub_has_them(
     change(folder, lambda s: s | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
     assert check_model(folder, "model.student").weights.share == 1.0
     LlamaModel.from_pretrained(tiny_llama).save_pretrained(folder)
-    assert "1 is missing (lm_head.weight)" in fault(folder)
+    assert "1 is missing (lm_head.weight)" in error(folder)
 
 
 def test_t5_loads_as_the_hub_has_it(tmp_path: Path) -> None:
@@ -259,16 +259,16 @@ def test_t5_loads_as_the_hub_has_it(tmp_path: Path) -> None:
     change(folder, lambda s: s | {unused: torch.ones(32, 4)})
     change(folder, lambda s: s | {"lm_head.weight": s["shared.weight"] * 1})
     assert check_model(folder, "model.student").weights.share == 1.0
-    # An encoder alone, as embedding models are.
+    # Only an encoder, like embedding models.
     change(folder, lambda s: {n: t for n, t in s.items() if not n.startswith("decoder.")})
-    assert "are missing (decoder." in fault(folder)
+    assert "are missing (decoder." in error(folder)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_tied_weights_that_the_file_holds_several_times_count_once(
     tied: bool, tmp_path: Path
 ) -> None:
-    """As in FLAN-T5: the embeddings under three names, and a head that is tied or is not."""
+    """As in FLAN-T5: the embeddings under three names, and a tied or untied head."""
     folder = shutil.copytree(EMBEDDED["tiny-t5"], tmp_path / "t5")
     configure(folder, tie_word_embeddings=tied)
     names = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
@@ -280,7 +280,7 @@ def test_tied_weights_that_the_file_holds_several_times_count_once(
 
 
 def test_a_head_that_is_not_tied_has_to_be_in_the_file(tmp_path: Path) -> None:
-    """T5 1.1 has a head of its own; transformers would take the embeddings in its place."""
+    """T5 1.1 has a separate head; without it, transformers would use the embeddings."""
     folder = shutil.copytree(EMBEDDED["tiny-t5"], tmp_path / "t5")
     configure(folder, tie_word_embeddings=False)
     change(folder, lambda state: state | {"lm_head.weight": state["shared.weight"] * 2})
@@ -319,15 +319,15 @@ def test_an_answer_head_is_whole_or_refused(tiny_bert: Path, tmp_path: Path) -> 
         whole | {"score.weight": torch.ones(1, 31)},
     ):
         save_file(wrong, head)
-        assert "is not the answer head of this encoder" in fault(folder)
+        assert "is not the answer head of this encoder" in error(folder)
     save_file(whole | {"score.bias": torch.tensor([torch.nan])}, head)
     with pytest.raises(UserError, match="NaN or infinity"):
         load_backbone(folder)
-    # Of an encoder that was trained here it has to be there; of another it is new.
+    # An encoder that was trained here must have it; for others it is new.
     head.unlink()
     assert load_backbone(folder)
     (folder / "knife.json").write_text("{}")
-    assert "is a trained encoder without its answer_head.safetensors" in fault(folder)
+    assert "is a trained encoder without its answer_head.safetensors" in error(folder)
 
 
 def test_dropout_is_off_in_a_model_that_was_loaded(model: Path) -> None:

@@ -1,4 +1,4 @@
-"""`ablate: true`: which variants it adds, what they share, and what is refused."""
+"""`ablate: true`: the variants that it adds, what they share, and what is refused."""
 
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +17,7 @@ ALL = ["input-only", "output-only", "input-and-output", "no-bottleneck", "shuffl
 
 
 def added(store: Path, **changes: Any) -> dict[str, Any]:
-    """The configs of the variants that are added to `knife`."""
+    """Return the configs of the variants that are added to `knife`."""
     config = small_config(store, ablate=True, **changes)
     return {variant.name: config.of(variant) for variant in config.variants()[1:]}
 
@@ -25,7 +25,7 @@ def added(store: Path, **changes: Any) -> dict[str, Any]:
 def test_each_differs_from_knife_in_one_thing(tmp_path: Path) -> None:
     both = {"input": {"weight": 20, "distance": "cosine"}, "output": {"weight": 2}}
     found = added(tmp_path, align=both)
-    # What knife is already is not made twice.
+    # A variant that equals knife is not added.
     assert list(found) == [name for name in ALL if name != "input-and-output"]
     weights = {name: (c.align.input.weight, c.align.output.weight) for name, c in found.items()}
     assert weights == {
@@ -78,21 +78,19 @@ def test_equal_stages_are_shared(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         small_config(tmp_path, methods=["finetune"], ablate=True)
-    assert caught.value.faults == [
-        "ablate: needs knife, whose parts it takes away; add it to methods"
-    ]
+    assert caught.value.errors == ["ablate: needs knife, whose parts it removes; add it to methods"]
     own: dict[str, Any] = {"name": "shuffled", "method": "knife", "align": {"states": "online"}}
     with pytest.raises(UserError) as caught:
         small_config(tmp_path, methods=["knife", own], ablate=True)
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "methods: 'shuffled' is given twice; ablate: true adds one of that name, so leave it out"
     ]
 
 
-def test_a_fault_of_the_run_is_said_once(tmp_path: Path) -> None:
+def test_a_error_of_the_run_is_said_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         small_config(tmp_path, ablate=True, scale={"workers": 2})
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "scale.workers: launcher 'process' has one worker; use launcher 'ray'"
     ]
 

@@ -1,7 +1,7 @@
-"""kill -9 of a worker and of the driver in each stage: the results are those of a run in peace.
+"""kill -9 of a worker and of the driver in each stage: results are those of a reference run.
 
-The commands run as a user runs them. A kill comes when the store's work folder shows that the
-stage is under way and, where a stage can be gone on with, that there is something to go on with.
+The commands run as a user runs them. A process is killed when the store's work folder shows that
+the stage is in progress and, if the stage can be resumed, that there is something to resume from.
 """
 
 import json
@@ -23,10 +23,10 @@ from knife.plan.stage import Stage
 from knife.store.store import Store
 from knife.train.context import PlainContext
 
-# Minutes long, so apart from the other tests: make faults.
+# These take minutes, so they are separate from the other tests: make faults.
 pytestmark = pytest.mark.faults
 
-# Checkpoints every few steps, and enough examples that states and evaluations take a moment.
+# Frequent checkpoints, and enough examples that states and evaluations take some time.
 CHANGES: dict[str, Any] = {
     "methods": ["knife"],
     "data": {"world": {"train": 300, "dev": 40, "test": 600}},
@@ -44,8 +44,8 @@ def work(context: Pair, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
-    """The stores of uninterrupted runs, by one process and by two workers."""
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
+    """Return the stores of uninterrupted runs, by one process and by two workers."""
     folder = tmp_path_factory.mktemp("in-peace")
     wait = in_pair(work, folder)
     with PlainContext() as context:
@@ -64,9 +64,9 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
 
 
 def test_a_worker_killed_in_each_stage_changes_nothing(
-    job: Job, in_peace: dict[str, Store], record_property: Callable[[str, object], None]
+    job: Job, reference: dict[str, Store], record_property: Callable[[str, object], None]
 ) -> None:
-    """Four kills in one run: more than Ray Train is allowed to bear in a row."""
+    """Four kills in one run: more failures than Ray Train may have in a row."""
     stages = job.stages()
     job.start(launcher="ray", workers=2)
     killed_at = {}
@@ -75,21 +75,21 @@ def test_a_worker_killed_in_each_stage_changes_nothing(
         job.wait_for(partial(job.under_way, stages[kind]))
         group[number % 2].kill()
         killed_at[kind] = time.time()
-        # The other one cannot go on alone, and what is under way stays unfinished.
+        # The other one cannot continue alone, so the stage stays unfinished.
         job.wait_for(partial(gone, group))
         assert not job.published(stages[kind])
     result = job.result()
     for kind in ("teacher", "student"):
         seconds = min(t for t in times(job, stages[kind]) if t > killed_at[kind]) - killed_at[kind]
         record_property("recovery", f"worker killed, {kind}: training again after {seconds:.0f} s")
-    check_results(job, in_peace["pair"], result)
+    check_results(job, reference["pair"], result)
     check_resumed(job, stages, killed_at)
 
 
 def test_the_driver_killed_in_each_stage_changes_nothing(
-    job: Job, in_peace: dict[str, Store]
+    job: Job, reference: dict[str, Store]
 ) -> None:
-    """In the driver's own process in the first stages, by Ray in the last one."""
+    """In the driver's own process for the first stages, with Ray for the last one."""
     stages = job.stages()
     killed_at = {}
     for kind in KINDS:
@@ -101,42 +101,42 @@ def test_the_driver_killed_in_each_stage_changes_nothing(
         killed_at[kind] = time.time()
         assert not job.published(stages[kind])
         driver.wait()
-        # Ray's workers notice within two seconds that their driver has gone. Until then they work
-        # on, under their lock, and may even end the stage; who comes next waits for that lock.
+        # Ray's workers notice within two seconds that their driver has died. Until then they
+        # continue, holding their lock, and may even finish the stage; the next driver waits for it.
         wait_for(partial(gone, workers), SECONDS)
         with Store(job.store).lock(kind, stages[kind].key).acquire(timeout=60):
             pass
     job.start(launcher="process")
     result = job.result()
     assert {stage["kind"] for stage in result["made"]} <= {"evaluate"}
-    check_results(job, in_peace["alone"], result)
+    check_results(job, reference["alone"], result)
     check_resumed(job, stages, killed_at)
 
 
 def times(job: Job, stage: Stage) -> list[float]:
-    """When the rows of a stage's journal were written."""
+    """Return when the rows of a stage's journal were written."""
     path = job.store / stage.kind / stage.key / "journal.jsonl"
     return [json.loads(line)["time"] for line in path.read_text().splitlines()]
 
 
-def check_results(job: Job, in_peace: Store, result: dict[str, Any]) -> None:
-    """Every artifact is whole, and student, predictions and MLflow's metrics are as in peace."""
+def check_results(job: Job, reference: Store, result: dict[str, Any]) -> None:
+    """Check that artifacts are complete, and that results and metrics are the reference's."""
     store = Store(job.store)
     plan = plan_run(config(job.store))
     for stage in plan.stages:
         assert store.damage(stage.kind, stage.key) == []
-        folder, other = (s.path(stage.kind, stage.key) for s in (store, in_peace))
-        # The peaceful stages were made without a run, which writes the cards.
+        folder, other = (s.path(stage.kind, stage.key) for s in (store, reference))
+        # The reference stages were made without a run, which would write the cards.
         names = [
             sorted(p.relative_to(f) for p in f.rglob("*") if p.name != "README.md")
             for f in (folder, other)
         ]
         assert names[0] == names[1]
         for name in names[0]:
-            # Not the seconds that a training took.
+            # Except the seconds that a training took.
             if name.suffix == ".safetensors" or name.name in ("predictions.jsonl", "states.json"):
                 assert (folder / name).read_bytes() == (other / name).read_bytes()
-    # Ray's folder is left to the next start with Ray.
+    # Ray's folder is removed by the next start with Ray.
     assert [p for p in (job.store / "work").iterdir() if not p.name.startswith("ray-")] == []
     parent, nested = run_tree(result["mlflow"]["uri"], result["mlflow"]["run_id"])
     assert parent.info.status == "FINISHED"
@@ -153,11 +153,11 @@ def check_results(job: Job, in_peace: Store, result: dict[str, Any]) -> None:
 
 
 def check_resumed(job: Job, stages: dict[str, Stage], killed_at: dict[str, float]) -> None:
-    """Trainings went on from their checkpoints: their journals begin before the kill."""
+    """Check that trainings resumed from checkpoints: their journals begin before the kill."""
     for kind in ("teacher", "student"):
         rows = times(job, stages[kind])
         assert rows[0] < killed_at[kind] < rows[-1]
-    # Shards that were there before the kill were not computed again.
+    # Shards from before the kill were not computed again.
     shards = (job.store / "states" / stages["states"].key).glob("shard-*.safetensors")
     written = [path.stat().st_mtime for path in shards]
     assert min(written) < killed_at["states"] < max(written)

@@ -1,4 +1,4 @@
-"""The example in plain torch trains as the pipeline does."""
+"""The example in plain torch trains like the pipeline."""
 
 import json
 import runpy

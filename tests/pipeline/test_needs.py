@@ -1,4 +1,4 @@
-"""What a run needs, and the refusal of what there is no room for."""
+"""What a run needs, and the refusal of what does not fit."""
 
 import re
 from pathlib import Path
@@ -15,9 +15,9 @@ from knife.plan.needs import (
     MemoryBudget,
     find_room,
     machine_memory,
-    room_faults,
+    room_errors,
     room_notes,
-    states_faults,
+    states_errors,
 )
 from knife.plan.plan import plan_run
 from knife.plan.stage import StatesStage
@@ -36,22 +36,22 @@ def test_what_cannot_fit_is_refused_with_numbers_and_what_would_do(tmp_path: Pat
     assert isinstance(need, MemoryEstimate)
     # The tiny T5's 206,592 parameters: weights, gradients and two moments in fp32.
     assert need.least == 16 * 206_592
-    faults = room_faults(plan.needs, plan.stages, plan.config.scale, SMALL)
-    assert [fault.partition(":")[0] for fault in faults] == ["model.teacher", "model.student"]
-    assert "206.6 k parameters take 3.3 MB" in faults[0]
-    assert "a GPU of this machine (made up) has 1.0 MB" in faults[0]
-    assert "scale.workers=4 scale.zero_stage=3 scale.precision=bf16 would do" in faults[0]
+    errors = room_errors(plan.needs, plan.stages, plan.config.scale, SMALL)
+    assert [error.partition(":")[0] for error in errors] == ["model.teacher", "model.student"]
+    assert "206.6 k parameters take 3.3 MB" in errors[0]
+    assert "a GPU of this machine (made up) has 1.0 MB" in errors[0]
+    assert "scale.workers=4 scale.zero_stage=3 scale.precision=bf16 would be enough" in errors[0]
     advised = Scale(workers=4, zero_stage=3, precision="bf16")
     assert least(206_592, advised, 1) <= SMALL.memory
     assert least(206_592, advised.model_copy(update={"workers": 2}), 1) > SMALL.memory
     enough = MemoryBudget(need.least, "this")
-    assert room_faults(plan.needs, plan.stages, plan.config.scale, enough) == []
+    assert room_errors(plan.needs, plan.stages, plan.config.scale, enough) == []
 
 
 def test_activations_are_worth_a_note_alone(tmp_path: Path) -> None:
     plan = plan_run(config(tmp_path))
     room = MemoryBudget(4_000_000, "this")
-    assert room_faults(plan.needs, plan.stages, plan.config.scale, room) == []
+    assert room_errors(plan.needs, plan.stages, plan.config.scale, room) == []
     notes = room_notes(plan.needs, plan.stages, room)
     assert [note.partition(":")[0] for note in notes] == ["teacher", "student"]
     assert "student.accumulate" in notes[1]
@@ -63,15 +63,15 @@ def test_states_larger_than_the_disk_are_refused(tmp_path: Path) -> None:
     size = plan.needs[states.key]
     assert isinstance(size, int)
     store = tmp_path / "store"
-    assert states_faults(plan.needs, plan.stages, store, size) == []
-    (fault,) = states_faults(plan.needs, plan.stages, store, size - 1)
-    assert fault.startswith("align.states: the teacher's states take ")
-    assert "align.states=online" in fault
-    # What a try that was cut off has written need not be written again.
+    assert states_errors(plan.needs, plan.stages, store, size) == []
+    (error,) = states_errors(plan.needs, plan.stages, store, size - 1)
+    assert error.startswith("align.states: the teacher's states take ")
+    assert "align.states=online" in error
+    # What an interrupted try has written need not be written again.
     begun = store / "work" / f"states-{states.key}"
     begun.mkdir(parents=True)
     (begun / "shard-00000.safetensors").write_bytes(b"x")
-    assert states_faults(plan.needs, plan.stages, store, size - 1) == []
+    assert states_errors(plan.needs, plan.stages, store, size - 1) == []
 
 
 def test_an_online_teacher_is_counted_and_stores_no_states(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_workers_share_the_memory_of_this_machine(monkeypatch: pytest.MonkeyPatc
     room = find_room(Scale(workers=2))
     assert room
     assert room.memory == machine_memory() // 2
-    # The hosts of a cluster are not known.
+    # The hosts of a cluster are unknown.
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert find_room(Scale(workers=2)) is None
 
@@ -110,7 +110,7 @@ def test_a_model_too_large_for_the_memory_is_refused_and_nothing_is_written(
     monkeypatch.setattr("knife.plan.needs._LIMITS", [limit])
     store = tmp_path / "store"
     ended = command("run", "demo", "methods=[finetune]", f"store={store}", *dry)
-    (fault,) = ended.faults
-    assert re.match(r"model.student: \d+\.\d k parameters take \d\.\d MB", fault)
-    assert "scale.workers=1 scale.zero_stage=0 scale.precision=fp32" in fault
+    (error,) = ended.errors
+    assert re.match(r"model.student: \d+\.\d k parameters take \d\.\d MB", error)
+    assert "scale.workers=1 scale.zero_stage=0 scale.precision=fp32" in error
     assert not store.exists()

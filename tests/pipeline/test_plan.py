@@ -1,4 +1,4 @@
-"""What the key of a result hangs on, and which stages a run shares, needs and refuses."""
+"""What the key of a result depends on, and which stages a run shares, needs and refuses."""
 
 import json
 import re
@@ -28,7 +28,7 @@ METHODS = ["finetune", "knife", "teacher_init"]
 
 @pytest.fixture(autouse=True)
 def large_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers of workers are judged by a cluster when it is asked, which a plan does not do."""
+    """Make RAY_ADDRESS name a cluster: a plan does not check numbers of workers against it."""
     monkeypatch.setenv("RAY_ADDRESS", "example:1")
 
 
@@ -38,7 +38,7 @@ def plan_of(store: Path, *overrides: str) -> Plan:
 
 
 def keys(plan: Plan) -> dict[str, str]:
-    """The keys of a plan by what they are of."""
+    """Return the keys of a plan by what they belong to."""
     found = {"run": plan.key, "data": ",".join(plan.data)}
     if plan.teacher:
         found["teacher"] = plan.teacher.key
@@ -58,7 +58,7 @@ KNIFE = {"knife", "test knife"}
 STUDENTS = KNIFE | {"finetune", "test finetune", "teacher_init", "test teacher_init"}
 TESTS = {"test with", "test without"} | {f"test {method}" for method in METHODS}
 EVERYTHING = TEACHER | STUDENTS
-# What changes with a key of the config, besides the run's own key.
+# What changes with each key of the config, besides the run's own key.
 CHANGES: dict[str, set[str]] = {
     "student.learning_rate=0.001": STUDENTS,
     "student.epochs=3": STUDENTS,
@@ -118,16 +118,16 @@ NO_CHANGES = [
     "compare={baseline: knife, margin: 1, difference: 20}",
     "scale={launcher: ray, min_workers: 1, placement: spread, gpus_per_worker: 0}",
     "scale.hang_seconds=5",
-    # Nothing is too long here.
+    # No example is too long here.
     "data.too_long=drop",
-    # The order and the number of methods and seeds change no single result.
+    # Order and number of methods and seeds do not change individual results.
     "methods=[teacher_init, knife, finetune]",
     "align.input.layers=[[3, 3]]",
 ]
 
 
-# Keys of the config that the lists above do not set: a prompt's and a variant's have tests of their
-# own below and in test_ablate.py, models are identified by their files, and a store by its place.
+# Keys of the config that the lists above do not set: those of prompts and variants have separate
+# tests below and in test_ablate.py, models are identified by their files, and a store by its path.
 ELSEWHERE = {
     *("prompt.shots", "prompt.rationales", "ablate", "model.teacher", "model.student"),
     *("data.source", "methods", "store"),
@@ -135,7 +135,7 @@ ELSEWHERE = {
 
 
 def leaves(values: dict[str, Any], before: str = "") -> set[str]:
-    """The dotted keys of nested values."""
+    """Return the dotted keys of nested values."""
     found = set()
     for name, value in values.items():
         key = f"{before}{name}"
@@ -144,8 +144,8 @@ def leaves(values: dict[str, Any], before: str = "") -> set[str]:
 
 
 def test_no_key_of_the_config_is_left_out_of_the_lists(tmp_path: Path) -> None:
-    """Whoever adds a key says whether results depend on it: left out of an artifact's key, it would
-    give stale results for new ones."""
+    """A new key must be listed with what depends on it: if it were missing in an artifact's key,
+    stale results would be reused."""
     tried = set().union(*(leaves(read_overrides([line])) for line in [*CHANGES, *NO_CHANGES]))
     every = leaves(small_config(tmp_path).model_dump())
     assert every - tried - ELSEWHERE == set()
@@ -205,7 +205,7 @@ def test_variants_share_what_they_have_in_common(tmp_path: Path) -> None:
     by_name = {member.method: member.student for member in plan.members}
     assert by_name["heavy"].states == by_name["knife"].states
     assert len({by_name[name].states for name in ("knife", "shuffled", "open")}) == 3
-    # Finetuning sees no rationale: taking them away makes no other student.
+    # Finetuning sees no rationale: removing them does not change the student.
     assert by_name["plain"].key == by_name["finetune"].key
     kinds = [stage.kind for stage in plan.stages]
     assert (kinds.count("teacher"), kinds.count("states"), kinds.count("student")) == (3, 3, 5)
@@ -243,7 +243,7 @@ def test_only_what_is_missing_and_what_it_reads_is_needed(tmp_path: Path) -> Non
 
     assert needed(plan.stages, set()) == plan.stages
     assert without() == []
-    # Nobody reads these any more.
+    # Nothing reads these any more.
     assert without("teacher", "teacher states") == []
     assert without("knife seed 0") == ["knife seed 0"]
     assert without("test knife seed 0") == ["test knife seed 0"]
@@ -258,7 +258,7 @@ def test_only_what_is_missing_and_what_it_reads_is_needed(tmp_path: Path) -> Non
     assert without("test teacher", "teacher") == ["teacher", "test teacher"]
 
 
-def test_all_faults_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
+def test_all_errors_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
     variants: list[Any] = [
@@ -275,7 +275,7 @@ def test_all_faults_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
     )
     with pytest.raises(UserError) as caught:
         plan_run(config)
-    faults = caught.value.faults
+    errors = caught.value.errors
     for start in (
         "teacher.batch_size: must be at least scale.workers x teacher.accumulate = 30",
         "student.batch_size: must be at least scale.workers x student.accumulate = 30",
@@ -286,9 +286,9 @@ def test_all_faults_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
         "align.input.layers: teacher layer 9 must be from 1 to 3",
         "data.max_tokens: 80 of 80 task inputs are longer than 9 tokens",
     ):
-        assert any(fault.startswith(start) for fault in faults), (start, faults)
-    assert any("rationale" in fault for fault in faults)
-    assert len(faults) == len(set(faults))
+        assert any(error.startswith(start) for error in errors), (start, errors)
+    assert any("rationale" in error for error in errors)
+    assert len(errors) == len(set(errors))
 
 
 def test_teacher_and_student_that_do_not_go_together(tmp_path: Path) -> None:
@@ -298,19 +298,19 @@ def test_teacher_and_student_that_do_not_go_together(tmp_path: Path) -> None:
     state = {name: tensor * 1.01 for name, tensor in state.items()}
     backbone.save(other, state)
     load_tokenizer(EMBEDDED["tiny-t5"], "model").save_pretrained(other)
-    # Another teacher with the same tokens goes with the student, but lends it no weights.
+    # A different teacher with the same tokens is accepted, but not for teacher_init.
     plan = plan_run(small_config(tmp_path / "store", model={"teacher": str(other)}))
     assert plan.teacher is not None
     with pytest.raises(UserError) as caught:
         plan_run(small_config(tmp_path, methods=METHODS, model={"teacher": str(other)}))
-    assert caught.value.faults == [
+    assert caught.value.errors == [
         "methods: teacher_init starts from the teacher's weights, so model.student must be the "
         f"model of model.teacher, but got 'tiny-t5' and {str(other)!r}"
     ]
-    # Another tokenizer: the tokens of the task input differ.
+    # With a different tokenizer, the tokens of the task input differ.
     text = (other / "tokenizer.json").read_text()
     (other / "tokenizer.json").write_text(text.replace('"yes"', '"yess"'))
-    with pytest.raises(UserError, match="cut task inputs into different tokens"):
+    with pytest.raises(UserError, match="split task inputs into different tokens"):
         plan_run(small_config(tmp_path, model={"teacher": str(other)}))
 
 
@@ -322,7 +322,7 @@ def test_a_decoder_has_positions_for_its_answer_too(
         changes["model"] = {"teacher": str(folder), "student": str(folder)}
         with pytest.raises(UserError) as caught:
             plan_run(small_config(tmp_path, data={"max_tokens": 512}, **changes))
-        (student, teacher) = caught.value.faults
+        (student, teacher) = caught.value.errors
         found = re.fullmatch(
             r"data.max_tokens: must be at most (\d+), the positions of model.student, less (\d+) "
             r"tokens for the longest answer, but got 512",
@@ -338,7 +338,7 @@ def test_a_decoder_has_positions_for_its_answer_too(
 
 
 def test_a_window_is_as_good_as_positions(tmp_path: Path, tiny_llama: Path) -> None:
-    """In layers that see a window alone, the mask would show what a window hides."""
+    """In layers with a sliding window, our mask would show what the window hides."""
     folder = shutil.copytree(tiny_llama, tmp_path / "mistral")
     settings = json.loads((folder / "config.json").read_text())
     settings |= {"model_type": "mistral", "sliding_window": 130}
@@ -366,13 +366,13 @@ def test_what_is_truncated_is_said(tmp_path: Path) -> None:
             tmp_path / "store", data={"source": str(tmp_path / "all.jsonl"), "max_tokens": 60}
         )
     )
-    (note,) = [note for note in plan.notes if "cut to fit" in note]
+    (note,) = [note for note in plan.notes if "truncated to fit" in note]
     own = 9 + 1
     lengths = [own + 2 + 5 * n + 1 for n in range(30)]
     cut = [length - 60 for length in lengths if length > 60]
     assert note == (
-        f"{len(cut)} rationales were cut to fit data.max_tokens=60 ({sum(cut)} tokens in all); "
-        "task inputs are never cut"
+        f"{len(cut)} rationales were truncated to fit data.max_tokens=60 ({sum(cut)} tokens in "
+        "all); task inputs are never truncated"
     )
 
 
@@ -395,5 +395,5 @@ def test_a_plan_reads_each_source_and_model_once(
         tmp_path, "seeds=[0, 1, 2]", "methods=[finetune, rationale_input, knife, step_by_step]"
     )
     assert len(plan.stages) > 20
-    # Of each split, with its rationales and without.
+    # One for each split, with and without its rationales.
     assert Counter(seen) == {"find_model": 1, "tokenize": 1, "digest": 6}

@@ -1,4 +1,4 @@
-"""Whole runs in this process: what is made, what is found again, and what MLflow has of it."""
+"""Whole runs in this process: what is made, what is reused, and what MLflow records."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def no_uri(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """A run on a new store. Tests may add to the store, and mend what they break in it."""
+    """Make a run on a new store. Tests may add to the store, and must repair what they break."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         return run(
@@ -53,7 +53,7 @@ def labels(result: Result) -> list[str]:
 
 
 def contents(result: Result, *, but: str = "") -> dict[str, bytes]:
-    """Every file of the run's artifacts, but those of one kind; a card is of the last run."""
+    """Return every file of the run's artifacts, except one kind and the cards."""
     store = store_of(result)
     found: dict[str, bytes] = {}
     for stage in result.plan.stages:
@@ -242,7 +242,7 @@ def test_a_lost_student_is_trained_again_to_the_same_weights(first: Result) -> N
     assert labels(again) == ["knife seed 0"]
     after = weights(first, "knife")
     assert all(torch.equal(before[name], after[name]) for name in before)
-    # MLflow has its metrics as they were.
+    # MLflow's metrics are unchanged.
     _, nested = tree(again)
     found = timeless(history(again, nested["knife seed 0"]))
     expected = journal(again, member.student, member.evaluate)
@@ -262,7 +262,7 @@ def test_damaged_data_is_written_again(first: Result) -> None:
 def test_an_online_teacher_gives_the_results_of_stored_states(first: Result) -> None:
     root = store_of(first).root
     online = run(config(root, methods=["knife"], align={"states": "online"}), no_display)
-    # The teacher is there; of its states, the variance alone is needed.
+    # The teacher exists; of its states, only the variance is needed.
     assert labels(online) == ["teacher states", "knife seed 0", "test knife seed 0"]
     stored = weights(first, "knife")
     for name, tensor in weights(online, "knife").items():
@@ -286,7 +286,7 @@ def test_teacher_init_starts_from_the_teacher(first: Result) -> None:
     assert set(student) == set(teacher)
     assert all(torch.allclose(student[name], teacher[name], atol=1e-7) for name in teacher)
     other = weights(result, "finetune")
-    # A hundred times what the same weights may differ by.
+    # A hundred times the difference that equal weights may have.
     assert not all(torch.allclose(other[name], teacher[name], atol=1e-5) for name in teacher)
 
 
@@ -302,7 +302,7 @@ def test_without_the_bottleneck_the_teacher_reads_rationale_states(first: Result
 
 
 def test_two_methods_with_one_student_have_its_metrics_each(first: Result) -> None:
-    """Finetuning sees no rationales, so this variant changes nothing."""
+    """Finetuning sees no rationales, so this variant has the same student."""
     same = {"name": "same", "method": "finetune", "data": {"rationale": "none"}}
     result = run(config(store_of(first).root, methods=["finetune", same]), no_display)
     assert result.made == []

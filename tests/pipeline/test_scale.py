@@ -1,4 +1,4 @@
-"""Scale keys that a model or a machine cannot give are refused before a start."""
+"""Scale keys that a model or a machine does not support are refused before a start."""
 
 from pathlib import Path
 from typing import Any
@@ -10,43 +10,43 @@ from knife.core.errors import UserError
 from knife.plan.plan import plan_run
 
 
-def faults(store: Path, model: Path | None = None, **scale: Any) -> list[str]:
+def errors(store: Path, model: Path | None = None, **scale: Any) -> list[str]:
     changes: dict[str, Any] = {"scale": scale, "methods": ["finetune"]}
     if model:
         changes["model"] = {"teacher": str(model), "student": str(model)}
     try:
         plan_run(small_config(store, **changes))
     except UserError as error:
-        return error.faults
+        return error.errors
     return []
 
 
 def test_attention_that_a_model_lacks(tmp_path: Path, tiny_llama: Path, tiny_bert: Path) -> None:
     for attention in (None, "eager", "sdpa"):
-        assert faults(tmp_path, attention=attention) == []
-    assert faults(tmp_path, attention="flash_attention_2") == [
-        "scale.attention: flash_attention_2 is not there for T5ForConditionalGeneration "
-        "(model.student); give sdpa, eager or null"
+        assert errors(tmp_path, attention=attention) == []
+    assert errors(tmp_path, attention="flash_attention_2") == [
+        "scale.attention: flash_attention_2 is not supported by T5ForConditionalGeneration "
+        "(model.student); use sdpa, eager or null"
     ]
-    assert faults(tmp_path, tiny_llama, attention="flash_attention_2") == [
-        "scale.attention: flash_attention_2 takes no mask of who sees whom, which keeps the "
-        "choices apart in model.student (LlamaForCausalLM); give sdpa, eager or null"
+    assert errors(tmp_path, tiny_llama, attention="flash_attention_2") == [
+        "scale.attention: flash_attention_2 does not support the mask that keeps choices apart in "
+        "model.student (LlamaForCausalLM); use sdpa, eager or null"
     ]
-    # Nothing is wrong with the model: the launcher 'ray' has no GPU by default.
-    bert = faults(tmp_path, tiny_bert, attention="flash_attention_2", launcher="ray")
+    # The model supports it, but the launcher 'ray' has no GPU by default.
+    bert = errors(tmp_path, tiny_bert, attention="flash_attention_2", launcher="ray")
     assert bert == [
-        "scale.attention: flash_attention_2 computes in bf16 alone, but scale.precision is fp32",
+        "scale.attention: flash_attention_2 computes only in bf16, but scale.precision is fp32",
         "scale.attention: flash_attention_2 needs a GPU, but workers have none; set "
         "scale.gpus_per_worker=1",
     ]
-    assert faults(tmp_path, attention="flex_attention") == [
-        "scale.attention: flex_attention is not there for T5ForConditionalGeneration "
-        "(model.student); give sdpa, eager or null"
+    assert errors(tmp_path, attention="flex_attention") == [
+        "scale.attention: flex_attention is not supported by T5ForConditionalGeneration "
+        "(model.student); use sdpa, eager or null"
     ]
     flex: dict[str, Any] = {"attention": "flex_attention", "launcher": "ray"}
-    assert faults(tmp_path, tiny_llama, **flex) == [
-        "scale.attention: flex_attention trains on a GPU alone; set scale.gpus_per_worker=1, or "
-        "give sdpa"
+    assert errors(tmp_path, tiny_llama, **flex) == [
+        "scale.attention: flex_attention trains only on a GPU; set scale.gpus_per_worker=1, or "
+        "use sdpa"
     ]
     with pytest.raises(UserError, match=r"scale\.attention"):
         small_config(tmp_path, scale={"attention": "flash"})
@@ -55,8 +55,8 @@ def test_attention_that_a_model_lacks(tmp_path: Path, tiny_llama: Path, tiny_ber
 def test_compilation_for_a_cpu_needs_a_compiler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert faults(tmp_path, gradient_checkpointing=True) == []
+    assert errors(tmp_path, gradient_checkpointing=True) == []
     # A path without programs; the launcher 'ray' computes on a CPU by default.
     monkeypatch.setenv("PATH", str(tmp_path))
-    (fault,) = faults(tmp_path, compile=True, launcher="ray")
-    assert fault.startswith("scale.compile: needs a C++ compiler to compile for a CPU")
+    (error,) = errors(tmp_path, compile=True, launcher="ray")
+    assert error.startswith("scale.compile: needs a C++ compiler to compile for a CPU")

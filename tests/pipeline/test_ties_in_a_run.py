@@ -1,4 +1,4 @@
-"""A run, its report and `predict` where some choices are the same tokens: chance, not 0 or 1."""
+"""A run, its report and `predict` with choices of the same tokens: chance, not 0 or 1."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from knife.pipeline.run import Result, run
 from knife.plan.plan import plan_run
 
 PAIR = ("forest", wide("forest"))
-# The right one is always the first: a model that takes the first of equals would be right.
+# The right one is always first: a model that picks the first of equal ones would be right.
 TEST = [
     Example("t0", "which home has a kebik ?", PAIR, 0),
     Example("t1", "which home has a gramap ?", PAIR, 0),
@@ -31,7 +31,7 @@ TEST = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half of the test questions have choices that are the same tokens."""
+    """Write data in which half of the test questions have choices of the same tokens."""
     folder = tmp_path_factory.mktemp("data")
     plain = [
         Example(f"e{n}", f"is {n} even ?", ("yes", "no"), n % 2, f"{n} is a number .")
@@ -133,8 +133,8 @@ def test_a_split_that_cannot_be_told_apart_is_refused(model: str, tmp_path: Path
         )
     with pytest.raises(UserError) as caught:
         plan_run(small_config(tmp_path / "store", **changes(tmp_path, model)))
-    (fault,) = caught.value.faults
-    assert fault.startswith("data.source: in 4 of 4 train, 4 of 4 dev, 4 of 4 test examples the ")
-    assert "'train" in fault
-    # Another tokenizer keeps them apart.
+    (error,) = caught.value.errors
+    assert error.startswith("data.source: in 4 of 4 train, 4 of 4 dev, 4 of 4 test examples the ")
+    assert "'train" in error
+    # A different tokenizer distinguishes them.
     plan_run(small_config(tmp_path / "store", **changes(tmp_path, "tiny-t5")))

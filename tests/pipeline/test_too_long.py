@@ -1,4 +1,4 @@
-"""A run that leaves out what is too long has the numbers of one whose data never had it."""
+"""A run that leaves out long examples has the numbers of one whose data never had them."""
 
 from pathlib import Path
 

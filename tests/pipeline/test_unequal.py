@@ -33,15 +33,15 @@ def unequal(store: Path, student: Path, teacher: Path, **align: Any) -> RunConfi
 def test_a_projection_that_is_needed_and_switched_off(
     tmp_path: Path, tiny_bert: Path, wide_bert: Path
 ) -> None:
-    fault = (
+    error = (
         "align.projection: must be true, because the student's states are 32 wide and the "
-        "teacher's 48, but got false; or give models of the same width"
+        "teacher's 48, but got false; or use models of the same width"
     )
     for settings in ({}, {"input": {"weight": 0}, "output": {"weight": 1}}):
         with pytest.raises(UserError) as caught:
             plan_run(unequal(tmp_path, tiny_bert, wide_bert, projection=False, **settings))
-        assert caught.value.faults == [fault]
-    # It is not needed for equal widths, nor for distributions of choices.
+        assert caught.value.errors == [error]
+    # It is not needed for equal widths or for choice distributions.
     plan_run(unequal(tmp_path, tiny_bert, tiny_bert, projection=False))
     choices = {"input": {"weight": 0}, "output": {"weight": 1, "target": "choices"}}
     plan_run(unequal(tmp_path, tiny_bert, wide_bert, projection=False, **choices))
@@ -50,7 +50,7 @@ def test_a_projection_that_is_needed_and_switched_off(
 def test_a_wider_teacher_with_a_larger_vocabulary_and_the_same_tokens_teaches(
     tmp_path: Path, tiny_bert: Path, wide_bert: Path
 ) -> None:
-    """Embeddings are often padded to a round number of rows that no text ever asks for."""
+    """Embeddings are often padded to a round number of rows that no text uses."""
     weights = load_file(wide_bert / "model.safetensors")
     (name,) = [name for name in weights if name.endswith("word_embeddings.weight")]
     weights[name] = torch.cat([weights[name], weights[name][:7]])
@@ -87,5 +87,5 @@ def test_keys_of_what_is_aligned_hang_on_the_tokens_chosen(tmp_path: Path) -> No
     assert key(tokens="all") == plain
     found = [key(tokens=tokens) for tokens in ("content", "mean")]
     assert len({plain, *found}) == 3
-    # The stored states are those of all tokens: every choice of tokens shares them.
+    # The stored states cover all tokens, so every `align.input.tokens` shares them.
     assert {states for _, states in (plain, *found)} == {plain[1]}

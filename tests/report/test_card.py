@@ -51,7 +51,7 @@ def facts(method: Method = "knife", **changes: Any) -> Facts:
 
 
 def metadata(text: str) -> dict[str, Any]:
-    """What the hub reads."""
+    """Return what the hub reads."""
     values: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
     return values
 
@@ -73,7 +73,7 @@ def test_metadata_and_results() -> None:
     (result,) = entry["results"]
     assert result["metrics"] == [{"type": "accuracy", "value": 0.75}]
     (row,) = [line for line in text.splitlines() if line.startswith("| **knife**")]
-    # Two seeds that agree: the interval is that over 20 examples.
+    # Two seeds that agree: the interval is over 20 examples.
     assert row.startswith("| **knife**, 2 seeds | 75.0 (")
     assert "+75.0 (" in row
     assert "arxiv.org/abs/2212.09721" in text
@@ -92,22 +92,25 @@ def test_what_the_hub_knows_is_named_as_the_hub_does() -> None:
     assert values["base_model"] == "google-t5/t5-small"
     assert values["datasets"] == ["Salesforce/cos_e"]
     assert "license" not in values
-    assert "Licence: that of base model and data" in text
+    assert "Licence: depends on base model and data" in text
     assert "`google-t5/t5-small` (hub, revision `df1b051c4962`)" in text
-    # From the teacher's weights on: that is the base.
+    # It starts from the teacher's weights, so that is the base model.
     values = metadata(card(facts("teacher_init", student=TINY, teacher=HUB)))
     assert values["base_model"] == "google-t5/t5-small"
 
 
 def test_limits() -> None:
     said = limits(facts())
-    assert "With 20 test examples, one student's accuracy is known to about ± 21.9 points" in said
+    assert (
+        "With 20 test examples, one student's accuracy has an uncertainty of about ± 21.9 points"
+        in said
+    )
     assert "The test split is small." in said
     assert "Guessing gives 50.0 %" in said
-    assert "tells 61.0 % of the answers from the rationale alone (chance 50.0 %, 40 " in said
-    assert "answers 100.0 % of the test split with its rationales, and 60.0 % without" in said
+    assert "predicts 61.0 % of the answers from the rationale alone (chance 50.0 %, 40 " in said
+    assert "answers 100.0 % of the test split correctly with rationales, and 60.0 % without" in said
     assert "rationale" not in limits(facts("finetune"))
-    assert "`retrieve.jsonl` holds its training examples" in limits(facts("retrieve"))
+    assert "`retrieve.jsonl` contains its training examples" in limits(facts("retrieve"))
 
 
 def test_leakage_of_choices_of_their_own() -> None:
@@ -117,7 +120,7 @@ def test_leakage_of_choices_of_their_own() -> None:
     ]
     found = facts(leaks=None, splits=Splits(train, train, train))
     found = replace(found, verdict=verdict({"knife": {0: {"1": True, "2": False}}}))
-    assert "50.0 % of the training rationales say the answer." in limits(found)
+    assert "50.0 % of the training rationales contain the answer." in limits(found)
 
 
 @pytest.mark.parametrize("method", get_args(Method))

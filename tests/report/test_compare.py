@@ -16,7 +16,7 @@ from knife.stats.compare import compare, holm, interval
 def simulate(
     generator: np.random.Generator, seeds: int, examples: int, spread: float, gain: float = 0.0
 ) -> NDArray[np.float64]:
-    """Differences of two methods whose examples differ in difficulty and whose seeds in luck.
+    """Simulate differences of two methods, with random effects of examples and seeds.
 
     `spread` is the standard deviation over seeds and `gain` the second method's advantage, both
     on the logit scale.
@@ -49,7 +49,7 @@ def test_a_difference_is_found_often() -> None:
 
 
 def test_examples_alone_would_find_differences_that_are_not_there() -> None:
-    """What the seeds' part of the variance is for."""
+    """This is why the seeds' part of the variance is needed."""
     generator = np.random.default_rng(7)
     p = [
         stats.ttest_1samp(simulate(generator, 5, 200, 0.5).mean(axis=0), 0).pvalue
@@ -59,7 +59,7 @@ def test_examples_alone_would_find_differences_that_are_not_there() -> None:
 
 
 def test_the_interval_holds_the_truth() -> None:
-    """A gain that is known: the second method is right on a fixed share of the examples more."""
+    """A known gain: the second method is right on a fixed share of additional examples."""
     generator = np.random.default_rng(3)
     held = 0
     for _ in range(400):
@@ -155,7 +155,7 @@ def test_what_is_detectable_is_detected_four_times_of_five() -> None:
     detectable = [compare(noise())[0].detectable or 0 for _ in range(300)]
     gain = float(np.mean(detectable)) / 100
     p = [compare(gain + noise())[0].p for _ in range(300)]
-    # The error is estimated, so that this is no exact figure.
+    # The error is estimated, so this figure is not exact.
     assert 0.72 <= np.mean([value is not None and value < 0.05 for value in p]) <= 0.9
 
 

@@ -1,4 +1,4 @@
-"""What an experiment can show, known before: against the test itself, by simulation."""
+"""What an experiment can show, compared with the test itself by simulation."""
 
 import math
 
@@ -12,7 +12,7 @@ from knife.stats.compare import compare
 from knife.stats.power import EXAMPLES, REST, SEEDS, design_note, detectable, enough
 
 _SEEDS = st.integers(1, 10)
-# Far beyond what is reasonable, and the small numbers often.
+# Far beyond what is reasonable, with small numbers more often.
 _EXAMPLES = st.one_of(st.integers(1, 50), st.integers(1, 5_000), st.integers(1, 1_000_000))
 
 
@@ -27,7 +27,7 @@ def test_the_difference_that_is_promised_is_found_four_times_of_five(
         values = values + generator.normal(0, REST**0.5, (seeds, examples))
         p = compare(values)[0].p
         found += p is not None and p < 0.05
-    # The error is estimated too, so that this is no exact figure.
+    # The error is estimated too, so this figure is not exact.
     assert 0.72 <= found / 300 <= 0.92
 
 
@@ -76,8 +76,8 @@ def test_advice_is_right_and_never_to_use_fewer_examples(
 
 
 def test_two_seeds_lose_no_certainty_by_more_examples() -> None:
-    # Under the variances assumed and no difference: with few degrees of freedom, a test whose error
-    # is all the seeds' finds one in every tenth experiment.
+    # Under the assumed variances and without a difference: with few degrees of freedom, a test
+    # whose error comes only from the seeds finds a difference in every tenth experiment.
     generator, found = np.random.default_rng(0), 0
     for _ in range(300):
         values = generator.normal(0, SEEDS**0.5, (2, 1))
@@ -100,10 +100,12 @@ def test_enough_is_enough_and_no_more() -> None:
 
 def test_notes() -> None:
     (note,) = design_note(3, 400, None)
-    assert note.startswith("3 seeds and 400 test examples show differences of about ")
+    assert note.startswith("3 seeds and 400 test examples can show differences of about ")
     assert design_note(3, 400, 30.0) == []
     (note,) = design_note(1, 50, 3.0)
-    assert note.startswith("compare.difference: 1 seed and 50 test examples show differences of ")
+    assert note.startswith(
+        "compare.difference: 1 seed and 50 test examples can show differences of "
+    )
     assert "not 3; " in note
     # 5,000 examples show no less than 1,000, and fewer are never advised.
     assert design_note(2, 1000, 9.0) == design_note(2, 5000, 9.0) == []
@@ -113,9 +115,9 @@ def test_notes() -> None:
     assert note.endswith("not 5; 4 seeds or 2,113 test examples would")
     (note,) = design_note(3, 950, 3.0)
     assert note.endswith("not 3; 5 seeds and 21,507 test examples would")
-    # What one seed shows is of two trained students, whatever is wanted.
+    # One seed only shows differences between two trained students.
     (note,) = design_note(1, 950, None)
-    assert "between these very students" in note
+    assert "between these two students" in note
     (note,) = design_note(1, 950, 5.0)
     assert note.endswith("one seed shows nothing about the methods themselves; 4 seeds would")
     (note,) = design_note(1, 50, 0.01)
@@ -124,7 +126,7 @@ def test_notes() -> None:
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_notes_of_one_example(seeds: int) -> None:
-    assert design_note(seeds, 1, None) == ["one test example shows no differences"]
+    assert design_note(seeds, 1, None) == ["one test example cannot show any difference"]
     (note,) = design_note(seeds, 1, 5.0)
-    assert note.startswith("compare.difference: one test example shows no differences; ")
+    assert note.startswith("compare.difference: one test example cannot show any difference; ")
     assert note.endswith("2,113 test examples would")

@@ -19,7 +19,7 @@ from knife.stats.rationale_scores import (
 
 
 def rows(values: Iterable[tuple[float, int, bool, float, float | None]]) -> list[Scored]:
-    """From without, explained, leaks, REV and gain; the leak is minus the example's number."""
+    """Make rows of without, explained, leaks, REV and gain; the leak is minus the row's number."""
     return [
         Scored(str(n), without, float(explained), leaks, -float(n), rev / 2, rev, 1.0, gain)
         for n, (without, explained, leaks, rev, gain) in enumerate(values)
@@ -65,7 +65,7 @@ def test_rev_without_room_is_said() -> None:
 
 
 def test_las_weighs_its_groups_alike_however_large_they_are() -> None:
-    # A rationale that leaks helps, one that does not is useless: RQ likes the many that leak.
+    # Leaking rationales help and others are useless: RQ is high if many leak.
     leaking = [(0.0, 1, True, 0.0, None)] * 9
     found = rationale_scores(rows([*leaking, (1.0, 1, False, 0.0, None)]), seeds=1)
     assert found.rq == pytest.approx(0.9)
@@ -94,7 +94,7 @@ def test_without_one_of_its_groups_las_has_no_value(leaks: bool, words: str) -> 
 def test_without_gains_nothing_is_related_and_it_is_said() -> None:
     found = rationale_scores(rows([(0.0, 1, True, 1.0, None), (1.0, 1, False, 0.0, None)]), seeds=2)
     assert found.relations == ()
-    assert found.notes == ("the gain of knife is not known, so it is related to no score.",)
+    assert found.notes == ("the gain of knife is unknown, so it is not related to the scores.",)
     assert found.notes[0] in text(found).replace("\n", " ")
 
 

@@ -1,4 +1,4 @@
-"""The report of a run: the numbers of its verdict, and what it says where something is missing."""
+"""The report of a run: the numbers of its verdict, and what it says if something is missing."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from knife.store.store import Store
 
 @pytest.fixture
 def folder(finished_run: FinishedRun, tmp_path: Path) -> Path:
-    """A copy of a finished run's folder, with its store around it."""
+    """Return a copy of a finished run's folder, within a copy of its store."""
     shutil.copytree(finished_run.store, tmp_path / "store")
     (folder,) = (tmp_path / "store" / "runs").iterdir()
     return folder
@@ -35,7 +35,7 @@ def test_a_run_leaves_its_report_in_its_folder_and_in_mlflow(finished_run: Finis
     (folder,) = (finished_run.store / "runs").iterdir()
     html = (folder / NAME).read_text()
     assert html == report(folder)
-    # Other tests' copies of the store have their artifacts there as well.
+    # Other tests have added artifacts to the store.
     run = finished_run.result["mlflow"]["run_id"]
     (tracked,) = (finished_run.store / "mlartifacts").glob(f"*/{run}/artifacts/{NAME}")
     assert tracked.read_text() == html
@@ -45,7 +45,7 @@ def test_the_methods_are_those_of_the_verdict(folder: Path) -> None:
     html, verdict = report(folder), values(folder / "verdict.json")
     text = section(html, "Methods")
     finetune, knife = verdict["methods"]
-    # One seed has an interval over examples alone.
+    # With one seed, the interval is over examples only.
     for method in (finetune, knife):
         mean, low, high = (f"{100 * method[name]:.1f}" for name in ("accuracy", "low", "high"))
         assert f"{method['method']} 1 {mean} {low} to {high}" in text
@@ -92,13 +92,13 @@ def test_a_run_that_goes_on_is_reported_so_far(folder: Path) -> None:
     html = report(folder)
     assert f"So far: {total - 1} of {total} stages done." in html
     assert "finetune answers" in html
-    assert "Nothing is compared" in section(html, "Answers gained and lost")
-    assert " at work, or killed " in section(html, "Faults and restarts")
+    assert "No method was compared" in section(html, "Answers gained and lost")
+    assert " running, or killed " in section(html, "Failures and restarts")
     for kind in ("evaluate", "student", "teacher"):
         shutil.rmtree(store / kind)
     html = report(folder)
     assert "No student has been evaluated yet." in section(html, "Methods")
-    assert "Nothing is trained yet." in section(html, "Learning curves")
+    assert "No training has started yet." in section(html, "Learning curves")
 
 
 def test_a_run_that_was_cut_off_says_by_what(folder: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_run_that_was_cut_off_says_by_what(folder: Path) -> None:
     record["starts"][-1]["status"] = "failed: <b>no room</b>"
     (folder / "run.json").write_text(json.dumps(record))
     html = report(folder)
-    words = "The last start has failed: &lt;b&gt;no room&lt;/b&gt;; run the same command again"
+    words = "The last start failed: &lt;b&gt;no room&lt;/b&gt;; run the same command again"
     assert words in html
 
 
@@ -134,11 +134,11 @@ def test_a_report_that_cannot_be_made_fails_no_run(
     assert values(folder / "verdict.json") == verdict
     start = values(folder / "run.json")["starts"][-1]
     assert (start["status"], len(start["made"])) == ("finished", 1)
-    # The page of before would be of another start.
+    # The old page would belong to an earlier start.
     assert not (folder / NAME).exists()
     (warning,) = [each.getMessage() for each in caplog.records if each.name.startswith("knife.rep")]
-    assert warning.startswith("the report could not be made (JSONDecodeError: ")
-    advice = f"all results are there; to make it again: knife report {folder.name} --store {store}"
+    assert warning.startswith("the report could not be written (JSONDecodeError: ")
+    advice = f"all results are kept; to write it: knife report {folder.name} --store {store}"
     assert warning.endswith(advice)
     (folder / "rationale_scores.json").unlink()
     assert command("report", folder).out == f"{folder / NAME}\n"
@@ -158,18 +158,18 @@ def test_what_was_deleted_is_said(folder: Path) -> None:
     for kind in ("data", "student", "evaluate"):
         shutil.rmtree(folder.parents[1] / kind)
     html = report(folder)
-    assert "no longer has the test examples" in section(html, "Answers gained and lost")
-    assert "knows of no student of this run" in section(html, "Alignment of states")
-    assert "knife seed 0 not there" in section(html, "Cost")
+    assert "are no longer in the store" in section(html, "Answers gained and lost")
+    assert "has no student of this run" in section(html, "Alignment of states")
+    assert "knife seed 0 missing" in section(html, "Cost")
     shutil.rmtree(folder.parents[1] / "teacher")
-    assert "no longer has what a training" in section(report(folder), "Learning curves")
+    assert "are no longer in the store" in section(report(folder), "Learning curves")
 
 
 def test_a_run_without_a_record_has_its_verdict(folder: Path) -> None:
     (folder / "run.json").unlink()
     html = report(folder)
     assert "knife 1 " in section(html, "Methods")
-    for title in ("Answers gained and lost", "Learning curves", "Cost", "Faults and restarts"):
+    for title in ("Answers gained and lost", "Learning curves", "Cost", "Failures and restarts"):
         assert "kept no record of its stages" in section(html, title)
 
 
@@ -189,9 +189,9 @@ def test_starts_and_restarts_are_told(folder: Path) -> None:
     (folder / "run.json").write_text(json.dumps(record))
     path = folder.parents[1] / "teacher" / record["teacher"] / "trained.json"
     path.write_text(json.dumps(values(path) | {"resumed": [2, 3]}))
-    text = section(report(folder), "Faults and restarts")
+    text = section(report(folder), "Failures and restarts")
     assert re.search(rf"killed {len(first['made'])} .* finished", text)
-    assert "teacher: went on from the checkpoint of step 2" in text
+    assert "teacher: resumed from the checkpoint of step 2" in text
     assert "step 3" in text
 
 
@@ -206,14 +206,14 @@ def test_the_command_finds_a_run_by_name_and_by_folder(
     assert (folder / NAME).read_text() == report(folder)
     elsewhere = command("report", folder, "--out", tmp_path / "here.html")
     assert elsewhere.out == f"{tmp_path / 'here.html'}\n"
-    assert command("report", "smal", "--store", store).faults == [
+    assert command("report", "smal", "--store", store).errors == [
         f"TARGET: the store {store} has no run or sweep 'smal'; did you mean 'small'? (newest "
         "first: small), or give the folder of one"
     ]
-    assert command("report", "small", "--store", tmp_path / "none").faults == [
-        f"TARGET: the store {tmp_path / 'none'} has no run and no sweep; give another by --store"
+    assert command("report", "small", "--store", tmp_path / "none").errors == [
+        f"TARGET: the store {tmp_path / 'none'} has no run or sweep; give another with --store"
     ]
-    # The newest of a name is the one that was at work last, whoever's page was written last.
+    # The newest run of a name is the one that started last, not the one with the newest page.
     older = shutil.copytree(folder, folder.with_name("small-0"))
     record = values(older / "run.json")
     record["starts"][-1]["time"] -= 60
@@ -221,10 +221,10 @@ def test_the_command_finds_a_run_by_name_and_by_folder(
     assert command("report", "small-0", "--store", store).out == f"{older / NAME}\n"
     assert command("report", "small", "--store", store).out == f"{folder / NAME}\n"
     (older / "config.json").unlink()
-    assert command("report", older).faults == [
-        f"{older} has no config.json; the same `knife run` again writes it"
+    assert command("report", older).errors == [
+        f"{older} has no config.json; run the same `knife run` again to write it"
     ]
     missing = tmp_path / "no" / "here.html"
-    assert command("report", folder, "--out", missing).faults == [
-        f"--out: there is no folder {missing.parent}; make it first"
+    assert command("report", folder, "--out", missing).errors == [
+        f"--out: the folder {missing.parent} does not exist; create it first"
     ]

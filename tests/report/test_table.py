@@ -49,7 +49,7 @@ def test_sentence_of_a_clear_difference() -> None:
             Difference(1.5, -2.0, 5.0, 0.314, 1, None, 0.06, 0.4, 4.96),
             "x is 1.5 points above finetune, which may be chance "
             "(95 % interval -2.0 to 5.0, p = 0.31; 1 seed, 400 test examples). "
-            "An experiment like this one shows differences of 5.0 or more.",
+            "An experiment like this can show differences of 5.0 or more.",
         ),
         (
             Difference(1.5, -0.1, 3.0, 0.03, 4, 0.06, 0.0002, 0.3, 2.2),
@@ -96,7 +96,7 @@ def test_table_fits_a_terminal() -> None:
     expected = "knife 94.9 (93.0-96.8) +31.2 (27.0 to 35.4) < 0.001 640/16"
     assert " ".join(knife.split()) == expected
     (ceiling,) = [line for line in lines if "teacher, with " in line]
-    assert ceiling.index("99.8") == knife.index("94.9"), "points stand below each other"
+    assert ceiling.index("99.8") == knife.index("94.9"), "points are not aligned"
     assert any("teacher, without" in line and "47.4" in line for line in lines)
     assert " ".join(text.split()).endswith(sentence(verdict))
 

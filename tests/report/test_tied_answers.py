@@ -1,4 +1,4 @@
-"""Ties in the verdict: what it says of them, and how parts of an answer are compared."""
+"""Ties in the verdict: its notes, and how fractions of an answer are compared."""
 
 from itertools import product
 from typing import Any
@@ -21,7 +21,7 @@ PARTS = (-1.0, -2 / 3, -1 / 2, -1 / 3, -1 / 6, 0.0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 
 
 
 def by_enumeration(differences: list[float]) -> float:
-    """The test by its definition: every choice of the signs."""
+    """Compute the test by its definition: all combinations of signs."""
     sizes = [abs(difference) for difference in differences]
     seen = abs(sum(differences)) - 1e-9
     sums = [
@@ -44,7 +44,7 @@ def test_without_ties_it_is_mcnemars_exact_test() -> None:
     # One tie among many answers hardly changes it.
     with_tie = np.append(whole, 0.5)
     assert sign_flips(with_tie) == pytest.approx(stats.binomtest(12, 16).pvalue, abs=0.03)
-    # Nor does it when there are too many sums to list: the normal distribution takes over.
+    # Nor if there are too many sums to list, when the normal distribution is used.
     many = np.array(([1 / 7] * 110 + [-1 / 11] * 90 + [1 / 13] * 50) * 40)
     spread = np.sqrt((many**2).sum())
     assert sign_flips(many) == pytest.approx(2 * stats.norm.sf(abs(many.sum()) / spread))
@@ -70,7 +70,7 @@ def test_fractions_are_compared_by_hand() -> None:
     assert knife.accuracy == pytest.approx(7 / 12)
     assert knife.difference is not None
     assert knife.difference.points == pytest.approx(100 / 12)
-    # By sign, whatever the size.
+    # By sign, for any size.
     assert (knife.difference.gained, knife.difference.lost) == (2, 1)
     assert (knife.difference.gained_ids, knife.difference.lost_ids) == (("a", "c"), ("b",))
     assert knife.difference.p == pytest.approx(by_enumeration([0.5, -0.5, 1 / 3]))
@@ -91,7 +91,7 @@ def test_thirds_that_make_up_for_each_other_are_no_difference() -> None:
 
 
 def rows(*tied: list[int], untied: int = 0) -> list[dict[str, Any]]:
-    """An evaluation's rows: answers with the choices that are tied, and others without a tie."""
+    """Return an evaluation's rows: answers with their tied choices, and others without a tie."""
     found: list[dict[str, Any]] = [{"probabilities": [0.3, 0.3, 0.3], "tied": t} for t in tied]
     return found + [{"probabilities": [0.8, 0.1, 0.1]}] * untied
 
@@ -114,10 +114,10 @@ def test_a_model_that_tells_nothing_apart_is_warned_of() -> None:
     assert not Ties.of([{"text": "x"}]).blind
     _, alone, one_of = tie_notes({"finetune": [blind], "knife": [some, blind]})
     assert alone == (
-        "warning: finetune tells no choices apart: those of every test example are tied, so its "
-        "accuracy is that of guessing."
+        "warning: finetune cannot tell choices apart: those of every test example are tied, so "
+        "its accuracy is that of guessing."
     )
-    assert one_of.startswith("warning: knife with 1 seed tells no choices apart")
+    assert one_of.startswith("warning: knife with 1 seed cannot tell choices apart")
 
 
 def test_notes_on_ties_come_first() -> None:

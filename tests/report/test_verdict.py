@@ -42,7 +42,7 @@ def test_verdict() -> None:
     assert one.difference is not None
     assert (one.difference.points, one.difference.seeds) == (50, 1)
     assert found.notes == (
-        "one: one seed: interval and p value cover the choice of examples alone, not the seed's.",
+        "one: one seed: interval and p value cover the choice of examples, not that of the seed.",
         "The p values are corrected for 2 comparisons (Holm).",
     )
     assert (one.difference.gained, one.difference.lost) == (2, 0)

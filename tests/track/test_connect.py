@@ -41,8 +41,8 @@ def refused(uri: str | None, store: Path) -> str:
     with pytest.raises(UserError) as raised:
         Tracker(uri, Store(store, write=False), "exp", {})
     assert time.monotonic() - start < _ITS_OWN_WAY
-    (fault,) = raised.value.faults
-    return fault
+    (error,) = raised.value.errors
+    return error
 
 
 def goes_on(uri: str, store: Path, caplog: pytest.LogCaptureFixture) -> str:
@@ -123,16 +123,16 @@ def test_a_server_that_cannot_now(
 def test_a_server_that_refuses_or_is_no_mlflow(
     status: int, answering: Callable[[int], str], tmp_path: Path
 ) -> None:
-    fault = refused(answering(status), tmp_path)
-    assert "correct the address or the credentials" in fault
+    error = refused(answering(status), tmp_path)
+    assert "correct the address or the credentials" in error
 
 
 def test_a_server_of_a_version_without_models(
     answering: Callable[[int], str], tmp_path: Path
 ) -> None:
-    fault = refused(f"{answering(200)}/old", tmp_path)
-    assert fault.startswith("track.uri: MLflow at http://127.0.0.1")
-    assert "is version 2.22.1, but must be 3 or newer" in fault
+    error = refused(f"{answering(200)}/old", tmp_path)
+    assert error.startswith("track.uri: MLflow at http://127.0.0.1")
+    assert "is version 2.22.1, but must be 3 or newer" in error
 
 
 def test_a_name_that_no_host_has_is_no_outage() -> None:
@@ -153,17 +153,17 @@ def test_the_environment_is_named_where_the_uri_comes_from_it(
 
 def test_a_database_server_that_is_not_there(tmp_path: Path) -> None:
     # Without the driver it is the driver that is missing; both are for the user to mend.
-    fault = refused(f"postgresql://me:secret@127.0.0.1:{free_port()}/mlflow", tmp_path)
-    assert "postgresql://***@127.0.0.1" in fault
-    assert "secret" not in fault
-    assert "install its Python driver" in fault
+    error = refused(f"postgresql://me:secret@127.0.0.1:{free_port()}/mlflow", tmp_path)
+    assert "postgresql://***@127.0.0.1" in error
+    assert "secret" not in error
+    assert "install its Python driver" in error
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "nowhere://host"])
 def test_what_mlflow_cannot_use(uri: str, tmp_path: Path) -> None:
-    fault = refused(uri, tmp_path)
-    assert fault.startswith(f"track.uri: MLflow at {uri} cannot be used: ")
-    assert "it must be http(s)://HOST:PORT, sqlite:///FILE" in fault
+    error = refused(uri, tmp_path)
+    assert error.startswith(f"track.uri: MLflow at {uri} cannot be used: ")
+    assert "it must be http(s)://HOST:PORT, sqlite:///FILE" in error
 
 
 def test_half_an_address(tmp_path: Path) -> None:
@@ -173,9 +173,9 @@ def test_half_an_address(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("these are not the tables of MLflow, not even of SQLite")
-    fault = refused(None, tmp_path)
-    assert fault.startswith(f"store: MLflow at sqlite:///{tmp_path}/mlflow.db cannot be used: ")
-    assert "file is not a database" in fault
+    error = refused(None, tmp_path)
+    assert error.startswith(f"store: MLflow at sqlite:///{tmp_path}/mlflow.db cannot be used: ")
+    assert "file is not a database" in error
 
 
 def test_a_database_of_another_version(tmp_path: Path) -> None:
@@ -186,10 +186,10 @@ def test_a_database_of_another_version(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "mlflow.db", other)
     with closing(sqlite3.connect(other)) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'acf3f17fdcc7'")
-    fault = refused(None, other.parent)
+    error = refused(None, other.parent)
     shown = f"sqlite:///{other}"
-    assert fault.startswith(f"store: the tables of {shown} are those of another version of MLflow")
-    assert f"mlflow db upgrade {shown}" in fault
+    assert error.startswith(f"store: the tables of {shown} are those of another version of MLflow")
+    assert f"mlflow db upgrade {shown}" in error
 
 
 def test_a_folder_in_place_of_the_database(tmp_path: Path) -> None:

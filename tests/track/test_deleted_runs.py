@@ -20,7 +20,7 @@ from knife.track.destination import unsent
 from knife.track.node import RunNode
 from knife.track.remote import PARENT
 from knife.track.tracker import Tracker
-from knife.tune.standing import sweep_tree
+from knife.tune.progress import sweep_tree
 
 TESTS = Path(__file__).parents[1]
 
@@ -179,8 +179,8 @@ def test_sync_makes_deleted_runs_of_a_killed_process_whole(
             purge(store, runs[number].info.run_id)
         else:
             client.delete_run(runs[number].info.run_id)
-    lines, kept, faults = sync(store.root)
-    assert (kept, faults) == ([], [])
+    lines, kept, errors = sync(store.root)
+    assert (kept, errors) == ([], [])
     # Of runs that are gone for good, only those of this process are known to have been there.
     assert any("deleted in MLflow meanwhile: restored" in line for line in lines) != for_good
     found = check_whole(store)
@@ -201,9 +201,9 @@ def test_a_deleted_experiment_is_said_and_all_is_kept_for_its_return(
     lines = tracker.close()
     assert lines[-1].endswith(f"knife sync --store {store.root} sends it later")
     assert len(lines) <= 5
-    _, _, faults = sync(store.root)
-    assert faults
-    assert "was deleted in MLflow" in faults[0]
+    _, _, errors = sync(store.root)
+    assert errors
+    assert "was deleted in MLflow" in errors[0]
     assert command("sync", "--store", store.root).status == 2
     client = MlflowClient(f"sqlite:///{store.root / 'mlflow.db'}")
     client.restore_experiment(tracker.experiment_id)

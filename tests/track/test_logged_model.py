@@ -65,7 +65,7 @@ def test_without_ids_it_gives_none(loaded: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "fault"),
+    ("question", "error"),
     [
         (QUESTION | {"choices": ["yes"]}, "row 2: choices: must be two or more"),
         (QUESTION | {"question": " "}, "row 2: question: is empty"),
@@ -74,9 +74,9 @@ def test_without_ids_it_gives_none(loaded: Any) -> None:
     ],
 )
 def test_what_is_wrong_with_a_question_is_said(
-    loaded: Any, question: dict[str, Any], fault: str
+    loaded: Any, question: dict[str, Any], error: str
 ) -> None:
-    with pytest.raises(MlflowException, match=fault) as refused:
+    with pytest.raises(MlflowException, match=error) as refused:
         loaded.predict([QUESTION, question])
     assert refused.value.get_http_status_code() == 400
 

@@ -100,7 +100,7 @@ def test_a_run_that_was_cut_off_ends_what_it_had_begun(
     if status == "FAILED":
         assert root.tags[NOTE].endswith("```text\nline 1\n'''html\n```")
     else:
-        assert root.tags[NOTE].startswith("At work or cut off: finetune, knife on creatures")
+        assert root.tags[NOTE].startswith("Running or interrupted: finetune, knife on creatures")
 
 
 def test_a_record_of_an_earlier_version_says_too_little(folder: Path) -> None:

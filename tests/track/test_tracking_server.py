@@ -24,7 +24,7 @@ from knife.track.destination import unsent
 from knife.track.node import RunNode
 from knife.track.tracker import Tracker
 from knife.train.journal import Row
-from knife.tune.standing import sweep_tree
+from knife.tune.progress import sweep_tree
 
 
 class Quiet(WSGIRequestHandler):
@@ -225,8 +225,8 @@ def test_a_server_that_is_down_from_start_to_end_gets_all_by_sync(
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or b"secret" not in path.read_bytes(), path
     # The password is nowhere, so it has to be given.
-    (fault,) = command("sync", "--store", tmp_path).faults
-    assert f"the password of http://***@{address} is not kept on disk" in fault
+    (error,) = command("sync", "--store", tmp_path).errors
+    assert f"the password of http://***@{address} is not kept on disk" in error
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     done = command("sync", "--store", tmp_path)
     assert (done.status, done.out) == (1, "")
@@ -308,8 +308,8 @@ def test_sync_leaves_alone_what_a_living_process_sends(
 
 
 def test_sync_of_a_folder_that_is_no_store(tmp_path: Path, command: Command) -> None:
-    (fault,) = command("sync", "--store", tmp_path / "none").faults
-    assert fault.startswith(f"--store: {tmp_path}/none is not a store of runs")
+    (error,) = command("sync", "--store", tmp_path / "none").errors
+    assert error.startswith(f"--store: {tmp_path}/none is not a store of runs")
 
 
 def test_something_that_is_no_mlflow(server: Server, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a training goes on from: damaged checkpoints, other numbers of workers, SIGTERM."""
+"""What a training resumes from: damaged checkpoints, other numbers of workers, SIGTERM."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
         student.train(work, context, fail_at=11)
     newest = work / "checkpoints" / "step-00000009"
     if file == "best":
-        # Of the epoch that ended at step 8; the checkpoint of step 6 does not need it.
+        # From the epoch that ended at step 8; the checkpoint of step 6 does not need it.
         (found,) = (work / "best-00000008").glob("*.safetensors")
     else:
         (found,) = newest.glob(file)
@@ -91,11 +91,11 @@ def test_with_every_checkpoint_damaged_a_training_begins_again(
     student.train(work, context)
     assert student.steps == 12
     assert measured(work) == whole
-    assert notes(work)[-1] == "no checkpoint is left: the training starts from its beginning"
+    assert notes(work)[-1] == "no usable checkpoint is left: the training starts from the beginning"
 
 
 def cut_off(context: Context, folder: Path) -> None:
-    """Every shape's training up to a kill in step 7 of 12, by a worker of two."""
+    """Train in every layout until a kill in step 7 of 12, as one of two workers."""
     for name, scale in SHAPES.items():
         student = Student(TINY, checkpoint_steps=3, **scale)
         with pytest.raises(KilledError):
@@ -103,7 +103,7 @@ def cut_off(context: Context, folder: Path) -> None:
 
 
 def go_on(context: Context, folder: Path) -> None:
-    """Trainings that one process began, and whole ones to compare."""
+    """Resume trainings that one process began, and run complete ones for comparison."""
     for name, scale in SHAPES.items():
         student = Student(TINY, checkpoint_steps=3, **scale)
         student.train(folder / "two" / name, context)
@@ -113,7 +113,7 @@ def go_on(context: Context, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trainings by one process that went on by two workers, the other way round, and whole ones."""
+    """Make trainings that change from one to two workers, the reverse, and complete ones."""
     folder = tmp_path_factory.mktemp("converted")
     for name in ("one", "two", "one-then-two", "two-then-one"):
         (folder / name).mkdir()
@@ -141,9 +141,9 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_goes_on_with_another_number_of_workers(
     converted: Path, way: str, name: str
 ) -> None:
-    """Its losses, weights and choices are those of a training that was never cut off.
+    """Its losses, weights and choices are those of an uninterrupted training.
 
-    In bf16 numbers of workers differ by themselves: it is compared with the number it began with.
+    In bf16 different numbers of workers have different losses: compare with the initial number.
     """
     work, whole = converted / way / name, converted / way.split("-")[0] / name
     found, expected = measured(work), measured(whole)
@@ -152,7 +152,7 @@ def test_a_training_goes_on_with_another_number_of_workers(
     for row, other in zip(found, expected, strict=True):
         assert row["metrics"] == pytest.approx(other["metrics"], rel=tolerance, abs=tolerance)
     for tensor, other in zip(*(load(folder) for folder in (work, whole)), strict=True):
-        # Two of bf16's steps, and an update or two of small weights.
+        # Two units of bf16's precision, and one or two updates of small weights.
         rtol, atol = (2**-6, 1e-2) if "bf16" in name else (0, 1e-4)
         torch.testing.assert_close(tensor, other, rtol=rtol, atol=atol)
     workers = {"one-then-two": ("1 worker", "2 workers"), "two-then-one": ("2 workers", "1 worker")}
@@ -177,7 +177,7 @@ def load(work: Path) -> list[torch.Tensor]:
 
 @pytest.mark.faults
 def test_parts_of_unlike_size_make_the_whole_batch(converted: Path) -> None:
-    """Batches of 7 over two workers."""
+    """Batches of 7 are split over two workers."""
     two, one = measured(converted / "two" / "seven"), measured(converted / "one" / "seven")
     for row, other in zip(two, one, strict=True):
         assert row["metrics"] == pytest.approx(other["metrics"], rel=1e-4, abs=1e-4)
@@ -231,14 +231,14 @@ def test_sigterm_leaves_a_checkpoint_of_the_very_step(
     student.at_step.clear()
     student.train(work, context)
     assert student.steps == 12 - 6
-    # The checkpoint has a line of its own; the losses of all others are what they were.
+    # The checkpoint adds a line; the losses of all others are unchanged.
     evaluations = [row for row in whole if "dev_loss" in row["metrics"]]
     assert [row for row in rows(work) if "dev_loss" in row["metrics"]] == evaluations
     assert same_weights(work, tmp_path / "whole")
 
 
 def told_alone(context: Context, folder: Path) -> None:
-    """Rank 1 alone is told to end."""
+    """Only rank 1 receives SIGTERM."""
     student = Student(TINY, checkpoint_steps=100)
     if context.rank:
         student.at_step[6] = sigterm
@@ -262,7 +262,7 @@ def exits_by_exception() -> Iterator[None]:
 def test_one_of_two_workers_told_to_end_stops_both_at_one_step(tmp_path: Path) -> None:
     in_pair(told_alone, tmp_path)()
     (place,) = (tmp_path / "work").glob("checkpoints/*/place.json")
-    # One step later, when both have heard of it.
+    # One step later, when both know of it.
     assert json.loads(place.read_text())["place"]["step"] == 7
 
 

@@ -1,4 +1,4 @@
-"""Trainings whose numbers are not finite: all of them fail, wherever the first such number is."""
+"""Trainings with non-finite numbers all fail, wherever the first such number appears."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from knife.train.context import Context, PlainContext
 from knife.train.divergence import own_part
 
 TINY = EMBEDDED["tiny-t5"]
-# One step: the loss before it is finite, and nothing but dev sees what it has made of the weights.
+# One step: the loss before it is finite, and only the evaluation on dev sees the new weights.
 BLOWN_UP = Training(epochs=1, learning_rate=1e12, batch_size=26, warmup=0)
 # Each step multiplies the weights by about -99.
 DECAY = Training(epochs=40, learning_rate=1e-1, batch_size=26, warmup=1, weight_decay=4e4)
@@ -34,8 +34,8 @@ SCALES: dict[str, dict[str, Any]] = {
 IN_PAIR = ("fp32", "bf16", "zero-3")
 KINDS = {
     "outputs": "after step 1, on dev, the outputs are not finite for 12 of 12 examples: ",
-    "gradient": "the gradient is no finite number at step 1; ",
-    "loss of one worker": "the loss (input_alignment) is no finite number at step 3; ",
+    "gradient": "the gradient is not finite at step 1; ",
+    "loss of one worker": "the loss (input_alignment) is not finite at step 3; ",
 }
 
 
@@ -46,7 +46,7 @@ def context() -> Iterator[PlainContext]:
 
 
 def fails(student: Student, work: Path, context: Context) -> str:
-    """Why a training fails; it leaves no result."""
+    """Train, and return why it fails; there must be no result."""
     with pytest.raises(TrainingDivergedError) as error:
         student.train(work, context)
     assert not (work / "trained.json").exists()
@@ -72,7 +72,7 @@ def test_weights_that_the_last_update_blows_up(
 
 @pytest.mark.parametrize("rate", [1e20, 1e30])
 def test_weights_whose_squares_overflow(context: PlainContext, tmp_path: Path, rate: float) -> None:
-    """Norms make zeros of the states, and the outputs are all equal."""
+    """Normalization turns the states into zeros, so the outputs are all equal."""
     training = BLOWN_UP.model_copy(update={"learning_rate": rate})
     words = fails(Student(TINY, training), tmp_path, context)
     assert words.startswith("the weights are not finite, or beyond 1e+18, after step 1; examples")
@@ -86,7 +86,7 @@ def test_an_earlier_epoch_that_was_finite_is_no_result(
     found = [row for row in rows(tmp_path) if "dev_loss" in row["metrics"]]
     assert len(found) > 1
     assert list(tmp_path.glob("best-*/*.safetensors"))
-    # What it would go on from is finite, and the message names it.
+    # The checkpoint it would resume from is finite, and the message names it.
     newest = max((tmp_path / "checkpoints").iterdir())
     assert f"last good checkpoint: the one of step {int(newest.name[-8:])}. " in words
     place = json.loads((newest / "place.json").read_text(), parse_constant=pytest.fail)
@@ -94,20 +94,20 @@ def test_an_earlier_epoch_that_was_finite_is_no_result(
     for path in newest.glob("*_model_states.pt"):
         for weight in torch.load(path, weights_only=False)["module"].values():
             assert weight.isfinite().all()
-    # The same again comes to the same end.
+    # Trying again fails in the same way.
     assert fails(student, tmp_path, context) == words
 
 
-# ZeRO 3 sums up squares in double precision, where this gradient's norm is finite.
+# ZeRO 3 sums squares in double precision, in which this gradient's norm is finite.
 @pytest.mark.parametrize("name", [name for name in SCALES if name != "zero-3"])
 def test_a_gradient_that_overflows_is_no_step_left_out(
     context: PlainContext, tmp_path: Path, name: str
 ) -> None:
-    """The loss is finite. DeepSpeed leaves out such a step, or makes it with a gradient of 0."""
+    """The loss is finite. DeepSpeed skips such a step, or takes it with a gradient of 0."""
     student = Student(TINY, TRAINING, **SCALES[name])
     student.align = Align(input=InputAlignment(weight=3e38))
     words = fails(student, tmp_path, context)
-    assert words.startswith("the gradient is no finite number at step 1; examples of that batch: ")
+    assert words.startswith("the gradient is not finite at step 1; examples of that batch: ")
     assert "last good checkpoint: none yet" in words
 
 
@@ -115,11 +115,11 @@ def test_the_part_of_the_loss_is_named(context: PlainContext, tmp_path: Path) ->
     student = Student(TINY)
     student.nan_at = 2
     words = fails(student, tmp_path, context)
-    assert words.startswith("the loss (input_alignment) is no finite number at step 2; ")
+    assert words.startswith("the loss (input_alignment) is not finite at step 2; ")
 
 
 def both_fail(context: Pair, folder: Path) -> None:
-    """Two workers end in the same words, without waiting for each other."""
+    """Check that two workers fail with the same message, without waiting for each other."""
     for name in IN_PAIR:
         for kind in KINDS:
             if (name, kind) == ("zero-3", "gradient"):
@@ -147,7 +147,7 @@ def test_two_workers_fail_together(tmp_path: Path) -> None:
 
 
 def test_the_padding_of_a_sharded_weight_is_none_of_it() -> None:
-    """DeepSpeed takes it from memory as it is: here NaN, as it may be."""
+    """DeepSpeed leaves padding uninitialized: here it is NaN."""
     weight: Any = torch.nn.Parameter(torch.empty(0))
     weight.ds_numel = 3
     for rank, values in enumerate(([1.0, 2.0], [3.0, torch.nan])):

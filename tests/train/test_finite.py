@@ -1,4 +1,4 @@
-"""Models whose outputs are not finite: whatever is asked of them fails, and nothing is kept."""
+"""Models whose outputs are not finite: every use of them fails, and nothing is kept."""
 
 import json
 import math
@@ -32,9 +32,9 @@ from knife.train.stages import run_stages
 from knife.train.training import refuse_equal_states
 
 TINY = EMBEDDED["tiny-t5"]
-# A weight that is finite itself, as those of a model that can be loaded are.
+# The weight itself is finite, as required of a model that can be loaded.
 LARGE = 3e38
-# A word that some examples have.
+# A word that some examples contain.
 WORD = "forest"
 HAVE = [e.id for e in EXAMPLES if WORD in f"{e.question} {e.choices} {e.rationale}"]
 
@@ -48,7 +48,7 @@ def context() -> Iterator[PlainContext]:
 def publish(
     store: Store, model: Path, *, rationale: bool, word: str = "", opened: bool = False
 ) -> str:
-    """Data and a model as a teacher of a store, with outputs that overflow: all, or a word's."""
+    """Publish data and a teacher whose outputs overflow, for all examples or those with a word."""
     data = store.work("data", "d")
     for name in ("train", "dev", "test"):
         write_examples(data / f"{name}.jsonl", EXAMPLES)
@@ -131,7 +131,7 @@ def test_an_evaluation_that_is_not_finite_keeps_nothing(
 def test_a_prompted_model_that_is_not_finite_is_no_student(
     context: PlainContext, tmp_path: Path
 ) -> None:
-    """It is not trained: its outputs on dev tell."""
+    """It is not trained: only its outputs on dev show it."""
     model = Path(publish(Store(tmp_path / "models"), TINY, rationale=False)) / "model"
     config = small_config(
         tmp_path / "store", methods=["prompt"], model={"teacher": "tiny-t5", "student": str(model)}
@@ -149,7 +149,7 @@ def test_predict_refuses_a_student_that_is_not_finite(
     file, output = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     questions = [asdict(e) | {"answer": None} for e in EXAMPLES[:12]]
     if opened:
-        # Nothing is scored but what is written.
+        # Only generated text is scored.
         questions = [{"id": q["id"], "question": q["question"]} for q in questions]
     file.write_text("\n".join(map(json.dumps, questions)))
     for words in (["--json"], [], ["-o", str(output)]):
@@ -157,7 +157,7 @@ def test_predict_refuses_a_student_that_is_not_finite(
         assert (ended.status, ended.out) == (2, "")
         (line,) = [line for line in ended.err.splitlines() if "error" in line]
         assert line.startswith(f"error: STUDENT: {student}/model: the outputs are not finite for ")
-        assert f"{EXAMPLES[9].id} and 2 more; this model is broken" in line
+        assert f"{EXAMPLES[9].id} and 2 more; this model is unusable" in line
     assert not output.exists()
     with pytest.raises(UserError, match="not finite"):
         predict(Path(student), file)

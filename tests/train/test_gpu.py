@@ -1,4 +1,4 @@
-"""A training of a realistic size on a GPU; the same code on a CPU with a tiny model."""
+"""A training of realistic size on a GPU, and the same code on a CPU with a tiny model."""
 
 import sys
 from pathlib import Path

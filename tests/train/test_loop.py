@@ -36,8 +36,8 @@ def context() -> Iterator[PlainContext]:
         yield context
 
 
-# The embedded world and the tiny T5, step by step. A change of either, or of METHOD_VERSION, is
-# a reason to write new numbers here; nothing else is.
+# The embedded world and the tiny T5, step by step. Change these numbers only if one of the two, or
+# METHOD_VERSION, changes.
 # Loss, task loss and input alignment of each step.
 PINNED = {
     "teacher": [
@@ -63,7 +63,7 @@ PINNED = {
 
 @pytest.fixture(scope="module")
 def journals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """The journals of a small run's trainings, with a row a step."""
+    """Return the journals of a small run's trainings, with a row per step."""
     folder = tmp_path_factory.mktemp("pinned")
     config = small_config(folder, methods=["finetune", "knife"])
     plan = plan_run(config)
@@ -116,7 +116,7 @@ def test_the_engine_follows_the_schedule(tiny_bert: Path) -> None:
 def test_stop_and_resume_is_an_uninterrupted_training(
     model_folder: Path, context: PlainContext, tmp_path: Path, zero_stage: int
 ) -> None:
-    """Cut off twice, in the middle of epochs; BERT has dropout, T5 has none."""
+    """Interrupted twice, in the middle of epochs; BERT has dropout, T5 has none."""
     student = Student(model_folder, checkpoint_steps=3, zero_stage=zero_stage)
     whole = student.train(tmp_path / "whole", context)
     for fail_at, kept in ((6, [3]), (5, [3, 6])):
@@ -131,7 +131,7 @@ def test_stop_and_resume_is_an_uninterrupted_training(
     names = {path.name for path in (tmp_path / "whole").iterdir()}
     assert names == {"model", "journal.jsonl", "trained.json", "workers.json"}
     assert {path.name for path in (tmp_path / "cut").iterdir()} == names
-    # One more start finds the training done.
+    # Another start finds the training finished.
     assert student.train(tmp_path / "cut", context) == whole
     assert student.steps == 0
 
@@ -156,7 +156,7 @@ def test_a_half_written_checkpoint_is_left_alone(
     work = tmp_path / "cut"
     with pytest.raises(KilledError):
         student.train(work, context, fail_at=9)
-    # A newer one that was being written: there is no place.json yet.
+    # A newer, incomplete one, without place.json.
     newer = work / "checkpoints" / "step-00000009"
     newer.mkdir()
     (newer / "mp_rank_00_model_states.pt").write_bytes(b"half")
@@ -170,7 +170,7 @@ def test_a_half_written_checkpoint_is_left_alone(
 def test_speed_counts_every_example_and_its_input_tokens_once(
     tiny_bert: Path, context: PlainContext, tmp_path: Path
 ) -> None:
-    """The last batch of an epoch is filled up with examples that do not count."""
+    """The last batch of an epoch is filled with examples that do not count."""
     training = TRAINING.model_copy(update={"epochs": 1})
     student = Student(tiny_bert, training)
     student.train(tmp_path, context)
@@ -184,7 +184,7 @@ def test_speed_counts_every_example_and_its_input_tokens_once(
 
 
 def test_accumulated_steps_are_steps(context: PlainContext, tmp_path: Path) -> None:
-    """The same losses and weights from halves of each batch (T5 has no dropout)."""
+    """Halves of each batch give the same losses and weights (T5 has no dropout)."""
     found = []
     for accumulate in (1, 2, 4):
         training = TRAINING.model_copy(
@@ -203,7 +203,7 @@ def test_accumulated_steps_are_steps(context: PlainContext, tmp_path: Path) -> N
 
 
 def test_micro_steps_drop_other_units(tiny_bert: Path, context: PlainContext) -> None:
-    """Dropout differs between the micro steps of a step, and is the same in every try."""
+    """Dropout differs between the micro-steps of a step, but is the same in every try."""
     student = Student(tiny_bert, TRAINING.model_copy(update={"accumulate": 2, "epochs": 1}))
     seeds: list[list[int]] = []
     for _ in range(2):
@@ -232,7 +232,7 @@ def test_patience_ends_a_training(tiny_bert: Path, context: PlainContext, tmp_pa
     scores = dev_scores(found)
     best = [max(scores[: end + 1]) for end in range(len(scores))]
     assert len(scores) < 30
-    # The first time that the last two are no better than what was there before them.
+    # The first time that the last two are no better than the best before them.
     ends = [end for end in range(2, len(scores)) if best[end] == best[end - 2]]
     assert ends == [len(scores) - 1]
 
@@ -273,13 +273,13 @@ def test_a_loss_that_is_no_number_ends_a_training(
     tiny_bert: Path, context: PlainContext, tmp_path: Path
 ) -> None:
     student = Student(tiny_bert, Training(epochs=3, learning_rate=1e30, batch_size=8))
-    with pytest.raises(TrainingDivergedError, match="no finite number at step"):
+    with pytest.raises(TrainingDivergedError, match="is not finite at step"):
         student.train(tmp_path, context)
     assert not (tmp_path / "trained.json").exists()
 
 
 def dev_scores(found: list[dict[str, Any]]) -> list[tuple[float, float]]:
-    """Accuracy and negative loss on dev, in order: what the best epoch is chosen by."""
+    """Return accuracy and negative loss on dev, in order: the criterion for the best epoch."""
     metrics = [row["metrics"] for row in found if "dev_loss" in row["metrics"]]
     scores = [(m["dev_accuracy"], -m["dev_loss"]) for m in metrics]
     assert all(math.isfinite(loss) for _, loss in scores)

@@ -1,4 +1,4 @@
-"""The formula for memory and communication against what real engines allocate and send."""
+"""The formula for memory and communication, compared with what real engines allocate and send."""
 
 import json
 from dataclasses import asdict, astuple, replace
@@ -19,13 +19,13 @@ from knife.config.run import Scale, Training
 from knife.data.batches import Batch, Rows, collate
 from knife.data.tokens import Tokens
 from knife.models.tokenizer import load_tokenizer, model_config
-from knife.plan.memory import Lengths, MemoryEstimate, model_shape, training_need
+from knife.plan.memory import Lengths, MemoryEstimate, model_size, training_need
 from knife.train.context import Context, PlainContext
 
 ROWS, INPUT, CHOICES, CHOICE = 4, 48, 2, 3
 # bench/memory.py has all stages in both precisions, and more models.
 ENGINES = [("fp32", 0, 1), ("fp32", 1, 1), ("bf16", 2, 1), ("bf16", 3, 1)]
-# What gradients that are added up in fp32 take.
+# The size of gradients that are summed in fp32.
 ENGINES += [("bf16", 0, 2), ("bf16", 1, 2), ("bf16", 2, 2), ("bf16", 3, 2)]
 Engine = tuple[str, int, int]
 
@@ -36,28 +36,28 @@ def scale(workers: int, precision: str, stage: int) -> Scale:
 
 
 def example_batch() -> Batch:
-    """Examples that are all of one length."""
+    """Return examples of the same length."""
     tokens = [Tokens([*range(3, INPUT + 2), 1], [], [[5, 6, 1]] * CHOICES, [(0, 1)] * CHOICES, 0)]
     return collate(tokens * ROWS, Rows(list(range(ROWS)), [1.0] * ROWS), 0, False)
 
 
 def least(rows: list[Measured]) -> Measured:
-    """The least of each figure: the profiler does not see what gloo's own thread frees.
+    """Return the minimum of each figure: the profiler does not see what gloo's own thread frees.
 
-    That is so where the thread, and not the engine, drops a gathered weight last, on a busy
-    machine above all. A free that is not seen only ever adds.
+    This happens if the thread, not the engine, drops a gathered weight last, mainly on a busy
+    machine. An unseen free can only increase the figure.
     """
     figures = zip(*(astuple(row) for row in rows), strict=True)
     return Measured(*(min(values) for values in figures))
 
 
 def measure_all(context: Context, folder: Path) -> None:
-    """One worker's measurements of every engine, into a file."""
+    """Write one worker's measurements of every engine to a file."""
     batch = example_batch()
     found = []
     for precision, stage, accumulate in ENGINES:
         of = scale(context.world_size, precision, stage)
-        # A worker alone has no other to be compared with, and stage 3 alone gathers in it.
+        # A single worker needs no comparison, and only stage 3 gathers in it.
         times = 3 if stage == 3 and context.world_size == 1 else 1
         rows = [
             measure(folder / "model", of, batch, context, accumulate=accumulate)
@@ -74,7 +74,7 @@ def measure_in_pair(context: Pair, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random T5 of 1.2 M parameters, and what engines of it took with one and two workers."""
+    """Return a random T5 of 1.2 M parameters, and its engines' memory with one and two workers."""
     folder = tmp_path_factory.mktemp("memory")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -93,10 +93,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def both(folder: Path, workers: int, engine: Engine) -> tuple[Measured, MemoryEstimate]:
     paths = [folder / f"{workers}-{rank}.json" for rank in range(workers)]
     rows = [json.loads(path.read_text())[ENGINES.index(engine)] for path in paths]
-    shape = model_shape(model_config(folder / "model", "model"), folder / "model")
-    assert shape
+    size = model_size(model_config(folder / "model", "model"), folder / "model")
+    assert size
     need = training_need(
-        shape,
+        size,
         Training(batch_size=ROWS * workers * engine[2], accumulate=engine[2]),
         scale(workers, *engine[:2]),
         Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0),
@@ -116,41 +116,41 @@ def test_the_peak_of_a_worker_is_the_formulas(folder: Path, workers: int, engine
 def test_a_decoders_peak_is_the_formulas(
     kind: str, precision: str, tmp_path: Path, tiny_llama: Path
 ) -> None:
-    """Larger than the tiny ones, whose small tensors nobody counts."""
+    """Larger than the tiny models, whose small tensors the formula does not count."""
     config = CONFIG_MAPPING[kind](
         vocab_size=2000, hidden_size=128, intermediate_size=512, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, bos_token_id=0, eos_token_id=1,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     load_tokenizer(tiny_llama, "model").save_pretrained(tmp_path)
-    shape = model_shape(model_config(tmp_path, "model"), tmp_path)
-    assert shape
-    assert shape.parameters == AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters()
+    size = model_size(model_config(tmp_path, "model"), tmp_path)
+    assert size
+    assert size.parameters == AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters()
     alone = scale(1, precision, 0)
     with PlainContext() as context:
         found = measure(tmp_path, alone, example_batch(), context)
     lengths = Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0)
-    need = training_need(shape, Training(batch_size=ROWS), alone, lengths, rationale=False)
+    need = training_need(size, Training(batch_size=ROWS), alone, lengths, rationale=False)
     assert found.kept == pytest.approx(need.activations, rel=0.15)
     assert 0.85 < found.peak / need.peak < 1.2
     assert found.rest == pytest.approx(need.weights + need.optimizer, rel=0.05)
 
 
 def test_a_second_task_is_counted(folder: Path) -> None:
-    """A step of `step_by_step`, whose students write rationales besides."""
+    """A step of `step_by_step`, whose students also generate rationales."""
     batch, alone, text = example_batch(), scale(1, "fp32", 0), 30
     tokens = [Tokens([*range(3, INPUT + 2), 1], [], [[5] * text], [(0, text - 1)], 0)] * ROWS
     rows = Rows(list(range(ROWS)), [1.0] * ROWS)
     with PlainContext() as context:
         found = measure(folder / "model", alone, batch, context, collate(tokens, rows, 0, False))
-    shape = model_shape(model_config(folder / "model", "model"), folder / "model")
-    assert shape
+    size = model_size(model_config(folder / "model", "model"), folder / "model")
+    assert size
     lengths = Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0)
     second = replace(lengths, choices=1, choice=text)
     training = Training(batch_size=ROWS)
-    need = training_need(shape, training, alone, lengths, rationale=False, second=second)
+    need = training_need(size, training, alone, lengths, rationale=False, second=second)
     assert found.kept == pytest.approx(need.activations, rel=0.15)
-    first = training_need(shape, training, alone, lengths, rationale=False)
+    first = training_need(size, training, alone, lengths, rationale=False)
     assert found.kept > 1.5 * first.activations
 
 
@@ -158,7 +158,7 @@ def test_a_second_task_is_counted(folder: Path) -> None:
 def test_between_steps_there_are_weights_and_optimizer_states(folder: Path, engine: Engine) -> None:
     found, need = both(folder, 1, engine)
     rest = need.weights + need.optimizer
-    # Stage 3 keeps its gradients and its bucket, stage 1 gradients that are added up in fp32.
+    # Stage 3 keeps its gradients and its bucket, stage 1 gradients summed in fp32.
     rest += (need.gradients + need.buffers) * (engine[1] == 3)
     rest += need.gradients * (engine == ("bf16", 1, 2))
     assert found.rest == pytest.approx(rest, rel=0.05)

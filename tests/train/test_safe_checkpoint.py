@@ -1,4 +1,4 @@
-"""A checkpoint is read as weights, never as code."""
+"""A checkpoint is read as weights, never executed."""
 
 import pickle
 from pathlib import Path

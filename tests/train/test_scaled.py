@@ -1,4 +1,4 @@
-"""Attention, gradient checkpointing and torch.compile through real engines: the losses stay."""
+"""Attention, gradient checkpointing and torch.compile in real engines keep the losses."""
 
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from knife.data.tokens import Tokens
 from knife.method.objective import Objective
 from knife.models.load import load_backbone
 from knife.models.tokenizer import model_config
-from knife.plan.memory import Lengths, model_shape, training_need
+from knife.plan.memory import Lengths, model_size, training_need
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state, start_engine
 from knife.train.scaled import scaled
 
 
 def losses(folder: Path, batch: Batch, **values: Any) -> list[float]:
-    """The losses of a few steps on one batch, dropout on."""
+    """Return the losses of a few steps on one batch, with dropout."""
     scale = Scale.model_validate(values)
     torch.manual_seed(0)
     objective = Objective(scaled(load_backbone(folder), scale))
@@ -37,7 +37,7 @@ def losses(folder: Path, batch: Batch, **values: Any) -> list[float]:
             engine.backward(loss)
             engine.step()
             found.append(float(loss.detach()))
-        # What is saved has the names that are loaded.
+        # Weights are saved under the names that are loaded.
         assert set(gathered_state(engine.module)) == names
         engine.destroy()
     return found
@@ -69,7 +69,7 @@ def test_every_part_of_a_model_gets_the_attention(model_folder: Path) -> None:
 
 @pytest.mark.faults
 def test_compiled_code_leaves_the_losses(tiny_bert_without_dropout: Path) -> None:
-    """Minutes of g++; with dropout, compiled code draws other masks."""
+    """Takes minutes of g++; with dropout, compiled code draws other masks."""
     batch = student_batch(tiny_bert_without_dropout)
     plain = losses(tiny_bert_without_dropout, batch)
     assert losses(tiny_bert_without_dropout, batch, compile=True) == pytest.approx(plain, rel=1e-5)
@@ -82,7 +82,7 @@ def tiny_bert_without_dropout(tmp_path: Path) -> Path:
 
 
 def test_checkpointing_takes_the_memory_of_the_formula(tmp_path: Path) -> None:
-    """Six layers of long texts, so that activations are most of what there is."""
+    """Six layers of long texts, so that activations dominate."""
     config = T5Config(
         vocab_size=500, d_model=64, d_ff=256, d_kv=16, num_heads=4, num_layers=6,
         decoder_start_token_id=0,
@@ -90,15 +90,15 @@ def test_checkpointing_takes_the_memory_of_the_formula(tmp_path: Path) -> None:
     T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     tokens = [Tokens([*range(3, 98), 1], [], [[5, 6, 1]] * 2, [(0, 1)] * 2, 0)]
     batch = collate(tokens * 8, Rows(list(range(8)), [1.0] * 8), 0, False)
-    shape = model_shape(model_config(tmp_path, "model"), tmp_path)
-    assert shape
+    size = model_size(model_config(tmp_path, "model"), tmp_path)
+    assert size
     peaks = []
     for again in (False, True):
         scale = Scale(gradient_checkpointing=again)
         with PlainContext() as context:
             found = measure(tmp_path, scale, batch, context)
         lengths = Lengths(96, 96, 2, 3, 0, 0, 0, 0)
-        need = training_need(shape, Training(batch_size=8), scale, lengths, rationale=False)
+        need = training_need(size, Training(batch_size=8), scale, lengths, rationale=False)
         assert 0.85 < found.peak / need.peak < 1.2
         peaks.append(found.peak)
     assert peaks[1] < peaks[0] / 2

@@ -17,7 +17,7 @@ from small_run import small_config, wait_for
 from knife.core.errors import UserError
 from knife.pipeline.run import publish_data
 from knife.plan.plan import plan_run
-from knife.store.disk import disk_faults
+from knife.store.disk import disk_errors
 from knife.store.store import Store, fingerprint
 from knife.train.context import PlainContext
 from knife.train.stages import run_stages
@@ -110,7 +110,7 @@ def test_discarded_artifacts_are_gone_and_can_be_made_again(store: Store) -> Non
     store.discard("states", "k")
     assert not store.has("states", "k")
     assert list((store.root / "work").iterdir()) == []
-    # Two runs that saw the same damage: the second one finds nothing left to do.
+    # Two runs found the same damage: the second one has nothing left to do.
     store.discard("states", "k")
     publish(store)
     assert store.damage("states", "k") == []
@@ -131,7 +131,7 @@ for number in itertools.count():
 
 
 def test_sigkill_in_the_middle_of_writing_leaves_the_store_valid(store: Store) -> None:
-    """Killed at several moments of writing, checksums and rename."""
+    """Kill at several moments of writing, checksums and rename."""
     states = store.root / "states"
     for number in range(4):
         writer = subprocess.Popen([sys.executable, "-c", WRITE, str(store.root), f"try{number}"])
@@ -142,7 +142,7 @@ def test_sigkill_in_the_middle_of_writing_leaves_the_store_valid(store: Store) -
         for path in states.iterdir():
             assert store.has("states", path.name)
             assert store.damage("states", path.name) == []
-        # The dead process holds no lock, and what it has begun can be gone on with.
+        # The dead process holds no lock, and what it began can be resumed.
         for path in (store.root / "work").iterdir():
             key = path.name.removeprefix("states-")
             with store.lock("states", key).acquire(timeout=0):
@@ -178,7 +178,7 @@ def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "file" / "store"):
         with pytest.raises(UserError) as caught:
             Store(place)
-        assert caught.value.faults == [
+        assert caught.value.errors == [
             f"store: {place}: a part of its path is a file; give another store"
         ]
     (tmp_path / "locks").write_text("x")
@@ -188,7 +188,7 @@ def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system of its own."""
+    """Yield a small, separate file system."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
@@ -200,14 +200,14 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_read_only_store_is_refused(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    with pytest.raises(UserError, match="it lies on a read-only file system; give another store"):
+    with pytest.raises(UserError, match="it is on a read-only file system; give another store"):
         Store(disk / "store")
 
 
-# Room for: nothing; a part of a checkpoint; a checkpoint and a part of a model; two of each.
+# Space for nothing, part of a checkpoint, a checkpoint and part of a model, or two of each.
 @pytest.mark.parametrize("room", [4, 1000, 3000, 5500])
 def test_a_full_disk_is_the_users_to_mend(disk: Path, room: int) -> None:
-    """In the middle of a training; with space again, the work goes on to its end."""
+    """In the middle of a training; once there is space, the work resumes and completes."""
     config = small_config(disk, scale={"checkpoint_steps": 1})
     plan = plan_run(config)
     store = Store(disk)
@@ -218,7 +218,7 @@ def test_a_full_disk_is_the_users_to_mend(disk: Path, room: int) -> None:
     with PlainContext() as context:
         with pytest.raises(UserError) as caught:
             run_stages(plan.stages, disk, config.scale, context)
-        assert caught.value.faults == [
+        assert caught.value.errors == [
             f"store: {disk}: the disk is full; free space or give another store"
         ]
         published = [p for kind in ("teacher", "student", "states") for p in disk.glob(kind)]
@@ -230,9 +230,9 @@ def test_a_full_disk_is_the_users_to_mend(disk: Path, room: int) -> None:
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Input/output"), disk_faults(tmp_path):
+    with pytest.raises(OSError, match="Input/output"), disk_errors(tmp_path):
         raise OSError(errno.EIO, "Input/output error")
-    with pytest.raises(RuntimeError, match="shapes"), disk_faults(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), disk_errors(tmp_path):
         raise RuntimeError("shapes do not fit")
-    with pytest.raises(UserError, match=r"^mine$"), disk_faults(tmp_path):
+    with pytest.raises(UserError, match=r"^mine$"), disk_errors(tmp_path):
         raise UserError("mine")

@@ -1,4 +1,4 @@
-"""Exact match and token F1 of written answers."""
+"""Exact match and token F1 of generated answers."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from knife.stats.text_match import exact_match, token_f1
         ("red red", "red", False, 2 / 3),
         ("forest", "swamp", False, 0.0),
         ("", "swamp", False, 0.0),
-        # What is left of these answers without articles and punctuation is nothing.
+        # Nothing is left of these answers without articles and punctuation.
         ("", "the", False, 0.0),
         ("", "A", False, 0.0),
         ("B", "A", False, 0.0),

@@ -1,4 +1,4 @@
-"""A tie is never right by its place: it counts as drawing one of its choices would on average."""
+"""A tie is never right by its position: it counts as drawing one of its choices on average."""
 
 import math
 from fractions import Fraction
@@ -31,7 +31,7 @@ QUESTION = [7, 8, 9, 10]
 
 
 def tokens(answer: int, *choices: int) -> Tokens:
-    """An example whose choices are one token each."""
+    """Return an example whose choices are one token each."""
     spans = [(len(QUESTION) + place, len(QUESTION) + place + 1) for place in range(len(choices))]
     return Tokens([*QUESTION, *choices], [], [[c, 1] for c in choices], spans, answer)
 
@@ -46,10 +46,10 @@ def tokens(answer: int, *choices: int) -> Tokens:
         ([-1.0, -1.0, -3.0], 2, [0, 1], Fraction(0)),
         ([-1.0, -1.0, -1.0], 0, [0, 1, 2], Fraction(1, 3)),
         ([-1.0, -1.0, -1.0], 2, [0, 1, 2], Fraction(1, 3)),
-        # A tie behind the first place is none.
+        # A tie below the first place does not count.
         ([-1.0, -3.0, -3.0], 0, [0], Fraction(1)),
         ([0.0, 0.0, 0.0], 1, [0, 1, 2], Fraction(1, 3)),
-        # Float32 has no such digits.
+        # Float32 does not have this precision.
         ([-6.0, -6.000001, -7.0], 1, [0, 1], Fraction(1, 2)),
         ([-6.0, -6.0001, -7.0], 0, [0], Fraction(1)),
     ],
@@ -63,13 +63,13 @@ def test_values_by_hand(scores: list[float], answer: int, top: list[int], worth:
     assert row["right"] == found
     assert row["choice"] == choose(scores)
     assert row.get("tied", [row["choice"]]) == top
-    # Rows without a tie are as they always were.
+    # Rows without a tie have no extra field.
     assert ("tied" in row) == (len(top) > 1)
     assert isinstance(row["right"], bool) == (len(top) == 1 or worth == 0)
 
 
 def test_choices_of_the_same_tokens_are_tied_whatever_their_scores() -> None:
-    # An encoder scores them by their place in the list.
+    # An encoder scores them by their position in the list.
     example = tokens(2, 20, 21, 20)
     assert at_the_top([-0.5, -1.0, -2.0], example) == [0, 2]
     assert right(Answer([-0.5, -1.0, -2.0]), example) == 0.5
@@ -88,7 +88,7 @@ def test_ties_are_counted_and_accuracy_is_their_expected_value() -> None:
 
 @st.composite
 def _split(draw: st.DrawFn) -> list[tuple[list[float], list[int], int]]:
-    """Scores, tokens and right choices of a split, with many ties of either kind."""
+    """Return scores, tokens and right choices of a split, with many ties of both kinds."""
     rows = []
     for _ in range(draw(st.integers(1, 6))):
         count = draw(st.integers(2, 5))
@@ -123,7 +123,7 @@ def test_a_tie_is_worth_what_guessing_among_its_choices_is(
     split: list[tuple[list[float], list[int], int]],
 ) -> None:
     for scores, ids, _ in split:
-        # Over all choices that could be the right one, the answer is right exactly once.
+        # Summed over all choices that could be right, the answer is right exactly once.
         worths = [right(Answer(scores), tokens(answer, *ids)) for answer in range(len(ids))]
         assert math.fsum(worths) == pytest.approx(1)
 
@@ -157,7 +157,7 @@ def test_a_model_that_tells_nothing_apart_is_at_chance(model_folder: Path) -> No
     ids = list(map(str, range(len(split))))
     answers = answer_split(model, split, ids, pad, PlainContext(), GenerationSpec())
     found = measures(answers, split)
-    # Answers of one token and of several alike.
+    # For answers of one token and of several.
     assert found["ties"] == len(EXAMPLES)
     chance = math.fsum(1 / len(example.choices) for example in EXAMPLES) / len(EXAMPLES)
     assert found["accuracy"] == pytest.approx(chance)

@@ -1,4 +1,4 @@
-"""Open answers that no tokens spell are named before a start."""
+"""Open answers that no tokens can spell are reported before a start."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def notes(folder: Path, train: list[Example], test: list[Example]) -> list[str]:
 def test_an_answer_of_unknown_tokens_is_named() -> None:
     (note,) = notes(EMBEDDED["tiny-t5"], [KNOWN, KNOWN], [KNOWN, UNKNOWN])
     assert note.startswith(
-        "in 1 of 2 test examples no answer can be right, as no tokens spell it (m): "
+        "in 1 of 2 test examples no generated answer can be right, as no tokens spell it (m): "
         "'unknown' (\"地下\" is written as "
     )
 

@@ -1,4 +1,4 @@
-"""Two workers under every ZeRO stage make the very run that one process makes."""
+"""Two workers with every ZeRO stage make the same run as one process."""
 
 import json
 import math
@@ -19,14 +19,14 @@ from knife.plan.stage import Stage
 from knife.train import loop
 from knife.train.context import PlainContext
 
-# Imported by the engine in its own way first.
+# The engine's module must be imported first, with its own settings.
 import deepspeed  # isort: skip
 
 # 50 examples in batches of 20: the last batch of an epoch is half full.
 CHANGES: dict[str, Any] = {
     "methods": ["knife"],
     "data": {"world": {"train": 50, "dev": 10, "test": 10}},
-    # Adam makes much of the last digits of a small gradient: small steps keep that small.
+    # Adam amplifies the last digits of a small gradient: small steps limit that.
     "teacher": {"epochs": 1, "learning_rate": 1e-4},
     "student": {"epochs": 1, "learning_rate": 1e-4},
 }
@@ -38,15 +38,15 @@ SCALES: dict[str, dict[str, Any]] = {
     "bert": {"zero_stage": 3},
     "llama": {"zero_stage": 3},
     "bf16": {"zero_stage": 2, "precision": "bf16"},
-    # Students that write: all workers go on until the last text is done.
+    # Students that generate: all workers continue until the last text is done.
     "writes": {"zero_stage": 3},
 }
-# Runs of their own, which one process makes as well.
+# Separate runs, which one process makes as well.
 OTHERS = ("bert", "llama", "writes")
 
 
 def config(folder: Path, name: str) -> RunConfig:
-    """The run of a name; the store is a folder of that name."""
+    """Return the run of a name; its store is a folder of that name."""
     changes = dict(CHANGES)
     for family in ("bert", "llama"):
         if name.endswith(family):
@@ -58,7 +58,7 @@ def config(folder: Path, name: str) -> RunConfig:
 
 
 def work(context: Pair, folder: Path) -> None:
-    """One of the two workers: all scales after each other, with a journal row a step."""
+    """Run one of the two workers: all scales in sequence, with a journal row per step."""
     loop.LOG_STEPS = 1
     engines: list[list[Any]] = []
     initialize = deepspeed.initialize
@@ -78,7 +78,7 @@ def work(context: Pair, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stores of all runs: those of two workers by scale, and those of one process."""
+    """Return the stores of all runs: those of two workers by scale, and those of one process."""
     folder = tmp_path_factory.mktemp("zero")
     save_tiny_bert(folder / "bert-model", EXAMPLES, dropout=0.0)
     save_tiny_llama(folder / "llama-model", EXAMPLES)
@@ -92,7 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(folder: Path, name: str) -> dict[str, Path]:
-    """The trained models' artifacts by method."""
+    """Return the trained models' artifacts by method."""
     plan = plan_run(config(folder, name))
     stages: dict[str, Stage] = {m.method: m.student for m in plan.members}
     stages |= {"teacher": plan.teacher} if plan.teacher else {}
@@ -114,7 +114,7 @@ def weights(artifact: Path) -> dict[str, Tensor]:
 def test_two_workers_have_the_losses_and_weights_of_one(folder: Path, name: str) -> None:
     alone = trained(folder, f"alone-{name}" if name in OTHERS else "alone")
     for method, artifact in trained(folder, name).items():
-        # The keys are the same: nobody's result hangs on the scale.
+        # The keys are the same: no result depends on the scale.
         assert artifact.name == alone[method].name
         found, expected = metrics(artifact), metrics(alone[method])
         assert len(found) == 3 + 1

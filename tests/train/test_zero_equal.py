@@ -1,7 +1,7 @@
-"""Every ZeRO stage is plain AdamW: in fp32 by its own numbers, in bf16 within bf16's noise.
+"""Every ZeRO stage is plain AdamW: exact in fp32, and in bf16 within bf16's noise.
 
 The references are torch alone: a module, AdamW, clipping and the schedule. In bf16 the module is
-in bf16, AdamW steps a copy of its weights in fp32, and gradients are added up in fp32.
+in bf16, AdamW steps a copy of its weights in fp32, and gradients are summed in fp32.
 """
 
 import itertools
@@ -38,18 +38,18 @@ class Trained:
     weights: dict[str, Tensor]
 
     def far(self, other: "Trained") -> float:
-        """The largest difference of two losses."""
+        """Return the largest difference of losses."""
         pairs = zip(self.losses, other.losses, strict=True)
         return max(abs(one - two) for one, two in pairs)
 
     def moved(self, other: "Trained") -> float:
-        """The largest difference of two weights."""
+        """Return the largest difference of weights."""
         pairs = ((self.weights[name], tensor) for name, tensor in other.weights.items())
         return max(float((one.float() - two.float()).abs().max()) for one, two in pairs)
 
 
 def training(precision: str, accumulate: int) -> Training:
-    """Steps that clipping shortens; large ones in bf16, which the old fault changed by much."""
+    """Return settings with clipped steps; large ones in bf16, to show DeepSpeed's hidden step."""
     rate = 3e-3 if precision == "bf16" else 3e-4
     return Training(
         epochs=1, learning_rate=rate, batch_size=8, warmup=0.2, clip=0.5, accumulate=accumulate
@@ -57,7 +57,7 @@ def training(precision: str, accumulate: int) -> Training:
 
 
 def steps(parts: int) -> Iterator[list[Batch]]:
-    """The batches of each step in parts; the last batch of an epoch is not full."""
+    """Return the batches of each step in parts; the last batch of an epoch is not full."""
     tokens, pad = tokens_of(TINY, EXAMPLES)
     lengths = [len(t.input_ids) for t in tokens]
     epochs = (training_rows(lengths, 8, 0, epoch) for epoch in itertools.count())
@@ -66,7 +66,7 @@ def steps(parts: int) -> Iterator[list[Batch]]:
 
 
 def engine_trained(settings: Training, scale: Scale, context: Context) -> Trained:
-    """A training by an engine of ours."""
+    """Train with our engine."""
     workers = context.world_size
     objective = Objective(load_backbone(TINY))
     engine = start_engine(objective, settings, scale, workers, STEPS)
@@ -86,7 +86,7 @@ def engine_trained(settings: Training, scale: Scale, context: Context) -> Traine
 
 
 def plain(settings: Training, precision: str, *, hidden_step: bool = False) -> Trained:
-    """The same training by torch alone; or after DeepSpeed's step with zero gradients."""
+    """Train likewise with torch alone, optionally after DeepSpeed's step with zero gradients."""
     objective = Objective(load_backbone(TINY)).train()
     if precision == "bf16":
         objective = objective.bfloat16()
@@ -125,13 +125,13 @@ def plain(settings: Training, precision: str, *, hidden_step: bool = False) -> T
 
 
 def noise(settings: Training) -> float:
-    """What bf16 itself does to the losses of a training: how far they are from those of fp32."""
+    """Return the effect of bf16 itself: how far losses are from those of fp32."""
     return plain(settings, "bf16").far(plain(settings, "fp32"))
 
 
 @pytest.fixture(scope="module")
 def trained() -> dict[tuple[str, int, int], Trained]:
-    """Trainings by engines of every stage."""
+    """Train with engines of every stage."""
     with PlainContext() as context:
         context.device = torch.device("cpu")
         return {
@@ -165,13 +165,13 @@ def test_in_bf16_every_stage_is_adamw_on_fp32_weights(
     bound = noise(settings)
     for one, two in itertools.combinations(found, 2):
         assert one.far(two) < bound
-    # What the bound is to see: one step with zero gradients before the first.
+    # The bound must detect this: one step with zero gradients before the first.
     assert plain(settings, "bf16", hidden_step=True).far(found[0]) > 2 * bound
     assert {tensor.dtype for each in found for tensor in each.weights.values()} == {torch.bfloat16}
 
 
 def two_workers(context: Pair, folder: Path) -> None:
-    """Losses of two workers in bf16, into a file."""
+    """Write the losses of two workers in bf16 to a file."""
     found = {
         f"{stage} {accumulate}": engine_trained(
             training("bf16", accumulate),

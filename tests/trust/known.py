@@ -1,4 +1,4 @@
-"""Worlds whose best possible accuracy is known, so that a run's numbers can only be there."""
+"""Worlds whose best possible accuracy is known, which a run's numbers must match."""
 
 import random
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from knife.data.jsonl import write_examples
 COLOURS = ("red", "blue", "green", "white")
 HOMES = ("forest", "desert", "swamp", "mountain")
 CHOICES = ("yes", "no")
-# Each split has creatures of its own: no question is in two of them.
+# Each split has different creatures: no question is in two of them.
 NAMES = {split: WORLD_NAMES[own::3] for own, split in enumerate(("train", "dev", "test"))}
 
 
@@ -43,7 +43,7 @@ RANDOM = KnownWorld(learnable=False, rationale=_irrelevant)
 
 
 def write_world(world: KnownWorld, folder: Path, **sizes: int) -> Path:
-    """Write the splits, of so many examples each, into a new folder."""
+    """Write splits of the given sizes into a new folder."""
     folder.mkdir()
     for split, count in sizes.items():
         write_examples(folder / f"{split}.jsonl", _examples(world, split, count))

@@ -21,7 +21,7 @@ from knife.pipeline.run import Result, run
 from knife.train.context import PlainContext
 from knife.train.evaluate import answer_split, measures
 from knife.train.model_settings import ModelSettings
-from knife.train.place import load_published, tokenized
+from knife.train.stage_context import load_published, tokenized
 
 Change = Callable[[list[Example]], list[Example]]
 
@@ -31,14 +31,14 @@ def flipped(examples: list[Example]) -> list[Example]:
 
 
 def lying(examples: list[Example]) -> list[Example]:
-    """Rationales that state the wrong answer."""
+    """Return examples whose rationales state the wrong answer."""
     return [replace(e, rationale=f"{CHOICES[1 - e.answer]} .") for e in examples]
 
 
 def result_of(
     folder: Path, model: str = "tiny-t5", change: dict[str, Change] | None = None
 ) -> Result:
-    """A run in a store of its own, so that nothing is taken from another; `change` by split."""
+    """Make a run in a separate store, so that nothing is reused; `change` is by split."""
     source = write_world(LEARNABLE, folder / "data", train=60, dev=40, test=60)
     for split, changed in (change or {}).items():
         path = source / f"{split}.jsonl"
@@ -48,7 +48,7 @@ def result_of(
         data={"source": str(source)},
         model={"teacher": model, "student": model},
         methods=["finetune", "knife"],
-        # Far from its end, so that answers are neither all right nor all alike.
+        # Stopped early, so that answers are neither all right nor all equal.
         student={"epochs": 2, "learning_rate": 3e-4},
         teacher={"epochs": 1},
     )
@@ -82,8 +82,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Result:
 def test_nothing_of_the_test_split_but_its_questions_reaches_a_student(
     plain: Result, tmp_path: Path
 ) -> None:
-    """Answers, rationales and order of the test split are others: trainings and predictions are
-    the same, and what was right is wrong."""
+    """With other answers, rationales and order in the test split, trainings and predictions are the
+    same, and what was right is wrong."""
     changed: dict[str, Change] = {"test": lambda part: flipped(lying(part))[::-1]}
     other = result_of(tmp_path, change=changed)
     for method in ("finetune", "knife"):
@@ -118,7 +118,7 @@ def test_seeds_draw_trainings_of_their_own(plain: Result, tmp_path: Path) -> Non
         both.store.path("student", m.student.key) / "model/model.safetensors"
         for m in (first, second)
     ]
-    # Another seed beside it changes nothing of the first.
+    # A second seed does not change the first one.
     assert files[0].read_bytes() == weights(plain, "finetune")
     assert files[1].read_bytes() != files[0].read_bytes()
 
@@ -126,7 +126,7 @@ def test_seeds_draw_trainings_of_their_own(plain: Result, tmp_path: Path) -> Non
 def test_the_published_student_is_the_best_epoch_without_dropout(
     tmp_path: Path, tiny_bert: Path
 ) -> None:
-    """Its accuracy and loss on dev, recomputed from its files, are those that chose it."""
+    """Its accuracy and loss on dev, recomputed from its files, are those it was chosen by."""
     result = result_of(tmp_path, str(tiny_bert))
     for member in result.plan.members:
         folder = result.store.path("student", member.student.key)
@@ -147,7 +147,7 @@ def test_the_published_student_is_the_best_epoch_without_dropout(
         assert len(evaluated) == 2
         best = max(evaluated, key=lambda m: (m["dev_accuracy"], -m["dev_loss"]))
         assert recorded["dev_loss"] == best["dev_loss"]
-        # The model has dropout that would show.
+        # The model has dropout, which would show.
         batch = batch_of(split.tokens, split.pad_id, rationale=False)
         with torch.no_grad():
             calm, lively = model(batch).scores_BC, model.train()(batch).scores_BC

@@ -1,4 +1,4 @@
-"""docs/trust.md names tests that exist."""
+"""All tests named in docs/trust.md exist."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Made-up trials of made-up sweeps."""
+"""Synthetic trials of synthetic sweeps."""
 
 import math
 import random
@@ -17,7 +17,7 @@ BASE = {
 
 
 def a_space(domains: Mapping[str, Any], **settings: Any) -> Space:
-    """A space that is searched at random, or as the settings say."""
+    """Return a space that is searched at random, or as the settings say."""
     values = {"name": "made-up", "base": "demo", "space": domains}
     if settings.get("search") != "grid":
         values["budget"] = {"trials": 16}
@@ -27,7 +27,7 @@ def a_space(domains: Mapping[str, Any], **settings: Any) -> Space:
 def a_row(
     number: int, point: dict[str, Any], score: float | None = 0.5, state: State = "finished"
 ) -> TrialRow:
-    """A trial of one seed."""
+    """Return a trial of one seed."""
     return TrialRow(
         number=number,
         point=point,
@@ -52,7 +52,7 @@ ALIGNMENT = a_space(
 
 
 def alignment_rows(count: int = 16) -> list[TrialRow]:
-    """Random trials, of which one failed, one was stopped and some were pruned."""
+    """Return random trials, of which one failed, one was stopped and some were pruned."""
     draw = random.Random(0)
     rows = []
     for number, point in enumerate(ALIGNMENT.points()[:count], 1):
@@ -80,7 +80,7 @@ LOW_RESOURCE = a_space(
 
 
 def grid_rows(space: Space, seeds: int = 3, *, tests: bool = True) -> list[TrialRow]:
-    """All points of a grid; later values of a key are better, and so is more data."""
+    """Return all points of a grid; later values of a key are better, and so is more data."""
     draw = random.Random(0)
     rows = []
     for number, point in enumerate(space.points(), 1):

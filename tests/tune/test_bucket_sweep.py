@@ -1,4 +1,4 @@
-"""A sweep on a bucket: a host that knows nothing of it finds it done."""
+"""A sweep on a bucket: a new host finds it done."""
 
 import json
 from pathlib import Path

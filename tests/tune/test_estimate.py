@@ -1,4 +1,4 @@
-"""Estimates of trainings know what each method does."""
+"""Estimates of trainings account for what each method does."""
 
 from pathlib import Path
 from typing import get_args
@@ -21,7 +21,7 @@ def test_every_method_is_measured_as_it_trains(tmp_path: Path) -> None:
         plan = plan_run(config, reader, elsewhere=True)
         seconds[method] = watch.seconds(plan.members[0].student, plan)
     assert min(seconds.values()) > 0
-    # One look at dev, where the others train 200 steps.
+    # One evaluation on dev, while the others train for 200 steps.
     assert min(seconds, key=seconds.__getitem__) == "prompt"
 
 

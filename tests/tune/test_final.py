@@ -1,4 +1,4 @@
-"""What a sweep ends with: the winner, the finetune that it meets, and the recipe of both."""
+"""The end of a sweep: the winner, the finetune it is compared with, and the recipe of both."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +13,9 @@ from knife.config.run import read
 from knife.core.atomic import write_json
 from knife.plan.plan import plan_run
 from knife.tune.search.final import baselines, recipe, winner, write_recipe
+from knife.tune.search.phases import Phases
 from knife.tune.search.settings import Sweep
 from knife.tune.search.space import Space
-from knife.tune.search.steps import Steps
 from knife.tune.search.trials import TrialRow
 
 VARIANT = {"name": "strong", "method": "knife", "align": {"input": {"weight": 99}}}
@@ -105,7 +105,7 @@ def test_the_recipe_is_a_run_config_that_says_what_won(
 
 
 def test_the_winners_students_are_those_of_its_trial(space: Space) -> None:
-    """So that a seed that the search has trained is not trained again."""
+    """A seed that the search has trained is not trained again."""
     best = row(4, VARIANT, 1e-3, 0.5, 0.8)
     config = recipe(space, best, baselines(space, best, [best])[0])
     own = plan_run(space.config(best.point, [7, 8]))
@@ -115,7 +115,7 @@ def test_the_winners_students_are_those_of_its_trial(space: Space) -> None:
 
 
 def test_a_trial_of_which_one_seed_fails_is_no_winner(tmp_path: Path) -> None:
-    """Its mean over the seeds that were finite would hide the one that was not."""
+    """A mean over the finite seeds would hide the one that diverged."""
     plan = planned(tmp_path, seeds={"search": [0], "best": 2, "more": [1, 2]})
     points = plan.space.points()
     rows = [a_row(number, points[number - 1], 1 - number / 10) for number in (1, 2, 3)]
@@ -126,15 +126,15 @@ def test_a_trial_of_which_one_seed_fails_is_no_winner(tmp_path: Path) -> None:
         replace(a_row(3, points[1], 0.8), scores={1: 0.6}),
         replace(a_row(4, points[1], 0.8), scores={2: 0.4}),
     ]
-    # The trials with more seeds have ended already.
+    # The trials with more seeds have already ended.
     write_json(tmp_path / "seeds.json", [row.to_dict() for row in more])
-    found = Steps(plan, tmp_path, 1, lambda *_: pytest.fail("nothing is left to do")).more_seeds(
+    found = Phases(plan, tmp_path, 1, lambda *_: pytest.fail("nothing is left to do")).more_seeds(
         rows
     )
     assert [row.state for row in found] == ["failed", "finished", "finished"]
     assert (found[0].score, found[0].error) == (None, f"seed 2: {diverged.error}")
     assert found[1].scores == {0: 0.8, 1: 0.6, 2: 0.4}
     assert winner(plan.space, found) == found[1]
-    # None of several seeds: the best one of the search's own.
+    # None with several seeds: the best by the search's own seed.
     failed = [replace(row, state="failed", score=None) for row in found[:2]]
     assert winner(plan.space, [*failed, found[2]]) == found[2]

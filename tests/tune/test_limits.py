@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from made_up import a_space
 from small_run import small_config
-from small_sweep import faults
+from small_sweep import errors
 
-from knife.cluster.capacity import capacity_faults
+from knife.cluster.capacity import capacity_errors
 from knife.config.run import Scale
 from knife.tune.search import history
 from knife.tune.search.history import TimeSpent
@@ -48,19 +48,19 @@ def test_as_many_trials_as_fit(
 
 def test_a_trial_that_can_never_fit_is_refused() -> None:
     scale = Scale(workers=3, gpus_per_worker=1)
-    assert len(capacity_faults(scale, {"CPU": 2, "GPU": 2}, "the cluster")) == 2
+    assert len(capacity_errors(scale, {"CPU": 2, "GPU": 2}, "the cluster")) == 2
     shared = Scale(gpus_per_worker=0.5)
-    assert capacity_faults(shared, {"CPU": 2, "GPU": 1}, "the cluster") == []
-    assert len(capacity_faults(shared, {"CPU": 2}, "the cluster")) == 1
+    assert capacity_errors(shared, {"CPU": 2, "GPU": 1}, "the cluster") == []
+    assert len(capacity_errors(shared, {"CPU": 2}, "the cluster")) == 1
 
 
 def test_workers_of_one_group_share_no_gpu(tmp_path: Path) -> None:
-    (fault,) = faults(tmp_path, "scale.workers=2", "scale.gpus_per_worker=0.5")
-    assert fault == (
+    (error,) = errors(tmp_path, "scale.workers=2", "scale.gpus_per_worker=0.5")
+    assert error == (
         "scale.gpus_per_worker: workers of one group cannot share a GPU (NCCL); must be 0 or 1 "
         "for 2 workers, but got 0.5"
     )
-    assert faults(tmp_path, "scale.gpus_per_worker=0.5") == []
+    assert errors(tmp_path, "scale.gpus_per_worker=0.5") == []
 
 
 class Clock:
@@ -127,7 +127,7 @@ def test_the_gpu_hours_of_all_trials_and_starts_are_counted(clock: Clock, start:
     spent.ended("a")
     spent.save()
     assert not limit.stop_all()
-    # Trial b goes on in the next driver, is lost, and starts once more.
+    # Trial b continues in the next driver, is lost, and restarts.
     spent = start()
     spent.started("b")
     clock.now += 600

@@ -28,7 +28,7 @@ class Drawn:
 
 
 def drawn(space: Space, rows: list[TrialRow], folder: Path) -> Drawn:
-    """Draws without a warning; every file is a picture with something on it, and none is left."""
+    """Draw without a warning; every file must be a non-empty picture, and no figure stay open."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = plots(space, rows)
@@ -109,12 +109,12 @@ def test_equal_scores_and_a_key_that_never_varies(tmp_path: Path) -> None:
 def test_few_trials_have_no_importances(tmp_path: Path, count: int) -> None:
     rows = [row for row in alignment_rows() if row.state == "finished"][:count]
     found = drawn(ALIGNMENT, rows, tmp_path)
-    assert "8 finished trials at least" in found.left_out["importance"]
+    assert "at least 8 finished trials" in found.left_out["importance"]
     assert View(ALIGNMENT, rows).importances == {}
 
 
 def test_no_importances_where_good_trials_are_not_told_apart(tmp_path: Path) -> None:
-    """Nearly all scores are equal: the best share of the trials has all of them."""
+    """Nearly all scores are equal: the best part of the trials has all of them."""
     rows = [row for row in alignment_rows() if row.state == "finished"]
     rows = [replace(row, score=0.5 + 0.1 * (row is rows[0])) for row in rows]
     found = drawn(ALIGNMENT, rows, tmp_path)

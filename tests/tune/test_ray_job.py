@@ -1,4 +1,4 @@
-"""A sweep as a Ray job, as a user submits it: on a cluster that is up, from a folder of files."""
+"""A sweep as a Ray job, as a user submits it: on a running cluster, from a folder of files."""
 
 import subprocess
 from pathlib import Path
@@ -19,7 +19,7 @@ SMALL = [
 
 
 def test_a_sweep_runs_as_a_ray_job(cluster: Cluster, tmp_path: Path) -> None:
-    # What a user has in the folder: the sweep. The package is installed on the cluster.
+    # The folder only has the sweep; the package is installed on the cluster.
     (tmp_path / "tune").mkdir()
     (tmp_path / "tune" / "smoke.yaml").write_text((ROOT / "tune" / "smoke.yaml").read_text())
     store = tmp_path / "store"

@@ -1,4 +1,4 @@
-"""Every sweep in tune/ is planned, with small stand-ins for what lies on the hub."""
+"""Every sweep in tune/ can be planned, with small stand-ins for models and data of the hub."""
 
 import json
 from pathlib import Path
@@ -14,21 +14,21 @@ from knife.models.source import EMBEDDED
 
 FOLDER = Path(__file__).parents[2] / "tune"
 SWEEPS = sorted(FOLDER.glob("*.yaml"))
-# Trials, students of the search, distinct teachers and refused combinations.
+# Numbers of trials, students of the search, distinct teachers and refused combinations.
 EXPECTED = {
     "smoke": (4, 4, 1, 0),
     "alignment": (24, 24, 1, 0),
     "low-resource": (6, 18, 3, 0),
     "rationale-quality": (9, 27, 4, 1),
     # Two tasks x three pairs of models x five methods x three fractions; teacher_init has no
-    # pair of unlike models.
+    # pair of different models.
     "paper": (84, 420, 12, 6),
 }
 
 
 @pytest.fixture(scope="module")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Names of the hub in the sweeps, and folders of the like."""
+    """Return stand-in folders for the hub's names in the sweeps."""
     folder = tmp_path_factory.mktemp("hub")
     for seed, name in enumerate(("strategyqa", "openbookqa")):
         splits = creatures(World(train=40, dev=20, test=20, seed=seed))

@@ -1,4 +1,4 @@
-"""What Ray Tune is to try, at a first start and at later ones."""
+"""What Ray Tune is given to try, at the first start and at later ones."""
 
 import pickle
 from pathlib import Path
@@ -19,7 +19,7 @@ SPACE = a_space(DOMAINS, search="tpe", first=[FIRST])
 
 
 def suggested(search: Suggestions, count: int) -> list[dict[str, Any]]:
-    """What it suggests to so many trials side by side, numbers included."""
+    """Return what it suggests to this many parallel trials, including their numbers."""
     return [search.suggest(f"trial {number}") for number in range(count)]
 
 
@@ -64,12 +64,12 @@ def test_what_has_begun_and_not_ended_comes_first_with_its_number() -> None:
     known = [begun(p, own, s) for p, own, s in zip(whole, states, scores, strict=False)]
     search = Suggestions(SPACE, 6, known)
     assert suggested(search, 3) == [whole[1], whole[3], whole[5]]
-    # Fewer than have ended: none begins.
+    # Fewer than have ended: none starts.
     assert Suggestions(SPACE, 2, known).suggest("a") == Searcher.FINISHED
 
 
 def test_optuna_learns_from_trials_of_earlier_starts() -> None:
-    """Beyond optuna's random draws, the good region is searched."""
+    """After optuna's initial random draws, the good region is searched."""
     whole = suggested(Suggestions(SPACE, 40), 40)
     scores = [1 - abs(params["suggested"]["x"] - 0.9) for params in whole]
     known = [begun(p, score=s) for p, s in zip(whole, scores, strict=True)]

@@ -1,4 +1,4 @@
-"""Points of a space: drawn, multiplied, and as optuna has them."""
+"""Points of a space: random, as a grid, and in optuna's form."""
 
 import itertools
 from typing import Any
@@ -114,7 +114,7 @@ def test_the_config_of_a_point() -> None:
     space = Space(Sweep.model_validate(sweep), SMALL)
     (point,) = space.points()
     config = space.config(point)
-    # What is set stays set, what the point has not stays the base's.
+    # Values of `set` apply after the point; the rest is the base's.
     assert (config.student.epochs, config.student.patience) == (5, 2)
     assert config.student.learning_rate == SMALL["student"]["learning_rate"]
     assert (config.name, config.seeds) == ("s", [7])

@@ -72,7 +72,7 @@ def test_export_can_be_analysed(tmp_path: Path) -> None:
     importances = optuna.importance.get_param_importances(study)
     assert set(importances) == set(ALIGNMENT.sweep.space)
     assert sum(importances.values()) == pytest.approx(1)
-    # What the dashboard starts from.
+    # What the dashboard reads first.
     summaries = optuna.get_all_study_summaries(url(path))
     assert [summary.study_name for summary in summaries] == ["alignment", "alignment-cost"]
 
@@ -86,7 +86,7 @@ def test_export_for_the_pareto_front(tmp_path: Path) -> None:
     finished = [row for row in rows if row.state == "finished"]
     assert [trial.values for trial in cost.trials] == [[r.score, r.seconds] for r in finished]
     assert cost.user_attrs["metric"] == "dev_accuracy"
-    # The first is best and fastest.
+    # The first one is best and fastest.
     assert [trial.user_attrs["number"] for trial in cost.best_trials] == [1]
 
 

@@ -1,4 +1,4 @@
-"""Whole sweeps as a user runs them, with Ray, small: what is trained, kept and recorded."""
+"""Small whole sweeps as a user runs them, with Ray: what is trained, kept and recorded."""
 
 import json
 import re
@@ -35,7 +35,7 @@ from knife.tune.sweep import sweep_key
 def test_a_sweep_from_python(
     swept: Swept, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The example of docs/python.md, on a sweep that is done."""
+    """The example of docs/python.md, on a finished sweep."""
     monkeypatch.chdir(swept.path.parent)
     Path("weights.yaml").write_bytes(swept.path.read_bytes())
     found: dict[str, Any] = {}
@@ -173,7 +173,7 @@ def test_the_same_command_again_says_that_it_is_done(swept: Swept, command: Comm
         ended = command("tune", swept.path, "--json", *words)
         assert ended.status == 0
         assert json.loads(ended.out) == swept.result
-        assert ended.err.splitlines()[0] == "the sweep is done: nothing was trained again"
+        assert ended.err.splitlines()[0] == "the sweep is done: nothing was trained"
     ended = command("tune", swept.path, "--dry-run", "--json")
     assert json.loads(ended.out)["state"] == "done"
     assert "trial" in command("tune", swept.path).out
@@ -187,32 +187,32 @@ def test_another_sweep_or_version_in_its_folder_is_refused(
     (copy / "sweeps" / "small").mkdir(parents=True)
     about = shutil.copy(swept.folder / "sweep.json", copy / "sweeps" / "small")
     for words in ([], ["--resume"], ["--dry-run"]):
-        (fault,) = command("tune", swept.path, f"store={copy}", "seed=1", *words).faults
-        assert fault.startswith(f"{copy}/sweeps/small belongs to another sweep of that name")
-        assert "give another name=…" in fault
+        (error,) = command("tune", swept.path, f"store={copy}", "seed=1", *words).errors
+        assert error.startswith(f"{copy}/sweeps/small belongs to another sweep of that name")
+        assert "give another name=…" in error
     values = json.loads(Path(about).read_text())
     Path(about).write_text(json.dumps(values | {"version": 0}))
-    (fault,) = command("tune", swept.path, f"store={copy}", "--resume").faults
-    assert fault.startswith(f"{copy}/sweeps/small was made by another version of this package")
+    (error,) = command("tune", swept.path, f"store={copy}", "--resume").errors
+    assert error.startswith(f"{copy}/sweeps/small was made by another version of this package")
 
 
 def test_more_trials_than_a_sweep_was_begun_with_keep_the_earlier_ones(
     swept: Swept, tmp_path: Path
 ) -> None:
-    """From four to five, on a copy of the store: one is trained, and the sweep concludes anew."""
+    """From four to five, on a copy of the store: one is trained, and the results are made again."""
     store = tmp_path / "store"
     shutil.copytree(swept.store.root, store, symlinks=True)
     folder = store / "sweeps" / "small"
     path = tmp_path / "sweep.yaml"
     for name in ("sweep.yaml", "base.yaml"):
         shutil.copy(swept.path.parent / name, tmp_path)
-    # The base names the store: there the sweep is the same one under another key.
+    # The store is in the base, so the copied sweep has a different key.
     about = json.loads((folder / "sweep.json").read_text())
     key = sweep_key(plan_file(path, [f"store={store}"]))
     (folder / "sweep.json").write_text(json.dumps(about | {"key": key}))
     fewer = tune(path, f"store={store}", "budget.trials=2", "--json")
     assert fewer.status == 0, fewer.err
-    assert "warning: budget.trials: 2 are fewer than the 4 that have ended already" in fewer.err
+    assert "warning: budget.trials: 2 are fewer than the 4 that have already ended" in fewer.err
     assert set(trainings(tmp_path)) == set()
     more = tune(path, f"store={store}", "budget.trials=5", "--json")
     assert more.status == 0, more.err
@@ -220,7 +220,7 @@ def test_more_trials_than_a_sweep_was_begun_with_keep_the_earlier_ones(
     assert list(rows) == [1, 2, 3, 4, 5]
     searched = json.loads((swept.folder / "search.json").read_text())
     again = json.loads((folder / "search.json").read_text())
-    # Points, scores, states and times of the earlier trials are as they were.
+    # Points, scores, states and times of the earlier trials are unchanged.
     assert again[:4] == searched
     assert sum(name.startswith("student-") for name in trainings(tmp_path)) >= 1
     assert set(swept.rows) < set(rows)
@@ -228,37 +228,37 @@ def test_more_trials_than_a_sweep_was_begun_with_keep_the_earlier_ones(
     assert sum(result["states"].values()) == 5
     assert result["final"]["verdict"]["methods"]
     done = tune(path, f"store={store}", "budget.trials=5")
-    assert "the sweep is done: nothing was trained again" in done.err
+    assert "the sweep is done: nothing was trained" in done.err
 
 
 def test_nothing_to_resume(command: Command, tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
-    (fault,) = command("tune", path, "--resume").faults
+    (error,) = command("tune", path, "--resume").errors
     store = tmp_path / "store"
-    assert fault.startswith(f"--resume: the store {store} is not there (small), so there is")
+    assert error.startswith(f"--resume: the store {store} does not exist (small), so there is")
     assert not store.exists()
     (store / "sweeps").mkdir(parents=True)
-    (fault,) = command("tune", path, "--resume").faults
-    assert fault.startswith(f"--resume: the store {store} has no sweep of that name (small)")
+    (error,) = command("tune", path, "--resume").errors
+    assert error.startswith(f"--resume: the store {store} has no sweep of that name (small)")
 
 
 def test_a_sweep_that_another_process_runs_is_left_to_it(command: Command, tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
     with Store(tmp_path / "store").lock("sweep", "small"):
-        (fault,) = command("tune", path).faults
-    assert fault.startswith("name: another process is running the sweep 'small' on this store")
+        (error,) = command("tune", path).errors
+    assert error.startswith("name: another process is running the sweep 'small' on this store")
     assert not (tmp_path / "store" / "sweeps").exists()
 
 
 def test_more_workers_than_the_machine_has_are_refused(command: Command, tmp_path: Path) -> None:
     batches = [f"{role}.batch_size=1000" for role in ("teacher", "student")]
-    (fault,) = command("tune", write_sweep(tmp_path), "scale.workers=1000", *batches).faults
-    assert fault.startswith("scale.workers: 1000 workers need a CPU each, but this machine has")
+    (error,) = command("tune", write_sweep(tmp_path), "scale.workers=1000", *batches).errors
+    assert error.startswith("scale.workers: 1000 workers need a CPU each, but this machine has")
     assert not (tmp_path / "store").exists()
 
 
 def test_a_trial_that_always_fails_does_not_end_the_sweep(tmp_path: Path) -> None:
-    """At 1e30 the training diverges; the other trial is what optuna suggests beside it."""
+    """At 1e30 the training diverges; the other trial is suggested by optuna."""
     found = sweep(
         tmp_path,
         search="tpe",
@@ -276,14 +276,14 @@ def test_a_trial_that_always_fails_does_not_end_the_sweep(tmp_path: Path) -> Non
     assert rows[2]["state"] == "finished"
     assert found.result["best"]["number"] == 2
     assert f"warning: trial 1 failed: {rows[1]['error']}" in found.ended.err.splitlines()
-    # It is said when it happens, too.
+    # It is also reported when it happens.
     error = re.escape(rows[1]["error"])
     assert re.search(rf"trial 1: failed in \d+ (s|min), {error} ", found.ended.err)
     _, trials = found.tracked()
     statuses = {name: run.info.status for name, run in trials.items()}
     assert (statuses["trial 1"], statuses["trial 2"]) == ("FAILED", "FINISHED")
     assert trials["trial 1"].data.tags["knife.status"] == "failed"
-    # An error of our own comes again every time: no trial was tried twice.
+    # Our own errors recur every time: no trial was tried twice.
     failed = [row for row in rows.values() if row["state"] == "failed"]
     assert trainings(tmp_path).total() == len(failed) + 1
 
@@ -294,7 +294,7 @@ def test_when_every_trial_fails_the_sweep_does(tmp_path: Path) -> None:
         space={RATE: {"choice": [1e30, 1e31]}},
         first=[{RATE: 1e30}, {RATE: 1e31}],
         budget={"trials": 2},
-        # More steps than one reach the fault in the first epoch, before there is any score.
+        # With more than one step, training diverges in the first epoch, before there is any score.
         set={"student.clip": 1e30, "student.batch_size": 4, "methods": ["finetune"]},
     )
     assert found.ended.status == 1
@@ -302,7 +302,7 @@ def test_when_every_trial_fails_the_sweep_does(tmp_path: Path) -> None:
     assert "none of 2 trials succeeded: finetune seed 0: the " in found.ended.err
     assert "Traceback" not in found.ended.err
     assert "ray" not in found.ended.err
-    # A line before the trials, one each, why none is left, and what to do.
+    # A line before the trials, one per trial, why none is left, and what to do.
     assert sum(" failed in " in line for line in found.ended.err.splitlines()) == 2
     assert found.ended.err.splitlines()[-1].startswith("failed trials are not tried again: change")
     client = MlflowClient(f"sqlite:///{found.store.root}/mlflow.db")

@@ -1,4 +1,4 @@
-"""kill -9 of the driver and of a trial's worker in each step: the sweep ends as one in peace."""
+"""kill -9 of the driver and of a trial's worker in each phase: results are the reference's."""
 
 import json
 import re
@@ -32,7 +32,7 @@ CHANGES: dict[str, Any] = {
     "budget": {"trials": 3},
     "seeds": {"best": 1, "more": [1]},
     "final": {"seeds": [100]},
-    # Enough steps that a kill comes in their midst, and a checkpoint in each epoch.
+    # Enough steps that a kill comes in the middle, and a checkpoint in each epoch.
     "set": {
         "data.world.train": 100,
         "student.epochs": EPOCHS,
@@ -43,7 +43,7 @@ CHANGES: dict[str, Any] = {
 
 @dataclass
 class Job:
-    """A sweep that is started as a command, again and again, on one store."""
+    """A sweep that is started as a command, repeatedly, on one store."""
 
     folder: Path
     changes: dict[str, Any]
@@ -73,7 +73,7 @@ class Job:
         return (self.folder / f"{len(self.drivers) - 1}.{name}").read_text()
 
     def wait_for(self, condition: Callable[[], object]) -> None:
-        """Poll until the condition holds, while the driver lives."""
+        """Poll until the condition holds, while the driver is running."""
 
         def reached() -> bool:
             found = bool(condition())
@@ -83,7 +83,7 @@ class Job:
         wait_for(reached, SECONDS, 0.01)
 
     def kill(self) -> float:
-        """kill -9 of the driver, and what it leaves ends by itself; when that was."""
+        """Kill the driver, wait until its processes have ended themselves, and return the time."""
         driver = self.drivers[-1]
         below = driver.children(recursive=True)
         driver.kill()
@@ -93,14 +93,14 @@ class Job:
         return moment
 
     def result(self) -> dict[str, Any]:
-        """Wait for the driver's end; its JSON document."""
+        """Wait for the driver's end, and return its JSON document."""
         status = self.drivers[-1].wait(SECONDS)
         assert status == 0, self.output("err")
         found: dict[str, Any] = json.loads(self.output())
         return found
 
     def published(self) -> dict[str, tuple[int, int]]:
-        """The students in the store, and when their manifests and journals were written."""
+        """Return the students in the store, and when their manifests and journals were written."""
         return {
             path.name: (
                 (path / "manifest.json").stat().st_mtime_ns,
@@ -110,7 +110,7 @@ class Job:
         }
 
     def under_way(self, pattern: str = "checkpoints/*/place.json") -> list[Path]:
-        """Students in training that have left something to go on with."""
+        """Return students in training that have something to resume from."""
         return list((self.folder / "store" / "work").glob(f"student-*/{pattern}"))
 
     def pruned(self) -> set[int]:
@@ -123,7 +123,7 @@ class Job:
         return found
 
     def tracked(self) -> dict[str, tuple[str, str]]:
-        """Id and status of every run in MLflow, by name."""
+        """Return id and status of every run in MLflow, by name."""
         client = MlflowClient(f"sqlite:///{self.folder / 'store' / 'mlflow.db'}")
         experiments = [e.experiment_id for e in client.search_experiments() if e.name == "knife"]
         runs = client.search_runs(experiments)
@@ -153,29 +153,29 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """The sweep without a kill."""
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Return the sweep without a kill."""
     job = Job(tmp_path_factory.mktemp("in-peace"), CHANGES)
     job.start()
     job.result()
     return job
 
 
-def check_as_in_peace(job: Job, in_peace: Job, result: dict[str, Any]) -> None:
-    """Scores, curves and verdict are those of the sweep in peace, and all runs have ended."""
-    peaceful = json.loads((in_peace.sweep / "result.json").read_text())
-    for row, expected in zip(job.rows(), in_peace.rows(), strict=True):
+def check_as_reference(job: Job, reference: Job, result: dict[str, Any]) -> None:
+    """Check that scores, curves and verdict are the reference's, and that all runs have ended."""
+    peaceful = json.loads((reference.sweep / "result.json").read_text())
+    for row, expected in zip(job.rows(), reference.rows(), strict=True):
         assert row | {"seconds": 0} == expected | {"seconds": 0}
     assert result["final"]["verdict"] == peaceful["final"]["verdict"]
     assert result["best"]["number"] == peaceful["best"]["number"]
     tracked = job.tracked()
-    assert set(tracked) == set(in_peace.tracked())
+    assert set(tracked) == set(reference.tracked())
     assert {status for _, status in tracked.values()} == {"FINISHED"}
     names = [path.name for path in (job.folder / "store" / "work").iterdir()]
     assert [name for name in names if not name.startswith("ray-")] == []
 
 
-def test_a_killed_worker_changes_nothing(job: Job, in_peace: Job) -> None:
+def test_a_killed_worker_changes_nothing(job: Job, reference: Job) -> None:
     driver = job.start()
     job.wait_for(job.under_way)
     place = job.under_way()[0]
@@ -185,15 +185,15 @@ def test_a_killed_worker_changes_nothing(job: Job, in_peace: Job) -> None:
             process.kill()
     killed_at = time.time()
     result = job.result()
-    check_as_in_peace(job, in_peace, result)
-    # It went on from its checkpoint.
+    check_as_reference(job, reference, result)
+    # It resumed from its checkpoint.
     assert trainings(job.folder)[key] == 2
     journal = job.folder / "store" / "student" / key.removeprefix("student-") / "journal.jsonl"
     times = [json.loads(line)["time"] for line in journal.read_text().splitlines()]
     assert times[0] < killed_at < times[-1]
 
 
-def test_the_driver_killed_in_each_step_changes_nothing(job: Job, in_peace: Job) -> None:
+def test_the_driver_killed_in_each_step_changes_nothing(job: Job, reference: Job) -> None:
     """Before the first trial, then in each step; and the first time, reports of trials are cut."""
     job.start()
     job.wait_for((job.sweep / "search" / "tuner.pkl").exists)
@@ -207,7 +207,7 @@ def test_the_driver_killed_in_each_step_changes_nothing(job: Job, in_peace: Job)
         job.wait_for(lambda: (job.sweep / step).is_dir() and job.under_way())  # noqa: B023
         job.wait_for(lambda: (job.published() or not first) and job.under_way())  # noqa: B023
         job.kill()
-        # A kill can cut the last report of a trial; Ray Tune's own files nobody reads.
+        # A kill can truncate the last report of a trial; Ray Tune's own files are not read.
         if first:
             path = job.sweep / step / "history.jsonl"
             path.write_bytes(path.read_bytes()[:-5])
@@ -220,7 +220,7 @@ def test_the_driver_killed_in_each_step_changes_nothing(job: Job, in_peace: Job)
         tracked = now
     job.start("--resume")
     result = job.result()
-    check_as_in_peace(job, in_peace, result)
+    check_as_reference(job, reference, result)
     assert before.items() <= job.published().items()
     ended = job.tracked()
     assert {name: ended[name][0] for name in tracked} == {n: i for n, (i, _) in tracked.items()}
@@ -231,7 +231,7 @@ def test_the_driver_killed_in_each_step_changes_nothing(job: Job, in_peace: Job)
 
 @pytest.fixture
 def judged(tmp_path: Path) -> Iterator[Job]:
-    """Six trials, of which ASHA ends those with far too high rates."""
+    """Run six trials, of which ASHA prunes those with far too high rates."""
     yield from jobs_below(
         tmp_path,
         metric="dev_loss",
@@ -259,12 +259,12 @@ def test_a_killed_driver_counts_no_trial_twice_and_judges_as_before(
     assert [row["number"] for row in rows] == [1, 2, 3, 4, 5, 6]
     plan = job.plan()
     assert [row["point"] for row in rows] == plan.points
-    # A trial is called the best so far by what had finished before the kill, too.
+    # "The best so far" also considers trials that finished before the kill.
     done = {row["number"] for row in rows if before.keys() & set(row["students"].values())}
     scores = {row["number"]: row["score"] for row in rows}
     for number in map(int, re.findall(r"trial (\d+): .*, the best so far ", job.output("err"))):
         assert number in done or scores[number] < min(scores[other] for other in done)
-    # Who was pruned stays so, and was not trained again; who had finished neither.
+    # Pruned and finished trials keep their state and were not trained again.
     ended = {number for number, row in enumerate(rows, 1) if row["state"] == "pruned"}
     assert out <= ended
     assert before.items() <= job.published().items()
@@ -283,7 +283,7 @@ def test_a_killed_driver_counts_no_trial_twice_and_judges_as_before(
 
 
 def check_decisions(job: Job, plan: SweepPlan, folder: Path) -> None:
-    """A scheduler that hears all reports in one go comes to the same ends."""
+    """Check that a scheduler makes the same decisions when given all reports at once."""
     fresh = scheduler(plan.space.sweep, EPOCHS, folder)
     params = {f"{n}": p for n, p in enumerate(plan.points or [], 1)}
 

@@ -1,11 +1,11 @@
-"""Sweep files: what is wrong with them, and what overrides and paths in them become."""
+"""Sweep files: their errors, and how overrides and paths in them are resolved."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_fixtures import Command
-from small_sweep import RATE, SWEEP, WEIGHT, faults, planned, write_sweep
+from small_sweep import RATE, SWEEP, WEIGHT, errors, planned, write_sweep
 
 from knife.tune.search.sweep_file import read_sweep
 
@@ -13,21 +13,21 @@ RANGE = {RATE: {"loguniform": [1e-3, 1e-2]}}
 
 
 def places(found: list[str]) -> list[str]:
-    return [fault.split(": ")[0] for fault in found]
+    return [error.split(": ")[0] for error in found]
 
 
-def test_a_whole_sweep_has_no_fault(tmp_path: Path) -> None:
-    assert faults(tmp_path) == []
+def test_a_whole_sweep_has_no_error(tmp_path: Path) -> None:
+    assert errors(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "fault"),
+    ("changes", "error"),
     [
         ({"without": "space"}, "space: must be set"),
         ({"space": {}}, "space: dictionary should have at least 1 item"),
         ({"metric": "accuracy"}, "metric: must be a metric that trials report (dev_accuracy, dev"),
         ({"metric": "test_accuracy"}, "metric: must be a metric that trials report (dev_accuracy"),
-        ({"without": "budget"}, "budget.trials: must be set: search 'random' has no end"),
+        ({"without": "budget"}, "budget.trials: must be set, since search 'random' never ends"),
         ({"serach": "tpe"}, "serach: unknown key; did you mean 'search'?"),
         ({"search": "bayes"}, "search: input should be 'random', 'grid' or 'tpe', but got \"bay"),
         ({"name": "a/b"}, "name: string should match pattern"),
@@ -36,18 +36,18 @@ def test_a_whole_sweep_has_no_fault(tmp_path: Path) -> None:
         ({"search": "grid"}, f"space.{RATE}: search 'grid' needs a list of values: grid or choice"),
         (
             {"scheduler": {"name": "asha"}, "seeds": {"search": [0, 1]}},
-            "seeds.search: a scheduler judges one training a trial, but got 2 seeds; give one",
+            "seeds.search: a scheduler needs trials with one training each, but got 2 seeds; give",
         ),
-        ({"set": {"student": {"learning_rate": 1}}}, f"set.{RATE}: is in the space too"),
+        ({"set": {"student": {"learning_rate": 1}}}, f"set.{RATE}: is also in the space"),
     ],
 )
-def test_one_fault_by_its_key(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
-    (found,) = faults(tmp_path, **changes)
-    assert found.startswith(fault)
+def test_one_error_by_its_key(tmp_path: Path, changes: dict[str, Any], error: str) -> None:
+    (found,) = errors(tmp_path, **changes)
+    assert found.startswith(error)
 
 
-def test_faults_of_values_all_at_once(tmp_path: Path) -> None:
-    found = faults(
+def test_errors_of_values_all_at_once(tmp_path: Path) -> None:
+    found = errors(
         tmp_path,
         budget={"trials": 0, "hours": 0, "gpu_hours": -1},
         concurrent=0,
@@ -74,8 +74,8 @@ def test_faults_of_values_all_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_faults_of_keys_together_all_at_once(tmp_path: Path) -> None:
-    found = faults(
+def test_errors_of_keys_together_all_at_once(tmp_path: Path) -> None:
+    found = errors(
         tmp_path,
         set={WEIGHT: 3},
         seeds={"search": [0, 0], "more": [1, 1]},
@@ -101,7 +101,7 @@ def test_faults_of_keys_together_all_at_once(tmp_path: Path) -> None:
 
 
 def test_values_that_the_run_config_refuses_are_named_all_at_once(tmp_path: Path) -> None:
-    found = faults(
+    found = errors(
         tmp_path,
         space={
             **RANGE,
@@ -115,20 +115,20 @@ def test_values_that_the_run_config_refuses_are_named_all_at_once(tmp_path: Path
     heads = [
         "space.data.fraction: the value 'many' is refused: data.fraction: input should be",
         "space.data.fraction: the value 2 is refused: data.fraction: input should be",
-        "space.methods: the value 'knive' is refused: methods: got no method's name: 'knive' (did "
-        "you mean 'knife'?)",
+        "space.methods: the value 'knive' is refused: methods: must be names of methods, but got "
+        "'knive' (did you mean 'knife'?)",
         "space.student.epochs: the value 0 is refused: student.epochs: input should be greater",
         "space.student.learning_rat: the value 1 is refused: student.learning_rat: unknown key; "
         "did you mean 'learning_rate'?",
     ]
     assert len(found) == len(heads)
-    for fault, head in zip(sorted(found), heads, strict=True):
-        assert fault.startswith(head)
+    for error, head in zip(sorted(found), heads, strict=True):
+        assert error.startswith(head)
 
 
 def test_first_points_must_be_whole_and_in_the_space(tmp_path: Path) -> None:
     first = [{RATE: 5e-3}, {RATE: 1, WEIGHT: 2, "align.input.weigth": 1}]
-    assert sorted(faults(tmp_path, first=first)) == [
+    assert sorted(errors(tmp_path, first=first)) == [
         f"first.0: {WEIGHT} is missing",
         f"first.1.{WEIGHT}: 2 is not in the key's domain",
         f"first.1.align.input.weigth: is not in the space; did you mean '{WEIGHT}'?",
@@ -137,20 +137,20 @@ def test_first_points_must_be_whole_and_in_the_space(tmp_path: Path) -> None:
 
 
 def test_a_trial_trains_one_method(tmp_path: Path) -> None:
-    (fault,) = faults(tmp_path, "methods=[finetune, knife]")
-    assert fault.startswith("methods: a trial trains one method, but the base has finetune, knife")
+    (error,) = errors(tmp_path, "methods=[finetune, knife]")
+    assert error.startswith("methods: a trial trains one method, but the base has finetune, knife")
     both = {"methods": {"choice": ["finetune", "knife"]}} | RANGE
-    assert faults(tmp_path, space=both) == []
+    assert errors(tmp_path, space=both) == []
 
 
 def test_files_that_are_none(tmp_path: Path, command: Command) -> None:
     missing = tmp_path / "nothing.yaml"
-    (fault,) = command("tune", missing).faults
-    assert fault == f"SWEEP: there is no file {missing}; give a sweep's YAML file"
+    (error,) = command("tune", missing).errors
+    assert error == f"SWEEP: the file {missing} does not exist; give a sweep's YAML file"
     path = write_sweep(tmp_path)
     path.write_text("name: x\nspace: [1, 2\nbase: y\n")
-    (fault,) = command("tune", path).faults
-    assert fault.startswith(f"{path}:3: not valid YAML")
+    (error,) = command("tune", path).errors
+    assert error.startswith(f"{path}:3: not valid YAML")
     assert not (tmp_path / "store").exists()
 
 

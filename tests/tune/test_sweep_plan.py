@@ -1,4 +1,4 @@
-"""What a sweep will do: its trials in their order, its teachers, and what is left out."""
+"""What a sweep will do: its trials in order, its teachers, and what is left out."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from command_fixtures import Command
-from small_sweep import RATE, WEIGHT, faults, planned, write_sweep
+from small_sweep import RATE, WEIGHT, errors, planned, write_sweep
 
 from knife.plan.stage import TeacherStage
 from knife.tune.dry_run import dry_run
@@ -20,7 +20,7 @@ FRACTIONS: dict[str, Any] = {
 
 
 def teachers_of(plan: SweepPlan) -> list[set[str]]:
-    """Keys of the teachers of each trial."""
+    """Return the keys of the teachers of each trial."""
     return [
         {stage.key for stage in each.stages if isinstance(stage, TeacherStage)}
         for each in plan.plans
@@ -54,7 +54,7 @@ def test_a_trial_of_each_teacher_starts_first(tmp_path: Path) -> None:
     first, second = teachers[:2]
     assert (len(first), len(second)) == (1, 1)
     assert first != second
-    # Then those that wait for no teacher, then those that do.
+    # Then those that do not wait for a teacher, then those that do.
     assert teachers[2:6] == [set()] * 4
     assert all(len(keys) == 1 for keys in teachers[6:])
     configs = [plan.space.config(point) for point in plan.points or []]
@@ -103,11 +103,11 @@ def test_refused_combinations_are_left_out(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_every_trial_is_said_once(tmp_path: Path) -> None:
-    (fault,) = faults(tmp_path, "data.source=nowhere.jsonl")
-    assert fault.startswith("data.source: 'nowhere.jsonl' is neither a known source nor a file")
+    (error,) = errors(tmp_path, "data.source=nowhere.jsonl")
+    assert error.startswith("data.source: 'nowhere.jsonl' is neither a known source nor a file")
     grid = {"align.input.layers": {"grid": [[[1, 9]], [[9, 1]]]}, RATE: {"grid": [1e-3]}}
-    found = faults(tmp_path, without="budget", search="grid", space=grid)
-    assert [fault.partition(": ")[0] for fault in found] == [
+    found = errors(tmp_path, without="budget", search="grid", space=grid)
+    assert [error.partition(": ")[0] for error in found] == [
         f"align.input.layers=[[1, 9]] {RATE}=0.001",
         f"align.input.layers=[[9, 1]] {RATE}=0.001",
     ]
@@ -122,8 +122,8 @@ def test_a_sweep_of_models_too_large_for_the_memory_is_refused(
     monkeypatch.setattr("knife.plan.needs._LIMITS", [limit])
     for words in ([], ["--dry-run"]):
         ended = command("tune", write_sweep(tmp_path), *words)
-        for model, fault in zip(("teacher", "student"), ended.faults, strict=True):
-            assert re.match(rf"model.{model}: \d+\.\d k parameters take \d\.\d MB", fault)
+        for model, error in zip(("teacher", "student"), ended.errors, strict=True):
+            assert re.match(rf"model.{model}: \d+\.\d k parameters take \d\.\d MB", error)
         assert not (tmp_path / "store").exists()
 
 
@@ -137,5 +137,5 @@ def test_points_that_leave_out_other_examples_are_not_compared(tmp_path: Path) -
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     space = {"data.max_tokens": {"choice": [64, 256]}}
     words = (f"data.source={tmp_path}", "data.too_long=drop", "teacher.batch_size=2")
-    found = faults(tmp_path, *words, "student.batch_size=2", space=space)
-    assert any(f.startswith("data.too_long: drop leaves out other dev") for f in found), found
+    found = errors(tmp_path, *words, "student.batch_size=2", space=space)
+    assert any(f.startswith("data.too_long: drop leaves out different dev") for f in found), found

@@ -1,4 +1,4 @@
-"""The report of a sweep: the numbers of its table, and what it says where something is missing."""
+"""The report of a sweep: the numbers of its table, and what it says if something is missing."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ from knife.tune.search.trials import TrialRow
 
 @pytest.fixture
 def folder(swept: Swept, tmp_path: Path) -> Path:
-    """A copy of a finished sweep's folder, with its store around it."""
+    """Return a copy of a finished sweep's folder, within a copy of its store."""
     ignored = shutil.ignore_patterns("ray-*", "mlflow.db", "mlartifacts")
     shutil.copytree(swept.store.root, tmp_path / "store", ignore=ignored)
     return tmp_path / "store" / "sweeps" / swept.folder.name
@@ -45,7 +45,7 @@ def values(path: Path) -> Any:
 
 
 def made_up(space: Space, rows: list[TrialRow], folder: Path) -> str:
-    """The report of trials that nobody has made."""
+    """Return the report of synthetic trials."""
     start = {"time": 0.0, "ended": None, "status": "killed", "command": "knife tune x"}
     about: dict[str, Any] = {
         "sweep": space.sweep.model_dump(mode="json"),
@@ -62,7 +62,7 @@ def made_up(space: Space, rows: list[TrialRow], folder: Path) -> str:
 def test_a_sweep_leaves_its_report_in_its_folder_and_in_mlflow(swept: Swept) -> None:
     html = (swept.folder / NAME).read_text()
     assert html == report(swept.folder)
-    # The winner against finetune is a run, with a report of its own.
+    # The winner against finetune is a run, with its own report.
     runs = [swept.result["mlflow"]["run_id"], swept.result["final"]["mlflow"]["run_id"]]
     tracked = [
         path.read_text()
@@ -109,7 +109,7 @@ def test_the_shared_teacher_is_told(swept: Swept) -> None:
     assert f"teacher {teacher.name} {duration(seconds)} 4 {duration(3 * seconds)}" in text
     (states,) = (swept.store.root / "states").iterdir()
     assert f"states {states.name} " in text
-    # How many are pruned hangs on which trial is ahead.
+    # How many are pruned depends on which trial is ahead.
     pruned = sum(row["state"] == "pruned" for row in swept.rows.values())
     assert f"trials, pruned {pruned} " in text
     assert "settings of finetune 2 " in text
@@ -121,8 +121,8 @@ def test_what_ended_early_and_how_to_do_it_again(swept: Swept) -> None:
     text = section(html, "Pruned and failed trials")
     score = swept.rows[PRUNED]["score"]
     assert f" {PRUNED} pruned 1 {score:.4f} not among the best 1/2 at this epoch" in f" {text}"
-    assert " finished " in section(html, "Faults and restarts")
-    text = section(html, "How to do it again")
+    assert " finished " in section(html, "Failures and restarts")
+    text = section(html, "How to reproduce it")
     assert "knife tune small.yaml" in text
     assert swept.folder.name in text
     assert f"started as knife tune {swept.path} --json" in text
@@ -146,7 +146,7 @@ def test_no_other_file_is_needed(swept: Swept) -> None:
 def test_a_sweep_that_goes_on_is_reported_so_far(folder: Path) -> None:
     for name in ("result.json", "trials.json"):
         (folder / name).unlink()
-    assert "So far: 4 trials ended, the search is over, and what follows it is not." in report(
+    assert "So far: 4 trials ended, the search is done, the phases after it are not." in report(
         folder
     )
     for name in ("search.json", "seeds.json", "baseline.json", "final.json"):
@@ -161,9 +161,9 @@ def test_a_sweep_that_goes_on_is_reported_so_far(folder: Path) -> None:
     lines = history.read_text().splitlines(keepends=True)
     history.write_text("".join(n for n in lines if '"trial": "2-' not in n or '"params"' in n))
     html = report(folder)
-    assert "So far: 3 trials ended, 1 under way." in html
+    assert "So far: 3 trials ended, 1 running." in html
     assert "The best is trial 1 of 3: dev loss " in html
-    assert "has not met finetune" in section(html, "Final comparison")
+    assert "has not been compared with finetune" in section(html, "Final comparison")
     shutil.rmtree(folder / "search")
     html = report(folder)
     assert "No trial has finished yet." in html
@@ -177,7 +177,7 @@ def test_what_was_deleted_is_said(folder: Path) -> None:
     (folder / "best.yaml").unlink()
     html = report(folder)
     text = section(html, "Cost and sharing")
-    assert "Of 2 of them the store no longer says how long it took" in text
+    assert "no longer has the times of 2 of them" in text
     assert "knife is " in html or "finetune answers" in html
 
 
@@ -196,11 +196,11 @@ def test_restarts_are_told(folder: Path) -> None:
         note = {"step": 3, "time": 0.0, "metrics": {}, "note": f"{stage.parent.name} is damaged"}
         with (stage / "journal.jsonl").open("a") as file:
             file.write(json.dumps(note) + "\n")
-    text = section(report(folder), "Faults and restarts")
+    text = section(report(folder), "Failures and restarts")
     assert re.search("killed .* finished", text)
-    assert "1970-01-02 00:00:00 UTC trial 2 started again" in text
-    assert f"trial {row['number']}, seed 0: went on from the checkpoint of step 7" in text
-    # What several trials share is told once.
+    assert "1970-01-02 00:00:00 UTC trial 2 restarted" in text
+    assert f"trial {row['number']}, seed 0: resumed from the checkpoint of step 7" in text
+    # What several trials share is reported once.
     assert text.count("is damaged") == 2
     assert f"1970-01-01 00:00:00 UTC trial {row['number']}, seed 0, step 3: student is" in text
     assert f"1970-01-01 00:00:00 UTC teacher {teacher.name}, step 3: teacher is damaged" in text
@@ -213,11 +213,11 @@ def test_a_sweep_of_an_earlier_version_gets_its_report(
     kept = {name: about[name] for name in ("version", "key", "name")}
     (folder / "sweep.json").write_text(json.dumps(kept))
     (folder / NAME).unlink()
-    with pytest.raises(UserError, match="did not keep the sweep's settings; the same"):
+    with pytest.raises(UserError, match="did not keep the sweep's settings; run the"):
         report(folder)
     shutil.copy(swept.path.parent / "base.yaml", folder.parents[2])
     sweep = shutil.copy(swept.path, folder.parents[2])
-    # The store is a part of the sweep's fingerprint, so that of the copy is another's.
+    # The store is part of the sweep's fingerprint, which differs for the copy.
     (folder / "sweep.json").write_text(json.dumps(kept | {"key": _key(Path(sweep), folder)}))
     recipe = shutil.copy(folder / "best.yaml", folder.parents[2])
     (folder / "best.yaml").write_bytes(b"\xff")
@@ -226,12 +226,12 @@ def test_a_sweep_of_an_earlier_version_gets_its_report(
     assert "report: " not in done.err
     assert not (folder / NAME).exists()
     (warning,) = [each.getMessage() for each in caplog.records if each.name.startswith("knife.rep")]
-    assert warning.startswith("the report could not be made (UnicodeDecodeError: ")
+    assert warning.startswith("the report could not be written (UnicodeDecodeError: ")
     assert warning.endswith(f"knife report small --store {folder.parents[1]}")
     shutil.copy(recipe, folder)
     done = command("tune", sweep, f"store={folder.parents[1]}")
     assert done.status == 0, done.err
-    assert "nothing was trained again" in done.err
+    assert "nothing was trained" in done.err
     text = section((folder / NAME).read_text(), "Cost and sharing")
     assert "No trial is known to have shared" in text
     assert len(values(folder / "sweep.json")["starts"]) == 1

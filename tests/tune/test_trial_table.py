@@ -105,7 +105,7 @@ def test_unknown_many_errors_are_grouped() -> None:
     rows[0] = replace(rows[0], error=None)
     lines = lines_of(ALIGNMENT, rows)
     text = " ".join(lines)
-    assert "Trial 1 failed: no reason is known" in text
+    assert "Trial 1 failed: unknown error" in text
     assert "Trials 2, 9, 16, 23 and 30 failed: E2" in text
     assert "Trials 6, 13, 20, 27, 7, 14, 21, 28, 8, 15, 22 and 29 failed in other ways." in text
     assert lines[-1] == "10 more trials: 10 failed."

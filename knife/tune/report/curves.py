@@ -80,11 +80,11 @@ def combinations(measured: Measured) -> "Figure":
     figure = Figure(figsize=(7.5, 1.5 + 0.36 * len(drawn)), layout="constrained")
     axes = figure.subplots()
     ends = []
-    for place, row in enumerate(drawn):
+    for index, row in enumerate(drawn):
         found = measured.estimate(row)
         number = values.index(point_label(measured.space, row.point, named))
         axes.barh(
-            place,
+            index,
             found.mean,
             height=0.7,
             color=figures.COLOURS[number % len(figures.COLOURS)],
@@ -93,11 +93,11 @@ def combinations(measured: Measured) -> "Figure":
         reach = ""
         if found.high > found.low:
             error = [[found.mean - found.low], [found.high - found.mean]]
-            axes.errorbar(found.mean, place, xerr=error, color=figures.INK, capsize=3)
+            axes.errorbar(found.mean, index, xerr=error, color=figures.INK, capsize=3)
             reach = f" ({_number(measured, found.low)} to {_number(measured, found.high)})"
         text = f"{_number(measured, found.mean)}{reach}"
         axes.annotate(
-            text, (found.high, place), (6, 0), textcoords="offset points", va="center", size=8
+            text, (found.high, index), (6, 0), textcoords="offset points", va="center", size=8
         )
         ends.append(found.high)
     names = [point_label(measured.space, row.point, keys) for row in drawn]

@@ -47,12 +47,12 @@ class SweepData:
         """
         store.recall(folder)
         if not (folder / ABOUT).is_file():
-            raise UserError(f"{folder} has no {ABOUT}; the same `knife tune` again writes it")
+            raise UserError(f"{folder} has no {ABOUT}; run the same `knife tune` again to write it")
         about = json.loads((folder / ABOUT).read_text())
         if "sweep" not in about:
             raise UserError(
-                f"{folder} was left by a version that did not keep the sweep's settings; the same "
-                "`knife tune` again adds them and the report, and trains nothing again"
+                f"{folder} was made by a version that did not keep the sweep's settings; run the "
+                "same `knife tune` again to add them and the report, without retraining"
             )
         return SweepData.of(folder, store, about)
 
@@ -108,8 +108,8 @@ class SweepData:
             return next(row for row in self.rows if row.number == number)
         return best(self.space, self.rows)
 
-    def step(self, name: str) -> list[TrialRow]:
-        """Return the trainings of a step after the search (`seeds`, `baseline`, `final`), once it
+    def phase(self, name: str) -> list[TrialRow]:
+        """Return the trainings of a phase after the search (`seeds`, `baseline`, `final`), once it
         has ended."""
         kept = self.folder / f"{name}.json"
         return read_rows(kept) if kept.is_file() else []

@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanInterval:
     """A mean over seeds and its 95 % t-interval; with one seed, both ends equal the mean."""
 
     mean: float
@@ -57,12 +57,12 @@ class Measured:
         """Whether what is shown is in percent."""
         return self.on_test or is_share(self.space)
 
-    def estimate(self, row: TrialRow) -> Estimate:
+    def estimate(self, row: TrialRow) -> MeanInterval:
         """Return a trial's mean and interval, in the unit of `label`."""
         values = self._values(row)
         mean = statistics.fmean(values)
         if len(values) < 2:
-            return Estimate(mean, mean, mean)
+            return MeanInterval(mean, mean, mean)
         # Takes a second to import.
         from scipy import stats
 
@@ -72,7 +72,7 @@ class Measured:
         if self.is_share:
             # An accuracy cannot be outside these.
             low, high = max(low, 0.0), min(high, 100.0)
-        return Estimate(mean, low, high)
+        return MeanInterval(mean, low, high)
 
     def best_by(self, keys: Sequence[str]) -> list[TrialRow]:
         """Return the best trial for each combination of the keys' values, ordered by number."""
@@ -91,7 +91,7 @@ class Measured:
         """Say how many seeds a mean is over, and what the bars are."""
         counts = sorted({len(self._values(row)) for row in self.rows})
         if counts == [1]:
-            return "one seed, so that there are no intervals"
+            return "one seed, so there are no intervals"
         seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         return f"mean of {seeds} seeds with its 95 % t-interval"
 

@@ -145,21 +145,21 @@ def _history(view: View) -> Plot:
 
 
 def _importance(view: View) -> Plot:
-    _need(len(view.finished) > 1, "Importance needs two finished trials at least.")
+    _need(len(view.finished) > 1, "Importance needs at least two finished trials.")
     _need(view.scores_differ, "All scores are equal, so no key has any importance.")
-    _need(len(view.keys) > 1, "Importance compares keys, and of one key alone values differ.")
+    _need(len(view.keys) > 1, "Importance compares keys, but only one key has several values.")
     least = LEAST_FOR_IMPORTANCE
-    few = f"Importance needs {least} finished trials at least: of fewer, good values are chance."
+    few = f"Importance needs at least {least} finished trials: with fewer, it would be chance."
     _need(len(view.finished) >= least, few)
     _need(
         bool(view.importances),
-        "The good trials cannot be told from the others, so no key has any importance.",
+        "Good trials cannot be told apart from the others, so no key has any importance.",
     )
     figure, (axes,) = figures.panels(1, 1, 7.0, 1.4 + 0.4 * len(view.keys))
     bars = axes.barh(list(view.importances), list(view.importances.values()), color=_PLAIN)
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.invert_yaxis()
-    _title(axes, view, "how much the keys matter to be among the best")
+    _title(axes, view, "how much each key matters for being among the best")
     axes.set_xlabel("importance (all keys together: 1)")
     shares = ", ".join(f"{key} {share:.2f}" for key, share in view.importances.items())
     return Plot(figure, f"Importance of each key, all together 1: {shares}.")
@@ -168,7 +168,7 @@ def _importance(view: View) -> Plot:
 def _parallel(view: View) -> Plot:
     from optuna.visualization.matplotlib import plot_parallel_coordinate
 
-    _need(len(view.finished) > 1, "Parallel coordinates need two finished trials at least.")
+    _need(len(view.finished) > 1, "Parallel coordinates need at least two finished trials.")
     _need(len(view.keys) > 1, "Parallel coordinates need two keys whose values differ.")
     axes = plot_parallel_coordinate(
         view.study, params=view.keys, target_name=metric_label(view.space)
@@ -196,7 +196,7 @@ def _parallel(view: View) -> Plot:
             )
     names = [metric_label(view.space), *keys]
     axes.set_xticks(range(len(names)), names, rotation=-25, ha="left", rotation_mode="anchor")
-    _title(axes, view, "a line a finished trial")
+    _title(axes, view, "one line per finished trial")
     words = f"Values of {', '.join(keys)} and score of each finished trial"
     return Plot(figure, f"{words}, as in the table of trials.")
 
@@ -204,8 +204,8 @@ def _parallel(view: View) -> Plot:
 def _slice(view: View) -> Plot:
     from matplotlib.ticker import MaxNLocator
 
-    _need(len(view.finished) > 1, "Slices need two finished trials at least.")
-    _need(bool(view.numeric_keys), "No key has several numbers as its values.")
+    _need(len(view.finished) > 1, "Slices need at least two finished trials.")
+    _need(bool(view.numeric_keys), "No key has several numeric values.")
     keys = view.numeric_keys[:2]
     figure, panels = figures.panels(len(keys), 2, 4.5 + 1.5 / len(keys), 4.5, sharey=True)
     numbers = [row.number for row in view.finished]
@@ -228,8 +228,8 @@ def _contour(view: View) -> Plot:
     from optuna.visualization.matplotlib import plot_contour
 
     least = LEAST_FOR_CONTOUR
-    _need(len(view.finished) >= least, f"A contour needs {least} finished trials at least.")
-    _need(len(view.numeric_keys) > 1, "A contour needs two keys with several numbers as values.")
+    _need(len(view.finished) >= least, f"A contour needs at least {least} finished trials.")
+    _need(len(view.numeric_keys) > 1, "A contour needs two keys with several numeric values.")
     _need(view.scores_differ, "All scores are equal, so a contour has no lines.")
     weights = [key for key in view.numeric_keys if key in _WEIGHTS]
     # Show the keys that matter most, but the two weights of the alignment belong together.
@@ -243,7 +243,7 @@ def _contour(view: View) -> Plot:
             part.set_cmap(_scale(view.space.sweep.direction == "max"))
     _plain_numbers(axes.xaxis, view, axes.get_xlabel())
     _plain_numbers(axes.yaxis, view, axes.get_ylabel())
-    _title(axes, view, "score between the trials, guessed from them")
+    _title(axes, view, "score, interpolated between the trials")
     best = view.finished[0]
     words = f"{metric_label(view.space)} over {' and '.join(keys)}; the best trial, {best.number}, "
     words += f"has {_score(view, best)} at {' and '.join(f'{best.point[k]:.4g}' for k in keys)}."
@@ -251,7 +251,7 @@ def _contour(view: View) -> Plot:
 
 
 def _pareto(view: View) -> Plot:
-    _need(len(view.finished) > 1, "A Pareto front needs two finished trials at least.")
+    _need(len(view.finished) > 1, "A Pareto front needs at least two finished trials.")
     middle = statistics.median(row.seconds for row in view.finished)
     unit = [unit for unit, seconds in _UNITS.items() if seconds == 1 or middle >= 2 * seconds][-1]
     numbers = [row.number for row in view.finished]
@@ -283,13 +283,13 @@ def _pareto(view: View) -> Plot:
 
 def _curves(view: View) -> Plot:
     _need(bool(view.finished), "No trial has finished, so there are no curves.")
-    _need(FRACTION in view.keys, "Curves need finished trials of two fractions at least.")
+    _need(FRACTION in view.keys, "Curves need finished trials with at least two fractions.")
     found = Measured.of(view.space, view.rows)
     return Plot(low_resource(found), f"{found.label} by share of the training split, as below.")
 
 
 def _combinations(view: View) -> Plot:
-    _need(len(view.finished) > 1, "Combinations are compared where two trials have finished.")
+    _need(len(view.finished) > 1, "Combinations need at least two finished trials.")
     found = Measured.of(view.space, view.rows)
     return Plot(combinations(found), f"{found.label} by combination of values, as below.")
 

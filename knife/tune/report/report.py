@@ -30,7 +30,7 @@ def report_of(sweep: SweepData) -> str:
         report_results.keys(drawn),
         report_work.cost(sweep, drawn),
         report_work.ended_early(sweep),
-        report_work.faults(sweep),
+        report_work.failures(sweep),
         report_work.again(sweep),
     ]
     return page(f"Sweep {sweep.space.sweep.name}", report_results.lead(sweep), sections)

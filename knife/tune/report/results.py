@@ -28,9 +28,9 @@ def lead(sweep: SweepData) -> list[str]:
     """Name the winner and its result on test, or say how far the sweep is."""
     words, space = [], sweep.space
     if sweep.result is None:
-        rest = f"{len(sweep.running)} under way"
+        rest = f"{len(sweep.running)} running"
         if sweep.searched:
-            rest = "the search is over, and what follows it is not"
+            rest = "the search is done, the phases after it are not"
         ended = counted(len(sweep.rows), "trial")
         words = [f"So far: {ended} ended, {rest}.", *last_start(sweep.about)]
     best = sweep.best
@@ -51,14 +51,14 @@ def final(sweep: SweepData) -> Section:
     """Compare the winner with finetune on test, with seeds that the search did not use."""
     title = "Final comparison"
     if sweep.space.sweep.final is None:
-        return Section(title, empty("This sweep asks for no comparison on test (final: null)."))
+        return Section(title, empty("This sweep has no final comparison on test (final: null)."))
     if sweep.result is None or sweep.verdict is None:
-        return Section(title, empty("The winner has not met finetune on the test split yet."))
+        return Section(title, empty("The winner has not been compared with finetune on test yet."))
     run = sweep.result["final"]
     known = [
         ("the winner as a recipe", "best.yaml, in the sweep's folder"),
         (
-            "a report of its own",
+            "its own report",
             command_line("knife", "report", f"{run['name']}-{run['key']}", "--store", run["store"]),
         ),
     ]

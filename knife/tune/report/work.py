@@ -1,4 +1,4 @@
-"""Sections of a sweep's report on how it was made: cost, faults, how to repeat it."""
+"""Sections of a sweep's report on how it was made: cost, failures, how to repeat it."""
 
 from collections import defaultdict
 
@@ -19,12 +19,12 @@ from knife.tune.search.trials import LATER_STEPS, TrialRow, first_line
 
 
 def cost(sweep: SweepData, drawn: Plots) -> Section:
-    """Show the time of the trials by state and of the other steps, and what sharing saved."""
+    """Show the time of the trials by state and of the other phases, and what sharing saved."""
     by_state: dict[str, list[float]] = defaultdict(list)
     for row in sweep.rows:
         by_state[f"trials, {row.state}"].append(row.seconds)
-    steps = {LATER_STEPS[name]: [row.seconds for row in sweep.step(name)] for name in LATER_STEPS}
-    spent = by_state | {words: seconds for words, seconds in steps.items() if seconds}
+    phases = {LATER_STEPS[name]: [row.seconds for row in sweep.phase(name)] for name in LATER_STEPS}
+    spent = by_state | {words: seconds for words, seconds in phases.items() if seconds}
     if not spent:
         return Section("Cost and sharing", empty("No trial has ended yet.") + _sharing(sweep))
     rows = [
@@ -33,9 +33,9 @@ def cost(sweep: SweepData, drawn: Plots) -> Section:
     ]
     everything = sum(map(sum, spent.values()))
     body = paragraphs(
-        f"All trainings took {duration(everything)} together, those side by side each counted."
+        f"All trainings took {duration(everything)} in total, counting parallel ones separately."
     )
-    body += table("Time by step", ("what", "number", "together", "each"), rows, [1, 2, 3])
+    body += table("Time by phase", ("what", "number", "total", "each"), rows, [1, 2, 3])
     return Section("Cost and sharing", body + _sharing(sweep) + pictures(drawn, ["pareto"]))
 
 
@@ -56,11 +56,11 @@ def _sharing(sweep: SweepData) -> Markup:
         took = duration(seconds) if seconds else "unknown"
         rows.append((f"{kind} {key}", took, len(numbers), duration(again) if seconds else ""))
     heads = ("made once", "took", "trials that share it", "saved")
-    words = [f"Teachers and states that each trial makes for itself would have taken "
+    words = [f"Making teachers and states separately for each trial would have taken "
              f"{duration(saved)} more."]  # fmt: skip
     if unknown:
         words.append(
-            f"Of {unknown} of them the store no longer says how long it took, which is not counted."
+            f"The store no longer has the times of {unknown} of them, which are not counted."
         )
     return paragraphs(*words) + table("Shared between trials", heads, rows, [1, 2, 3])
 
@@ -85,7 +85,7 @@ def ended_early(sweep: SweepData) -> Section:
     body = table("Trials without a result", heads, cells, [0, 2, 3])
     for row in rows:
         if row.error and len(row.error.splitlines()) > 1:
-            body += listing(f"what trial {row.number} failed by", row.error)
+            body += listing(f"error of trial {row.number}", row.error)
     return Section(title, body)
 
 
@@ -99,19 +99,19 @@ def _why(row: TrialRow, scheduler: Scheduler) -> str:
     return "below the median of the others at this epoch"
 
 
-def faults(sweep: SweepData) -> Section:
+def failures(sweep: SweepData) -> Section:
     """List every start of the command, the trials that restarted, and what trainings noted."""
-    title, body = "Faults and restarts", starts(sweep.about["starts"])
+    title, body = "Failures and restarts", starts(sweep.about["starts"])
     rows = []
     for number, trial in sorted(sweep.trials.items()):
         for when in trial["starts"][1:]:
-            rows.append((moment(when), f"trial {number} started again"))
+            rows.append((moment(when), f"trial {number} restarted"))
     for (kind, key), label in _trainings(sweep).items():
         rows += noted(sweep.store, kind, key, label)
     if rows:
         heads = ("when", "what")
-        return Section(title, body + table("Restarts, and what trainings noted", heads, rows))
-    words = "No trial had to start again, no training went on from a checkpoint, and nothing was "
+        return Section(title, body + table("Restarts and notes of trainings", heads, rows))
+    words = "No trial restarted, no training resumed from a checkpoint, and nothing was "
     return Section(title, body + paragraphs(f"{words}damaged."))
 
 
@@ -120,8 +120,10 @@ def _trainings(sweep: SweepData) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for trial in sweep.trials.values():
         found |= {(kind, key): f"{kind} {key}" for kind, key in trial["shares"]}
-    steps = {"trial": sweep.rows} | {words: sweep.step(name) for name, words in LATER_STEPS.items()}
-    for words, rows in steps.items():
+    phases = {"trial": sweep.rows} | {
+        words: sweep.phase(name) for name, words in LATER_STEPS.items()
+    }
+    for words, rows in phases.items():
         for row in rows:
             for seed, key in row.students.items():
                 found.setdefault(("student", key), f"{words} {row.number}, seed {seed}")
@@ -135,11 +137,11 @@ def again(sweep: SweepData) -> Section:
     text = yaml.safe_dump(
         settings.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
     )
-    body = paragraphs(f"The sweep below, saved as {name}, makes the same sweep:")
+    body = paragraphs(f"The settings below, saved as {name}, give the same sweep:")
     body += Markup("<pre>knife tune {}</pre>").format(name)
     body += facts([*made_by(sweep.about), ("store", sweep.store.address)])
     base = yaml.safe_dump(sweep.space.base, sort_keys=False, allow_unicode=True)
     body += listing(name, text) + listing(f"its base, {settings.base}", base)
     if (sweep.folder / RECIPE).is_file():
         body += listing(f"the winner, {RECIPE}", (sweep.folder / RECIPE).read_text())
-    return Section("How to do it again", body)
+    return Section("How to reproduce it", body)

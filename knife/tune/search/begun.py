@@ -45,9 +45,9 @@ def begun_trials(folder: Path, space: Space) -> list[Begun]:
     _, seconds = read_seconds(folder)
     found = []
     for trial, given in params.items():
-        # A trial that has finished stays so, whatever a later start reported.
-        told = sorted(reports[trial], key=lambda report: bool(report["finished"]))
-        last = told[-1] if told else {}
+        # A finished trial stays finished, whatever a later start reported.
+        ordered = sorted(reports[trial], key=lambda report: bool(report["finished"]))
+        last = ordered[-1] if ordered else {}
         note = failure_note(folder / "failed", given)
         state: State = "stopped"
         if last.get("finished"):
@@ -62,8 +62,8 @@ def begun_trials(folder: Path, space: Space) -> list[Begun]:
             state=state,
             score=last.get(SCORE) if state != "failed" else None,
             seconds=round(seconds.get(trial, 0.0), 3),
-            by_epoch={int(report["epoch"]): float(report[SCORE]) for report in told},
-            times={int(report["epoch"]): float(report["timestamp"]) for report in told},
+            by_epoch={int(report["epoch"]): float(report[SCORE]) for report in ordered},
+            times={int(report["epoch"]): float(report["timestamp"]) for report in ordered},
             scores=_by_seed(last.get("scores")),
             tests=_by_seed(last.get("tests")),
             students=_by_seed(last.get("students")),

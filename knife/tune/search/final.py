@@ -35,7 +35,7 @@ def tie_note(space: Space, rows: Sequence[TrialRow]) -> str:
     if len(equal) < 2:
         return ""
     named = f" ({', '.join(equal)})" if len(equal) <= _MOST_NAMED else ""
-    return f"{len(equal)} trials share the best score{named}; the first is taken."
+    return f"{len(equal)} trials share the best score{named}; the first one wins."
 
 
 def _candidates(space: Space, rows: Sequence[TrialRow]) -> list[TrialRow]:

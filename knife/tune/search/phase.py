@@ -23,8 +23,8 @@ from knife.tune.search.trials import State, TrialRow, first_line
 # How often a trial restarts after its worker was lost.
 _LOST_WORKERS = 3
 _LOST = (
-    f"its worker process died {_LOST_WORKERS + 1} times, killed from outside (often as memory ran "
-    "out): lower concurrent or student.batch_size"
+    f"its worker process was killed {_LOST_WORKERS + 1} times, often for lack of memory: lower "
+    "concurrent or student.batch_size"
 )
 # What a report has besides Ray Tune's own values.
 _REPORTED = (SCORE, "epoch", "finished", "scores", "students", "tests", "timestamp")

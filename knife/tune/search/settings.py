@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from knife.config.run import NAME_LETTERS, Section
+from knife.config.run import NAME_LETTERS, ConfigSection
 
 METRICS = {"dev_accuracy": "max", "dev_loss": "min"}
 Bounds = tuple[float, float]
@@ -24,7 +24,7 @@ def _number(value: Any) -> Any:
 Value = Annotated[Any, AfterValidator(_number)]
 
 
-class Domain(Section):
+class Domain(ConfigSection):
     """The values of one config key, given as exactly one of the five."""
 
     choice: Annotated[list[Value], Field(min_length=1)] | None = None
@@ -75,7 +75,7 @@ class Domain(Section):
         return self.values or list(self.bounds)
 
 
-class Scheduler(Section):
+class Scheduler(ConfigSection):
     """Which trials end early, judged by their scores at equal epochs.
 
     `asha` keeps the best 1/`reduction` of those that reach `grace` epochs, and again at every
@@ -87,7 +87,7 @@ class Scheduler(Section):
     reduction: int = Field(3, ge=2)
 
 
-class Budget(Section):
+class Budget(ConfigSection):
     """When a search ends, whichever limit comes first; `trials: null` is the whole grid."""
 
     trials: int | None = Field(None, ge=1)
@@ -95,7 +95,7 @@ class Budget(Section):
     gpu_hours: float | None = Field(None, gt=0)
 
 
-class Seeds(Section):
+class Seeds(ConfigSection):
     """Student seeds: `search` of every trial, and `more` for the `best` trials afterwards."""
 
     search: list[int] = Field([0], min_length=1)
@@ -103,13 +103,13 @@ class Seeds(Section):
     more: list[int] = Field([])
 
 
-class Final(Section):
+class Final(ConfigSection):
     """The winner against `finetune` on test, with seeds that the search did not use."""
 
     seeds: list[int] = Field([100, 101, 102], min_length=1)
 
 
-class Sweep(Section):
+class Sweep(ConfigSection):
     """One sweep.
 
     Attributes:

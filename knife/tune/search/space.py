@@ -1,4 +1,4 @@
-"""The search space: points, the run configs that they stand for, and their form in optuna."""
+"""The search space: points, the run configs that they represent, and their form in optuna."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True)
 class Space:
-    """Points of a sweep, and the run configs that they stand for.
+    """Points of a sweep, and the run configs that they represent.
 
     Attributes:
         sweep: the sweep.
@@ -88,44 +88,44 @@ class Space:
         while True:
             yield self.decode(study.ask(self.distributions()).params)
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Return why values are refused, each tried on a point whose other values are good."""
         good: Point = {}
-        faults = []
+        errors = []
         for key, domain in self.sweep.space.items():
             found = [self._refused(good | {key: value}) for value in domain.probes]
             fine = [v for v, refused in zip(domain.probes, found, strict=True) if not refused]
             good |= {key: fine[0]} if fine else {}
-            # A fault that every value has is not due to the value.
+            # An error that every value has is not due to the value.
             common = set.intersection(*map(set, found)) if len(found) > 1 else set()
-            faults += sorted(common)
-            faults += [
-                f"space.{key}: the value {value!r} is refused: {fault}"
+            errors += sorted(common)
+            errors += [
+                f"space.{key}: the value {value!r} is refused: {message}"
                 for value, refused in zip(domain.probes, found, strict=True)
-                for fault in refused
-                if fault not in common
+                for message in refused
+                if message not in common
             ]
-        faults = list(dict.fromkeys(faults))
-        if faults:
-            return faults
+        errors = list(dict.fromkeys(errors))
+        if errors:
+            return errors
         try:
             methods = self.config(good).methods
         except UserError as error:
-            return error.faults
+            return error.errors
         if len(methods) != 1:
             names = ", ".join(v if isinstance(v, str) else v.name for v in methods)
             return [
-                f"methods: a trial trains one method, but the base has {names}: give one with "
-                "set: {methods: [knife]}, or several in the space"
+                f"methods: a trial trains one method, but the base has {names}: set one with "
+                "set: {methods: [knife]}, or search several in the space"
             ]
         return []
 
     def _refused(self, point: Point) -> list[str]:
-        """Return the faults of a point's run config."""
+        """Return the errors for a point's run config."""
         try:
             self.config(point)
         except UserError as error:
-            return error.faults
+            return error.errors
         return []
 
 

@@ -1,4 +1,4 @@
-"""A sweep file, read with its base run config and overrides; all faults are reported at once."""
+"""A sweep file, read with its base run config and overrides; all errors are reported at once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
 from knife.config.overrides import flat as flat
 from knife.config.recipe_files import find_config
-from knife.config.run import section_faults
-from knife.core.errors import UserError, nearest, raise_faults
+from knife.config.run import section_errors
+from knife.core.errors import UserError, nearest, raise_errors
 from knife.data.source import KNOWN_SOURCES
 from knife.models.source import EMBEDDED
 from knife.tune.search.settings import Sweep
@@ -19,11 +19,11 @@ from knife.tune.search.space import Space
 _PATHS = ("data.source", "model.teacher", "model.student")
 _NO_PATHS = {*KNOWN_SOURCES, *EMBEDDED}
 _OWN = {
-    "name": "a trial's name is its sweep's; search another key",
-    "seeds": "seeds are no part of the space; give seeds.search and seeds.more",
-    "store": "all trials share one store, which is how they share teachers; set it for all",
-    "track": "all trials are recorded in one place; set it for all",
-    "scale": "all trials take the same workers and GPUs; set it for all",
+    "name": "trials have the name of their sweep; search another key",
+    "seeds": "seeds cannot be searched; set seeds.search and seeds.more",
+    "store": "all trials must use one store to share teachers; set it for all",
+    "track": "all trials are recorded in the same MLflow; set it for all",
+    "scale": "all trials use the same workers and GPUs; set it for all",
 }
 
 
@@ -34,11 +34,11 @@ def read_sweep(path: Path, overrides: Overrides | None = None) -> Space:
     other working directories.
 
     Raises:
-        UserError: with every fault of the sweep, each by its dotted key; then with every value of
+        UserError: with every error in the sweep, each by its dotted key; then with every value of
             the space that the run config refuses.
     """
     if not path.is_file():
-        raise UserError(f"SWEEP: there is no file {path}; give a sweep's YAML file")
+        raise UserError(f"SWEEP: the file {path} does not exist; give a sweep's YAML file")
     values = read_yaml(path)
     changes = read_overrides(overrides or [])
     own = {key: value for key, value in changes.items() if key in Sweep.model_fields}
@@ -57,12 +57,12 @@ def read_sweep(path: Path, overrides: Overrides | None = None) -> Space:
     try:
         sweep = Sweep.model_validate(values)
     except ValidationError as error:
-        raise UserError(*section_faults(Sweep, error)) from None
-    raise_faults(_faults(sweep))
+        raise UserError(*section_errors(Sweep, error)) from None
+    raise_errors(_errors(sweep))
     beside = path.parent / sweep.base
     base = read_yaml(beside if beside.is_file() else find_config(sweep.base))
     space = Space(sweep, {key: _absolute(key, value) for key, value in base.items()})
-    raise_faults(space.faults())
+    raise_errors(space.errors())
     return space
 
 
@@ -80,12 +80,12 @@ def _absolute(key: str, value: Any) -> Any:
     return str(path.resolve()) if value not in _NO_PATHS and path.exists() else value
 
 
-def _faults(sweep: Sweep) -> Iterator[str]:
-    """Yield faults of values that are valid alone but not together."""
+def _errors(sweep: Sweep) -> Iterator[str]:
+    """Yield errors for values that are valid alone but not together."""
     leaves = flat(sweep.set)
     for key, domain in sweep.space.items():
         if key in leaves:
-            yield f"set.{key}: is in the space too; leave it in one of the two"
+            yield f"set.{key}: is also in the space; remove it from one of the two"
         if key.partition(".")[0] in _OWN:
             yield f"space.{key}: {_OWN[key.partition('.')[0]]}"
         if sweep.search == "grid" and not domain.values:
@@ -93,24 +93,24 @@ def _faults(sweep: Sweep) -> Iterator[str]:
         if sweep.search != "grid" and domain.grid:
             yield f"space.{key}: a grid needs search 'grid'; give choice, or change search"
     if sweep.search != "grid" and sweep.budget.trials is None:
-        yield f"budget.trials: must be set: search {sweep.search!r} has no end of its own"
+        yield f"budget.trials: must be set, since search {sweep.search!r} never ends by itself"
     if sweep.scheduler.name != "none" and len(sweep.seeds.search) > 1:
         yield (
-            "seeds.search: a scheduler judges one training a trial, but got "
+            "seeds.search: a scheduler needs trials with one training each, but got "
             f"{len(sweep.seeds.search)} seeds; give one (seeds.more is for the best trials)"
         )
     for name, seeds in (("search", sweep.seeds.search), ("more", sweep.seeds.more)):
         if len(set(seeds)) < len(seeds):
             yield f"seeds.{name}: a seed is given twice"
     for number, point in enumerate(sweep.first):
-        yield from _point_faults(f"first.{number}", point, sweep)
+        yield from _point_errors(f"first.{number}", point, sweep)
 
 
-def _point_faults(place: str, point: dict[str, Any], sweep: Sweep) -> Iterator[str]:
-    """Yield faults of a point in `first`, which needs a value from the domain of every key."""
-    yield from (f"{place}: {key} is missing" for key in sweep.space if key not in point)
+def _point_errors(where: str, point: dict[str, Any], sweep: Sweep) -> Iterator[str]:
+    """Yield errors for a point in `first`, which needs a value from the domain of every key."""
+    yield from (f"{where}: {key} is missing" for key in sweep.space if key not in point)
     for key, value in point.items():
         if key not in sweep.space:
-            yield f"{place}.{key}: is not in the space; {nearest(key, sweep.space)}"
+            yield f"{where}.{key}: is not in the space; {nearest(key, sweep.space)}"
         elif not sweep.space[key].holds(value):
-            yield f"{place}.{key}: {value!r} is not in the key's domain"
+            yield f"{where}.{key}: {value!r} is not in the key's domain"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from knife.config.run import RunConfig
-from knife.core.errors import UserError, raise_faults
+from knife.core.errors import UserError, raise_errors
 from knife.data.digest import split_digest
 from knife.pipeline.run import refuse_what_cannot_fit
 from knife.plan.plan import Plan, plan_run
@@ -77,12 +77,12 @@ def plan_sweep(space: Space) -> SweepPlan:
         _order(found)
         found.trials = len(found.points or [])
     if not found.plans:
-        # A fault that every point has is not due to the point.
-        common = set.intersection(*(set(faults) for _, faults in found.refused))
+        # An error that every point has is not due to the point.
+        common = set.intersection(*(set(errors) for _, errors in found.refused))
         reasons = [
-            fault if fault in common else f"{describe(point)}: {fault}"
-            for point, faults in found.refused
-            for fault in faults
+            error if error in common else f"{describe(point)}: {error}"
+            for point, errors in found.refused
+            for error in errors
         ]
         raise UserError(*dict.fromkeys(reasons))
     _refuse_other_examples(found)
@@ -111,9 +111,9 @@ def _refuse_other_examples(plan: SweepPlan) -> None:
     }
     if len(kept) > 1 and any(splits.left_out.keys() & {"dev", "test"} for splits in data):
         raise UserError(
-            "data.too_long: drop leaves out other dev or test examples at other points of the "
-            "space, so their scores could not be compared; keep data.max_tokens and the "
-            "tokenizer the same at all points, or take refuse"
+            "data.too_long: drop leaves out different dev or test examples at different points of "
+            "the space, so their scores could not be compared; use one data.max_tokens and one "
+            "tokenizer for all points, or set data.too_long=refuse"
         )
 
 
@@ -124,13 +124,13 @@ def refuse_what_has_no_room(plan: SweepPlan) -> None:
     Raises:
         UserError: a trial does not fit.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     for each in plan.plans:
         try:
             refuse_what_cannot_fit(each)
         except UserError as error:
-            faults += error.faults
-    raise_faults(dict.fromkeys(faults))
+            errors += error.errors
+    raise_errors(dict.fromkeys(errors))
 
 
 def _add(plan: SweepPlan, points: list[Point], reader: SourceReader) -> None:
@@ -144,7 +144,7 @@ def _add(plan: SweepPlan, points: list[Point], reader: SourceReader) -> None:
             seen.add(text)
             plan.plans.append(plan_run(config, reader, elsewhere=True))
         except UserError as error:
-            plan.refused.append((point, error.faults))
+            plan.refused.append((point, error.errors))
             continue
         if plan.points is not None:
             plan.points.append(point)

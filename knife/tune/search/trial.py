@@ -117,7 +117,7 @@ class _Trial:
     scores: dict[str, float] = field(default_factory=dict)
     students: dict[str, str] = field(default_factory=dict)
     tests: dict[str, float] = field(default_factory=dict)
-    told: int = 0
+    reported: int = 0
     # Accuracy and negative loss of the best evaluation so far, whose model is kept, and its score.
     best: tuple[float, float, float] = (-math.inf, -math.inf, math.nan)
 
@@ -163,12 +163,12 @@ class _Trial:
                 drop_unfinished(self.store, member.student)
             raise
 
-    def heard(self, epoch: int, metrics: dict[str, float]) -> None:
+    def report_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Report an evaluation on dev; the last one is reported with the result, once stored."""
         accuracy, loss = metrics["dev_accuracy"], metrics["dev_loss"]
         self.best = max(self.best, (accuracy, -loss, metrics[self.task.space.sweep.metric]))
-        if len(self.config.seeds) == 1 and self.told < epoch < self.last_epoch:
-            self.told = epoch
+        if len(self.config.seeds) == 1 and self.reported < epoch < self.last_epoch:
+            self.reported = epoch
             self._report(epoch=epoch)
 
     def _pass_on(self, student: str, position: Position) -> Position:
@@ -176,7 +176,7 @@ class _Trial:
         rows, position = read_stage(self.store, "student", student, position)
         for row in rows:
             if "dev_accuracy" in row["metrics"]:
-                self.heard(round(row["epoch"]), row["metrics"])
+                self.report_epoch(round(row["epoch"]), row["metrics"])
         return position
 
     def _launch(self, stages: list[Stage], member: Member) -> None:
@@ -242,4 +242,4 @@ class _TuneContext(PlainContext):
 
     def evaluated(self, _: Stage, epoch: int, metrics: dict[str, float]) -> None:
         """Report a student's score; Ray Tune may end the trial here with SystemExit."""
-        self._trial.heard(epoch, metrics)
+        self._trial.report_epoch(epoch, metrics)

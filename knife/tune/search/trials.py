@@ -58,4 +58,4 @@ def read_rows(path: Path) -> list[TrialRow]:
 
 def first_line(error: str | None) -> str:
     """Return the first line of a trial's error."""
-    return next(iter((error or "").strip().splitlines()), "no reason is known")
+    return next(iter((error or "").strip().splitlines()), "unknown error")

@@ -19,15 +19,15 @@ from knife.store.store import Store
 from knife.terminal.console import can_draw, clock, drawn, progress_console, say_line
 from knife.terminal.progress import Progress
 from knife.train.follow import Follower
+from knife.tune.progress.phase_progress import PhaseProgress, TrialProgress, score_words
 from knife.tune.search.about import SweepAbout
 from knife.tune.search.study import best
 from knife.tune.search.sweep_plan import SweepPlan
 from knife.tune.search.trial import SCORE, Task, config_of, point_of, trial_stages
 from knife.tune.search.trials import LATER_STEPS, State, TrialRow
-from knife.tune.standing.standing import StepProgress, TrialProgress, score_words
 
 # Seconds between two status lines, where nothing is drawn.
-STANDING_SECONDS = 60.0
+STATUS_SECONDS = 60.0
 _WORDS = {"search": "search"} | LATER_STEPS
 
 
@@ -66,7 +66,7 @@ class SweepProgress:
         self.reused = 0
         self._states: set[str] = set()
         self._followed: set[tuple[str, str]] = set()
-        self._step: _Step | None = None
+        self._phase: _Phase | None = None
         self._drawn = ExitStack()
 
     def __enter__(self) -> Self:
@@ -78,22 +78,22 @@ class SweepProgress:
         if can_draw(self.console):
             spinner = Spinner("dots")
             self._drawn.enter_context(
-                drawn(self.console, lambda: self._step.drawing(spinner) if self._step else [])
+                drawn(self.console, lambda: self._phase.drawing(spinner) if self._phase else [])
             )
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.rest()
+        self.stop_drawing()
 
-    def rest(self) -> None:
+    def stop_drawing(self) -> None:
         """Stop drawing, so that another display can draw."""
         self._drawn.close()
 
-    def step(self, name: str, params: list[dict[str, Any]]) -> "_Step":
-        """Begin a step, with trials of these params if they are known, and return its listener."""
+    def phase(self, name: str, params: list[dict[str, Any]]) -> "_Phase":
+        """Begin a phase, with trials of these params if they are known, and return its listener."""
         trials = self.plan.trials
-        self._step = _Step(self, StepProgress(name, len(params) or trials, trials, self.slots))
-        return self._step
+        self._phase = _Phase(self, PhaseProgress(name, len(params) or trials, trials, self.slots))
+        return self._phase
 
     def judge(self, rows: Sequence[TrialRow]) -> None:
         """Find the best of the search's trials."""
@@ -109,9 +109,9 @@ class SweepProgress:
             # The trial itself reports the error.
             return None
 
-    def progress(self, step: str, plan: Plan) -> Progress:
+    def follow(self, phase: str, plan: Plan) -> Progress:
         """Follow the stages of a starting trial, and return its progress."""
-        last = step == "final"
+        last = phase == "final"
         task = Task(self.plan.space, last or self.plan.space.sweep.test, last, Path())
         stages = trial_stages(plan, plan.members, task)
         have = self.store.have(stages)
@@ -129,101 +129,101 @@ class SweepProgress:
 
     def _follow(self, stage: Stage) -> None:
         """Have a stage's journal read once only: reading it from the start repeats its notes."""
-        place = (stage.kind, stage.key)
-        if place not in self._followed:
-            self._followed.add(place)
-            self.follower.follow(*place)
+        artifact = (stage.kind, stage.key)
+        if artifact not in self._followed:
+            self._followed.add(artifact)
+            self.follower.follow(*artifact)
 
 
 @dataclass
-class _Step:
-    """The listener of one step."""
+class _Phase:
+    """The listener of one phase."""
 
-    board: SweepProgress
-    standing: StepProgress
+    sweep: SweepProgress
+    progress: PhaseProgress
     said: float = field(default_factory=time.monotonic)
 
     def resumed(self, rows: list[TrialRow]) -> None:
         """Count the trials that ended at an earlier start."""
-        self.standing.before = len(rows)
+        self.progress.before = len(rows)
         # The budget may have been lowered below what was already done.
-        self.standing.total = max(self.standing.total, len(rows))
-        if self.standing.name == "search":
-            self.board.judge(rows)
+        self.progress.total = max(self.progress.total, len(rows))
+        if self.progress.name == "search":
+            self.sweep.judge(rows)
 
     def started(self, number: int, params: dict[str, Any]) -> None:
         """Note that a trial starts or restarts."""
-        again = self.standing.running.get(number)
-        trial = self.standing.running[number] = TrialProgress(params)
-        plan = self.board.planned(params)
-        step = self.standing.name
-        if step in ("search", "seeds"):
-            point = point_of(params, self.board.plan.space)
-            self.board.about.started(int(params.get("trial", number)), point, plan, step)
+        again = self.progress.running.get(number)
+        trial = self.progress.running[number] = TrialProgress(params)
+        plan = self.sweep.planned(params)
+        phase = self.progress.name
+        if phase in ("search", "seeds"):
+            point = point_of(params, self.sweep.plan.space)
+            self.sweep.about.started(int(params.get("trial", number)), point, plan, phase)
         if again:
             trial.progress, trial.since = again.progress, again.since
         elif plan:
-            trial.progress = self.board.progress(self.standing.name, plan)
+            trial.progress = self.sweep.follow(self.progress.name, plan)
 
     def reported(self, number: int, result: dict[str, Any]) -> None:
         """Note a trial's score so far."""
-        trial = self.standing.running.setdefault(number, TrialProgress(result["config"]))
+        trial = self.progress.running.setdefault(number, TrialProgress(result["config"]))
         trial.score = result[SCORE]
-        self._stand()
+        self._print_status()
 
     def ended(self, number: int, state: State, why: str = "") -> None:
         """Note that a trial has ended."""
-        standing, space = self.standing, self.board.plan.space
-        last = standing.running.pop(number, TrialProgress({}))
-        standing.ends[state] += 1
-        standing.seconds += last.seconds
+        progress, space = self.progress, self.sweep.plan.space
+        last = progress.running.pop(number, TrialProgress({}))
+        progress.ends[state] += 1
+        progress.seconds += last.seconds
         words, also = "failed", f", {why}" if why else ""
         if state != "failed":
             score = "" if last.score is None else score_words(space, last.score)
             words = f"{score} (pruned)".lstrip() if state == "pruned" else score
-        finished = standing.name == "search" and state == "finished"
+        finished = progress.name == "search" and state == "finished"
         if finished and last.score is not None and self._is_best(last.score):
-            self.board.best = number, last.score
+            self.sweep.best = number, last.score
             also = ", the best so far"
-        place = f"[{standing.done}/{standing.total}] {self._title(number)}"
-        words = f"{place}: {words} in {clock(last.seconds)}{also}  {last.point(space)}"
-        self.board.say(words.rstrip())
-        self._stand()
+        position = f"[{progress.done}/{progress.total}] {self._title(number)}"
+        words = f"{position}: {words} in {clock(last.seconds)}{also}  {last.point(space)}"
+        self.sweep.say(words.rstrip())
+        self._print_status()
 
     def drawing(self, spinner: Spinner) -> list[Text]:
-        """Return the status of the step, and a line for each running trial."""
-        turn = spinner.render(self.board.console.get_time())
+        """Return the status of the phase, and a line for each running trial."""
+        turn = spinner.render(self.sweep.console.get_time())
         assert isinstance(turn, Text)
         first, *others = self._lines()
-        lines = [Text.assemble(turn, (f" {_WORDS[self.standing.name]}: ", "bold"), first)]
+        lines = [Text.assemble(turn, (f" {_WORDS[self.progress.name]}: ", "bold"), first)]
         lines += [Text(f"  {line}") for line in others]
-        for number, trial in sorted(self.standing.running.items()):
-            words = f"  {number}: {trial.words(self.board.plan.space)}"
+        for number, trial in sorted(self.progress.running.items()):
+            words = f"  {number}: {trial.words(self.sweep.plan.space)}"
             lines.append(Text(words, style="dim"))
         return lines
 
     def _lines(self) -> list[str]:
-        board = self.board
-        self.standing.look(board.follower.newest())
-        lines = [self.standing.counts()]
-        if board.best:
-            number, score = board.best
-            lines.append(f"best {score_words(board.plan.space, score)}, trial {number}")
-        if board.reused:
-            lines.append(f"teacher states reused {counted(board.reused, 'time')}")
-        return [*lines, *filter(None, [self.standing.left(board.plan.space.sweep)])]
+        sweep = self.sweep
+        self.progress.look(sweep.follower.newest())
+        lines = [self.progress.counts()]
+        if sweep.best:
+            number, score = sweep.best
+            lines.append(f"best {score_words(sweep.plan.space, score)}, trial {number}")
+        if sweep.reused:
+            lines.append(f"teacher states reused {counted(sweep.reused, 'time')}")
+        return [*lines, *filter(None, [self.progress.left(sweep.plan.space.sweep)])]
 
-    def _stand(self) -> None:
+    def _print_status(self) -> None:
         """Print a status line from time to time if nothing is drawn."""
         now = time.monotonic()
-        if not can_draw(self.board.console) and now - self.said >= STANDING_SECONDS:
+        if not can_draw(self.sweep.console) and now - self.said >= STATUS_SECONDS:
             self.said = now
-            self.board.say(f"{_WORDS[self.standing.name]}: {'; '.join(self._lines())}")
+            self.sweep.say(f"{_WORDS[self.progress.name]}: {'; '.join(self._lines())}")
 
     def _is_best(self, score: float) -> bool:
-        sign = 1 if self.board.plan.space.sweep.direction == "max" else -1
-        return self.board.best is None or sign * score > sign * self.board.best[1]
+        sign = 1 if self.sweep.plan.space.sweep.direction == "max" else -1
+        return self.sweep.best is None or sign * score > sign * self.sweep.best[1]
 
     def _title(self, number: int) -> str:
-        name = self.standing.name
+        name = self.progress.name
         return f"trial {number}" if name == "search" else f"{_WORDS[name]}, {number}"

@@ -1,4 +1,4 @@
-"""The steps of a sweep, each a Ray Tune experiment whose rows are kept once it has ended."""
+"""The phases of a sweep, each a Ray Tune experiment whose rows are kept once it has ended."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,14 +27,14 @@ _DYING_SECONDS = 15
 
 
 @dataclass(frozen=True)
-class Steps:
+class Phases:
     """Search, more seeds for the best trials, and the final trainings.
 
     Attributes:
         plan: the sweep.
         folder: the sweep's folder in the store.
         slots: trials that run at a time.
-        listener: makes the listener of a step, from its name and the params of its trials.
+        listener: makes the listener of a phase, from its name and the params of its trials.
     """
 
     plan: SweepPlan
@@ -74,7 +74,7 @@ class Steps:
         for param, part in zip(params, more, strict=True):
             row = found[param["trial"]]
             if part.state == "failed":
-                why = f"seed {param['seeds'][0]}: {part.error or 'no reason is known'}"
+                why = f"seed {param['seeds'][0]}: {part.error or 'unknown error'}"
                 found[row.number] = replace(row, state="failed", score=None, error=why)
             if found[row.number].state == "failed":
                 continue
@@ -111,7 +111,7 @@ class Steps:
     def _known(
         self, name: str, params: list[dict[str, Any]], *, test: bool = False, ceiling: bool = False
     ) -> list[TrialRow]:
-        """Return the rows of a step whose trials are known."""
+        """Return the rows of a phase whose trials are known."""
         if not params:
             return []
         phase = self._phase(name, test=test, ceiling=ceiling)

@@ -1,4 +1,4 @@
-"""The progress of a step of a sweep: running trials, ended trials, time left."""
+"""The progress of a phase of a sweep: running trials, ended trials, time left."""
 
 import time
 from collections import Counter
@@ -57,11 +57,11 @@ class TrialProgress:
 
 
 @dataclass
-class StepProgress:
-    """The progress of a step.
+class PhaseProgress:
+    """The progress of a phase.
 
     Attributes:
-        name: the step: search, seeds, baseline or final.
+        name: the phase: search, seeds, baseline or final.
         total: the most trials that it will have.
         trials: the number of trials in the search.
         slots: trials that run at a time.
@@ -111,18 +111,18 @@ class StepProgress:
         each = self.seconds / self.ends.total() if self.ends else sum(known) / len(known)
         lefts = [max(each - seconds, 0) if left is None else left for seconds, left in pairs]
         waiting = max(self.total - self.done - len(running), 0)
-        of_step = max([*lefts, (sum(lefts) + waiting * each) / self.slots])
+        of_phase = max([*lefts, (sum(lefts) + waiting * each) / self.slots])
         if self.name == "search" and sweep.budget.hours:
             budget = 3600 * sweep.budget.hours - (time.monotonic() - self.since)
-            of_step = min(of_step, max(budget, 0))
-        if of_step < 1:
+            of_phase = min(of_phase, max(budget, 0))
+        if of_phase < 1:
             return ""
-        of_sweep = of_step + self._later(sweep) * each / self.slots
-        words = f"about {clock(of_step)} left"
-        return f"{words}, {clock(of_sweep)} of the sweep" if of_sweep > of_step else words
+        of_sweep = of_phase + self._later(sweep) * each / self.slots
+        words = f"about {clock(of_phase)} left"
+        return f"{words}, {clock(of_sweep)} of the sweep" if of_sweep > of_phase else words
 
     def _later(self, sweep: Sweep) -> int:
-        """Return about how many trials the later steps have."""
+        """Return about how many trials the later phases have."""
         counts = {
             "search": 0,
             "seeds": len(sweep.more_seeds) * min(sweep.seeds.best, self.trials),

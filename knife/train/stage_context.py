@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from knife.config.run import Scale
+from knife.data.demonstrations import Demonstrations, put_before
 from knife.data.example import Example
 from knife.data.jsonl import read_examples
-from knife.data.preamble import Preamble, put_before
 from knife.data.tokens import Tokens, tokenize
 from knife.models.load import load_backbone
 from knife.models.tokenizer import load_tokenizer
@@ -65,11 +65,11 @@ class Split:
         """The examples' ids, by row."""
         return [example.id for example in self.examples]
 
-    def behind(self, preamble: Preamble | None, most: int) -> "Split":
+    def behind(self, demonstrations: Demonstrations | None, most: int) -> "Split":
         """Return the split with few-shot demonstrations before each input, up to `most` tokens."""
-        if preamble is None:
+        if demonstrations is None:
             return self
-        texts = preamble.texts(self.examples)
+        texts = demonstrations.texts(self.examples)
         tokens, _ = put_before(self.tokens, texts, self.tokenizer, most)
         return replace(self, tokens=tokens)
 

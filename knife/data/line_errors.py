@@ -1,16 +1,16 @@
-"""Faults in the lines of a file, reported so that a thousand equal faults take one line."""
+"""Errors in the lines of a file, reported so that a thousand equal errors take one line."""
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SHOWN_FAULTS = 20
+SHOWN_ERRORS = 20
 _SHOWN_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class LineError:
     """One thing that is wrong with a line.
 
     Attributes:
@@ -26,7 +26,7 @@ class Fault:
 
 @dataclass
 class _Repeated:
-    """A fault that many lines have: the first line, its position among all faults, its message,
+    """An error that many lines have: the first line, its position among all errors, its message,
     some of the other lines, and the number of all other lines."""
 
     line: int
@@ -44,8 +44,8 @@ class _Repeated:
         return f"{self.message} (the same in {units} {lines})"
 
 
-class FaultList:
-    """Collects the faults of a file's lines, in memory that does not grow with their number."""
+class LineErrors:
+    """Collects the errors in a file's lines, in memory that does not grow with their number."""
 
     def __init__(self, path: Path, unit: str = "line") -> None:
         """Start a list for `path`, whose lines or examples (`unit`) are numbered from 1."""
@@ -56,37 +56,37 @@ class FaultList:
         self._unsaid = 0
         self._repeated: dict[str, _Repeated] = {}
 
-    def add(self, line: int, faults: Iterable[Fault]) -> None:
-        """Record the faults of a line."""
-        for fault in faults:
-            if not fault.once:
-                self.add_text(line, f"{self._where(line)}: {fault.message}")
-            elif fault.reason not in self._repeated:
+    def add(self, line: int, errors: Iterable[LineError]) -> None:
+        """Record the errors in a line."""
+        for error in errors:
+            if not error.once:
+                self.add_text(line, f"{self._where(line)}: {error.message}")
+            elif error.reason not in self._repeated:
                 self._order += 1
-                self._repeated[fault.reason] = _Repeated(line, self._order, fault.message)
+                self._repeated[error.reason] = _Repeated(line, self._order, error.message)
             else:
-                known = self._repeated[fault.reason]
+                known = self._repeated[error.reason]
                 known.more += 1
                 if len(known.others) < _SHOWN_LINES:
                     known.others.append(line)
 
     def add_text(self, line: int, text: str) -> None:
-        """Record a fault of a line, given as its complete message."""
-        if len(self._said) < SHOWN_FAULTS:
+        """Record an error in a line, given as its complete message."""
+        if len(self._said) < SHOWN_ERRORS:
             self._order += 1
             self._said.append((line, self._order, text))
         else:
             self._unsaid += 1
 
     def lines(self) -> list[str]:
-        """Return all faults by line, at most `SHOWN_FAULTS`, and the number of those omitted."""
+        """Return all errors by line, at most `SHOWN_ERRORS`, and the number of those omitted."""
         repeated = [
-            (fault.line, fault.order, f"{self._where(fault.line)}: {fault.said(self._unit)}")
-            for fault in self._repeated.values()
+            (error.line, error.order, f"{self._where(error.line)}: {error.said(self._unit)}")
+            for error in self._repeated.values()
         ]
         said = [text for _, _, text in sorted([*repeated, *self._said])]
-        unsaid = self._unsaid + len(said[SHOWN_FAULTS:])
-        return [*said[:SHOWN_FAULTS], *([f"… and {unsaid} more"] if unsaid else [])]
+        unsaid = self._unsaid + len(said[SHOWN_ERRORS:])
+        return [*said[:SHOWN_ERRORS], *([f"… and {unsaid} more"] if unsaid else [])]
 
     def _where(self, number: int) -> str:
         return where(self._path, self._unit, number)
@@ -97,10 +97,10 @@ def where(path: Path, unit: str, number: int) -> str:
     return f"{path}:{number}" if unit == "line" else f"{path}: {unit} {number}"
 
 
-def cap(faults: list[str]) -> list[str]:
-    """Return the first `SHOWN_FAULTS` faults, and a line with the number of the others."""
-    more = len(faults) - SHOWN_FAULTS
-    return faults if more <= 0 else [*faults[:SHOWN_FAULTS], f"… and {more} more"]
+def cap(errors: list[str]) -> list[str]:
+    """Return the first `SHOWN_ERRORS` errors, and a line with the number of the others."""
+    more = len(errors) - SHOWN_ERRORS
+    return errors if more <= 0 else [*errors[:SHOWN_ERRORS], f"… and {more} more"]
 
 
 def show(value: object) -> str:

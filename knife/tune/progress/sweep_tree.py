@@ -52,7 +52,7 @@ def sweep_tree(folder: Path, store: Store, *, alive: bool) -> RunNode | None:
     settings = sweep.space.sweep.model_dump(mode="json", exclude_none=True)
     config = settings | {"base_config": sweep.space.base}
     tags = about["tags"] | {"knife.fingerprint": about["key"], "knife.sweep": about["name"]}
-    tags[NOTE] = f"At work or cut off: {', '.join(settings['space'])}. No best trial yet."
+    tags[NOTE] = f"Running or interrupted: {', '.join(settings['space'])}. No best trial yet."
     summary = {}
     if status == "FAILED":
         tags[NOTE] = failed_note(starts[-1])

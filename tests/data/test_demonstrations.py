@@ -1,4 +1,4 @@
-"""Solved examples before task inputs: which ones, where, and what has no room."""
+"""Demonstrations before task inputs: which ones, where, and what does not fit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 from small import EXAMPLES, tokens_of
 
+from knife.data.demonstrations import (
+    Demonstrations,
+    draw_shots,
+    put_before,
+    saved_demonstrations,
+    solved_text,
+)
 from knife.data.example import Example
-from knife.data.preamble import Preamble, draw_shots, put_before, saved_preamble, solved_text
 from knife.data.tokens import closes
 from knife.models.tokenizer import load_tokenizer
 
@@ -32,7 +38,7 @@ def test_shots_are_drawn_by_the_seed_alone() -> None:
     assert len(drawn) == len(set(drawn)) == 3
     assert draw_shots(EXAMPLES[::-1], 3, 0, rationales=False) == drawn
     assert draw_shots(EXAMPLES, 3, 1, rationales=False) != drawn
-    # More of them are these and others.
+    # More demonstrations include these.
     assert draw_shots(EXAMPLES, 5, 0, rationales=False)[:3] == drawn
     told = draw_shots(EXAMPLES, 1000, 0, rationales=True)
     assert len(told) == sum(example.rationale is not None for example in EXAMPLES) < len(EXAMPLES)
@@ -40,39 +46,39 @@ def test_shots_are_drawn_by_the_seed_alone() -> None:
 
 
 def test_the_most_similar_example_is_another_one() -> None:
-    preamble = Preamble([], TRAINING)
+    demonstrations = Demonstrations([], TRAINING)
     new = Example("new", "how many legs has a cat ?", ("four", "two"), 0)
-    texts = preamble.texts([SKY, SEA, new])
+    texts = demonstrations.texts([SKY, SEA, new])
     expected = [solved_text(example, rationale=True) for example in (SEA, SKY, DOG)]
-    # Ids of another data set mean nothing.
-    assert preamble.texts([replace(new, id="dog")]) == [[expected[2]]]
+    # Ids of another data set may be the same by accident.
+    assert demonstrations.texts([replace(new, id="dog")]) == [[expected[2]]]
     assert texts == [[text] for text in expected]
-    assert Preamble([], [SKY]).texts([SKY, new]) == [[], [solved_text(SKY, rationale=True)]]
+    assert Demonstrations([], [SKY]).texts([SKY, new]) == [[], [solved_text(SKY, rationale=True)]]
 
 
 def test_of_equally_similar_examples_the_first_is_taken() -> None:
     many = [replace(SEA, id=f"sea{n}", rationale=f"it is the sea {n}") for n in range(40)]
-    # In any order, and however many there are: none is chosen by how a library partitions scores.
+    # In any order and any number: none is chosen by how a library partitions scores.
     for training in (many, many[::-1], [DOG, *many[7:], SKY]):
         first = next(example for example in training if example.question == SEA.question)
-        preamble = Preamble([], training)
+        demonstrations = Demonstrations([], training)
         assert (
-            preamble.texts([SEA, replace(SEA, id="x")])
+            demonstrations.texts([SEA, replace(SEA, id="x")])
             == [[solved_text(first, rationale=True)]] * 2
         )
         second = next(e for e in training if e.question == SEA.question and e is not first)
-        assert preamble.texts([first]) == [[solved_text(second, rationale=True)]]
+        assert demonstrations.texts([first]) == [[solved_text(second, rationale=True)]]
 
 
-def test_a_preamble_is_saved_with_its_model(tmp_path: Path) -> None:
-    assert saved_preamble(tmp_path) is None
-    Preamble([], TRAINING).save(tmp_path)
-    found = saved_preamble(tmp_path)
+def test_demonstrations_are_saved_with_their_model(tmp_path: Path) -> None:
+    assert saved_demonstrations(tmp_path) is None
+    Demonstrations([], TRAINING).save(tmp_path)
+    found = saved_demonstrations(tmp_path)
     assert found is not None
-    assert found.texts([DOG]) == Preamble([], TRAINING).texts([DOG])
+    assert found.texts([DOG]) == Demonstrations([], TRAINING).texts([DOG])
     (tmp_path / "retrieve.jsonl").unlink()
-    Preamble(["one", "two"]).save(tmp_path)
-    found = saved_preamble(tmp_path)
+    Demonstrations(["one", "two"]).save(tmp_path)
+    found = saved_demonstrations(tmp_path)
     assert found is not None
     assert found.texts([DOG, SKY]) == [["one", "two"]] * 2
 

@@ -5,15 +5,15 @@ from typing import Any
 
 from knife.config.run import RunConfig
 from knife.core.errors import UserError
+from knife.data.demonstrations import Demonstrations, draw_shots, put_before
 from knife.data.example import Splits
-from knife.data.preamble import Preamble, draw_shots, put_before
 from knife.data.tokens import UNBOUNDED, Tokens
 
 # If more than this share of questions lose demonstrations, the prompt is not the requested one.
 REFUSED_SHARE = 0.1
 
 
-def preamble_limit(
+def demonstration_limit(
     config: RunConfig, method: str, positions: int | None, tokenizer: Any, answer: int
 ) -> int:
     """Return the most tokens of demonstrations and task input; 0 for methods without any.
@@ -28,7 +28,7 @@ def preamble_limit(
     return min(positions or UNBOUNDED, int(tokenizer.model_max_length)) - answer
 
 
-def with_preambles(
+def with_demonstrations(
     config: RunConfig,
     method: str,
     splits: Splits,
@@ -45,13 +45,13 @@ def with_preambles(
     if method not in ("prompt", "retrieve"):
         return list(tokens), []
     if method == "retrieve":
-        texts = Preamble([], splits.train).texts(splits.everything)
+        texts = Demonstrations([], splits.train).texts(splits.everything)
         placed, lacking = put_before(tokens, texts, tokenizer, most)
         if not lacking:
             return placed, []
         return placed, [
             f"retrieve: {lacking} of {len(tokens)} questions have no room for the most "
-            f"similar training example in data.max_tokens={most}; they stand alone"
+            f"similar training example in data.max_tokens={most}; they get no demonstration"
         ]
     shots, rationales = config.prompt.shots, config.prompt.rationales
     notes: list[str] = []
@@ -66,11 +66,11 @@ def with_preambles(
         share = lacking / len(tokens)
         said = (
             f"{lacking} of {len(tokens)} questions ({100 * share:.1f} %) have no room "
-            f"for {shots} solved examples in the {most} tokens that model.student reads"
+            f"for {shots} demonstrations in the {most} tokens that model.student reads"
         )
         if share > REFUSED_SHARE:
             without = " or prompt.rationales=false" if rationales else ""
-            raise UserError(f"prompt.shots: {said}; take fewer{without}")
+            raise UserError(f"prompt.shots: {said}; set fewer{without}")
         if lacking:
             notes.append(f"prompt: {said}; these get fewer")
     return placed, notes

@@ -34,7 +34,7 @@ def draw_shots(
     return [solved_text(example, rationale=rationales) for example in pool[:count]]
 
 
-class Preamble:
+class Demonstrations:
     """The demonstrations before each task input of a model, the farthest from it first."""
 
     def __init__(self, shots: Sequence[str], training: Sequence[Example] = ()) -> None:
@@ -49,19 +49,19 @@ class Preamble:
         return [[solved_text(other, rationale=True)] if other else [] for other in found]
 
     def save(self, model: Path) -> None:
-        """Write the preamble beside a model's weights."""
+        """Write the demonstrations beside a model's weights."""
         (model / _SHOTS).write_text(strict_json.dumps(self.shots, ensure_ascii=False))
         if self.training:
             write_examples(model / _TRAINING, self.training)
 
 
-def saved_preamble(model: Path) -> Preamble | None:
-    """Read what `save` wrote beside a model's weights, or return None if it has no preamble."""
+def saved_demonstrations(model: Path) -> Demonstrations | None:
+    """Read what `save` wrote beside a model's weights; None if it has no demonstrations."""
     if not (model / _SHOTS).is_file():
         return None
     training = model / _TRAINING
     shots = json.loads((model / _SHOTS).read_text())
-    return Preamble(shots, read_examples(training) if training.is_file() else ())
+    return Demonstrations(shots, read_examples(training) if training.is_file() else ())
 
 
 def put_before(
