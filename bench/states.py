@@ -14,9 +14,9 @@ from workload import random_tokens
 import torch  # isort: skip  (after the threads are set)
 
 from knife.data.batches import Rows, collate
-from knife.method.states import StoredStates, Summary, write_shard
+from knife.method.states import SHARD_BYTES, StoredStates, Summary, write_shard
 
-TOKENS, LAYERS, WIDTH, BATCH = 64, [12], 768, 32
+TOKENS, WIDTH, BATCH = 64, 768, 32
 
 
 def private_megabytes() -> float:
@@ -28,26 +28,25 @@ def private_megabytes() -> float:
 
 def main() -> None:
     gigabytes = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
-    row_bytes = TOKENS * len(LAYERS) * WIDTH * 4
+    row_bytes = TOKENS * WIDTH * 4
     count = int(gigabytes * 1e9 / row_bytes)
-    summary = Summary(LAYERS, WIDTH, WIDTH, False, "fp32", {"12": 1.0}, count * TOKENS, True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        summary.write(folder)
-        a_shard = 256 * 2**20 // row_bytes
+        Summary(WIDTH, "fp32", 1.0, True).write(folder)
+        a_shard = SHARD_BYTES // row_bytes
         for number, start in enumerate(range(0, count, a_shard)):
             rows = range(start, min(start + a_shard, count))
-            states = torch.randn(TOKENS, len(LAYERS), WIDTH)
-            parts = [{"input": states + row, "scores": torch.zeros(2)} for row in rows]
-            write_shard(folder / f"shard-{number:05d}.safetensors", rows, parts, summary)
-            del parts
+            some = torch.randn(TOKENS, WIDTH)
+            states = [some + row for row in rows]
+            write_shard(folder / f"shard-{number:05d}.safetensors", rows, states, "fp32")
+            del states
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         product = count * row_bytes
         print(f"{count} examples: {size / 1e9:.3f} GB, {size / product:.4f} x the product")
         tokens = random_tokens(BATCH, inputs=TOKENS, rationale=1, choices=2, choice=2)
         batch = collate(tokens, Rows(list(range(BATCH)), [1.0] * BATCH), 0, False)
         before = private_megabytes()
-        stored = StoredStates(folder)
+        stored = StoredStates({12: folder})
         order = list(range(count))
         random.Random(0).shuffle(order)
         peak, started = 0.0, time.perf_counter()

@@ -18,13 +18,13 @@ from knife.config.run import Align
 from knife.data.batches import Rows, collate, training_rows
 from knife.method.objective import Alignment, Objective
 from knife.method.states import (
-    Moments,
     OnlineTeacher,
     StoredStates,
     Summary,
     example_states,
     write_shard,
 )
+from knife.method.states_parts import StatesPart
 from knife.models.load import load_backbone
 
 BATCH = 8
@@ -32,23 +32,20 @@ EXAMPLES = 256
 
 
 def store_states(teacher: Any, tokens: Any, layers: list[int], folder: Path) -> StoredStates:
-    """The teacher's states of all examples, as the states stage writes them."""
-    moments, parts = Moments(layers), []
+    """The teacher's states of all examples, as the states stages write them."""
+    found = []
     with torch.no_grad():
         for start in range(0, len(tokens), 64):
             rows = list(range(start, min(start + 64, len(tokens))))
             batch = collate(tokens, Rows(rows, [1.0] * len(rows)), 0, True)
-            parts += example_states(teacher(batch, layers), layers, batch)
-    for part in parts:
-        moments.add(part["input"])
-    summary = Summary(
-        layers, teacher.width, teacher.output_width, False, "fp32", moments.variance(),
-        moments.tokens, True,
-    )  # fmt: skip
-    folder.mkdir()
-    write_shard(folder / "shard-00000.safetensors", range(len(parts)), parts, summary)
-    summary.write(folder)
-    return StoredStates(folder)
+            found += example_states(teacher(batch, layers), layers, batch)
+    folders: dict[StatesPart, Path] = {layer: folder / str(layer) for layer in layers}
+    for layer, path in folders.items():
+        states = [each[layer] for each in found]
+        rows = list(range(len(found)))
+        moments = write_shard(path / "shard-00000.safetensors", rows, states, "fp32")
+        Summary(teacher.width, "fp32", moments.variance(), True).write(path)
+    return StoredStates(folders)
 
 
 def stepper(folder: Path, tokens: Any, alignment: Any, teacher: Any) -> Callable[[], None]:
@@ -88,7 +85,8 @@ def _measure(size: str, parent: Path) -> None:
         stored = store_states(teacher, tokens, layers, parent / name.replace(" ", "-"))
         pairs = tuple((layer, layer) for layer in layers)
         width = teacher.width
-        alignment = Alignment(Align(), pairs, width, width, stored.summary.variance)
+        variance = {layer: stored.parts[layer].summary.variance for layer in layers}
+        alignment = Alignment(Align(), pairs, width, width, variance)
         from_store = partial(_stored, stored)
         ways[f"knife, stored states, {name}"] = stepper(folder, tokens, alignment, from_store)
         online = partial(_online, OnlineTeacher(teacher, layers), tokens)

@@ -93,7 +93,7 @@ class Job:
         if stage.kind == "evaluate":
             # It only writes the predictions, at the very end.
             return folder.is_dir()
-        pattern = "shard-*.json" if stage.kind == "states" else "checkpoints/*/place.json"
+        pattern = "shard-*.safetensors" if stage.kind == "states" else "checkpoints/*/place.json"
         return any(True for _ in folder.glob(pattern))
 
     def published(self, stage: Stage) -> bool:

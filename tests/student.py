@@ -79,7 +79,7 @@ class Student:
         work.mkdir(exist_ok=True)
         self.backbone = load_backbone(self.folder)
         depth, width = self.backbone.depth, self.backbone.width
-        alignment = Alignment(self.align, ((depth, depth),), width, width, {str(depth): 1.0})
+        alignment = Alignment(self.align, ((depth, depth),), width, width, {depth: 1.0})
         self.steps, self.fail_at = 0, fail_at
         train(Objective(self.backbone, alignment), self.job, work, context)
         return rows(work)

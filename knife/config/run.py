@@ -121,14 +121,12 @@ class OutputAlignment(ConfigSection):
 
 class Align(ConfigSection):
     """Alignment of student and teacher. `states` is whether the teacher's states are computed
-    once and stored, or in every step by an online teacher. `projection` allows a learned
-    linear projection where teacher and student differ in width."""
+    once and stored, or in every step by an online teacher."""
 
     input: InputAlignment = InputAlignment()
     output: OutputAlignment = OutputAlignment()
     states: Literal["stored", "online"] = "stored"
     states_precision: Literal["fp32", "bf16"] = "fp32"
-    projection: bool = True
 
 
 class Training(ConfigSection):

@@ -1,6 +1,6 @@
 """The layer map: which student layer is aligned with which teacher layer."""
 
-from knife.config.run import Align, Layers
+from knife.config.run import Layers
 from knife.core.errors import UserError
 
 
@@ -42,15 +42,3 @@ def layer_map(
     if errors:
         raise UserError(*errors)
     return [(student, teacher) for student, teacher in layers]
-
-
-def projection_errors(align: Align, student_width: int, teacher_width: int) -> list[str]:
-    """Return an error if states of different widths are to be aligned without a projection."""
-    output = align.output.weight and align.output.target == "states"
-    if align.projection or student_width == teacher_width or not (align.input.weight or output):
-        return []
-    return [
-        "align.projection: must be true, because the student's states are "
-        f"{student_width} wide and the teacher's {teacher_width}, but got false; or use models "
-        "of the same width"
-    ]

@@ -29,12 +29,12 @@ class TeacherBatch:
     Attributes:
         input_states: by teacher layer, (B, I, H); zero at padding.
         output_states_BCTH: answer-side states, or None if they are not needed.
-        scores_BC: the teacher's scores of the choices.
+        scores_BC: the teacher's scores of the choices, or None if they are not needed.
     """
 
     input_states: dict[int, Tensor]
     output_states_BCTH: Tensor | None
-    scores_BC: Tensor
+    scores_BC: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class Alignment:
     Attributes:
         align: weights, distance and target.
         layers: pairs (student layer, teacher layer).
-        teacher_width: width of the teacher's task-input states.
-        teacher_output_width: width of its answer-side states.
-        variance: variance of the teacher's states by layer, as `str(layer)`, and `output`.
+        teacher_width: width of the teacher's task-input states; None if none are aligned.
+        teacher_output_width: width of its answer-side states; None if none are aligned.
+        variance: variance of the teacher's states by layer, for `scaled_mse`.
     """
 
     align: Align
     layers: tuple[tuple[int, int], ...]
-    teacher_width: int
-    teacher_output_width: int
-    variance: dict[str, float]
+    teacher_width: int | None
+    teacher_output_width: int | None
+    variance: dict[int, float]
 
 
 class Objective(nn.Module):
@@ -83,19 +83,15 @@ class Objective(nn.Module):
         self.output_projection: nn.Module = nn.Identity()
         if alignment is None:
             return
-        if alignment.align.input.weight and alignment.teacher_width != backbone.width:
+        width = alignment.teacher_width
+        if alignment.align.input.weight and width not in (None, backbone.width):
             self.input_projections = nn.ModuleDict(
-                {
-                    str(student): nn.Linear(backbone.width, alignment.teacher_width)
-                    for student, _ in alignment.layers
-                }
+                {str(student): nn.Linear(backbone.width, width) for student, _ in alignment.layers}
             )
-        output = alignment.align.output
-        wide = alignment.teacher_output_width != backbone.output_width
-        if output.weight and output.target == "states" and wide:
-            self.output_projection = nn.Linear(
-                backbone.output_width, alignment.teacher_output_width
-            )
+        output, width = alignment.align.output, alignment.teacher_output_width
+        aligned = output.weight and output.target == "states"
+        if aligned and width not in (None, backbone.output_width):
+            self.output_projection = nn.Linear(backbone.output_width, width)
 
     def forward(
         self,
@@ -154,15 +150,15 @@ class Objective(nn.Module):
                     states_BIH = position_mean(states_BIH, mask_BI)
                     target_BIH = position_mean(target_BIH, mask_BI)
                     mask_BI = mask_BI[:, :1]
-                variance = alignment.variance[str(teacher_layer)]
-                each.append(
-                    state_distance(states_BIH, target_BIH, mask_BI, align.input.distance, variance)
-                )
+                distance = align.input.distance
+                variance = alignment.variance[teacher_layer] if distance == "scaled_mse" else 1.0
+                each.append(state_distance(states_BIH, target_BIH, mask_BI, distance, variance))
             terms["input_alignment"] = (align.input.weight, _mean(each))
             if len(each) > 1:
                 for (layer, _), term_B in zip(alignment.layers, each, strict=True):
                     terms[f"input_alignment_layer_{layer}"] = (0.0, term_B.detach())
         if align.output.weight and align.output.target == "choices":
+            assert teacher.scores_BC is not None, "scores were not computed"
             term_B = choice_divergence(output.scores_BC, teacher.scores_BC, batch.choice_exists_BC)
             terms["output_alignment"] = (align.output.weight, term_B)
         elif align.output.weight:

@@ -1,19 +1,20 @@
-"""Teacher states: computed once, stored in memory-mapped shards, read in any order.
+"""Teacher states: computed once, stored by part in memory-mapped shards, read in any order.
 
-One row per example: the states at its task-input positions in the chosen layers, its answer-side
-states if output alignment needs them, and its choices' scores. A shard is a safetensors file:
+A part is one layer's states at the task-input positions, the answer-side states, or the scores of
+the choices (`knife.method.states_parts`). It has a row per example. A shard is a safetensors file:
 
-    input    (task-input tokens of all its examples, layers, width)
-    output   (answer tokens of all its examples, output width); may be missing
-    scores   (choices of all its examples)
-    rows, input_end, output_end, scores_end   (examples): the row and where its part ends
+    values      (task-input tokens, answer tokens or choices of all its examples[, width])
+    rows, end   (examples): the row and where its values end
+
+and the moments of its values in the file's header. The shards of an online teacher, of which only
+the variance is kept, have no values.
 
 Reading maps the files and copies only the requested rows, so memory does not grow with the store.
-Shapes: B examples, I task-input tokens, C choices, T tokens per choice, H width.
+Shapes: B examples, I task-input tokens, C choices, T tokens per choice, H width, N values.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,37 +28,33 @@ from knife.core import strict_json
 from knife.core.atomic import replacing
 from knife.data.batches import Batch
 from knife.method.objective import TeacherBatch
+from knife.method.states_parts import StatesPart
 from knife.models.base import Output
 
-SHARD_BYTES = 256 * 2**20
+# A shard holds about so much in fp32. While states are computed, one shard of each part is in
+# memory.
+SHARD_BYTES = 128 * 2**20
 _DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _SUMMARY = "states.json"
+_MOMENTS = "moments"
 # More than the relative error of a difference of two sums in double precision.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A description of a teacher's states, with their variance.
+    """A description of one part of a teacher's states.
 
     Attributes:
-        layers: the teacher's layers that are kept, from 1.
-        width: width of the task-input states.
-        output_width: width of the answer-side states.
-        outputs: whether answer-side states are kept.
+        width: numbers of a state; 1 for scores.
         precision: fp32 or bf16.
-        variance: variance of all elements by layer, as `str(layer)`; it scales `scaled_mse`.
-        tokens: task-input tokens of all examples.
+        variance: variance of all elements; that of a layer scales `scaled_mse`.
         stored: whether there are shards; an online teacher needs only the variance.
     """
 
-    layers: list[int]
     width: int
-    output_width: int
-    outputs: bool
     precision: Literal["fp32", "bf16"]
-    variance: dict[str, float]
-    tokens: int
+    variance: float
     stored: bool
 
     def write(self, folder: Path) -> None:
@@ -70,143 +67,166 @@ class Summary:
         return Summary(**json.loads((folder / _SUMMARY).read_text()))
 
 
+@dataclass(frozen=True)
 class Moments:
-    """Count, sum and sum of squares of states by layer, in double precision."""
+    """Number, sum and sum of squares of the elements of states."""
 
-    def __init__(self, layers: Sequence[int]) -> None:
-        self.layers = list(layers)
-        self.tokens = 0
-        self.sums_L3 = torch.zeros(len(self.layers), 3, dtype=torch.float64)
+    count: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
 
-    def add(self, states_NLH: Tensor) -> None:
-        """Add the states of N tokens in all layers."""
-        self.tokens += states_NLH.shape[0]
-        for number, states_NH in enumerate(states_NLH.double().unbind(1)):
-            count = torch.tensor(states_NH.numel(), dtype=torch.float64)
-            sums = torch.stack([count, states_NH.sum(), states_NH.square().sum()])
-            self.sums_L3[number] += sums
+    @staticmethod
+    def of(states: Tensor) -> "Moments":
+        """Return the moments of all elements, in double precision."""
+        states = states.double()
+        return Moments(states.numel(), float(states.sum()), float(states.square().sum()))
 
-    def merge(self, other: "Moments") -> None:
-        """Add the moments of another."""
-        self.tokens += other.tokens
-        self.sums_L3 += other.sums_L3
+    @staticmethod
+    def merged(parts: Iterable["Moments"]) -> "Moments":
+        """Return the moments of several together; the last bits depend on their order."""
+        count = total = squares = 0.0
+        for part in parts:
+            count, total = count + part.count, total + part.total
+            squares += part.squares
+        return Moments(count, total, squares)
 
-    def variance(self) -> dict[str, float]:
-        """Return the variance of all elements by layer; 0 if it is only rounding error."""
-        values = {}
-        for layer, (count, total, squares) in zip(self.layers, self.sums_L3.tolist(), strict=True):
-            variance = squares / count - (total / count) ** 2
-            values[str(layer)] = variance if variance > _ROUNDING * squares / count else 0.0
-        return values
-
-
-def example_states(output: Output, layers: Sequence[int], batch: Batch) -> list[dict[str, Tensor]]:
-    """Split a batch's output into the states of each example, on the CPU, without padding."""
-    input_BILH = torch.stack([output.input_states[layer] for layer in layers], 2).cpu()
-    parts = []
-    for b in range(len(batch.row_B)):
-        parts.append(
-            {
-                "input": input_BILH[b][output.input_mask_BI[b].bool().cpu()],
-                "output": output.output_states_BCTH[b][output.output_mask_BCT[b].bool()].cpu(),
-                "scores": output.scores_BC[b][batch.choice_exists_BC[b]].float().cpu(),
-            }
-        )
-    return parts
+    def variance(self) -> float:
+        """Return the variance of all elements; 0 if it is only rounding error."""
+        mean = self.squares / self.count
+        variance = mean - (self.total / self.count) ** 2
+        return variance if variance > _ROUNDING * mean else 0.0
 
 
-def not_finite(parts: Sequence[dict[str, Tensor]], precision: Literal["fp32", "bf16"]) -> list[int]:
+def example_states(
+    output: Output, parts: Collection[StatesPart], batch: Batch
+) -> list[dict[StatesPart, Tensor]]:
+    """Split a batch's output into parts of the states of each example, on the CPU, without
+    padding."""
+    found: list[dict[StatesPart, Tensor]] = [{} for _ in batch.row_B]
+    for part in parts:
+        if part == "output":
+            values, mask = output.output_states_BCTH, output.output_mask_BCT.bool()
+        elif part == "scores":
+            values, mask = output.scores_BC.float(), batch.choice_exists_BC
+        else:
+            values, mask = output.input_states[part], output.input_mask_BI.bool()
+        values, mask = values.cpu(), mask.cpu()
+        for b, states in enumerate(found):
+            states[part] = values[b][mask[b]]
+    return found
+
+
+def not_finite(states: Sequence[Tensor], precision: Literal["fp32", "bf16"]) -> list[int]:
     """Return the indices of examples with a NaN or infinite state in the stored precision."""
     return [
-        index
-        for index, part in enumerate(parts)
-        if not all(bool(states.to(_DTYPE[precision]).isfinite().all()) for states in part.values())
+        place
+        for place, each in enumerate(states)
+        if not bool(each.to(_DTYPE[precision]).isfinite().all())
     ]
 
 
 def write_shard(
-    path: Path, rows: Sequence[int], parts: Sequence[dict[str, Tensor]], summary: Summary
-) -> None:
-    """Write the states of some examples as one shard: synced to disk, then renamed into place."""
-    dtype = _DTYPE[summary.precision]
-    names = ("input", "output", "scores") if summary.outputs else ("input", "scores")
+    path: Path,
+    rows: Sequence[int],
+    states: Sequence[Tensor],
+    precision: Literal["fp32", "bf16"],
+    *,
+    stored: bool = True,
+) -> Moments:
+    """Write one part of the states of some examples and return its moments.
+
+    The file is synced to disk, then renamed into place. Unless the states are to be `stored`, it
+    has only their moments.
+    """
+    moments = Moments.merged(Moments.of(each) for each in states)
     tensors = {"rows": torch.tensor(rows)}
-    for name in names:
-        whole = torch.cat([part[name] for part in parts])
-        tensors[name] = whole if name == "scores" else whole.to(dtype).contiguous()
-        tensors[f"{name}_end"] = torch.tensor([len(part[name]) for part in parts]).cumsum(0)
+    if stored:
+        tensors["values"] = torch.cat(list(states)).to(_DTYPE[precision]).contiguous()
+        tensors["end"] = torch.tensor([len(each) for each in states]).cumsum(0)
+    header = {_MOMENTS: strict_json.dumps(asdict(moments))}
     with replacing(path) as unfinished:
-        save_file(tensors, unfinished)
+        save_file(tensors, unfinished, header)
+    return moments
 
 
-class StoredStates:
-    """A teacher's stored states, read by example row in any order.
+def shard_moments(path: Path) -> Moments:
+    """Read the moments of a shard from its header."""
+    with safe_open(path, framework="pt") as file:
+        return Moments(**json.loads(file.metadata()[_MOMENTS]))
+
+
+class StoredPart:
+    """One part of a teacher's stored states, read by example row in any order.
 
     Attributes:
-        summary: their description.
+        summary: its description.
     """
 
     def __init__(self, folder: Path) -> None:
         self.summary = Summary.read(folder)
-        names = ("input", "output", "scores") if self.summary.outputs else ("input", "scores")
         files: list[Any] = [
             safe_open(p, framework="pt") for p in sorted(folder.glob("shard-*.safetensors"))
         ]
         # These tensors are views of the mapped files: only indexed elements are read.
-        self._shards = [{n: f.get_tensor(n) for n in names} for f in files]
+        self._shards = [file.get_tensor("values") for file in files]
         rows = [file.get_tensor("rows") for file in files]
         order = torch.cat(rows).argsort()
         self._shard_N = torch.cat([torch.full_like(r, i) for i, r in enumerate(rows)])[order]
-        self._spans_N2: dict[str, Tensor] = {}
-        for name in names:
-            ends = [file.get_tensor(f"{name}_end") for file in files]
-            starts = [torch.cat([end.new_zeros(1), end[:-1]]) for end in ends]
-            self._spans_N2[name] = torch.stack([torch.cat(starts), torch.cat(ends)], 1)[order]
+        ends = [file.get_tensor("end") for file in files]
+        starts = [torch.cat([end.new_zeros(1), end[:-1]]) for end in ends]
+        self._spans_N2 = torch.stack([torch.cat(starts), torch.cat(ends)], 1)[order]
 
     def __len__(self) -> int:
         return len(self._shard_N)
 
-    def read(self, rows: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """Read `input` (tokens, layers, width), `output` or `scores` of some examples.
-
-        Returns them concatenated, and how many each example has.
-        """
-        starts, ends = self._spans_N2[name][rows].unbind(1)
+    def read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the values of some examples, concatenated, and how many each example has."""
+        starts, ends = self._spans_N2[rows].unbind(1)
         counts = ends - starts
         first = counts.cumsum(0) - counts
         places = torch.arange(int(counts.sum())) + (starts - first).repeat_interleave(counts)
         shards = self._shard_N[rows].repeat_interleave(counts)
-        some = self._shards[0][name]
+        some = self._shards[0]
         flat = torch.empty(len(places), *some.shape[1:], dtype=some.dtype)
         for number in set(shards.tolist()):
             chosen = shards == number
-            flat[chosen] = self._shards[number][name][places[chosen]]
+            flat[chosen] = self._shards[number][places[chosen]]
         return flat, counts
+
+
+class StoredStates:
+    """The parts of a teacher's stored states that a student reads.
+
+    Attributes:
+        parts: the parts.
+    """
+
+    def __init__(self, folders: Mapping[StatesPart, Path]) -> None:
+        self.parts = {part: StoredPart(folder) for part, folder in folders.items()}
 
     def batch(self, batch: Batch) -> TeacherBatch:
         """Return the states for a student's batch, padded like its task inputs."""
         rows, device = batch.row_B.cpu(), batch.row_B.device
         columns = int(batch.input_mask_BL.sum(1).max())
-        flat, counts = self.read(rows, "input")
-        input_BILH = flat.new_zeros(len(rows), columns, *flat.shape[1:])
-        input_BILH[torch.arange(columns) < counts[:, None]] = flat
-        scores, _ = self.read(rows, "scores")
-        exists_BC = batch.choice_exists_BC.cpu()
-        scores_BC = torch.full(exists_BC.shape, torch.finfo(torch.float32).min)
-        scores_BC[exists_BC] = scores
-        output_BCTH = None
-        if self.summary.outputs:
-            flat, _ = self.read(rows, "output")
-            mask_BCT = self._output_mask(batch, len(flat)).cpu().bool()
-            output_BCTH = flat.new_zeros(*mask_BCT.shape, flat.shape[1])
-            output_BCTH[mask_BCT] = flat
-            output_BCTH = output_BCTH.to(device)
-        states = input_BILH.to(device).unbind(2)
-        return TeacherBatch(
-            input_states=dict(zip(self.summary.layers, states, strict=True)),
-            output_states_BCTH=output_BCTH,
-            scores_BC=scores_BC.to(device),
-        )
+        input_states: dict[int, Tensor] = {}
+        output_BCTH = scores_BC = None
+        for part, stored in self.parts.items():
+            flat, counts = stored.read(rows)
+            if part == "output":
+                mask_BCT = self._output_mask(batch, len(flat)).cpu().bool()
+                output_BCTH = flat.new_zeros(*mask_BCT.shape, flat.shape[1])
+                output_BCTH[mask_BCT] = flat
+                output_BCTH = output_BCTH.to(device)
+            elif part == "scores":
+                exists_BC = batch.choice_exists_BC.cpu()
+                scores_BC = torch.full(exists_BC.shape, torch.finfo(torch.float32).min)
+                scores_BC[exists_BC] = flat
+                scores_BC = scores_BC.to(device)
+            else:
+                states_BIH = flat.new_zeros(len(rows), columns, flat.shape[1])
+                states_BIH[torch.arange(columns) < counts[:, None]] = flat
+                input_states[part] = states_BIH.to(device)
+        return TeacherBatch(input_states, output_BCTH, scores_BC)
 
     @staticmethod
     def _output_mask(batch: Batch, count: int) -> Tensor:

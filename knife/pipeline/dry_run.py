@@ -129,9 +129,8 @@ def render(found: DryRun) -> Group:
     table.add_column("stage")
     table.add_column("state")
     table.add_column("steps", justify="right")
-    for stage in found.stages:
-        if stage.kind != "evaluate":
-            table.add_row(Text(stage.label), stage.state, f"{stage.steps:,}" if stage.steps else "")
+    for label, state, steps_of in _rows(found.stages):
+        table.add_row(Text(label), state, f"{steps_of:,}" if steps_of else "")
     evaluations = Counter(stage.state for stage in found.stages if stage.kind == "evaluate")
     for state, count in evaluations.items():
         table.add_row(f"{count} evaluations on test", state, "")
@@ -146,6 +145,20 @@ def render(found: DryRun) -> Group:
     ]
     tables = [table, _memory(found.needs)] if found.needs else [table]
     return Group(*tables, Text("\n".join(below)))
+
+
+def _rows(stages: list[PlannedStage]) -> list[tuple[str, str, int | None]]:
+    """Return label, state and steps of all stages but evaluations; the parts of a teacher's states
+    are merged."""
+    rows: dict[tuple[str, str], list[PlannedStage]] = {}
+    for stage in stages:
+        if stage.kind != "evaluate":
+            name = stage.label.partition(", ")[0] if stage.kind == "states" else stage.label
+            rows.setdefault((name, stage.state), []).append(stage)
+    return [
+        (f"{name}, {len(same)} parts" if len(same) > 1 else same[0].label, state, same[0].steps)
+        for (name, state), same in rows.items()
+    ]
 
 
 def _model(role: str, name: str, weights: dict[str, Weights]) -> str:

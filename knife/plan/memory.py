@@ -10,9 +10,10 @@ import json
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from knife.config.run import Scale, Training
+from knife.method.states_parts import StatesPart
 from knife.models.families import ROTARY, Family, family
 
 # DeepSpeed's defaults, in elements: what is reduced at a time (all of a smaller model), the
@@ -349,14 +350,19 @@ def _stack(kinds: list[tuple[int, int, int]], *, gradient_checkpointing: bool) -
 
 
 def states_bytes(
-    teacher: ModelSize, lengths: Lengths, layers: int, *, outputs: bool, precision: str
+    teacher: ModelSize, lengths: Lengths, part: StatesPart, precision: Literal["fp32", "bf16"]
 ) -> int:
-    """Return the size on disk of a teacher's stored states for all examples."""
+    """Return the size on disk of a part of a teacher's stored states for all examples."""
     element_bytes = 2 if precision == "bf16" else 4
-    answers = lengths.scores if teacher.family == "encoder" else lengths.all_choices
-    states = lengths.all_inputs * layers * teacher.hidden + outputs * answers * teacher.hidden
-    # Scores are in fp32; row numbers and the ends of the parts are 64-bit integers.
-    return states * element_bytes + lengths.scores * 4 + lengths.count * 8 * (3 + outputs)
+    if part == "scores":
+        numbers = lengths.scores
+    elif part == "output":
+        answers = lengths.scores if teacher.family == "encoder" else lengths.all_choices
+        numbers = answers * teacher.hidden
+    else:
+        numbers = lengths.all_inputs * teacher.hidden
+    # Row numbers and the ends of the examples are 64-bit integers.
+    return numbers * element_bytes + lengths.count * 8 * 2
 
 
 def states_batch(

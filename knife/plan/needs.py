@@ -53,13 +53,7 @@ def stage_needs(
                 teacher, stage.training, scale, lengths, rationale=True, gpu=gpu
             )
         elif isinstance(stage, StatesStage) and teacher and stage.stored:
-            needs[stage.key] = states_bytes(
-                teacher,
-                lengths,
-                len(stage.layers),
-                outputs=stage.outputs,
-                precision=stage.precision,
-            )
+            needs[stage.key] = states_bytes(teacher, lengths, stage.part, stage.precision)
         elif isinstance(stage, StudentStage) and student and stage.method != "prompt":
             held = 0
             if stage.method == "knife" and teacher:

@@ -8,13 +8,13 @@ from knife.config.run import RunConfig, Variant
 from knife.core.errors import UserError, raise_errors
 from knife.data.digest import split_digest
 from knife.data.example import Example, Splits
-from knife.method.layers import layer_map, projection_errors
+from knife.method.layers import layer_map
 from knife.models.weights import Weights
 from knife.plan.memory import MemoryEstimate
 from knife.plan.needs import stage_needs
 from knife.plan.scale import scale_errors
 from knife.plan.sources import SourceReader
-from knife.plan.stage import EvaluateStage, Stage, StudentStage, TeacherStage, inputs
+from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage, inputs
 from knife.plan.stages import StageMaker, data_key
 from knife.stats.power import design_note
 from knife.store.store import fingerprint, store_errors
@@ -135,7 +135,8 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewher
     plan.data[data_key(sources.splits)] = sources.splits
     own = any((variant.data, variant.model, variant.teacher))
     maker = StageMaker(config, variant, sources, own)
-    teacher = states = None
+    teacher = None
+    states: list[StatesStage] = []
     pairs: list[tuple[int, int]] = []
     if sources.teacher:
         teacher = maker.teacher()
@@ -146,12 +147,13 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewher
     if variant.method == "knife":
         assert teacher
         assert sources.teacher
-        models = (sources.student, sources.teacher)
-        raise_errors(projection_errors(config.align, *(m.config.hidden_size for m in models)))
-        pairs = layer_map(config.align.input.layers, *(m.config.num_hidden_layers for m in models))
+        depths = (m.config.num_hidden_layers for m in (sources.student, sources.teacher))
+        pairs = layer_map(config.align.input.layers, *depths)
+        if not config.align.input.weight:
+            pairs = []
         states = maker.states(teacher, pairs)
-        plan.stages.append(states)
-    made: list[Stage] = [stage for stage in (teacher, states) if stage]
+        plan.stages += states
+    made: list[Stage] = [*([teacher] if teacher else []), *states]
     for seed in config.seeds:
         student = maker.student(seed, teacher, states, pairs)
         evaluate = maker.evaluate(student, f"test {student.label}", rationale=False)

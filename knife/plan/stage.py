@@ -1,9 +1,11 @@
 """Stages: the key of each, what its result depends on, and what is needed to make it."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from knife.config.run import Align, Method, Prompt, Training
+from knife.method.states_parts import StatesPart
 from knife.models.source import ModelSource
 
 
@@ -40,12 +42,18 @@ class TeacherStage(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class StatesStage(Stage):
-    """Compute the frozen teacher's states for all training examples, or only their variance."""
+    """Compute one part of the frozen teacher's states for all training examples.
+
+    Attributes:
+        teacher: key of the teacher.
+        part: which part.
+        precision: number format of the stored states.
+        stored: whether the states are stored, or only their variance.
+    """
 
     kind: ClassVar[str] = "states"
     teacher: str
-    layers: tuple[int, ...]
-    outputs: bool
+    part: StatesPart
     precision: Literal["fp32", "bf16"]
     stored: bool
 
@@ -56,7 +64,8 @@ class StudentStage(Stage):
 
     Attributes:
         teacher: key of the teacher, for `teacher_init` and `knife`.
-        states, align, layers: key of the teacher states, settings and layer map, for `knife`.
+        states: keys of the teacher states that it reads, by part, for `knife`.
+        align, layers: settings and layer map, for `knife`; no layers without input alignment.
         prompt: the demonstrations that the student of `prompt` gets.
         demonstration_tokens: limit on demonstrations and task input together.
     """
@@ -67,7 +76,7 @@ class StudentStage(Stage):
     training: Training
     seed: int
     teacher: str | None = None
-    states: str | None = None
+    states: dict[StatesPart, str] = field(default_factory=dict)
     align: Align | None = None
     layers: tuple[tuple[int, int], ...] = ()
     prompt: Prompt | None = None
@@ -91,7 +100,19 @@ def inputs(stage: Stage) -> list[tuple[str, str]]:
             return [("teacher", stage.teacher)]
         case StudentStage():
             teacher = [("teacher", stage.teacher)] if stage.teacher else []
-            return teacher + ([("states", stage.states)] if stage.states else [])
+            return teacher + [("states", key) for key in stage.states.values()]
         case EvaluateStage():
             return [(stage.model_kind, stage.model_key)]
     return []
+
+
+def together(stages: Iterable[Stage]) -> list[list[Stage]]:
+    """Group stages that are made at once: the states of one teacher, in one pass over the data.
+
+    Every other stage is a group of its own. Groups are in the order of their first stages.
+    """
+    groups: dict[tuple[str, ...], list[Stage]] = {}
+    for stage in stages:
+        key = (stage.teacher, stage.data) if isinstance(stage, StatesStage) else (stage.key,)
+        groups.setdefault((stage.kind, *key), []).append(stage)
+    return list(groups.values())

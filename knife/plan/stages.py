@@ -7,12 +7,13 @@ from typing import Any
 from knife.config.run import READS_RATIONALES, RunConfig, Variant
 from knife.data.digest import split_digest
 from knife.data.example import Splits
+from knife.method.states_parts import StatesPart, parts_read
 from knife.plan.sources import Sources
 from knife.plan.stage import EvaluateStage, StatesStage, StudentStage, TeacherStage
 from knife.store.store import fingerprint
 
 # Incremented when a change of the code changes the numeric result of a stage.
-METHOD_VERSION = 3
+METHOD_VERSION = 4
 _LIBRARIES = ("torch", "transformers", "deepspeed")
 
 
@@ -65,29 +66,35 @@ class StageMaker:
             **self._shared(),
         )
 
-    def states(self, teacher: TeacherStage, pairs: list[tuple[int, int]]) -> StatesStage:
-        """Return the stage of the teacher's states in the layers that the map `pairs` needs."""
+    def states(self, teacher: TeacherStage, pairs: list[tuple[int, int]]) -> list[StatesStage]:
+        """Return the stages of the teacher's states that students with the layer map `pairs`
+        read, one for each part."""
+        parts = parts_read(self.config.align, (layer for _, layer in pairs))
+        return [self._states(teacher, part) for part in parts]
+
+    def _states(self, teacher: TeacherStage, part: StatesPart) -> StatesStage:
         align = self.config.align
-        layers = tuple(sorted({layer for _, layer in pairs}))
-        outputs = align.output.weight > 0 and align.output.target == "states"
+        stored = align.states == "stored"
+        # Scores are few, and an online teacher computes in fp32.
+        precision = align.states_precision if stored and part != "scores" else "fp32"
         depends = {
             "stage": "states",
             "teacher": teacher.key,
             "train": split_digest(self.sources.splits, "train", rationales=True),
-            "layers": layers,
-            "outputs": outputs,
-            "precision": align.states_precision,
-            "stored": align.states == "stored",
+            "part": part,
+            "precision": precision,
+            "stored": stored,
         }
+        own = self.own or bool({"states", "states_precision"} & self.variant.align.keys())
+        name = f"layer {part}" if isinstance(part, int) else part
         return StatesStage(
             key=fingerprint(depends),
             depends=depends,
-            label=self._label("teacher states", own=self.own or bool(self.variant.align)),
+            label=f"{self._label('teacher states', own=own)}, {name}",
             teacher=teacher.key,
-            layers=layers,
-            outputs=outputs,
-            precision=align.states_precision,
-            stored=align.states == "stored",
+            part=part,
+            precision=precision,
+            stored=stored,
             **self._shared(),
         )
 
@@ -95,12 +102,13 @@ class StageMaker:
         self,
         seed: int,
         teacher: TeacherStage | None,
-        states: StatesStage | None,
+        states: list[StatesStage],
         pairs: list[tuple[int, int]],
     ) -> StudentStage:
         """Return the stage that trains a student; its key depends on rationales only through
         `teacher` and `states`, unless the method reads them."""
         splits, training, align = self.sources.splits, self.config.student, self.config.align
+        aligned = self.variant.method == "knife"
         depends = self._common() | {
             "stage": "student",
             "method": self.variant.method,
@@ -120,16 +128,9 @@ class StageMaker:
         if self.variant.method == "teacher_init":
             assert teacher is not None
             depends["teacher"] = teacher.key
-        if states is not None:
-            weights = {"input": align.input.weight, "output": align.output.weight}
-            depends |= {"states": states.key, "layers": pairs, "weights": weights}
-            # Settings of a term with weight 0 do not affect the result.
-            depends |= {"distance": align.input.distance} if align.input.weight else {}
-            if align.input.weight and align.input.tokens != "all":
-                depends["tokens"] = align.input.tokens
-            if align.input.weight and align.input.tokens == "content":
-                depends["bm25s"] = version("bm25s")
-            depends |= {"target": align.output.target} if align.output.weight else {}
+        if aligned:
+            assert teacher is not None
+            depends |= self._alignment(teacher, states, pairs)
         return StudentStage(
             key=fingerprint(depends),
             depends=depends,
@@ -139,9 +140,9 @@ class StageMaker:
             training=training,
             seed=seed,
             # With stored states, a student does not need the teacher itself.
-            teacher=teacher.key if teacher and not (states and states.stored) else None,
-            states=states.key if states else None,
-            align=align if states else None,
+            teacher=teacher.key if teacher and not (aligned and align.states == "stored") else None,
+            states={stage.part: stage.key for stage in states},
+            align=align if aligned else None,
             layers=tuple(pairs),
             prompt=prompt,
             demonstration_tokens=self.sources.demonstration_tokens,
@@ -167,6 +168,28 @@ class StageMaker:
             rationale=rationale,
             **self._shared(),
         )
+
+    def _alignment(
+        self, teacher: TeacherStage, states: list[StatesStage], pairs: list[tuple[int, int]]
+    ) -> dict[str, Any]:
+        """Return what an aligned student depends on besides what every student does; settings of
+        a term with weight 0 do not affect the result."""
+        align = self.config.align
+        depends = {
+            "teacher": teacher.key,
+            "states": [stage.key for stage in states],
+            "stored": align.states == "stored",
+            "weights": {"input": align.input.weight, "output": align.output.weight},
+        }
+        if align.input.weight:
+            depends |= {"layers": pairs, "distance": align.input.distance}
+            if align.input.tokens != "all":
+                depends["tokens"] = align.input.tokens
+            if align.input.tokens == "content":
+                depends["bm25s"] = version("bm25s")
+        if align.output.weight:
+            depends["target"] = align.output.target
+        return depends
 
     def _reads_rationales(self) -> bool:
         method = self.variant.method

@@ -143,6 +143,8 @@ def trained(store: Store, kind: str, key: str) -> Row:
 
 
 def stage_seconds(journal: list[JournalRow], trained: Row) -> float:
-    """Return how long a stage took, by its training's result or its journal; 0 if unknown."""
+    """Return how long a stage took, by its training's result or its journal; 0 if unknown. Teacher
+    states that were computed in one pass over the data share its time."""
     span = journal[-1]["time"] - journal[0]["time"] if journal else 0.0
+    span /= max((row["metrics"].get("sharing", 1) for row in journal), default=1)
     return float(trained.get("seconds") or span)

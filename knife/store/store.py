@@ -374,7 +374,7 @@ class Store:
     def begun(self, kind: str, key: str) -> set[str]:
         """Return unique names of the checkpoints and shards that an unfinished try has kept."""
         folder = self.root / "work" / f"{kind}-{key}"
-        kept = [*folder.glob("checkpoints/*/place.json"), *folder.glob("shard-*.json")]
+        kept = [*folder.glob("checkpoints/*/place.json"), *folder.glob("shard-*.safetensors")]
         found = {str(path) for path in kept}
         if self._bucket:
             found |= {n for n in self._bucket.names(f"work/{folder.name}") if "/part-" in n}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.random import SeedSequence
 
 from knife.config.run import Scale, Training
 from knife.core.atomic import write_json
@@ -191,8 +192,7 @@ class _TrainState:
         """Take an optimizer step on a global batch."""
         job, state, context = self.job, self.state, self.context
         for number, part in enumerate(_parts(batch, job.training, context)):
-            # Dropout depends only on these, so no random-generator state need be saved.
-            torch.manual_seed(hash((job.seed, state.step, context.rank, number)) % 2**62)
+            torch.manual_seed(dropout_seed(job.seed, state.step, context.rank, number))
             self.means.add(_micro_step(self.engine, job, part, context), state.step)
             self.examples_taken += sum(weight > 0 for weight in part.weights)
             context.heartbeat()
@@ -280,6 +280,16 @@ class _TrainState:
             _write_result(self.work, self.state, time.monotonic() - self.started)
         self.engine.destroy()
         barrier()
+
+
+def dropout_seed(seed: int, step: int, rank: int, part: int) -> int:
+    """Return the seed of a rank's dropout in a part of a step.
+
+    It depends only on these four, so that no random-generator state need be saved.
+    """
+    # As in torch, a negative seed is the one that is 2**64 larger.
+    sequence = SeedSequence([seed % 2**64, step, rank, part])
+    return int(sequence.generate_state(1)[0])
 
 
 def _parts(rows: Rows, training: Training, context: Context) -> list[Rows]:

@@ -2,13 +2,21 @@
 
 import gc
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from knife.config.run import Scale
 from knife.models.quiet import quiet
-from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage
+from knife.plan.stage import (
+    EvaluateStage,
+    Stage,
+    StatesStage,
+    StudentStage,
+    TeacherStage,
+    together,
+)
 from knife.store.disk import disk_errors
 from knife.store.store import Store, new_attempt, store_root
 from knife.train.context import Context, barrier, broadcast, gather
@@ -32,46 +40,66 @@ def run_stages(
     quiet()
     with disk_errors(store_root(address)):
         store = Store(address)
-        for stage in stages:
-            _run(stage, store, scale, context)
-            context.report(stage.kind, {"key": stage.key})
+        for group in together(stages):
+            _run(group, store, scale, context)
+            for stage in group:
+                context.report(stage.kind, {"key": stage.key})
 
 
-def _run(stage: Stage, store: Store, scale: Scale, context: Context) -> None:
-    lock = store.lock(stage.kind, stage.key)
+def _run(stages: Sequence[Stage], store: Store, scale: Scale, context: Context) -> None:
+    """Make the stages of a group that the store lacks, under the locks of all of them."""
+    # In the same order everywhere: two processes never wait for each other.
+    locks = [store.lock(stage.kind, stage.key) for stage in sorted(stages, key=lambda s: s.key)]
     try:
-        while True:
-            held = True
-            if context.rank == 0:
-                try:
-                    lock.acquire(timeout=2)
-                except Timeout:
-                    held = False
-            # Short waits: the other ranks' collectives would time out during a long wait.
-            if broadcast(held):
-                break
-        if broadcast(context.rank == 0 and store.has(stage.kind, stage.key)):
-            return
-        # DeepSpeed's engines are full of reference cycles: without this, weights and optimizer
-        # states of the previous stage would stay in memory beside those of this one.
-        gc.collect()
-        stage_context = StageContext(store, store.work(stage.kind, stage.key), scale, context)
-        with mirrored_journal(store, stage.kind, stage.key, context), in_stage(stage.label):
-            match stage:
-                case TeacherStage():
-                    train_teacher(stage, stage_context)
-                case StudentStage():
-                    train_student(stage, stage_context)
-                case StatesStage():
-                    compute_states(stage, stage_context)
-                case EvaluateStage():
-                    evaluate_model(stage, stage_context)
-        barrier()
-        context.pause_heartbeat()
-        _publish(stage, store, context)
-        barrier()
+        # Short waits: the other ranks' collectives would time out during a long wait.
+        while not broadcast(context.rank == 0 and all(map(_acquired, locks))):
+            pass
+        there = [store.has(stage.kind, stage.key) for stage in stages] if context.rank == 0 else []
+        there = broadcast(there)
+        missing = [stage for stage, done in zip(stages, there, strict=True) if not done]
+        if missing:
+            _make(missing, store, scale, context)
     finally:
-        lock.release()
+        for lock in locks:
+            lock.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    """Whether the lock is held, after at most two seconds of waiting for it."""
+    if not lock.is_locked:
+        try:
+            lock.acquire(timeout=2)
+        except Timeout:
+            return False
+    return True
+
+
+def _make(stages: Sequence[Stage], store: Store, scale: Scale, context: Context) -> None:
+    # DeepSpeed's engines are full of reference cycles: without this, weights and optimizer
+    # states of the previous stage would stay in memory beside those of this one.
+    gc.collect()
+    places = [StageContext(store, store.work(s.kind, s.key), scale, context) for s in stages]
+    with ExitStack() as journals:
+        for stage in stages:
+            journals.enter_context(mirrored_journal(store, stage.kind, stage.key, context))
+        stage, stage_context = stages[0], places[0]
+        match stage:
+            case TeacherStage():
+                with in_stage(stage.label):
+                    train_teacher(stage, stage_context)
+            case StudentStage():
+                with in_stage(stage.label):
+                    train_student(stage, stage_context)
+            case StatesStage():
+                compute_states([s for s in stages if isinstance(s, StatesStage)], places)
+            case EvaluateStage():
+                with in_stage(stage.label):
+                    evaluate_model(stage, stage_context)
+    barrier()
+    context.pause_heartbeat()
+    for stage in stages:
+        _publish(stage, store, context)
+    barrier()
 
 
 def _publish(stage: Stage, store: Store, context: Context) -> None:

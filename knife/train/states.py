@@ -1,14 +1,11 @@
-"""The stage that computes the frozen teacher's hidden states of every training example."""
+"""The stages that compute the frozen teacher's hidden states of every training example."""
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from knife.core.atomic import write_json
 from knife.core.errors import NotFiniteError
 from knife.data.batches import collate, evaluation_rows
 from knife.data.tokens import Tokens
@@ -18,11 +15,13 @@ from knife.method.states import (
     Summary,
     example_states,
     not_finite,
+    shard_moments,
     write_shard,
 )
+from knife.method.states_parts import StatesPart
 from knife.plan.stage import StatesStage
 from knife.train.context import Context, barrier, gather
-from knife.train.finite import named
+from knife.train.finite import in_stage, named
 from knife.train.journal import Journal
 from knife.train.shares import write_shares
 from knife.train.stage_context import Split, StageContext, load_published
@@ -32,84 +31,115 @@ BATCH_SIZE = 64
 MIN_SHARDS = 8
 
 
-def compute_states(stage: StatesStage, stage_context: StageContext) -> None:
-    """Write the states in shards, each rank its own; an interrupted try's shards are reused.
+def compute_states(stages: Sequence[StatesStage], places: Sequence[StageContext]) -> None:
+    """Write parts of one teacher's states in shards, in one pass over the data.
 
-    If an online teacher is to provide the states, only their variance is stored.
+    Each stage has its own stage_context, and each rank writes its own shards. An interrupted try's shards
+    are reused, whatever other parts that try computed. If an online teacher is to provide the
+    states, only their variance is stored.
 
     Raises:
         NotFiniteError: a state is NaN or infinite; raised on all workers.
     """
-    context, work = stage_context.context, stage_context.work
-    folder = stage_context.model("teacher", stage.teacher)
-    split = stage_context.split(stage, folder, "train")
-    backbone = load_published(folder).to(context.device).eval()
-    summary = Summary(
-        layers=list(stage.layers),
-        width=backbone.width,
-        output_width=backbone.output_width,
-        outputs=stage.outputs,
-        precision=stage.precision,
-        variance={},
-        tokens=0,
-        stored=stage.stored,
-    )
-    shards = _shards(split.tokens, summary)
-    kept = [work / f"shard-{number:05d}.json" for number in range(len(shards))]
-    known = {n: json.loads(path.read_text()) for n, path in enumerate(kept) if path.is_file()}
+    stage_context = places[0]
+    folder = stage_context.model("teacher", stages[0].teacher)
+    split = stage_context.split(stages[0], folder, "train")
+    backbone = load_published(folder).to(stage_context.context.device).eval()
+    shards = _shards(split.tokens, backbone.width)
+    parts = [_Part(*each, len(shards)) for each in zip(stages, places, strict=True)]
+    lacking = _lacking(parts, len(shards))
+    numbers = [number for number, without in enumerate(lacking) if without]
+    for number in numbers[stage_context.context.rank :: stage_context.context.world_size]:
+        wanted = [part.stage.part for part in lacking[number]]
+        found = _states(backbone, split, shards[number], wanted, stage_context.context)
+        for part in lacking[number]:
+            states = [example[part.stage.part] for example in found]
+            part.write(number, shards[number], states, sharing=len(wanted))
+    widths = {"output": backbone.output_width, "scores": 1}
+    for part in parts:
+        part.finish(split.ids, widths.get(str(part.stage.part), backbone.width))
+    barrier()
+    for part in parts:
+        part.drop_unread()
+
+
+class _Part:
+    """One part of the states in this host's work folder.
+
+    Attributes:
+        stage: the stage that makes it.
+        moments: those of the shards that are there, by number.
+    """
+
+    def __init__(self, stage: StatesStage, stage_context: StageContext, shards: int) -> None:
+        self.stage = stage
+        self._work, self._context = stage_context.work, stage_context.context
+        self._paths = [self._work / f"shard-{n:05d}.safetensors" for n in range(shards)]
+        known = [number for number, path in enumerate(self._paths) if path.is_file()]
+        self.moments = {number: shard_moments(self._paths[number]) for number in known}
+        self._journal = Journal(self._work) if self._context.rank == 0 else None
+        self._examples = 0
+        self._bad: list[int] = []
+
+    def write(
+        self, number: int, rows: Sequence[int], states: Sequence[Tensor], *, sharing: int
+    ) -> None:
+        """Write a shard with the states of some examples, unless one of them is not finite.
+
+        `sharing` is the number of parts that were computed at once.
+        """
+        precision, stored = self.stage.precision, self.stage.stored
+        if wrong := not_finite(states, precision):
+            self._bad += [rows[stage_context] for stage_context in wrong]
+            return
+        self.moments[number] = write_shard(
+            self._paths[number], rows, states, precision, stored=stored
+        )
+        self._examples += len(rows)
+        if self._journal:
+            metrics: dict[str, float] = {"examples": self._examples, "sharing": sharing}
+            self._journal.add(number + 1, None, metrics)
+
+    def finish(self, ids: Sequence[str], width: int) -> None:
+        """Write the summary; all workers must call it."""
+        if self._journal:
+            self._journal.close()
+        write_shares(self._work, self._context, self._examples)
+        if rows := {row for some in gather(self._bad) for row in some}:
+            bad = [ids[row] for row in sorted(rows)]
+            with in_stage(self.stage.label):
+                raise NotFiniteError(
+                    f"the teacher's states are not finite for {len(bad)} of "
+                    f"{len(ids)} examples: {named(bad)}; lower teacher.learning_rate"
+                )
+        everybody = {number: of for some in gather(self.moments) for number, of in some.items()}
+        if self._context.rank == 0:
+            # In the same order at any number of workers.
+            moments = Moments.merged(everybody[number] for number in range(len(self._paths)))
+            variance = moments.variance()
+            Summary(width, self.stage.precision, variance, self.stage.stored).write(self._work)
+
+    def drop_unread(self) -> None:
+        """Remove the shards of states that are not stored, which have only their moments."""
+        for path in self._paths if not self.stage.stored else []:
+            path.unlink(missing_ok=True)
+
+
+def _lacking(parts: Sequence[_Part], shards: int) -> list[list[_Part]]:
+    """Return the parts that lack each shard; all workers must call it."""
     # Gathered from all ranks, so that no shard is computed twice or left out: hosts may have
     # separate folders.
-    there = {number for numbers in gather(sorted(known)) for number in numbers}
-    missing = [number for number in range(len(shards)) if number not in there]
-    own = missing[context.rank :: context.world_size]
-    journal = Journal(work) if context.rank == 0 else None
-    bad: list[int] = []
-    for number in own:
-        moments = Moments(stage.layers)
-        parts = list(_parts(backbone, split, shards[number], stage.layers, context))
-        if found := not_finite(parts, summary.precision):
-            bad += [shards[number][index] for index in found]
-            continue
-        for part in parts:
-            moments.add(part["input"])
-        if stage.stored:
-            write_shard(kept[number].with_suffix(".safetensors"), shards[number], parts, summary)
-        known[number] = {"tokens": moments.tokens, "sums": moments.sums_L3.tolist()}
-        write_json(kept[number], known[number])
-        if journal:
-            journal.add(number + 1, None, {"shards": number + 1})
-    write_shares(work, context, sum(len(shards[number]) for number in own))
-    if rows := {row for part in gather(bad) for row in part}:
-        ids = [split.ids[row] for row in sorted(rows)]
-        raise NotFiniteError(
-            f"the teacher's states are not finite for {len(ids)} of "
-            f"{len(split.ids)} examples: {named(ids)}; lower teacher.learning_rate"
-        )
-    everybody = {number: of for part in gather(known) for number, of in part.items()}
-    if journal:
-        journal.close()
-        moments = _merged([everybody[number] for number in range(len(shards))], stage.layers)
-        replace(summary, variance=moments.variance(), tokens=moments.tokens).write(work)
-    barrier()
-    for path in kept:
-        path.unlink(missing_ok=True)
+    there = [{number for some in gather(list(p.moments)) for number in some} for p in parts]
+    return [
+        [part for part, done in zip(parts, there, strict=True) if number not in done]
+        for number in range(shards)
+    ]
 
 
-def _merged(shards: Sequence[dict[str, Any]], layers: Sequence[int]) -> Moments:
-    """Merge the moments of all shards, in the same order at any number of workers."""
-    merged = Moments(layers)
-    for values in shards:
-        moments = Moments(layers)
-        moments.tokens = values["tokens"]
-        moments.sums_L3 = torch.tensor(values["sums"], dtype=torch.float64)
-        merged.merge(moments)
-    return merged
-
-
-def _shards(tokens: Sequence[Tokens], summary: Summary) -> list[list[int]]:
-    """Return the rows of each shard, in order, the same at any number of workers."""
-    per_token = len(summary.layers) * summary.width * (2 if summary.precision == "bf16" else 4)
-    sizes = [len(example.input_ids) * per_token for example in tokens]
+def _shards(tokens: Sequence[Tokens], width: int) -> list[list[int]]:
+    """Return the rows of each shard, in order: the same for every part of a teacher's states, at
+    any number of workers."""
+    sizes = [len(example.input_ids) * width * 4 for example in tokens]
     limit = min(SHARD_BYTES, sum(sizes) / MIN_SHARDS)
     shards: list[list[int]] = [[]]
     filled = 0.0
@@ -122,17 +152,22 @@ def _shards(tokens: Sequence[Tokens], summary: Summary) -> list[list[int]]:
     return shards
 
 
-def _parts(
-    backbone: Any, split: Split, rows: list[int], layers: Sequence[int], context: Context
-) -> Iterator[dict[str, Tensor]]:
-    """Return the states of some examples, in the order of `rows`."""
+def _states(
+    backbone: Any,
+    split: Split,
+    rows: list[int],
+    parts: Sequence[StatesPart],
+    context: Context,
+) -> list[dict[StatesPart, Tensor]]:
+    """Return parts of the states of some examples, in the order of `rows`."""
     tokens = [split.tokens[row] for row in rows]
     lengths = [len(t.input_ids) + len(t.rationale_ids) for t in tokens]
-    parts: dict[int, dict[str, Tensor]] = {}
+    layers = [part for part in parts if isinstance(part, int)]
+    found: dict[int, dict[StatesPart, Tensor]] = {}
     with torch.no_grad():
         for batch_rows in evaluation_rows(lengths, min(BATCH_SIZE, len(rows))):
             batch = collate(tokens, batch_rows, split.pad_id, True).to(context.device)
-            cut = example_states(backbone(batch, layers), layers, batch)
-            parts |= dict(zip(batch_rows.rows, cut, strict=True))
+            states = example_states(backbone(batch, layers), parts, batch)
+            found |= dict(zip(batch_rows.rows, states, strict=True))
             context.heartbeat()
-    return (parts[number] for number in range(len(rows)))
+    return [found[number] for number in range(len(rows))]

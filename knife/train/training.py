@@ -1,7 +1,7 @@
 """The stages that train: teacher and student."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,15 +81,8 @@ def train_student(stage: StudentStage, stage_context: StageContext) -> None:
     backbone = load_backbone(folder, bottleneck=stage.method != "rationale_input", seed=stage.seed)
     objective, teacher = Objective(backbone), None
     if stage.method == "knife":
-        assert stage.align is not None
-        assert stage.states is not None
-        states = stage_context.store.path("states", stage.states)
-        summary = Summary.read(states)
-        refuse_equal_states(stage, summary)
-        widths = (summary.width, summary.output_width)
-        alignment = Alignment(stage.align, stage.layers, *widths, summary.variance)
+        alignment, teacher = _aligned(stage, stage_context)
         objective = Objective(backbone, alignment)
-        teacher = _stored(states) if summary.stored else _online(stage, stage_context, summary)
     train_split = stage_context.split(stage, folder, "train")
     demonstrations = student_demonstrations(stage, train_split.examples)
     train_split = train_split.behind(demonstrations, stage.demonstration_tokens)
@@ -131,7 +124,35 @@ def train_student(stage: StudentStage, stage_context: StageContext) -> None:
     train(objective, job, stage_context.work, stage_context.context, stage_context.mirror(stage))
 
 
-def refuse_equal_states(stage: StudentStage, summary: Summary) -> None:
+def _aligned(stage: StudentStage, stage_context: StageContext) -> tuple[Alignment, TeacherSource]:
+    """Return a student's alignment, and what returns the teacher's states for a batch: the stored
+    ones, or the frozen teacher, kept outside the student's module and so out of its state dict."""
+    assert stage.align is not None
+    folders = {part: stage_context.store.path("states", key) for part, key in stage.states.items()}
+    known = {part: Summary.read(folder) for part, folder in folders.items()}
+    layers = {part: summary for part, summary in known.items() if isinstance(part, int)}
+    variance = {layer: summary.variance for layer, summary in layers.items()}
+    refuse_equal_states(stage, variance)
+    if stage.align.states == "stored":
+        width = next((summary.width for summary in layers.values()), None)
+        output_width = known["output"].width if "output" in known else None
+        states = StoredStates(folders)
+        alignment = Alignment(stage.align, stage.layers, width, output_width, variance)
+        return alignment, lambda _, batch: states.batch(batch)
+    assert stage.teacher is not None
+    folder, device = stage_context.model("teacher", stage.teacher), stage_context.context.device
+    split = stage_context.split(stage, folder, "train")
+    backbone = load_published(folder).to(device)
+    online = OnlineTeacher(backbone, sorted({teacher for _, teacher in stage.layers}))
+    widths = (backbone.width, backbone.output_width)
+
+    def teacher(rows: Rows, _: Batch) -> TeacherBatch:
+        return online.batch(collate(split.tokens, rows, split.pad_id, True).to(device))
+
+    return Alignment(stage.align, stage.layers, *widths, variance), teacher
+
+
+def refuse_equal_states(stage: StudentStage, variance: Mapping[int, float]) -> None:
     """Refuse to divide by the variance of states that are all equal.
 
     Raises:
@@ -145,27 +166,8 @@ def refuse_equal_states(stage: StudentStage, summary: Summary) -> None:
         "scaled_mse cannot divide by their variance; train the teacher with a lower "
         "teacher.learning_rate, or choose another layer (align.input.layers) or distance (mse)"
         for layer in dict.fromkeys(teacher for _, teacher in stage.layers)
-        if not 0 < summary.variance[str(layer)] < math.inf
+        if not 0 < variance[layer] < math.inf
     )
-
-
-def _stored(folder: Path) -> TeacherSource:
-    states = StoredStates(folder)
-    return lambda _, batch: states.batch(batch)
-
-
-def _online(stage: StudentStage, stage_context: StageContext, summary: Summary) -> TeacherSource:
-    """Return the frozen teacher, kept outside the student's module and so out of its state dict."""
-    assert stage.teacher is not None
-    folder = stage_context.model("teacher", stage.teacher)
-    split = stage_context.split(stage, folder, "train")
-    device = stage_context.context.device
-    online = OnlineTeacher(load_published(folder).to(device), summary.layers)
-
-    def teacher(rows: Rows, _: Batch) -> TeacherBatch:
-        return online.batch(collate(split.tokens, rows, split.pad_id, True).to(device))
-
-    return teacher
 
 
 def _saver(

@@ -12,6 +12,8 @@ from rich.text import Text
 from knife.cluster.address import cluster_address
 from knife.cluster.capacity import capacity_errors, machine, start_errors
 from knife.core.words import counted
+from knife.plan.plan import Plan
+from knife.plan.stage import Stage, together
 from knife.store.store import Store
 from knife.terminal.console import clock
 from knife.tune.estimate import Stopwatch
@@ -82,12 +84,7 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
     here = machine()
     places = slots(plan.config, here, sweep)
     watch = Stopwatch()
-    plans = {(s.kind, s.key): p for p in plan.plans for s in p.stages}
-    teaching = sum(
-        watch.seconds(stage, plans[stage.kind, stage.key])
-        for stage in plan.shared
-        if (stage.kind, stage.key) not in have
-    )
+    teaching = sum(watch.seconds(stage, p) for p, stage in _teaching(plan, have))
     each = fmean(
         fmean(watch.seconds(m.student, p) for m in p.members) for p in plan.plans if p.members
     )
@@ -131,6 +128,18 @@ def _students(plan: SweepPlan) -> dict[str, int]:
     found = {"search": plan.trials * len(sweep.seeds.search)}
     found["more seeds"] = min(sweep.seeds.best, plan.trials) * len(sweep.more_seeds)
     found["winner and finetune"] = 2 * len(sweep.final.seeds) if sweep.final else 0
+    return found
+
+
+def _teaching(plan: SweepPlan, have: set[tuple[str, str]]) -> list[tuple[Plan, Stage]]:
+    """Return a plan and a stage for each teacher to train, and for each pass over the data that
+    computes states, by trials in their order."""
+    there, found = set(have), list[tuple[Plan, Stage]]()
+    for each in plan.plans:
+        stages = {(s.kind, s.key): s for s in each.stages if s.kind in ("teacher", "states")}
+        missing = [stage for place, stage in stages.items() if place not in there]
+        found += [(each, group[0]) for group in together(missing)]
+        there |= stages.keys()
     return found
 
 

@@ -36,8 +36,9 @@ def test_a_dry_run_says_what_it_needs(command: Command, decoder_run: FinishedRun
     found = json.loads(command("run", decoder_run.config, "--dry-run", "--json").out)
     student = AutoModelForCausalLM.from_pretrained(decoder_run.student("knife") / "model")
     assert [e["need"]["parameters"] for e in found["needs"]] == [student.num_parameters()] * 2
-    states = next(decoder_run.store.glob("states/*"))
-    size = sum(path.stat().st_size for path in states.glob("shard-*"))
+    shards = list(decoder_run.store.glob("states/*/shard-*"))
+    assert len({path.parent for path in shards}) == 3
+    size = sum(path.stat().st_size for path in shards)
     assert found["states"] == pytest.approx(size, rel=0.05)
 
 

@@ -62,7 +62,7 @@ def test_results_are_what_the_verdict_says(plan: Plan, finished_run: FinishedRun
     shards = (Path(plan.config.store) / "states").glob("*/*.safetensors")
     kilobytes = sum(path.stat().st_size for path in shards) / 1000
     assert 100 < kilobytes < 1000
-    assert said["teacher states"] == f"{kilobytes:.0f} kB"
+    assert said["teacher states, layer 3"] == f"{kilobytes:.0f} kB"
 
 
 def test_a_result_that_cannot_be_read_stops_nothing(plan: Plan, finished_run: FinishedRun) -> None:

@@ -35,7 +35,7 @@ def test_progress_in_plain_lines_and_no_noise_of_libraries(finished_run: Finishe
     assert lines[1] == f"MLflow: knife ui --store {finished_run.store}"
     assert lines[-1] == lines[1]
     for line in lines[2 : ends[0] + 1]:
-        assert re.match(r"\[\d/8\] [\w ]+: (\d+/\d+|done, )", line), line
+        assert re.match(r"\[\d/8\] [\w, ]+: (\d+/\d+|done, )", line), line
     done = [line for line in lines if ": done, " in line]
     assert [line[:5] for line in done] == [f"[{n}/8]" for n in range(1, 9)]
     assert re.fullmatch(r"\[1/8\] teacher: done, dev \d+\.\d % \(step \d+ of 4\)", done[0])
@@ -87,6 +87,11 @@ def test_dry_run_without_a_store_makes_none(command: Command, tmp_path: Path) ->
     assert "8 of 8 stages to make, 16 training steps in all" in ended.out
     assert "nothing was written" in ended.out
     assert not (tmp_path / "store").exists()
+    # The layers of a teacher's states are one line.
+    every = ["align.input.layers=all", "align.output.weight=1"]
+    ended = command("run", config, "--dry-run", *every)
+    assert "11 of 11 stages to make" in ended.out
+    assert re.search(r"^ *teacher states, 4 parts +to make", ended.out, re.MULTILINE)
     ended = command("run", "demo", "--dry-run", f"store={tmp_path / 'store'}")
     assert "teacher: tiny-t5" in ended.out
     assert not (tmp_path / "store").exists()

@@ -116,7 +116,7 @@ BOTH = Align(input=InputAlignment(weight=3.0), output=OutputAlignment(weight=0.5
 def aligned(backbone: Any, teacher: Any, align: Align = BOTH) -> Objective:
     """Return an objective with alignment of the last layers, in evaluation mode."""
     layers = ((backbone.depth, teacher.depth),)
-    variance = {str(teacher.depth): 2.0}
+    variance = {teacher.depth: 2.0}
     torch.manual_seed(0)
     settings = Alignment(align, layers, teacher.width, teacher.output_width, variance)
     return Objective(backbone, settings).eval()
@@ -167,6 +167,7 @@ def test_examples_without_a_rationale_have_no_alignment(model_folder: Path, targ
         """Return the teacher's states, changed for some examples."""
         states = {layer: s + rows[:, None, None] for layer, s in right.input_states.items()}
         assert right.output_states_BCTH is not None
+        assert right.scores_BC is not None
         output = right.output_states_BCTH + rows[:, None, None, None]
         return TeacherBatch(states, output, right.scores_BC * (1 + rows[:, None].float()))
 

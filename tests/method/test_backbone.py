@@ -353,7 +353,7 @@ def test_nothing_of_the_teacher_is_in_the_students_weights(
     teacher = OnlineTeacher(load_backbone(model_folder), [backbone.depth])
     width = backbone.width
     layers = ((backbone.depth, backbone.depth),)
-    objective = Objective(backbone, Alignment(Align(), layers, width, width, {"2": 1.0}))
+    objective = Objective(backbone, Alignment(Align(), layers, width, width, {2: 1.0}))
     own = {f"backbone.{name}" for name in backbone.state_dict()}
     assert set(objective.state_dict()) == own
     assert {id(p) for p in objective.parameters()}.isdisjoint(

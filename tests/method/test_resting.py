@@ -63,7 +63,7 @@ def aligned(backbone: Any, *, output: str, wider: int) -> Objective:
             ((1, 1), (depth, depth)),
             backbone.width + wider,
             backbone.output_width + wider,
-            {str(layer): 1.0 for layer in (1, depth)},
+            {1: 1.0, depth: 1.0},
         ),
     )
 

@@ -1,7 +1,7 @@
 """Teacher states: computed by the stage that stores them, and read as in a student's training."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,20 @@ from small import EXAMPLES, batch_of, tokens_of
 from torch import Tensor
 
 from knife.config.run import Align, InputAlignment, OutputAlignment, Scale
-from knife.data.batches import collate, training_rows
+from knife.data.batches import collate, evaluation_rows, training_rows
 from knife.data.jsonl import write_examples
 from knife.method.objective import Alignment, Objective
 from knife.method.states import (
     Moments,
     OnlineTeacher,
+    StoredPart,
     StoredStates,
     Summary,
     example_states,
+    shard_moments,
     write_shard,
 )
+from knife.method.states_parts import StatesPart, parts_read
 from knife.models.load import load_backbone
 from knife.models.tokenizer import can_generate, load_tokenizer, model_config
 from knife.plan.stage import StatesStage
@@ -70,29 +73,43 @@ def context() -> Iterator[PlainContext]:
         yield context
 
 
-def compute(store: Store, work: Path, context: PlainContext, **changes: Any) -> Summary:
-    """Compute the states of the store's teacher into `work`."""
-    stage = StatesStage(
-        key="s",
-        depends={},
-        label="states",
-        data="d",
-        max_tokens=256,
-        teacher="t",
-        layers=(2,),
-        outputs=True,
-        precision="fp32",
-        stored=True,
-    )
-    work.mkdir(exist_ok=True)
-    compute_states(replace(stage, **changes), StageContext(store, work, Scale(), context))
-    return Summary.read(work)
+def compute(
+    store: Store,
+    folder: Path,
+    context: PlainContext,
+    parts: Sequence[StatesPart],
+    **changes: Any,
+) -> dict[StatesPart, Path]:
+    """Compute parts of the states of the store's teacher, each into a folder of its own."""
+    stages, places, folders = [], [], {}
+    for part in parts:
+        values: dict[str, Any] = {
+            "key": "s", "depends": {}, "label": f"states, {part}", "data": "d", "max_tokens": 256,
+            "teacher": "t", "precision": "fp32", "stored": True,
+        }  # fmt: skip
+        stages.append(StatesStage(part=part, **values | changes))
+        folders[part] = folder / str(part)
+        folders[part].mkdir(parents=True, exist_ok=True)
+        places.append(StageContext(store, folders[part], Scale(), context))
+    compute_states(stages, places)
+    return folders
 
 
-def stored(store: Store, work: Path, context: PlainContext, **changes: Any) -> StoredStates:
-    """Compute the states and open them."""
-    compute(store, work, context, **changes)
-    return StoredStates(work)
+def stored(
+    store: Store,
+    folder: Path,
+    context: PlainContext,
+    parts: Sequence[StatesPart],
+    **changes: Any,
+) -> StoredStates:
+    """Compute them and open them."""
+    return StoredStates(compute(store, folder, context, parts, **changes))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The shards and the summary of a part."""
+    paths = [*folder.glob("shard-*"), folder / "states.json"]
+    return {path.name: path.read_bytes() for path in paths}
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -105,11 +122,10 @@ def test_stored_and_online_teacher_give_the_same_loss(
     pairs = [(layer, layer) for layer in range(1, teacher.depth + 1)]
     pairs = pairs if align.input.layers == "all" else pairs[-1:]
     layers = tuple(layer for _, layer in pairs)
-    outputs = align.output.weight > 0 and align.output.target == "states"
-    states = stored(store, tmp_path, context, layers=layers, outputs=outputs)
-    assert ("output" in states._shards[0]) == outputs
-    summary = states.summary
-    settings = Alignment(align, tuple(pairs), summary.width, summary.output_width, summary.variance)
+    states = stored(store, tmp_path, context, parts_read(align, layers))
+    variance = {layer: states.parts[layer].summary.variance for layer in layers}
+    widths = (teacher.width, teacher.output_width)
+    settings = Alignment(align, tuple(pairs), *widths, variance)
     objective = Objective(student, settings).eval()
     tokens, pad = tokens_of(model_folder, EXAMPLES)
     online = OnlineTeacher(teacher, layers)
@@ -128,15 +144,13 @@ def test_states_in_bf16_are_near(
 ) -> None:
     tokens, pad = tokens_of(model_folder, EXAMPLES)
     batch = batch_of(tokens, pad, rationale=False)
-    exact = stored(store, tmp_path / "a", context).batch(batch)
-    half = stored(store, tmp_path / "b", context, precision="bf16").batch(batch)
+    exact = stored(store, tmp_path / "a", context, [2]).batch(batch)
+    half = stored(store, tmp_path / "b", context, [2], precision="bf16").batch(batch)
     assert half.input_states[2].dtype == torch.bfloat16
     torch.testing.assert_close(
         half.input_states[2].float(), exact.input_states[2], rtol=2**-8, atol=1e-6
     )
     assert not torch.equal(half.input_states[2].float(), exact.input_states[2])
-    # Scores are few and keep their precision.
-    assert torch.equal(half.scores_BC, exact.scores_BC)
 
 
 def test_reads_in_any_order_over_many_shards(
@@ -146,15 +160,17 @@ def test_reads_in_any_order_over_many_shards(
     model_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one = stored(store, tmp_path / "one", context, layers=(1, 2))
-    monkeypatch.setattr(states_stage, "SHARD_BYTES", 20_000)
-    many = stored(store, tmp_path / "many", context, layers=(1, 2))
-    shards = list((tmp_path / "many").glob("shard-*.safetensors"))
-    assert len(shards) > len(list((tmp_path / "one").glob("shard-*.safetensors")))
-    assert len(shards) < len(EXAMPLES)
-    assert len(many) == len(EXAMPLES)
-    assert many.summary.tokens == one.summary.tokens
-    assert many.summary.variance == pytest.approx(one.summary.variance)
+    parts: list[StatesPart] = [1, 2, "scores"]
+    one = stored(store, tmp_path / "one", context, parts)
+    monkeypatch.setattr(states_stage, "SHARD_BYTES", 10_000)
+    many = stored(store, tmp_path / "many", context, parts)
+    for part in parts:
+        shards = list((tmp_path / "many" / str(part)).glob("shard-*.safetensors"))
+        few = list((tmp_path / "one" / str(part)).glob("shard-*.safetensors"))
+        assert len(few) < len(shards) < len(EXAMPLES)
+        assert len(many.parts[part]) == len(EXAMPLES)
+        variances = [states.parts[part].summary.variance for states in (one, many)]
+        assert variances[0] == pytest.approx(variances[1])
     tokens, pad = tokens_of(model_folder, EXAMPLES)
     in_order = many.batch(batch_of(tokens, pad, rationale=False))
     order = random.Random(0)
@@ -168,39 +184,94 @@ def test_reads_in_any_order_over_many_shards(
                 expected = in_order.input_states[layer][rows, :columns]
                 torch.testing.assert_close(some.input_states[layer], expected)
             exists = batch.choice_exists_BC
+            assert some.scores_BC is not None
+            assert in_order.scores_BC is not None
             expected = in_order.scores_BC[rows][:, : exists.shape[1]]
             torch.testing.assert_close(some.scores_BC[exists], expected[exists])
+
+
+def test_each_part_has_what_one_pass_over_the_data_finds(
+    store: Store, context: PlainContext, tmp_path: Path, model_folder: Path
+) -> None:
+    """Bit by bit: what is computed alone, with other parts, and by a pass of the test's own."""
+    parts: list[StatesPart] = [1, 2, "output", "scores"]
+    together = compute(store, tmp_path / "together", context, parts)
+    for part in parts:
+        alone = compute(store, tmp_path / "alone", context, [part])
+        assert files(alone[part]) == files(together[part])
+    tokens, pad = tokens_of(model_folder, EXAMPLES)
+    teacher = load_published(store.path("teacher", "t") / "model").eval()
+    for path in sorted(together[1].glob("shard-*")):
+        with safe_open(path, framework="pt") as file:
+            rows = file.get_tensor("rows").tolist()
+        some = [tokens[row] for row in rows]
+        lengths = [len(each.input_ids) + len(each.rationale_ids) for each in some]
+        # A shard is one batch here.
+        (batch_rows,) = evaluation_rows(lengths, len(rows))
+        batch = collate(some, batch_rows, pad, True)
+        with torch.no_grad():
+            output = teacher(batch, [1, 2])
+        for part in parts:
+            flat, counts = StoredPart(together[part]).read(torch.tensor(rows))
+            for place, states in enumerate(torch.split(flat, counts.tolist())):
+                b = batch_rows.rows.index(place)
+                if part == "output":
+                    own = output.output_states_BCTH[b][output.output_mask_BCT[b].bool()]
+                elif part == "scores":
+                    own = output.scores_BC[b][batch.choice_exists_BC[b]]
+                else:
+                    own = output.input_states[part][b, : len(some[place].input_ids)]
+                assert torch.equal(states, own)
+
+
+def test_parts_that_are_missing_take_one_pass(
+    store: Store, context: PlainContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher reads each example once, however many parts lack it."""
+    read: list[int] = []
+
+    def noting(tokens: Any, rows: Any, *arguments: Any) -> Any:
+        read.append(len(set(rows.rows)))
+        return collate(tokens, rows, *arguments)
+
+    monkeypatch.setattr(states_stage, "collate", noting)
+    compute(store, tmp_path, context, [1, 2, "output", "scores"])
+    assert sum(read) == len(EXAMPLES)
+    compute(store, tmp_path, context, [1, 2, "output", "scores"])
+    assert sum(read) == len(EXAMPLES)
 
 
 def test_an_interrupted_try_is_gone_on_with(
     store: Store, context: PlainContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finished shards are kept, and the summary is that of an uninterrupted try."""
+    """Finished shards stay as they are, in a try of other parts as well, and every file is that
+    of an uninterrupted try."""
     monkeypatch.setattr(states_stage, "SHARD_BYTES", 6000)
-    whole = stored(store, tmp_path / "whole", context)
+    parts: list[StatesPart] = [1, 2, "scores"]
+    whole = compute(store, tmp_path / "whole", context, parts)
     written: list[Path] = []
 
-    def write_three(path: Path, *arguments: Any) -> None:
-        if len(written) == 3:
+    def write_four(path: Path, *arguments: Any, **settings: Any) -> Moments:
+        if len(written) == 4:
             raise KeyboardInterrupt
-        write_shard(path, *arguments)
+        moments = write_shard(path, *arguments, **settings)
         written.append(path)
+        return moments
 
     with monkeypatch.context() as patch:
-        patch.setattr(states_stage, "write_shard", write_three)
+        patch.setattr(states_stage, "write_shard", write_four)
         with pytest.raises(KeyboardInterrupt):
-            stored(store, tmp_path / "cut", context)
-    assert len(written) == 3
+            compute(store, tmp_path / "cut", context, [1, 2])
+    # Two of each part.
+    assert len({path.parent for path in written}) == 2
+    assert len({path.name for path in written}) == 2
     stamps = [path.stat().st_mtime_ns for path in written]
-    again = stored(store, tmp_path / "cut", context)
+    again = compute(store, tmp_path / "cut", context, parts)
     assert [path.stat().st_mtime_ns for path in written] == stamps
-    assert again.summary == whole.summary
-    names = {path.name for path in (tmp_path / "whole").iterdir()}
-    assert {path.name for path in (tmp_path / "cut").iterdir()} == names
-    for name in names:
-        if name.startswith("shard"):
-            cut, kept = (tmp_path / folder / name for folder in ("cut", "whole"))
-            assert cut.read_bytes() == kept.read_bytes()
+    for part in parts:
+        assert files(again[part]) == files(whole[part])
+        names = {path.name for path in whole[part].iterdir()}
+        assert {path.name for path in again[part].iterdir()} == names
 
 
 def test_stored_states_of_longer_choices_are_refused(
@@ -208,7 +279,7 @@ def test_stored_states_of_longer_choices_are_refused(
 ) -> None:
     if not can_generate(model_config(model_folder, "model")):
         pytest.skip("an encoder has one state per choice, of any length")
-    states = stored(store, tmp_path, context, outputs=True)
+    states = stored(store, tmp_path, context, ["output"])
     tokens, pad = tokens_of(model_folder, EXAMPLES)
     longer = [replace(t, choice_ids=[[*ids, ids[-1]] for ids in t.choice_ids]) for t in tokens]
     rows = training_rows([len(t.input_ids) for t in tokens], 8, 0, 0)[0]
@@ -219,61 +290,87 @@ def test_stored_states_of_longer_choices_are_refused(
 def test_an_online_teacher_needs_the_variance_alone(
     store: Store, context: PlainContext, tmp_path: Path
 ) -> None:
-    kept = compute(store, tmp_path / "kept", context)
-    online = compute(store, tmp_path / "online", context, stored=False)
-    assert online == replace(kept, stored=False)
-    assert not list((tmp_path / "online").glob("shard*"))
+    kept = compute(store, tmp_path / "kept", context, [2])[2]
+    online = compute(store, tmp_path / "online", context, [2], stored=False)[2]
+    assert Summary.read(online) == replace(Summary.read(kept), stored=False)
+    assert Summary.read(kept).variance > 0
+    assert not list(online.glob("shard*"))
+
+
+def test_what_students_read() -> None:
+    def read(
+        weight: float, output: float, target: Any = "states", distance: Any = "scaled_mse"
+    ) -> list[list[StatesPart]]:
+        """With stored states, and with an online teacher."""
+        return [
+            parts_read(
+                Align(
+                    input=InputAlignment(weight=weight, distance=distance),
+                    output=OutputAlignment(weight=output, target=target),
+                    states=states,
+                ),
+                [3, 1, 3] if weight else [],
+            )
+            for states in ("stored", "online")
+        ]
+
+    assert read(30, 0) == [[1, 3], [1, 3]]
+    assert read(30, 1) == [[1, 3, "output"], [1, 3]]
+    assert read(30, 1, "choices") == [[1, 3, "scores"], [1, 3]]
+    assert read(0, 1) == [["output"], []]
+    assert read(0, 1, "choices") == [["scores"], []]
+    # An online teacher's variance is read by `scaled_mse` alone.
+    assert read(30, 0, distance="mse") == [[1, 3], []]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_files_are_hardly_larger_than_the_states(tmp_path: Path, precision: Any) -> None:
-    """The sizes of a small real model: two layers of 256, about 60 task-input tokens each."""
+    """Sizes of a small real model: a layer of 256, some 60 task-input tokens an example."""
     generator = random.Random(0)
     tokens = [generator.randint(20, 100) for _ in range(300)]
-    parts = [{"input": torch.zeros(n, 2, 256), "scores": torch.zeros(4)} for n in tokens]
-    summary = Summary([5, 6], 256, 256, False, precision, {}, 0, True)
+    states = [torch.zeros(n, 256) for n in tokens]
     for start in (0, 150):
         rows = range(start, start + 150)
         path = tmp_path / f"shard-{start:05d}.safetensors"
-        write_shard(path, list(rows), parts[start : start + 150], summary)
+        write_shard(path, rows, states[start : start + 150], precision)
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
-    states = sum(tokens) * 2 * 256 * (4 if precision == "fp32" else 2)
-    assert states < size < 1.02 * states
-    summary.write(tmp_path)
-    assert len(StoredStates(tmp_path)) == 300
+    product = sum(tokens) * 256 * (4 if precision == "fp32" else 2)
+    assert product < size < 1.02 * product
+    Summary(256, precision, 0.0, True).write(tmp_path)
+    assert len(StoredPart(tmp_path)) == 300
 
 
 def test_a_shard_says_where_its_examples_are(
     store: Store, context: PlainContext, tmp_path: Path, model_folder: Path
 ) -> None:
-    """The format in the module's docstring, read without the reader."""
-    stored(store, tmp_path, context)
+    """The format of the module's head, read without its reader."""
+    folders = compute(store, tmp_path, context, [2, "scores"])
     tokens, _ = tokens_of(model_folder, EXAMPLES)
     seen: list[int] = []
-    for path in sorted(tmp_path.glob("shard-*.safetensors")):
+    for path in sorted(folders[2].glob("shard-*.safetensors")):
         with safe_open(path, framework="pt") as file:
             rows = file.get_tensor("rows").tolist()
-            lengths = file.get_tensor("input_end").diff(prepend=torch.tensor([0])).tolist()
-            choices = file.get_tensor("scores_end").diff(prepend=torch.tensor([0])).tolist()
+            lengths = file.get_tensor("end").diff(prepend=torch.tensor([0])).tolist()
+        with safe_open(folders["scores"] / path.name, framework="pt") as file:
+            choices = file.get_tensor("end").diff(prepend=torch.tensor([0])).tolist()
+            # The parts are divided alike.
+            assert file.get_tensor("rows").tolist() == rows
         assert lengths == [len(tokens[row].input_ids) for row in rows]
         assert choices == [len(tokens[row].choice_ids) for row in rows]
         seen += rows
     assert seen == list(range(len(EXAMPLES)))
 
 
-def test_moments_are_torchs_variance() -> None:
+def test_moments_are_torchs_variance(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    parts = [torch.randn(n, 2, 16) * torch.tensor([1.0, 5.0])[:, None] + 3 for n in (4, 9, 1)]
-    moments, other = Moments([2, 7]), Moments([2, 7])
-    moments.add(parts[0])
-    other.add(parts[1])
-    other.add(parts[2])
-    moments.merge(other)
-    whole = torch.cat(parts).double()
-    assert moments.tokens == 14
-    for number, layer in enumerate(("2", "7")):
-        expected = float(whole[:, number].var(correction=0))
-        assert moments.variance()[layer] == pytest.approx(expected, rel=1e-12)
+    states = [5 * torch.randn(n, 16) + 3 for n in (4, 9, 1)]
+    moments = write_shard(tmp_path / "shard", [0, 1, 2], states, "bf16")
+    assert shard_moments(tmp_path / "shard") == moments
+    assert moments.count == 14 * 16
+    merged = Moments.merged(Moments.of(each) for each in states)
+    for found in (moments, merged, Moments.of(torch.cat(states))):
+        expected = float(torch.cat(states).double().var(correction=0))
+        assert found.variance() == pytest.approx(expected, rel=1e-12)
 
 
 def test_an_examples_states_are_cut_out_without_padding(model_folder: Path) -> None:
@@ -282,11 +379,13 @@ def test_an_examples_states_are_cut_out_without_padding(model_folder: Path) -> N
     batch = batch_of(tokens, pad, rationale=True)
     with torch.no_grad():
         output = backbone(batch, [1, 2])
-    parts: list[dict[str, Tensor]] = example_states(output, [1, 2], batch)
+    parts: list[dict[StatesPart, Tensor]] = example_states(
+        output, [1, 2, "output", "scores"], batch
+    )
     for row, part in enumerate(parts):
         own = len(tokens[row].input_ids)
-        assert part["input"].shape == (own, 2, backbone.width)
-        assert torch.equal(part["input"][:, 0], output.input_states[1][row, :own])
-        assert torch.equal(part["input"][:, 1], output.input_states[2][row, :own])
+        for layer in (1, 2):
+            assert part[layer].shape == (own, backbone.width)
+            assert torch.equal(part[layer], output.input_states[layer][row, :own])
         assert len(part["scores"]) == len(tokens[row].choice_ids)
         assert len(part["output"]) == int(output.output_mask_BCT[row].sum())

@@ -61,7 +61,7 @@ def test_equal_stages_are_shared(tmp_path: Path) -> None:
     assert {kind: kinds.count(kind) for kind in kinds} == {
         # knife's, without the bottleneck, of shuffled rationales.
         "teacher": 3,
-        # Theirs, and knife's with answer-side states, for both variants that align them.
+        # Theirs, of the last layer, and the answer-side states of knife's.
         "states": 4,
         "student": 6 * 2,
         # Both ceilings are those of knife's teacher.
@@ -70,7 +70,12 @@ def test_equal_stages_are_shared(tmp_path: Path) -> None:
     assert {(s.kind, s.key) for s in plain.stages} < {(s.kind, s.key) for s in plan.stages}
     by_name = {member.method: member.student for member in plan.members}
     assert list(by_name) == ["finetune", "knife", *(name for name in ALL if name != "input-only")]
-    assert by_name["output-only"].states == by_name["input-and-output"].states
+    # The states of a layer are stored once, whatever else is read with them.
+    (layer,) = by_name["knife"].states
+    both = by_name["input-and-output"].states
+    assert list(both) == [layer, "output"]
+    assert by_name["knife"].states == {layer: both[layer]}
+    assert by_name["output-only"].states == {"output": both["output"]}
     labels = {stage.key: stage.label for stage in plan.stages}
     assert len(set(labels.values())) == len(labels)
 

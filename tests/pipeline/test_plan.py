@@ -20,7 +20,7 @@ from knife.models.load import load_backbone
 from knife.models.source import EMBEDDED, find_model
 from knife.models.tokenizer import load_tokenizer
 from knife.plan.plan import Plan, needed, plan_run
-from knife.plan.stage import inputs
+from knife.plan.stage import StatesStage, inputs
 from knife.train.engine import gathered_state
 
 METHODS = ["finetune", "knife", "teacher_init"]
@@ -43,7 +43,7 @@ def keys(plan: Plan) -> dict[str, str]:
     if plan.teacher:
         found["teacher"] = plan.teacher.key
     found |= {f"test {name}": stage.key for name, stage in plan.ceiling.items()}
-    found |= {stage.kind: stage.key for stage in plan.stages if stage.kind == "states"}
+    found["states"] = ",".join(sorted(s.key for s in plan.stages if s.kind == "states"))
     for member in plan.members:
         found[member.method] = member.student.key
         found[f"test {member.method}"] = member.evaluate.key
@@ -86,7 +86,7 @@ CHANGES: dict[str, set[str]] = {
     "align.input.layers=all": KNIFE | {"states"},
     "align.input.layers=[[3, 2]]": KNIFE | {"states"},
     "align.output.weight=1": KNIFE | {"states"},
-    "align={output: {weight: 1, target: choices}}": KNIFE,
+    "align={output: {weight: 1, target: choices}}": KNIFE | {"states"},
     "align.states=online": KNIFE | {"states"},
     "align.states_precision=bf16": KNIFE | {"states"},
     "data.rationale=shuffled": TEACHER | {"data"},
@@ -113,7 +113,6 @@ NO_CHANGES = [
     "scale.checkpoint_steps=7",
     "align.output.target=choices",
     "track.experiment=other",
-    "align.projection=false",
     "track={uri: null, register: champion}",
     "compare={baseline: knife, margin: 1, difference: 20}",
     "scale={launcher: ray, min_workers: 1, placement: spread, gpus_per_worker: 0}",
@@ -204,7 +203,7 @@ def test_variants_share_what_they_have_in_common(tmp_path: Path) -> None:
     plan = plan_run(small_config(tmp_path, methods=variants))
     by_name = {member.method: member.student for member in plan.members}
     assert by_name["heavy"].states == by_name["knife"].states
-    assert len({by_name[name].states for name in ("knife", "shuffled", "open")}) == 3
+    assert len({by_name[name].states[3] for name in ("knife", "shuffled", "open")}) == 3
     # Finetuning sees no rationale: removing them does not change the student.
     assert by_name["plain"].key == by_name["finetune"].key
     kinds = [stage.kind for stage in plan.stages]
@@ -215,6 +214,39 @@ def test_variants_share_what_they_have_in_common(tmp_path: Path) -> None:
     assert plan.teacher is not None
     assert {stage.model_key for stage in plan.ceiling.values()} == {plan.teacher.key}
     assert plan.teacher.key in [stage.key for stage in plan.stages if stage.label == "teacher"]
+
+
+def test_runs_share_the_parts_of_states_that_they_have_in_common(tmp_path: Path) -> None:
+    def parts(*overrides: str) -> dict[Any, str]:
+        plan = plan_of(tmp_path, *overrides)
+        (member,) = (member for member in plan.members if member.method == "knife")
+        states = {s.part: s.key for s in plan.stages if isinstance(s, StatesStage)}
+        assert states == member.student.states
+        return states
+
+    last, every = parts(), parts("align.input.layers=all", "align.output.weight=1")
+    assert list(last) == [3]
+    assert list(every) == [1, 2, 3, "output"]
+    assert last.items() < every.items()
+    # What has no weight, and what is not read, is not there.
+    choices = "align={input: {weight: 0}, output: {weight: 1, target: choices}}"
+    assert list(parts(choices)) == ["scores"]
+    assert list(parts("align={input: {weight: 0}, output: {weight: 1}}")) == ["output"]
+    # Scores are few: they are in fp32 whatever the other parts are in.
+    assert parts(choices) == parts(choices, "align.states_precision=bf16")
+    assert last != parts("align.states_precision=bf16")
+    # Only scaled_mse reads anything of an online teacher from the store.
+    online = parts("align.states=online")
+    assert list(online) == [3]
+    assert online == parts("align.states=online", "align.states_precision=bf16")
+    assert parts("align.states=online", "align.input.distance=mse") == {}
+
+
+def test_settings_of_input_alignment_without_weight_are_in_no_key(tmp_path: Path) -> None:
+    unaligned = "align={input: {weight: 0}, output: {weight: 1}}"
+    plain = keys(plan_of(tmp_path, unaligned))
+    for setting in ("layers=all", "layers=[[1, 3]]", "distance=mse", "tokens=content"):
+        assert keys(plan_of(tmp_path, unaligned, f"align.input.{setting}")) == plain
 
 
 def test_a_run_without_knife_has_no_teacher(tmp_path: Path) -> None:
@@ -244,16 +276,13 @@ def test_only_what_is_missing_and_what_it_reads_is_needed(tmp_path: Path) -> Non
     assert needed(plan.stages, set()) == plan.stages
     assert without() == []
     # Nothing reads these any more.
-    assert without("teacher", "teacher states") == []
+    states = "teacher states, layer 3"
+    assert without("teacher", states) == []
     assert without("knife seed 0") == ["knife seed 0"]
     assert without("test knife seed 0") == ["test knife seed 0"]
     assert without("knife seed 0", "test knife seed 0") == ["knife seed 0", "test knife seed 0"]
-    assert without("knife seed 0", "teacher states") == ["teacher states", "knife seed 0"]
-    assert without("knife seed 0", "teacher states", "teacher") == [
-        "teacher",
-        "teacher states",
-        "knife seed 0",
-    ]
+    assert without("knife seed 0", states) == [states, "knife seed 0"]
+    assert without("knife seed 0", states, "teacher") == ["teacher", states, "knife seed 0"]
     assert without("finetune seed 0", "teacher") == ["finetune seed 0"]
     assert without("test teacher", "teacher") == ["teacher", "test teacher"]
 

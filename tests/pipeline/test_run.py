@@ -226,7 +226,7 @@ def test_a_damaged_shard_of_states_is_found_and_the_states_alone_made_again(
     # A new seed reads the states.
     again = run(config(store_of(first).root, seeds=[0, 1]), no_display)
     assert set(labels(again)) == {
-        "teacher states",
+        "teacher states, layer 3",
         *(f"{test}{method} seed 1" for test in ("", "test ") for method in ("finetune", "knife")),
     }
     assert f"states/{stage.key} is damaged ({shard.name}): made again" in again.plan.notes
@@ -263,7 +263,7 @@ def test_an_online_teacher_gives_the_results_of_stored_states(first: Result) -> 
     root = store_of(first).root
     online = run(config(root, methods=["knife"], align={"states": "online"}), no_display)
     # The teacher exists; of its states, only the variance is needed.
-    assert labels(online) == ["teacher states", "knife seed 0", "test knife seed 0"]
+    assert labels(online) == ["teacher states, layer 3", "knife seed 0", "test knife seed 0"]
     stored = weights(first, "knife")
     for name, tensor in weights(online, "knife").items():
         assert float((tensor - stored[name]).norm() / stored[name].norm()) < 1e-4

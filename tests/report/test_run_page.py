@@ -10,8 +10,10 @@ import pytest
 from command_fixtures import Command, FinishedRun
 from page_text import section
 
+from knife.report.run_data import stage_seconds
 from knife.report.run_page import NAME, run_report
 from knife.store.store import Store
+from knife.train.journal import Row
 
 
 @pytest.fixture
@@ -54,6 +56,15 @@ def test_the_methods_are_those_of_the_verdict(folder: Path) -> None:
     assert f" {difference['gained']} {difference['lost']} teacher, with" in text
     for share in verdict["ceiling"].values():
         assert f" 1 {100 * share:.1f} " in text
+
+
+def test_states_of_one_pass_share_its_time() -> None:
+    def rows(**metrics: float) -> list[Row]:
+        return [{"step": step, "time": 10.0 + step, "metrics": metrics} for step in range(7)]
+
+    assert stage_seconds(rows(sharing=3), {}) == 2.0
+    assert stage_seconds(rows(), {}) == 6.0
+    assert stage_seconds([], {}) == 0.0
 
 
 def test_no_other_file_is_needed(folder: Path) -> None:

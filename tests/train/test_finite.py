@@ -18,7 +18,8 @@ from knife.config.run import Align, Scale
 from knife.core.errors import NotFiniteError, UserError
 from knife.data.jsonl import write_examples
 from knife.inference.file import predict
-from knife.method.states import Moments, Summary
+from knife.method.states import Moments
+from knife.method.states_parts import StatesPart
 from knife.models.load import load_backbone
 from knife.models.source import EMBEDDED, ModelSource
 from knife.models.tokenizer import load_tokenizer
@@ -71,12 +72,11 @@ def publish(
     return str(store.path("teacher", "t"))
 
 
-def states_stage(**changes: Any) -> StatesStage:
-    values: dict[str, Any] = {
-        "key": "s", "depends": {}, "label": "states", "data": "d", "max_tokens": 256,
-        "teacher": "t", "layers": (2,), "outputs": True, "precision": "fp32", "stored": True,
-    }  # fmt: skip
-    return StatesStage(**values | changes)
+def states_stage(part: StatesPart = 2, *, stored: bool = True) -> StatesStage:
+    return StatesStage(
+        key=f"s-{part}", depends={}, label=f"states, {part}", data="d", max_tokens=256,
+        teacher="t", part=part, precision="fp32", stored=stored,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -89,10 +89,18 @@ def test_teacher_states_that_are_not_finite_name_their_examples(
         run_stages([states_stage(stored=stored)], tmp_path, Scale(), context)
     assert 0 < len(HAVE) <= 10
     assert str(error.value) == (
-        f"states: the teacher's states are not finite for {len(HAVE)} of {len(EXAMPLES)} examples: "
-        f"{', '.join(HAVE)}; lower teacher.learning_rate"
+        f"states, 2: the teacher's states are not finite for {len(HAVE)} of {len(EXAMPLES)} "
+        f"examples: {', '.join(HAVE)}; lower teacher.learning_rate"
     )
-    assert not store.has("states", "s")
+    assert not (tmp_path / "states").exists()
+
+
+def test_the_part_that_is_not_finite_is_named(context: PlainContext, tmp_path: Path) -> None:
+    """The decoder overflows, the encoder does not; nothing of the pass is published."""
+    publish(Store(tmp_path), TINY, rationale=True)
+    with pytest.raises(NotFiniteError, match=r"^states, scores: .* for 26 of 26 examples"):
+        run_stages([states_stage(3), states_stage("scores")], tmp_path, Scale(), context)
+    assert not (tmp_path / "states").exists()
 
 
 def states_in_pair(context: Pair, folder: Path) -> None:
@@ -184,17 +192,15 @@ def test_a_loss_is_exact_however_unlikely_the_answer_is() -> None:
 
 
 def test_states_that_are_all_equal_have_no_variance_to_divide_by() -> None:
-    moments = Moments([1, 2])
-    moments.add(torch.stack([torch.full((50, 7), 0.1), torch.arange(350.0).view(50, 7)], 1))
-    variance = moments.variance()
-    assert variance["1"] == 0.0
-    assert variance["2"] == pytest.approx(float(torch.arange(350.0).var(correction=0)))
-    summary = Summary([1, 2], 7, 7, False, "fp32", variance, 50, True)
+    states = {1: torch.full((50, 7), 0.1), 2: torch.arange(350.0).view(50, 7)}
+    variance = {layer: Moments.of(of_layer).variance() for layer, of_layer in states.items()}
+    assert variance[1] == 0.0
+    assert variance[2] == pytest.approx(float(torch.arange(350.0).var(correction=0)))
     values: dict[str, Any] = {
         "key": "k", "depends": {}, "label": "knife seed 0", "data": "d", "max_tokens": 256,
         "model": ModelSource("tiny-t5", TINY, None, "t"), "method": "knife", "seed": 0,
         "training": None,
     }  # fmt: skip
-    refuse_equal_states(StudentStage(**values, align=Align(), layers=((1, 2),)), summary)
+    refuse_equal_states(StudentStage(**values, align=Align(), layers=((1, 2),)), variance)
     with pytest.raises(UserError, match=r"^align\.input\.distance: .* layer 1 are all equal"):
-        refuse_equal_states(StudentStage(**values, align=Align(), layers=((2, 1),)), summary)
+        refuse_equal_states(StudentStage(**values, align=Align(), layers=((2, 1),)), variance)

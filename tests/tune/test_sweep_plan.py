@@ -10,7 +10,7 @@ from command_fixtures import Command
 from small_sweep import RATE, WEIGHT, errors, planned, write_sweep
 
 from knife.plan.stage import TeacherStage
-from knife.tune.dry_run import dry_run
+from knife.tune.dry_run import _teaching, dry_run
 from knife.tune.search.sweep_plan import SweepPlan
 
 FRACTIONS: dict[str, Any] = {
@@ -34,6 +34,18 @@ def test_trials_that_differ_in_students_share_a_teacher(tmp_path: Path) -> None:
     assert [stage.kind for stage in plan.shared] == ["teacher", "states"]
     assert teachers_of(plan) == [{plan.teachers[0].key}] * 4
     assert not (tmp_path / "store").exists()
+
+
+def test_states_take_a_pass_for_each_trial_that_needs_new_ones(tmp_path: Path) -> None:
+    layers = {"align.input.layers": {"grid": ["last", "all", [[1, 2]]]}}
+    plan = planned(tmp_path, space=layers, search="grid", budget={})
+    assert [stage.kind for stage in plan.shared] == ["teacher", "states", "states", "states"]
+    kinds = [stage.kind for _, stage in _teaching(plan, set())]
+    # The second trial computes two layers at once, and the third finds its layer there.
+    assert kinds == ["teacher", "states", "states"]
+    teacher = {("teacher", plan.teachers[0].key)}
+    assert [stage.kind for _, stage in _teaching(plan, teacher)] == ["states", "states"]
+    assert _teaching(plan, {(stage.kind, stage.key) for stage in plan.shared}) == []
 
 
 def test_points_that_make_the_same_run_are_one_trial(tmp_path: Path) -> None:

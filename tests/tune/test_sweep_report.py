@@ -210,6 +210,9 @@ def test_a_sweep_of_an_earlier_version_gets_its_report(
     swept: Swept, folder: Path, command: Command, caplog: pytest.LogCaptureFixture
 ) -> None:
     about = values(folder / "sweep.json")
+    (folder / "sweep.json").write_text(json.dumps(about | {"version": 2}))
+    with pytest.raises(UserError, match=r"another version of this package \(sweeps of version 2, "):
+        report(folder)
     kept = {name: about[name] for name in ("version", "key", "name")}
     (folder / "sweep.json").write_text(json.dumps(kept))
     (folder / NAME).unlink()

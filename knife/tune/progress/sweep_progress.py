@@ -64,7 +64,7 @@ class SweepProgress:
         self.best: tuple[int, float] | None = None
         #: How often a trial reused teacher states made by another trial or an earlier run.
         self.reused = 0
-        self._states: set[str] = set()
+        self._states: set[tuple[str, str]] = set()
         self._followed: set[tuple[str, str]] = set()
         self._phase: _Phase | None = None
         self._drawn = ExitStack()
@@ -117,9 +117,9 @@ class SweepProgress:
         have = self.store.have(stages)
         for stage in stages:
             self._follow(stage)
-            if stage.kind == "states":
-                self.reused += stage.key in self._states or (stage.kind, stage.key) in have
-                self._states.add(stage.key)
+        states = {(stage.kind, stage.key) for stage in stages if stage.kind == "states"}
+        self.reused += bool(states & (self._states | have))
+        self._states |= states
         return Progress(needed(stages, have), plan)
 
     def say(self, *lines: str) -> None:

@@ -22,7 +22,7 @@ from knife.track.run_tree import NOTE, failed_note, run_tree, trained_metrics
 from knife.track.starts import last_row_time, status_of
 from knife.train.journal import Row
 from knife.tune.report.data import SweepData
-from knife.tune.search.about import ABOUT
+from knife.tune.search.about import ABOUT, SWEEP_VERSION
 from knife.tune.search.final import RECIPE, tie_note
 from knife.tune.search.settings import METRICS
 from knife.tune.search.space import describe
@@ -36,12 +36,12 @@ _FILES = ("trials.csv", "study.db", "plots/*.png", RECIPE, REPORT)
 
 
 def sweep_tree(folder: Path, store: Store, *, alive: bool) -> RunNode | None:
-    """Return the tree of the sweep in a folder; None if an earlier version recorded too little.
+    """Return the tree of the sweep in a folder; None if it is of an earlier version.
 
     `alive` says whether a process is working on it.
     """
     about = json.loads((folder / ABOUT).read_text())
-    if "tags" not in about:
+    if about["version"] != SWEEP_VERSION or "tags" not in about:
         return None
     sweep = SweepData.of(folder, store, about)
     trials = sweep.trials

@@ -9,7 +9,7 @@ from typing import Any
 from knife.core.errors import UserError
 from knife.stats.verdict import Verdict
 from knife.store.store import Store
-from knife.tune.search.about import ABOUT
+from knife.tune.search.about import ABOUT, SWEEP_VERSION
 from knife.tune.search.settings import Sweep
 from knife.tune.search.space import Space
 from knife.tune.search.study import best
@@ -43,7 +43,7 @@ class SweepData:
         """Read a sweep's folder.
 
         Raises:
-            UserError: its settings are missing, or it is from a version that did not keep them.
+            UserError: its settings are missing, or are those of another version.
         """
         store.recall(folder)
         if not (folder / ABOUT).is_file():
@@ -53,6 +53,12 @@ class SweepData:
             raise UserError(
                 f"{folder} was made by a version that did not keep the sweep's settings; run the "
                 "same `knife tune` again to add them and the report, without retraining"
+            )
+        if about["version"] != SWEEP_VERSION:
+            raise UserError(
+                f"{folder} was made by another version of this package (sweeps of version "
+                f"{about['version']}, this one reads version {SWEEP_VERSION}); make its report "
+                "with that version"
             )
         return SweepData.of(folder, store, about)
 

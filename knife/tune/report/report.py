@@ -14,7 +14,7 @@ def sweep_report(folder: Path, store: Store) -> str:
     """Make the report of the sweep in a folder `STORE/sweeps/NAME`, finished or in progress.
 
     Raises:
-        UserError: the settings are missing, or it is from a version that did not keep them.
+        UserError: the settings are missing, or are those of another version.
     """
     return report_of(SweepData.read(folder, store))
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from knife.config.run import NAME_LETTERS, ConfigSection
 
-METRICS = {"dev_accuracy": "max", "dev_loss": "min"}
+METRICS: dict[str, Literal["max", "min"]] = {"dev_accuracy": "max", "dev_loss": "min"}
 Bounds = tuple[float, float]
 # Defined here because `int` is a field in the class below.
 WholeBounds = tuple[int, int]
@@ -128,7 +128,6 @@ class Sweep(ConfigSection):
     set: dict[str, Any] = Field({})
     space: dict[str, Domain] = Field(min_length=1)
     metric: str = "dev_accuracy"
-    mode: Literal["max", "min"] | None = None
     search: Literal["random", "grid", "tpe"] = "random"
     first: list[dict[str, Value]] = Field([])
     seed: int = 0
@@ -157,4 +156,4 @@ class Sweep(ConfigSection):
     @property
     def direction(self) -> Literal["max", "min"]:
         """`max` if a higher metric is better, else `min`."""
-        return self.mode or METRICS[self.metric]  # type: ignore[return-value]
+        return METRICS[self.metric]
