@@ -34,7 +34,8 @@ MIN_SHARDS = 8
 def compute_states(stages: Sequence[StatesStage], places: Sequence[StageContext]) -> None:
     """Write parts of one teacher's states in shards, in one pass over the data.
 
-    Each stage has its own stage_context, and each rank writes its own shards. An interrupted try's shards
+    Each stage has a context of its own, and each rank writes its own shards. Shards of an
+    interrupted try
     are reused, whatever other parts that try computed. If an online teacher is to provide the
     states, only their variance is stored.
 
