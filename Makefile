@@ -24,7 +24,7 @@ test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: $(STAMP)
-	$(BIN)/pytest -m faults -n 2 --dist loadfile --no-loadscope-reorder --durations=0
+	$(BIN)/pytest -m "faults or slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=0
 
 bench: $(STAMP)
 	@echo "Each program in bench/ prints ratios that it measures in one run:"

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from small_run import SMALL
 
+from knife import run
 from knife.cli.main import main
 
 
@@ -105,6 +106,12 @@ def write_config(folder: Path, **changes: Any) -> Path:
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """Make one small run, finetune and knife with one seed; tests may read its store."""
     return finish(write_config(tmp_path_factory.mktemp("finished-run")))
+
+
+def finish_here(config: Path) -> FinishedRun:
+    """A run of a config in this process, which prints nothing."""
+    result = json.loads(json.dumps(run(config).to_dict()))
+    return FinishedRun(config, config.parent / "store", result, "", "")
 
 
 def finish(config: Path) -> FinishedRun:

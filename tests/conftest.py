@@ -18,7 +18,7 @@ from mlflow_store import mlflow_tables, store, tracker  # noqa: F401
 from ray_cluster import cluster  # noqa: F401
 from s3_server import s3, s3_server  # noqa: F401
 from small import EXAMPLES, save_tiny_bert, save_tiny_gpt2, save_tiny_llama
-from small_sweep import swept  # noqa: F401
+from small_sweep import ray_session, swept, tune_here  # noqa: F401
 
 from knife.models.source import EMBEDDED
 
@@ -70,9 +70,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, so that no process is left with a long one at the end."""
     longest = (
         "tests/tune/test_sweep.py",
-        "tests/test_readme.py",
-        "tests/tune/test_sweep_faults.py",
+        "tests/cluster/test_submit.py",
+        "tests/trust/test_known_answers.py",
         "tests/faults/test_several_hosts.py",
+        "tests/tune/test_sweep_faults.py",
+        "tests/faults",
+        "tests/test_readme.py",
+        "tests/commands",
         "tests/pipeline",
         "tests/train",
     )

@@ -48,7 +48,9 @@ def measure(
 
     With `accumulate` a step is made of that many batches.
     """
+    # What is imported by now need not be looked at in each of the collections below.
     gc.collect()
+    gc.freeze()
     rows = len(batch.row_B) * context.world_size * accumulate
     training = Training(batch_size=rows, accumulate=accumulate)
 
@@ -76,6 +78,7 @@ def measure(
     # Only so that it is not freed inside the next measurement.
     engine.destroy()
     del engine
+    gc.unfreeze()
     gc.collect()
     workers = context.world_size
     wide = 2 if scale.precision == "bf16" else 4

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import distributed
 
 from knife.config.run import RunConfig
 from knife.pipeline.run import publish_data
-from knife.plan.plan import plan_run
+from knife.plan.plan import Plan, plan_run
 from knife.plan.stage import Stage
 from knife.store.store import Store
-from knife.train.context import Context
+from knife.train.context import Context, PlainContext
 from knife.train.stages import run_stages
 
 
@@ -48,20 +49,39 @@ class Pair:
         """Do nothing."""
 
 
-def make(config: RunConfig, context: Context) -> None:
-    """Make all stages of a run; every worker calls it."""
+def make(config: RunConfig, context: Context) -> Plan:
+    """Make all stages of a run, without a record or a report; every worker calls it."""
     plan = plan_run(config)
     if context.rank == 0:
         for key in plan.data:
             publish_data(Store(config.store), key, plan)
     distributed.barrier()
     run_stages(plan.stages, config.store, config.scale, context)
+    return plan
+
+
+@dataclass(frozen=True)
+class Made:
+    """The stages of a run, in its store, without a record and a report."""
+
+    plan: Plan
+    store: Store
+
+
+def made(config: RunConfig) -> Made:
+    """Make all stages of a run in this process."""
+    with PlainContext() as context:
+        return Made(make(config, context), Store(config.store))
 
 
 def in_pair(work: Callable[[Pair, Path], None], folder: Path) -> Callable[[], None]:
     """Start two processes that call `work` with their context; return a function to join them."""
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=_start, args=(work, rank, folder)) for rank in range(2)]
+    fork = multiprocessing.get_context("forkserver")
+    # Imported once, and not in each worker of each test. The server keeps the environment that it
+    # was started in, so the present one is passed on.
+    fork.set_forkserver_preload(["knife.pipeline.run", "knife.train.loop"])
+    args = (work, folder, dict(os.environ))
+    workers = [fork.Process(target=_start, args=(rank, *args)) for rank in range(2)]
     for worker in workers:
         worker.start()
 
@@ -77,7 +97,11 @@ def in_pair(work: Callable[[Pair, Path], None], folder: Path) -> Callable[[], No
     return wait
 
 
-def _start(work: Callable[[Pair, Path], None], rank: int, folder: Path) -> None:
+def _start(
+    rank: int, work: Callable[[Pair, Path], None], folder: Path, environment: dict[str, str]
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     try:
         work(Pair(rank, folder), folder)
         distributed.destroy_process_group()

@@ -5,18 +5,21 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from command_fixtures import Ended
+from command_fixtures import Command, Ended
 from mlflow.entities import Run
 from recorded import run_tree
+from shared import made_once
 from small_run import SMALL
 
 from knife.core.errors import UserError
+from knife.launch.session import session
 from knife.store.store import Store
 from knife.tune.command import plan_file
 from knife.tune.search.sweep_plan import SweepPlan
@@ -63,23 +66,31 @@ _WATCH = """
 import os, sys
 def hook(event, args):
     if event == "open" and args[1] == "a" and str(args[0]).endswith("/journal.jsonl"):
-        with open(os.environ["KNIFE_TRAININGS"], "a") as file:
-            print(os.path.basename(os.path.dirname(args[0])), file=file)
+        stage = os.path.dirname(args[0])
+        beside_the_store = os.path.join(stage, "..", "..", "..", "trainings")
+        with open(beside_the_store, "a") as file:
+            print(os.path.basename(stage), file=file)
 sys.addaudithook(hook)
 """
 
 
-def watched(folder: Path) -> dict[str, str]:
-    """Return the environment of a sweep whose trainings are counted in all of Ray's processes."""
+def watching(folder: Path) -> dict[str, str]:
+    """The variable by which trainings are counted, beside their store, wherever Ray starts them."""
     (folder / "watch").mkdir(exist_ok=True)
     (folder / "watch" / "sitecustomize.py").write_text(_WATCH)
+    paths = [str(folder / "watch"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": ":".join(paths)}
+
+
+def watched(folder: Path) -> dict[str, str]:
+    """The environment of a sweep whose trainings are counted."""
     kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
-    mine = {"PYTHONPATH": str(folder / "watch"), "KNIFE_TRAININGS": str(folder / "trainings")}
-    return kept | mine
+    return kept | watching(folder)
 
 
 def trainings(folder: Path) -> Counter[str]:
-    """Return how often each training was started: `teacher-KEY`, `states-KEY`, `student-KEY`."""
+    """How often each training of the folder's store was started: `teacher-KEY`, `states-KEY`,
+    `student-KEY`."""
     path = folder / "trainings"
     return Counter(path.read_text().split() if path.is_file() else [])
 
@@ -129,18 +140,45 @@ class Swept:
         return [name for name in names if not name.startswith("ray-")]
 
 
-def sweep(folder: Path, *words: str, **changes: Any) -> Swept:
+Tune = Callable[..., Ended]
+
+
+def sweep(folder: Path, *words: str, by: Tune = tune, **changes: Any) -> Swept:
+    """A sweep from start to end, in a process of its own, or `by` another way."""
     path = write_sweep(folder, **changes)
-    ended = tune(path, "--json", *words)
+    ended = by(path, "--json", *words)
     result = json.loads(ended.out) if ended.status == 0 else {}
     return Swept(path, ended, plan_file(path, [w for w in words if "=" in w]), result)
 
 
+@pytest.fixture(scope="module")
+def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One session of Ray for all sweeps of a module in this process; trainings are counted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        for name, value in watching(tmp_path_factory.mktemp("ray")).items():
+            patch.setenv(name, value)
+        with session(0):
+            yield
+
+
+@pytest.fixture
+def tune_here(ray_session: None, command: Command, monkeypatch: pytest.MonkeyPatch) -> Tune:  # noqa: ARG001
+    """`knife tune` in this process, its trials in the module's Ray session."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return lambda path, *words: command("tune", path, *words)
+
+
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
-    """Run four trials, one of them pruned; more seeds for the best; the winner against finetune."""
+    """Four trials, one of them pruned; more seeds for the best; the winner against finetune. Tests
+    may read its store."""
+    return made_once(tmp_path_factory, "swept", _swept)
+
+
+def _swept(folder: Path) -> Swept:
     found = sweep(
-        tmp_path_factory.mktemp("swept"),
+        folder,
         metric="dev_loss",
         space={RATE: {"loguniform": [1e-3, 3]}, WEIGHT: {"choice": [1, 30]}},
         first=FIRST,

@@ -106,6 +106,17 @@ def test_deepspeed_is_imported_without_mlflow() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_zero_is_started_without_torchs_compiler() -> None:
+    """The optimizer that asks for it is looked up by the check of every ZeRO stage."""
+    from deepspeed.runtime.zero.utils import is_zero_supported_optimizer
+
+    assert "muon_optimizer import" in inspect.getsource(is_zero_supported_optimizer)
+    code = "import sys; import knife.compat.deepspeed; print('torch._inductor' in sys.modules, "
+    code += "'deepspeed.runtime.zero.muon.muon_optimizer' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False True"
+
+
 def test_the_parts_of_deepspeed_that_are_replaced_are_used() -> None:
     from deepspeed.runtime import bf16_optimizer
     from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer

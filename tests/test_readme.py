@@ -87,7 +87,7 @@ def run_line(words: list[str], command: Command, folder: Path) -> None:
         words += SMALL
     if words[1] == "tune":
         words = [str(ROOT / word) if word.startswith("tune/") else word for word in words]
-        words += [*SMALL, "budget.trials=2", "seeds.more=[]", "scheduler.grace=1"]
+        words += [*SMALL, "budget.trials=1", "seeds.more=[]", "scheduler.grace=1"]
         words += ["final=null"]
     if words[1] in ("predict", "push"):
         students = (folder / "knife-store" / "student").iterdir()

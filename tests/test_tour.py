@@ -32,7 +32,7 @@ def test_the_first_blocks() -> None:
             assert done.run(block.group("commands")) == block.group("output")
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_the_whole_tour() -> None:
     if not shutil.which("curl"):
         pytest.skip("no curl")

@@ -3,6 +3,7 @@
 Other modules import `deepspeed` from here, never before this module.
 """
 
+import importlib
 import logging
 import os
 import sys
@@ -31,6 +32,13 @@ from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer  # no
 from deepspeed.runtime.utils import clip_grad_norm_  # noqa: E402
 from deepspeed.runtime.zero.config import ZeroStageEnum  # noqa: E402
 from deepspeed.utils.tensor_fragment import fragment_address  # noqa: E402
+
+from knife.compat.replaced import replaced  # noqa: E402
+
+# Every ZeRO stage imports an optimizer that is not used here and whose functions are compiled by
+# torch: its compiler would be imported, seconds in every worker.
+with replaced(torch, "compile", lambda *_, **__: lambda function: function):
+    importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
 
 if _hides_mlflow:
     del sys.modules["mlflow"]

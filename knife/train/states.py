@@ -35,9 +35,8 @@ def compute_states(stages: Sequence[StatesStage], places: Sequence[StageContext]
     """Write parts of one teacher's states in shards, in one pass over the data.
 
     Each stage has a context of its own, and each rank writes its own shards. Shards of an
-    interrupted try
-    are reused, whatever other parts that try computed. If an online teacher is to provide the
-    states, only their variance is stored.
+    interrupted try are reused, whatever other parts that try computed. If an online teacher is to
+    provide the states, only their variance is stored.
 
     Raises:
         NotFiniteError: a state is NaN or infinite; raised on all workers.

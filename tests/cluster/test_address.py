@@ -1,8 +1,6 @@
 """RAY_ADDRESS in all of its forms, and addresses where no cluster answers."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -10,7 +8,6 @@ from threading import Thread
 
 import pytest
 from command_fixtures import Command, FinishedRun, free_port
-from ray_cluster import Cluster
 from small_run import small_config
 from small_sweep import write_sweep
 
@@ -142,34 +139,3 @@ def test_commands_say_one_line_before_they_start(
         assert error.startswith(f"RAY_ADDRESS: no Ray cluster answers at {address} within 1 s; ")
     # Nothing was started: MLflow has no run.
     assert not (store / "mlflow.db").exists()
-
-
-def test_a_cluster_that_is_up_is_used_and_one_without_a_node_here_is_not(cluster: Cluster) -> None:
-    """In a separate process, since this one must not have a session."""
-    script = """
-import os, sys
-from knife.cluster import address
-from knife.launch.session import session
-from knife.core.errors import UserError
-with session(0):
-    import ray
-    # Ray has another of this machine's addresses for 127.0.0.1.
-    print(*(at.rpartition(":")[2]
-            for at in (ray.get_runtime_context().gcs_address, os.environ["RAY_ADDRESS"])))
-# A node that runs elsewhere is none of the processes here.
-from ray._private import services
-services.find_node_ids, address._NODE_SECONDS = set, 1
-try:
-    address.refuse_dead_cluster()
-except UserError as error:
-    print(error)
-"""
-    environment = cluster.environment | {"RAY_ADDRESS": cluster.head}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    used, error = done.stdout.splitlines()
-    connected, wanted = used.split()
-    assert connected == wanted
-    assert error.startswith(f"RAY_ADDRESS: the Ray cluster at {cluster.head} has no node on this ")

@@ -144,7 +144,7 @@ def test_gpus_are_shared_evenly() -> None:
 
 @dataclass
 class Driver:
-    """`knife predict` as a separate command on 20,000 questions, 20 parts."""
+    """`knife predict` as a separate command on 12,000 questions, 12 parts."""
 
     task: Task
     environment: dict[str, str]
@@ -172,7 +172,7 @@ class Driver:
             return len(self.task.part_files) >= number
 
         wait_for(there, 600)
-        assert len(self.task.part_files) < 20
+        assert len(self.task.part_files) < 12
 
     def ends(self) -> str:
         """Wait until it succeeds, and return what it printed."""
@@ -189,9 +189,9 @@ def workers_below(process: psutil.Process) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def many(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Task:
-    """Return 20,000 questions, and the answers of one process."""
+    """12,000 questions, and what one process answers."""
     folder = tmp_path_factory.mktemp("many")
-    examples = [replace(e, id=f"{n}-{e.id}") for n in range(67) for e in QUESTIONS][:20_000]
+    examples = [replace(e, id=f"{n}-{e.id}") for n in range(40) for e in QUESTIONS]
     write_examples(folder / "questions.jsonl", examples)
     task = Task(finished_run.student("knife"), folder / "questions.jsonl", folder / "alone.jsonl")
     predict(task.student, task.file, task.output, keep_rows=False)
@@ -251,7 +251,7 @@ def test_a_killed_worker_is_replaced(many: Task, driver: Driver) -> None:
     # On a busy machine, checking the questions takes long enough to show progress.
     lines = [line for line in out.splitlines() if not line.startswith("checking: ")]
     # Ray's message about the lost worker is between these.
-    assert lines[0] == "20,000 questions for 2 Ray workers; starting …"
+    assert lines[0] == "12,000 questions for 2 Ray workers; starting …"
     assert lines[-1].startswith("accuracy ")
 
 
@@ -269,7 +269,7 @@ def test_a_killed_driver_goes_on(many: Task, driver: Driver, words: list[str]) -
     there = len(driver.task.part_files)
     driver.start(*words)
     out = driver.ends()
-    assert f"{1024 * there:,} of 20,000 questions are already answered; resuming …" in out
+    assert f"{1024 * there:,} of 12,000 questions are already answered; resuming …" in out
     assert driver.task.output.read_bytes() == many.output.read_bytes()
     assert not parts_folder(driver.task.output).exists()
 

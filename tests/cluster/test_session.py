@@ -73,6 +73,7 @@ with exits(), session(0):
 """
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", ["raylet", "gcs_server"])
 def test_the_death_of_a_session_is_said_in_one_line(kind: str) -> None:
     done = subprocess.run(
@@ -117,6 +118,7 @@ def test_a_session_that_cannot_start_is_said_in_one_line() -> None:
     assert line.startswith("error: Ray cannot start on this machine: RAY_AUTH_TOKEN_PATH is set ")
 
 
+@pytest.mark.faults
 def test_a_process_begins_a_new_session_after_a_lost_one() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _AGAIN], capture_output=True, text=True, timeout=300

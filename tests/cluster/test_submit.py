@@ -1,5 +1,6 @@
 """`knife submit` on a real cluster: jobs, logs, exit status, interruptions and README's lines."""
 
+import json
 import os
 import pty
 import shlex
@@ -9,10 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_fixtures import Ended
 from mlflow import MlflowClient
 from ray.job_submission import JobSubmissionClient
 from ray_cluster import RAY, Cluster
 from readme_lines import lines, needs_a_cluster
+from small_sweep import ASHA, RATE, Swept, trainings, watching, write_sweep
+
+from knife.tune.command import plan_file
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -163,3 +168,75 @@ def test_ctrl_c_at_a_terminal_asks_whether_to_stop_the_job(
     finally:
         os.close(keyboard)
         process.kill()
+
+
+@pytest.mark.slow
+def test_a_sweep_of_two_workers_a_trial_runs_as_a_ray_job(cluster: Cluster, tmp_path: Path) -> None:
+    """From a folder of files, as a user submits it; the package is installed on the cluster, whose
+    two CPUs take one trial at a time."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = write_sweep(
+        folder,
+        metric="dev_loss",
+        space={RATE: {"choice": [3e-3, 2.0]}},
+        first=[{RATE: 3e-3}, {RATE: 2.0}],
+        budget={"trials": 2},
+        set={"student.epochs": 8},
+        scheduler=ASHA,
+        final=None,
+    )
+    words = ["scale.workers=2", "track.register=small"]
+    command = [RAY, "job", "submit", "--address", cluster.address, "--working-dir", str(folder)]
+    command += ["--runtime-env-json", json.dumps({"env_vars": watching(tmp_path)})]
+    command += ["--", "python", "-m", "knife", "tune", "sweep.yaml", *words]
+    done = subprocess.run(
+        command, env=cluster.environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[2/2] trial" in done.stdout
+    ended = Ended(done.returncode, done.stdout, done.stderr)
+    found = Swept(path, ended, plan_file(path, words))
+    assert (found.folder / "best.yaml").is_file()
+    assert len(list((found.store.root / "teacher").iterdir())) == 1
+    assert [row["state"] for row in found.rows.values()] == ["finished", "pruned"]
+    assert set(trainings(folder).values()) == {1}
+    # Without a final, the best trial's student is the champion.
+    _, trials = found.tracked()
+    client = MlflowClient(f"sqlite:///{found.store.root / 'mlflow.db'}")
+    version = client.get_model_version_by_alias("small", "champion")
+    champion = client.get_run(version.run_id)
+    assert champion.data.tags["mlflow.parentRunId"] == trials["trial 1"].info.run_id
+    assert champion.data.tags["knife.fingerprint"] == found.rows[1]["students"]["0"]
+    assert found.left_in_work() == []
+
+
+def test_a_cluster_that_is_up_is_used_and_one_without_a_node_here_is_not(cluster: Cluster) -> None:
+    """In a process of its own, as this one may not have a session."""
+    script = """
+import os, sys
+from knife.cluster import address
+from knife.launch.session import session
+from knife.core.errors import UserError
+with session(0):
+    import ray
+    # Ray has another of this machine's addresses for 127.0.0.1.
+    print(*(at.rpartition(":")[2]
+            for at in (ray.get_runtime_context().gcs_address, os.environ["RAY_ADDRESS"])))
+# A node that runs elsewhere is none of the processes here.
+from ray._private import services
+services.find_node_ids, address._NODE_SECONDS = set, 1
+try:
+    address.refuse_dead_cluster()
+except UserError as error:
+    print(error)
+"""
+    environment = cluster.environment | {"RAY_ADDRESS": cluster.head}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    used, error = done.stdout.splitlines()
+    connected, wanted = used.split()
+    assert connected == wanted
+    assert error.startswith(f"RAY_ADDRESS: the Ray cluster at {cluster.head} has no node on this ")

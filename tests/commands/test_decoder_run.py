@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_fixtures import Command, FinishedRun, finish, write_config
+from command_fixtures import Command, FinishedRun, finish_here, write_config
 from small_run import SMALL
 from transformers import AutoModelForCausalLM
 
@@ -22,7 +22,7 @@ def decoder_run(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Fi
     data = SMALL["data"] | {"max_tokens": 400}
     folder = tmp_path_factory.mktemp("decoder-run")
     config = write_config(folder, model=model, align=align, methods=["knife"], data=data)
-    return finish(config)
+    return finish_here(config)
 
 
 def test_predict_gives_the_choices_of_the_run(decoder_run: FinishedRun) -> None:

@@ -36,7 +36,7 @@ def scores_of(say: Say, folder: Path) -> RationaleScores:
     return score(config, lambda *_: nullcontext()).scores
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_rationales_that_state_the_answer(tmp_path: Path) -> None:
     found = scores_of(
         lambda part: [replace(e, rationale=f"the answer is {e.choices[e.answer]} .") for e in part],
@@ -50,13 +50,13 @@ def test_rationales_that_state_the_answer(tmp_path: Path) -> None:
     assert found.information >= math.log(2) - 0.02
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_vacuous_rationales_have_no_rev(tmp_path: Path) -> None:
     found = scores_of(lambda part: [replace(e, rationale=vacuous(e)) for e in part], tmp_path)
     assert found.rev == pytest.approx(0, abs=0.02)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_rationales_of_other_examples_are_worth_nothing(tmp_path: Path) -> None:
     found = scores_of(lambda part: corrupt(part, "shuffled", 0), tmp_path)
     # Three standard errors of the difference of two guessers on 60 examples: 0.27.

@@ -6,19 +6,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_fixtures import FinishedRun, free_port
 from mlflow import MlflowClient
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from recorded import run_tree
 from small_run import wait_for
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
@@ -34,25 +38,57 @@ json.dump(model.predict(questions).to_dict("records"), sys.stdout)
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a virtual environment with mlflow, torch, transformers and knife, and what the first
-    three need: neither ray nor deepspeed."""
+    """A virtual environment that has mlflow, torch, transformers and knife, and what the first
+    three need: neither ray nor deepspeed. The packages are those of this environment, as links."""
     folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
-    constraints: list[str | Path] = ["--constraint", ROOT / "constraints.txt"]
-    wanted = subprocess.run(
-        [*pip, *constraints, "mlflow", "torch", "transformers"], capture_output=True, text=True
-    )
-    if wanted.returncode:
-        pytest.skip(f"no package index: {wanted.stderr[-300:]}")
-    # A copy, since building a package writes files beside its sources.
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    for package in needed_by("mlflow", "torch", "transformers"):
+        link(package, site, folder / "bin")
+    # A copy, since building a package leaves files beside its sources.
     copy = folder / "source"
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "knife", copy / "knife")
-    subprocess.run([*pip, "--no-deps", copy], check=True)
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    built = subprocess.run([*pip, "--target", site, copy], capture_output=True, text=True)
+    if built.returncode:
+        pytest.skip(f"no package index: {built.stderr[-300:]}")
     return folder / "bin"
+
+
+def needed_by(*names: str) -> list[Distribution]:
+    """The installed packages of these names, and all that they require here."""
+    found: dict[str, Distribution] = {}
+    left = list(names)
+    while left:
+        name = canonicalize_name(left.pop())
+        if name in found:
+            continue
+        try:
+            found[name] = distribution(name)
+        except PackageNotFoundError:
+            # One for another system.
+            continue
+        for each in map(Requirement, found[name].requires or []):
+            if not each.marker or each.marker.evaluate({"extra": ""}):
+                left.append(each.name)
+    assert not {"ray", "deepspeed", "knife"} & found.keys()
+    return list(found.values())
+
+
+def link(package: Distribution, site: Path, bin_folder: Path) -> None:
+    """Put an installed package into another environment; its commands start that one's python."""
+    for name in {file.parts[0] for file in package.files or [] if file.parts[0] != ".."}:
+        if not (site / name).exists():
+            (site / name).symlink_to(str(package.locate_file(name)))
+    for file in package.files or []:
+        source = Path(str(package.locate_file(file))).resolve()
+        if source.parent == Path(sys.executable).parent and not (bin_folder / source.name).exists():
+            text = source.read_text().replace(sys.executable, str(bin_folder / "python"))
+            (bin_folder / source.name).write_text(text)
+            (bin_folder / source.name).chmod(0o755)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.faults, needs_hosts]
 
 # The head, two working hosts and a spare.
 HOSTS = 4
-COUNT = 30_000
+COUNT = 18_000
 
 
 @pytest.fixture(scope="module")

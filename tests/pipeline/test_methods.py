@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pair import Made, made
 from small_run import silent, small_config
 
 from knife.config.overrides import merge, read_overrides
@@ -30,8 +31,8 @@ HOMES = ("forest", "swamp", "desert", "mountain")
 NAMES = ("gramap", "kebik", "drapif", "slokor")
 
 
-def rows(result: Result) -> dict[str, list[dict[str, Any]]]:
-    """Return the recorded predictions by method."""
+def rows(result: Result | Made) -> dict[str, list[dict[str, Any]]]:
+    """The recorded predictions by method."""
     found = {}
     for member in result.plan.members:
         text = result.store.read("evaluate", member.evaluate.key, "predictions.jsonl")
@@ -39,12 +40,12 @@ def rows(result: Result) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def student(result: Result, method: str) -> Path:
+def student(result: Result | Made, method: str) -> Path:
     (member,) = [m for m in result.plan.members if m.method == method]
     return result.store.path("student", member.student.key)
 
 
-def settings(result: Result, method: str) -> dict[str, Any]:
+def settings(result: Result | Made, method: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((student(result, method) / "model/knife.json").read_text())
     return found
 
@@ -64,7 +65,7 @@ def choosing(
 
 
 @pytest.fixture(scope="module")
-def writing(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def writing(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Run all methods on open questions that can be memorised: dev and test repeat them."""
     folder = tmp_path_factory.mktemp("open")
     for split, count in (("train", 8), ("dev", 1), ("test", 1)):
@@ -88,7 +89,7 @@ def writing(tmp_path_factory: pytest.TempPathFactory) -> Result:
         "student": training,
         "align": {"output": {"weight": 1.0}},
     }
-    return run(small_config(tmp_path_factory.mktemp("store"), **changes), silent)
+    return made(small_config(tmp_path_factory.mktemp("store"), **changes))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -144,14 +145,14 @@ def test_keys_hang_on_rationales_where_methods_read_them(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("method", ["finetune", "knife", "answer_then_explain", "step_by_step"])
-def test_open_answers_are_learned_and_written(writing: Result, method: str) -> None:
+def test_open_answers_are_learned_and_written(writing: Made, method: str) -> None:
     for row in rows(writing)[method]:
         assert row["right"], row
         assert row["f1"] == 1
         assert row["text"] == row["answer"]
 
 
-def test_a_rationale_is_written_before_an_open_answer(writing: Result) -> None:
+def test_a_rationale_is_written_before_an_open_answer(writing: Made) -> None:
     for row in rows(writing)["explain_then_answer"]:
         assert row["right"], row
         home = row["answer"].split()[-1]
@@ -160,7 +161,7 @@ def test_a_rationale_is_written_before_an_open_answer(writing: Result) -> None:
 
 
 def test_open_questions_are_predicted_with_and_without_answers(
-    writing: Result, tmp_path: Path
+    writing: Made, tmp_path: Path
 ) -> None:
     file = tmp_path / "questions.jsonl"
     question = {"id": "a", "question": "which one is the home of a kebik ?"}
@@ -181,7 +182,7 @@ def test_a_student_that_chooses_refuses_open_questions(choosing: Result, tmp_pat
         predict(student(choosing, "finetune"), file)
 
 
-def test_open_metrics_are_recorded(writing: Result) -> None:
+def test_open_metrics_are_recorded(writing: Made) -> None:
     text = (student(writing, "knife") / "journal.jsonl").read_text()
     metrics = [json.loads(line)["metrics"] for line in text.splitlines()]
     dev = [own for own in metrics if "dev_f1" in own]
@@ -202,7 +203,7 @@ def test_an_encoder_writes_nothing(tiny_bert: Path, tmp_path: Path, method: str)
 
 
 def test_an_encoder_answers_no_open_question(
-    writing: Result, tiny_bert: Path, tmp_path: Path
+    writing: Made, tiny_bert: Path, tmp_path: Path
 ) -> None:
     model = {"teacher": str(tiny_bert), "student": str(tiny_bert)}
     data = {"source": writing.plan.config.data.source}
@@ -224,7 +225,7 @@ def test_a_prompt_without_room_is_refused(tmp_path: Path) -> None:
     assert "have no room for the most similar training example in data.max_tokens=40" in note
 
 
-def test_what_cannot_be_aligned_is_refused(writing: Result, tmp_path: Path) -> None:
+def test_what_cannot_be_aligned_is_refused(writing: Made, tmp_path: Path) -> None:
     data = {"source": writing.plan.config.data.source}
     output = {"output": {"weight": 1, "target": "choices"}}
     with pytest.raises(UserError, match=r"^align.output.target: must be states, because an open"):

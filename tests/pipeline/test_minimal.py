@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import silent, small_config
+from pair import made
+from small_run import small_config
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from knife.data.batches import training_rows
 from knife.models.source import EMBEDDED
-from knife.pipeline.run import run
 
 MINIMAL = Path(__file__).parents[2] / "examples" / "minimal.py"
 
@@ -23,7 +23,7 @@ def minimal() -> dict[str, Any]:
 
 def test_its_losses_are_the_pipelines(minimal: dict[str, Any], tmp_path: Path) -> None:
     config = small_config(tmp_path / "store", methods=["finetune", "knife"])
-    result = run(config, silent)
+    result = made(config)
     plan, store = result.plan, result.store
     (splits,) = plan.data.values()
     for name in ("train", "dev", "test"):

@@ -6,15 +6,15 @@ where the question determines the answer.
 """
 
 import math
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from known import ANSWER_IN_THE_RATIONALE, LEARNABLE, RANDOM, KnownWorld, write_world
+from pair import made
 from small_run import small_config
 
-from knife.pipeline.run import run
+from knife.pipeline.run import conclude
 from knife.stats.verdict import Verdict
 
 # Methods for every backbone, and those that need a model that generates.
@@ -41,7 +41,8 @@ def verdict_of(world: KnownWorld, model: str, folder: Path) -> Verdict:
         teacher=training | {"learning_rate": 2e-3},
         student=training | {"learning_rate": 3e-3},
     )
-    return run(config, lambda *_: nullcontext()).verdict
+    found = made(config)
+    return conclude(found.plan, found.store)
 
 
 def accuracies(verdict: Verdict) -> dict[str, float]:
@@ -64,7 +65,10 @@ def test_a_question_that_determines_its_answer_is_learned_by_every_method(
     assert verdict.ceiling.with_rationale == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "tiny-bert")) for name in MODELS],
+)
 def test_answers_that_only_test_rationales_state_are_guessed(model: str, tmp_path: Path) -> None:
     verdict = verdict_of(ANSWER_IN_THE_RATIONALE, model, tmp_path)
     # The teacher reads the answer, so there is something to leak.
@@ -75,6 +79,7 @@ def test_answers_that_only_test_rationales_state_are_guessed(model: str, tmp_pat
         assert accuracy == CHANCE, method
 
 
+@pytest.mark.slow
 def test_answers_that_nothing_determines_are_guessed_by_all(tmp_path: Path) -> None:
     verdict = verdict_of(RANDOM, "tiny-t5", tmp_path)
     assert verdict.ceiling

@@ -13,14 +13,13 @@ from documented import example
 from mlflow import MlflowClient
 from recorded import journal_points, points, run_tree
 from small_sweep import (
-    ASHA,
     FIRST,
     PRUNED,
     RATE,
     Swept,
+    Tune,
     sweep,
     trainings,
-    tune,
     write_sweep,
 )
 
@@ -196,41 +195,6 @@ def test_another_sweep_or_version_in_its_folder_is_refused(
     assert error.startswith(f"{copy}/sweeps/small was made by another version of this package")
 
 
-def test_more_trials_than_a_sweep_was_begun_with_keep_the_earlier_ones(
-    swept: Swept, tmp_path: Path
-) -> None:
-    """From four to five, on a copy of the store: one is trained, and the results are made again."""
-    store = tmp_path / "store"
-    shutil.copytree(swept.store.root, store, symlinks=True)
-    folder = store / "sweeps" / "small"
-    path = tmp_path / "sweep.yaml"
-    for name in ("sweep.yaml", "base.yaml"):
-        shutil.copy(swept.path.parent / name, tmp_path)
-    # The store is in the base, so the copied sweep has a different key.
-    about = json.loads((folder / "sweep.json").read_text())
-    key = sweep_key(plan_file(path, [f"store={store}"]))
-    (folder / "sweep.json").write_text(json.dumps(about | {"key": key}))
-    fewer = tune(path, f"store={store}", "budget.trials=2", "--json")
-    assert fewer.status == 0, fewer.err
-    assert "warning: budget.trials: 2 are fewer than the 4 that have already ended" in fewer.err
-    assert set(trainings(tmp_path)) == set()
-    more = tune(path, f"store={store}", "budget.trials=5", "--json")
-    assert more.status == 0, more.err
-    rows = {row["number"]: row for row in json.loads((folder / "trials.json").read_text())}
-    assert list(rows) == [1, 2, 3, 4, 5]
-    searched = json.loads((swept.folder / "search.json").read_text())
-    again = json.loads((folder / "search.json").read_text())
-    # Points, scores, states and times of the earlier trials are unchanged.
-    assert again[:4] == searched
-    assert sum(name.startswith("student-") for name in trainings(tmp_path)) >= 1
-    assert set(swept.rows) < set(rows)
-    result = json.loads(more.out)
-    assert sum(result["states"].values()) == 5
-    assert result["final"]["verdict"]["methods"]
-    done = tune(path, f"store={store}", "budget.trials=5")
-    assert "the sweep is done: nothing was trained" in done.err
-
-
 def test_nothing_to_resume(command: Command, tmp_path: Path) -> None:
     path = write_sweep(tmp_path)
     (error,) = command("tune", path, "--resume").errors
@@ -257,10 +221,46 @@ def test_more_workers_than_the_machine_has_are_refused(command: Command, tmp_pat
     assert not (tmp_path / "store").exists()
 
 
-def test_a_trial_that_always_fails_does_not_end_the_sweep(tmp_path: Path) -> None:
-    """At 1e30 the training diverges; the other trial is suggested by optuna."""
+def test_more_trials_than_a_sweep_was_begun_with_keep_the_earlier_ones(
+    swept: Swept, tmp_path: Path, tune_here: Tune
+) -> None:
+    """From four to five, on a copy of the store: one is trained, and the sweep concludes anew."""
+    store = tmp_path / "store"
+    shutil.copytree(swept.store.root, store, symlinks=True)
+    folder = store / "sweeps" / "small"
+    path = tmp_path / "sweep.yaml"
+    for name in ("sweep.yaml", "base.yaml"):
+        shutil.copy(swept.path.parent / name, tmp_path)
+    # The base names the store: there the sweep is the same one under another key.
+    about = json.loads((folder / "sweep.json").read_text())
+    key = sweep_key(plan_file(path, [f"store={store}"]))
+    (folder / "sweep.json").write_text(json.dumps(about | {"key": key}))
+    fewer = tune_here(path, f"store={store}", "budget.trials=2", "--json")
+    assert fewer.status == 0, fewer.err
+    assert "warning: budget.trials: 2 are fewer than the 4 that have already ended" in fewer.err
+    assert set(trainings(tmp_path)) == set()
+    more = tune_here(path, f"store={store}", "budget.trials=5", "--json")
+    assert more.status == 0, more.err
+    rows = {row["number"]: row for row in json.loads((folder / "trials.json").read_text())}
+    assert list(rows) == [1, 2, 3, 4, 5]
+    searched = json.loads((swept.folder / "search.json").read_text())
+    again = json.loads((folder / "search.json").read_text())
+    # Points, scores, states and times of the earlier trials are as they were.
+    assert again[:4] == searched
+    assert sum(name.startswith("student-") for name in trainings(tmp_path)) >= 1
+    assert set(swept.rows) < set(rows)
+    result = json.loads(more.out)
+    assert sum(result["states"].values()) == 5
+    assert result["final"]["verdict"]["methods"]
+    done = tune_here(path, f"store={store}", "budget.trials=5")
+    assert "the sweep is done: nothing was trained" in done.err
+
+
+def test_a_trial_that_always_fails_does_not_end_the_sweep(tmp_path: Path, tune_here: Tune) -> None:
+    """At 1e30 the training diverges; the other trial is what optuna suggests beside it."""
     found = sweep(
         tmp_path,
+        by=tune_here,
         search="tpe",
         space={RATE: {"choice": [3e-3, 1e30]}},
         first=[{RATE: 1e30}, {RATE: 3e-3}],
@@ -288,9 +288,10 @@ def test_a_trial_that_always_fails_does_not_end_the_sweep(tmp_path: Path) -> Non
     assert trainings(tmp_path).total() == len(failed) + 1
 
 
-def test_when_every_trial_fails_the_sweep_does(tmp_path: Path) -> None:
+def test_when_every_trial_fails_the_sweep_does(tmp_path: Path, tune_here: Tune) -> None:
     found = sweep(
         tmp_path,
+        by=tune_here,
         space={RATE: {"choice": [1e30, 1e31]}},
         first=[{RATE: 1e30}, {RATE: 1e31}],
         budget={"trials": 2},
@@ -310,33 +311,7 @@ def test_when_every_trial_fails_the_sweep_does(tmp_path: Path) -> None:
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 5
     assert {run.info.status for run in runs} == {"FAILED"}
-    again = tune(found.path, "--resume")
+    again = tune_here(found.path, "--resume")
     assert again.status == 1
     assert "none of 2 trials succeeded: finetune seed 0: the " in again.err
     assert set(trainings(tmp_path).values()) == {1}
-
-
-def test_trials_of_two_workers_on_two_cpus_finish(tmp_path: Path) -> None:
-    found = sweep(
-        tmp_path,
-        "scale.workers=2",
-        "track.register=small",
-        metric="dev_loss",
-        space={RATE: {"choice": [3e-3, 2.0]}},
-        first=[{RATE: 3e-3}, {RATE: 2.0}],
-        budget={"trials": 2},
-        set={"student.epochs": 8, "methods": ["finetune"]},
-        scheduler=ASHA,
-        final=None,
-    )
-    assert found.ended.status == 0, found.ended.err
-    assert [row["state"] for row in found.rows.values()] == ["finished", "pruned"]
-    assert set(trainings(tmp_path).values()) == {1}
-    # Without a final, the best trial's student is the champion.
-    _, trials = found.tracked()
-    client = MlflowClient(found.result["mlflow"]["uri"])
-    version = client.get_model_version_by_alias("small", "champion")
-    champion = client.get_run(version.run_id)
-    assert champion.data.tags["mlflow.parentRunId"] == trials["trial 1"].info.run_id
-    assert champion.data.tags["knife.fingerprint"] == found.rows[1]["students"]["0"]
-    assert found.left_in_work() == []
