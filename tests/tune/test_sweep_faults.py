@@ -295,7 +295,9 @@ def check_decisions(job: Job, plan: SweepPlan, folder: Path) -> None:
     ended = set()
     for line in read_history(job.sweep / "search"):
         if "report" in line:
-            trial = Trial(line["trial"])
-            if fresh.on_trial_result(None, trial, line["report"]) == TrialScheduler.STOP:
+            trial, report = Trial(line["trial"]), line["report"]
+            answer = fresh.on_trial_result(None, trial, report)
+            # A trial may be judged at its last report too, which ends nothing.
+            if answer == TrialScheduler.STOP and not report["finished"]:
                 ended.add(trial.config["number"])
     assert ended == job.pruned()
