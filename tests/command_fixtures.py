@@ -109,7 +109,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 
 
 def finish_here(config: Path) -> FinishedRun:
-    """A run of a config in this process, which prints nothing."""
+    """Run a config in this process, without output."""
     result = json.loads(json.dumps(run(config).to_dict()))
     return FinishedRun(config, config.parent / "store", result, "", "")
 

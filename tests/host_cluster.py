@@ -17,8 +17,8 @@ from small_run import wait_for
 
 SCRIPT = Path(__file__).parents[1] / "cluster" / "hosts.sh"
 
-# Ray gives a host up after 16 s of silence, or after 4 where it refuses: sooner than by the
-# settings of the script, which make a cut of 30 s bearable.
+# Ray gives up a host after 16 s of silence, or after 4 if it refuses connections: sooner than with
+# the script's settings, which tolerate a cut of 30 s.
 QUICK = {
     "RAY_health_check_timeout_ms": "4000",
     "RAY_health_check_failure_threshold": "4",
@@ -79,7 +79,7 @@ class Hosts:
         return {host: workers for host, workers in found.items() if workers}
 
     def start_patiently(self) -> None:
-        """Start Ray on all hosts anew, with the settings of the script."""
+        """Restart Ray on all hosts, with the settings of the script."""
         for name in QUICK:
             self.environment.pop(name, None)
         for host in range(1, self.number + 1):

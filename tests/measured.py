@@ -48,7 +48,7 @@ def measure(
 
     With `accumulate` a step is made of that many batches.
     """
-    # What is imported by now need not be looked at in each of the collections below.
+    # Objects of imported modules need not be examined in each of the collections below.
     gc.collect()
     gc.freeze()
     rows = len(batch.row_B) * context.world_size * accumulate

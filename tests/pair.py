@@ -62,7 +62,7 @@ def make(config: RunConfig, context: Context) -> Plan:
 
 @dataclass(frozen=True)
 class Made:
-    """The stages of a run, in its store, without a record and a report."""
+    """Make the stages of a run, in its store, without a record or a report."""
 
     plan: Plan
     store: Store

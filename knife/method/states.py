@@ -31,7 +31,7 @@ from knife.method.objective import TeacherBatch
 from knife.method.states_parts import StatesPart
 from knife.models.base import Output
 
-# A shard holds about so much in fp32. While states are computed, one shard of each part is in
+# A shard has about this size in fp32. While states are computed, one shard of each part is in
 # memory.
 SHARD_BYTES = 128 * 2**20
 _DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -1,4 +1,4 @@
-"""The parts of a teacher's states: each is computed, stored and read on its own."""
+"""The parts of a teacher's states: each is computed, stored and read separately."""
 
 from collections.abc import Iterable
 from typing import Literal

@@ -189,7 +189,7 @@ def workers_below(process: psutil.Process) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def many(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Task:
-    """12,000 questions, and what one process answers."""
+    """Return 12,000 questions, and the answers of one process."""
     folder = tmp_path_factory.mktemp("many")
     examples = [replace(e, id=f"{n}-{e.id}") for n in range(40) for e in QUESTIONS]
     write_examples(folder / "questions.jsonl", examples)

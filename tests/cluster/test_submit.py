@@ -212,7 +212,7 @@ def test_a_sweep_of_two_workers_a_trial_runs_as_a_ray_job(cluster: Cluster, tmp_
 
 
 def test_a_cluster_that_is_up_is_used_and_one_without_a_node_here_is_not(cluster: Cluster) -> None:
-    """In a process of its own, as this one may not have a session."""
+    """In a separate process, since this one must not have a session."""
     script = """
 import os, sys
 from knife.cluster import address
@@ -220,10 +220,10 @@ from knife.launch.session import session
 from knife.core.errors import UserError
 with session(0):
     import ray
-    # Ray has another of this machine's addresses for 127.0.0.1.
+    # Ray replaces 127.0.0.1 with another address of this machine.
     print(*(at.rpartition(":")[2]
             for at in (ray.get_runtime_context().gcs_address, os.environ["RAY_ADDRESS"])))
-# A node that runs elsewhere is none of the processes here.
+# A node that runs elsewhere is not among the processes here.
 from ray._private import services
 services.find_node_ids, address._NODE_SECONDS = set, 1
 try:

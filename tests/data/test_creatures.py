@@ -42,7 +42,7 @@ def kind(example: Example) -> str:
     return "colour"
 
 
-def told(example: Example) -> list[tuple[str, str]]:
+def facts_of(example: Example) -> list[tuple[str, str]]:
     """Return (name, value) of each sentence of the rationale, in order."""
     assert example.rationale is not None
     facts = []
@@ -102,7 +102,9 @@ def test_cues_do_not_tell_the_answer() -> None:
 
 
 def test_no_pair_is_asked_about_an_attribute_twice_in_whatever_order() -> None:
-    topics = [(kind(e), frozenset(name for name, _ in told(e))) for e in every(creatures(SMALL))]
+    topics = [
+        (kind(e), frozenset(name for name, _ in facts_of(e))) for e in every(creatures(SMALL))
+    ]
     assert len(set(topics)) == len(topics)
     assert all(len(pair) == 2 for _, pair in topics)
 
@@ -110,11 +112,11 @@ def test_no_pair_is_asked_about_an_attribute_twice_in_whatever_order() -> None:
 @pytest.mark.parametrize("world", [SMALL, PLAIN])
 def test_every_answer_follows_from_the_rationale_alone(world: World) -> None:
     for example in every(creatures(world)):
-        (first, first_value), (second, second_value) = told(example)
+        (first, first_value), (second, second_value) = facts_of(example)
         assert re.findall(NAME, example.question) == [first, second]
         if is_which(example):
             asked = example.question.split(",")[0].split()[-1]
-            right = [name for name, value in told(example) if value == asked]
+            right = [name for name, value in facts_of(example) if value == asked]
             assert right == [example.choices[example.answer]]
             assert example.choices == (first, second)
         else:
@@ -126,7 +128,7 @@ def test_every_answer_follows_from_the_rationale_alone(world: World) -> None:
 def test_rationales_never_contradict_each_other() -> None:
     facts: dict[tuple[str, str], str] = {}
     for example in every(creatures(SMALL)):
-        for name, value in told(example):
+        for name, value in facts_of(example):
             assert facts.setdefault((kind(example), name), value) == value
 
 
@@ -135,7 +137,7 @@ def test_facts_stand_in_cued_questions_only() -> None:
         assert not set(example.question.split()) & VALUES
     for example in every(creatures(SMALL.model_copy(update={"cue": 1.0}))):
         said = [word for word in example.question.split() if word in VALUES]
-        assert said[-2:] == [value for _, value in told(example)]
+        assert said[-2:] == [value for _, value in facts_of(example)]
 
 
 def test_questions_alone_do_not_give_the_answer_away() -> None:

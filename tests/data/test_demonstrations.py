@@ -25,8 +25,8 @@ TRAINING = [SKY, SEA, DOG]
 
 def test_a_solved_example_has_question_rationale_and_answer() -> None:
     start = "question: what colour is the sky ? choices: (a) blue (b) red"
-    told = f"{start} explanation: air scatters blue light answer: blue"
-    assert solved_text(SKY, rationale=True) == told
+    expected = f"{start} explanation: air scatters blue light answer: blue"
+    assert solved_text(SKY, rationale=True) == expected
     assert solved_text(SKY, rationale=False) == f"{start} answer: blue"
     assert solved_text(SEA, rationale=True).endswith("(b) red answer: blue")
     opened = replace(SKY, choices=("blue",), rationale=None)
@@ -40,9 +40,11 @@ def test_shots_are_drawn_by_the_seed_alone() -> None:
     assert draw_shots(EXAMPLES, 3, 1, rationales=False) != drawn
     # More demonstrations include these.
     assert draw_shots(EXAMPLES, 5, 0, rationales=False)[:3] == drawn
-    told = draw_shots(EXAMPLES, 1000, 0, rationales=True)
-    assert len(told) == sum(example.rationale is not None for example in EXAMPLES) < len(EXAMPLES)
-    assert all("explanation:" in text for text in told)
+    explained = draw_shots(EXAMPLES, 1000, 0, rationales=True)
+    assert (
+        len(explained) == sum(example.rationale is not None for example in EXAMPLES) < len(EXAMPLES)
+    )
+    assert all("explanation:" in text for text in explained)
 
 
 def test_the_most_similar_example_is_another_one() -> None:

@@ -38,14 +38,14 @@ json.dump(model.predict(questions).to_dict("records"), sys.stdout)
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment that has mlflow, torch, transformers and knife, and what the first
+    """Return a virtual environment with mlflow, torch, transformers and knife, and what the first
     three need: neither ray nor deepspeed. The packages are those of this environment, as links."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
     for package in needed_by("mlflow", "torch", "transformers"):
         link(package, site, folder / "bin")
-    # A copy, since building a package leaves files beside its sources.
+    # A copy, since building a package writes files beside its sources.
     copy = folder / "source"
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -59,7 +59,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def needed_by(*names: str) -> list[Distribution]:
-    """The installed packages of these names, and all that they require here."""
+    """Return the installed packages of these names, and all that they require here."""
     found: dict[str, Distribution] = {}
     left = list(names)
     while left:

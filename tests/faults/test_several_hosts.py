@@ -231,13 +231,13 @@ def test_both_hosts_have_their_share_of_every_job(run: HostsRun, tmp_path: Path)
 def test_a_network_that_is_cut_for_30_seconds_is_waited_for(
     run: HostsRun, reference: Store, record_property: Recorded
 ) -> None:
-    """By the settings of cluster/hosts.sh."""
+    """With the settings of cluster/hosts.sh."""
     run.hosts.start_patiently()
     workers = train_until_checkpoint(run)
     cut = str(max(workers))
     cut_at = time.time()
     run.hosts("cut", cut)
-    # A real time: what is promised is about the seconds.
+    # Real time, since the promise is in seconds.
     wait_for(lambda: time.time() - cut_at >= 30, pause=0.1)
     silent = [row["time"] for row in rows(run)]
     assert silent[-1] < cut_at + 5
@@ -247,7 +247,7 @@ def test_a_network_that_is_cut_for_30_seconds_is_waited_for(
     record_property("recovery", f"cut for 30 s: training again {seconds:.0f} s after it was healed")
     run.result()
     assert [row["time"] for row in rows(run)][: len(silent)] == silent
-    # From the first step to the last by the same workers.
+    # By the same workers from the first step to the last.
     shares = json.loads((run.store / "student" / run.student.key / "workers.json").read_text())
     assert sum(share["examples"] for share in shares) == 300 * CHANGES["student"]["epochs"]
     run.same_as(reference)

@@ -80,7 +80,7 @@ def compute(
     parts: Sequence[StatesPart],
     **changes: Any,
 ) -> dict[StatesPart, Path]:
-    """Compute parts of the states of the store's teacher, each into a folder of its own."""
+    """Compute parts of the states of the store's teacher, each into a separate folder."""
     stages, places, folders = [], [], {}
     for part in parts:
         values: dict[str, Any] = {
@@ -102,12 +102,12 @@ def stored(
     parts: Sequence[StatesPart],
     **changes: Any,
 ) -> StoredStates:
-    """Compute them and open them."""
+    """Compute the states and open them."""
     return StoredStates(compute(store, folder, context, parts, **changes))
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The shards and the summary of a part."""
+    """Return the shards and the summary of a part."""
     paths = [*folder.glob("shard-*"), folder / "states.json"]
     return {path.name: path.read_bytes() for path in paths}
 
@@ -193,7 +193,7 @@ def test_reads_in_any_order_over_many_shards(
 def test_each_part_has_what_one_pass_over_the_data_finds(
     store: Store, context: PlainContext, tmp_path: Path, model_folder: Path
 ) -> None:
-    """Bit by bit: what is computed alone, with other parts, and by a pass of the test's own."""
+    """Bit by bit: computed alone, with other parts, and by a pass in this test."""
     parts: list[StatesPart] = [1, 2, "output", "scores"]
     together = compute(store, tmp_path / "together", context, parts)
     for part in parts:
@@ -227,7 +227,7 @@ def test_each_part_has_what_one_pass_over_the_data_finds(
 def test_parts_that_are_missing_take_one_pass(
     store: Store, context: PlainContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The teacher reads each example once, however many parts lack it."""
+    """The teacher reads each example once, for any number of missing parts."""
     read: list[int] = []
 
     def noting(tokens: Any, rows: Any, *arguments: Any) -> Any:
@@ -244,8 +244,8 @@ def test_parts_that_are_missing_take_one_pass(
 def test_an_interrupted_try_is_gone_on_with(
     store: Store, context: PlainContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finished shards stay as they are, in a try of other parts as well, and every file is that
-    of an uninterrupted try."""
+    """Finished shards are kept, also if the next try makes other parts, and every file is that of
+    an uninterrupted try."""
     monkeypatch.setattr(states_stage, "SHARD_BYTES", 6000)
     parts: list[StatesPart] = [1, 2, "scores"]
     whole = compute(store, tmp_path / "whole", context, parts)
@@ -319,13 +319,13 @@ def test_what_students_read() -> None:
     assert read(30, 1, "choices") == [[1, 3, "scores"], [1, 3]]
     assert read(0, 1) == [["output"], []]
     assert read(0, 1, "choices") == [["scores"], []]
-    # An online teacher's variance is read by `scaled_mse` alone.
+    # Only `scaled_mse` reads an online teacher's variance.
     assert read(30, 0, distance="mse") == [[1, 3], []]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_files_are_hardly_larger_than_the_states(tmp_path: Path, precision: Any) -> None:
-    """Sizes of a small real model: a layer of 256, some 60 task-input tokens an example."""
+    """The sizes of a small real model: a layer of 256, about 60 task-input tokens each."""
     generator = random.Random(0)
     tokens = [generator.randint(20, 100) for _ in range(300)]
     states = [torch.zeros(n, 256) for n in tokens]
@@ -343,7 +343,7 @@ def test_files_are_hardly_larger_than_the_states(tmp_path: Path, precision: Any)
 def test_a_shard_says_where_its_examples_are(
     store: Store, context: PlainContext, tmp_path: Path, model_folder: Path
 ) -> None:
-    """The format of the module's head, read without its reader."""
+    """The format in the module's docstring, read without the reader."""
     folders = compute(store, tmp_path, context, [2, "scores"])
     tokens, _ = tokens_of(model_folder, EXAMPLES)
     seen: list[int] = []
@@ -353,7 +353,7 @@ def test_a_shard_says_where_its_examples_are(
             lengths = file.get_tensor("end").diff(prepend=torch.tensor([0])).tolist()
         with safe_open(folders["scores"] / path.name, framework="pt") as file:
             choices = file.get_tensor("end").diff(prepend=torch.tensor([0])).tolist()
-            # The parts are divided alike.
+            # All parts have the same shards.
             assert file.get_tensor("rows").tolist() == rows
         assert lengths == [len(tokens[row].input_ids) for row in rows]
         assert choices == [len(tokens[row].choice_ids) for row in rows]

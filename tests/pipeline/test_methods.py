@@ -32,7 +32,7 @@ NAMES = ("gramap", "kebik", "drapif", "slokor")
 
 
 def rows(result: Result | Made) -> dict[str, list[dict[str, Any]]]:
-    """The recorded predictions by method."""
+    """Return the recorded predictions by method."""
     found = {}
     for member in result.plan.members:
         text = result.store.read("evaluate", member.evaluate.key, "predictions.jsonl")

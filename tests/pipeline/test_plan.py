@@ -228,11 +228,11 @@ def test_runs_share_the_parts_of_states_that_they_have_in_common(tmp_path: Path)
     assert list(last) == [3]
     assert list(every) == [1, 2, 3, "output"]
     assert last.items() < every.items()
-    # What has no weight, and what is not read, is not there.
+    # Parts without weight, and parts that are not read, are not stored.
     choices = "align={input: {weight: 0}, output: {weight: 1, target: choices}}"
     assert list(parts(choices)) == ["scores"]
     assert list(parts("align={input: {weight: 0}, output: {weight: 1}}")) == ["output"]
-    # Scores are few: they are in fp32 whatever the other parts are in.
+    # Scores are few: they are in fp32, in any precision of the other parts.
     assert parts(choices) == parts(choices, "align.states_precision=bf16")
     assert last != parts("align.states_precision=bf16")
     # Only scaled_mse reads anything of an online teacher from the store.

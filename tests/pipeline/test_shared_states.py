@@ -1,4 +1,4 @@
-"""Teacher states in the store: what runs share, what a kill leaves, and who waits for whom."""
+"""Teacher states in the store: what runs share, what a kill leaves behind, and locks."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ def context() -> Iterator[PlainContext]:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many examples the teacher reads for its states, batch by batch."""
+    """Return how many examples the teacher reads for its states, batch by batch."""
     read: list[int] = []
 
     def noting(tokens: Any, rows: Any, *arguments: Any) -> Any:
@@ -57,7 +57,7 @@ def states_of(plan: Plan) -> list[StatesStage]:
 
 
 def made(config: RunConfig, context: PlainContext) -> list[str]:
-    """Make what the store lacks of a run; the labels."""
+    """Make what the store lacks of a run, and return the labels."""
     plan, store = plan_run(config), Store(config.store)
     have = {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)}
     missing = needed(plan.stages, have)
