@@ -4,6 +4,7 @@ The references are torch alone: a module, AdamW, clipping and the schedule. In b
 in bf16, AdamW steps a copy of its weights in fp32, and gradients are summed in fp32.
 """
 
+import functools
 import itertools
 import json
 from collections.abc import Iterator
@@ -85,8 +86,11 @@ def engine_trained(settings: Training, scale: Scale, context: Context) -> Traine
     return Trained(losses, weights)
 
 
-def plain(settings: Training, precision: str, *, hidden_step: bool = False) -> Trained:
-    """Train likewise with torch alone, optionally after DeepSpeed's step with zero gradients."""
+@functools.cache
+def plain(of: str, accumulate: int, precision: str = "", *, hidden_step: bool = False) -> Trained:
+    """Train as an engine of a precision does with torch alone, in that or another precision,
+    optionally after DeepSpeed's step with zero gradients."""
+    settings, precision = training(of, accumulate), precision or of
     objective = Objective(load_backbone(TINY)).train()
     if precision == "bf16":
         objective = objective.bfloat16()
@@ -124,9 +128,9 @@ def plain(settings: Training, precision: str, *, hidden_step: bool = False) -> T
     return Trained(losses, {n: p.detach().clone() for n, p in objective.named_parameters()})
 
 
-def noise(settings: Training) -> float:
+def noise(accumulate: int) -> float:
     """Return the effect of bf16 itself: how far losses are from those of fp32."""
-    return plain(settings, "bf16").far(plain(settings, "fp32"))
+    return plain("bf16", accumulate).far(plain("bf16", accumulate, "fp32"))
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +153,7 @@ def trained() -> dict[tuple[str, int, int], Trained]:
 def test_in_fp32_every_stage_is_plain_adamw(
     trained: dict[tuple[str, int, int], Trained], accumulate: int
 ) -> None:
-    found = [plain(training("fp32", accumulate), "fp32")]
+    found = [plain("fp32", accumulate)]
     found += [trained["fp32", accumulate, stage] for stage in STAGES]
     for one, two in itertools.combinations(found, 2):
         assert one.far(two) < 1e-5
@@ -160,13 +164,12 @@ def test_in_fp32_every_stage_is_plain_adamw(
 def test_in_bf16_every_stage_is_adamw_on_fp32_weights(
     trained: dict[tuple[str, int, int], Trained], accumulate: int
 ) -> None:
-    settings = training("bf16", accumulate)
-    found = [plain(settings, "bf16")] + [trained["bf16", accumulate, stage] for stage in STAGES]
-    bound = noise(settings)
+    found = [plain("bf16", accumulate)] + [trained["bf16", accumulate, stage] for stage in STAGES]
+    bound = noise(accumulate)
     for one, two in itertools.combinations(found, 2):
         assert one.far(two) < bound
     # The bound must detect this: one step with zero gradients before the first.
-    assert plain(settings, "bf16", hidden_step=True).far(found[0]) > 2 * bound
+    assert plain("bf16", accumulate, hidden_step=True).far(found[0]) > 2 * bound
     assert {tensor.dtype for each in found for tensor in each.weights.values()} == {torch.bfloat16}
 
 
@@ -189,9 +192,8 @@ def test_two_workers_in_bf16_have_the_losses_of_the_reference(tmp_path: Path) ->
     in_pair(two_workers, tmp_path)()
     losses = json.loads((tmp_path / "losses.json").read_text())
     for accumulate in (1, 2):
-        settings = training("bf16", accumulate)
-        bound = noise(settings)
-        found = [plain(settings, "bf16")]
+        bound = noise(accumulate)
+        found = [plain("bf16", accumulate)]
         found += [Trained(losses[f"{stage} {accumulate}"], {}) for stage in (0, 1, 3)]
         for one, two in itertools.combinations(found, 2):
             assert one.far(two) < bound
