@@ -14,7 +14,7 @@ from knife.core.errors import UserError
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
 from knife.inference.file import predict
-from knife.pipeline.run import Result, run
+from knife.pipeline.run import conclude, run
 from knife.plan.plan import plan_run
 from knife.plan.steps import total_steps
 
@@ -31,8 +31,8 @@ HOMES = ("forest", "swamp", "desert", "mountain")
 NAMES = ("gramap", "kebik", "drapif", "slokor")
 
 
-def rows(result: Result | Made) -> dict[str, list[dict[str, Any]]]:
-    """Return the recorded predictions by method."""
+def rows(result: Made) -> dict[str, list[dict[str, Any]]]:
+    """The recorded predictions by method."""
     found = {}
     for member in result.plan.members:
         text = result.store.read("evaluate", member.evaluate.key, "predictions.jsonl")
@@ -40,12 +40,12 @@ def rows(result: Result | Made) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def student(result: Result | Made, method: str) -> Path:
+def student(result: Made, method: str) -> Path:
     (member,) = [m for m in result.plan.members if m.method == method]
     return result.store.path("student", member.student.key)
 
 
-def settings(result: Result | Made, method: str) -> dict[str, Any]:
+def settings(result: Made, method: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((student(result, method) / "model/knife.json").read_text())
     return found
 
@@ -53,7 +53,7 @@ def settings(result: Result | Made, method: str) -> dict[str, Any]:
 @pytest.fixture(scope="module", params=["encoder-decoder", "decoder"])
 def choosing(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path
-) -> Result:
+) -> Made:
     """Run all methods on a few questions with choices."""
     model = "tiny-t5" if request.param == "encoder-decoder" else str(tiny_llama)
     values = read_overrides(
@@ -61,7 +61,7 @@ def choosing(
     )
     values["model"] = {"teacher": model, "student": model}
     changes = merge(values, {"methods": METHODS, "student": {"epochs": 1}})
-    return run(small_config(tmp_path_factory.mktemp("store"), **changes), silent)
+    return made(small_config(tmp_path_factory.mktemp("store"), **changes))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def writing(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_student_answers_as_the_run_recorded(choosing: Result, method: str) -> None:
+def test_a_student_answers_as_the_run_recorded(choosing: Made, method: str) -> None:
     recorded = rows(choosing)[method]
     assert len(recorded) == 12
     test = choosing.store.path("data", next(iter(choosing.plan.data))) / "test.jsonl"
@@ -102,11 +102,13 @@ def test_a_student_answers_as_the_run_recorded(choosing: Result, method: str) ->
         assert (own["id"], own["index"]) == (row["id"], row["choice"])
         assert own["probabilities"] == pytest.approx(row["probabilities"], abs=1e-5)
         assert own.get("rationale") == row.get("rationale")
-    (accuracy,) = [m.accuracy for m in choosing.verdict.methods if m.method == method]
+    (accuracy,) = [
+        m.accuracy for m in conclude(choosing.plan, choosing.store).methods if m.method == method
+    ]
     assert accuracy == sum(row["right"] for row in recorded) / 12 == found.accuracy
 
 
-def test_methods_differ_as_they_should(choosing: Result) -> None:
+def test_methods_differ_as_they_should(choosing: Made) -> None:
     recorded = rows(choosing)
     probabilities = [json.dumps([r["probabilities"] for r in own]) for own in recorded.values()]
     assert len(set(probabilities)) == len(METHODS)
@@ -122,7 +124,7 @@ def test_methods_differ_as_they_should(choosing: Result) -> None:
     assert untrained == {"prompt"}
 
 
-def test_a_second_run_finds_all_students(choosing: Result) -> None:
+def test_a_second_run_finds_all_students(choosing: Made) -> None:
     assert run(choosing.plan.config, silent).made == []
 
 
@@ -175,7 +177,7 @@ def test_open_questions_are_predicted_with_and_without_answers(
         predict(student(writing, "knife"), file)
 
 
-def test_a_student_that_chooses_refuses_open_questions(choosing: Result, tmp_path: Path) -> None:
+def test_a_student_that_chooses_refuses_open_questions(choosing: Made, tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_text(json.dumps({"id": "a", "question": "q ?"}))
     with pytest.raises(UserError, match="has no choices, but the student was trained to choose"):
