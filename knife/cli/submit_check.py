@@ -16,7 +16,7 @@ from knife.data.source import KNOWN_SOURCES
 from knife.launch.working_dir import WorkingDir
 from knife.models.source import EMBEDDED
 from knife.track.secrets import redact
-from knife.tune.search.sweep_file import read_sweep
+from knife.tune.search.sweep_file import read_checked_sweep
 
 _TRACKING = "MLFLOW_TRACKING_URI"
 _GIVE = "put it there, or give a path that every host of the cluster can read"
@@ -110,7 +110,7 @@ def _run(name: str, overrides: list[str]) -> Checked:
 
 
 def _sweep(path: Path, overrides: list[str]) -> Checked:
-    space = read_sweep(path, overrides)
+    space = read_checked_sweep(path, overrides)
     values = merge(space.base, read_overrides(space.sweep.set))
     beside = path.parent / space.sweep.base
     base = beside if beside.is_file() else find_config(space.sweep.base)

@@ -13,7 +13,7 @@ from knife.report.table import render as verdict_table
 from knife.tune.report.table import render
 from knife.tune.search.final import RECIPE, tie_note
 from knife.tune.search.space import describe
-from knife.tune.search.sweep_file import read_sweep
+from knife.tune.search.sweep_file import read_checked_sweep
 from knife.tune.search.sweep_plan import SweepPlan, plan_sweep
 from knife.tune.search.trials import first_line
 from knife.tune.sweep import SweepResult, run_sweep
@@ -35,7 +35,7 @@ def plan_file(path: Path, overrides: Overrides) -> SweepPlan:
     Raises:
         UserError: with every error in the file, or with the reason why no trial could start.
     """
-    return plan_sweep(read_sweep(path, overrides))
+    return plan_sweep(read_checked_sweep(path, overrides))
 
 
 def rendered(plan: SweepPlan, result: SweepResult) -> Group:

@@ -19,7 +19,7 @@ from knife.cli.main import app
 from knife.config.recipe_files import find_config
 from knife.config.run import read
 from knife.core.errors import UserError
-from knife.tune.search.sweep_file import read_sweep
+from knife.tune.search.sweep_file import read_checked_sweep
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster"
@@ -250,7 +250,7 @@ def command_errors(line: str) -> list[str]:
         if words[0] == "run":
             read(find_config(values["config"]), values["overrides"])
         else:
-            read_sweep(ROOT / values["sweep"], values["overrides"])
+            read_checked_sweep(ROOT / values["sweep"], values["overrides"])
     except UserError as error:
         return error.errors
     except Exception as error:

@@ -117,8 +117,8 @@ def test_mlflow_has_one_tree_a_run(first: Result) -> None:
     assert parent.data.params["methods"] == "finetune, knife"
     assert all(len(value) < 50 for run in nested.values() for value in run.data.params.values())
     assert nested["knife seed 0"].data.params["align.input.weight"] == "30.0"
-    for tracked in (parent, *nested.values()):
-        inputs = tracked.inputs.dataset_inputs
+    for each_run in (parent, *nested.values()):
+        inputs = each_run.inputs.dataset_inputs
         assert {(each.dataset.name, each.tags[0].value) for each in inputs} == {
             (f"creatures {split}", split) for split in ("train", "dev", "test")
         }

@@ -34,8 +34,7 @@ def read_sweep(path: Path, overrides: Overrides | None = None) -> Space:
     other working directories.
 
     Raises:
-        UserError: with every error in the sweep, each by its dotted key; then with every value of
-            the space that the run config refuses.
+        UserError: with every error in the sweep, each by its dotted key.
     """
     if not path.is_file():
         raise UserError(f"SWEEP: the file {path} does not exist; give a sweep's YAML file")
@@ -61,7 +60,16 @@ def read_sweep(path: Path, overrides: Overrides | None = None) -> Space:
     raise_errors(_errors(sweep))
     beside = path.parent / sweep.base
     base = read_yaml(beside if beside.is_file() else find_config(sweep.base))
-    space = Space(sweep, {key: _absolute(key, value) for key, value in base.items()})
+    return Space(sweep, {key: _absolute(key, value) for key, value in base.items()})
+
+
+def read_checked_sweep(path: Path, overrides: Overrides | None = None) -> Space:
+    """Read a sweep as `read_sweep` does, and try every value of its space in the run config.
+
+    Raises:
+        UserError: as `read_sweep` does, or with every value that the run config refuses.
+    """
+    space = read_sweep(path, overrides)
     raise_errors(space.errors())
     return space
 
