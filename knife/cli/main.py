@@ -26,7 +26,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help="Config keys to set, such as data.fraction=0.1",
+        help="Keys of the run config or the sweep to set, such as data.fraction=0.1",
         show_default=False,
     ),
 ]
@@ -282,7 +282,7 @@ def cp(
 
 @app.command()
 def sync(
-    store: Annotated[str, typer.Option(help="The store of a run.")] = "knife-store",
+    store: Annotated[str, typer.Option(help="The store of runs and sweeps.")] = "knife-store",
 ) -> None:
     """Send MLflow what it missed of runs and sweeps while it did not answer."""
     with exits(RESUME):
@@ -297,7 +297,7 @@ def sync(
 
 @app.command()
 def ui(
-    store: Annotated[str, typer.Option(help="The store of a run.")] = "knife-store",
+    store: Annotated[str, typer.Option(help="The store of runs and sweeps.")] = "knife-store",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
     """Browse runs in the MLflow UI, on this machine alone (127.0.0.1)."""

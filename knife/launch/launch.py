@@ -34,8 +34,8 @@ _NOTED: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (UserError, NotFiniteError, TrainingDivergedError)
 }
 
-# A lost worker or host is worth a restart; an error in our own would repeat every time. This many
-# failures in a row without progress, at least a checkpoint, end the run.
+# A lost worker or host is worth a restart; an error in our own would repeat every time. More
+# failures in a row than this, without progress, at least a checkpoint, end the run.
 _MAX_FAILURES = 3
 # How long workers have for their checkpoint after a stop request.
 _CHECKPOINT_SECONDS = 60.0
