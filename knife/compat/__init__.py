@@ -1,1 +1,1 @@
-"""Parts of libraries that are not public, each with its reason; tests/test_compat.py watches them."""
+"""What is not public in libraries, each part with its reason; tests/test_compat.py watches it."""
