@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,15 @@ class Job:
 
     def rows(self, kind: str) -> int:
         """Return the number of rows in the journals of a kind of stage."""
-        paths = self.folder.glob(f"store/**/{kind}*/**/journal.jsonl")
-        return sum(len(path.read_bytes().splitlines()) for path in paths)
+        store, count = self.folder / "store", 0
+        for path in (
+            *store.glob(f"work/{kind}-*/journal.jsonl"),
+            *store.glob(f"{kind}/*/journal.jsonl"),
+        ):
+            # A stage that is done has moved in the meantime.
+            with suppress(FileNotFoundError):
+                count += len(path.read_bytes().splitlines())
+        return count
 
     def found(self) -> tuple[Run, dict[str, Run]]:
         """Return the only run of its key, and its nested runs."""
