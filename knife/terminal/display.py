@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.spinner import Spinner
 from rich.text import Text
 
+from knife.core.background import background
 from knife.core.words import counted
 from knife.plan.plan import Plan
 from knife.plan.stage import Stage
@@ -74,20 +75,16 @@ class _Display:
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Look from a thread several times a second, and once more at the end."""
-        stop = threading.Event()
 
-        def loop() -> None:
+        def look(stop: threading.Event) -> None:
             self._look()
             while not stop.wait(LOOK_SECONDS):
                 self._look()
 
-        thread = threading.Thread(target=loop, name="knife-display", daemon=True)
-        thread.start()
         try:
-            yield
+            with background("knife-display", look):
+                yield
         finally:
-            stop.set()
-            thread.join()
             self._look(last=True)
 
     def _look(self, *, last: bool = False) -> None:

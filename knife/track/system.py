@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
 from knife.core import strict_json
+from knife.core.background import background
 from knife.track.node import SYSTEM
 from knife.train.journal import Row
 
@@ -29,16 +31,8 @@ def system_metrics(folder: Path, seconds: float = SECONDS) -> Iterator[None]:
     Names and units are MLflow's; GPUs need nvidia-ml-py. Workers on other hosts are not measured:
     only the driver sends to MLflow.
     """
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=_watch, args=(folder / SYSTEM, seconds, stop), name="knife-system", daemon=True
-    )
-    thread.start()
-    try:
+    with background("knife-system", partial(_watch, folder / SYSTEM, seconds)):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _watch(path: Path, seconds: float, stop: threading.Event) -> None:

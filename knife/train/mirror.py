@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from knife.core import strict_json
+from knife.core.background import background
 from knife.core.errors import UserError
 from knife.store.bucket import Bucket
 from knife.store.checksums import digest
@@ -185,7 +186,7 @@ def mirrored_journal(store: Store, kind: str, key: str, context: Context) -> Ite
         yield
         return
     bucket, path = Bucket(store.address), store.work(kind, key) / JOURNAL
-    ended, copied = threading.Event(), -1
+    copied = -1
 
     def copy() -> None:
         nonlocal copied
@@ -194,19 +195,14 @@ def mirrored_journal(store: Store, kind: str, key: str, context: Context) -> Ite
             bucket.upload([(path, f"journals/{kind}-{key}.jsonl")])
             copied = size
 
-    def loop() -> None:
-        while not ended.wait(_JOURNAL_SECONDS):
+    def loop(stop: threading.Event) -> None:
+        while not stop.wait(_JOURNAL_SECONDS):
             try:
                 copy()
             except (OSError, UserError) as error:
                 # The next attempt copies all of it.
                 log.info("journal of %s %s: %s", kind, key, error)
 
-    thread = threading.Thread(target=loop, name="knife-journal", daemon=True)
-    thread.start()
-    try:
+    with background("knife-journal", loop):
         yield
-    finally:
-        ended.set()
-        thread.join()
     copy()
