@@ -7,7 +7,7 @@ from knife.config.run import TEACHES, RunConfig
 from knife.core.version import __version__
 from knife.core.words import counted
 from knife.data.digest import digest
-from knife.plan.plan import Member, Plan, data_files
+from knife.plan.plan import Member, Plan
 from knife.store.store import Store
 from knife.track.node import DataSet
 from knife.track.provenance import LIBRARIES, git_tags, job_tags
@@ -74,7 +74,7 @@ def data_sets(plan: Plan, key: str, store: Store) -> list[DataSet]:
             examples=len(examples),
             rationales=sum(example.rationale is not None for example in examples),
         )
-        for split, examples in data_files(plan.data[key]).items()
+        for split, examples in plan.data[key].parts.items()
     ]
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from knife.config.overrides import flat
 from knife.core import strict_json
 from knife.track.secrets import redact, redact_values
 
@@ -18,23 +19,13 @@ def to_params(config: dict[str, Any]) -> dict[str, str]:
     """
     return {
         key[:KEY_LENGTH]: _cut(_text(value), PARAM_LENGTH)
-        for key, value in _flat(redact_values(config))
+        for key, value in flat(redact_values(config)).items()
     }
 
 
 def to_tags(tags: dict[str, str]) -> dict[str, str]:
     """Remove passwords from tags, and cut them to MLflow's limits."""
     return {key[:KEY_LENGTH]: _cut(redact(str(value)), TAG_LENGTH) for key, value in tags.items()}
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            pairs += _flat(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", value))
-    return pairs
 
 
 def _text(value: Any) -> str:

@@ -4,7 +4,7 @@ It is made from the run's folder and the artifacts in the store, and from nothin
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +20,7 @@ from knife.stats.verdict import Verdict
 from knife.store.store import Store
 from knife.track.node import SYSTEM, DataSet, RunNode, Status
 from knife.track.params import to_tags
-from knife.track.starts import last_row_time, status_of
+from knife.track.starts import finished_at, last_row_time, status_of
 from knife.train.results import PREDICTIONS, TRAINED, accuracy
 
 NOTE = "mlflow.note.content"
@@ -68,7 +68,7 @@ def run_tree(folder: Path, store: Store, *, alive: bool) -> RunNode | None:
         inputs=tuple(DataSet(**each) for sets in record["data"].values() for each in sets),
         row_file=f"{below}/{SYSTEM}",
         summary=summary,
-        texts={"config.yaml": yaml.safe_dump(config, sort_keys=False, allow_unicode=True)},
+        texts={"config.yaml": as_yaml(json.dumps(config))},
         files=tuple(files),
         children=tuple(children),
     )
@@ -84,50 +84,59 @@ class _Parent:
 
     def nested(
         self, name: str, key: str, about: dict[str, Any], *stages: tuple[str, str]
-    ) -> dict[str, Any]:
-        """Return what a nested run shows of its stages, of which the first is its training. It
-        has ended if the store has the last one, or else ends with the parent."""
-        store, training = self.store, stages[0]
-        status, ended = self.status, self.ended
-        if store.has(*stages[-1]):
+    ) -> RunNode:
+        """Return the nested run of some stages, of which the first is its training. It has ended
+        if the store has the last one, or else ends with the parent."""
+        training, status, ended = stages[0], self.status, self.ended
+        if finished := finished_at(self.store, *stages[-1]):
             # It may have been made before this run.
-            status, ended = "FINISHED", max(self.began, _made(store, *stages[-1]))
+            status, ended = "FINISHED", max(self.began, finished)
         tags = {"knife.method": about["params"]["method"], "knife.fingerprint": training[1]}
-        return {
-            "key": key,
-            "name": name,
-            "began": self.began,
-            "status": status,
-            "ended": ended,
-            "params": about["params"],
-            "tags": to_tags(tags | {"knife.data": about["data"]}),
-            "inputs": tuple(DataSet(**each) for each in self.record["data"][about["data"]]),
-            "journals": stages,
-            "summary": trained_metrics(store, *training) if store.has(*training) else {},
-            "texts": {},
-        }
+        return RunNode(
+            key=key,
+            name=name,
+            began=self.began,
+            status=status,
+            ended=ended,
+            params=about["params"],
+            tags=to_tags(tags | {"knife.data": about["data"]}),
+            inputs=tuple(DataSet(**each) for each in self.record["data"][about["data"]]),
+            journals=stages,
+            summary=trained_metrics(self.store, *training)
+            if finished_at(self.store, *training)
+            else {},
+            texts={},
+        )
 
 
 def _teacher(parent: _Parent) -> RunNode:
-    about, ceiling, store = parent.record["teacher_run"], parent.record["ceiling"], parent.store
+    about, store = parent.record["teacher_run"], parent.store
     key = parent.record["teacher"]
-    values = parent.nested("teacher", key, about, ("teacher", key))
-    for name, stage in ceiling.items():
-        if store.has("evaluate", stage):
-            found = {f"test_accuracy_{name}_rationale": _accuracy(store, stage)}
-            values["summary"] = values["summary"] | found
-    return RunNode(**values)
+    node = parent.nested("teacher", key, about, ("teacher", key))
+    found = {
+        f"test_accuracy_{name}_rationale": _accuracy(store, stage)
+        for name, stage in parent.record["ceiling"].items()
+        if finished_at(store, "evaluate", stage)
+    }
+    return replace(node, summary=node.summary | found)
 
 
 def _student(parent: _Parent, member: dict[str, Any], registered: str | None) -> RunNode:
     student, evaluate = ("student", member["student"]), ("evaluate", member["evaluate"])
     key = f"{member['method']}-{member['student']}"
-    values = parent.nested(_name(member), key, member, student, evaluate)
-    if parent.status == "FINISHED":
-        folder = "/".join(student)
-        values["files"] = (f"{'/'.join(evaluate)}/{PREDICTIONS}", f"{folder}/README.md")
-        values |= {"model": f"{folder}/model", "registered": registered}
-    return RunNode(**values)
+    node = parent.nested(_name(member), key, member, student, evaluate)
+    if parent.status != "FINISHED":
+        return node
+    folder = "/".join(student)
+    files = (f"{'/'.join(evaluate)}/{PREDICTIONS}", f"{folder}/README.md")
+    return replace(node, files=files, model=f"{folder}/model", registered=registered)
+
+
+# The config is the same every second, and yaml is slow.
+@lru_cache(maxsize=64)
+def as_yaml(text: str) -> str:
+    """Return a JSON document as YAML."""
+    return yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True)
 
 
 def champion(record: dict[str, Any], store: Store) -> dict[str, Any]:
@@ -155,11 +164,6 @@ def trained_metrics(store: Store, kind: str, key: str) -> dict[str, float]:
     named = {name: name for name in ("dev_accuracy", "dev_loss")}
     named |= {n: f"train_{n}" for n in ("seconds", "steps", "memory_mib", "gpu_memory_mib")}
     return {new: float(trained[name]) for name, new in named.items() if name in trained}
-
-
-@lru_cache(maxsize=4096)
-def _made(store: Store, kind: str, key: str) -> float:
-    return last_row_time(store, [(kind, key)])
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,8 @@
-"""How a run or a sweep ended, by the last start in its record."""
+"""How a run or a sweep ended, by the last start in its record, and when its stages did."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from knife.store.store import Store
@@ -32,3 +34,19 @@ def last_row_time(store: Store, stages: Iterable[tuple[str, str]]) -> float:
         rows, _ = read_stage(store, kind, key, Position())
         times += [rows[-1]["time"]] if rows else []
     return max(times)
+
+
+def finished_at(store: Store, kind: str, key: str) -> float | None:
+    """Return when a stage was finished; None if the store lacks its artifact."""
+    with suppress(FileNotFoundError):
+        return _finished_at(store, kind, key)
+    return None
+
+
+# Trees are made again every second. What is published under a key never changes, so it is asked
+# for once; an error is not kept.
+@lru_cache(maxsize=4096)
+def _finished_at(store: Store, kind: str, key: str) -> float:
+    if not store.has(kind, key):
+        raise FileNotFoundError
+    return last_row_time(store, [(kind, key)])

@@ -225,12 +225,12 @@ class Tracker:
 
     def _loop(self) -> None:
         shortest = pause = max(SHORTEST_PAUSE, self._store.seconds)
-        alone = True
+        caught_up = False
         while not self._stop.wait(pause):
             pause = shortest if self.flush() else min(2 * pause, LONGEST_PAUSE)
-            if alone and pause == shortest:
+            if not caught_up and pause == shortest:
                 # Send what dead processes have left of other runs.
-                alone = False
+                caught_up = True
                 catch_up(self._store, self._trees)
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from knife.config.overrides import flat
 from knife.core.words import counted
 from knife.report.markdown import verdict_markdown
 from knife.report.run_page import NAME as REPORT
@@ -18,15 +17,13 @@ from knife.stats.verdict import Verdict
 from knife.store.store import Store, fingerprint
 from knife.track.node import SYSTEM, DataSet, RunNode, Status
 from knife.track.params import to_params, to_tags
-from knife.track.run_tree import NOTE, failed_note, run_tree, trained_metrics
-from knife.track.starts import last_row_time, status_of
+from knife.track.run_tree import NOTE, as_yaml, failed_note, run_tree, trained_metrics
+from knife.track.starts import finished_at, last_row_time, status_of
 from knife.train.journal import Row
 from knife.tune.report.data import SweepData
 from knife.tune.search.about import ABOUT, SWEEP_VERSION
 from knife.tune.search.final import RECIPE, tie_note
-from knife.tune.search.settings import METRICS
 from knife.tune.search.space import describe
-from knife.tune.search.sweep_file import flat
 from knife.tune.search.trials import TrialRow
 
 # In the description; trials.csv has all of them.
@@ -73,7 +70,7 @@ def sweep_tree(folder: Path, store: Store, *, alive: bool) -> RunNode | None:
         tags=to_tags(tags),
         row_file=f"sweeps/{folder.name}/{SYSTEM}",
         summary=summary,
-        texts={"config.yaml": yaml.safe_dump(config, sort_keys=False, allow_unicode=True)},
+        texts={"config.yaml": as_yaml(json.dumps(config))},
         files=tuple(f"sweeps/{folder.name}/{path.relative_to(folder)}" for path in written)
         if status == "FINISHED"
         else (),
@@ -148,12 +145,12 @@ class _Parent:
         trained later, when the trial had its result, ends with the sweep."""
         store = self.sweep.store
         began, status, ended = trial
-        if student["step"] != "search":
+        if student["phase"] != "search":
             began, status, ended = student["began"], self.status, self.ended
         summary = {}
-        if store.has("student", key):
+        if finished := finished_at(store, "student", key):
             status, summary = "FINISHED", trained_metrics(store, "student", key)
-            ended = max(began, last_row_time(store, [("student", key)]))
+            ended = max(began, finished)
         tags = {"knife.method": student["params"]["method"], "knife.fingerprint": key}
         registered = self._registered() == key
         return RunNode(
@@ -177,7 +174,7 @@ class _Parent:
         result, best = self.sweep.result, self.sweep.best
         if not result or not best or "final" in result or not self.sweep.about["register"]:
             return None
-        choose = max if METRICS[self.sweep.space.sweep.metric] == "max" else min
+        choose = max if self.sweep.space.sweep.direction == "max" else min
         return best.students[choose(best.scores, key=best.scores.__getitem__)]
 
 
@@ -220,5 +217,5 @@ def _by_score(sweep: SweepData, rows: Sequence[TrialRow]) -> list[TrialRow]:
     return sorted(
         (row for row in rows if row.score is not None),
         key=lambda row: row.score or 0.0,
-        reverse=METRICS[sweep.space.sweep.metric] == "max",
+        reverse=sweep.space.sweep.direction == "max",
     )
