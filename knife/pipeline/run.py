@@ -16,7 +16,7 @@ from knife.data.fitting import too_long_note
 from knife.data.jsonl import write_examples
 from knife.pipeline.record import Record, plan_record
 from knife.plan.needs import find_room, free_disk, room_errors, room_notes, states_errors
-from knife.plan.plan import Plan, data_files, needed, plan_run
+from knife.plan.plan import Plan, needed, plan_run
 from knife.plan.stage import Stage, inputs
 from knife.report.run_data import RECORD
 from knife.stats.ties import Ties, tie_notes
@@ -106,7 +106,7 @@ def missing_stages(plan: Plan, store: Store, *, repair: bool) -> tuple[list[Stag
 
     With `repair`, damaged artifacts are removed from the store, and so are made again.
     """
-    have = {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)}
+    have = store.have(plan.stages)
     checked: set[tuple[str, str]] = set()
     notes: list[str] = []
     while True:
@@ -201,7 +201,7 @@ def refuse_what_cannot_fit(plan: Plan) -> None:
     """
     address, scale = plan.config.store, plan.config.scale
     store = Store(address, write=False)
-    have = {(s.kind, s.key) for s in plan.stages if store.has(s.kind, s.key)}
+    have = store.have(plan.stages)
     stages = needed(plan.stages, have)
     room = find_room(scale)
     errors = room_errors(plan.needs, stages, scale, room)
@@ -262,9 +262,9 @@ def publish_data(store: Store, key: str, plan: Plan) -> None:
             store.discard("data", key)
         work = store.work("data", key)
         splits = plan.data[key]
-        for name, examples in data_files(splits).items():
+        for name, examples in splits.parts.items():
             write_examples(work / f"{name}.jsonl", examples)
-        ids = {name: [e.id for e in examples] for name, examples in data_files(splits).items()}
+        ids = {name: [e.id for e in examples] for name, examples in splits.parts.items()}
         write_json(work / "ids.json", ids)
         store.publish("data", key, {"data": key, "settings": plan.config.data.model_dump()})
 

@@ -7,7 +7,7 @@ from knife.cluster.capacity import batch_errors, place_errors
 from knife.config.run import RunConfig, Variant
 from knife.core.errors import UserError, raise_errors
 from knife.data.digest import split_digest
-from knife.data.example import Example, Splits
+from knife.data.example import Splits
 from knife.method.layers import layer_map
 from knife.models.weights import Weights
 from knife.plan.memory import MemoryEstimate
@@ -170,8 +170,3 @@ def _add_ceiling(plan: Plan, maker: StageMaker, teacher: TeacherStage) -> None:
     if any(example.rationale for example in maker.sources.splits.test):
         plan.ceiling["with"] = maker.evaluate(teacher, "test teacher", rationale=True)
     plan.stages += plan.ceiling.values()
-
-
-def data_files(splits: Splits) -> dict[str, list[Example]]:
-    """Return the parts of a run's data that the store keeps, by file name."""
-    return splits.parts

@@ -1,19 +1,21 @@
 """The artifact store: results addressed by what they depend on, published atomically.
 
-    <root>/<kind>/<key>/           a published artifact with its manifest.json (sizes, checksums)
-    <root>/work/<kind>-<key>/      work in progress: checkpoints, journal, finished shards
-    <root>/locks/<kind>-<key>      held by the process that makes it; freed by the system if it dies
+Below the root of a store are
+
+    <kind>/<key>/           a published artifact with its manifest.json (sizes, checksums)
+    work/<kind>-<key>/      work in progress: checkpoints, journal, finished shards
+    locks/<kind>-<key>      held by the process that makes it; freed by the system if it dies
 
 A folder under <kind> is complete by construction: it is renamed there after its files are on disk.
 
 A store may be a bucket. Then each host has its own root, as above, for what it has read and what
 it makes, and the bucket has
 
-    <url>/<kind>/<key>/manifest.json   written last: an artifact is published once it has one
-    <url>/<kind>/<key>/<attempt>/      its files; every attempt to make it has a separate folder
-    <url>/work/<kind>-<key>/           checkpoints
-    <url>/journals/<kind>-<key>.jsonl  the journal, some seconds behind
-    <url>/runs/, <url>/sweeps/         configs and results
+    <kind>/<key>/manifest.json   written last: an artifact is published once it has one
+    <kind>/<key>/<attempt>/      its files; every attempt to make it has a separate folder
+    work/<kind>-<key>/           checkpoints
+    journals/<kind>-<key>.jsonl  the journal, some seconds behind
+    runs/, sweeps/               configs and results
 
 A bucket has no locks: two hosts that start the same work at the same time may both do it. The
 manifest that is written last counts, and every manifest refers to a complete set of files.

@@ -90,7 +90,7 @@ class _Part:
         """
         precision, stored = self.stage.precision, self.stage.stored
         if wrong := not_finite(states, precision):
-            self._bad += [rows[stage_context] for stage_context in wrong]
+            self._bad += [rows[index] for index in wrong]
             return
         self.moments[number] = write_shard(
             self._paths[number], rows, states, precision, stored=stored

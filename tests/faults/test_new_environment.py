@@ -53,8 +53,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "knife", copy / "knife")
     pip: list[str | Path] = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     built = subprocess.run([*pip, "--target", site, copy], capture_output=True, text=True)
-    if built.returncode:
+    # What builds the package comes from an index, which a machine may not reach.
+    if "Could not find a version that satisfies" in built.stderr:
         pytest.skip(f"no package index: {built.stderr[-300:]}")
+    assert built.returncode == 0, built.stderr
     return folder / "bin"
 
 

@@ -42,7 +42,7 @@ class SweepAbout(Record):
         }
         super().__init__(folder / ABOUT, about, None)
 
-    def started(self, number: int, point: Point, plan: Plan | None, step: str) -> None:
+    def started(self, number: int, point: Point, plan: Plan | None, phase: str) -> None:
         """Note that a trial starts or restarts, in the search or for more seeds: when, what it
         shares with others, and its students, if it could be planned."""
         trials = self.values.setdefault("trials", {})
@@ -50,7 +50,7 @@ class SweepAbout(Record):
             str(number), {"starts": [], "shares": [], "point": point, "students": {}}
         )
         now = time.time()
-        if step == "search":
+        if phase == "search":
             trial["starts"].append(now)
             trial["shares"] = [
                 [stage.kind, stage.key]
@@ -58,10 +58,10 @@ class SweepAbout(Record):
                 if isinstance(stage, TeacherStage | StatesStage)
             ]
         if plan:
-            self._students(trial["students"], plan, step, now)
+            self._students(trial["students"], plan, phase, now)
         self.write()
 
-    def _students(self, students: dict[str, Any], plan: Plan, step: str, now: float) -> None:
+    def _students(self, students: dict[str, Any], plan: Plan, phase: str, now: float) -> None:
         from knife.track.describe import data_sets, member_params
 
         data, store = self.values.setdefault("data", {}), Store(plan.config.store, write=False)
@@ -70,7 +70,7 @@ class SweepAbout(Record):
             if key not in data:
                 data[key] = list(map(asdict, data_sets(plan, key, store)))
             students[member.student.key] = {
-                "step": step,
+                "phase": phase,
                 "began": now,
                 "data": key,
                 "params": to_params(member_params(plan, member)),

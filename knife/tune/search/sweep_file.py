@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
-from knife.config.overrides import flat as flat
+from knife.config.overrides import Overrides, flat, merge, read_overrides, read_yaml
 from knife.config.recipe_files import find_config
 from knife.config.run import section_errors
 from knife.core.errors import UserError, nearest, raise_errors
