@@ -1,7 +1,5 @@
 """The artifact store: results addressed by what they depend on, published atomically.
 
-Below the root of a store are
-
     <kind>/<key>/           a published artifact with its manifest.json (sizes, checksums)
     work/<kind>-<key>/      work in progress: checkpoints, journal, finished shards
     locks/<kind>-<key>      held by the process that makes it; freed by the system if it dies

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from knife.core import strict_json
 from knife.core.words import counted
 from knife.report.markdown import verdict_markdown
 from knife.report.run_data import RECORD
@@ -68,7 +69,7 @@ def run_tree(folder: Path, store: Store, *, alive: bool) -> RunNode | None:
         inputs=tuple(DataSet(**each) for sets in record["data"].values() for each in sets),
         row_file=f"{below}/{SYSTEM}",
         summary=summary,
-        texts={"config.yaml": as_yaml(json.dumps(config))},
+        texts={"config.yaml": as_yaml(strict_json.dumps(config))},
         files=tuple(files),
         children=tuple(children),
     )

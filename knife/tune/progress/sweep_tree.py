@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knife.config.overrides import flat
+from knife.core import strict_json
 from knife.core.words import counted
 from knife.report.markdown import verdict_markdown
 from knife.report.run_page import NAME as REPORT
@@ -70,7 +71,7 @@ def sweep_tree(folder: Path, store: Store, *, alive: bool) -> RunNode | None:
         tags=to_tags(tags),
         row_file=f"sweeps/{folder.name}/{SYSTEM}",
         summary=summary,
-        texts={"config.yaml": as_yaml(json.dumps(config))},
+        texts={"config.yaml": as_yaml(strict_json.dumps(config))},
         files=tuple(f"sweeps/{folder.name}/{path.relative_to(folder)}" for path in written)
         if status == "FINISHED"
         else (),
