@@ -8,6 +8,8 @@ from typing import Any
 
 from knife.core import strict_json
 
+_UNFINISHED = ".tmp"
+
 
 @contextmanager
 def replacing(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
@@ -21,7 +23,7 @@ def replacing(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
             to this writer when several may write `path` at the same time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished or path.with_name(f".{path.name}.tmp")
+    unfinished = unfinished or path.with_name(f".{path.name}{_UNFINISHED}")
     # A previous writer may have been killed midway.
     unfinished.unlink(missing_ok=True)
     try:
@@ -30,6 +32,12 @@ def replacing(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted, without those that `replacing` has not finished."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [p for p in paths if not (p.name.startswith(".") and p.name.endswith(_UNFINISHED))]
 
 
 def sync(path: Path) -> None:

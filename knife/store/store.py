@@ -32,7 +32,7 @@ from typing import Any, Protocol
 from filelock import FileLock
 
 from knife.core import strict_json
-from knife.core.atomic import sync, write_json, write_text
+from knife.core.atomic import files_below, sync, write_json, write_text
 from knife.store.bucket import Bucket, artifact_place, cache_folder, is_url, url_errors
 from knife.store.checksums import damaged_files, digest
 from knife.store.disk import disk_errors
@@ -220,8 +220,8 @@ class Store:
     def made(self, kind: str, key: str) -> list[str]:
         """Return the names of the files in this host's work folder."""
         work = self.work(kind, key)
-        paths = sorted(p for p in work.rglob("*") if p.is_file() and p.name != _MANIFEST)
-        return [path.relative_to(work).as_posix() for path in paths]
+        names = [path.relative_to(work).as_posix() for path in files_below(work)]
+        return [name for name in names if name != _MANIFEST]
 
     def upload(self, kind: str, key: str, attempt: str, names: list[str]) -> Files:
         """Upload files of this host's work folder to the bucket, without publishing them."""
@@ -419,7 +419,7 @@ class Store:
     def keep(self, folder: Path) -> None:
         """Upload a folder of results below the root, a run's or a sweep's, to the bucket."""
         if self._bucket:
-            paths = [path for path in folder.rglob("*") if path.is_file()]
+            paths = files_below(folder)
             self._bucket.upload((path, path.relative_to(self.root).as_posix()) for path in paths)
 
     def results(self, kind: str) -> list[Path]:

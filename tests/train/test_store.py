@@ -150,6 +150,14 @@ def test_sigkill_in_the_middle_of_writing_leaves_the_store_valid(store: Store) -
             assert store.damage("states", key) == []
 
 
+def test_a_file_that_a_kill_left_half_written_is_not_published(store: Store) -> None:
+    left = store.work("states", "k") / ".manifest.json.tmp"
+    left.write_text('{"files": {')
+    folder = publish(store)
+    assert store.damage("states", "k") == []
+    assert not (folder / left.name).exists()
+
+
 WORK_ONCE = """
 import sys, time
 from knife.store.store import Store
