@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import distributed
@@ -33,9 +32,6 @@ class Pair:
         distributed.init_process_group("gloo", init_method=method, rank=rank, world_size=2)
 
     def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
-        """Do nothing."""
-
-    def report(self, stage: str, metrics: dict[str, Any]) -> None:
         """Do nothing."""
 
     def stop_requested(self) -> bool:

@@ -27,9 +27,9 @@ def small_config(store: Path | str, **changes: Any) -> RunConfig:
 
 
 @contextmanager
-def silent(*_: Any) -> Iterator[None]:
+def silent(*_: Any) -> Iterator[Callable[[object], None]]:
     """Show nothing."""
-    yield
+    yield lambda _: None
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 300, pause: float = 0.002) -> None:

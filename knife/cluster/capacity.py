@@ -1,6 +1,8 @@
-"""Checks that machine or cluster can give what a run requests; Ray would wait for it forever."""
+"""What machine or cluster can give, and checks of what a run requests; Ray would wait forever."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from knife.cluster.address import address_errors, cluster_address, session_is_up
 from knife.cluster.local import local_errors
@@ -63,6 +65,59 @@ def worker_errors(key: str, workers: int, cpus: float, where: str) -> list[str]:
     if workers <= cpus:
         return []
     return [f"{key}: {workers} workers need a CPU each, but {where} has {cpus:.0f}; set fewer"]
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a host of a cluster has: CPUs, GPUs, and bytes of memory for workers."""
+
+    cpus: float
+    gpus: float
+    memory: float
+
+
+def groups_that_fit(scale: Scale, hosts: Sequence[Host], need: float) -> int:
+    """Return how many worker groups fit on all hosts together, each worker with one CPU and `need`
+    bytes of memory; at least one, since a group that may be too large is judged elsewhere."""
+    workers = sum(_workers_of(host, scale, 1, need) for host in hosts)
+    return max(1, workers // scale.workers)
+
+
+def cpus_of_a_worker(scale: Scale, hosts: Sequence[Host], groups: int) -> int:
+    """Return the most CPUs that each worker of so many groups can have."""
+    workers = groups * scale.workers
+    most = int(max((host.cpus for host in hosts), default=1))
+    for cpus in range(most, 1, -1):
+        if sum(_workers_of(host, scale, cpus, 0) for host in hosts) >= workers:
+            return cpus
+    return 1
+
+
+def _workers_of(host: Host, scale: Scale, cpus: int, need: float) -> int:
+    """Return how many workers fit on a host."""
+    fit = host.cpus // cpus
+    if scale.gpus_per_worker:
+        # GPUs are shared by whole numbers of workers, or given whole.
+        fit = min(fit, int(1 / scale.gpus_per_worker + 1e-9) * host.gpus)
+    if need:
+        fit = min(fit, host.memory // need)
+    return int(fit)
+
+
+def parallel_errors(scale: Scale, room: int, where: str) -> list[str]:
+    """Return an error if more stages are to be made at a time than there is room for."""
+    if scale.parallel == "auto" or scale.parallel <= room:
+        return []
+    each = f"{scale.workers} worker" + "s" * (scale.workers > 1)
+    return [
+        f"scale.parallel: {scale.parallel} stages at a time, of {each} each, are requested, but "
+        f"{where} has room for {room} by CPUs, GPUs and memory; set {room} or fewer, or auto"
+    ]
+
+
+def resources(cpus: float, gpus: float) -> dict[str, float]:
+    """Return the resources of one worker, in Ray's terms."""
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
 
 def machine() -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Private parts of Ray, as of version 2.60. Importing this module does not import Ray."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from logging import Logger
@@ -129,6 +130,30 @@ def torch_backend() -> Any:
     from ray.train.torch.config import _TorchBackend
 
     return _TorchBackend
+
+
+def trainer_in_this_actor() -> Any:
+    """Return a `TorchTrainer` whose `fit` runs its controller in the actor that calls it, and
+    starts none of the processes that only data sets, metrics and crashed controllers need.
+
+    Ray's own starts a controller and three helpers for every worker group, a GB in all.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.execution.controller.controller import TrainController
+
+    needed = ("AcceleratorSetupCallback", "BackendSetupCallback", "UserCallbackHandler")
+
+    class Trainer(TorchTrainer):  # type: ignore[misc]
+        def _create_default_callbacks(self) -> list[Any]:
+            found = super()._create_default_callbacks()
+            return [callback for callback in found if type(callback).__name__ in needed]
+
+        def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+            controller = TrainController(**arguments)
+            asyncio.run(controller.run())
+            return controller.get_result()
+
+    return Trainer
 
 
 def execution_callback() -> Any:

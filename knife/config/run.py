@@ -175,15 +175,18 @@ class Prompt(ConfigSection):
 class Scale(ConfigSection):
     """Where and how wide a run executes. `launcher: process` runs all stages in this one process.
 
-    With `gpus_per_worker: 0.25`, four one-worker jobs share a GPU. `placement` fills one host after
-    another (pack) or uses as many hosts as possible (spread). With `min_workers` a run continues
-    with fewer workers while hosts are lost, and grows back to `workers`. A worker that finishes no
-    batch in `hang_seconds` is considered hung, and is replaced. Training uses `attention` (null:
-    the default of transformers), `gradient_checkpointing` (less memory, more time) and `compile`
-    (torch.compile).
+    Stages that do not need each other are made side by side, each by `workers` of its own: as many
+    as CPUs, GPUs and memory allow (auto), or at most `parallel`; each worker has an equal part of
+    the CPUs. With `gpus_per_worker: 0.25`, four one-worker stages share a GPU. `placement` fills
+    one host after another (pack) or uses as many hosts as possible (spread). With `min_workers` a
+    run continues with fewer workers while hosts are lost, and grows back to `workers`. A worker
+    that finishes no batch in `hang_seconds` is considered hung, and is replaced. Training uses
+    `attention` (null: the default of transformers), `gradient_checkpointing` (less memory, more
+    time) and `compile` (torch.compile).
     """
 
     launcher: Literal["ray", "process"] = "ray"
+    parallel: int | Literal["auto"] = "auto"
     workers: int = Field(1, ge=1)
     min_workers: int | None = Field(None, ge=1)
     placement: Literal["pack", "spread"] = "pack"
@@ -195,6 +198,14 @@ class Scale(ConfigSection):
     compile: bool = False
     checkpoint_steps: int = Field(500, ge=1)
     hang_seconds: float = Field(600, gt=0)
+
+    @field_validator("parallel", mode="before")
+    @classmethod
+    def _at_least_one(cls, value: object) -> object:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value != "auto" and not (whole and value >= 1):  # type: ignore[operator]
+            raise ValueError(f"must be auto or a number from 1 up, but got {value!r}")
+        return value
 
     @field_validator("precision", mode="before")
     @classmethod

@@ -29,7 +29,21 @@ class TrainingDivergedError(NotFiniteError):
 
 
 class SessionLostError(Exception):
-    """The Ray session of this process died; the message says why, and how to resume."""
+    """The Ray session of this process died; the message says why, and how to resume.
+
+    Attributes:
+        what: what happened, without advice.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f"{what}, and no work is possible without it; finished work is kept: run the same "
+            "command again to resume"
+        )
+
+    def __reduce__(self) -> tuple[type["SessionLostError"], tuple[str]]:
+        return type(self), (self.what,)
 
 
 class WorkFailedError(Exception):

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from knife.cluster.address import cluster_address
-from knife.cluster.capacity import machine, start_errors, worker_errors
+from knife.cluster.capacity import machine, resources, start_errors, worker_errors
 from knife.core.errors import UserError, raise_errors
 from knife.inference.answers import Answerer, Answers
 from knife.inference.parts import Part
-from knife.launch.launch import resources
 from knife.launch.session import in_thread, session
 
 # The work fails once this many workers were lost on one part. Ray's own limit would also count

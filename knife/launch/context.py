@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import time
-from typing import Any
 
 import ray.train
 import ray.train.torch
@@ -39,10 +38,6 @@ class RayContext:
 
     def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
         """Do nothing: the metrics are in the journal."""
-
-    def report(self, stage: str, metrics: dict[str, Any]) -> None:
-        """Report to Ray Train, a barrier across all workers."""
-        ray.train.report(metrics | {"stage": stage})
 
     def stop_requested(self) -> bool:
         """Whether the driver has requested a stop; only rank 0 checks."""

@@ -230,10 +230,7 @@ class _Watch:
 def _words(kind: str, pid: int, status: int) -> str:
     how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
     why = ", perhaps for lack of memory" if status == -signal.SIGKILL else ""
-    return (
-        f"Ray's process {kind} ({pid}) {how}{why}, and no work is possible without it; finished "
-        "work is kept: run the same command again to resume"
-    )
+    return f"Ray's process {kind} ({pid}) {how}{why}"
 
 
 def _fail(done: Future[Any], error: BaseException) -> None:

@@ -1,21 +1,30 @@
 """A run from config to verdict: plan, make what the store lacks, track, conclude."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knife.cluster.address import refuse_dead_cluster
-from knife.config.run import RunConfig, Scale, Track
+from knife.config.run import RunConfig, Track
 from knife.core.atomic import write_json
-from knife.core.errors import raise_errors
+from knife.core.errors import UserError, WorkFailedError, raise_errors
 from knife.data.fitting import too_long_note
 from knife.data.jsonl import write_examples
 from knife.pipeline.record import Record, plan_record
-from knife.plan.needs import find_room, free_disk, room_errors, room_notes, states_errors
+from knife.plan.events import Event, Failed
+from knife.plan.needs import (
+    find_room,
+    free_disk,
+    room_errors,
+    room_notes,
+    states_errors,
+    worker_bytes,
+)
+from knife.plan.pace import Pace
 from knife.plan.plan import Plan, needed, plan_run
 from knife.plan.stage import Stage, inputs
 from knife.report.run_data import RECORD
@@ -27,14 +36,12 @@ from knife.store.store import Store, store_root
 from knife.track.run_tree import run_tree
 from knife.track.secrets import redact_values
 from knife.track.settings import mlflow_settings
-from knife.train.context import PlainContext
 from knife.train.results import accuracy, read_predictions
 
 # MLflow and DeepSpeed take seconds to import, and finding what is missing needs neither.
 if TYPE_CHECKING:
     from knife.track.catch_up import Trees
     from knife.track.tracker import Tracker
-    from knife.train.follow import Follower
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class Result:
         tracking: MLflow's uri, without secrets, and the run's id; None if it records nothing.
         unsent: what could not be sent to MLflow, one line each.
         links: where else to look, one line each.
+        failures: why stages could not be made, one line each; students may be missing then.
     """
 
     plan: Plan
@@ -70,6 +78,7 @@ class Result:
     tracking: tuple[str, str | None] | None
     unsent: list[str]
     links: list[str]
+    failures: list[str]
 
     @property
     def students(self) -> list[Student]:
@@ -92,13 +101,15 @@ class Result:
             "made": [{"kind": s.kind, "key": s.key, "label": s.label} for s in self.made],
             "students": [asdict(student) for student in self.students],
             "notes": self.plan.notes,
+            "failures": self.failures,
             "verdict": self.verdict.to_dict(),
         }
 
 
-# A context in which stages are made: shows progress from the follower, and links as they are
-# added, until it ends.
-Display = Callable[[list[Stage], Plan, "Follower", list[str]], Any]
+Show = Callable[[Event], None]
+# A context in which stages are made, which yields a function that is told what happens. It shows
+# that, and links as they are added, until it ends.
+Display = Callable[[list[Stage], Plan, Pace, list[str]], AbstractContextManager[Show]]
 
 
 def missing_stages(plan: Plan, store: Store, *, repair: bool) -> tuple[list[Stage], list[str]]:
@@ -127,18 +138,18 @@ def missing_stages(plan: Plan, store: Store, *, repair: bool) -> tuple[list[Stag
 
 
 def run(config: RunConfig, display: Display) -> Result:
-    """Make a run: only what the store lacks, all of it in one worker group.
+    """Make a run: only what the store lacks.
 
-    `display(stages, plan, follower, links)` is a context manager that shows stages while they are
-    made.
+    A student that diverges or cannot be made for another reason ends alone: the result lists it,
+    and the verdict is about the others.
 
     Raises:
         UserError: config, data, models, store or cluster are wrong.
+        WorkFailedError: no student could be made.
     """
     from knife.report.cards import write_cards
     from knife.report.run_page import NAME as REPORT
     from knife.report.run_page import run_report, write_or_warn
-    from knife.train.follow import Follower
 
     plan = plan_run(config)
     refuse_what_cannot_fit(plan)
@@ -156,26 +167,21 @@ def run(config: RunConfig, display: Display) -> Result:
             kept = Record(folder / RECORD, about, [stage.key for stage in missing])
             with kept.until_the_end():
                 links = shown(tracker, folder, partial(run_tree, folder, store, alive=True))
+                failures: list[str] = []
                 if missing:
-                    with (
-                        measured(tracker, folder),
-                        Follower(store.address) as follower,
-                        display(missing, plan, follower, links),
-                    ):
-                        for stage in plan.stages:
-                            follower.follow(stage.kind, stage.key)
-                        make_stages(missing, store.address, config.scale, links)
-                found = conclude(plan, store)
+                    with measured(tracker, folder):
+                        failures = make(missing, plan, links, display)
+                found = conclude(plan, store, failures)
                 write_json(folder / "verdict.json", found.to_dict())
                 write_cards(plan, store, found, anew=bool(missing))
-                kept.end("finished")
+                kept.end(f"failed: {failures[0]}" if failures else "finished")
                 # A start that had nothing to do adds nothing to the report.
                 if not (kept.idle and (folder / REPORT).is_file()):
                     write_or_warn(folder, store, lambda: run_report(folder, store))
         unsent = tracker.unsent() if tracker else []
         store.keep(folder)
     address = (tracker.uri, tracker.run_id) if tracker else None
-    return Result(plan, missing, found, store, folder, address, unsent, links)
+    return Result(plan, missing, found, store, folder, address, unsent, links, failures)
 
 
 def prepared(plan: Plan, store: Store) -> tuple[list[Stage], list[str]]:
@@ -212,34 +218,70 @@ def refuse_what_cannot_fit(plan: Plan) -> None:
     plan.notes += room_notes(plan.needs, stages, room)
 
 
-def make_stages(stages: list[Stage], store: str, scale: Scale, links: list[str]) -> None:
-    """Make stages in one worker group, or in this process; a line with Ray's dashboard, if there
-    is one, is appended to `links`."""
-    if scale.launcher == "ray":
-        from knife.launch.launch import launch
+def make(stages: list[Stage], plan: Plan, links: list[str], display: Display) -> list[str]:
+    """Make stages of a plan, on Ray or in this process, and return why some could not be made.
 
-        launch(stages, store, scale, links=links)
-    else:
-        from knife.train.stages import run_stages
+    Raises:
+        UserError: the user's input is wrong; what was under way has checkpoints.
+    """
+    pace, failures = Pace(plan.data), []
+    with (
+        display(stages, plan, pace, links) as show,
+        closing(_events(stages, plan, pace, links)) as events,
+    ):
+        for event in events:
+            show(event)
+            if isinstance(event, Failed):
+                if isinstance(event.error, UserError):
+                    raise event.error
+                # What only needs a failed stage is missing too, but is no reason.
+                if not isinstance(event.error, WorkFailedError):
+                    failures.append(str(event.error))
+    return failures
 
-        with PlainContext() as context:
-            run_stages(stages, store, scale, context)
+
+def _events(stages: list[Stage], plan: Plan, pace: Pace, links: list[str]) -> Generator[Event]:
+    config = plan.config
+    if config.scale.launcher == "process":
+        from knife.train.in_process import in_process
+
+        yield from in_process(stages, config.store, config.scale)
+        return
+    from knife.launch.executor import Executor
+
+    need = worker_bytes(plan.needs, stages, config.scale)
+    executor = Executor(config.store, config.scale, pace, need=need, links=links)
+    executor.add(stages)
+    with executor:
+        yield from executor
 
 
-def conclude(plan: Plan, store: Store) -> Verdict:
-    """Compute the verdict from the stored predictions alone."""
+def conclude(plan: Plan, store: Store, failures: Sequence[str] = ()) -> Verdict:
+    """Compute the verdict from the stored predictions alone.
+
+    Raises:
+        WorkFailedError: there are none, due to `failures`.
+    """
     rights: dict[str, dict[int, dict[str, float]]] = {}
     ties: dict[str, list[Ties]] = {}
+    have = store.have(plan.stages)
+    missing = []
     for member in plan.members:
+        if ("evaluate", member.evaluate.key) not in have:
+            missing.append(f"{member.method} seed {member.seed}")
+            continue
         rows = read_predictions(store, member.evaluate.key)
         right = {row["id"]: row["right"] for row in rows}
         rights.setdefault(member.method, {})[member.seed] = right
         ties.setdefault(member.method, []).append(Ties.of(rows))
+    if not rights:
+        raise WorkFailedError(*failures)
     ceiling = None
-    if plan.ceiling:
-        found = {name: accuracy(store, stage.key) for name, stage in plan.ceiling.items()}
-        ceiling = Ceiling(found.get("with"), found["without"])
-    for name, stage in plan.ceiling.items():
+    asked = {name: each for name, each in plan.ceiling.items() if ("evaluate", each.key) in have}
+    if asked:
+        found = {name: accuracy(store, stage.key) for name, stage in asked.items()}
+        ceiling = Ceiling(found.get("with"), found.get("without"))
+    for name, stage in asked.items():
         ties[f"teacher, {name} rationale"] = [Ties.of(read_predictions(store, stage.key))]
     settings = plan.config.compare
     baseline = baseline_of(settings.baseline, rights)
@@ -249,8 +291,12 @@ def conclude(plan: Plan, store: Store) -> Verdict:
         f"The test split is smaller than the source's: {too_long_note('test', left_out, kept)}."
         for left_out, kept in dict.fromkeys(tests)
     ]
-    made = verdict(rights, baseline, ceiling, settings.margin, tie_notes(ties))
-    return replace(made, notes=(*smaller, *made.notes))
+    lost = [f"Missing, since they could not be made: {', '.join(missing)}."] if missing else []
+    # Only methods that share a seed with the baseline can be compared.
+    seeds = rights.get(baseline, {}).keys()
+    shared = {name: found for name, found in rights.items() if not seeds or seeds & found.keys()}
+    made = verdict(shared, baseline, ceiling, settings.margin, tie_notes(ties))
+    return replace(made, notes=(*lost, *smaller, *made.notes))
 
 
 def publish_data(store: Store, key: str, plan: Plan) -> None:

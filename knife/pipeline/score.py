@@ -9,7 +9,8 @@ from typing import Any
 from knife.config.run import RunConfig
 from knife.core import strict_json
 from knife.core.atomic import write_json, write_text
-from knife.pipeline.run import Display, make_stages, prepared, refuse_what_cannot_fit
+from knife.core.errors import WorkFailedError
+from knife.pipeline.run import Display, make, prepared, refuse_what_cannot_fit
 from knife.plan.scores import ScorePlan, plan_scores
 from knife.stats.rationale_scores import RationaleScores, Scored, rationale_scores
 from knife.store.disk import disk_errors
@@ -58,7 +59,6 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
         UserError: as `plan_scores` does, or if memory, disk or cluster do not suffice.
     """
     from knife.report.run_page import run_report, write_or_warn
-    from knife.train.follow import Follower
 
     wanted = plan_scores(config)
     plan = wanted.plan
@@ -66,13 +66,8 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
     store = Store(config.store)
     with disk_errors(store.root):
         missing, damaged = prepared(plan, store)
-        if missing:
-            with Follower(store.address) as follower:
-                for stage in missing:
-                    follower.follow(stage.kind, stage.key)
-                links: list[str] = []
-                with display(missing, plan, follower, links):
-                    make_stages(missing, store.address, config.scale, links)
+        if missing and (failures := make(missing, plan, [], display)):
+            raise WorkFailedError(*failures)
         notes = plan.notes + damaged
         rows = _rows(wanted, store)
         found = rationale_scores(rows, len(wanted.finetune))

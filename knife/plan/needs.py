@@ -24,6 +24,8 @@ from knife.plan.memory import (
 from knife.plan.sources import Sources
 from knife.plan.stage import Stage, StatesStage, StudentStage, TeacherStage
 
+# What a worker's libraries take on its host, measured (bench/memory.py).
+_LIBRARIES = 900_000_000
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -165,6 +167,18 @@ def room_notes(
                 f"{stage.kind}.accumulate takes fewer examples at a time"
             )
     return list(dict.fromkeys(notes))
+
+
+def worker_bytes(
+    needs: dict[str, MemoryEstimate | int], stages: Sequence[Stage], scale: Scale
+) -> int:
+    """Return how much of a host's memory a worker takes that makes any of these stages, by
+    estimate: its libraries and, unless it computes on a GPU, the largest training."""
+    if on_gpu(scale):
+        return _LIBRARIES
+    found = [needs.get(stage.key) for stage in stages]
+    peaks = [need.peak for need in found if isinstance(need, MemoryEstimate)]
+    return _LIBRARIES + max(peaks, default=0)
 
 
 def states_errors(

@@ -24,11 +24,14 @@ _FEWEST, _MOST = 200, 5000
 
 def write_cards(plan: Plan, store: Store, verdict: Verdict, *, anew: bool) -> None:
     """Write the cards of all students of a run; without `anew`, only if any has none."""
-    if not anew and all(read_card(store, member.student.key) for member in plan.members):
+    # A run may have students that could not be made.
+    have = store.have(plan.stages)
+    members = [each for each in plan.members if ("evaluate", each.evaluate.key) in have]
+    if not anew and all(read_card(store, member.student.key) for member in members):
         return
     configs = {variant.name: plan.config.of(variant) for variant in plan.config.variants()}
     leaks = {key: _leaks(plan, key) for key in plan.data}
-    for member in plan.members:
+    for member in members:
         text = card(_facts(plan, store, verdict, member, configs[member.method], leaks))
         store.attach("student", member.student.key, NAME, text)
 

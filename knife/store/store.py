@@ -124,7 +124,7 @@ class Store:
             (self.root / "work").mkdir(exist_ok=True)
             probe = self.root / "work" / f".probe-{os.getpid()}"
             probe.write_text("x")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # Threads of this process share it.
 
     def path(self, kind: str, key: str) -> Path:
         """Return the folder of the published artifact, downloading it from a bucket first.

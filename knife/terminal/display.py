@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
@@ -11,8 +11,11 @@ from rich.text import Text
 
 from knife.core.background import background
 from knife.core.words import counted
+from knife.plan.events import Event, Failed, Made, Note, Started
+from knife.plan.pace import Pace
 from knife.plan.plan import Plan
 from knife.plan.stage import Stage
+from knife.store.store import Store
 from knife.terminal.console import (
     LINE_SECONDS,
     bar,
@@ -22,7 +25,8 @@ from knife.terminal.console import (
     progress_console,
     say_line,
 )
-from knife.terminal.progress import Progress
+from knife.terminal.progress import result
+from knife.terminal.run_progress import RunProgress, WorkProgress
 from knife.train.follow import Follower
 from knife.train.journal import Row
 
@@ -31,46 +35,70 @@ LOOK_SECONDS = 0.25
 
 @contextmanager
 def display(
-    stages: list[Stage], plan: Plan, follower: Follower, links: Sequence[str] = ()
-) -> Iterator[None]:
-    """Show the stages as they are made, until the context ends.
+    stages: list[Stage], plan: Plan, pace: Pace, links: Sequence[str] = ()
+) -> Iterator[Callable[[Event], None]]:
+    """Show the stages as they are made, until the context ends; yield what is to be told of each
+    event.
 
     `links` are lines on where else to look; those added during the work are shown too.
     """
     console = progress_console()
-    scale = plan.config.scale
-    where = counted(scale.workers, "Ray worker")
-    where = "this process" if scale.launcher == "process" else where
+    where = "in this process" if plan.config.scale.launcher == "process" else "on Ray"
     share = f"{len(stages)} of {counted(len(plan.stages), 'stage')}"
-    say_line(console, f"{share} to make, in {where}; starting …")
-    shown = _Display(Progress(stages, plan), follower, links, console)
-    with drawn(console, shown.drawing) if shown.draws else nullcontext(), shown.looking():
-        yield
+    say_line(console, f"{share} to make, {where}; starting …")
+    with Follower(plan.config.store) as follower:
+        progress = RunProgress(stages, plan, pace)
+        shown = _Display(progress, pace, follower, links, console, Store(plan.config.store))
+        with drawn(console, shown.drawing) if shown.draws else nullcontext(), shown.looking():
+            yield shown
 
 
 @contextmanager
-def no_display(*_: object) -> Iterator[None]:
+def no_display(*_: object) -> Iterator[Callable[[Event], None]]:
     """Show nothing."""
-    yield
+    yield lambda _: None
 
 
 class _Display:
-    """What is shown of a run: the stage under way, results of finished ones, links and notes.
+    """What is shown of a run: the stages under way, results of finished ones, links and notes.
 
-    In a terminal the stage under way is drawn below the rest. Elsewhere there is a line at its
-    first progress and every 10 s.
+    In a terminal the stages under way are drawn below the rest. Elsewhere there is a line at the
+    first progress of each, and every 10 s.
     """
 
     def __init__(
-        self, progress: Progress, follower: Follower, links: Sequence[str], console: Console
+        self,
+        progress: RunProgress,
+        pace: Pace,
+        follower: Follower,
+        links: Sequence[str],
+        console: Console,
+        store: Store,
     ) -> None:
-        self.progress, self.follower, self.links, self.console = progress, follower, links, console
+        self.progress, self.pace, self.follower = progress, pace, follower
+        self.links, self.console, self.store = links, console, store
         self.draws = can_draw(console)
         self._spinner = Spinner("dots")
         self._links_said = 0
-        # The stage, time and row of the last line on a stage under way.
-        self._moving, self._said = -1, 0.0
-        self._last: Row | None = None
+        # Events come in one thread, looks in another, and drawings in a third.
+        self._lock = threading.RLock()
+        # When a line on a stage was last printed, and its row.
+        self._said: dict[str, tuple[float, Row]] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        with self._lock:
+            self.progress.hear(event)
+            match event:
+                case Started(work):
+                    for artifact in work.artifacts:
+                        self.follower.follow(*artifact)
+                case Made(work):
+                    self._say_done(f"{work.label}: ", result(work.stages, self.store))
+                case Failed(work, error):
+                    self._say_done(f"{work.label}: ", f"failed, {error}", bad=True)
+                case Note(text):
+                    say_line(self.console, f"note: {text}")
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -85,72 +113,80 @@ class _Display:
             with background("knife-display", look):
                 yield
         finally:
-            self._look(last=True)
+            self._look()
 
-    def _look(self, *, last: bool = False) -> None:
+    def _look(self) -> None:
         """Update the progress, and print what is new."""
-        number = self.progress.number
-        for stage in self.progress.look(self.follower.newest(), last=last):
-            number += 1
-            result = self.progress.result(stage)
-            if self.draws:
-                where = f"[dim]{number}/{len(self.progress.stages)}[/dim]"
-                self.console.print(f"[green]✓[/green] {where} {stage.label}: {result}")
-            else:
-                self._line(number, f"{stage.label}: done, {result}")
-        for link in self.links[self._links_said :]:
-            say_line(self.console, link)
-            self._links_said += 1
-        for note in self.follower.take_notes():
-            say_line(self.console, f"note: {note}")
+        with self._lock:
+            self.progress.look(self.follower.newest())
+            for link in self.links[self._links_said :]:
+                say_line(self.console, link)
+                self._links_said += 1
+            for note in self.follower.take_notes():
+                say_line(self.console, f"note: {note}")
+            if not self.draws:
+                for each in self.progress.under_way.values():
+                    self._say_under_way(each)
+
+    def _say_done(self, label: str, words: str, *, bad: bool = False) -> None:
+        where = f"{self.progress.done}/{self.progress.total}"
         if not self.draws:
-            self._under_way()
-
-    def _under_way(self) -> None:
-        """Print a line on the stage under way, from time to time."""
-        progress = self.progress
-        if progress.stage is None or progress.row is None or progress.row == self._last:
+            done = "" if bad else "done, "
+            say_line(self.console, f"[{where}] {label}{done}{words}")
             return
-        if progress.number > self._moving or time.monotonic() - self._said >= LINE_SECONDS:
-            self._moving, self._said = progress.number, time.monotonic()
-            self._last = progress.row
-            of_stage, of_run = _left(progress)
-            of_run = of_run.replace("left", "of the run")
-            parts = [f"{progress.units}/{progress.total}", *_numbers(progress), of_stage, of_run]
-            words = ", ".join(filter(None, parts))
-            self._line(progress.number + 1, f"{progress.stage.label}: {words}")
+        mark = ("✗", "red") if bad else ("✓", "green")
+        self.console.print(Text.assemble(mark, " ", (where, "dim"), f" {label}{words}"))
 
-    def _line(self, number: int, text: str) -> None:
-        say_line(self.console, f"[{number}/{len(self.progress.stages)}] {text}")
+    def _say_under_way(self, work: WorkProgress) -> None:
+        """Print a line on a stage under way, from time to time."""
+        if work.row is None:
+            return
+        now = time.monotonic()
+        said = self._said.get(work.stage.key)
+        if said and (now - said[0] < LINE_SECONDS or said[1] == work.row):
+            return
+        self._said[work.stage.key] = (now, work.row)
+        parts = [f"{work.units}/{work.total}", *_numbers(work), self._left(work)]
+        whole = self.progress.seconds_left()
+        parts.append("" if whole is None else f"{clock(whole)} of the run")
+        say_line(self.console, f"{work.work.label}: {', '.join(filter(None, parts))}")
 
     def drawing(self) -> list[Text]:
-        """Return the stage under way in lines that fit 40 columns."""
-        progress = self.progress
-        # Another thread updates the progress.
-        with progress.lock:
-            if progress.stage is None:
+        """Return the stages under way: one in lines that fit 40 columns, several in a line each."""
+        with self._lock:
+            works = list(self.progress.under_way.values())
+            done, total = self.progress.done, self.progress.total
+            if done == total:
                 return [Text("writing the verdict …")]
             turn = self._spinner.render(self.console.get_time())
             assert isinstance(turn, Text)
-            where = f" stage {progress.number + 1} of {len(progress.stages)}: "
-            of_stage, of_run = _left(progress)
-            share = progress.units / progress.total if progress.total else 0.0
-            units = ", ".join(filter(None, [f" {progress.units}/{progress.total}", of_stage]))
-            lines = [
-                Text.assemble(turn, where, (progress.stage.label, "bold")),
-                Text.assemble("  ", bar(self.console, share), units),
-            ]
-            # The last row of an evaluation has only its result, shown when the stage is done.
-            if numbers := ", ".join(_numbers(progress)) if progress.row else "starting":
-                lines.append(Text(f"  {numbers}", style="dim"))
-            if of_run and progress.number + 1 < len(progress.stages):
-                lines.append(Text(f"  whole run: {of_run}", style="dim"))
-            return lines
+            head = Text.assemble(turn, f" {done} of {total} stages done")
+            if not works:
+                head.append("; workers start")
+            whole = self.progress.seconds_left()
+            if whole is not None:
+                head.append(f", {clock(whole)} left")
+            return [head, *(line for work in works for line in self._lines(work))]
+
+    def _lines(self, work: WorkProgress) -> list[Text]:
+        """Return two lines on a stage under way."""
+        share = work.units / work.total if work.total else 0.0
+        units = ", ".join(filter(None, [f" {work.units}/{work.total}", self._left(work)]))
+        numbers = ", ".join(_numbers(work)) if work.row else "starting"
+        return [
+            Text.assemble("  ", (work.work.label, "bold"), f"  {numbers}"),
+            Text.assemble("  ", bar(self.console, share), units),
+        ]
+
+    def _left(self, work: WorkProgress) -> str:
+        """Return the time left for a stage; "" if unknown."""
+        seconds = work.seconds_left(self.pace)
+        return "" if seconds is None else f"{clock(seconds)} left"
 
 
-def _numbers(progress: Progress) -> list[str]:
+def _numbers(work: WorkProgress) -> list[str]:
     """Return loss, dev accuracy and rate, as far as they are known."""
-    values = progress.row["metrics"] if progress.row else {}
+    values = work.row["metrics"] if work.row else {}
     numbers = []
     if "loss" in values:
         numbers.append(f"loss {values['loss']:.3f}")
@@ -159,11 +195,3 @@ def _numbers(progress: Progress) -> list[str]:
     if "examples_per_second" in values:
         numbers.append(f"{values['examples_per_second']:.0f} examples/s")
     return numbers
-
-
-def _left(progress: Progress) -> tuple[str, str]:
-    """Return the time left for the stage and for the run; "" where unknown."""
-    of_stage, of_run = (
-        "" if seconds is None else f"{clock(seconds)} left" for seconds in progress.seconds_left()
-    )
-    return of_stage, of_run

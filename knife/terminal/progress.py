@@ -39,7 +39,7 @@ class Progress:
         self._store = Store(plan.config.store, write=False)
         self._ask_at = 0.0
         self._workers = plan.config.scale.workers
-        self._totals = [_total(stage, plan) for stage in stages]
+        self._totals = [total_units(stage, plan) for stage in stages]
         self._first: Row | None = None
         self._since = time.monotonic()
         # Seconds and units of the finished stages, by kind.
@@ -99,26 +99,6 @@ class Progress:
             of_run = None if of_run is None or later is None else of_run + total * later
         return of_stage, of_run
 
-    def result(self, stage: Stage) -> str:
-        """Return the result of a finished stage in a few words."""
-        try:
-            return self._result(stage)
-        except _UNREADABLE:
-            return "its result cannot be read at the moment"
-
-    def _result(self, stage: Stage) -> str:
-        if _trains(stage):
-            trained = read_trained(self._store, stage.kind, stage.key)
-            accuracy = f"dev {100 * trained['dev_accuracy']:.1f} %"
-            return f"{accuracy} (step {trained['best_step']} of {trained['steps']})"
-        if isinstance(stage, EvaluateStage):
-            lines = self._store.read(stage.kind, stage.key, "journal.jsonl").splitlines()
-            row = json.loads(lines[-1])
-            return f"test {100 * row['metrics']['test_accuracy']:.1f} %"
-        about = self._store.manifest(stage.kind, stage.key)
-        files = about["files"] if about else {}
-        return size(sum(of["bytes"] for n, of in files.items() if n.endswith(".safetensors")))
-
     def _is_done(self, stage: Stage) -> bool:
         if time.monotonic() < self._ask_at:
             return False
@@ -158,8 +138,32 @@ def _trains(stage: Stage | None) -> bool:
     return isinstance(stage, TeacherStage | StudentStage)
 
 
-def _total(stage: Stage, plan: Plan) -> int:
+def total_units(stage: Stage, plan: Plan) -> int:
+    """Return the optimizer steps of a training, or the number of examples of another stage."""
     splits = plan.data[stage.data]
     if isinstance(stage, TeacherStage | StudentStage):
         return total_steps(stage, splits)
     return len(splits.train if isinstance(stage, StatesStage) else splits.test)
+
+
+def result(stages: list[Stage], store: Store) -> str:
+    """Return the result of finished stages, which were made at once, in a few words."""
+    try:
+        return _result(stages, store)
+    except _UNREADABLE:
+        return "its result cannot be read at the moment"
+
+
+def _result(stages: list[Stage], store: Store) -> str:
+    stage = stages[0]
+    if _trains(stage):
+        trained = read_trained(store, stage.kind, stage.key)
+        accuracy = f"dev {100 * trained['dev_accuracy']:.1f} %"
+        return f"{accuracy} (step {trained['best_step']} of {trained['steps']})"
+    if isinstance(stage, EvaluateStage):
+        lines = store.read(stage.kind, stage.key, "journal.jsonl").splitlines()
+        row = json.loads(lines[-1])
+        return f"test {100 * row['metrics']['test_accuracy']:.1f} %"
+    tables = [store.manifest(each.kind, each.key) for each in stages]
+    files = [item for about in tables if about for item in about["files"].items()]
+    return size(sum(of["bytes"] for name, of in files if name.endswith(".safetensors")))

@@ -28,9 +28,6 @@ class Context(Protocol):
         """Receive a student's metrics on dev after `epoch` epochs. An exception raised here ends
         the training, whose checkpoint may remain. All workers call it."""
 
-    def report(self, stage: str, metrics: dict[str, Any]) -> None:
-        """Notify the launcher that a stage is done; all workers must call it."""
-
     def stop_requested(self) -> bool:
         """Whether the launcher wants the training to end after a checkpoint."""
 
@@ -49,7 +46,6 @@ class PlainContext:
 
     def __init__(self) -> None:
         self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-        self.reports: list[tuple[str, dict[str, Any]]] = []
 
     def __enter__(self) -> Self:
         # DeepSpeed reads these from the environment even if the process group exists.
@@ -67,10 +63,6 @@ class PlainContext:
 
     def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
         """Do nothing: the metrics are in the journal."""
-
-    def report(self, stage: str, metrics: dict[str, Any]) -> None:
-        """Append the report to `reports`."""
-        self.reports.append((stage, metrics))
 
     def stop_requested(self) -> bool:
         """Return False: SIGTERM reaches this process directly."""

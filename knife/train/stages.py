@@ -1,8 +1,8 @@
 """The stages of a run, each made from what is in the store and published to it."""
 
 import gc
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -37,24 +37,40 @@ def run_stages(
     Raises:
         NotFiniteError: numbers of a stage are NaN or infinite; the stage is not published.
     """
+    with settled():
+        for group in together(stages):
+            make_stages(group, address, scale, context)
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Prepare this process to make stages inside."""
     quiet()
     # The collection before each stage then looks at what the stages made, and not each time at the
     # million objects of the imported libraries.
     gc.collect()
     gc.freeze()
     try:
-        with disk_errors(store_root(address)):
-            store = Store(address)
-            for group in together(stages):
-                _run(group, store, scale, context)
-                for stage in group:
-                    context.report(stage.kind, {"key": stage.key})
+        yield
     finally:
         gc.unfreeze()
 
 
+def make_stages(
+    stages: Sequence[Stage], address: Path | str, scale: Scale, context: Context
+) -> None:
+    """Make those of a group's stages that the store lacks, under the locks of all of them; all
+    workers must call it.
+
+    Raises:
+        NotFiniteError: numbers of a stage are NaN or infinite; the stage is not published.
+    """
+    with disk_errors(store_root(address)):
+        _run(stages, Store(address), scale, context)
+
+
 def _run(stages: Sequence[Stage], store: Store, scale: Scale, context: Context) -> None:
-    """Make the stages of a group that the store lacks, under the locks of all of them."""
+    """Make them while holding their locks, unless another process has made them meanwhile."""
     # In the same order everywhere: two processes never wait for each other.
     locks = [store.lock(stage.kind, stage.key) for stage in sorted(stages, key=lambda s: s.key)]
     try:

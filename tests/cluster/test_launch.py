@@ -1,28 +1,31 @@
-"""The launcher's own decisions; tests/pipeline/test_faults.py runs it with Ray."""
+"""The launcher's own decisions; tests/cluster/test_executor.py has them with Ray."""
 
-import os
 import signal
 import threading
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from small_run import small_config
 
-from knife.cluster.capacity import batch_errors, capacity_errors, place_errors
-from knife.config.run import Scale
+from knife.cluster.capacity import (
+    Host,
+    batch_errors,
+    capacity_errors,
+    cpus_of_a_worker,
+    groups_that_fit,
+    parallel_errors,
+    place_errors,
+)
+from knife.config.run import Scale, parse
 from knife.core.errors import UserError
-from knife.launch import launch as launch_module
-from knife.launch.launch import _first_failure, _make, _sweep, _Work, _worker, launch, timeouts
+from knife.launch import slot
+from knife.launch.executor import Executor
 from knife.launch.session import in_thread
-from knife.pipeline.run import publish_data
-from knife.plan.plan import Plan, plan_run
-from knife.plan.stage import TeacherStage
+from knife.launch.slot import first_failure, sweep, timeouts
+from knife.plan.pace import Pace
 from knife.store.store import Store
-from knife.train.context import PlainContext
 
 
 def test_what_a_place_can_never_give_is_refused() -> None:
@@ -53,70 +56,54 @@ def test_a_cluster_is_judged_when_it_is_asked(
     monkeypatch.delenv("RAY_ADDRESS")
     assert any("this machine has" in error for error in place_errors(config))
     with pytest.raises(UserError, match=r"^scale.workers: 1000 workers need a CPU each, but this"):
-        launch([], tmp_path, config.scale)
+        Executor(tmp_path, config.scale, Pace({})).__enter__()
 
 
-@pytest.fixture
-def lost_model(tmp_path: Path) -> tuple[Plan, _Work]:
-    """Return a plan, as a worker gets it, whose teacher's model has been removed since."""
-    plan = plan_run(small_config(tmp_path))
-    for key in plan.data:
-        publish_data(Store(tmp_path), key, plan)
-    stage = plan.stages[0]
-    assert isinstance(stage, TeacherStage)
-    stage = replace(stage, model=replace(stage.model, folder=tmp_path / "gone"))
-    mark = tmp_path / "work" / "mark"
-    mark.touch()
-    return plan, _Work((stage,), str(tmp_path), plan.config.scale, "group", mark)
+def test_as_many_groups_as_hosts_have_room_for() -> None:
+    hosts = [Host(cpus=8, gpus=2, memory=16e9), Host(cpus=4, gpus=4, memory=64e9)]
+    assert groups_that_fit(Scale(), hosts, 0) == 12
+    assert groups_that_fit(Scale(workers=5), hosts, 0) == 2
+    # The first host has memory for three workers, the second has four CPUs.
+    assert groups_that_fit(Scale(), hosts, 5e9) == 7
+    assert groups_that_fit(Scale(gpus_per_worker=1), hosts, 0) == 6
+    assert groups_that_fit(Scale(gpus_per_worker=0.5), hosts, 0) == 8
+    assert groups_that_fit(Scale(gpus_per_worker=0.75), hosts, 0) == 6
+    # Whether a single one fits is judged elsewhere.
+    assert groups_that_fit(Scale(), hosts, 1e12) == 1
 
 
-def test_a_users_error_in_a_worker_is_noted_and_ends_those_that_follow(
-    lost_model: tuple[Plan, _Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, work = lost_model
-    monkeypatch.setattr("knife.launch.context.RayContext", lambda *_: PlainContext().__enter__())
-    with pytest.raises(UserError, match=r"gone has no config.json"):
-        _worker({"work": work})
-    note = tmp_path / "work" / "group.faults.json"
-    assert "gone has no config.json" in note.read_text()
-    # Nothing is retried.
-    assert _worker({"work": work}) == []
-    note.unlink()
-    with pytest.raises(UserError):
-        _worker({"work": work})
+def test_workers_share_the_cpus_of_their_hosts() -> None:
+    hosts = [Host(3, 0, 0), Host(3, 0, 0), Host(3, 0, 0)]
+    assert cpus_of_a_worker(Scale(), hosts, 1) == 3
+    assert cpus_of_a_worker(Scale(), hosts, 3) == 3
+    # With two CPUs each, only three would fit.
+    assert cpus_of_a_worker(Scale(), hosts, 4) == 1
+    assert cpus_of_a_worker(Scale(workers=2), [Host(16, 0, 0)], 4) == 2
+
+
+def test_more_at_a_time_than_there_is_room_for_is_refused() -> None:
+    assert parallel_errors(Scale(parallel=3), 3, "this machine") == []
+    assert parallel_errors(Scale(), 1, "this machine") == []
+    assert parallel_errors(Scale(parallel=8, workers=2), 3, "the cluster") == [
+        "scale.parallel: 8 stages at a time, of 2 workers each, are requested, but the cluster has "
+        "room for 3 by CPUs, GPUs and memory; set 3 or fewer, or auto"
+    ]
+    for value in (0, -1, "many", True, 1.5):
+        with pytest.raises(UserError, match=r"scale\.parallel: must be auto or a number from 1"):
+            parse({"scale": {"parallel": value}})
 
 
 def test_the_first_workers_error_comes_out_of_rays_wrapping() -> None:
     error = UserExceptionWithTraceback(UserError("store: full"), "Traceback …")
     later = UserExceptionWithTraceback(RuntimeError("connection closed by peer"), "Traceback …")
-    rank, cause = _first_failure(WorkerGroupError("…", {1: later, 0: error}))
+    rank, cause = first_failure(WorkerGroupError("…", {1: later, 0: error}))
     assert rank == 0
     assert isinstance(cause, UserError)
     assert cause.errors == ["store: full"]
     died: Exception = RuntimeError("the actor died")
-    assert _first_failure(WorkerGroupError("…", {1: died})) == (1, died)
+    assert first_failure(WorkerGroupError("…", {1: died})) == (1, died)
     whole = ControllerError(died)
-    assert _first_failure(whole) == (None, whole)
-
-
-def test_groups_are_started_for_as_long_as_stages_get_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan, store = plan_run(small_config(tmp_path)), Store(tmp_path)
-    groups: list[int] = []
-
-    def fit(*_: Any) -> None:
-        """Act like a group that finishes one stage and is lost, and later finishes none."""
-        done = len(groups)
-        groups.append(done)
-        if done < 3:
-            store.publish(plan.stages[done].kind, plan.stages[done].key, {})
-        raise RuntimeError("worker 0 failed: lost")
-
-    monkeypatch.setattr(launch_module, "_fit", fit)
-    with pytest.raises(RuntimeError, match="lost"):
-        _make(plan.stages, store, plan.config.scale, 1)
-    assert len(groups) == 4
+    assert first_failure(whole) == (None, whole)
 
 
 def test_rays_folders_of_killed_drivers_are_removed(tmp_path: Path) -> None:
@@ -126,7 +113,7 @@ def test_rays_folders_of_killed_drivers_are_removed(tmp_path: Path) -> None:
         (tmp_path / "work" / f"{name}.faults.json").write_text("[]")
     (tmp_path / "work" / "student-k").mkdir()
     with store.lock("work", "ray-alive"):
-        _sweep(store)
+        sweep(store)
     left = {path.name for path in (tmp_path / "work").iterdir()}
     assert left == {"ray-alive", "ray-alive.faults.json", "student-k"}
 
@@ -151,17 +138,12 @@ def test_errors_and_ctrl_c_come_through_the_thread() -> None:
     end.set()
 
 
-def test_every_run_of_a_process_has_its_own_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, health = launch_module._START_TIMEOUT, launch_module._HEALTH_TIMEOUT
+def test_every_run_has_its_own_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, health = slot._START_TIMEOUT, slot._HEALTH_TIMEOUT
     monkeypatch.delenv(start, raising=False)
-    monkeypatch.delenv(health, raising=False)
     elastic = Scale(workers=2, min_workers=1, hang_seconds=77)
-    for scale, seconds in ((Scale(), "600"), (elastic, "30"), (Scale(), "600")):
-        with timeouts(scale):
-            assert (os.environ[start], os.environ[health]) == (seconds, str(scale.hang_seconds))
-        assert not {start, health} & os.environ.keys()
+    assert timeouts(Scale()) == {start: "600", health: "600"}
+    assert timeouts(elastic) == {start: "30", health: "77.0"}
     # What the user has set is kept.
     monkeypatch.setenv(start, "5")
-    with timeouts(elastic):
-        assert os.environ[start] == "5"
-    assert os.environ[start] == "5"
+    assert timeouts(elastic)[start] == "5"

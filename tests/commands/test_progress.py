@@ -11,12 +11,17 @@ from command_fixtures import FinishedRun
 from rich.console import Console
 
 from knife.config.run import read
+from knife.plan.events import Made, Started
+from knife.plan.pace import Pace
 from knife.plan.plan import Plan, plan_run
+from knife.plan.schedule import Work
 from knife.plan.stage import Stage, StudentStage
 from knife.plan.steps import total_steps
+from knife.store.store import Store
 from knife.terminal.console import clock
 from knife.terminal.display import _Display, display
-from knife.terminal.progress import Progress
+from knife.terminal.progress import Progress, result
+from knife.terminal.run_progress import RunProgress
 from knife.train.follow import Follower
 from knife.train.journal import Row
 
@@ -52,9 +57,8 @@ def test_stages_are_done_one_after_the_other(plan: Plan, finished_run: FinishedR
 def test_results_are_what_the_verdict_says(plan: Plan, finished_run: FinishedRun) -> None:
     for stage in plan.stages:
         finish(stage, finished_run, plan)
-    progress = Progress(plan.stages, plan)
-    assert progress.look({}) == plan.stages
-    said = {stage.label: progress.result(stage) for stage in plan.stages}
+    store = Store(plan.config.store)
+    said = {stage.label: result([stage], store) for stage in plan.stages}
     for method in finished_run.result["verdict"]["methods"]:
         share = f"{100 * method['accuracy']:.1f} %"
         assert said[f"test {method['method']} seed 0"] == f"test {share}"
@@ -69,24 +73,24 @@ def test_a_result_that_cannot_be_read_stops_nothing(plan: Plan, finished_run: Fi
     teacher = plan.stages[0]
     finish(teacher, finished_run, plan)
     (Path(plan.config.store) / "teacher" / teacher.key / "trained.json").unlink()
-    progress = Progress(plan.stages, plan)
-    assert progress.look({}) == [teacher]
-    assert progress.result(teacher) == "its result cannot be read at the moment"
+    assert result([teacher], Store(plan.config.store)) == "its result cannot be read at the moment"
 
 
 def test_no_drawing_has_an_empty_line(plan: Plan) -> None:
     """An evaluation's last row has neither loss nor rate, and may be shown for a moment."""
-    progress = Progress(plan.stages, plan)
-    assert progress.stage
-    place = (progress.stage.kind, progress.stage.key)
-    follower = Follower(plan.config.store)
-    shown = _Display(progress, follower, (), Console(width=40))
-    follower.close()
+    pace = Pace(plan.data)
+    progress = RunProgress(plan.stages, plan, pace)
+    store = Store(plan.config.store)
+    with Follower(store.address) as follower:
+        shown = _Display(progress, pace, follower, (), Console(width=40), store)
+    teacher = Work(plan.stages[:1])
+    progress.hear(Started(teacher, 0))
+    (place,) = teacher.artifacts
     for metrics in ({}, {"loss": 0.5}, {"test_accuracy": 0.5}):
         progress.look({place: row(1, 10.0, **metrics)})
         lines = [line.plain for line in shown.drawing()]
         assert all(line.strip() for line in lines)
-        assert ("  loss 0.500" in lines) == ("loss" in metrics)
+        assert ("  teacher  loss 0.500" in lines) == ("loss" in metrics)
 
 
 def test_units_and_time_left_of_a_training(plan: Plan) -> None:
@@ -152,9 +156,12 @@ def test_every_stage_is_ticked_off_once(
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    with Follower(Path(plan.config.store)) as follower, display(plan.stages, plan, follower):
+    with display(plan.stages, plan, Pace(plan.data)) as show:
         for stage in plan.stages:
+            work = Work([stage])
+            show(Started(work, 0))
             finish(stage, finished_run, plan)
+            show(Made(work, 0))
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     assert text.startswith("8 of 8 stages to make, in this process; starting …\n")
     for number, stage in enumerate(plan.stages, start=1):
@@ -176,16 +183,13 @@ def test_rows_become_lines(
     work.mkdir(parents=True)
     journal = finished_run.store / "teacher" / teacher.key / "journal.jsonl"
     (work / "journal.jsonl").write_text(journal.read_text())
-    with Follower(store, interval=0.01) as follower:
-        follower.follow("teacher", teacher.key)
-        while not follower.newest():
-            pass
-        with display(plan.stages, plan, follower):
-            pass
-    line = capsys.readouterr().err.splitlines()[1]
-    assert re.match(
-        r"\[1/8\] teacher: 4/4, loss \d+\.\d{3}, dev \d+\.\d %, \d+ examples/s", line
-    ), line
+    said = ""
+    with display(plan.stages, plan, Pace(plan.data)) as show:
+        show(Started(Work([teacher]), 0))
+        while "teacher: " not in said:
+            said += capsys.readouterr().err
+    line = said.splitlines()[1]
+    assert re.match(r"teacher: 4/4, loss \d+\.\d{3}, dev \d+\.\d %, \d+ examples/s", line), line
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pytest
 import yaml
 from pair import Pair, in_pair, make
 from s3_server import S3
-from small_run import SMALL, small_config, wait_for
+from small_run import SMALL, silent, small_config, wait_for
 
 from knife.config.overrides import merge
 from knife.pipeline.run import run
@@ -58,7 +57,7 @@ def same(one: Store, other: Store) -> None:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return the store of an uninterrupted run in a plain folder, by one process."""
     folder = tmp_path_factory.mktemp("in-peace")
-    run(small_config(folder, **CHANGES), lambda *_: nullcontext())
+    run(small_config(folder, **CHANGES), silent)
     return Store(folder)
 
 

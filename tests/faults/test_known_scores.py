@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_run import small_config
+from small_run import silent, small_config
 
 from knife.config.run import World
 from knife.data.creatures import creatures
@@ -33,7 +32,7 @@ def scores_of(say: Say, folder: Path) -> RationaleScores:
         teacher={"epochs": 6, "learning_rate": 2e-3},
         student={"epochs": 2},
     )
-    return score(config, lambda *_: nullcontext()).scores
+    return score(config, silent).scores
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol
 from ray import tune
 from ray.tune import Callback, Stopper
 
+from knife.cluster.capacity import resources
 from knife.config.run import Scale
-from knife.launch.launch import resources
 from knife.launch.session import in_thread
 from knife.tune.search.begun import Begun, begun_trials, numbered
 from knife.tune.search.history import History, TimeSpent, read_seconds

@@ -14,8 +14,9 @@ import torch
 from filelock import Timeout
 
 from knife.config.run import RunConfig, parse
-from knife.launch.launch import launch
+from knife.launch.executor import launch
 from knife.pipeline.run import publish_data
+from knife.plan.pace import Pace
 from knife.plan.plan import Member, Plan, needed, plan_run
 from knife.plan.sources import SourceReader
 from knife.plan.stage import Stage
@@ -130,7 +131,7 @@ class _Trial:
         # worker group takes so long to start that it trains all of them.
         together = self.config.scale.workers > 1
         for members in [plan.members] if together else [[m] for m in plan.members]:
-            self._make(trial_stages(plan, members, self.task), members)
+            self._make(plan, members)
             for member in members:
                 self._note(member)
             if len(self.scores) < len(plan.members):
@@ -141,7 +142,8 @@ class _Trial:
     def last_epoch(self) -> int:
         return self.config.student.epochs
 
-    def _make(self, stages: list[Stage], members: list[Member]) -> None:
+    def _make(self, plan: Plan, members: list[Member]) -> None:
+        stages = trial_stages(plan, members, self.task)
         missing = needed(stages, self.store.have(stages))
         try:
             for member in members:
@@ -150,7 +152,7 @@ class _Trial:
             if not missing:
                 return
             if self.config.scale.workers > 1:
-                self._launch(missing, members[0])
+                self._launch(missing, members[0], Pace(plan.data))
                 return
             # DeepSpeed takes seconds to import, and following a worker group does not need it.
             from knife.train.stages import run_stages
@@ -179,14 +181,16 @@ class _Trial:
                 self.report_epoch(round(row["epoch"]), row["metrics"])
         return position
 
-    def _launch(self, stages: list[Stage], member: Member) -> None:
+    def _launch(self, stages: list[Stage], member: Member, pace: Pace) -> None:
         """Run stages in their own worker group, and follow the student's journal."""
         ended = threading.Event()
         errors: list[BaseException] = []
 
         def work() -> None:
             try:
-                launch(stages, self.store.address, self.config.scale, cpus_per_worker=NESTED_CPUS)
+                launch(
+                    stages, self.store.address, self.config.scale, pace, cpus_per_worker=NESTED_CPUS
+                )
             except BaseException as error:
                 errors.append(error)
             finally:

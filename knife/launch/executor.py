@@ -1,0 +1,323 @@
+"""Makes stages side by side, each in a worker group of Ray Train, as many as there is room for."""
+
+import itertools
+import queue
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+
+from knife.cluster.address import cluster_address
+from knife.cluster.capacity import (
+    Host,
+    capacity_errors,
+    cpus_of_a_worker,
+    groups_that_fit,
+    parallel_errors,
+    session_errors,
+)
+from knife.config.run import Scale
+from knife.core.errors import SessionLostError, UserError, raise_errors
+from knife.core.words import counted
+from knife.launch.context import request_stop
+from knife.launch.groups import Post, open_groups
+from knife.launch.session import ENVIRONMENT, in_thread, session
+from knife.launch.slot import CLOSED, NOTED, Ended, Slot, sweep, timeouts
+from knife.plan.events import Event, Failed, Made, Note, Started, failures
+from knife.plan.pace import Pace
+from knife.plan.schedule import Schedule, Work
+from knife.plan.stage import Stage
+from knife.store.store import Store
+
+# A session of ours that loses one of Ray's own processes is replaced this often.
+_MOST_SESSIONS = 3
+# A slot whose groups fail before they have any work is started this often.
+_MOST_STARTS = 4
+# How long workers have for their checkpoints after a stop request.
+_CHECKPOINT_SECONDS = 60.0
+# How long a question for news waits; nothing depends on it.
+_TURN_SECONDS = 5.0
+
+
+@dataclass
+class _Group:
+    """A slot's worker group.
+
+    Attributes:
+        slot: what its workers know.
+        work: what it makes; None while it has nothing to do.
+        number: the number of that work.
+        reference: keeps that work in Ray's store of objects.
+        begun: whether its workers were ever at work.
+        before: what of its work needed not be made again when it got it, or at its last failure.
+    """
+
+    slot: Slot
+    work: Work | None = None
+    number: int = 0
+    reference: Any = None
+    begun: bool = False
+    before: set[str] = field(default_factory=set)
+
+
+class Executor:
+    """Makes stages side by side on Ray.
+
+    Iterate over it for what happens, until everything that was added is made or has failed. If the
+    loop is left by an exception, what is under way ends with checkpoints. Stages that were added
+    before the context is entered determine how many slots there are use for.
+
+    Args:
+        address: the store's folder or url.
+        scale: workers of each stage, and how many stages may be under way at a time.
+        pace: estimates how long stages take, and learns it here.
+        need: bytes of memory that a worker needs.
+        cpus_per_worker: CPUs of each worker; None is an equal part of all there are.
+        links: gets a line with the session's dashboard.
+
+    Attributes:
+        schedule: what is to be made.
+        slots: the most stages that are under way at a time.
+    """
+
+    def __init__(
+        self,
+        address: Path | str,
+        scale: Scale,
+        pace: Pace,
+        *,
+        need: float = 0,
+        cpus_per_worker: float | None = None,
+        links: list[str] | None = None,
+    ) -> None:
+        self.schedule = Schedule(pace.seconds)
+        self.slots = 0
+        self._store, self._scale, self._pace, self._need = Store(address), scale, pace, need
+        self._cpus, self._links = cpus_per_worker, [] if links is None else links
+        self._numbers = itertools.count(1)
+        self._lost_sessions = self._failed_starts = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start a Ray session, unless there is one.
+
+        Raises:
+            UserError: there is no room for one stage, or for `scale.parallel`.
+        """
+        raise_errors(session_errors(self._scale))
+        sweep(self._store)
+        self._open()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            if not isinstance(error, SessionLostError):
+                self._end(stop=error is not None)
+                ray.kill(self._actor)
+        finally:
+            self._stack.__exit__(kind, error, trace)
+
+    def add(self, stages: Iterable[Stage]) -> None:
+        """Add stages to make, in the order in which equal ones are made."""
+        self.schedule.add(stages)
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield what happens.
+
+        Raises:
+            UserError: the store is not the same on all hosts.
+            SessionLostError: Ray's own processes died again and again, or those of a cluster.
+            RuntimeError: worker groups fail before they have any work.
+        """
+        while self.schedule.unfinished():
+            try:
+                self._assign()
+                yield from self._heard(self._news.get())
+            except SessionLostError as error:
+                yield self._reopened(error)
+
+    def _open(self) -> None:
+        """Start the session and what is needed in it; worker groups start when there is work."""
+        self._groups: dict[int, _Group] = {}
+        news = self._news = queue.SimpleQueue[Any]()
+        scale, gpus = self._scale, self._scale.workers * self._scale.gpus_per_worker
+        if scale.gpus_per_worker:
+            import torch
+
+            gpus = max(gpus, torch.cuda.device_count())
+        found = self._stack.enter_context(session(gpus))
+        self._links += [link for link in found if link not in self._links]
+        raise_errors(capacity_errors(scale, ray.cluster_resources(), "the cluster"))
+        hosts = _hosts()
+        room = groups_that_fit(scale, hosts, self._need)
+        where = "the cluster" if cluster_address() else "this machine"
+        raise_errors(parallel_errors(scale, room, where))
+        wanted = room if scale.parallel == "auto" else scale.parallel
+        # No more than could ever be under way together.
+        self.slots = min(wanted, self.schedule.width() or wanted)
+        self._workers_cpus = self._cpus or cpus_of_a_worker(scale, hosts, self.slots)
+        self._name = f"knife-{uuid.uuid4().hex[:12]}"
+        groups = self._actor = open_groups(self._name, self.slots, ENVIRONMENT | timeouts(scale))
+
+        def listen() -> None:
+            while True:
+                if posts := ray.get(groups.receive.remote(_TURN_SECONDS)):
+                    news.put(posts)
+
+        in_thread(listen).add_done_callback(lambda done: news.put(done.exception()))
+
+    def _reopened(self, error: SessionLostError) -> Note:
+        """Replace a lost session; what was under way resumes from its checkpoints."""
+        self._lost_sessions += 1
+        if self._lost_sessions > _MOST_SESSIONS:
+            raise error
+        self._stack.close()
+        for group in self._groups.values():
+            if group.work:
+                self.schedule.put_back(group.work)
+        self._open()
+        return Note(
+            f"{error.what}; the work continues from its checkpoints in a new Ray session "
+            f"({self._lost_sessions} of {_MOST_SESSIONS})"
+        )
+
+    def _assign(self) -> None:
+        """Give slots without work what should be made now."""
+        for number in range(self.slots):
+            group = self._groups.get(number)
+            if group and group.work:
+                continue
+            if not (work := self.schedule.take()):
+                return
+            if not group:
+                group = self._groups[number] = self._started(number)
+            group.work, group.number = work, next(self._numbers)
+            group.before = self._done(work)
+            group.reference = ray.put(work.stages)
+            self._actor.give.remote(number, group.number, [group.reference])
+
+    def _started(self, number: int) -> _Group:
+        """Start the worker group of a slot."""
+        name = f"ray-{uuid.uuid4().hex[:12]}"
+        mark = self._store.root / "work" / f"{name}.mark" if self._store.shared else None
+        slot = Slot(
+            number=number,
+            start=next(self._numbers),
+            groups=self._name,
+            address=self._store.address,
+            scale=self._scale,
+            name=name,
+            mark=mark,
+            cpus=self._workers_cpus,
+        )
+        self._actor.start.remote(slot)
+        return _Group(slot)
+
+    def _heard(self, news: list[Post] | BaseException) -> Iterator[Event]:
+        if isinstance(news, SessionLostError):
+            raise news
+        if isinstance(news, BaseException):
+            raise SessionLostError(f"a process of Ray's was lost ({news})") from news
+        for number, which, what, value in news:
+            group = self._groups.get(number)
+            if group and what == "ended" and group.slot.start == which:
+                yield from self._ended(group, value)
+            elif group and group.work and group.number == which:
+                yield from self._told(group, group.work, what, value)
+
+    def _told(self, group: _Group, work: Work, what: str, value: Any) -> Iterator[Event]:
+        """Handle what a worker group tells about its work."""
+        group.begun, self._failed_starts = True, 0
+        if what == "begun":
+            yield Started(work, group.slot.number)
+            return
+        group.work = None
+        if what == "made":
+            self._pace.add(work.stages[0], value)
+            self.schedule.done(work)
+            yield Made(work, group.slot.number)
+        else:
+            yield from failures(self.schedule, work, _error(value))
+
+    def _ended(self, group: _Group, why: Ended) -> Iterator[Event]:
+        """Handle the end of a worker group that was not closed."""
+        assert why
+        error, work = _error(why), group.work
+        if isinstance(error, UserError):
+            raise error
+        del self._groups[group.slot.number]
+        if work and (not group.begun or self._done(work) > group.before):
+            self.schedule.put_back(work)
+        elif work:
+            yield from failures(self.schedule, work, error)
+        if group.begun:
+            return
+        if self._groups:
+            # A busy cluster has less room than it seemed.
+            self.slots = len(self._groups)
+            yield Note(f"only {counted(self.slots, 'stage')} at a time from here on: {error}")
+            return
+        self._failed_starts += 1
+        if self._failed_starts >= _MOST_STARTS:
+            raise error
+
+    def _done(self, work: Work) -> set[str]:
+        """Return what of a work need not be made again: stages, checkpoints and shards."""
+        done = {key for _, key in self._store.have(work.stages)}
+        return done.union(*(self._store.begun(stage.kind, stage.key) for stage in work.stages))
+
+    def _end(self, *, stop: bool) -> None:
+        """End all worker groups; with `stop`, in the middle of their work, after checkpoints."""
+        left = {group.slot.start for group in self._groups.values()}
+        with suppress(ray.exceptions.RayError):
+            for number, group in self._groups.items():
+                self._actor.give.remote(number, next(self._numbers), CLOSED)
+                if stop:
+                    request_stop(group.slot.name)
+        end = time.monotonic() + _CHECKPOINT_SECONDS
+        while left:
+            with suppress(queue.Empty):
+                news = self._news.get(timeout=max(0.0, end - time.monotonic()))
+                if isinstance(news, BaseException):
+                    return
+                left -= {which for _, which, what, _ in news if what == "ended"}
+                continue
+            return
+
+
+def _error(found: tuple[str, list[str]]) -> Exception:
+    """Return the error with this name and these lines."""
+    kind, lines = found
+    return NOTED.get(kind, RuntimeError)(*lines)
+
+
+def launch(
+    stages: Iterable[Stage],
+    address: Path | str,
+    scale: Scale,
+    pace: Pace,
+    *,
+    cpus_per_worker: float | None = None,
+) -> None:
+    """Make stages one after another in one worker group.
+
+    Raises:
+        UserError, NotFiniteError, RuntimeError: as the first stage that failed.
+    """
+    alone = scale.model_copy(update={"parallel": 1})
+    with Executor(address, alone, pace, cpus_per_worker=cpus_per_worker) as executor:
+        executor.add(stages)
+        for event in executor:
+            if isinstance(event, Failed):
+                raise event.error
+
+
+def _hosts() -> list[Host]:
+    """Return what the hosts of the session have."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Host(of.get("CPU", 0), of.get("GPU", 0), of.get("memory", 0)) for of in found]

@@ -1,0 +1,103 @@
+"""Stages side by side on Ray, in two slots of one worker each."""
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_run import silent, small_config
+
+from knife.config.run import RunConfig
+from knife.core.errors import NotFiniteError, UserError
+from knife.launch.executor import Executor
+from knife.pipeline.run import publish_data, run
+from knife.plan.events import Failed, Started
+from knife.plan.pace import Pace
+from knife.plan.plan import Plan, plan_run
+from knife.plan.stage import StudentStage
+from knife.store.store import Store
+from knife.train.in_process import in_process
+
+CHANGES = {"methods": ["finetune", "knife"], "track": None}
+RAY = {"launcher": "ray", "parallel": 2}
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def published(config: RunConfig) -> Plan:
+    """Return the plan of a run whose data are in the store."""
+    plan = plan_run(config)
+    for key in plan.data:
+        publish_data(Store(config.store), key, plan)
+    return plan
+
+
+def files(store: Path) -> dict[str, bytes]:
+    """Return weights and predictions in a store, by name."""
+    names = ("**/model.safetensors", "evaluate/*/predictions.jsonl", "states/*/*.safetensors")
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for name in names
+        for path in store.glob(name)
+    }
+
+
+def test_results_are_those_of_one_after_the_other(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    alone = run(small_config(one, seeds=[0, 1], **CHANGES), silent)
+    beside = run(small_config(other, scale=RAY, seeds=[0, 1], **CHANGES), silent)
+    made = files(one)
+    assert len(made) > 10
+    assert made == files(other)
+    assert beside.verdict == alone.verdict
+
+
+def test_a_student_that_diverges_ends_alone(tmp_path: Path) -> None:
+    wild = {"name": "wild", "method": "finetune", "student": {"learning_rate": 3e37}}
+    config = small_config(tmp_path, scale=RAY, track=None, methods=["finetune", wild])
+    result = run(config, silent)
+    assert len(result.failures) == 1
+    assert result.failures[0].startswith("wild seed 0: the ")
+    assert [method.method for method in result.verdict.methods] == ["finetune"]
+    assert "Missing, since they could not be made: wild seed 0." in result.verdict.notes
+    assert (result.folder / "report.html").is_file()
+
+
+def test_an_error_of_the_user_ends_the_others_with_checkpoints(tmp_path: Path) -> None:
+    long = {"epochs": 2000, "evaluate_epochs": 2000}
+    config = small_config(tmp_path, scale=RAY, methods=["finetune"], seeds=[0, 1], student=long)
+    plan = published(config)
+    lost, kept = [stage for stage in plan.stages if isinstance(stage, StudentStage)]
+    lost = replace(lost, model=replace(lost.model, folder=tmp_path / "gone"))
+    executor = Executor(tmp_path, config.scale, Pace(plan.data))
+    executor.add([kept])
+    slots = []
+
+    def make() -> None:
+        with executor:
+            for event in executor:
+                if isinstance(event, Started):
+                    slots.append(event.slot)
+                    if len(slots) == 1:
+                        executor.add([lost])
+                if isinstance(event, Failed):
+                    raise event.error
+
+    with pytest.raises(UserError, match=r"gone has no config\.json"):
+        make()
+    assert slots == [0, 1]
+    assert list(tmp_path.glob(f"work/student-{kept.key}/checkpoints/*/place.json"))
+    assert not Store(tmp_path).has("student", kept.key)
+
+
+def test_in_this_process_the_others_are_made_too(tmp_path: Path) -> None:
+    plan = published(small_config(tmp_path, methods=["finetune"], seeds=[0, 1]))
+    wild = plan.stages[0]
+    assert isinstance(wild, StudentStage)
+    training = wild.training.model_copy(update={"learning_rate": 3e37})
+    stages = [replace(wild, training=training), *plan.stages[1:]]
+    with closing(in_process(stages, tmp_path, plan.config.scale)) as found:
+        failed = [event for event in found if isinstance(event, Failed)]
+    assert isinstance(failed[0].error, NotFiniteError)
+    assert [event.work.label for event in failed] == ["finetune seed 0", "test finetune seed 0"]
+    assert Store(tmp_path).has("student", plan.members[1].student.key)
