@@ -11,7 +11,7 @@ from knife.config.run import RunConfig
 from knife.core.errors import NotFiniteError, UserError
 from knife.launch.executor import Executor
 from knife.pipeline.run import publish_data, run
-from knife.plan.events import Failed, Started
+from knife.plan.events import Failed, Made, Started
 from knife.plan.pace import Pace
 from knife.plan.plan import Plan, plan_run
 from knife.plan.stage import StudentStage
@@ -64,30 +64,31 @@ def test_a_student_that_diverges_ends_alone(tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_user_ends_the_others_with_checkpoints(tmp_path: Path) -> None:
-    long = {"epochs": 2000, "evaluate_epochs": 2000}
-    config = small_config(tmp_path, scale=RAY, methods=["finetune"], seeds=[0, 1], student=long)
+    config = small_config(tmp_path, scale=RAY, methods=["finetune"], seeds=[0, 1, 2])
     plan = published(config)
-    lost, kept = [stage for stage in plan.stages if isinstance(stage, StudentStage)]
+    short, long, lost = [stage for stage in plan.stages if isinstance(stage, StudentStage)]
+    many = {"epochs": 2000, "evaluate_epochs": 2000}
+    long = replace(long, training=long.training.model_copy(update=many))
     lost = replace(lost, model=replace(lost.model, folder=tmp_path / "gone"))
     executor = Executor(tmp_path, config.scale, Pace(plan.data))
-    executor.add([kept])
-    slots = []
+    executor.add([short, long])
+    seen = set()
 
     def make() -> None:
         with executor:
             for event in executor:
-                if isinstance(event, Started):
-                    slots.append(event.slot)
-                    if len(slots) == 1:
-                        executor.add([lost])
                 if isinstance(event, Failed):
                     raise event.error
+                assert isinstance(event, Started | Made)
+                seen.add((type(event), event.work.stages[0].key))
+                # One is done and one is under way.
+                if {(Made, short.key), (Started, long.key)} == seen - {(Started, short.key)}:
+                    executor.add([lost])
 
     with pytest.raises(UserError, match=r"gone has no config\.json"):
         make()
-    assert slots == [0, 1]
-    assert list(tmp_path.glob(f"work/student-{kept.key}/checkpoints/*/place.json"))
-    assert not Store(tmp_path).has("student", kept.key)
+    assert list(tmp_path.glob(f"work/student-{long.key}/checkpoints/*/place.json"))
+    assert not Store(tmp_path).has("student", long.key)
 
 
 def test_in_this_process_the_others_are_made_too(tmp_path: Path) -> None:
