@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from knife.core import strict_json
-from knife.core.errors import raise_errors
+from knife.core.errors import WorkFailedError, raise_errors
 from knife.core.exits import exits, say
 from knife.core.version import __version__
 
@@ -72,6 +72,8 @@ def run(
         result = run_with_display(settings, quiet=quiet)
         _print(result.to_dict() if as_json else render(result.verdict))
         say(*last_words(result, quiet=quiet))
+        if result.failures:
+            raise WorkFailedError(*result.failures)
 
 
 @app.command()

@@ -69,13 +69,14 @@ class Executor:
     """Makes stages side by side on Ray.
 
     Iterate over it for what happens, until everything that was added is made or has failed. If the
-    loop is left by an exception, what is under way ends with checkpoints. Stages that were added
-    before the context is entered determine how many slots there are use for.
+    loop is left by an exception, what is under way ends with checkpoints.
 
     Args:
         address: the store's folder or url.
         scale: workers of each stage, and how many stages may be under way at a time.
         pace: estimates how long stages take, and learns it here.
+        width: the most stages that could be under way at a time, whether they are made already or
+            not: the CPUs of a worker, and with them the rounding of its sums, depend on it.
         need: bytes of memory that a worker needs.
         cpus_per_worker: CPUs of each worker; None is an equal part of all there are.
         links: gets a line with the session's dashboard.
@@ -91,6 +92,7 @@ class Executor:
         scale: Scale,
         pace: Pace,
         *,
+        width: int,
         need: float = 0,
         cpus_per_worker: float | None = None,
         links: list[str] | None = None,
@@ -98,6 +100,7 @@ class Executor:
         self.schedule = Schedule(pace.seconds)
         self.slots = 0
         self._store, self._scale, self._pace, self._need = Store(address), scale, pace, need
+        self._width = width
         self._cpus, self._links = cpus_per_worker, [] if links is None else links
         self._numbers = itertools.count(1)
         self._lost_sessions = self._failed_starts = 0
@@ -158,8 +161,7 @@ class Executor:
         where = "the cluster" if cluster_address() else "this machine"
         raise_errors(parallel_errors(scale, room, where))
         wanted = room if scale.parallel == "auto" else scale.parallel
-        # No more than could ever be under way together.
-        self.slots = min(wanted, self.schedule.width() or wanted)
+        self.slots = min(wanted, self._width)
         self._workers_cpus = self._cpus or cpus_of_a_worker(scale, hosts, self.slots)
         self._name = f"knife-{uuid.uuid4().hex[:12]}"
         groups = self._actor = open_groups(self._name, self.slots, ENVIRONMENT | timeouts(scale))
@@ -310,7 +312,7 @@ def launch(
         UserError, NotFiniteError, RuntimeError: as the first stage that failed.
     """
     alone = scale.model_copy(update={"parallel": 1})
-    with Executor(address, alone, pace, cpus_per_worker=cpus_per_worker) as executor:
+    with Executor(address, alone, pace, width=1, cpus_per_worker=cpus_per_worker) as executor:
         executor.add(stages)
         for event in executor:
             if isinstance(event, Failed):

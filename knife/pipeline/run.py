@@ -26,6 +26,7 @@ from knife.plan.needs import (
 )
 from knife.plan.pace import Pace
 from knife.plan.plan import Plan, needed, plan_run
+from knife.plan.schedule import Schedule
 from knife.plan.stage import Stage, inputs
 from knife.report.run_data import RECORD
 from knife.stats.ties import Ties, tie_notes
@@ -249,8 +250,12 @@ def _events(stages: list[Stage], plan: Plan, pace: Pace, links: list[str]) -> Ge
         return
     from knife.launch.executor import Executor
 
-    need = worker_bytes(plan.needs, stages, config.scale)
-    executor = Executor(config.store, config.scale, pace, need=need, links=links)
+    whole = Schedule(pace.seconds)
+    whole.add(plan.stages)
+    need = worker_bytes(plan.needs, plan.stages, config.scale)
+    executor = Executor(
+        config.store, config.scale, pace, width=whole.width(), need=need, links=links
+    )
     executor.add(stages)
     with executor:
         yield from executor

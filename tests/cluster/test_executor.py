@@ -70,7 +70,7 @@ def test_an_error_of_the_user_ends_the_others_with_checkpoints(tmp_path: Path) -
     many = {"epochs": 2000, "evaluate_epochs": 2000}
     long = replace(long, training=long.training.model_copy(update=many))
     lost = replace(lost, model=replace(lost.model, folder=tmp_path / "gone"))
-    executor = Executor(tmp_path, config.scale, Pace(plan.data))
+    executor = Executor(tmp_path, config.scale, Pace(plan.data), width=2)
     executor.add([short, long])
     seen = set()
 

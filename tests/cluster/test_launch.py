@@ -56,7 +56,7 @@ def test_a_cluster_is_judged_when_it_is_asked(
     monkeypatch.delenv("RAY_ADDRESS")
     assert any("this machine has" in error for error in place_errors(config))
     with pytest.raises(UserError, match=r"^scale.workers: 1000 workers need a CPU each, but this"):
-        Executor(tmp_path, config.scale, Pace({})).__enter__()
+        Executor(tmp_path, config.scale, Pace({}), width=1).__enter__()
 
 
 def test_as_many_groups_as_hosts_have_room_for() -> None:
