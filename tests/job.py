@@ -50,7 +50,8 @@ class Job:
         return member.student
 
     def start(self, **scale: Any) -> psutil.Popen:
-        """Start the driver."""
+        """Start the driver. One stage is made at a time, so that it is known which one is hit."""
+        scale = {"parallel": 1} | scale
         values = merge(merge(SMALL, self.changes), {"scale": scale, "store": str(self.store)})
         path = self.folder / f"run-{len(self.drivers)}.yaml"
         path.write_text(yaml.safe_dump(values))

@@ -15,6 +15,7 @@ from knife.core.errors import UserError, WorkFailedError, raise_errors
 from knife.data.fitting import too_long_note
 from knife.data.jsonl import write_examples
 from knife.pipeline.record import Record, plan_record
+from knife.pipeline.timeline import Timeline
 from knife.plan.events import Event, Failed
 from knife.plan.needs import (
     find_room,
@@ -171,7 +172,7 @@ def run(config: RunConfig, display: Display) -> Result:
                 failures: list[str] = []
                 if missing:
                     with measured(tracker, folder):
-                        failures = make(missing, plan, links, display)
+                        failures = make(missing, plan, links, display, Timeline(folder).add)
                 found = conclude(plan, store, failures)
                 write_json(folder / "verdict.json", found.to_dict())
                 write_cards(plan, store, found, anew=bool(missing))
@@ -219,8 +220,16 @@ def refuse_what_cannot_fit(plan: Plan) -> None:
     plan.notes += room_notes(plan.needs, stages, room)
 
 
-def make(stages: list[Stage], plan: Plan, links: list[str], display: Display) -> list[str]:
+def make(
+    stages: list[Stage],
+    plan: Plan,
+    links: list[str],
+    display: Display,
+    also: Show = lambda _: None,
+) -> list[str]:
     """Make stages of a plan, on Ray or in this process, and return why some could not be made.
+
+    `also` is told of each event, as the display is.
 
     Raises:
         UserError: the user's input is wrong; what was under way has checkpoints.
@@ -232,6 +241,7 @@ def make(stages: list[Stage], plan: Plan, links: list[str], display: Display) ->
     ):
         for event in events:
             show(event)
+            also(event)
             if isinstance(event, Failed):
                 if isinstance(event.error, UserError):
                     raise event.error

@@ -10,6 +10,7 @@ from knife.core.words import command_line
 from knife.report import run_results, run_training
 from knife.report.page import page
 from knife.report.run_data import RunData
+from knife.report.slots import slots
 from knife.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ _SECTIONS = (
     run_training.curves,
     run_training.alignment,
     run_training.cost,
+    slots,
     run_training.failures,
     run_training.again,
 )

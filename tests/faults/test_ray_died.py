@@ -1,8 +1,10 @@
-"""kill -9 of Ray's own processes during each command: one line, and the same command resumes."""
+"""kill -9 of Ray's own processes during each command: a run goes on in a new session, the others
+end with one line, and the same command resumes."""
 
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +27,8 @@ from knife.inference.file import parts_folder
 pytestmark = pytest.mark.faults
 
 SECONDS = 900
+# What Ray prints when it dies.
+NOISE = ("Raylet is terminated", "state-dump", "Traceback", "core_worker", "marked dead")
 CHANGES: dict[str, Any] = {
     "methods": ["knife"],
     "data": {"world": {"train": 300, "dev": 40, "test": 40}},
@@ -56,8 +60,7 @@ def check(driver: psutil.Popen, below: list[psutil.Process], name: str, err: str
     *before, last = err.splitlines()
     assert last.startswith(f"error: Ray's process {name} (")
     assert last.endswith("finished work is kept: run the same command again to resume")
-    words = ("Raylet is terminated", "state-dump", "Traceback", "core_worker", "marked dead")
-    assert [line for line in before if any(word in line for word in words)] == []
+    assert [line for line in before if any(word in line for word in NOISE)] == []
     wait_for(lambda: gone(below), SECONDS)
 
 
@@ -69,26 +72,51 @@ def statuses(uri: str) -> list[str]:
     return sorted(run.info.status for run in runs)
 
 
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
-def test_a_run_whose_ray_dies_says_so_and_resumes(job: Job, name: str) -> None:
+@pytest.mark.parametrize("name", ["raylet", "gcs_server", "ray::Groups"])
+def test_a_run_whose_ray_dies_goes_on_in_a_new_session(job: Job, name: str) -> None:
     driver = job.start(launcher="ray")
     teacher = job.stages()["teacher"]
     job.wait_for(lambda: job.under_way(teacher))
-    below = kill(driver, name)
-    driver.wait(SECONDS)
-    check(driver, below, name, job.output(".err"))
-    assert not job.published(teacher)
-    steps = job.checkpoint_steps(teacher)
-    assert steps
-    # The nested ones have no results yet.
-    uri = f"sqlite:///{job.store / 'mlflow.db'}"
-    assert "FAILED" in statuses(uri)
-    job.start(launcher="ray")
+    below = driver.children(recursive=True)
+    (found,) = (each for each in below if each.name().startswith(name[:15]))
+    killed = time.time()
+    found.kill()
     result = job.result()
+    # The journal continues from a checkpoint, and within a minute.
+    rows = job.rows(teacher)
+    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+    assert min(row["time"] for row in rows if row["time"] > killed) < killed + 60
     assert {stage["kind"] for stage in result["made"]} >= {"teacher", "student"}
-    # The journal continues where the first driver stopped.
-    assert job.rows(teacher)[0]["step"] <= steps[-1]
-    assert set(statuses(uri)) == {"FINISHED"}
+    err = job.output(".err")
+    (note,) = (line for line in err.splitlines() if line.startswith("note: "))
+    assert "in a new Ray session (1 of 3)" in note
+    assert not any(word in err for word in NOISE), err
+    wait_for(lambda: gone(below), SECONDS)
+    assert set(statuses(f"sqlite:///{job.store / 'mlflow.db'}")) == {"FINISHED"}
+
+
+def test_a_run_whose_ray_dies_again_and_again_ends_and_resumes(job: Job) -> None:
+    driver = job.start(launcher="ray")
+    below: list[psutil.Process] = []
+
+    def another() -> bool:
+        return any(process not in below for process in raylets(driver))
+
+    for _ in range(4):
+        job.wait_for(another)
+        below += kill(driver, "raylet")
+    driver.wait(SECONDS)
+    check(driver, below, "raylet", job.output(".err"))
+    assert job.output(".err").count("in a new Ray session") == 3
+    assert "FAILED" in statuses(f"sqlite:///{job.store / 'mlflow.db'}")
+    job.start(launcher="ray")
+    job.result()
+    assert set(statuses(f"sqlite:///{job.store / 'mlflow.db'}")) == {"FINISHED"}
+
+
+def raylets(driver: psutil.Process) -> list[psutil.Process]:
+    """Return the raylets below a driver."""
+    return [process for process in driver.children() if process.name() == "raylet"]
 
 
 @dataclass
