@@ -36,8 +36,6 @@ from knife.store.store import Store
 
 # A session of ours that loses one of Ray's own processes is replaced this often.
 _MOST_SESSIONS = 3
-# A slot whose groups fail before they have any work is started this often.
-_MOST_STARTS = 4
 # How long workers have for their checkpoints after a stop request.
 _CHECKPOINT_SECONDS = 60.0
 # How long a question for news waits; nothing depends on it.
@@ -53,7 +51,7 @@ class _Group:
         work: what it makes; None while it has nothing to do.
         number: the number of that work.
         reference: keeps that work in Ray's store of objects.
-        begun: whether its workers were ever at work.
+        begun: whether its workers have begun with it.
         before: what of its work needed not be made again when it got it, or at its last failure.
     """
 
@@ -103,7 +101,7 @@ class Executor:
         self._width = width
         self._cpus, self._links = cpus_per_worker, [] if links is None else links
         self._numbers = itertools.count(1)
-        self._lost_sessions = self._failed_starts = 0
+        self._lost_sessions = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -140,9 +138,14 @@ class Executor:
         while self.schedule.unfinished():
             try:
                 self._assign()
-                yield from self._heard(self._news.get())
+                events = list(self._heard(self._news.get()))
             except SessionLostError as error:
-                yield self._reopened(error)
+                events = [self._reopened(error)]
+            except ray.exceptions.RayError as error:
+                events = [
+                    self._reopened(SessionLostError(f"a process of Ray's was lost ({error})"))
+                ]
+            yield from events
 
     def _open(self) -> None:
         """Start the session and what is needed in it; worker groups start when there is work."""
@@ -190,21 +193,20 @@ class Executor:
 
     def _assign(self) -> None:
         """Give slots without work what should be made now."""
-        for number in range(self.slots):
-            group = self._groups.get(number)
-            if group and group.work:
-                continue
+        free = [group for group in self._groups.values() if not group.work]
+        while free or len(self._groups) < self.slots:
             if not (work := self.schedule.take()):
                 return
-            if not group:
-                group = self._groups[number] = self._started(number)
-            group.work, group.number = work, next(self._numbers)
+            group = free.pop(0) if free else self._started()
+            number = group.slot.number
+            group.work, group.number, group.begun = work, next(self._numbers), False
             group.before = self._done(work)
             group.reference = ray.put(work.stages)
             self._actor.give.remote(number, group.number, [group.reference])
 
-    def _started(self, number: int) -> _Group:
-        """Start the worker group of a slot."""
+    def _started(self) -> _Group:
+        """Start the worker group of another slot."""
+        number = next(number for number in itertools.count() if number not in self._groups)
         name = f"ray-{uuid.uuid4().hex[:12]}"
         mark = self._store.root / "work" / f"{name}.mark" if self._store.shared else None
         slot = Slot(
@@ -218,13 +220,12 @@ class Executor:
             cpus=self._workers_cpus,
         )
         self._actor.start.remote(slot)
-        return _Group(slot)
+        self._groups[number] = _Group(slot)
+        return self._groups[number]
 
     def _heard(self, news: list[Post] | BaseException) -> Iterator[Event]:
-        if isinstance(news, SessionLostError):
-            raise news
         if isinstance(news, BaseException):
-            raise SessionLostError(f"a process of Ray's was lost ({news})") from news
+            raise news
         for number, which, what, value in news:
             group = self._groups.get(number)
             if group and what == "ended" and group.slot.start == which:
@@ -234,8 +235,8 @@ class Executor:
 
     def _told(self, group: _Group, work: Work, what: str, value: Any) -> Iterator[Event]:
         """Handle what a worker group tells about its work."""
-        group.begun, self._failed_starts = True, 0
         if what == "begun":
+            group.begun = True
             yield Started(work, group.slot.number)
             return
         group.work = None
@@ -253,20 +254,19 @@ class Executor:
         if isinstance(error, UserError):
             raise error
         del self._groups[group.slot.number]
-        if work and (not group.begun or self._done(work) > group.before):
-            self.schedule.put_back(work)
-        elif work:
+        if work is None:
+            return
+        if group.begun and self._done(work) == group.before:
             yield from failures(self.schedule, work, error)
+            return
+        self.schedule.put_back(work)
         if group.begun:
             return
-        if self._groups:
-            # A busy cluster has less room than it seemed.
-            self.slots = len(self._groups)
-            yield Note(f"only {counted(self.slots, 'stage')} at a time from here on: {error}")
-            return
-        self._failed_starts += 1
-        if self._failed_starts >= _MOST_STARTS:
+        # There are no resources for it, for as long as Ray waits for them.
+        if not self._groups:
             raise error
+        self.slots = len(self._groups)
+        yield Note(f"only {counted(self.slots, 'stage')} at a time from here on: {error}")
 
     def _done(self, work: Work) -> set[str]:
         """Return what of a work need not be made again: stages, checkpoints and shards."""
