@@ -18,7 +18,8 @@ from workload import model_folder, random_tokens
 import torch  # isort: skip  (after the threads are set)
 
 from knife.compat.deepspeed import undo_hidden_step
-from knife.config.run import Scale, Training
+from knife.config.run import Training
+from knife.config.scale import Scale
 from knife.data.batches import Rows, collate
 from knife.method.objective import Objective
 from knife.models.load import load_backbone

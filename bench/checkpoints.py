@@ -17,7 +17,7 @@ from workload import model_folder, random_tokens
 
 import torch  # isort: skip  (after the threads are set)
 
-from knife.config.run import Scale
+from knife.config.scale import Scale
 from knife.data.tokens import Tokens
 from knife.method.objective import Objective
 from knife.models.load import load_backbone

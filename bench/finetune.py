@@ -2,7 +2,8 @@
 
 import workload  # noqa: F401  (first: it sets the threads)
 
-from knife.config.run import Scale, Training
+from knife.config.run import Training
+from knife.config.scale import Scale
 from knife.data.tokens import Tokens
 from knife.train.loop import Job
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from knife.config.run import Scale, Training
+from knife.config.run import Training
+from knife.config.scale import Scale
 from knife.data.batches import Rows, collate
 from knife.data.tokens import Tokens
 from knife.method.objective import Objective

@@ -18,7 +18,8 @@ from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGenera
 
 import torch  # isort: skip  (after the threads are set)
 
-from knife.config.run import Scale, Training
+from knife.config.run import Training
+from knife.config.scale import Scale
 from knife.data.batches import Rows, collate
 from knife.models.quiet import quiet
 from knife.models.tokenizer import model_config

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from small import EXAMPLES, tokens_of
 from torch import Tensor
 
-from knife.config.run import Align, Scale, Training
+from knife.config.run import Align, Training
+from knife.config.scale import Scale
 from knife.data.batches import Batch, Rows, collate
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher

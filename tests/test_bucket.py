@@ -5,15 +5,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
 from command_fixtures import Command, free_port
 from s3_server import S3
-from small_run import small_config
+from small_run import silent, small_config
 
 from knife.pipeline.run import run
 from knife.plan.plan import plan_run
@@ -26,10 +25,6 @@ KEY = ("states", "k")
 class Kept(NamedTuple):
     kind: str
     key: str
-
-
-def quiet(*_: Any) -> Any:
-    return nullcontext()
 
 
 @pytest.fixture(autouse=True)
@@ -146,12 +141,12 @@ def test_a_run_is_in_the_bucket_alone(
 ) -> None:
     """A new host retrains nothing."""
     config = small_config(s3.url)
-    made = run(config, quiet)
+    made = run(config, silent)
     assert {stage.kind for stage in made.made} == {"teacher", "states", "student", "evaluate"}
     assert any("track.uri is null" in note for note in made.plan.notes)
     shutil.rmtree(tmp_path / "first")
     host("second")
-    again = run(config, quiet)
+    again = run(config, silent)
     assert again.made == []
     assert again.verdict == made.verdict
     (member,) = again.plan.members

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from knife.cluster.address import address_errors, cluster_address, session_is_up
 from knife.cluster.local import local_errors
-from knife.config.run import RunConfig, Scale
+from knife.config.run import RunConfig
+from knife.config.scale import Scale
 
 
 def batch_errors(config: RunConfig) -> list[str]:

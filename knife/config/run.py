@@ -7,10 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from knife.config.ablations import ablations
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
+from knife.config.scale import Scale
+from knife.config.section import ConfigSection
 from knife.core.errors import UserError, nearest, raise_errors
 
 Method = Literal[
@@ -38,12 +40,6 @@ WRITES = {"explain_then_answer", "answer_then_explain", "step_by_step", "prompt"
 TEACHES = {"knife", "teacher_init"}
 Layers = Literal["last", "all", "uniform"] | list[tuple[int, int]]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class ConfigSection(BaseModel):
-    """A part of a config: immutable; unknown keys, NaN and infinite numbers are rejected."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class World(ConfigSection):
@@ -172,52 +168,6 @@ class Prompt(ConfigSection):
     rationales: bool = False
 
 
-class Scale(ConfigSection):
-    """Where and how wide a run executes. `launcher: process` runs all stages in this one process.
-
-    Stages that do not need each other are made side by side, each by `workers` of its own: as many
-    as CPUs, GPUs and memory allow (auto), or at most `parallel`; each worker has an equal part of
-    the CPUs. With `gpus_per_worker: 0.25`, four one-worker stages share a GPU. `placement` fills
-    one host after another (pack) or uses as many hosts as possible (spread). With `min_workers` a
-    run continues with fewer workers while hosts are lost, and grows back to `workers`. A worker
-    that finishes no batch in `hang_seconds` is considered hung, and is replaced. Training uses
-    `attention` (null: the default of transformers), `gradient_checkpointing` (less memory, more
-    time) and `compile` (torch.compile).
-    """
-
-    launcher: Literal["ray", "process"] = "ray"
-    parallel: int | Literal["auto"] = "auto"
-    workers: int = Field(1, ge=1)
-    min_workers: int | None = Field(None, ge=1)
-    placement: Literal["pack", "spread"] = "pack"
-    gpus_per_worker: float = Field(0, ge=0, le=1)
-    zero_stage: int = Field(0, ge=0, le=3)
-    precision: Literal["fp32", "bf16"] = "fp32"
-    attention: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    checkpoint_steps: int = Field(500, ge=1)
-    hang_seconds: float = Field(600, gt=0)
-
-    @field_validator("parallel", mode="before")
-    @classmethod
-    def _at_least_one(cls, value: object) -> object:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if value != "auto" and not (whole and value >= 1):  # type: ignore[operator]
-            raise ValueError(f"must be auto or a number from 1 up, but got {value!r}")
-        return value
-
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _no_fp16(cls, value: object) -> object:
-        if value == "fp16":
-            raise ValueError(
-                "must be bf16 or fp32, but got fp16: T5's activations overflow in it and training "
-                "turns to NaN; bf16 takes the same memory and has the range of fp32"
-            )
-        return value
-
-
 # Length of the name columns in MLflow's databases.
 _COLUMN = 250
 # These names are used for folders, with a key appended, and for MLflow's metrics and runs.
@@ -268,12 +218,12 @@ class Variant(ConfigSection):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
     method: Method
-    data: dict[str, Any] = {}
-    model: dict[str, Any] = {}
-    align: dict[str, Any] = {}
-    teacher: dict[str, Any] = {}
-    student: dict[str, Any] = {}
-    prompt: dict[str, Any] = {}
+    data: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
+    align: dict[str, Any] = Field(default_factory=dict)
+    teacher: dict[str, Any] = Field(default_factory=dict)
+    student: dict[str, Any] = Field(default_factory=dict)
+    prompt: dict[str, Any] = Field(default_factory=dict)
 
 
 VARIANT_PARTS = ("data", "model", "align", "teacher", "student", "prompt")

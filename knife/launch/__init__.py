@@ -1,1 +1,1 @@
-"""Ray at work: sessions, worker groups and jobs."""
+"""Ray at work: sessions, the executor of stages with its worker groups, and jobs."""

@@ -21,7 +21,7 @@ from knife.cluster.capacity import (
     parallel_errors,
     session_errors,
 )
-from knife.config.run import Scale
+from knife.config.scale import Scale
 from knife.core.errors import SessionLostError, UserError, raise_errors
 from knife.core.words import counted
 from knife.launch.context import request_stop

@@ -15,7 +15,7 @@ from filelock import Timeout
 
 from knife.cluster.capacity import resources
 from knife.compat.ray import trainer_in_this_actor
-from knife.config.run import Scale
+from knife.config.scale import Scale
 from knife.core.errors import NotFiniteError, TrainingDivergedError, UserError
 from knife.core.exits import Terminated
 from knife.plan.stage import Stage

@@ -12,7 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from knife.config.run import Scale, Training
+from knife.config.run import Training
+from knife.config.scale import Scale
 from knife.method.states_parts import StatesPart
 from knife.models.families import ROTARY, Family, family
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from knife.cluster.address import cluster_address
-from knife.config.run import RunConfig, Scale
+from knife.config.run import RunConfig
+from knife.config.scale import Scale
 from knife.core.words import size
 from knife.plan.memory import (
     Lengths,

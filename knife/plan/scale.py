@@ -5,7 +5,7 @@ from typing import Any
 
 from knife.compat.torch import compilers
 from knife.compat.transformers import supports_attention
-from knife.config.run import Scale
+from knife.config.scale import Scale
 from knife.models.families import family, model_class
 from knife.plan.needs import on_gpu
 from knife.plan.sources import KnownModel

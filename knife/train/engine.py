@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from knife.compat.deepspeed import deepspeed, read_files_safely, undo_hidden_step
-from knife.config.run import Scale, Training
+from knife.config.run import Training
+from knife.config.scale import Scale
 from knife.plan.memory import BUCKET
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
-from knife.config.run import Scale
+from knife.config.scale import Scale
 from knife.core.errors import NotFiniteError, UserError
 from knife.plan.events import Event, Made, Started, failures
 from knife.plan.schedule import Schedule

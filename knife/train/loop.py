@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from numpy.random import SeedSequence
 
-from knife.config.run import Scale, Training
+from knife.config.run import Training
+from knife.config.scale import Scale
 from knife.core.atomic import write_json
 from knife.core.errors import NotFiniteError
 from knife.core.exits import Terminated

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from knife.config.run import Scale
+from knife.config.scale import Scale
 
 
 def scaled(backbone: Any, scale: Scale) -> Any:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from knife.config.run import Scale
+from knife.config.scale import Scale
 from knife.data.demonstrations import Demonstrations, put_before
 from knife.data.example import Example
 from knife.data.jsonl import read_examples

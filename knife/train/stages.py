@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from knife.config.run import Scale
+from knife.config.scale import Scale
 from knife.models.quiet import quiet
 from knife.plan.stage import (
     EvaluateStage,

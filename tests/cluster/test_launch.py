@@ -18,7 +18,8 @@ from knife.cluster.capacity import (
     parallel_errors,
     place_errors,
 )
-from knife.config.run import Scale, parse
+from knife.config.run import parse
+from knife.config.scale import Scale
 from knife.core.errors import UserError
 from knife.launch import slot
 from knife.launch.executor import Executor

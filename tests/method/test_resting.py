@@ -13,7 +13,8 @@ import torch
 from small import EXAMPLES, save_tiny_bert, save_tiny_gpt2, save_tiny_llama, tokens_of
 from torch import Tensor
 
-from knife.config.run import Align, Scale, Training
+from knife.config.run import Align, Training
+from knife.config.scale import Scale
 from knife.data.batches import Batch, Rows, collate
 from knife.data.forms import training_tokens
 from knife.data.tokens import Tokens

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from small import EXAMPLES, batch_of, tokens_of
 from torch import Tensor
 
-from knife.config.run import Align, InputAlignment, OutputAlignment, Scale
+from knife.config.run import Align, InputAlignment, OutputAlignment
+from knife.config.scale import Scale
 from knife.data.batches import collate, evaluation_rows, training_rows
 from knife.data.jsonl import write_examples
 from knife.method.objective import Alignment, Objective

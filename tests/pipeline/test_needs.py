@@ -9,7 +9,8 @@ import torch
 from command_fixtures import Command
 from small_run import small_config
 
-from knife.config.run import RunConfig, Scale
+from knife.config.run import RunConfig
+from knife.config.scale import Scale
 from knife.plan.memory import MemoryEstimate, least
 from knife.plan.needs import (
     MemoryBudget,

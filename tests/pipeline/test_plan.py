@@ -116,7 +116,7 @@ NO_CHANGES = [
     "track={uri: null, register: champion}",
     "compare={baseline: knife, margin: 1, difference: 20}",
     "scale={launcher: ray, min_workers: 1, placement: spread, gpus_per_worker: 0}",
-    "scale.hang_seconds=5",
+    "scale={hang_seconds: 5, parallel: 3}",
     # No example is too long here.
     "data.too_long=drop",
     # Order and number of methods and seeds do not change individual results.

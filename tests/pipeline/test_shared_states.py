@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from small_run import small_config
 from torch import Tensor, allclose, equal
 
-from knife.config.run import RunConfig, Scale
+from knife.config.run import RunConfig
+from knife.config.scale import Scale
 from knife.data import batches
 from knife.pipeline.run import publish_data
 from knife.plan.needs import states_errors

@@ -74,7 +74,7 @@ def test_no_other_file_is_needed(folder: Path) -> None:
     assert not re.search(r"url\((?!#)", html)
     names = re.findall(r'\bid="([^"]+)"', html)
     assert len(set(names)) == len(names)
-    assert html.count('role="img" aria-label="') == html.count("<svg ") == 4
+    assert html.count('role="img" aria-label="') == html.count("<svg ") == 5
 
 
 def test_texts_of_examples_are_escaped(folder: Path) -> None:

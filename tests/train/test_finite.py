@@ -14,7 +14,8 @@ from pair import Pair, in_pair, make
 from small import EXAMPLES, batch_of, tokens_of
 from small_run import small_config
 
-from knife.config.run import Align, Scale
+from knife.config.run import Align
+from knife.config.scale import Scale
 from knife.core.errors import NotFiniteError, UserError
 from knife.data.jsonl import write_examples
 from knife.inference.file import predict

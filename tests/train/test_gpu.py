@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import T5Config
 
-from knife.config.run import Scale
+from knife.config.scale import Scale
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 from gpu import T5_BASE, speed

@@ -13,7 +13,8 @@ from small import EXAMPLES, tokens_of
 from small_run import small_config
 from student import TRAINING, KilledError, Student, rows, same_weights, weights
 
-from knife.config.run import Align, Scale, Training
+from knife.config.run import Align, Training
+from knife.config.scale import Scale
 from knife.core.errors import TrainingDivergedError
 from knife.data.batches import Batch, Rows, collate
 from knife.method.objective import Alignment, Objective, TeacherBatch

@@ -9,7 +9,8 @@ from measured import measure
 from small import EXAMPLES, batch_of, save_tiny_bert, tokens_of
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
-from knife.config.run import Scale, Training
+from knife.config.run import Training
+from knife.config.scale import Scale
 from knife.data.batches import Batch, Rows, collate
 from knife.data.tokens import Tokens
 from knife.method.objective import Objective

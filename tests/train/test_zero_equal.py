@@ -17,7 +17,8 @@ from pair import Pair, in_pair
 from small import EXAMPLES, tokens_of
 from torch import Tensor
 
-from knife.config.run import Scale, Training
+from knife.config.run import Training
+from knife.config.scale import Scale
 from knife.data.batches import Batch, collate, training_rows
 from knife.method.objective import Objective
 from knife.models.load import load_backbone

@@ -11,7 +11,7 @@ from small_run import small_config
 from small_sweep import errors
 
 from knife.cluster.capacity import capacity_errors
-from knife.config.run import Scale
+from knife.config.scale import Scale
 from knife.tune.search import history
 from knife.tune.search.history import TimeSpent
 from knife.tune.search.phase import Limit, Watch, has_time_left

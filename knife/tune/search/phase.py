@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune import Callback, Stopper
 
 from knife.cluster.capacity import resources
-from knife.config.run import Scale
+from knife.config.scale import Scale
 from knife.launch.session import in_thread
 from knife.tune.search.begun import Begun, begun_trials, numbered
 from knife.tune.search.history import History, TimeSpent, read_seconds

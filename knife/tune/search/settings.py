@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from knife.config.run import NAME_LETTERS, ConfigSection
+from knife.config.run import NAME_LETTERS
+from knife.config.section import ConfigSection
 
 METRICS: dict[str, Literal["max", "min"]] = {"dev_accuracy": "max", "dev_loss": "min"}
 Bounds = tuple[float, float]
