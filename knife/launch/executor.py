@@ -4,6 +4,7 @@ import itertools
 import queue
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -26,8 +27,8 @@ from knife.core.errors import SessionLostError, UserError, raise_errors
 from knife.core.words import counted
 from knife.launch.context import request_stop
 from knife.launch.groups import Post, open_groups
-from knife.launch.session import ENVIRONMENT, in_thread, session
-from knife.launch.slot import CLOSED, NOTED, Ended, Slot, sweep, timeouts
+from knife.launch.session import ENVIRONMENT, first_line, in_thread, session
+from knife.launch.slot import CLOSED, MOST_FAILURES, NOTED, Ended, Slot, sweep, timeouts
 from knife.plan.events import Event, Failed, Made, Note, Started, failures
 from knife.plan.pace import Pace
 from knife.plan.schedule import Schedule, Work
@@ -102,6 +103,8 @@ class Executor:
         self._cpus, self._links = cpus_per_worker, [] if links is None else links
         self._numbers = itertools.count(1)
         self._lost_sessions = 0
+        # How often something was begun since it last made progress.
+        self._tries: Counter[Work] = Counter()
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -142,9 +145,7 @@ class Executor:
             except SessionLostError as error:
                 events = [self._reopened(error)]
             except ray.exceptions.RayError as error:
-                events = [
-                    self._reopened(SessionLostError(f"a process of Ray's was lost ({error})"))
-                ]
+                events = [self._reopened(SessionLostError(f"Ray failed ({first_line(error)})"))]
             yield from events
 
     def _open(self) -> None:
@@ -185,6 +186,7 @@ class Executor:
         for group in self._groups.values():
             if group.work:
                 self.schedule.put_back(group.work)
+        self._tries.clear()
         self._open()
         return Note(
             f"{error.what}; the work continues from its checkpoints in a new Ray session "
@@ -237,6 +239,9 @@ class Executor:
         """Handle what a worker group tells about its work."""
         if what == "begun":
             group.begun = True
+            self._tries[work] += 1
+            if self._tries[work] > 1:
+                yield Note(f"{work.label}: a worker was lost, and others take its place")
             yield Started(work, group.slot.number)
             return
         group.work = None
@@ -256,7 +261,9 @@ class Executor:
         del self._groups[group.slot.number]
         if work is None:
             return
-        if group.begun and self._done(work) == group.before:
+        if self._done(work) > group.before:
+            self._tries[work] = 0
+        if self._tries[work] > MOST_FAILURES:
             yield from failures(self.schedule, work, error)
             return
         self.schedule.put_back(work)

@@ -110,7 +110,7 @@ def _init(gpus: float) -> str | None:
             context = ray.init(address, runtime_env={"env_vars": dict(ENVIRONMENT)}, **quiet)
         except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
             raise UserError(
-                f"{VARIABLE}: the Ray cluster at {address} cannot be used: {_first_line(error)}"
+                f"{VARIABLE}: the Ray cluster at {address} cannot be used: {first_line(error)}"
             ) from error
         return context.dashboard_url or None
     raise_errors(local_errors())
@@ -126,26 +126,26 @@ def _init(gpus: float) -> str | None:
                 **quiet,
             )
     except (OSError, ValueError, ray.exceptions.RayError) as error:
-        raise UserError(f"Ray cannot start on this machine: {_first_line(error)}") from error
+        raise UserError(f"Ray cannot start on this machine: {first_line(error)}") from error
     except Exception as error:
         # Ray raises a plain `Exception` if one of its processes died or was too slow.
         raise WorkFailedError(
-            f"Ray did not start on this machine: {_first_line(error)}",
+            f"Ray did not start on this machine: {first_line(error)}",
             "the same command tries again; what is finished is kept",
         ) from error
     return None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _without_logs_of_the_dead() -> AbstractContextManager[None]:
-    """Drop the last lines of a dead raylet's log, which its agents send the driver to print; print
-    everything else they send."""
-    return printing_lines(
-        lambda lines: not any(line.startswith("Raylet is terminated.") for line in lines)
-    )
+    """Drop the last lines of a dead raylet's log, which its agents send the driver to print, and
+    what they say of lost workers, which we say ourselves; print everything else they send."""
+    ours = ("Raylet is terminated.", "A worker died or was killed while executing a task")
+    return printing_lines(lambda lines: not any(line.startswith(ours) for line in lines))
 
 
 class _Watch:

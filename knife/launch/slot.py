@@ -43,7 +43,7 @@ Ended = tuple[str, list[str]] | None
 
 # A lost worker or host is worth a restart; an error in our own would repeat every time. More
 # failures in a row than this, without progress, at least a checkpoint, end a stage.
-_MAX_FAILURES = 3
+MOST_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _trainer(slot: Slot, folder: Path) -> Any:
             name=slot.name,
             storage_path=str(folder),
             failure_config=FailureConfig(
-                max_failures=_MAX_FAILURES, controller_failure_limit=_MAX_FAILURES
+                max_failures=MOST_FAILURES, controller_failure_limit=MOST_FAILURES
             ),
             worker_runtime_env={"env_vars": _worker_environment(slot.cpus, gpu)},
         ),
