@@ -52,7 +52,11 @@ METHODS = [
         for w in range(1, 5)
     ),
     *(
-        {"name": f"shuffled-{s}", "method": "knife", "data": {"rationale": "shuffled", "split_seed": s}}
+        {
+            "name": f"shuffled-{s}",
+            "method": "knife",
+            "data": {"rationale": "shuffled", "split_seed": s},
+        }
         for s in range(1, 4)
     ),
     {"name": "open", "method": "knife", "teacher": {"bottleneck": False}},
