@@ -48,8 +48,9 @@ class JobLog:
     def add(self, text: str) -> None:
         """Show what is new in the log, given all of it."""
         if len(text) > self.shown:
-            self.show(text[self.shown :])
-            self.shown = len(text)
+            # Before it is shown: a reader may answer what it sees with Ctrl-C.
+            new, self.shown = text[self.shown :], len(text)
+            self.show(new)
 
 
 @dataclass(frozen=True)
