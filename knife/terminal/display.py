@@ -89,16 +89,18 @@ class _Display:
         """Show an event."""
         with self._lock:
             self.progress.hear(event)
-            match event:
-                case Started(work):
-                    for artifact in work.artifacts:
-                        self.follower.follow(*artifact)
-                case Made(work):
-                    self._say_done(f"{work.label}: ", result(work.stages, self.store))
-                case Failed(work, error):
-                    self._say_done(f"{work.label}: ", f"failed, {error}", bad=True)
-                case Note(text):
-                    say_line(self.console, f"note: {text}")
+            done = self.progress.done
+        # Printing waits for the drawing thread, which may be waiting for the lock.
+        match event:
+            case Started(work):
+                for artifact in work.artifacts:
+                    self.follower.follow(*artifact)
+            case Made(work):
+                self._say_done(done, f"{work.label}: ", result(work.stages, self.store))
+            case Failed(work, error):
+                self._say_done(done, f"{work.label}: ", f"failed, {error}", bad=True)
+            case Note(text):
+                say_line(self.console, f"note: {text}")
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -119,17 +121,17 @@ class _Display:
         """Update the progress, and print what is new."""
         with self._lock:
             self.progress.look(self.follower.newest())
-            for link in self.links[self._links_said :]:
-                say_line(self.console, link)
-                self._links_said += 1
-            for note in self.follower.take_notes():
-                say_line(self.console, f"note: {note}")
-            if not self.draws:
-                for each in self.progress.under_way.values():
-                    self._say_under_way(each)
+            works = [] if self.draws else list(self.progress.under_way.values())
+        for link in self.links[self._links_said :]:
+            say_line(self.console, link)
+            self._links_said += 1
+        for note in self.follower.take_notes():
+            say_line(self.console, f"note: {note}")
+        for each in works:
+            self._say_under_way(each)
 
-    def _say_done(self, label: str, words: str, *, bad: bool = False) -> None:
-        where = f"{self.progress.done}/{self.progress.total}"
+    def _say_done(self, number: int, label: str, words: str, *, bad: bool = False) -> None:
+        where = f"{number}/{self.progress.total}"
         if not self.draws:
             done = "" if bad else "done, "
             say_line(self.console, f"[{where}] {label}{done}{words}")
@@ -147,7 +149,8 @@ class _Display:
             return
         self._said[work.stage.key] = (now, work.row)
         parts = [f"{work.units}/{work.total}", *_numbers(work), self._left(work)]
-        whole = self.progress.seconds_left()
+        with self._lock:
+            whole = self.progress.seconds_left()
         parts.append("" if whole is None else f"{clock(whole)} of the run")
         say_line(self.console, f"{work.work.label}: {', '.join(filter(None, parts))}")
 

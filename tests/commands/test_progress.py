@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from command_fixtures import FinishedRun
 from rich.console import Console
 
 from knife.config.run import read
-from knife.plan.events import Made, Started
+from knife.plan.events import Made, Note, Started
 from knife.plan.pace import Pace
 from knife.plan.plan import Plan, plan_run
 from knife.plan.schedule import Work
@@ -91,6 +92,30 @@ def test_no_drawing_has_an_empty_line(plan: Plan) -> None:
         lines = [line.plain for line in shown.drawing()]
         assert all(line.strip() for line in lines)
         assert ("  teacher  loss 0.500" in lines) == ("loss" in metrics)
+
+
+def test_events_are_shown_while_the_drawing_waits_for_its_turn(plan: Plan) -> None:
+    """The drawing thread has the console when it asks for the lock of the events."""
+    pace, console, store = Pace(plan.data), Console(file=io.StringIO()), Store(plan.config.store)
+    work, inside = Work(plan.stages[:1]), threading.Event()
+    with Follower(store.address) as follower:
+        shown = _Display(RunProgress(plan.stages, plan, pace), pace, follower, (), console, store)
+        event = threading.Thread(target=shown, args=(Note("words"),), daemon=True)
+
+        def draw() -> None:
+            with console._lock:
+                inside.set()
+                event.start()
+                shown.drawing()
+
+        shown(Started(work, 0))
+        drawing = threading.Thread(target=draw, daemon=True)
+        drawing.start()
+        assert inside.wait(60)
+        for thread in (drawing, event):
+            thread.join(60)
+            assert not thread.is_alive()
+    assert "note: words" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_units_and_time_left_of_a_training(plan: Plan) -> None:
