@@ -290,13 +290,13 @@ class Executor:
                     request_stop(group.slot.name)
         end = time.monotonic() + _CHECKPOINT_SECONDS
         while left:
-            with suppress(queue.Empty):
+            try:
                 news = self._news.get(timeout=max(0.0, end - time.monotonic()))
-                if isinstance(news, BaseException):
-                    return
-                left -= {which for _, which, what, _ in news if what == "ended"}
-                continue
-            return
+            except queue.Empty:
+                return
+            if isinstance(news, BaseException):
+                return
+            left -= {which for _, which, what, _ in news if what == "ended"}
 
 
 def _error(found: tuple[str, list[str]]) -> Exception:

@@ -17,7 +17,7 @@ class Timeline:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / SLOTS
-        self._begun: dict[int, tuple[Work, int, float]] = {}
+        self._begun: dict[Work, tuple[int, float]] = {}
 
     def add(self, event: Event) -> None:
         """Take an event."""
@@ -25,16 +25,16 @@ class Timeline:
             case Started(work, slot):
                 # Again, if its slot was lost.
                 self._write(work, made=False)
-                self._begun[id(work)] = (work, slot, time.time())
+                self._begun[work] = (slot, time.time())
             case Made(work):
                 self._write(work, made=True)
             case Failed(work):
                 self._write(work, made=False)
 
     def _write(self, work: Work, *, made: bool) -> None:
-        if id(work) not in self._begun:
+        if work not in self._begun:
             return
-        _, slot, begin = self._begun.pop(id(work))
+        slot, begin = self._begun.pop(work)
         row = {
             "slot": slot,
             "label": work.label,

@@ -50,7 +50,7 @@ class Schedule:
         self._works: list[Work] = []
         self._by_artifact: dict[Artifact, Work] = {}
         self._readers: dict[Artifact, list[Work]] = defaultdict(list)
-        self._lengths: dict[int, float] = {}
+        self._lengths: dict[Work, float] = {}
 
     def add(self, stages: Iterable[Stage]) -> list[Work]:
         """Add stages, each of which is new here, in the order in which equal ones are made.
@@ -71,10 +71,6 @@ class Schedule:
         self._works += works
         self._lengths.clear()
         return works
-
-    def knows(self, artifact: Artifact) -> bool:
-        """Whether the artifact's stage was added."""
-        return artifact in self._by_artifact
 
     def ready(self) -> list[Work]:
         """Return what could be made now, what should be made first first."""
@@ -119,21 +115,21 @@ class Schedule:
     def width(self) -> int:
         """Return the most stages (or groups of them) that are ever under way at a time if each
         starts as soon as its inputs are there, by estimate."""
-        ends: dict[int, float] = {}
+        ends: dict[Work, float] = {}
         moments: list[tuple[float, int]] = []
         # Stages come after those that they read.
         for work in self.unfinished():
             inputs_of = [self._by_artifact[artifact] for artifact in work.waits_for]
-            start = max((ends[id(each)] for each in inputs_of), default=0.0)
-            ends[id(work)] = start + max(map(self._seconds, work.stages))
-            moments += [(start, 1), (ends[id(work)], -1)]
+            start = max((ends[each] for each in inputs_of), default=0.0)
+            ends[work] = start + max(map(self._seconds, work.stages))
+            moments += [(start, 1), (ends[work], -1)]
         return max(accumulate(change for _, change in sorted(moments)), default=0)
 
     def _length(self, work: Work) -> float:
         """Return the seconds from the start of `work` to the end of all that depends on it."""
-        if id(work) not in self._lengths:
+        if work not in self._lengths:
             readers = (reader for artifact in work.artifacts for reader in self._readers[artifact])
             after = max(map(self._length, readers), default=0.0)
             # The states of a teacher are computed in one pass over the data.
-            self._lengths[id(work)] = max(map(self._seconds, work.stages)) + after
-        return self._lengths[id(work)]
+            self._lengths[work] = max(map(self._seconds, work.stages)) + after
+        return self._lengths[work]
