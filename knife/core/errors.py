@@ -28,6 +28,10 @@ class TrainingDivergedError(NotFiniteError):
     """Loss, gradient, weights or outputs became NaN or infinite during training."""
 
 
+class TrainingPrunedError(Exception):
+    """A training was ended early on purpose; what there is of it is of no use."""
+
+
 class SessionLostError(Exception):
     """The Ray session of this process died; the message says why, and how to resume.
 

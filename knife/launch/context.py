@@ -5,12 +5,15 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import ray.train
 import ray.train.torch
 
 from knife.compat.ray import has_mark, put_mark
+from knife.core.errors import TrainingPrunedError
 from knife.plan.stage import Stage
+from knife.train.context import broadcast
 
 _ASK_SECONDS = 0.5
 # The exit status of a process that hangs.
@@ -23,6 +26,10 @@ class RayContext:
     Args:
         name: the worker group's name, by which the driver requests a stop.
         hang_seconds: the longest time a batch may take.
+
+    Attributes:
+        goes_on: decides whether a training goes on, from epochs and metrics of an evaluation; None
+            if every one does.
     """
 
     def __init__(self, name: str, hang_seconds: float) -> None:
@@ -30,6 +37,7 @@ class RayContext:
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device = ray.train.torch.get_device()
+        self.goes_on: Callable[[int, dict[str, float]], bool] | None = None
         self._name = name
         self._told = threading.Event()
         self._hang_seconds = hang_seconds
@@ -37,7 +45,17 @@ class RayContext:
         threading.Thread(target=self._watch, name="knife-watch", daemon=True).start()
 
     def evaluated(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> None:
-        """Do nothing: the metrics are in the journal."""
+        """Go on, or end a training that is not worth more time.
+
+        Raises:
+            TrainingPrunedError: on all workers, if it does not go on.
+        """
+        if self.goes_on is None:
+            return
+        # The answer may take longer than a batch.
+        self.pause_heartbeat()
+        if not broadcast(self.rank == 0 and self.goes_on(epoch, metrics)):
+            raise TrainingPrunedError(f"{stage.label} was ended after {epoch} epochs")
 
     def stop_requested(self) -> bool:
         """Whether the driver has requested a stop; only rank 0 checks."""

@@ -5,7 +5,7 @@ import queue
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,11 +29,13 @@ from knife.launch.context import request_stop
 from knife.launch.groups import Post, open_groups
 from knife.launch.session import ENVIRONMENT, first_line, in_thread, session
 from knife.launch.slot import CLOSED, MOST_FAILURES, NOTED, Ended, Slot, sweep, timeouts
-from knife.plan.events import Event, Failed, Made, Note, Started, failures
+from knife.plan.events import Event, Made, Note, Pruned, Started, failures
 from knife.plan.pace import Pace
 from knife.plan.schedule import Schedule, Work
 from knife.plan.stage import Stage
 from knife.store.store import Store
+
+GoesOn = Callable[[Stage, int, dict[str, float]], bool]
 
 # A session of ours that loses one of Ray's own processes is replaced this often.
 _MOST_SESSIONS = 3
@@ -67,8 +69,9 @@ class _Group:
 class Executor:
     """Makes stages side by side on Ray.
 
-    Iterate over it for what happens, until everything that was added is made or has failed. If the
-    loop is left by an exception, what is under way ends with checkpoints.
+    Iterate over it for what happens, until everything that was added is made or has failed; more
+    may be added meanwhile. If the loop is left by an exception, what is under way ends with
+    checkpoints.
 
     Args:
         address: the store's folder or url.
@@ -77,12 +80,14 @@ class Executor:
         width: the most stages that could be under way at a time, whether they are made already or
             not: the CPUs of a worker, and with them the rounding of its sums, depend on it.
         need: bytes of memory that a worker needs.
-        cpus_per_worker: CPUs of each worker; None is an equal part of all there are.
         links: gets a line with the session's dashboard.
 
     Attributes:
         schedule: what is to be made.
         slots: the most stages that are under way at a time.
+        goes_on: decides whether a student's training goes on after an evaluation, given the
+            stage, its epochs and metrics; None, which is to be replaced before anything is added,
+            if every one does.
     """
 
     def __init__(
@@ -93,14 +98,14 @@ class Executor:
         *,
         width: int,
         need: float = 0,
-        cpus_per_worker: float | None = None,
         links: list[str] | None = None,
     ) -> None:
         self.schedule = Schedule(pace.seconds)
         self.slots = 0
+        self.goes_on: GoesOn | None = None
         self._store, self._scale, self._pace, self._need = Store(address), scale, pace, need
         self._width = width
-        self._cpus, self._links = cpus_per_worker, [] if links is None else links
+        self._links = [] if links is None else links
         self._numbers = itertools.count(1)
         self._lost_sessions = 0
         # How often something was begun since it last made progress.
@@ -134,19 +139,38 @@ class Executor:
         """Yield what happens.
 
         Raises:
+            UserError, SessionLostError, RuntimeError: as `rounds` does.
+        """
+        for events in self.rounds():
+            yield from events
+
+    def rounds(self, seconds: float | None = None) -> Iterator[list[Event]]:
+        """Yield what happens, and nothing after so many seconds in which nothing does.
+
+        Raises:
             UserError: the store is not the same on all hosts.
             SessionLostError: Ray's own processes died again and again, or those of a cluster.
             RuntimeError: worker groups fail before they have any work.
         """
         while self.schedule.unfinished():
+            events: list[Event] = []
             try:
                 self._assign()
-                events = list(self._heard(self._news.get()))
+                with suppress(queue.Empty):
+                    events += self._heard(self._news.get(timeout=seconds))
             except SessionLostError as error:
-                events = [self._reopened(error)]
+                events.append(self._reopened(error))
             except ray.exceptions.RayError as error:
-                events = [self._reopened(SessionLostError(f"Ray failed ({first_line(error)})"))]
-            yield from events
+                lost = SessionLostError(f"Ray failed ({first_line(error)})")
+                events.append(self._reopened(lost))
+            yield events
+
+    def drop(self) -> None:
+        """End what is under way, after checkpoints, and forget everything that is not made."""
+        self._end(stop=True)
+        self._groups.clear()
+        for work in self.schedule.unfinished():
+            self.schedule.drop(work)
 
     def _open(self) -> None:
         """Start the session and what is needed in it; worker groups start when there is work."""
@@ -166,7 +190,7 @@ class Executor:
         raise_errors(parallel_errors(scale, room, where))
         wanted = room if scale.parallel == "auto" else scale.parallel
         self.slots = min(wanted, self._width)
-        self._workers_cpus = self._cpus or cpus_of_a_worker(scale, hosts, self.slots)
+        self._cpus = cpus_of_a_worker(scale, hosts, self.slots)
         self._name = f"knife-{uuid.uuid4().hex[:12]}"
         groups = self._actor = open_groups(self._name, self.slots, ENVIRONMENT | timeouts(scale))
 
@@ -219,7 +243,8 @@ class Executor:
             scale=self._scale,
             name=name,
             mark=mark,
-            cpus=self._workers_cpus,
+            cpus=self._cpus,
+            judged=self.goes_on is not None,
         )
         self._actor.start.remote(slot)
         self._groups[number] = _Group(slot)
@@ -244,8 +269,16 @@ class Executor:
                 yield Note(f"{work.label}: a worker was lost, and others take its place")
             yield Started(work, group.slot.number)
             return
+        if what == "evaluated":
+            (stage,), (epoch, metrics) = work.stages, value
+            goes_on = self.goes_on is None or self.goes_on(stage, epoch, metrics)
+            self._actor.answer.remote(group.slot.number, group.number, epoch, goes_on)
+            return
         group.work = None
-        if what == "made":
+        if what == "pruned":
+            self.schedule.drop(work)
+            yield Pruned(work, group.slot.number)
+        elif what == "made":
             self._pace.add(work.stages[0], value)
             self.schedule.done(work)
             yield Made(work, group.slot.number)
@@ -303,27 +336,6 @@ def _error(found: tuple[str, list[str]]) -> Exception:
     """Return the error with this name and these lines."""
     kind, lines = found
     return NOTED.get(kind, RuntimeError)(*lines)
-
-
-def launch(
-    stages: Iterable[Stage],
-    address: Path | str,
-    scale: Scale,
-    pace: Pace,
-    *,
-    cpus_per_worker: float | None = None,
-) -> None:
-    """Make stages one after another in one worker group.
-
-    Raises:
-        UserError, NotFiniteError, RuntimeError: as the first stage that failed.
-    """
-    alone = scale.model_copy(update={"parallel": 1})
-    with Executor(address, alone, pace, width=1, cpus_per_worker=cpus_per_worker) as executor:
-        executor.add(stages)
-        for event in executor:
-            if isinstance(event, Failed):
-                raise event.error
 
 
 def _hosts() -> list[Host]:

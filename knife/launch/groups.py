@@ -9,9 +9,9 @@ import ray
 from knife.launch.slot import CLOSED, Slot, fit
 from knife.store.store import Store
 
-What = Literal["begun", "made", "failed", "ended"]
-# Slot, number of its work, what happened, and a value: the seconds that stages took; the name and
-# lines of an error; why a worker group has ended, or None.
+What = Literal["begun", "evaluated", "made", "pruned", "failed", "ended"]
+# Slot, number of its work, what happened, and a value: epoch and metrics of an evaluation; the
+# seconds that stages took; the name and lines of an error; why a worker group has ended, or None.
 Post = tuple[int, int, What, Any]
 
 
@@ -25,6 +25,8 @@ class Groups:
     def __init__(self) -> None:
         self._work: dict[int, tuple[int, Any]] = {}
         self._posts: deque[Post] = deque()
+        # By slot, number of its work, and epoch.
+        self._answers: dict[tuple[int, int, int], bool] = {}
         self._changed = threading.Condition()
 
     def start(self, slot: Slot) -> None:
@@ -53,13 +55,36 @@ class Groups:
     def post(self, slot: int, number: int, what: What, value: Any = None) -> None:
         """Tell the driver something about a slot's work."""
         with self._changed:
-            known, work = self._work.get(slot, (None, None))
-            if known != number or work == CLOSED:
+            if not self._makes(slot, number):
                 return
             if what != "begun":
                 del self._work[slot]
+                self._answers = {at: value for at, value in self._answers.items() if at[0] != slot}
             self._posts.append((slot, number, what, value))
             self._changed.notify_all()
+
+    def ask(self, slot: int, number: int, evaluation: tuple[int, dict[str, float]]) -> bool:
+        """Ask the driver whether a training goes on after an evaluation, and wait for its answer.
+        A training that the driver does not wait for goes on: it is ended in another way."""
+        at = slot, number, evaluation[0]
+        with self._changed:
+            if not self._makes(slot, number):
+                return True
+            self._posts.append((slot, number, "evaluated", evaluation))
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: at in self._answers or not self._makes(slot, number))
+            return self._answers.get(at, True)
+
+    def answer(self, slot: int, number: int, epoch: int, goes_on: bool) -> None:
+        """Answer what a slot asked about its work after an epoch."""
+        with self._changed:
+            self._answers[slot, number, epoch] = goes_on
+            self._changed.notify_all()
+
+    def _makes(self, slot: int, number: int) -> bool:
+        """Whether a slot still has the work with this number."""
+        known, work = self._work.get(slot, (None, None))
+        return known == number and work != CLOSED
 
     def receive(self, seconds: float) -> list[Post]:
         """Return what was told since the last time; nothing if that takes more than some

@@ -16,7 +16,12 @@ from filelock import Timeout
 from knife.cluster.capacity import resources
 from knife.compat.ray import trainer_in_this_actor
 from knife.config.scale import Scale
-from knife.core.errors import NotFiniteError, TrainingDivergedError, UserError
+from knife.core.errors import (
+    NotFiniteError,
+    TrainingDivergedError,
+    TrainingPrunedError,
+    UserError,
+)
 from knife.core.exits import Terminated
 from knife.plan.stage import Stage
 from knife.store.store import Store
@@ -58,6 +63,7 @@ class Slot:
         name: of the worker group; the driver requests a stop by it.
         mark: a file that shows whether the store's folder is the same on every host.
         cpus: CPUs of each worker.
+        judged: whether the driver decides after each evaluation if a training goes on.
     """
 
     number: int
@@ -68,6 +74,7 @@ class Slot:
     name: str
     mark: Path | None
     cpus: float
+    judged: bool
 
 
 def fit(slot: Slot, store: Store) -> Ended:
@@ -160,6 +167,9 @@ def _worker(config: dict[str, Any]) -> list[str]:
     from knife.train.context import broadcast
     from knife.train.stages import settled
 
+    def asks(number: int, epoch: int, metrics: dict[str, float]) -> bool:
+        return bool(ray.get(groups.ask.remote(slot.number, number, (epoch, metrics))))
+
     slot: Slot = config["slot"]
     if slot.mark and (errors := store_errors_of_hosts(slot.mark)):
         return errors
@@ -173,6 +183,8 @@ def _worker(config: dict[str, Any]) -> list[str]:
                 return []
             if not stages:
                 continue
+            if slot.judged:
+                context.goes_on = partial(asks, number)
             try:
                 _make(stages, slot, context, partial(groups.post.remote, slot.number, number))
             except Terminated as error:
@@ -193,13 +205,19 @@ def _next(slot: Slot, groups: Any) -> tuple[int, Any]:
 
 def _make(stages: Sequence[Stage], slot: Slot, context: Any, tell: Callable[..., Any]) -> None:
     """Make stages, and tell the driver how that ended, unless by the loss of a worker."""
-    from knife.train.stages import make_stages
+    from knife.train.context import barrier
+    from knife.train.stages import drop_unfinished, make_stages
 
     if context.rank == 0:
         ray.get(tell("begun"))
     started = time.monotonic()
     try:
         make_stages(stages, slot.address, slot.scale, context)
+    except TrainingPrunedError:
+        drop_unfinished(Store(slot.address), stages[0])
+        barrier()
+        if context.rank == 0:
+            ray.get(tell("pruned"))
     except tuple(NOTED.values()) as error:
         lines = error.errors if isinstance(error, UserError) else [str(error)]
         ray.get(tell("failed", (type(error).__name__, lines)))

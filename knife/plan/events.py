@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from knife.core.errors import WorkFailedError
 from knife.plan.schedule import Schedule, Work
 
 
@@ -24,6 +23,14 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Pruned:
+    """A training was ended early, by whoever judges its evaluations."""
+
+    work: Work
+    slot: int
+
+
+@dataclass(frozen=True)
 class Failed:
     """Stages cannot be made; an error of the user's input ends everything."""
 
@@ -38,12 +45,11 @@ class Note:
     text: str
 
 
-Event = Started | Made | Failed | Note
+Event = Started | Made | Pruned | Failed | Note
 
 
 def failures(schedule: Schedule, work: Work, error: Exception) -> Iterator[Failed]:
     """Note in the schedule that something failed; yield this, and what fails because of it."""
-    lost = schedule.failed(work)
-    yield Failed(work, error)
-    for each in lost:
-        yield Failed(each, WorkFailedError(f"{each.label} needs {work.label}, which failed"))
+    for each in [work, *schedule.failed(work, error)]:
+        assert each.error
+        yield Failed(each, each.error)

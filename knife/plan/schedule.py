@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Literal
 
+from knife.core.errors import WorkFailedError
 from knife.plan.stage import Stage, inputs, together
 
 Artifact = tuple[str, str]
@@ -17,13 +18,16 @@ class Work:
     Attributes:
         stages: the stages, of one kind.
         waits_for: the inputs of theirs that are still to be made.
-        state: waiting (for inputs, or for a slot), under way, done or failed.
+        state: waiting (for inputs, or for a slot), under way, done, failed, or dropped: not wanted
+            any more.
+        error: why it failed.
     """
 
     def __init__(self, stages: list[Stage]) -> None:
         self.stages = stages
         self.waits_for: set[Artifact] = set()
-        self.state: Literal["waiting", "under way", "done", "failed"] = "waiting"
+        self.state: Literal["waiting", "under way", "done", "failed", "dropped"] = "waiting"
+        self.error: Exception | None = None
 
     @property
     def artifacts(self) -> list[Artifact]:
@@ -53,14 +57,16 @@ class Schedule:
         self._lengths: dict[Work, float] = {}
 
     def add(self, stages: Iterable[Stage]) -> list[Work]:
-        """Add stages, each of which is new here, in the order in which equal ones are made.
+        """Add stages in the order in which equal ones are made. Each is new here, or was dropped,
+        or was made and is gone.
 
         Every input that neither is among them nor was added before exists already.
         """
         works = [Work(group) for group in together(stages)]
         for work in works:
             for artifact in work.artifacts:
-                assert artifact not in self._by_artifact
+                known = self.find(artifact)
+                assert known is None or known.state in ("done", "dropped")
                 self._by_artifact[artifact] = work
         for work in works:
             read = {artifact for stage in work.stages for artifact in inputs(stage)}
@@ -71,6 +77,10 @@ class Schedule:
         self._works += works
         self._lengths.clear()
         return works
+
+    def find(self, artifact: Artifact) -> Work | None:
+        """Return what makes an artifact, or has made it; None if that was never added."""
+        return self._by_artifact.get(artifact)
 
     def ready(self) -> list[Work]:
         """Return what could be made now, what should be made first first."""
@@ -98,15 +108,22 @@ class Schedule:
         # The measured rates have changed.
         self._lengths.clear()
 
-    def failed(self, work: Work) -> list[Work]:
-        """Note that something cannot be made; return what cannot be made because of it."""
-        work.state = "failed"
+    def failed(self, work: Work, error: Exception) -> list[Work]:
+        """Note why something cannot be made; return what cannot be made because of it."""
+        work.state, work.error = "failed", error
         lost: list[Work] = []
-        for artifact in work.artifacts:
-            for reader in self._readers[artifact]:
-                if reader.state == "waiting":
-                    lost += [reader, *self.failed(reader)]
+        for reader in self._waiting_readers(work):
+            needs = WorkFailedError(f"{reader.label} needs {work.label}, which failed")
+            # What failed first is the reason.
+            needs.__cause__ = error.__cause__ or error
+            lost += [reader, *self.failed(reader, needs)]
         return lost
+
+    def drop(self, work: Work) -> None:
+        """Note that something is not wanted any more, and with it what reads it."""
+        work.state = "dropped"
+        for reader in self._waiting_readers(work):
+            self.drop(reader)
 
     def unfinished(self) -> list[Work]:
         """Return what waits or is under way."""
@@ -124,6 +141,11 @@ class Schedule:
             ends[work] = start + max(map(self._seconds, work.stages))
             moments += [(start, 1), (ends[work], -1)]
         return max(accumulate(change for _, change in sorted(moments)), default=0)
+
+    def _waiting_readers(self, work: Work) -> list[Work]:
+        """Return what waits for something."""
+        readers = [reader for artifact in work.artifacts for reader in self._readers[artifact]]
+        return [reader for reader in readers if reader.state == "waiting"]
 
     def _length(self, work: Work) -> float:
         """Return the seconds from the start of `work` to the end of all that depends on it."""

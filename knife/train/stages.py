@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -67,6 +67,15 @@ def make_stages(
     """
     with disk_errors(store_root(address)):
         _run(stages, Store(address), scale, context)
+
+
+def drop_unfinished(store: Store, stage: Stage, wait: float = 0) -> None:
+    """Remove the files of a training that was ended early, unless another process holds its lock
+    for more than `wait` seconds."""
+    folder = store.root / "work" / f"{stage.kind}-{stage.key}"
+    if folder.is_dir():
+        with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=wait):
+            store.drop_work(stage.kind, stage.key)
 
 
 def _run(stages: Sequence[Stage], store: Store, scale: Scale, context: Context) -> None:

@@ -10,14 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from knife.cluster.address import cluster_address
-from knife.cluster.capacity import capacity_errors, machine, start_errors
+from knife.cluster.capacity import Host, capacity_errors, groups_that_fit, machine, start_errors
 from knife.core.words import counted
 from knife.plan.plan import Plan
 from knife.plan.stage import Stage, together
 from knife.store.store import Store
 from knife.terminal.console import clock
 from knife.tune.estimate import Stopwatch
-from knife.tune.search.resources import slots
 from knife.tune.search.space import describe
 from knife.tune.search.sweep_plan import SweepPlan, refuse_what_has_no_room
 from knife.tune.sweep import open_sweep, sweep_folder
@@ -82,7 +81,8 @@ def dry_run(plan: SweepPlan) -> SweepDryRun:
         ready = sum(("student", student.key) in have for student in taught)
     students = _students(plan)
     here = machine()
-    places = slots(plan.config, here, sweep)
+    places = groups_that_fit(scale, [Host(here["CPU"], here["GPU"], 0)], need=0)
+    places = min(places, sweep.concurrent or places)
     watch = Stopwatch()
     teaching = sum(watch.seconds(stage, p) for p, stage in _teaching(plan, have))
     each = fmean(

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +14,16 @@ from typing import Any
 from filelock import Timeout
 
 from knife.cluster.address import refuse_dead_cluster
-from knife.cluster.capacity import capacity_errors, machine, session_errors
+from knife.cluster.capacity import session_errors
 from knife.config.run import RunConfig
 from knife.core.atomic import write_json
 from knife.core.errors import UserError, WorkFailedError, raise_errors
 from knife.core.words import counted
-from knife.launch.session import session
-from knife.pipeline.run import Result, measured, missing_stages, run, shown, tracking
+from knife.data.example import Splits
+from knife.launch.executor import Executor
+from knife.pipeline.run import measured, missing_stages, run, shown, tracking
+from knife.plan.needs import worker_bytes
+from knife.plan.pace import Pace
 from knife.report.run_page import NAME as REPORT
 from knife.report.run_page import write_or_warn
 from knife.stats.verdict import Verdict
@@ -35,8 +39,8 @@ from knife.tune.report.outputs import write_outputs
 from knife.tune.report.report import report_of, sweep_report
 from knife.tune.search.about import ABOUT, SWEEP_VERSION, SweepAbout
 from knife.tune.search.final import RECIPE, winner, write_recipe
+from knife.tune.search.phase import Workshop
 from knife.tune.search.phases import Phases, reopen, trials_left
-from knife.tune.search.resources import slots
 from knife.tune.search.study import ranked
 from knife.tune.search.sweep_plan import SweepPlan, refuse_what_has_no_room
 from knife.tune.search.trials import TrialRow, first_line, read_rows
@@ -154,19 +158,22 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
             store.keep(folder)
             with about.until_the_end():
                 links = shown(tracker, folder, partial(sweep_tree, folder, store, alive=True))
-                with (
-                    measured(tracker, folder),
-                    _ray(config, links) as cluster,
-                    Follower(store.address) as follower,
-                ):
-                    places = slots(config, cluster, plan.space.sweep)
-                    with SweepProgress(
-                        plan, about, follower, places, links, quiet=quiet
-                    ) as progress:
-                        phases = Phases(plan, folder, places, progress.phase)
+                data = {key: splits for each in plan.plans for key, splits in each.data.items()}
+                with measured(tracker, folder):
+                    with (
+                        _executor(plan, data, links) as executor,
+                        Follower(store.address) as follower,
+                        SweepProgress(
+                            plan, about, follower, executor.slots, links, quiet=quiet
+                        ) as progress,
+                    ):
+                        workshop = Workshop(executor, data, store)
+                        phases = Phases(plan, folder, workshop, progress.phase)
                         rows = phases.search()
                         progress.judge(rows)
-                        rows, values, met = _conclude(phases, rows, progress, quiet=quiet)
+                        rows, values, final = _conclude(phases, rows, progress)
+                    met = run(final, no_display if quiet else display) if final else None
+                values |= {"final": met.to_dict()} if met else {}
                 if tracker:
                     mlflow = {"uri": tracker.uri, "run_id": tracker.run_id, "link": tracker.link()}
                     values["mlflow"] = mlflow
@@ -213,9 +220,10 @@ def _sent_again(done: SweepResult, plan: SweepPlan) -> SweepResult:
 
 
 def _conclude(
-    phases: Phases, rows: list[TrialRow], progress: SweepProgress, *, quiet: bool
-) -> tuple[list[TrialRow], dict[str, Any], Result | None]:
-    """Train more seeds of the best trials, and compare the winner with finetune on test.
+    phases: Phases, rows: list[TrialRow], progress: SweepProgress
+) -> tuple[list[TrialRow], dict[str, Any], RunConfig | None]:
+    """Train more seeds of the best trials, and the winner and finetune with the final seeds;
+    return the config of the run that compares these on test, if the sweep asks for it.
 
     Raises:
         WorkFailedError: no trial succeeded.
@@ -251,9 +259,7 @@ def _conclude(
         return rows, values, None
     config = phases.final(best, rows)
     write_recipe(phases.folder / RECIPE, config, space, best)
-    progress.stop_drawing()
-    met = run(config, no_display if quiet else display)
-    return rows, values | {"final": met.to_dict()}, met
+    return rows, values, config
 
 
 @contextmanager
@@ -269,14 +275,10 @@ def _alone(store: Store, name: str) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _ray(config: RunConfig, links: list[str]) -> Iterator[dict[str, float]]:
-    """Start a Ray session that can run a trial, add its dashboard to `links`, and yield its
-    resources."""
-    with session(machine()["GPU"]) as found:
-        import ray
-
-        links += found
-
-        raise_errors(capacity_errors(config.scale, ray.cluster_resources(), "the cluster"))
-        yield ray.cluster_resources()
+def _executor(plan: SweepPlan, data: dict[str, Splits], links: list[str]) -> Executor:
+    """Return what makes the stages of all trials; `links` gets lines on where else to look."""
+    scale, concurrent = plan.config.scale, plan.space.sweep.concurrent
+    need = max(worker_bytes(each.needs, each.stages, scale) for each in plan.plans)
+    # As many at a time as there is room for, however many trials are left.
+    width = concurrent or sys.maxsize
+    return Executor(plan.config.store, scale, Pace(data), width=width, need=need, links=links)

@@ -21,8 +21,8 @@ class TrialProgress:
     """A running trial.
 
     Attributes:
-        params: its params from Ray Tune.
-        progress: how far its stages are; None if that cannot be known.
+        params: its params.
+        progress: how far its stages are; None if it cannot be planned.
         score: its best score so far.
     """
 
@@ -52,8 +52,8 @@ class TrialProgress:
         return f"{', '.join([*parts, clock(self.seconds)])}  {self.point(space)}".rstrip()
 
     def point(self, space: Space) -> str:
-        """Return its point in words; empty if its params are a run config or unknown."""
-        return describe(point_of(self.params, space)) if self.params else ""
+        """Return its point in words; empty if its params are a run config."""
+        return describe(point_of(self.params, space))
 
 
 @dataclass

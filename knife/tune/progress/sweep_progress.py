@@ -4,18 +4,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 from rich.spinner import Spinner
 from rich.text import Text
 
-from knife.core.errors import UserError
 from knife.core.words import counted
-from knife.plan.plan import Plan, needed, plan_run
-from knife.plan.sources import SourceReader
 from knife.plan.stage import Stage
-from knife.store.store import Store
 from knife.terminal.console import can_draw, clock, drawn, progress_console, say_line
 from knife.terminal.progress import Progress
 from knife.train.follow import Follower
@@ -23,7 +18,7 @@ from knife.tune.progress.phase_progress import PhaseProgress, TrialProgress, sco
 from knife.tune.search.about import SweepAbout
 from knife.tune.search.study import best
 from knife.tune.search.sweep_plan import SweepPlan
-from knife.tune.search.trial import SCORE, Task, config_of, point_of, trial_stages
+from knife.tune.search.trial import Trial, point_of
 from knife.tune.search.trials import LATER_STEPS, State, TrialRow
 
 # Seconds between two status lines, where nothing is drawn.
@@ -59,8 +54,6 @@ class SweepProgress:
         self.slots = slots
         self.links = links
         self.console = progress_console(quiet=quiet)
-        self.reader = SourceReader()
-        self.store = Store(plan.config.store, write=False)
         self.best: tuple[int, float] | None = None
         #: How often a trial reused teacher states made by another trial or an earlier run.
         self.reused = 0
@@ -83,10 +76,6 @@ class SweepProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop_drawing()
-
-    def stop_drawing(self) -> None:
-        """Stop drawing, so that another display can draw."""
         self._drawn.close()
 
     def phase(self, name: str, params: list[dict[str, Any]]) -> "_Phase":
@@ -101,26 +90,15 @@ class SweepProgress:
             assert found.score is not None
             self.best = found.number, found.score
 
-    def planned(self, params: dict[str, Any]) -> Plan | None:
-        """Return the plan of a trial, if it can be made."""
-        try:
-            return plan_run(config_of(params, self.plan.space), self.reader, elsewhere=True)
-        except UserError:
-            # The trial itself reports the error.
-            return None
-
-    def follow(self, phase: str, plan: Plan) -> Progress:
+    def follow(self, trial: Trial) -> Progress:
         """Follow the stages of a starting trial, and return its progress."""
-        last = phase == "final"
-        task = Task(self.plan.space, last or self.plan.space.sweep.test, last, Path())
-        stages = trial_stages(plan, plan.members, task)
-        have = self.store.have(stages)
-        for stage in stages:
+        for stage in trial.stages:
             self._follow(stage)
-        states = {(stage.kind, stage.key) for stage in stages if stage.kind == "states"}
-        self.reused += bool(states & (self._states | have))
+        states = {(stage.kind, stage.key) for stage in trial.stages if stage.kind == "states"}
+        missing = {(stage.kind, stage.key) for stage in trial.missing}
+        self.reused += bool(states & (self._states | (states - missing)))
         self._states |= states
-        return Progress(needed(stages, have), plan)
+        return Progress(trial.missing, trial.plan)
 
     def say(self, *lines: str) -> None:
         """Print lines above what is drawn."""
@@ -151,30 +129,28 @@ class _Phase:
         if self.progress.name == "search":
             self.sweep.judge(rows)
 
-    def started(self, number: int, params: dict[str, Any]) -> None:
-        """Note that a trial starts or restarts."""
-        again = self.progress.running.get(number)
-        trial = self.progress.running[number] = TrialProgress(params)
-        plan = self.sweep.planned(params)
-        phase = self.progress.name
+    def started(self, params: dict[str, Any], trial: Trial | None) -> None:
+        """Note that a trial starts."""
+        number, phase = int(params["number"]), self.progress.name
         if phase in ("search", "seeds"):
-            point = point_of(params, self.sweep.plan.space)
+            point, plan = point_of(params, self.sweep.plan.space), trial.plan if trial else None
             self.sweep.about.started(int(params.get("trial", number)), point, plan, phase)
-        if again:
-            trial.progress, trial.since = again.progress, again.since
-        elif plan:
-            trial.progress = self.sweep.follow(self.progress.name, plan)
+        followed = self.sweep.follow(trial) if trial else None
+        self.progress.running[number] = TrialProgress(params, followed)
 
-    def reported(self, number: int, result: dict[str, Any]) -> None:
+    def reported(self, number: int, score: float) -> None:
         """Note a trial's score so far."""
-        trial = self.progress.running.setdefault(number, TrialProgress(result["config"]))
-        trial.score = result[SCORE]
+        self.progress.running[number].score = score
         self._print_status()
+
+    def noted(self, text: str) -> None:
+        """Print a note."""
+        self.sweep.say(f"note: {text}")
 
     def ended(self, number: int, state: State, why: str = "") -> None:
         """Note that a trial has ended."""
         progress, space = self.progress, self.sweep.plan.space
-        last = progress.running.pop(number, TrialProgress({}))
+        last = progress.running.pop(number)
         progress.ends[state] += 1
         progress.seconds += last.seconds
         words, also = "failed", f", {why}" if why else ""

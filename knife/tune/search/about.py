@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ABOUT = "sweep.json"
 # Increased whenever sweeps cannot resume from what earlier versions left in the folder.
-SWEEP_VERSION = 3
+SWEEP_VERSION = 4
 
 
 class SweepAbout(Record):

@@ -1,4 +1,4 @@
-"""The trials of an experiment: which have begun, which have ended, and their results."""
+"""The trials of a phase: which have begun, which have ended, and their results."""
 
 import itertools
 from collections import defaultdict
@@ -10,7 +10,7 @@ from typing import Any
 from knife.store.store import fingerprint
 from knife.tune.search.history import read_history, read_seconds
 from knife.tune.search.space import Space
-from knife.tune.search.trial import SCORE, failure_note, point_of
+from knife.tune.search.trial import SCORE, point_of
 from knife.tune.search.trials import State, TrialRow
 
 
@@ -30,9 +30,10 @@ class Begun:
 
 
 def begun_trials(folder: Path, space: Space) -> list[Begun]:
-    """Read the trials that have begun in an experiment's folder, ordered by number."""
+    """Read the trials that have begun in a phase's folder, ordered by number."""
     params: dict[str, dict[str, Any]] = {}
     reports: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    errors: dict[str, str] = {}
     pruned = set()
     for line in read_history(folder):
         match line:
@@ -40,6 +41,8 @@ def begun_trials(folder: Path, space: Space) -> list[Begun]:
                 params[trial] = given
             case {"trial": trial, "report": report}:
                 reports[trial].append(report)
+            case {"trial": trial, "failed": error}:
+                errors[trial] = error
             case {"trial": trial}:
                 pruned.add(trial)
     _, seconds = read_seconds(folder)
@@ -48,11 +51,10 @@ def begun_trials(folder: Path, space: Space) -> list[Begun]:
         # A finished trial stays finished, whatever a later start reported.
         ordered = sorted(reports[trial], key=lambda report: bool(report["finished"]))
         last = ordered[-1] if ordered else {}
-        note = failure_note(folder / "failed", given)
         state: State = "stopped"
         if last.get("finished"):
             state = "finished"
-        elif note.is_file():
+        elif trial in errors:
             state = "failed"
         elif trial in pruned:
             state = "pruned"
@@ -67,7 +69,7 @@ def begun_trials(folder: Path, space: Space) -> list[Begun]:
             scores=_by_seed(last.get("scores")),
             tests=_by_seed(last.get("tests")),
             students=_by_seed(last.get("students")),
-            error=note.read_text() if state == "failed" else None,
+            error=errors[trial] if state == "failed" else None,
         )
         found.append(Begun(given, row, ended=state != "stopped"))
     return sorted(found, key=lambda each: each.row.number)

@@ -1,14 +1,12 @@
-"""The history of an experiment's trials over all starts: what happened, and how long it took.
+"""The history of a phase's trials over all starts: what happened, and how long it took.
 
-    history.jsonl   a line for each start, report and early end of a trial
+    history.jsonl   a line for each start, report, early end and failure of a trial
     seconds.json    how long the search and each trial have run, written about every second
 
-Ray Tune's own files have all this only once they are closed, which a kill prevents. Lines refer to
-trials by `trial_key`.
+Lines refer to trials by `trial_key`.
 """
 
 import json
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +22,7 @@ class History:
     """Writes what happens to trials, at once, so that a kill loses nothing."""
 
     def __init__(self, folder: Path) -> None:
-        """Continue the history in an experiment's folder."""
+        """Continue the history in a phase's folder."""
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / _LINES
         if self._path.is_file():
@@ -33,7 +31,7 @@ class History:
                 file.truncate(file.read().rfind(b"\n") + 1)
 
     def started(self, trial: str, params: dict[str, Any]) -> None:
-        """Note that a trial of these params starts or restarts."""
+        """Note that a trial of these params starts."""
         self._add({"trial": trial, "params": params})
 
     def reported(self, trial: str, report: dict[str, Any]) -> None:
@@ -44,13 +42,17 @@ class History:
         """Note that a scheduler has ended a trial."""
         self._add({"trial": trial, "pruned": True})
 
+    def failed(self, trial: str, error: str) -> None:
+        """Note why a trial has failed."""
+        self._add({"trial": trial, "failed": error})
+
     def _add(self, row: dict[str, Any]) -> None:
         with self._path.open("a") as file:
             file.write(strict_json.dumps(row) + "\n")
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of an experiment's history."""
+    """Return the complete lines of a phase's history."""
     path = folder / _LINES
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
@@ -60,17 +62,14 @@ class TimeSpent:
     """Counts how long a search and its trials run, in addition to what earlier starts took."""
 
     def __init__(self, folder: Path) -> None:
-        """Continue the counts in an experiment's folder."""
+        """Continue the counts in a phase's folder."""
         self._path = folder / _SECONDS
         self._before, self._counted = read_seconds(folder)
         self._begin = self._saved = time.monotonic()
         self._since: dict[str, float] = {}
-        # On an interrupt the main thread saves while Ray Tune's thread may still be saving.
-        self._lock = threading.Lock()
 
     def started(self, trial: str) -> None:
-        """Start counting a trial that starts or restarts."""
-        self.ended(trial)
+        """Start counting a trial that starts."""
         self._since[trial] = time.monotonic()
 
     def ended(self, trial: str) -> None:
@@ -93,8 +92,7 @@ class TimeSpent:
             return
         self._saved = now
         search, trials = self.seconds()
-        with self._lock:
-            write_json(self._path, {"search": search, "trials": trials})
+        write_json(self._path, {"search": search, "trials": trials})
 
 
 def read_seconds(folder: Path) -> tuple[float, dict[str, float]]:

@@ -1,126 +1,54 @@
-"""One experiment of Ray Tune: the trials that have not ended yet, from any start."""
+"""One phase of a sweep: the trials that have not ended yet, from any start."""
 
-import logging
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
-from ray import tune
-from ray.tune import Callback, Stopper
-
-from knife.cluster.capacity import resources
 from knife.config.scale import Scale
-from knife.launch.session import in_thread
+from knife.core.errors import UserError
+from knife.data.example import Splits
+from knife.launch.executor import Executor
+from knife.pipeline.run import publish_data
+from knife.plan.events import Event, Failed, Made, Note, Pruned
+from knife.plan.plan import plan_run
+from knife.plan.schedule import Artifact
+from knife.plan.sources import SourceReader
+from knife.plan.stage import Stage
+from knife.store.store import Store
 from knife.tune.search.begun import Begun, begun_trials, numbered
 from knife.tune.search.history import History, TimeSpent, read_seconds
-from knife.tune.search.searcher import Points
+from knife.tune.search.schedulers import Judge
+from knife.tune.search.searcher import Points, Searcher
 from knife.tune.search.settings import Budget
-from knife.tune.search.trial import SCORE, Task, failure_note, run_trial, trial_key
+from knife.tune.search.trial import SCORE, Report, Task, Trial, config_of, trial_key
 from knife.tune.search.trials import State, TrialRow, first_line
 
-# How often a trial restarts after its worker was lost.
-_LOST_WORKERS = 3
-_LOST = (
-    f"its worker process was killed {_LOST_WORKERS + 1} times, often for lack of memory: lower "
-    "concurrent or student.batch_size"
-)
-# What a report has besides Ray Tune's own values.
-_REPORTED = (SCORE, "epoch", "finished", "scores", "students", "tests", "timestamp")
-# Ray Tune's own state, from which no start resumes: the trials' files and the store have it all.
-_OF_RAY = ("tuner.pkl", "experiment_state-*", "search_gen_state-*", "searcher-state-*")
+# How often a search looks whether its time is up.
+_LOOK_SECONDS = 1.0
 
 
 class Listener(Protocol):
     """Receives the events of running trials; called from one thread."""
 
     def resumed(self, rows: list[TrialRow]) -> None:
-        """Receive the experiment's trials that ended at an earlier start."""
+        """Receive the phase's trials that ended at an earlier start."""
 
-    def started(self, number: int, params: dict[str, Any]) -> None:
-        """A trial starts or restarts."""
+    def started(self, params: dict[str, Any], trial: Trial | None) -> None:
+        """A trial of these params starts; None if it cannot be planned."""
 
-    def reported(self, number: int, result: dict[str, Any]) -> None:
+    def reported(self, number: int, score: float) -> None:
         """A trial has reported its score so far."""
 
     def ended(self, number: int, state: State, why: str = "") -> None:
         """A trial has ended or was pruned; if it failed, `why` is the reason."""
 
-
-class Watch(Callback):  # type: ignore[misc]
-    """Notes events and passes them to the listener. Class attributes, since Ray Tune saves
-    callbacks to files. There is a listener while an experiment runs."""
-
-    listener: ClassVar[Listener | None] = None
-    history: ClassVar[History]
-    spent: ClassVar[TimeSpent]
-    #: The folder with the notes of failed trials.
-    failed: ClassVar[Path]
-
-    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
-        """Save how long the trials have run."""
-        if self.listener:
-            self.spent.save(at_most_every=1.0)
-
-    def on_trial_start(self, *, trial: Any, **_: Any) -> None:
-        """Report a start."""
-        if self.listener:
-            self.spent.started(trial_key(trial.config))
-            self.history.started(trial_key(trial.config), trial.config)
-            self.listener.started(trial.config["number"], trial.config)
-
-    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Pass a report on. Schedulers have judged it before this."""
-        if self.listener and SCORE in result:
-            report = {name: result[name] for name in _REPORTED}
-            self.history.reported(trial_key(trial.config), report)
-            self.listener.reported(trial.config["number"], result)
-
-    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
-        """Report an end."""
-        if failure_note(self.failed, trial.config).is_file():
-            self._ended(trial, "failed")
-        else:
-            finished = (trial.last_result or {}).get("finished")
-            self._ended(trial, "finished" if finished else "pruned")
-
-    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
-        """Report a failure."""
-        note = failure_note(self.failed, trial.config)
-        if self.listener and not note.is_file():
-            # A killed worker leaves none.
-            note.write_text(_LOST)
-        self._ended(trial, "failed")
-
-    def _ended(self, trial: Any, state: State) -> None:
-        if not self.listener:
-            return
-        self.spent.ended(trial_key(trial.config))
-        if state == "pruned":
-            self.history.pruned(trial_key(trial.config))
-        note = failure_note(self.failed, trial.config)
-        why = first_line(note.read_text()) if state == "failed" else ""
-        self.listener.ended(trial.config["number"], state, why)
+    def noted(self, text: str) -> None:
+        """Something happened that the user should know."""
 
 
-class Limit(Stopper):  # type: ignore[misc]
-    """Ends a search when its hours or GPU-hours are used up, counted across restarts."""
-
-    def __init__(self, budget: Budget, scale: Scale) -> None:
-        self._budget = budget
-        self._scale = scale
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        """Return False: trials end together."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Whether the budget is used up."""
-        return bool(Watch.listener) and _used_up(self._budget, self._scale, *Watch.spent.seconds())
-
-
-def _used_up(budget: Budget, scale: Scale, search: float, trials: dict[str, float]) -> bool:
+def used_up(budget: Budget, scale: Scale, search: float, trials: dict[str, float]) -> bool:
     """Whether the seconds of a search, or those of its trials together, use up the budget."""
     gpu_hours = sum(trials.values()) * scale.workers * scale.gpus_per_worker / 3600
     return bool(
@@ -131,18 +59,34 @@ def _used_up(budget: Budget, scale: Scale, search: float, trials: dict[str, floa
 
 def has_time_left(budget: Budget, scale: Scale, folder: Path) -> bool:
     """Whether the search in this folder may continue, given its hours and GPU-hours so far."""
-    return not _used_up(budget, scale, *read_seconds(folder))
+    return not used_up(budget, scale, *read_seconds(folder))
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What makes the stages of all phases' trials.
+
+    Attributes:
+        executor: makes them; a stage that several trials need is made once.
+        data: the splits of the trials so far, by which it estimates times.
+        store: where they are kept.
+        reader: keeps the data that was read.
+    """
+
+    executor: Executor
+    data: dict[str, Splits]
+    store: Store
+    reader: SourceReader = field(default_factory=SourceReader)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One experiment.
+    """One phase.
 
     Attributes:
         name: the name of its folder in `folder`, the sweep's.
         task: what its trials have in common.
         scale: the resources of a trial.
-        concurrent: the most trials at a time.
         budget: when it ends early.
     """
 
@@ -150,46 +94,36 @@ class Phase:
     folder: Path
     task: Task
     scale: Scale
-    concurrent: int
     budget: Budget
 
     @property
     def path(self) -> Path:
-        """The experiment's own folder."""
+        """The phase's own folder."""
         return self.folder / self.name
 
     def run(
         self,
         params: Sequence[dict[str, Any]] | None,
-        suggest: Callable[[list[Begun]], Any],
-        scheduler: Callable[[], Any],
+        suggest: Callable[[list[Begun]], Searcher],
+        judge: Callable[[], Judge | None],
         listener: Listener,
+        workshop: Workshop,
     ) -> list[TrialRow]:
         """Run every trial that has not ended yet.
 
         Args:
             params: params of the trials; None leaves them to the searcher from `suggest`.
             suggest: makes that searcher, given the trials of earlier starts.
-            scheduler: makes the scheduler that ends trials early.
+            judge: makes the scheduler that ends trials early.
             listener: receives the events of the trials.
+            workshop: makes their stages.
 
         Returns:
             The trials of `params`, in their order, then all others that have begun here.
         """
-        # Tune's tables, TensorBoard files and tracebacks are not used here: the reason why a trial
-        # failed is in its note.
-        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-        os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
-        os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
-        # A failed trial ends without a score.
-        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
-        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-        self.task.failed.mkdir(parents=True, exist_ok=True)
-        for path in (path for pattern in _OF_RAY for path in self.path.glob(pattern)):
-            path.unlink()
         begun = begun_trials(self.path, self.task.space)
         numbers: list[int] = []
+        searcher: Searcher
         if params is None:
             ended, searcher = [each.row for each in begun if each.ended], suggest(begun)
         else:
@@ -200,44 +134,173 @@ class Phase:
             searcher = Points([each for each in given if each["number"] not in known])
         listener.resumed(ended)
         if searcher.left:
-            self._fit(searcher, scheduler, listener)
+            _UnderWay(self, searcher, judge(), listener, workshop).run()
         rows = {each.row.number: each.row for each in begun_trials(self.path, self.task.space)}
         others = [number for number in sorted(rows) if number not in numbers]
         return [rows[number] for number in [*numbers, *others] if number in rows]
 
-    def _fit(self, searcher: Any, scheduler: Callable[[], Any], listener: Listener) -> None:
-        alone = self.scale.workers == 1
-        wanted = resources(1, self.scale.gpus_per_worker) if alone else resources(0.01, 0)
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(run_trial, task=self.task), wanted),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=scheduler(),
-                # The searcher decides when there are no more.
-                num_samples=-1,
-                max_concurrent_trials=self.concurrent,
-                # With several workers, a trial's worker group ends with the trial's actor.
-                reuse_actors=alone,
-                trial_name_creator=_name,
-                trial_dirname_creator=_name,
-            ),
-            run_config=tune.RunConfig(
-                name=self.name,
-                storage_path=str(self.folder),
-                stop=Limit(self.budget, self.scale),
-                failure_config=tune.FailureConfig(max_failures=_LOST_WORKERS),
-                callbacks=[Watch()],
-                verbose=0,
-            ),
-        )
-        Watch.history, Watch.spent = History(self.path), TimeSpent(self.path)
-        Watch.failed, Watch.listener = self.task.failed, listener
+
+class _UnderWay:
+    """A phase under way: starts trials as there is room, and hears of their stages.
+
+    Args:
+        phase: the phase.
+        searcher: suggests the trials.
+        judge: ends trials early; None ends none.
+        listener: receives the events of the trials.
+        workshop: makes their stages.
+    """
+
+    def __init__(
+        self,
+        phase: Phase,
+        searcher: Searcher,
+        judge: Judge | None,
+        listener: Listener,
+        workshop: Workshop,
+    ) -> None:
+        self._phase, self._searcher, self._judge = phase, searcher, judge
+        self._listener, self._workshop, self._executor = listener, workshop, workshop.executor
+        self._history, self._spent = History(phase.path), TimeSpent(phase.path)
+        # The searcher's names for trials. It is asked before the trial's own name is known.
+        self._names = map(str, itertools.count())
+        self._running: dict[str, Trial] = {}
+        self._last: dict[str, Report] = {}
+
+    def run(self) -> None:
+        """Run trials until there are no more or the budget is used up."""
+        self._executor.goes_on = self._goes_on
         try:
-            in_thread(tuner.fit).result()
+            self._fill()
+            for events in self._executor.rounds(_LOOK_SECONDS):
+                for event in events:
+                    self._hear(event)
+                self._spent.save(at_most_every=1.0)
+                if self._is_over():
+                    self._executor.drop()
+                    return
+                self._fill()
         finally:
-            Watch.listener = None
-            Watch.spent.save()
+            self._spent.save()
 
+    def _is_over(self) -> bool:
+        return used_up(self._phase.budget, self._phase.scale, *self._spent.seconds())
 
-def _name(trial: Any) -> str:
-    return str(trial.trial_id)
+    def _fill(self) -> None:
+        """Start as many trials as there is room for."""
+        while len(self._running) < self._executor.slots and not self._is_over():
+            name = next(self._names)
+            params = self._searcher.suggest(name)
+            if params is None:
+                return
+            self._start(name, params)
+
+    def _start(self, name: str, params: dict[str, Any]) -> None:
+        """Start a trial, which may end at once."""
+        workshop, task, key = self._workshop, self._phase.task, trial_key(params)
+        self._spent.started(key)
+        self._history.started(key, params)
+        try:
+            plan = plan_run(config_of(params, task.space), workshop.reader, elsewhere=True)
+        except UserError as error:
+            self._listener.started(params, None)
+            self._end(name, params, "failed", str(error))
+            return
+        workshop.data.update(plan.data)
+        for data in plan.data:
+            publish_data(workshop.store, data, plan)
+        trial = Trial(params, plan, task, workshop.store)
+        trial.look()
+        self._running[name] = trial
+        self._listener.started(params, trial)
+        for report in trial.earlier():
+            if not self._report(name, trial, report):
+                self._end(name, params, "pruned")
+                return
+        self._need(name, trial)
+
+    def _need(self, name: str, trial: Trial) -> None:
+        """Have made what a trial lacks; end it if that is nothing or has failed before."""
+        schedule, new = self._executor.schedule, list[Stage]()
+        for stage in trial.missing:
+            work = schedule.find((stage.kind, stage.key))
+            if work and work.error:
+                self._fail(name, trial, work.error)
+                return
+            if work is None or work.state in ("done", "dropped"):
+                new.append(stage)
+        self._executor.add(new)
+        if not trial.waits_for:
+            self._made(name, trial, [])
+
+    def _hear(self, event: Event) -> None:
+        match event:
+            case Made(work):
+                for name, trial in self._waiting_for(work.artifacts):
+                    self._made(name, trial, work.artifacts)
+            case Failed(work, error):
+                for name, trial in self._waiting_for(work.artifacts):
+                    self._fail(name, trial, error)
+            case Pruned(work):
+                # Those for which it was pruned have ended. Others have joined it since then.
+                for name, trial in self._waiting_for(work.artifacts):
+                    trial.look()
+                    self._need(name, trial)
+            case Note(text):
+                self._listener.noted(text)
+
+    def _waiting_for(self, artifacts: Sequence[Artifact]) -> Iterator[tuple[str, Trial]]:
+        """Yield the trials, by the searcher's names, that need one of some artifacts."""
+        for name, trial in list(self._running.items()):
+            if trial.waits_for.intersection(artifacts):
+                yield name, trial
+
+    def _goes_on(self, stage: Stage, epoch: int, metrics: dict[str, float]) -> bool:
+        """Report an evaluation to the trials of a student; whether any of them goes on."""
+        for name, trial in self._waiting_for([(stage.kind, stage.key)]):
+            for report in trial.evaluated(epoch, metrics):
+                if not self._report(name, trial, report):
+                    self._end(name, trial.params, "pruned")
+        return any(self._waiting_for([(stage.kind, stage.key)]))
+
+    def _made(self, name: str, trial: Trial, artifacts: Sequence[Artifact]) -> None:
+        for report in trial.made(artifacts):
+            self._report(name, trial, report)
+            if report["finished"]:
+                self._end(name, trial.params, "finished")
+
+    def _report(self, name: str, trial: Trial, report: Report) -> bool:
+        """Note a report, and return whether the trial goes on."""
+        self._last[name] = report
+        goes_on = self._judge is None or self._judge.goes_on(trial.key, report)
+        self._history.reported(trial.key, report)
+        self._searcher.on_trial_result(name, report | {"training_iteration": report["epoch"]})
+        self._listener.reported(trial.number, report[SCORE])
+        return goes_on
+
+    def _fail(self, name: str, trial: Trial, error: Exception) -> None:
+        # Of a chain of failures the first one is the reason.
+        why = str(error.__cause__ or error).strip() or type(error).__name__
+        self._end(name, trial.params, "failed", why)
+
+    def _end(self, name: str, params: dict[str, Any], state: State, why: str = "") -> None:
+        """End a trial."""
+        key, trial, last = trial_key(params), self._running.pop(name, None), self._last.get(name)
+        if trial and state == "failed":
+            self._forget(trial)
+        self._spent.ended(key)
+        if state == "pruned":
+            self._history.pruned(key)
+        if state == "failed":
+            self._history.failed(key, why)
+        failed = state == "failed"
+        self._searcher.on_trial_complete(name, None if failed else last, error=failed)
+        self._listener.ended(int(params["number"]), state, first_line(why) if failed else "")
+
+    def _forget(self, trial: Trial) -> None:
+        """Drop what nobody else waits for; a training under way ends at its next evaluation."""
+        wanted = {artifact for other in self._running.values() for artifact in other.waits_for}
+        for artifact in trial.waits_for - wanted:
+            work = self._executor.schedule.find(artifact)
+            if work and work.state == "waiting" and not wanted.intersection(work.artifacts):
+                self._executor.schedule.drop(work)

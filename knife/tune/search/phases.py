@@ -1,4 +1,4 @@
-"""The phases of a sweep, each a Ray Tune experiment whose rows are kept once it has ended."""
+"""The phases of a sweep, whose rows are kept once each has ended."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,21 +9,18 @@ from typing import Any
 from knife.config.run import RunConfig
 from knife.core.atomic import write_json
 from knife.plan.plan import plan_run
-from knife.plan.sources import SourceReader
 from knife.store.store import Store
+from knife.train.stages import drop_unfinished
 from knife.tune.search.begun import begun_trials, numbered
 from knife.tune.search.final import baselines, recipe
-from knife.tune.search.phase import Listener, Phase, has_time_left
-from knife.tune.search.schedulers import scheduler
+from knife.tune.search.phase import Listener, Phase, Workshop, has_time_left
+from knife.tune.search.schedulers import judge
 from knife.tune.search.searcher import Suggestions
 from knife.tune.search.settings import Budget
 from knife.tune.search.study import ranked
 from knife.tune.search.sweep_plan import SweepPlan
-from knife.tune.search.trial import Task, drop_unfinished
+from knife.tune.search.trial import Task
 from knife.tune.search.trials import TrialRow, read_rows
-
-# Longer than Ray takes to notice that the owner of a worker group has died.
-_DYING_SECONDS = 15
 
 
 @dataclass(frozen=True)
@@ -33,13 +30,13 @@ class Phases:
     Attributes:
         plan: the sweep.
         folder: the sweep's folder in the store.
-        slots: trials that run at a time.
+        workshop: makes the trials' stages.
         listener: makes the listener of a phase, from its name and the params of its trials.
     """
 
     plan: SweepPlan
     folder: Path
-    slots: int
+    workshop: Workshop
     listener: Callable[[str, list[dict[str, Any]]], Listener]
 
     def search(self) -> list[TrialRow]:
@@ -48,12 +45,13 @@ class Phases:
         phase = self._phase("search", test=space.sweep.test, budget=space.sweep.budget)
         rows = self._rows(phase, search_params(plan))
         rows.sort(key=lambda row: row.number)
-        # The worker group of a trial that ended early may still be running.
-        store, reader = Store(plan.config.store), SourceReader()
+        # What a kill or the end of the budget has left.
         for row in rows:
             if row.state in ("pruned", "stopped"):
-                for member in plan_run(space.config(row.point), reader, elsewhere=True).members:
-                    drop_unfinished(store, member.student, _DYING_SECONDS)
+                config = space.config(row.point)
+                planned = plan_run(config, self.workshop.reader, elsewhere=True)
+                for member in planned.members:
+                    drop_unfinished(self.workshop.store, member.student)
         return rows
 
     def more_seeds(self, rows: Sequence[TrialRow]) -> list[TrialRow]:
@@ -125,9 +123,8 @@ class Phases:
         return Phase(
             name=name,
             folder=self.folder,
-            task=Task(space, test, ceiling, self.folder / name / "failed"),
+            task=Task(space, test, ceiling),
             scale=self.plan.config.scale,
-            concurrent=self.slots,
             budget=budget or Budget(),
         )
 
@@ -138,14 +135,15 @@ class Phases:
                 params,
                 lambda begun: Suggestions(plan.space, plan.trials, begun),
                 lambda: (
-                    scheduler(plan.space.sweep, plan.epochs, phase.path)
+                    judge(plan.space.sweep, plan.epochs, phase.path)
                     if phase.name == "search"
                     else None
                 ),
                 self.listener(phase.name, params or []),
+                self.workshop,
             )
             write_json(kept, [row.to_dict() for row in rows])
-            Store(plan.config.store).keep(self.folder)
+            self.workshop.store.keep(self.folder)
         return read_rows(kept)
 
 

@@ -1,19 +1,14 @@
-"""Schedulers that remember reports across restarts, which those of Ray Tune do not."""
+"""Ray Tune's schedulers, which decide here over restarts: they judge earlier reports again."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ray.tune.schedulers import (
-    AsyncHyperBandScheduler,
-    FIFOScheduler,
-    MedianStoppingRule,
-    TrialScheduler,
-)
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from knife.tune.search.history import read_history
 from knife.tune.search.settings import Sweep
-from knife.tune.search.trial import SCORE, trial_key
+from knife.tune.search.trial import SCORE, Report
 
 
 @dataclass(frozen=True)
@@ -23,6 +18,13 @@ class _Known:
     trial_id: str
 
 
+class Judge(Protocol):
+    """Decides which trials end early."""
+
+    def goes_on(self, key: str, report: Report) -> bool:
+        """Whether the trial with this key goes on after its report of an epoch."""
+
+
 class _Remembers(TrialScheduler):  # type: ignore[misc]
     """Replays the reports of earlier starts before it judges the first one of this start.
 
@@ -30,37 +32,27 @@ class _Remembers(TrialScheduler):  # type: ignore[misc]
     the same answer.
     """
 
-    #: The experiment's folder, with the history of its trials.
+    #: The phase's folder, with the history of its trials.
     folder: Path
-    _answers: dict[tuple[str, int], str] | None = None
+    _answers: dict[tuple[str, int], bool] | None = None
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Do nothing: a trial is added at its first report."""
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Do nothing: the last report has been judged already and would count twice."""
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Do nothing: a trial's reports still count."""
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Judge a trial's report. A failed trial reports no score and is not judged."""
-        if SCORE not in result:
-            return str(TrialScheduler.CONTINUE)
+    def goes_on(self, key: str, report: Report) -> bool:
+        """Judge a trial's report of an epoch."""
         if self._answers is None:
             self._answers = {}
             for line in read_history(self.folder):
                 if "report" in line:
                     self._judge(self._answers, line["trial"], line["report"])
-        return self._judge(self._answers, trial_key(trial.config), result)
+        return self._judge(self._answers, key, report)
 
-    def _judge(self, answers: dict[tuple[str, int], str], key: str, result: dict[str, Any]) -> str:
-        place = (key, result["epoch"])
+    def _judge(self, answers: dict[tuple[str, int], bool], key: str, report: Report) -> bool:
+        place = (key, report["epoch"])
         if place not in answers:
-            trial, row = _Known(key), {"epoch": result["epoch"], SCORE: result[SCORE]}
+            trial, row = _Known(key), {"epoch": report["epoch"], SCORE: report[SCORE]}
             if all(known != key for known, _ in answers):
-                super().on_trial_add(None, trial)
-            answers[place] = str(super().on_trial_result(None, trial, row))
+                self.on_trial_add(None, trial)
+            answer = self.on_trial_result(None, trial, row)
+            answers[place] = answer != TrialScheduler.STOP
         return answers[place]
 
 
@@ -76,13 +68,13 @@ class Median(_Remembers, MedianStoppingRule):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE)
 
 
-def scheduler(sweep: Sweep, epochs: int, folder: Path) -> TrialScheduler:
-    """Return the scheduler that ends trials early, by epoch, given the experiment's folder."""
+def judge(sweep: Sweep, epochs: int, folder: Path) -> Judge | None:
+    """Return who ends trials early, by epoch, given the phase's folder; None if nobody does."""
     settings = sweep.scheduler
     judged: dict[str, Any] = {"time_attr": "epoch", "metric": SCORE, "mode": sweep.direction}
+    found: Asha | Median
     if settings.name == "none":
-        return FIFOScheduler()
-    found: _Remembers
+        return None
     if settings.name == "asha":
         # Beyond the last epoch: a trial that reaches that one has a student to keep.
         judged |= {"reduction_factor": settings.reduction, "max_t": epochs + 1}

@@ -1,11 +1,10 @@
-"""Searchers for Ray Tune: known trials in order, or optuna's suggestions."""
+"""What suggests trials: a list of known ones, or Ray Tune's search with optuna."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
-from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from knife.tune.search.begun import Begun, free_number
@@ -13,11 +12,29 @@ from knife.tune.search.space import Space
 from knife.tune.search.trial import SCORE
 
 
-class Points(Searcher):  # type: ignore[misc]
-    """Suggests the given params in order, each once."""
+class Searcher(Protocol):
+    """Suggests trials, and may learn from their scores. It knows a trial by any unique name."""
+
+    @property
+    def left(self) -> int:
+        """How many trials are still to be suggested."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Return the next trial's params; None after the last one."""
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Learn an intermediate score."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Learn a trial's result; one without a score has failed."""
+
+
+class Points:
+    """Suggests the given params in order, each once, and learns nothing."""
 
     def __init__(self, params: Sequence[dict[str, Any]]) -> None:
-        super().__init__(metric=SCORE, mode="max")
         self._params = list(params)
 
     @property
@@ -25,15 +42,17 @@ class Points(Searcher):  # type: ignore[misc]
         """How many are still to be suggested."""
         return len(self._params)
 
-    def suggest(self, trial_id: str) -> Any:  # noqa: ARG002  (the library's signature)
-        """Return the next trial's params, or `FINISHED` after the last one."""
-        return self._params.pop(0) if self._params else Searcher.FINISHED
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:  # noqa: ARG002
+        """Return the next trial's params; None after the last one."""
+        return self._params.pop(0) if self._params else None
 
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Learn nothing."""
 
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: every start reads which trials have begun."""
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Learn nothing."""
 
 
 class Suggestions(OptunaSearch):  # type: ignore[misc]
@@ -75,20 +94,15 @@ class Suggestions(OptunaSearch):  # type: ignore[misc]
                 failed = score is None or not math.isfinite(score)
                 self.add_evaluated_point(each.params["suggested"], score, error=failed)
 
-    def suggest(self, trial_id: str) -> Any:
-        """Return the next trial's params, or `FINISHED` after the last one."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Return the next trial's params; None after the last one."""
         if self.left <= 0:
-            return Searcher.FINISHED
+            return None
         self.left -= 1
         suggested = super().suggest(trial_id)
         number = self._pending.pop(0) if self._pending else free_number(self._taken)
         self._taken.add(number)
         return {"number": number, "suggested": suggested}
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Learn an intermediate score."""
-        if SCORE in result:
-            super().on_trial_result(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -96,6 +110,3 @@ class Suggestions(OptunaSearch):  # type: ignore[misc]
         """Learn a trial's result; one without a score has failed."""
         failed = error or SCORE not in (result or {})
         super().on_trial_complete(trial_id, None if failed else result, failed)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: every start reads which trials have begun."""

@@ -1,39 +1,23 @@
-"""One trial in a worker of Ray Tune: a run's teacher and students, without its verdict.
-
-Trials share teachers and states through the store: a trial that needs a missing one makes it under
-its lock, and others that need the same one wait for that lock and nothing else.
-"""
+"""One trial of a sweep: a run's teacher and students, without its verdict."""
 
 import math
-import threading
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import torch
-from filelock import Timeout
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from knife.config.run import RunConfig, parse
-from knife.launch.executor import launch
-from knife.pipeline.run import publish_data
-from knife.plan.pace import Pace
-from knife.plan.plan import Member, Plan, needed, plan_run
-from knife.plan.sources import SourceReader
+from knife.plan.plan import Member, Plan, needed
+from knife.plan.schedule import Artifact
 from knife.plan.stage import Stage
 from knife.store.store import Store, fingerprint
-from knife.train.context import PlainContext
 from knife.train.journal import Position, read_stage
 from knife.train.results import accuracy, read_trained
 from knife.tune.search.space import Point, Space
 
-# The name in Ray Tune of the sweep's metric: the best value so far.
+# The name that searchers and schedulers know the sweep's metric by: the best value so far.
 SCORE = "score"
-# Ray allows fractions of CPUs: a worker leaves a hundredth for the trial that waits for it, so that
-# a trial of N workers fits N CPUs.
-NESTED_CPUS = 0.99
-
-# A worker of Ray Tune runs one trial after another and keeps the data it has read.
-_reader = SourceReader()
+Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -43,48 +27,16 @@ class Task:
     Attributes:
         space: makes run configs from points.
         test: whether students are evaluated on test, and `ceiling` whether teachers are.
-        failed: folder for the notes of failed trials.
     """
 
     space: Space
     test: bool
     ceiling: bool
-    failed: Path
-
-
-def run_trial(params: Point, task: Task) -> None:
-    """Run a trial's stages and report its scores; called by Ray Tune.
-
-    `params` has the trial's `number`, and one of: its `point` (with `seeds` if they are not the
-    search's), what optuna `suggested`, or a whole run `config`.
-
-    An error is written to a note and not raised, since Ray Tune would restart the trial in a new
-    process, only for the same error to recur.
-    """
-    from ray import tune
-
-    note = failure_note(task.failed, params)
-    if note.is_file():
-        return
-    try:
-        _Trial(task, config_of(params, task.space)).run()
-    except Exception as error:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(str(error).strip() or type(error).__name__)
-        tune.report({"failed": True})
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            # An error on a GPU can corrupt the process: raise, so that Ray Tune starts another one.
-            raise
 
 
 def trial_key(params: Point) -> str:
     """Return a name for the trial of these params that is the same at every start."""
     return f"{params['number']}-{fingerprint(params)}"
-
-
-def failure_note(folder: Path, params: Point) -> Path:
-    """Return the path of the note in which the trial of these params leaves its error."""
-    return folder / f"{trial_key(params)}.txt"
 
 
 def point_of(params: Point, space: Space) -> Point:
@@ -111,139 +63,98 @@ def trial_stages(plan: Plan, members: list[Member], task: Task) -> list[Stage]:
     return [s for s in plan.stages if s.kind in ("teacher", "states") or s.key in own]
 
 
-@dataclass
-class _Trial:
-    task: Task
-    config: RunConfig
-    scores: dict[str, float] = field(default_factory=dict)
-    students: dict[str, str] = field(default_factory=dict)
-    tests: dict[str, float] = field(default_factory=dict)
-    reported: int = 0
-    # Accuracy and negative loss of the best evaluation so far, whose model is kept, and its score.
-    best: tuple[float, float, float] = (-math.inf, -math.inf, math.nan)
+class Trial:
+    """A trial under way.
 
-    def run(self) -> None:
-        plan = plan_run(self.config, _reader, elsewhere=True)
-        self.store = Store(self.config.store)
-        for key in plan.data:
-            publish_data(self.store, key, plan)
-        # One seed after another, so that the first score is known while the others train; but a
-        # worker group takes so long to start that it trains all of them.
-        together = self.config.scale.workers > 1
-        for members in [plan.members] if together else [[m] for m in plan.members]:
-            self._make(plan, members)
-            for member in members:
-                self._note(member)
-            if len(self.scores) < len(plan.members):
-                self._report(epoch=len(self.scores))
-        self._report(epoch=self.last_epoch, finished=True)
+    Its params have its `number`, and one of: its `point` (with `seeds` if they are not the
+    search's), what optuna `suggested`, or a whole run `config`.
+
+    Attributes:
+        params: its params.
+        key: its name, the same at every start.
+        plan: its run.
+        stages: those of its run that it needs.
+        missing: those of its stages that the store lacked when it was last looked at.
+        waits_for: those of them that are still to be made.
+    """
+
+    def __init__(self, params: Point, plan: Plan, task: Task, store: Store) -> None:
+        self.params, self.key, self.plan = params, trial_key(params), plan
+        self.stages = trial_stages(plan, plan.members, task)
+        self._task, self._store = task, store
+        self._scores: dict[str, float] = {}
+        self._students: dict[str, str] = {}
+        self._tests: dict[str, float] = {}
+        self._reported = 0
+        # Accuracy and negative loss of the best evaluation so far, whose model is kept, and its
+        # score.
+        self._best: tuple[float, float, float] = (-math.inf, -math.inf, math.nan)
+        self.missing: list[Stage] = []
+        self.waits_for: set[Artifact] = set()
 
     @property
-    def last_epoch(self) -> int:
-        return self.config.student.epochs
+    def number(self) -> int:
+        """Its number in the sweep."""
+        return int(self.params["number"])
 
-    def _make(self, plan: Plan, members: list[Member]) -> None:
-        stages = trial_stages(plan, members, self.task)
-        missing = needed(stages, self.store.have(stages))
-        try:
-            for member in members:
-                # A training that resumes from a checkpoint reports the later epochs alone.
-                self._pass_on(member.student.key, Position())
-            if not missing:
-                return
-            if self.config.scale.workers > 1:
-                self._launch(missing, members[0], Pace(plan.data))
-                return
-            # DeepSpeed takes seconds to import, and following a worker group does not need it.
-            from knife.train.stages import run_stages
+    def look(self) -> None:
+        """Find out what the store lacks."""
+        self.missing = needed(self.stages, self._store.have(self.stages))
+        self.waits_for = {(stage.kind, stage.key) for stage in self.missing}
 
-            with _TuneContext(self) as context:
-                run_stages(missing, self.store.address, self.config.scale, context)
-        except SystemExit:
-            # Ray Tune ends the trial; its students will not be resumed.
-            for member in members:
-                drop_unfinished(self.store, member.student)
-            raise
+    def earlier(self) -> Iterator[Report]:
+        """Yield reports of evaluations that are in the student's journal already: a training that
+        resumes from a checkpoint reports the later epochs alone."""
+        if len(self.plan.members) == 1:
+            key = self.plan.members[0].student.key
+            rows, _ = read_stage(self._store, "student", key, Position())
+            for row in rows:
+                if "dev_accuracy" in row["metrics"]:
+                    yield from self.evaluated(round(row["epoch"]), row["metrics"])
 
-    def report_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Report an evaluation on dev; the last one is reported with the result, once stored."""
+    def evaluated(self, epoch: int, metrics: dict[str, float]) -> Iterator[Report]:
+        """Yield a report of an evaluation on dev, if the trial has one student and the epoch is
+        new; the last one is reported with the result, once stored."""
         accuracy, loss = metrics["dev_accuracy"], metrics["dev_loss"]
-        self.best = max(self.best, (accuracy, -loss, metrics[self.task.space.sweep.metric]))
-        if len(self.config.seeds) == 1 and self.reported < epoch < self.last_epoch:
-            self.reported = epoch
-            self._report(epoch=epoch)
+        self._best = max(self._best, (accuracy, -loss, metrics[self._task.space.sweep.metric]))
+        if len(self.plan.members) == 1 and self._reported < epoch < self._last_epoch:
+            self._reported = epoch
+            yield self._report(epoch)
 
-    def _pass_on(self, student: str, position: Position) -> Position:
-        """Report the evaluations in a student's journal from a position on; return its end."""
-        rows, position = read_stage(self.store, "student", student, position)
-        for row in rows:
-            if "dev_accuracy" in row["metrics"]:
-                self.report_epoch(round(row["epoch"]), row["metrics"])
-        return position
+    def made(self, artifacts: Iterable[Artifact] = ()) -> Iterator[Report]:
+        """Note that stages are made; yield reports of the students that are complete with them,
+        in the order of their seeds, and at last of all."""
+        self.waits_for.difference_update(artifacts)
+        members = self.plan.members
+        for member in members[len(self._scores) :]:
+            stages = trial_stages(self.plan, [member], self._task)
+            if self.waits_for & {(stage.kind, stage.key) for stage in stages}:
+                return
+            self._note(member)
+            if len(self._scores) < len(members):
+                yield self._report(len(self._scores))
+        yield self._report(self._last_epoch, finished=True)
 
-    def _launch(self, stages: list[Stage], member: Member, pace: Pace) -> None:
-        """Run stages in their own worker group, and follow the student's journal."""
-        ended = threading.Event()
-        errors: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                launch(
-                    stages, self.store.address, self.config.scale, pace, cpus_per_worker=NESTED_CPUS
-                )
-            except BaseException as error:
-                errors.append(error)
-            finally:
-                ended.set()
-
-        threading.Thread(target=work, name="knife-launch", daemon=True).start()
-        position, last = Position(), False
-        while not last:
-            last = ended.wait(max(0.2, self.store.seconds))
-            position = self._pass_on(member.student.key, position)
-        if errors:
-            raise errors[0]
+    @property
+    def _last_epoch(self) -> int:
+        return self.plan.config.student.epochs
 
     def _note(self, member: Member) -> None:
-        trained = read_trained(self.store, "student", member.student.key)
+        trained = read_trained(self._store, "student", member.student.key)
         seed = str(member.seed)
-        self.scores[seed] = trained[self.task.space.sweep.metric]
-        self.students[seed] = member.student.key
-        if self.task.test:
-            self.tests[seed] = accuracy(self.store, member.evaluate.key)
+        self._scores[seed] = trained[self._task.space.sweep.metric]
+        self._students[seed] = member.student.key
+        if self._task.test:
+            self._tests[seed] = accuracy(self._store, member.evaluate.key)
 
-    def _report(self, *, epoch: int, finished: bool = False) -> None:
-        from ray import tune
-
-        mean = sum(self.scores.values()) / len(self.scores) if self.scores else self.best[-1]
-        tune.report(
-            {
-                SCORE: mean,
-                "epoch": epoch,
-                "finished": finished,
-                "scores": dict(self.scores),
-                "students": dict(self.students),
-                "tests": dict(self.tests),
-            }
-        )
-
-
-def drop_unfinished(store: Store, stage: Stage, wait: float = 0) -> None:
-    """Remove the files of a training that was ended early, unless another process holds its lock
-    for more than `wait` seconds."""
-    folder = store.root / "work" / f"{stage.kind}-{stage.key}"
-    if folder.is_dir():
-        with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=wait):
-            store.drop_work(stage.kind, stage.key)
-
-
-class _TuneContext(PlainContext):
-    """The context of a plain process that reports to Ray Tune and may be ended by it."""
-
-    def __init__(self, trial: _Trial) -> None:
-        super().__init__()
-        self._trial = trial
-
-    def evaluated(self, _: Stage, epoch: int, metrics: dict[str, float]) -> None:
-        """Report a student's score; Ray Tune may end the trial here with SystemExit."""
-        self._trial.report_epoch(epoch, metrics)
+    def _report(self, epoch: int, *, finished: bool = False) -> Report:
+        scores = self._scores
+        return {
+            SCORE: sum(scores.values()) / len(scores) if scores else self._best[-1],
+            "epoch": epoch,
+            "finished": finished,
+            "scores": dict(scores),
+            "students": dict(self._students),
+            "tests": dict(self._tests),
+            "timestamp": time.time(),
+        }
