@@ -1,4 +1,4 @@
-"""What an experiment's folder says of trials over several starts, and how long they took."""
+"""What a phase's folder says of trials over several starts, and how long they took."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from made_up import a_space
 from knife.tune.search import history
 from knife.tune.search.begun import begun_trials, numbered
 from knife.tune.search.history import History, TimeSpent, read_seconds
-from knife.tune.search.trial import SCORE, failure_note, trial_key
+from knife.tune.search.trial import SCORE, trial_key
 
 SPACE = a_space({"x": {"uniform": [0, 1]}})
 
@@ -54,9 +54,7 @@ def test_failed_pruned_stopped_and_cut(tmp_path: Path) -> None:
     start(tmp_path, params(1))
     start(tmp_path, params(2), report(1, 0.1))
     start(tmp_path, params(3), report(1, 0.4))
-    note = failure_note(tmp_path / "failed", params(1))
-    note.parent.mkdir()
-    note.write_text("no memory\nand more")
+    History(tmp_path).failed(trial_key(params(1)), "no memory\nand more")
     History(tmp_path).pruned(trial_key(params(2)))
     # Cut by a kill: what came last, here and after another start.
     for _ in range(2):
@@ -108,10 +106,7 @@ def test_times_add_up_over_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     clock.now += 1000
     watch = TimeSpent(tmp_path)
     watch.started(trial_key(two))
-    clock.now += 5
-    # Its worker was lost, and it starts again.
-    watch.started(trial_key(two))
-    clock.now += 4
+    clock.now += 9
     watch.ended(trial_key(two))
     watch.save()
     # The search itself ran for 20 and for 9 seconds.

@@ -11,8 +11,12 @@ from small_sweep import planned
 
 from knife.config.run import read
 from knife.core.atomic import write_json
+from knife.launch.executor import Executor
+from knife.plan.pace import Pace
 from knife.plan.plan import plan_run
+from knife.store.store import Store
 from knife.tune.search.final import baselines, recipe, winner, write_recipe
+from knife.tune.search.phase import Workshop
 from knife.tune.search.phases import Phases
 from knife.tune.search.settings import Sweep
 from knife.tune.search.space import Space
@@ -128,9 +132,10 @@ def test_a_trial_of_which_one_seed_fails_is_no_winner(tmp_path: Path) -> None:
     ]
     # The trials with more seeds have already ended.
     write_json(tmp_path / "seeds.json", [row.to_dict() for row in more])
-    found = Phases(plan, tmp_path, 1, lambda *_: pytest.fail("nothing is left to do")).more_seeds(
-        rows
-    )
+    executor = Executor(tmp_path, plan.config.scale, Pace({}), width=1)
+    workshop = Workshop(executor, {}, Store(tmp_path))
+    phases = Phases(plan, tmp_path, workshop, lambda *_: pytest.fail("nothing is left to do"))
+    found = phases.more_seeds(rows)
     assert [row.state for row in found] == ["failed", "finished", "finished"]
     assert (found[0].score, found[0].error) == (None, f"seed 2: {diverged.error}")
     assert found[1].scores == {0: 0.8, 1: 0.6, 2: 0.4}

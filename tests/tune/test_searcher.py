@@ -1,16 +1,12 @@
-"""What Ray Tune is given to try, at the first start and at later ones."""
+"""What is tried, at the first start and at later ones."""
 
-import pickle
-from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up import a_row, a_space
-from ray.tune.search import Searcher
 
 from knife.tune.search.begun import Begun
 from knife.tune.search.searcher import Points, Suggestions
-from knife.tune.search.trial import SCORE
 from knife.tune.search.trials import State
 
 DOMAINS = {"x": {"uniform": [0, 1]}, "layers": {"choice": ["last", [[1, 1]]]}}
@@ -20,7 +16,9 @@ SPACE = a_space(DOMAINS, search="tpe", first=[FIRST])
 
 def suggested(search: Suggestions, count: int) -> list[dict[str, Any]]:
     """Return what it suggests to this many parallel trials, including their numbers."""
-    return [search.suggest(f"trial {number}") for number in range(count)]
+    found = [search.suggest(f"trial {number}") for number in range(count)]
+    assert all(found)
+    return [params for params in found if params]
 
 
 def begun(params: dict[str, Any], state: State = "finished", score: float | None = 0.5) -> Begun:
@@ -34,7 +32,7 @@ def test_points_are_given_once_in_their_order() -> None:
     assert search.left == 2
     assert [search.suggest("a"), search.suggest("b")] == points
     assert search.left == 0
-    assert search.suggest("c") == Searcher.FINISHED
+    assert search.suggest("c") is None
 
 
 def test_suggestions_begin_with_the_first_points_and_depend_on_the_seed() -> None:
@@ -54,7 +52,7 @@ def test_more_trials_are_those_of_a_search_that_was_to_have_them_from_the_start(
     assert search.left == 8 - done
     assert suggested(search, 8 - done) == whole[done:]
     assert search.left == 0
-    assert search.suggest("one more") == Searcher.FINISHED
+    assert search.suggest("one more") is None
 
 
 def test_what_has_begun_and_not_ended_comes_first_with_its_number() -> None:
@@ -65,7 +63,7 @@ def test_what_has_begun_and_not_ended_comes_first_with_its_number() -> None:
     search = Suggestions(SPACE, 6, known)
     assert suggested(search, 3) == [whole[1], whole[3], whole[5]]
     # Fewer than have ended: none starts.
-    assert Suggestions(SPACE, 2, known).suggest("a") == Searcher.FINISHED
+    assert Suggestions(SPACE, 2, known).suggest("a") is None
 
 
 def test_optuna_learns_from_trials_of_earlier_starts() -> None:
@@ -80,14 +78,6 @@ def test_optuna_learns_from_trials_of_earlier_starts() -> None:
 def test_a_trial_that_ends_without_a_score_has_failed() -> None:
     search = Suggestions(SPACE, 3)
     suggested(search, 1)
-    search.on_trial_result("trial 0", {"failed": True, "training_iteration": 1})
-    search.on_trial_complete("trial 0", {"failed": True, "training_iteration": 1})
+    search.on_trial_complete("trial 0", error=True)
     (trial,) = search._ot_study.get_trials()
     assert trial.state.name == "FAIL"
-
-
-def test_ray_tune_can_copy_and_keep_them(tmp_path: Path) -> None:
-    for search in (Points([{"number": 1}]), Suggestions(SPACE, 3)):
-        assert pickle.loads(pickle.dumps(search)).left == search.left
-        search.save(str(tmp_path / "state"))
-    assert search.metric == SCORE

@@ -80,4 +80,5 @@ def test_a_trial_says_what_it_does(sweep_and_trial: tuple[SweepPlan, Plan]) -> N
     assert trial.words(sweep.space) == f"teacher 3/4, 1 min  {point}"
     trial.score = 0.5
     assert trial.words(sweep.space) == f"teacher 3/4, dev 50.0 %, 1 min  {point}"
-    assert TrialProgress({}).words(sweep.space) == "at work, 0 s"
+    unplanned = TrialProgress({"config": {}})
+    assert unplanned.words(sweep.space) == "at work, 0 s"
