@@ -156,6 +156,13 @@ def trainer_in_this_actor() -> Any:
     return Trainer
 
 
+def worker_was_killed(error: BaseException) -> bool:
+    """Whether the failure of a worker of Ray Train is the death of its process."""
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    return isinstance(error, WorkerHealthCheckFailedError)
+
+
 def execution_callback() -> Any:
     """Return the class whose `before_execution_starts` Ray Data calls after requesting workers."""
     from ray.data._internal.execution.execution_callback import ExecutionCallback

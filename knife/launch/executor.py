@@ -27,8 +27,17 @@ from knife.core.errors import SessionLostError, UserError, raise_errors
 from knife.core.words import counted
 from knife.launch.context import request_stop
 from knife.launch.groups import Post, open_groups
-from knife.launch.session import ENVIRONMENT, first_line, in_thread, session
-from knife.launch.slot import CLOSED, MOST_FAILURES, NOTED, Ended, Slot, sweep, timeouts
+from knife.launch.session import ENVIRONMENT, first_line, in_thread, lost_words, session
+from knife.launch.slot import (
+    CLOSED,
+    KILLED,
+    MOST_FAILURES,
+    NOTED,
+    Ended,
+    Slot,
+    sweep,
+    timeouts,
+)
 from knife.plan.events import Event, Made, Note, Pruned, Started, failures
 from knife.plan.pace import Pace
 from knife.plan.schedule import Schedule, Work
@@ -127,7 +136,8 @@ class Executor:
         try:
             if not isinstance(error, SessionLostError):
                 self._end(stop=error is not None)
-                ray.kill(self._actor)
+                with suppress(ray.exceptions.RayError):
+                    ray.kill(self._actor)
         finally:
             self._stack.__exit__(kind, error, trace)
 
@@ -211,7 +221,12 @@ class Executor:
             if group.work:
                 self.schedule.put_back(group.work)
         self._tries.clear()
-        self._open()
+        try:
+            self._open()
+        except UserError as dead:
+            if address := cluster_address():
+                raise SessionLostError(lost_words(address)) from dead
+            raise
         return Note(
             f"{error.what}; the work continues from its checkpoints in a new Ray session "
             f"({self._lost_sessions} of {_MOST_SESSIONS})"
@@ -297,6 +312,7 @@ class Executor:
         if self._done(work) > group.before:
             self._tries[work] = 0
         if self._tries[work] > MOST_FAILURES:
+            error = RuntimeError(_killed(work)) if why[0] == KILLED else error
             yield from failures(self.schedule, work, error)
             return
         self.schedule.put_back(work)
@@ -336,6 +352,17 @@ def _error(found: tuple[str, list[str]]) -> Exception:
     """Return the error with this name and these lines."""
     kind, lines = found
     return NOTED.get(kind, RuntimeError)(*lines)
+
+
+def _killed(work: Work) -> str:
+    """Return what to do if the workers of some stages were killed again and again."""
+    lower = "lower scale.parallel"
+    if work.stages[0].kind in ("teacher", "student"):
+        lower += f", or {work.stages[0].kind}.batch_size"
+    return (
+        f"{work.label}: its workers were killed {MOST_FAILURES + 1} times without any progress, "
+        f"often for lack of memory: {lower}"
+    )
 
 
 def _hosts() -> list[Host]:

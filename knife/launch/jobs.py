@@ -14,6 +14,7 @@ from ray.exceptions import AuthenticationError
 
 from knife.compat.ray import job_client
 from knife.core.errors import UserError
+from knife.core.exits import say
 from knife.launch.working_dir import WorkingDir
 
 _CONNECT_SECONDS, _ANSWER_SECONDS, _UPLOAD_SECONDS = 5, 20, 300
@@ -90,7 +91,8 @@ class Jobs:
     def submit(
         self, job: str, words: Sequence[str], folder: WorkingDir, environment: dict[str, str]
     ) -> None:
-        """Send the folder and start a command in it, under the new id `job`.
+        """Send the folder and start a command in it, under the new id `job`. For a cluster that is
+        just starting it waits up to a minute, and says so.
 
         Raises:
             RuntimeError, OSError: the cluster refuses the job, or is gone.
@@ -99,7 +101,7 @@ class Jobs:
         runtime["excludes"] = list(folder.excludes)
         if environment:
             runtime["env_vars"] = environment
-        end = time.monotonic() + _START_SECONDS
+        end, waits = time.monotonic() + _START_SECONDS, False
         while True:
             try:
                 self._client.submit_job(
@@ -110,6 +112,9 @@ class Jobs:
                 # On a new cluster the dashboard answers before it can start jobs.
                 if "No available agent" not in str(error) or time.monotonic() > end:
                     raise
+            if not waits:
+                say("the cluster is still starting; waiting until it can start jobs …")
+                waits = True
             time.sleep(1)
 
     def follow(self, job: str, log: JobLog) -> JobEnd:

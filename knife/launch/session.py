@@ -23,17 +23,13 @@ from knife.compat.ray import node_of_this_session, on_loopback, printing_lines
 from knife.core.errors import SessionLostError, UserError, WorkFailedError, raise_errors
 from knife.launch.silence import without_stderr
 
-# Read when Ray is imported: otherwise a thread still working when a session ends would start
-# another one, or join an unrelated one.
-os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-
 ENVIRONMENT = {
     # A report waits for the controller's next poll of its workers: with Ray's default of 2 s, this
     # costs seconds per stage.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Trials of Ray Tune share files that this process has cached by path.
+    # Workers share files that this process has cached by path.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 # A session cannot work without these. Ray's own processes detect a loss within seconds, print a
@@ -53,7 +49,7 @@ def session(gpus: float) -> Iterator[list[str]]:
     Raises:
         UserError: no cluster answers at RAY_ADDRESS, or Ray cannot start on this machine.
         WorkFailedError: one of Ray's own processes died or was too slow while Ray started.
-        SessionLostError: one of Ray's own processes on this machine has died.
+        SessionLostError: one of Ray's own processes on this machine has died, or the cluster.
     """
     if session_is_up():
         yield []
@@ -70,7 +66,7 @@ def session(gpus: float) -> Iterator[list[str]]:
                 yield [f"Ray dashboard: http://{dashboard}"] if dashboard else []
             except Exception as error:
                 # The first error may be a consequence of a dead process.
-                if lost := watch.lost():
+                if lost := watch.lost() or _cluster_lost(error):
                     raise lost from error
                 raise
             finally:
@@ -134,6 +130,26 @@ def _init(gpus: float) -> str | None:
             "the same command tries again; what is finished is kept",
         ) from error
     return None
+
+
+def _cluster_lost(error: Exception) -> SessionLostError | None:
+    """Return what to raise if an error of Ray means that the cluster of RAY_ADDRESS is gone."""
+    import ray
+
+    address = cluster_address()
+    if not address or not isinstance(error, ray.exceptions.RayError):
+        return None
+    ray.shutdown()
+    try:
+        refuse_dead_cluster()
+    except UserError:
+        return SessionLostError(lost_words(address))
+    return None
+
+
+def lost_words(address: str) -> str:
+    """Return what happened if the cluster at an address is gone."""
+    return f"the Ray cluster at {address} was lost, or has lost its node on this host"
 
 
 def first_line(error: BaseException) -> str:
@@ -241,8 +257,7 @@ def _fail(done: Future[Any], error: BaseException) -> None:
 def in_thread(work: Callable[[], T]) -> Future[T]:
     """Call `work` in a thread; Ctrl-C, or the loss of the session, ends a wait for its result.
 
-    In the main thread Ray Train would handle SIGINT itself and end the process with status 0, and
-    Ray Tune would return as if the work were done.
+    In the main thread, some parts of Ray would handle SIGINT themselves.
     """
     done: Future[T] = Future()
     if _Watch.now:

@@ -14,7 +14,7 @@ import ray
 from filelock import Timeout
 
 from knife.cluster.capacity import resources
-from knife.compat.ray import trainer_in_this_actor
+from knife.compat.ray import trainer_in_this_actor, worker_was_killed
 from knife.config.scale import Scale
 from knife.core.errors import (
     NotFiniteError,
@@ -43,6 +43,8 @@ NOTED: dict[str, type[Exception]] = {
 
 # An answer to the question for more work: there will not be any.
 CLOSED = "closed"
+# By which a worker group ended whose processes were killed, instead of an error's name.
+KILLED = "killed"
 # The name and lines of the error by which a worker group ended; None if it was closed.
 Ended = tuple[str, list[str]] | None
 
@@ -95,6 +97,8 @@ def fit(slot: Slot, store: Store) -> Ended:
         rank, cause = first_failure(error)
         if isinstance(cause, UserError):
             return "UserError", cause.errors
+        if worker_was_killed(cause):
+            return KILLED, [f"worker {rank} was killed"]
         where = "" if rank is None else f"worker {rank} failed: "
         return "RuntimeError", [f"{where}{str(cause).strip() or type(cause).__name__}"]
     except Exception as error:

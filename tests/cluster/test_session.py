@@ -189,3 +189,18 @@ def test_folders_that_cannot_be_written_are_refused(
     monkeypatch.setenv("HOME", str(tmp_path / "new"))
     assert local_errors() == []
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "module", ["launch.executor", "launch.jobs", "inference.workers", "tune.sweep", "tune.dry_run"]
+)
+def test_no_call_of_ray_starts_a_session_by_itself(module: str) -> None:
+    """Ray reads this when it is imported; otherwise a call after the end of a session would look
+    for a cluster for a quarter of an hour."""
+    script = f"""
+import knife.{module}
+from ray._private import auto_init_hook
+print(auto_init_hook.enable_auto_connect)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

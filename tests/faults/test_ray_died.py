@@ -1,5 +1,5 @@
-"""kill -9 of Ray's own processes during each command: a run goes on in a new session, the others
-end with one line, and the same command resumes."""
+"""kill -9 of Ray's own processes during each command: runs and sweeps go on in a new session, the
+others end with one line, and the same command resumes."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from command_fixtures import FinishedRun
 from job import Job, gone, workers_below
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from ray_cluster import Cluster
 from small_run import wait_for
 from small_sweep import RATE, write_sweep
 
@@ -169,7 +170,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., Command]]:
                 process.kill()
 
 
-def test_a_sweep_whose_ray_dies_says_so_and_resumes(
+def test_a_sweep_whose_ray_dies_goes_on_in_a_new_session(
     started: Callable[..., Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -178,21 +179,56 @@ def test_a_sweep_whose_ray_dies_says_so_and_resumes(
         space={RATE: {"loguniform": [1e-4, 1e-2]}},
         budget={"trials": 2},
         final=None,
-        set={"student.epochs": 8, "data.world.train": 100},
+        set={"student.epochs": 8, "data.world.train": 100, "scale.checkpoint_steps": 5},
     )
     command = started("tune", path, "--json")
     store = tmp_path / "store"
-    command.wait_for(lambda: any(store.glob("work/student-*/journal.jsonl")))
+    command.wait_for(lambda: any(store.glob("work/student-*/checkpoints/*/place.json")))
     assert command.process
     below = kill(command.process, "raylet")
-    command.process.wait(SECONDS)
-    check(command.process, below, "raylet", command.err)
-    uri = f"sqlite:///{store / 'mlflow.db'}"
-    assert "FAILED" in statuses(uri)
-    assert command.start().wait(SECONDS) == 0, command.err
+    assert command.process.wait(SECONDS) == 0, command.err
+    (note,) = (line for line in command.err.splitlines() if line.startswith("note: "))
+    assert "in a new Ray session (1 of 3)" in note
+    assert not any(word in command.err for word in NOISE), command.err
+    wait_for(lambda: gone(below), SECONDS)
     result = json.loads((tmp_path / "out").read_text())
     assert result["states"] == {"finished": 2}
-    assert set(statuses(uri)) == {"FINISHED"}
+    assert set(statuses(f"sqlite:///{store / 'mlflow.db'}")) == {"FINISHED"}
+    # The teacher was made before; a student has resumed from its checkpoint.
+    students = [json.loads(path.read_text()) for path in store.glob("student/*/trained.json")]
+    assert any(student["resumed"] for student in students)
+
+
+def test_a_cluster_that_is_lost_ends_a_run_in_one_line(
+    job: Job, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes are killed on the driver's host, as an administrator or a reboot may do."""
+    port = cluster.head.rpartition(":")[2]
+    monkeypatch.setenv("RAY_ADDRESS", cluster.head)
+    # As in the cluster's own environment.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    driver = job.start(launcher="ray")
+    teacher = job.stages()["teacher"]
+    job.wait_for(lambda: job.under_way(teacher))
+    (raylet,) = (
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == "raylet"
+        and any(word.endswith(f":{port}") for word in process.info["cmdline"])
+    )
+    raylet.kill()
+    assert driver.wait(SECONDS) == 1
+    err = job.output(".err")
+    *before, last = err.splitlines()
+    assert last.startswith(f"error: the Ray cluster at {cluster.head} was lost")
+    assert last.endswith("finished work is kept: run the same command again to resume")
+    assert [line for line in before if any(word in line for word in NOISE)] == []
+    assert "FAILED" in statuses(f"sqlite:///{job.store / 'mlflow.db'}")
+    # The same command resumes, here without a cluster.
+    monkeypatch.delenv("RAY_ADDRESS")
+    job.start(launcher="ray")
+    result = job.result()
+    assert {stage["kind"] for stage in result["made"]} >= {"teacher", "student"}
 
 
 def test_predictions_whose_ray_dies_say_so_and_resume(

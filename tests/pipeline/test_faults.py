@@ -86,6 +86,24 @@ def test_a_worker_killed_in_each_stage_changes_nothing(
     check_resumed(job, stages, killed_at)
 
 
+def test_a_stage_whose_workers_are_killed_again_and_again_fails_in_words(job: Job) -> None:
+    """As the system does if memory runs out."""
+    driver = job.start(launcher="ray", checkpoint_steps=100_000)
+    teacher = job.stages()["teacher"]
+    for _ in range(4):
+        before = len(job.rows(teacher))
+        job.wait_for(lambda: len(job.rows(teacher)) > before)  # noqa: B023
+        for worker in workers_below(driver):
+            worker.kill()
+    assert driver.wait(SECONDS) == 1
+    *_, last = job.output(".err").splitlines()
+    assert last.startswith("error: ")
+    assert last.endswith(
+        "teacher: its workers were killed 4 times without any progress, often for lack of memory: "
+        "lower scale.parallel, or teacher.batch_size"
+    )
+
+
 def test_the_driver_killed_in_each_stage_changes_nothing(
     job: Job, reference: dict[str, Store]
 ) -> None:
