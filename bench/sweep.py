@@ -1,29 +1,28 @@
 """What a sweep costs: sharing one teacher, and the overhead of each trial.
 
-python bench/sweep.py share      # 16 students x 1 teacher: `knife tune`, bare processes, and naive
-python bench/sweep.py trivial    # 200 trials that train nothing: ours, and Ray Tune's own time
+python bench/sweep.py share            # 16 students x 1 teacher: `knife tune`, bare, and naive
+python bench/sweep.py trivial OTHER    # 200 trials that train nothing: this checkout and another
 """
 
-import json
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
 
-from knife.launch.session import in_thread, session
 from knife.plan.plan import needed
 from knife.plan.stage import Stage
 from knife.store.store import Store
 from knife.tune.command import plan_file
 
+ROOT = Path(__file__).resolve().parents[1]
 SLOTS = 2
 STUDENTS = 16
 WEIGHTS = [5.0 + number for number in range(STUDENTS)]
@@ -47,11 +46,12 @@ def sweep_file(folder: Path, space: dict[str, Any], **changes: Any) -> Path:
     return path
 
 
-def tune(path: Path) -> tuple[float, list[float]]:
-    """Time `knife tune`: wall seconds, and the driver's memory (MiB) over time."""
+def tune(path: Path, checkout: Path = ROOT) -> tuple[float, list[float]]:
+    """Time `knife tune` of a checkout: wall seconds, and the driver's memory (MiB) over time."""
     started = time.monotonic()
     process = psutil.Popen(
         [sys.executable, "-m", "knife", "tune", str(path)],
+        env=os.environ | {"PYTHONPATH": str(checkout)},
         stdout=subprocess.DEVNULL,
         stderr=path.with_suffix(".log").open("w"),
     )
@@ -107,22 +107,6 @@ def make_bare(path: Path, part: str) -> None:
                    config.scale, context)  # fmt: skip
 
 
-def overheads(folder: Path) -> list[float]:
-    """Return for each trial but its worker's first the seconds that were not spent on training."""
-    workers: dict[int, list[tuple[float, float]]] = {}
-    store = folder / "store"
-    for path in (store / "sweeps" / "bench" / "search").glob("*/result.json"):
-        last = json.loads(path.read_text().splitlines()[-1])
-        (key,) = last["students"].values()
-        trained = json.loads((store / "student" / key / "trained.json").read_text())
-        workers.setdefault(last["pid"], []).append((last["timestamp"], trained["seconds"]))
-    found = []
-    for ends in workers.values():
-        for (before, _), (end, seconds) in pairwise(sorted(ends)):
-            found.append(end - before - seconds)
-    return found
-
-
 def share(folder: Path) -> None:
     """Compare ours, bare and naive."""
     one = {"align.input.weight": {"grid": WEIGHTS}}
@@ -130,56 +114,30 @@ def share(folder: Path) -> None:
     ours, _ = tune(sweep_file(folder / "ours", one))
     alone = bare(sweep_file(folder / "bare", one))
     naive, _ = tune(sweep_file(folder / "naive", many))
-    seconds = overheads(folder / "ours")
     print(f"{STUDENTS} students, {SLOTS} slots: ours {ours:.0f} s, bare {alone:.0f} s, ", end="")
     print(f"a teacher a trial {naive:.0f} s")
     print(f"ours to bare: {ours / alone:.2f}   naive to ours: {naive / ours:.2f}")
-    mean = sum(seconds) / len(seconds)
-    print(f"a trial after its worker's first, training aside: mean {mean:.1f} s, ", end="")
-    print(f"longest {max(seconds):.0f} s (to the second)")
 
 
-def trivial(folder: Path) -> None:
-    """Time trials that find their student in the store, and as many of a function that reports."""
+def trivial(folder: Path, other: Path) -> None:
+    """Time trials that find their student in the store, by this checkout and another."""
     trials = 200
-    # finetune aligns nothing, so its student is the same for every weight.
-    only = {"set": BASE | {"store": str(folder / "trivial" / "store"), "methods": ["finetune"]}}
-    one = {"align.input.weight": {"grid": [0]}}
-    tune(sweep_file(folder / "trivial", one, name="first", **only))
-    many = {"align.input.weight": {"grid": list(range(trials))}}
-    path = sweep_file(folder / "trivial", many, **only)
-    ours, memory = tune(path)
-    plain = plain_tune(folder / "plain", trials)
-    print(f"{trials} trials that train nothing: ours {ours:.0f} s, Ray Tune alone {plain:.0f} s, ")
-    print(f"difference {ours - plain:.0f} s")
+    seconds: dict[Path, float] = {}
+    for checkout in (other, ROOT):
+        place = folder / str(len(seconds))
+        # finetune aligns nothing, so its student is the same for every weight.
+        only = {"set": BASE | {"store": str(place / "store"), "methods": ["finetune"]}}
+        one = {"align.input.weight": {"grid": [0]}}
+        tune(sweep_file(place, one, name="first", **only), checkout)
+        many = {"align.input.weight": {"grid": list(range(trials))}}
+        seconds[checkout], memory = tune(sweep_file(place, many, **only), checkout)
+    ours, theirs = seconds[ROOT], seconds[other]
+    print(f"{trials} trials that train nothing: ours {ours:.0f} s, theirs {theirs:.0f} s, ", end="")
+    print(f"ours to theirs {ours / theirs:.2f}")
     # In the last seconds matplotlib and optuna are loaded and the plots drawn.
     third = len(memory) // 3
     print(f"driver's memory: {memory[third]:.0f} MiB after a third of the time, ", end="")
     print(f"{memory[2 * third]:.0f} MiB after two thirds, {memory[-1]:.0f} MiB at the end")
-
-
-def plain_tune(folder: Path, trials: int) -> float:
-    """Time Ray Tune, with Ray's start, on a function that reports as often as ours."""
-    started = time.monotonic()
-    with session(0):
-        from ray import tune as ray_tune
-
-        tuner = ray_tune.Tuner(
-            ray_tune.with_resources(report, {"CPU": 1}),
-            param_space={"number": ray_tune.grid_search(list(range(trials)))},
-            tune_config=ray_tune.TuneConfig(max_concurrent_trials=SLOTS, reuse_actors=True),
-            run_config=ray_tune.RunConfig(name="plain", storage_path=str(folder), verbose=0),
-        )
-        in_thread(tuner.fit).result()
-    return time.monotonic() - started
-
-
-def report(_: dict[str, Any]) -> None:
-    """Report as often as a trial of `trivial`."""
-    from ray import tune as ray_tune
-
-    for epoch in (5, 10):
-        ray_tune.report({"epoch": epoch, "score": 0.5})
 
 
 def main(words: Sequence[str]) -> None:
@@ -188,7 +146,10 @@ def main(words: Sequence[str]) -> None:
         make_bare(Path(words[1]), words[2])
         return
     with tempfile.TemporaryDirectory() as folder:
-        {"share": share, "trivial": trivial}[words[0]](Path(folder))
+        if words[0] == "share":
+            share(Path(folder))
+        else:
+            trivial(Path(folder), Path(words[1]).resolve())
 
 
 if __name__ == "__main__":

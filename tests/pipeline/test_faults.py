@@ -88,13 +88,14 @@ def test_a_worker_killed_in_each_stage_changes_nothing(
 
 def test_a_stage_whose_workers_are_killed_again_and_again_fails_in_words(job: Job) -> None:
     """As the system does if memory runs out."""
+    job.changes = CHANGES | {"teacher": {"epochs": 1000}}
     driver = job.start(launcher="ray", checkpoint_steps=100_000)
-    teacher = job.stages()["teacher"]
+    teacher, killed_at = job.stages()["teacher"], 0.0
     for _ in range(4):
-        before = len(job.rows(teacher))
-        job.wait_for(lambda: len(job.rows(teacher)) > before)  # noqa: B023
+        job.wait_for(lambda: any(row["time"] > killed_at for row in job.rows(teacher)))  # noqa: B023
         for worker in workers_below(driver):
             worker.kill()
+        killed_at = time.time()
     assert driver.wait(SECONDS) == 1
     *_, last = job.output(".err").splitlines()
     assert last.startswith("error: ")
