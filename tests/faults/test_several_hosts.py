@@ -21,7 +21,9 @@ from small_run import SMALL, wait_for
 
 from knife.config.overrides import merge
 from knife.config.run import parse
+from knife.plan.plan import plan_run
 from knife.store.store import Store
+from knife.train.context import PlainContext
 
 pytestmark = [pytest.mark.faults, needs_hosts]
 
@@ -226,6 +228,39 @@ def test_both_hosts_have_their_share_of_every_job(run: HostsRun, tmp_path: Path)
         assert all(share["host"].startswith(run.hosts.name) for share in shares)
         assert sum(share["examples"] for share in shares) == examples
         assert min(share["examples"] for share in shares) >= 0.4 * examples
+
+
+def test_slots_of_all_hosts_are_used_at_once_and_one_host_is_lost(
+    run: HostsRun, tmp_path: Path
+) -> None:
+    """Stages of one worker each, side by side on three hosts: two of them finish the run."""
+    run.changes = merge(
+        CHANGES,
+        {
+            "methods": ["finetune", "knife"],
+            "seeds": [0, 1, 2],
+            "student": {"epochs": 30},
+            "scale": {"workers": 1, "placement": "pack", "parallel": "auto"},
+        },
+    )
+    with PlainContext() as context:
+        make(parse(merge(SMALL, run.changes | {"store": str(tmp_path / "alone")})), context)
+    run.start(parallel="auto")
+    plan = plan_run(run.config)
+    run.wait_for(lambda: len(run.hosts.workers()) == 3, pause=0.2)
+    students = [member.student for member in plan.members]
+    run.wait_for(lambda: sum(map(run.under_way, students)) >= 2 and len(made_on(run)) == 3)
+    lost = max(run.hosts.workers())
+    run.hosts("kill", str(lost))
+    result = run.result()
+    assert [method["seeds"] for method in result["verdict"]["methods"]] == [3, 3]
+    run.same_as(Store(tmp_path / "alone"))
+
+
+def made_on(run: HostsRun) -> set[str]:
+    """Return the hosts on which stages were made, by what these say of their workers."""
+    found = [json.loads(path.read_text()) for path in run.store.glob("*/*/workers.json")]
+    return {share["host"] for shares in found for share in shares}
 
 
 def test_a_network_that_is_cut_for_30_seconds_is_waited_for(
