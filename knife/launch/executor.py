@@ -63,7 +63,7 @@ class _Group:
         work: what it makes; None while it has nothing to do.
         number: the number of that work.
         reference: keeps that work in Ray's store of objects.
-        begun: whether its workers have begun with it.
+        ready: whether its workers have started.
         before: what of its work needed not be made again when it got it, or at its last failure.
     """
 
@@ -71,7 +71,7 @@ class _Group:
     work: Work | None = None
     number: int = 0
     reference: Any = None
-    begun: bool = False
+    ready: bool = False
     before: set[str] = field(default_factory=set)
 
 
@@ -116,9 +116,10 @@ class Executor:
         self._width = width
         self._links = [] if links is None else links
         self._numbers = itertools.count(1)
+        self._groups: dict[int, _Group] = {}
         self._lost_sessions = 0
-        # How often something was begun since it last made progress.
-        self._tries: Counter[Work] = Counter()
+        # How often something has lost its workers since it last made progress.
+        self._losses: Counter[Work] = Counter()
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -135,7 +136,7 @@ class Executor:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         try:
             if not isinstance(error, SessionLostError):
-                self._end(stop=error is not None)
+                self._end(self._groups.values(), stop=error is not None)
                 with suppress(ray.exceptions.RayError):
                     ray.kill(self._actor)
         finally:
@@ -177,14 +178,18 @@ class Executor:
 
     def drop(self) -> None:
         """End what is under way, after checkpoints, and forget everything that is not made."""
-        self._end(stop=True)
-        self._groups.clear()
+        ready = [group for group in self._groups.values() if group.ready]
+        self._end(ready, stop=True)
+        # The others have not begun.
+        self._groups = {n: group for n, group in self._groups.items() if not group.ready}
+        for group in self._groups.values():
+            self._withdraw(group)
         for work in self.schedule.unfinished():
             self.schedule.drop(work)
 
     def _open(self) -> None:
         """Start the session and what is needed in it; worker groups start when there is work."""
-        self._groups: dict[int, _Group] = {}
+        self._groups = {}
         news = self._news = queue.SimpleQueue[Any]()
         scale, gpus = self._scale, self._scale.workers * self._scale.gpus_per_worker
         if scale.gpus_per_worker:
@@ -220,7 +225,7 @@ class Executor:
         for group in self._groups.values():
             if group.work:
                 self.schedule.put_back(group.work)
-        self._tries.clear()
+        self._losses.clear()
         try:
             self._open()
         except UserError as dead:
@@ -233,17 +238,31 @@ class Executor:
         )
 
     def _assign(self) -> None:
-        """Give slots without work what should be made now."""
-        free = [group for group in self._groups.values() if not group.work]
+        """Give slots without work what should be made now, or what others cannot begin yet."""
+        free = [group for group in self._groups.values() if group.ready and not group.work]
         while free or len(self._groups) < self.slots:
             if not (work := self.schedule.take()):
-                return
-            group = free.pop(0) if free else self._started()
-            number = group.slot.number
-            group.work, group.number, group.begun = work, next(self._numbers), False
-            group.before = self._done(work)
-            group.reference = ray.put(work.stages)
-            self._actor.give.remote(number, group.number, [group.reference])
+                break
+            self._give(free.pop(0) if free else self._started(), work)
+        # After the loss of a host there may be no resources for some.
+        waiting = [group for group in self._groups.values() if group.work and not group.ready]
+        for group, other in zip(free, waiting, strict=False):
+            if work := self._withdraw(other):
+                self._give(group, work)
+
+    def _give(self, group: _Group, work: Work) -> None:
+        """Give a slot work."""
+        group.work, group.number = work, next(self._numbers)
+        group.before = self._done(work)
+        group.reference = ray.put(work.stages)
+        self._actor.give.remote(group.slot.number, group.number, [group.reference])
+
+    def _withdraw(self, group: _Group) -> Work | None:
+        """Take back and return what a slot has not begun."""
+        work, group.work = group.work, None
+        if work:
+            self._actor.withdraw.remote(group.slot.number, group.number)
+        return work
 
     def _started(self) -> _Group:
         """Start the worker group of another slot."""
@@ -270,7 +289,9 @@ class Executor:
             raise news
         for number, which, what, value in news:
             group = self._groups.get(number)
-            if group and what == "ended" and group.slot.start == which:
+            if group and what == "ready" and group.slot.start == which:
+                group.ready = True
+            elif group and what == "ended" and group.slot.start == which:
                 yield from self._ended(group, value)
             elif group and group.work and group.number == which:
                 yield from self._told(group, group.work, what, value)
@@ -278,9 +299,7 @@ class Executor:
     def _told(self, group: _Group, work: Work, what: str, value: Any) -> Iterator[Event]:
         """Handle what a worker group tells about its work."""
         if what == "begun":
-            group.begun = True
-            self._tries[work] += 1
-            if self._tries[work] > 1:
+            if self._losses[work]:
                 yield Note(f"{work.label}: a worker was lost, and others take its place")
             yield Started(work, group.slot.number)
             return
@@ -307,34 +326,38 @@ class Executor:
         if isinstance(error, UserError):
             raise error
         del self._groups[group.slot.number]
+        if not group.ready and why[0] != KILLED:
+            # There were no resources for it, for as long as Ray waits for them.
+            if work:
+                self.schedule.put_back(work)
+            if not self._groups:
+                raise error
+            self.slots = len(self._groups)
+            yield Note(f"only {counted(self.slots, 'stage')} at a time from here on: {error}")
+            return
         if work is None:
             return
         if self._done(work) > group.before:
-            self._tries[work] = 0
-        if self._tries[work] > MOST_FAILURES:
+            self._losses[work] = 0
+        self._losses[work] += 1
+        if self._losses[work] > MOST_FAILURES:
             error = RuntimeError(_killed(work)) if why[0] == KILLED else error
             yield from failures(self.schedule, work, error)
-            return
-        self.schedule.put_back(work)
-        if group.begun:
-            return
-        # There are no resources for it, for as long as Ray waits for them.
-        if not self._groups:
-            raise error
-        self.slots = len(self._groups)
-        yield Note(f"only {counted(self.slots, 'stage')} at a time from here on: {error}")
+        else:
+            self.schedule.put_back(work)
 
     def _done(self, work: Work) -> set[str]:
         """Return what of a work need not be made again: stages, checkpoints and shards."""
         done = {key for _, key in self._store.have(work.stages)}
         return done.union(*(self._store.begun(stage.kind, stage.key) for stage in work.stages))
 
-    def _end(self, *, stop: bool) -> None:
-        """End all worker groups; with `stop`, in the middle of their work, after checkpoints."""
-        left = {group.slot.start for group in self._groups.values()}
+    def _end(self, groups: Iterable[_Group], *, stop: bool) -> None:
+        """End worker groups; with `stop`, in the middle of their work, after checkpoints."""
+        # Those that still wait for resources end with their actor.
+        left = {group.slot.start for group in groups if group.ready}
         with suppress(ray.exceptions.RayError):
-            for number, group in self._groups.items():
-                self._actor.give.remote(number, next(self._numbers), CLOSED)
+            for group in groups:
+                self._actor.give.remote(group.slot.number, next(self._numbers), CLOSED)
                 if stop:
                     request_stop(group.slot.name)
         end = time.monotonic() + _CHECKPOINT_SECONDS

@@ -9,7 +9,7 @@ import ray
 from knife.launch.slot import CLOSED, Slot, fit
 from knife.store.store import Store
 
-What = Literal["begun", "evaluated", "made", "pruned", "failed", "ended"]
+What = Literal["ready", "begun", "evaluated", "made", "pruned", "failed", "ended"]
 # Slot, number of its work, what happened, and a value: epoch and metrics of an evaluation; the
 # seconds that stages took; the name and lines of an error; why a worker group has ended, or None.
 Post = tuple[int, int, What, Any]
@@ -40,11 +40,23 @@ class Groups:
 
         threading.Thread(target=work, name=f"knife-slot-{slot.number}", daemon=True).start()
 
+    def ready(self, slot: int, start: int) -> None:
+        """Tell the driver that a slot's workers have started."""
+        with self._changed:
+            self._posts.append((slot, start, "ready", None))
+            self._changed.notify_all()
+
     def give(self, slot: int, number: int, work: Any) -> None:
         """Give a slot work with a number, or `CLOSED`."""
         with self._changed:
             self._work[slot] = (number, work)
             self._changed.notify_all()
+
+    def withdraw(self, slot: int, number: int) -> None:
+        """Take back work that a slot has not begun."""
+        with self._changed:
+            if self._makes(slot, number):
+                del self._work[slot]
 
     def take(self, slot: int, seconds: float) -> tuple[int, Any] | None:
         """Return a slot's work and its number; None if it has none within some seconds."""

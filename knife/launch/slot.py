@@ -82,7 +82,7 @@ class Slot:
 def fit(slot: Slot, store: Store) -> Ended:
     """Run a slot's worker group until the slot is closed, and return why it has ended before.
 
-    Lost workers and hosts are replaced. Must be called in an actor, and may be in any thread.
+    Must be called in an actor, and may be in any thread.
     """
     from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -132,9 +132,9 @@ def _trainer(slot: Slot, folder: Path) -> Any:
         run_config=RunConfig(
             name=slot.name,
             storage_path=str(folder),
-            failure_config=FailureConfig(
-                max_failures=MOST_FAILURES, controller_failure_limit=MOST_FAILURES
-            ),
+            # After a loss, the driver decides which worker group continues: this one may have to
+            # wait for resources that others have and do not need.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=MOST_FAILURES),
             worker_runtime_env={"env_vars": _worker_environment(slot.cpus, gpu)},
         ),
     )
@@ -165,6 +165,12 @@ def _worker(config: dict[str, Any]) -> list[str]:
 
     Returns errors that all workers found together.
     """
+    from ray.train import get_context
+
+    slot: Slot = config["slot"]
+    groups = ray.get_actor(slot.groups)
+    if get_context().get_world_rank() == 0:
+        ray.get(groups.ready.remote(slot.number, slot.start))
     # Imported here: the driver and Ray's own actors import this module and need none of it.
     from knife.launch.context import RayContext, stop_was_requested
     from knife.launch.hosts import store_errors_of_hosts
@@ -174,11 +180,9 @@ def _worker(config: dict[str, Any]) -> list[str]:
     def asks(number: int, epoch: int, metrics: dict[str, float]) -> bool:
         return bool(ray.get(groups.ask.remote(slot.number, number, (epoch, metrics))))
 
-    slot: Slot = config["slot"]
     if slot.mark and (errors := store_errors_of_hosts(slot.mark)):
         return errors
     context = RayContext(slot.name, slot.scale.hang_seconds)
-    groups = ray.get_actor(slot.groups)
     with settled():
         while True:
             context.pause_heartbeat()
