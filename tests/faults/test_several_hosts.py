@@ -239,7 +239,7 @@ def test_slots_of_all_hosts_are_used_at_once_and_one_host_is_lost(
         {
             "methods": ["finetune", "knife"],
             "seeds": [0, 1, 2],
-            "student": {"epochs": 30},
+            "student": {"epochs": 16},
             "scale": {"workers": 1, "placement": "pack", "parallel": "auto"},
         },
     )
