@@ -244,6 +244,9 @@ class Executor:
             if not (work := self.schedule.take()):
                 break
             self._give(free.pop(0) if free else self._started(), work)
+        # Workers take seconds to start, which what waits for its inputs need not wait for as well.
+        while len(self._groups) < min(self.slots, len(self.schedule.unfinished())):
+            self._started()
         # After the loss of a host there may be no resources for some.
         waiting = [group for group in self._groups.values() if group.work and not group.ready]
         for group, other in zip(free, waiting, strict=False):

@@ -24,9 +24,8 @@ from knife.core.errors import SessionLostError, UserError, WorkFailedError, rais
 from knife.launch.silence import without_stderr
 
 ENVIRONMENT = {
-    # A report waits for the controller's next poll of its workers: with Ray's default of 2 s, this
-    # costs seconds per stage.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # The end of a worker group, or its loss, waits for the controller's next poll: 2 s by default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Workers share files that this process has cached by path.

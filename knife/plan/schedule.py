@@ -2,7 +2,7 @@
 to the end of the run first (list scheduling by critical path)."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Literal
 
@@ -142,10 +142,12 @@ class Schedule:
             moments += [(start, 1), (ends[work], -1)]
         return max(accumulate(change for _, change in sorted(moments)), default=0)
 
-    def _waiting_readers(self, work: Work) -> list[Work]:
-        """Return what waits for something."""
-        readers = [reader for artifact in work.artifacts for reader in self._readers[artifact]]
-        return [reader for reader in readers if reader.state == "waiting"]
+    def _waiting_readers(self, work: Work) -> Iterator[Work]:
+        """Yield what waits for something, and still does by then."""
+        for artifact in work.artifacts:
+            for reader in self._readers[artifact]:
+                if reader.state == "waiting":
+                    yield reader
 
     def _length(self, work: Work) -> float:
         """Return the seconds from the start of `work` to the end of all that depends on it."""
