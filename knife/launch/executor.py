@@ -245,7 +245,9 @@ class Executor:
                 break
             self._give(free.pop(0) if free else self._started(), work)
         # Workers take seconds to start, which what waits for its inputs need not wait for as well.
-        while len(self._groups) < min(self.slots, len(self.schedule.unfinished())):
+        # On a cluster, they would hold for a whole teacher's time what others could use.
+        wanted = 0 if cluster_address() else min(self.slots, len(self.schedule.unfinished()))
+        while len(self._groups) < wanted:
             self._started()
         # After the loss of a host there may be no resources for some.
         waiting = [group for group in self._groups.values() if group.work and not group.ready]
@@ -329,8 +331,8 @@ class Executor:
         if isinstance(error, UserError):
             raise error
         del self._groups[group.slot.number]
-        if not group.ready and why[0] != KILLED:
-            # There were no resources for it, for as long as Ray waits for them.
+        if why[0] != KILLED and not (group.ready and work):
+            # It could not start, or there were no resources for as long as Ray waits for them.
             if work:
                 self.schedule.put_back(work)
             if not self._groups:
