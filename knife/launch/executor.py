@@ -61,7 +61,7 @@ class _Group:
     Attributes:
         slot: what its workers know.
         work: what it makes; None while it has nothing to do.
-        number: the number of that work.
+        number: the number of its last work; 0 if it never had any.
         reference: keeps that work in Ray's store of objects.
         ready: whether its workers have started.
         before: what of its work needed not be made again when it got it, or at its last failure.
@@ -331,7 +331,7 @@ class Executor:
         if isinstance(error, UserError):
             raise error
         del self._groups[group.slot.number]
-        if why[0] != KILLED and not (group.ready and work):
+        if why[0] != KILLED and not (group.ready and group.number):
             # It could not start, or there were no resources for as long as Ray waits for them.
             if work:
                 self.schedule.put_back(work)
