@@ -3,6 +3,7 @@
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_run import silent, small_config
@@ -52,9 +53,11 @@ def test_results_are_those_of_one_after_the_other(tmp_path: Path) -> None:
     assert beside.verdict == alone.verdict
 
 
-def test_a_student_that_diverges_ends_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", [RAY, {"launcher": "ray", "workers": 2}], ids=["two", "pair"])
+def test_a_student_that_diverges_ends_alone(tmp_path: Path, scale: dict[str, Any]) -> None:
+    """In one of two slots, and in the only one, whose workers are replaced."""
     wild = {"name": "wild", "method": "finetune", "student": {"learning_rate": 3e37}}
-    config = small_config(tmp_path, scale=RAY, track=None, methods=["finetune", wild])
+    config = small_config(tmp_path, scale=scale, track=None, methods=[wild, "finetune"])
     result = run(config, silent)
     assert len(result.failures) == 1
     assert result.failures[0].startswith("wild seed 0: the ")
