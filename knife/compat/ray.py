@@ -156,6 +156,18 @@ def trainer_in_this_actor() -> Any:
     return Trainer
 
 
+def prepare_trainers() -> None:
+    """Import and create, in one thread, what trainers that start in several threads need.
+
+    Ray imports modules while it holds locks of its own. Two threads that do so at once can wait for
+    each other for ever.
+    """
+    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
+
+    default_autoscaling_coordinator.get_or_create_autoscaling_coordinator()
+    trainer_in_this_actor()
+
+
 def worker_was_killed(error: BaseException) -> bool:
     """Whether the failure of a worker of Ray Train is the death of its process."""
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import ray
 
+from knife.compat.ray import prepare_trainers
 from knife.launch.slot import CLOSED, Slot, fit
 from knife.store.store import Store
 
@@ -23,6 +24,10 @@ class Groups:
     """
 
     def __init__(self) -> None:
+        # Trainers start in a thread each.
+        prepare_trainers()
+        from knife.launch import hosts  # noqa: F401
+
         self._work: dict[int, tuple[int, Any]] = {}
         self._posts: deque[Post] = deque()
         # By slot, number of its work, and epoch.
