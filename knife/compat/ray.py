@@ -157,15 +157,15 @@ def trainer_in_this_actor() -> Any:
 
 
 def prepare_trainers() -> None:
-    """Import and create, in one thread, what trainers that start in several threads need.
+    """Let trainers run in several threads of this process.
 
-    Ray imports modules while it holds locks of its own. Two threads that do so at once can wait for
-    each other for ever.
+    Each configures Ray Train's log as it starts, which closes the handlers of the others: one that
+    writes to a handler at that moment waits for logging's own lock, and the other for the handler,
+    for ever. The log stays as it is instead.
     """
-    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
+    from ray.train.v2._internal.logging.logging import LoggingManager
 
-    default_autoscaling_coordinator.get_or_create_autoscaling_coordinator()
-    trainer_in_this_actor()
+    LoggingManager.configure_controller_logger = staticmethod(lambda *_: None)
 
 
 def worker_was_killed(error: BaseException) -> bool:

@@ -26,8 +26,6 @@ class Groups:
     def __init__(self) -> None:
         # Trainers start in a thread each.
         prepare_trainers()
-        from knife.launch import hosts  # noqa: F401
-
         self._work: dict[int, tuple[int, Any]] = {}
         self._posts: deque[Post] = deque()
         # By slot, number of its work, and epoch.
