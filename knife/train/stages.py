@@ -69,12 +69,12 @@ def make_stages(
         _run(stages, Store(address), scale, context)
 
 
-def drop_unfinished(store: Store, stage: Stage, wait: float = 0) -> None:
-    """Remove the files of a training that was ended early, unless another process holds its lock
-    for more than `wait` seconds."""
+def drop_unfinished(store: Store, stage: Stage) -> None:
+    """Remove the files of a training that was ended early, unless another process holds its
+    lock."""
     folder = store.root / "work" / f"{stage.kind}-{stage.key}"
     if folder.is_dir():
-        with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=wait):
+        with suppress(Timeout), store.lock(stage.kind, stage.key).acquire(timeout=0):
             store.drop_work(stage.kind, stage.key)
 
 

@@ -96,7 +96,7 @@ class SweepProgress:
             self._follow(stage)
         states = {(stage.kind, stage.key) for stage in trial.stages if stage.kind == "states"}
         missing = {(stage.kind, stage.key) for stage in trial.missing}
-        self.reused += bool(states & (self._states | (states - missing)))
+        self.reused += bool(states & self._states or states - missing)
         self._states |= states
         return Progress(trial.missing, trial.plan)
 
