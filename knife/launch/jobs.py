@@ -18,7 +18,8 @@ from knife.core.exits import say
 from knife.launch.working_dir import WorkingDir
 
 _CONNECT_SECONDS, _ANSWER_SECONDS, _UPLOAD_SECONDS = 5, 20, 300
-_START_SECONDS = 60
+# How long a cluster may take to start: its dashboard to answer, and then to find an agent for jobs.
+_START_SECONDS = 60.0
 # A dashboard that restarts, or a brief network failure, does not mean the end of a job.
 _LOST_SECONDS = 60.0
 # What Ray's client raises if a cluster does not answer.
@@ -77,16 +78,21 @@ class Jobs:
     """
 
     def __init__(self, address: str) -> None:
-        """Connect to the dashboard and check that it is one.
+        """Connect to the dashboard and check that it is one. Where none answers it waits up to a
+        minute for a cluster that is just starting, and says so.
 
         Raises:
-            UserError: within seconds, if no Ray dashboard answers or it wants another token.
+            UserError: no Ray dashboard answers, or it wants another token.
         """
         url, self.address = _checked(address)
         for name in _LOUD:
             logging.getLogger(name).setLevel(logging.ERROR)
         with _as_asked(self.address):
-            self._client = job_client(_seconds)(url)
+            self._client = _once_started(
+                lambda: job_client(_seconds)(url),
+                _is_silent,
+                f"{self.address} does not answer; trying again for up to {_START_SECONDS:.0f} s …",
+            )
 
     def submit(
         self, job: str, words: Sequence[str], folder: WorkingDir, environment: dict[str, str]
@@ -101,21 +107,14 @@ class Jobs:
         runtime["excludes"] = list(folder.excludes)
         if environment:
             runtime["env_vars"] = environment
-        end, waits = time.monotonic() + _START_SECONDS, False
-        while True:
-            try:
-                self._client.submit_job(
-                    entrypoint=shlex.join(words), submission_id=job, runtime_env=runtime
-                )
-                return
-            except RuntimeError as error:
-                # On a new cluster the dashboard answers before it can start jobs.
-                if "No available agent" not in str(error) or time.monotonic() > end:
-                    raise
-            if not waits:
-                say("the cluster is still starting; waiting until it can start jobs …")
-                waits = True
-            time.sleep(1)
+        _once_started(
+            lambda: self._client.submit_job(
+                entrypoint=shlex.join(words), submission_id=job, runtime_env=runtime
+            ),
+            # On a new cluster the dashboard answers before it can start jobs.
+            lambda error: "No available agent" in str(error),
+            "the cluster is still starting; waiting until it can start jobs …",
+        )
 
     def follow(self, job: str, log: JobLog) -> JobEnd:
         """Show the log as it grows, until the job has ended.
@@ -162,6 +161,26 @@ def _checked(address: str) -> tuple[str, str]:
     return whole.geturl().rstrip("/"), bare.geturl().rstrip("/")
 
 
+def _once_started(ask: Callable[[], Any], starting: Callable[[Exception], bool], why: str) -> Any:
+    """Return what `ask` returns, and ask again while it fails as `starting` says that a cluster
+    does which is not up yet: for up to a minute. `why` it waits is said once."""
+    end, said = time.monotonic() + _START_SECONDS, False
+    while True:
+        try:
+            return ask()
+        except Exception as error:
+            if not starting(error) or time.monotonic() >= end:
+                raise
+        if not said:
+            say(why)
+            said = True
+        time.sleep(1)
+
+
+def _is_silent(error: Exception) -> bool:
+    return isinstance(error, ConnectionError) or "Timeout" in type(error).__name__
+
+
 @contextmanager
 def _as_asked(address: str) -> Iterator[None]:
     """Use Ray's client with the given address only, and turn its errors into user errors."""
@@ -176,8 +195,7 @@ def _as_asked(address: str) -> Iterator[None]:
         ) from error
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         # The error's text may contain the address with its password.
-        silent = isinstance(error, ConnectionError) or "Timeout" in type(error).__name__
-        what = "does not answer" if silent else "is not a Ray dashboard"
+        what = "does not answer" if _is_silent(error) else "is not a Ray dashboard"
         raise UserError(
             f"--address: {address} {what}; give the address at which the cluster's dashboard is "
             "reached from here (`ray start --head` has it on port 8265 of the head)"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the working directory, with a config and a sweep."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(jobs, "_START_SECONDS", 0.0)
     base = {key: value for key, value in SMALL.items() if key != "scale"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(base))
     sweep = {"name": "s", "base": "mine.yaml", "space": {"align.input.weight": {"choice": [1, 2]}}}
@@ -154,11 +156,52 @@ def test_an_address_that_is_none_or_where_nobody_speaks(
         with pytest.raises(UserError, match="must be the address of a Ray dashboard"):
             Jobs(address)
     monkeypatch.setattr(jobs, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(jobs, "_START_SECONDS", 0.0)
     hang = threading.Event()
     monkeypatch.setattr(Stub, "do_GET", lambda _: hang.wait(5))
     with pytest.raises(UserError, match="does not answer"):
         Jobs(f"http://127.0.0.1:{stub.server_port}/#/jobs")
     hang.set()
+
+
+def test_a_cluster_that_is_just_starting_is_waited_for(
+    stub: HTTPServer,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first two requests find no dashboard, the next two jobs no agent that starts them."""
+    monkeypatch.setattr(jobs, "_START_SECONDS", 60.0)
+    address = f"http://127.0.0.1:{stub.server_port}"
+    asked: list[str] = []
+
+    def get(stub: Stub) -> None:
+        asked.append("get")
+        if len(asked) > 2:
+            answer(stub)
+        else:
+            stub.connection.shutdown(socket.SHUT_RDWR)
+
+    def post(stub: Stub) -> None:
+        asked.append("post")
+        stub.rfile.read(int(stub.headers["Content-Length"]))
+        started = json.dumps({"submission_id": "j", "job_id": "j"})
+        failed = "Failed to start: No available agent to submit job, try again"
+        Stub.answer = (200, started) if asked.count("post") > 2 else (500, failed)
+        answer(stub)
+        Stub.answer = version
+
+    version = Stub.answer = (200, json.dumps({"ray_version": "2.60.0"}))
+    answer = Stub.do_GET
+    monkeypatch.setattr(Stub, "do_GET", get)
+    monkeypatch.setattr(Stub, "do_POST", post, raising=False)
+    there = Jobs(address)
+    there.submit("j", ["true"], look_at(folder, []), {})
+    assert asked.count("post") == 3
+    assert capsys.readouterr().err.splitlines() == [
+        f"{address} does not answer; trying again for up to 60 s …",
+        "the cluster is still starting; waiting until it can start jobs …",
+    ]
 
 
 def test_what_is_interrupted_while_it_is_sent_may_be_there(
