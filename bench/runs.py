@@ -47,6 +47,7 @@ def main() -> None:
         found: dict[Path, list[float]] = {other: [], HERE: []}
         for build in [other, HERE] * ROUNDS:
             found[build].append(seconds(build, words))
+            print(f"{name}: {found[build][-1]:.0f} s by {build}", file=sys.stderr)
         own, others = (statistics.median(found[build]) for build in (HERE, other))
         rounds = ", ".join(f"{a / b:.2f}" for a, b in zip(found[HERE], found[other], strict=True))
         print(f"{name}: {own:.0f} s, {others:.0f} s: ratio {own / others:.2f} ({rounds})")
