@@ -201,6 +201,30 @@ def show(
         print("\n".join(shown(train, settings, model)))
 
 
+@data_app.command("map")
+def map_columns(source: Source, overrides: Overrides = None) -> None:
+    """Print which columns of a table would be read as what, as a part of a config to edit."""
+    with exits():
+        from knife.cli.show import read_data
+        from knife.cli.tables import map_of
+
+        print(map_of(read_data(source, overrides or [])), end="")
+
+
+@data_app.command()
+def convert(
+    source: Source,
+    out: Annotated[Path, typer.Option(help="A new folder, for a file of each split.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write a source as JSON Lines: the splits that it has, as a run would read them."""
+    with exits():
+        from knife.cli.show import read_data
+        from knife.cli.tables import convert as write
+
+        print("\n".join(write(read_data(source, overrides or []), out)))
+
+
 @data_app.command()
 def score(
     config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],

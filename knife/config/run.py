@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from knife.config.ablations import ablations
+from knife.config.columns import Columns
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
 from knife.config.scale import Scale
 from knife.config.section import ConfigSection
@@ -59,11 +60,16 @@ class World(ConfigSection):
 
 
 class Data(ConfigSection):
-    """The dataset. `rationale` is how rationales are treated: given, shuffled, dropped:SHARE,
-    truncated:SHARE or none. `max_tokens` limits task input and rationale together; an example whose
-    task input alone is longer stops the run, or is left out if `too_long` is drop."""
+    """The dataset. `columns` says which columns of a table are what. `faulty` is whether rows with
+    errors stop the run, or are left out up to a share of them, by default 5 %: refuse, skip or
+    skip:SHARE. `rationale` is how rationales are treated: given, shuffled, dropped:SHARE,
+    truncated:SHARE, unrepeated (without texts that many examples have) or none. `max_tokens` limits
+    task input and rationale together; an example whose task input alone is longer stops the run, or
+    is left out if `too_long` is drop."""
 
     source: str
+    columns: Columns | None = None
+    faulty: str = "refuse"
     fraction: float = Field(1.0, gt=0, le=1)
     split_seed: int = 0
     rationale: str = "given"
@@ -71,17 +77,33 @@ class Data(ConfigSection):
     too_long: Literal["refuse", "drop"] = "refuse"
     world: World = World()
 
+    @field_validator("faulty")
+    @classmethod
+    def _skipped(cls, value: str) -> str:
+        if value in ("refuse", "skip") or re.fullmatch(r"skip:(0?\.\d+|1|1\.0)", value):
+            return value
+        raise ValueError(
+            f"must be refuse, skip or skip:SHARE with a SHARE from 0 to 1, but got {value!r}"
+        )
+
+    @property
+    def faulty_share(self) -> float | None:
+        """The largest share of a file's rows that may be left out; None to refuse all faults."""
+        if self.faulty == "refuse":
+            return None
+        return float(self.faulty.partition(":")[2] or 0.05)
+
     @field_validator("rationale")
     @classmethod
     def _treatment(cls, value: str) -> str:
-        if value in ("given", "shuffled", "none"):
+        if value in ("given", "shuffled", "none", "unrepeated"):
             return value
         kind, _, share = value.partition(":")
         if kind in ("dropped", "truncated") and re.fullmatch(r"0?\.\d+|[01]|1\.0|0\.0", share):
             return value
         raise ValueError(
-            f"must be given, shuffled, none, dropped:SHARE or truncated:SHARE "
-            f"with a SHARE from 0 to 1, but got {value!r}"
+            "must be given, shuffled, none, unrepeated, dropped:SHARE or truncated:SHARE with a "
+            f"SHARE from 0 to 1, but got {value!r}"
         )
 
 

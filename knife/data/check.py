@@ -12,8 +12,11 @@ from knife.data.leaks import RationaleOnly, rationale_only
 from knife.data.near import NearDuplicates, near_duplicates
 from knife.data.normal import bare_words, task_input_words
 from knife.data.subset import class_names, share_choices
+from knife.data.suspicious import Suspicious, repeated_lines, suspicious
 
 SHARE_WITH_RATIONALE = 0.1
+# So few answers may be in one place by chance.
+_FEW = 20
 _QUANTILES = (0.05, 0.5, 0.95, 1)
 
 
@@ -50,6 +53,7 @@ class SplitReport:
         leakage: share of the rationales that contain the answer's text, as whole words in either
             case; None without rationales, and if all examples share one set of choices (a
             rationale that contains "no" shows nothing).
+        suspicious: rationales that explain nothing or say a letter, and repeated questions.
     """
 
     examples: int
@@ -61,6 +65,7 @@ class SplitReport:
     question_words: Words | None
     rationale_words: Words | None
     leakage: float | None
+    suspicious: Suspicious
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,20 @@ def check(splits: Splits) -> Report:
         {name: check_split(examples) for name, examples in splits.parts.items()},
         rationale_only(splits.train),
         {name: near_duplicates(splits.train, part) for name, part in others.items()},
-        list(dict.fromkeys([*splits.notes, *repeated_questions(splits)])),
+        list(dict.fromkeys([*splits.notes, *_findings(splits)])),
     )
+
+
+def _findings(splits: Splits) -> list[str]:
+    """Return a sentence for each thing that a user should know about splits together."""
+    found = [*repeated_questions(splits), *repeated_lines(splits.everything)]
+    places = {example.answer for example in splits.train}
+    if len(places) == 1 and len(splits.train) >= _FEW and not splits.train[0].open:
+        place = places.pop() + 1
+        found.append(
+            f"every answer of train is choice {place}: a model could learn the place alone"
+        )
+    return found
 
 
 def repeated_questions(splits: Splits) -> list[str]:
@@ -161,6 +178,7 @@ def check_split(examples: Sequence[Example]) -> SplitReport:
         question_words=_word_counts([example.question for example in examples]),
         rationale_words=_word_counts(rationales),
         leakage=leakage,
+        suspicious=suspicious(examples),
     )
 
 
@@ -174,7 +192,7 @@ def _lines(split: SplitReport) -> list[str]:
         lines.append(f"words in a rationale: {split.rationale_words}")
     if split.leakage is not None:
         lines.append(f"rationales that contain the answer: {_percent(split.leakage)}")
-    return lines
+    return lines + split.suspicious.lines()
 
 
 def _open_lines(split: SplitReport) -> list[str]:

@@ -19,6 +19,8 @@ class Example:
             if the answer is unknown.
         answer: index of the right choice.
         rationale: free text that explains the answer (`R`), or None. Training data only.
+        group: what examples of one source, such as a passage, have in common, or None: splits
+            that are made keep them on one side.
     """
 
     id: str
@@ -26,6 +28,7 @@ class Example:
     choices: tuple[str, ...]
     answer: int
     rationale: str | None = None
+    group: str | None = None
 
     @property
     def open(self) -> bool:

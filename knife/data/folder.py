@@ -21,7 +21,7 @@ _MORE_NAMES = {
     "dev": ("development", "evaluation", "devset", "valset", "validset", "devdata", "valdata"),
     "test": ("testing", "testset", "tests", "testdata"),
 }
-_READ = r"\.(jsonl|ndjson|jsonlines|json)(\.gz)?"
+_READ = r"\.((jsonl|ndjson|jsonlines|json)(\.gz)?|csv|tsv|parquet|arrow|feather)"
 _SHARD = r"[-_.](?P<number>\d+)-of-(?P<total>\d+)(-[0-9a-f]{16})?"
 # Usual data file names, compressed or not, whether they are read or not.
 _DATA = re.compile(
@@ -125,6 +125,6 @@ def _refusal(folder: Path, path: Path, split: str) -> str:
             f"examples into {split}.jsonl, or remove it"
         )
     return (
-        f"{folder}: {path.name} seems to be {split}, but is not read: make it {split}.jsonl (JSON "
-        "Lines), or remove it"
+        f"{folder}: {path.name} seems to be {split}, but is not read: make it {split}.jsonl, .csv, "
+        "or .parquet, or remove it"
     )

@@ -36,9 +36,9 @@ _WITH_PANDAS = "convert it, for example with pandas: read_{}(…).to_json(…, o
 _WITH_PANDAS += "lines=True)"
 # By first bytes: the format of a file, and what to do.
 _FOREIGN = {
-    b"PAR1": ("Parquet", _WITH_PANDAS.format("parquet")),
-    b"ARROW1": ("an Arrow file", _WITH_PANDAS.format("feather")),
-    b"\xff\xff\xff\xff": ("an Arrow stream", "write it with datasets' to_json"),
+    b"PAR1": ("Parquet", "give it a name that ends in .parquet"),
+    b"ARROW1": ("an Arrow file", "give it a name that ends in .arrow"),
+    b"\xff\xff\xff\xff": ("an Arrow stream", "give it a name that ends in .arrow"),
     b"PK\x03\x04": ("a zip archive or an Excel workbook", "unpack it, or save it as JSON Lines"),
     b"\xd0\xcf\x11\xe0": ("an Excel workbook", _WITH_PANDAS.format("excel")),
     b"BZh": ("compressed with bzip2", "decompress it, or compress it with gzip"),
@@ -162,7 +162,7 @@ def _refuse_foreign(path: Path, data: bytes) -> None:
         return
     first = data.strip().splitlines()[0]
     name = "TSV" if b"\t" in first else "CSV" if re.search(rb"[,;]", first) else "plain text"
-    hint = f"{_WITH_PANDAS.format('csv')}, where choices must become lists"
+    hint = f"give it a name that ends in .{name.lower()}"
     raise UserError(
         f"{path}: is {name} (it begins with {show(first.decode(errors='replace'))}), {wanted}"
         + (f"; {hint}" if name != "plain text" else "")

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from knife.compat.datasets import offline
 from knife.core.errors import UserError
@@ -71,7 +72,7 @@ def load_hub(name: str) -> Splits:
             instead), or its columns differ from those of its card.
     """
     source = SOURCES[name]
-    tables = _download(name, source)
+    tables = download(name, source.repository, source.config)
     notes = [source.note] if source.note else []
     split_of: dict[str, str] = {}
     splits: dict[str, list[Example]] = {}
@@ -83,8 +84,14 @@ def load_hub(name: str) -> Splits:
     return Splits(splits["train"], splits["dev"], splits["test"], notes)
 
 
-def _download(name: str, source: HubSource) -> Mapping[str, Iterable[Row]]:
-    """Return the data set's rows by the hub's split name."""
+def download(
+    name: str, repository: str, config: str | None, revision: str | None = None
+) -> Mapping[str, Any]:
+    """Return a data set's tables by the hub's split name; `name` is how the user calls it.
+
+    Raises:
+        UserError: neither the hub nor the local cache has it.
+    """
     import datasets
     import huggingface_hub
 
@@ -92,14 +99,12 @@ def _download(name: str, source: HubSource) -> Mapping[str, Iterable[Row]]:
     reached = _answers(huggingface_hub.constants.ENDPOINT)
     try:
         with nullcontext() if reached else offline():
-            tables: Mapping[str, Iterable[Row]] = datasets.load_dataset(
-                source.repository, source.config
-            )
+            tables: Mapping[str, Any] = datasets.load_dataset(repository, config, revision=revision)
     # Network, hub, cache and file format each raise their own exceptions, from four libraries.
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(
-            f"data.source: {name!r} could not be loaded from the hub ({source.repository}): "
+            f"data.source: {name!r} could not be loaded from the hub ({repository}): "
             f"{type(error).__name__}: {reason}. Without the hub, use a folder of JSON Lines: "
             f"data.source=/path/to/folder ({FOLDER_FORMAT})"
         ) from error

@@ -3,14 +3,19 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from knife.config.columns import Columns
 from knife.core import strict_json
 from knife.core.errors import raise_errors
 from knife.data.example import Example
-from knife.data.formats import Value, read_values
+from knife.data.formats import Value, Values, read_values
+from knife.data.left_out import LeftOut
 from knife.data.line_errors import LineError, LineErrors, show, where
 from knife.data.record import FORMAT, read_example, read_identity
 from knife.data.survey import Survey
+from knife.data.tables.columns import map_table, mapping_notes
+from knife.data.tables.table import Table, is_table, read_table
 
 FOLDER_FORMAT = (
     "a folder with train.jsonl and, optionally, dev.jsonl and test.jsonl, which have lines such "
@@ -40,10 +45,17 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class ExampleFile:
-    """The examples of a file, in order, and notes about it for the user."""
+    """The examples of a file, in order.
+
+    Attributes:
+        examples: the examples.
+        notes: what a user should know about the file.
+        columns: the columns of a table, with what was guessed; None if it is none.
+    """
 
     examples: list[Example]
     notes: list[str] = field(default_factory=list)
+    columns: Columns | None = None
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -51,42 +63,114 @@ def read_examples(path: Path) -> list[Example]:
     return read_file(path).examples
 
 
-def read_file(path: Path) -> ExampleFile:
-    """Read one file of examples, in a format listed in `knife.data.formats`.
+def read_file(
+    path: Path,
+    columns: Columns | None = None,
+    faulty: float | None = None,
+    prefix: str = "",
+) -> ExampleFile:
+    """Read one file of examples: JSON in a format listed in `knife.data.formats`, or a table.
 
     An object has `id` (text or integer, kept as text), `question`, `choices`, `answer` (one of the
-    choices, or its index from 0) and, optionally, `rationale`. Without `choices` it is an open
-    question and its answer is text. Other fields are ignored, with a note; one that seems to be a
-    misnamed field is an error. An empty rationale counts as none.
+    choices, or its index from 0) and, optionally, `rationale` and `group`. Without `choices` it is
+    an open question and its answer is text. Other fields are ignored, with a note; one that seems
+    to be a misnamed field is an error. An empty rationale counts as none. The columns of a table,
+    or with `columns` of any file, are mapped to these fields; ids that are made start with
+    `prefix`.
+
+    With `faulty`, rows with errors are left out, up to that share, and counted in a note.
 
     Raises:
         UserError: with the errors in the file as `file:line: message`, up to `SHOWN_ERRORS` and
             the number of those omitted; or if the file cannot be read.
     """
-    values = read_values(path)
-    examples: list[Example] = []
-    errors = LineErrors(path, values.unit)
+    if columns or is_table(path):
+        return read_rows(as_table(path), columns, str(path), faulty, prefix)
     survey = Survey()
+    values = read_values(path)
+    examples, notes = _examples(values, path, faulty, see=survey.see)
+    return ExampleFile(examples, [*notes, *(f"{path}: {note}" for note in survey.notes())])
+
+
+def read_rows(
+    table: Table,
+    columns: Columns | None,
+    place: str,
+    faulty: float | None = None,
+    prefix: str = "",
+) -> ExampleFile:
+    """Read the examples of a table; see `read_file`. `place` says where it is.
+
+    Raises:
+        UserError: with everything wrong with its columns, or else with its rows.
+    """
+    mapping, notes = map_table(table, columns, place)
+    mapping.prefix = prefix
+    values = Values("row", mapping.values())
+    examples, more = _examples(values, place, faulty, named=bool(mapping.columns.id))
+    notes = [*table.notes, *notes, *more, *mapping_notes(mapping, place)]
+    return ExampleFile(examples, notes, mapping.columns)
+
+
+def _examples(
+    values: Values,
+    place: Path | str,
+    faulty: float | None,
+    *,
+    named: bool = True,
+    see: Callable[[object, Example], None] = lambda *_: None,
+) -> tuple[list[Example], list[str]]:
+    """Return the examples among values, and a note on what was left out. `named` is whether their
+    ids are the user's own; `see` gets each example and what it was read from."""
+    examples: list[Example] = []
+    errors, left_out = LineErrors(place, values.unit), LeftOut(values.unit)
     first_line: dict[str, int] = {}
     first_kind: dict[bool, int] = {}
     for line in parse(values.values, read_example):
-        errors.add(line.number, line.errors)
-        if line.example is not None:
-            examples.append(line.example)
-            survey.see(line.record, line.example)
-            first_kind.setdefault(line.example.open, line.number)
+        wrong = line.errors
         if line.identity:
             first = first_line.setdefault(line.identity, line.number)
             if first != line.number:
-                errors.add(line.number, [repeated(line.identity, first, values.unit)])
-    found = errors.lines()
+                wrong = [*wrong, repeated(line.identity, first, values.unit)]
+        if wrong:
+            errors.add(line.number, wrong)
+            left_out.add(line.number, line.identity if named else "", wrong[0].reason)
+        elif line.example is not None:
+            examples.append(line.example)
+            see(line.record, line.example)
+            first_kind.setdefault(line.example.open, line.number)
+    found, notes = errors.lines(), list[str]()
+    if found and faulty and left_out.total <= faulty * (left_out.total + len(examples)):
+        found, notes = [], [f"{place}: {left_out.note(len(examples))}"]
+    elif found and faulty:
+        found.insert(0, f"{place}: {left_out.too_many(len(examples), faulty)}")
     if not examples and not found:
-        found = [no_examples(path)]
-    raise_errors([*found, *mixed(path, values.unit, first_kind)])
-    return ExampleFile(examples, [f"{path}: {note}" for note in survey.notes()])
+        found = [no_examples(place)]
+    raise_errors([*found, *mixed(place, values.unit, first_kind)])
+    return examples, notes
 
 
-def mixed(path: Path, unit: str, first: dict[bool, int]) -> list[str]:
+def as_table(path: Path) -> Table:
+    """Return a file as a table; the columns of a file of JSON objects are all their fields.
+
+    Raises:
+        UserError: the file cannot be read, or has other values than objects.
+    """
+    if is_table(path):
+        return read_table(path)
+    values = read_values(path)
+    rows, errors = list[Any](), LineErrors(path, values.unit)
+    for number, row, wrong in values.values:
+        if not wrong and not isinstance(row, dict):
+            wrong = [LineError(f"must be a JSON object, but got {show(row)}", "no JSON object")]
+        errors.add(number, wrong)
+        rows.append(row)
+    raise_errors(errors.lines() or ([] if rows else [no_examples(path)]))
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Table(list(names), [dict.fromkeys(names) | row for row in rows])
+
+
+def mixed(path: Path | str, unit: str, first: dict[bool, int]) -> list[str]:
     """Return the error for a file that mixes open questions and questions with choices; `first` is
     the first line of each kind (whether it is open)."""
     if len(first) < 2:
@@ -114,7 +198,7 @@ def repeated(identity: str, first: int, unit: str = "line") -> LineError:
     return LineError(f"id: {show(identity)} is in {unit} {first} already", "a repeated id")
 
 
-def no_examples(path: Path) -> str:
+def no_examples(path: Path | str) -> str:
     """Return the error for an empty file."""
     return f"{path}: has no examples; expected one JSON object a line: {FORMAT}"
 
@@ -134,4 +218,5 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
                 "answer": example.choices[example.answer],
                 "rationale": example.rationale,
             }
+            record |= {} if example.group is None else {"group": example.group}
             file.write(strict_json.dumps(record, ensure_ascii=False) + "\n")

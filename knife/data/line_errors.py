@@ -47,7 +47,7 @@ class _Repeated:
 class LineErrors:
     """Collects the errors in a file's lines, in memory that does not grow with their number."""
 
-    def __init__(self, path: Path, unit: str = "line") -> None:
+    def __init__(self, path: Path | str, unit: str = "line") -> None:
         """Start a list for `path`, whose lines or examples (`unit`) are numbered from 1."""
         self._path = path
         self._unit = unit
@@ -92,7 +92,7 @@ class LineErrors:
         return where(self._path, self._unit, number)
 
 
-def where(path: Path, unit: str, number: int) -> str:
+def where(path: Path | str, unit: str, number: int) -> str:
     """Format a place in a file: a line, in the form that editors accept, or an example."""
     return f"{path}:{number}" if unit == "line" else f"{path}: {unit} {number}"
 

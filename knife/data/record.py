@@ -71,10 +71,15 @@ def _read(record: object, *, asked: bool) -> tuple[Example | None, list[LineErro
     rationale = record.get("rationale")
     if rationale is not None:
         rationale = _text(record, "rationale", errors, may_be_empty=True)
+    group = record.get("group")
+    if group is not None and (isinstance(group, bool) or not isinstance(group, str | int)):
+        said = f"group: must be text or an integer, but got {show(group)}"
+        errors.append(LineError(said, "a group of another type", once=True))
     if errors:
         return None, errors
     rationale = rationale if rationale and rationale.strip() else None
-    return Example(identity, question, tuple(choices), answer, rationale), []
+    group = None if group is None else str(group)
+    return Example(identity, question, tuple(choices), answer, rationale, group), []
 
 
 def _wrapper(record: Record) -> LineError | None:

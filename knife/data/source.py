@@ -1,4 +1,4 @@
-"""Loads any source as three splits: the embedded world, a hub source, or a file or folder.
+"""Loads any source as three splits: the embedded world, the hub, or a file or folder.
 
 Splits that a source lacks are made from those it has, deterministically.
 """
@@ -12,9 +12,11 @@ from knife.data import hub
 from knife.data.check import repeated_questions
 from knife.data.example import Example, Splits
 from knife.data.folder import find_files
+from knife.data.hub_table import PREFIX, load_hub_table
 from knife.data.jsonl import FOLDER_FORMAT, read_file
 from knife.data.line_errors import shown_ids
 from knife.data.subset import hold_out
+from knife.data.tables.table import is_table
 
 KNOWN_SOURCES = ("creatures", *hub.SOURCES)
 DEV_SHARE = 0.1
@@ -22,7 +24,8 @@ TEST_SHARE = 0.2
 
 
 def load_source(data: Data) -> Splits:
-    """Load the splits of `data.source`: a known name, or else a file or folder of examples.
+    """Load the splits of `data.source`: a known name, `hub:OWNER/NAME`, or else a file or folder of
+    examples, or of tables whose columns `data.columns` maps.
 
     A folder has files named after the splits (see `knife.data.folder`); a single file is the
     training split. Missing splits are made by `data.split_seed`, stratified, with no question in
@@ -34,7 +37,7 @@ def load_source(data: Data) -> Splits:
         UserError: the source is unknown (with the nearest known name), files have errors (all of
             them at once), an id is in two splits, or the hub is unreachable.
     """
-    splits = complete(_load(data), data.split_seed)
+    splits = complete(load_whole(data), data.split_seed)
     return replace(splits, notes=[*splits.notes, *repeated_questions(splits)])
 
 
@@ -65,19 +68,25 @@ def complete(splits: Splits, seed: int) -> Splits:
     return Splits(train, dev, test, notes)
 
 
-def _load(data: Data) -> Splits:
-    """Load the splits that the source itself has; missing ones are empty."""
+def load_whole(data: Data) -> Splits:
+    """Load the splits that the source itself has; missing ones are empty.
+
+    Raises:
+        UserError: as `load_source` does.
+    """
     if data.source == "creatures":
         from knife.data.creatures import creatures
 
         return creatures(data.world)
     if data.source in hub.SOURCES:
         return hub.load_hub(data.source)
+    if data.source.startswith(PREFIX):
+        return load_hub_table(data.source, data.columns, data.faulty_share)
     path = Path(data.source).expanduser()
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, data)
     if path.exists():
-        read = read_file(path)
+        read = read_file(path, data.columns, data.faulty_share)
         return Splits(read.examples, [], [], read.notes)
     raise UserError(
         f"data.source: {data.source!r} is neither a known source nor a file or folder; "
@@ -85,21 +94,27 @@ def _load(data: Data) -> Splits:
     )
 
 
-def _read_folder(folder: Path) -> Splits:
+def _read_folder(folder: Path, data: Data) -> Splits:
     """Read the splits of a folder, reporting all errors in all files at once."""
     found = find_files(folder)
     errors, notes = list(found.errors), list(found.notes)
     parts: dict[str, dict[Path, list[Example]]] = {}
+    columns = data.columns
     for split, paths in found.files.items():
         parts[split] = {}
         for path in paths:
             try:
-                read = read_file(path)
+                given = columns if is_table(path) else data.columns
+                # The same question in two splits is noted, and not an id that is in both.
+                prefix = "" if split == "train" else f"{split}-"
+                read = read_file(path, given, data.faulty_share, prefix)
             except UserError as error:
                 errors += error.errors
                 continue
             parts[split][path] = read.examples
             notes += read.notes
+            # What was found out about the first table, of train, holds for all.
+            columns = columns if columns and columns.answer_is else read.columns or columns
     splits = {
         split: [example for examples in files.values() for example in examples]
         for split, files in parts.items()

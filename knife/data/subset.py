@@ -45,16 +45,24 @@ def hold_out(
 ) -> tuple[list[Example], list[Example]]:
     """Split `examples` into those kept and the stratified `share` that is held out.
 
-    Examples with the same question and choices are in the same part, so that none is both trained
-    and tested on. At least one is held out, and both parts keep the order of `examples`.
+    Examples with the same question and choices, or of one group, are in the same part, so that
+    none is both trained and tested on. At least one is held out, and both parts keep the order of
+    `examples`.
+
+    Raises:
+        UserError: all examples are of one group.
     """
     size = max(1, round(share * len(examples)))
     order = [example for _, example in _stratified(examples, seed, "hold out")]
-    same: dict[tuple[str, ...], list[str]] = {}
-    for example in order:
-        same.setdefault(task_input_words(example), []).append(example.id)
-    # If all examples have the same question, it has to be in both parts.
-    groups = list(same.values()) if len(same) > 1 else [[one.id] for one in order]
+    groups = _kin(order)
+    if len(groups) == 1:
+        if any(example.group is not None for example in order):
+            raise UserError(
+                "data.columns.group: joins all examples into one group, so that none could be held "
+                "out for dev or test; give another column, or these splits as files"
+            )
+        # All examples have the same question, which has to be in both parts.
+        groups = [[one.id] for one in order]
     held: set[str] = set()
     for group in groups:
         if len(held) + len(group) <= size:
@@ -65,6 +73,32 @@ def hold_out(
         [example for example in examples if example.id not in held],
         [example for example in examples if example.id in held],
     )
+
+
+def _kin(examples: Sequence[Example]) -> list[list[str]]:
+    """Return the ids of examples that belong together, by the first of each: those with the same
+    question and choices, or of one group, and those that they share these with."""
+    first: dict[object, int] = {}
+    # The earlier example that each one belongs to; itself if there is none.
+    parents: list[int] = []
+
+    def root(number: int) -> int:
+        while parents[number] != number:
+            parents[number] = parents[parents[number]]
+            number = parents[number]
+        return number
+
+    for number, example in enumerate(examples):
+        parents.append(number)
+        marks: list[object] = [task_input_words(example)]
+        marks += [] if example.group is None else [example.group]
+        for mark in marks:
+            one, other = sorted((root(first.setdefault(mark, number)), root(number)))
+            parents[other] = one
+    found: dict[int, list[str]] = {}
+    for number, example in enumerate(examples):
+        found.setdefault(root(number), []).append(example.id)
+    return list(found.values())
 
 
 def lot(seed: int, purpose: str, identity: str) -> str:

@@ -1,16 +1,22 @@
 """Treatments of rationales: changes made to them before any training (`data.rationale`)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from knife.config.run import Data
 from knife.data.example import Example, Splits
 from knife.data.subset import lot, subset
+from knife.data.suspicious import repeated_rationales, same_words
 
 
 def used_splits(whole: Splits, data: Data) -> Splits:
     """Return a source's splits as a run uses them: a fraction of train, and rationales treated."""
+    if data.rationale == "unrepeated":
+        # A text that is frequent in the source may stand once in a split, or in a part of train.
+        often = repeated_rationales(whole.everything)
+        train, dev, test = (_without(part, often) for part in whole.parts.values())
+        whole = replace(whole, train=train, dev=dev, test=test)
     used = whole.parts | {"train": subset(whole.train, data.fraction, data.split_seed)}
     treated = {name: corrupt(part, data.rationale, data.split_seed) for name, part in used.items()}
     return Splits(**treated, notes=whole.notes, left_out=whole.left_out)
@@ -25,6 +31,7 @@ def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> list[Exam
       smaller one and more.
     - `truncated:SHARE`: each rationale loses that share of its words, rounded down, from its end.
     - `none`: all are removed.
+    - `unrepeated`: those that 5 examples or more have are removed.
 
     Examples without a rationale stay so. `treatment` is one that the run config accepts.
     """
@@ -33,6 +40,8 @@ def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> list[Exam
         return list(examples)
     if kind == "none":
         return [replace(example, rationale=None) for example in examples]
+    if kind == "unrepeated":
+        return _without(examples, repeated_rationales(examples))
     if kind == "shuffled":
         return _shuffled(examples, seed)
     if kind == "dropped":
@@ -55,6 +64,15 @@ def truncate(text: str, share: float) -> str | None:
     if kept == len(words):
         return text
     return text[: words[kept - 1].end()] if kept else None
+
+
+def _without(examples: Sequence[Example], often: Container[str]) -> list[Example]:
+    return [
+        replace(example, rationale=None)
+        if example.rationale is not None and same_words(example.rationale) in often
+        else example
+        for example in examples
+    ]
 
 
 def _dropped(examples: Sequence[Example], share: float, seed: int) -> list[Example]:

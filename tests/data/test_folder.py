@@ -111,8 +111,8 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path, one: str, two: str) 
 @pytest.mark.parametrize(
     "name",
     [
-        "test.csv",
-        "test.parquet",
+        "test.xlsx",
+        "test.csv.gz",
         "test.jsonl.zst",
         "test.txt",
         "test",
@@ -124,7 +124,7 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path, one: str, two: str) 
         "testset.jsonl",
         "tests.jsonl",
         "testData.jsonl",
-        "test-00000-of-00001.parquet",
+        "test-00000-of-00001.pkl",
     ],
 )
 def test_no_test_split_is_cut_out_of_train_where_a_file_seems_to_be_it(
@@ -162,13 +162,13 @@ def test_other_files_of_data_are_said_and_others_left_alone(tmp_path: Path) -> N
     (tmp_path / "raw").mkdir()
     assert load(tmp_path).notes == []
     (tmp_path / "more.jsonl").write_text("x")
-    (tmp_path / "train.csv").write_text("x")
-    assert load(tmp_path).notes == [f"{tmp_path}: files that are not read: more.jsonl, train.csv"]
+    (tmp_path / "train.xlsx").write_text("x")
+    assert load(tmp_path).notes == [f"{tmp_path}: files that are not read: more.jsonl, train.xlsx"]
 
 
 def test_train_in_another_format_is_named(tmp_path: Path) -> None:
-    fill(tmp_path, train_csv="id,question\n", test_jsonl=lines("x", 1))
+    fill(tmp_path, train_xlsx="id,question\n", test_jsonl=lines("x", 1))
     assert errors(tmp_path) == [
-        f"{tmp_path}: train.csv seems to be train, but is not read: make it train.jsonl (JSON "
-        "Lines), or remove it"
+        f"{tmp_path}: train.xlsx seems to be train, but is not read: make it train.jsonl, .csv, "
+        "or .parquet, or remove it"
     ]

@@ -116,7 +116,7 @@ def test_tables_are_named(tmp_path: Path, write: Any, name: str) -> None:
     write(path)
     said = error(path)
     assert f"is {name}, but must be JSON Lines, one object a line: {{" in said
-    assert "convert it, for example with pandas" in said
+    assert f"give it a name that ends in .{'arrow' if write is feather else 'parquet'}" in said
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""Tables for people: the map of their columns, and their examples as JSON Lines."""
+
+from pathlib import Path
+
+import yaml
+
+from knife.config.run import Data
+from knife.core.errors import UserError
+from knife.core.words import counted
+from knife.data.folder import find_files
+from knife.data.jsonl import as_table, write_examples
+from knife.data.source import load_whole
+from knife.data.tables.columns import map_table
+
+
+def map_of(data: Data) -> str:
+    """Return the map of the columns of a source as YAML, with what was guessed as comments.
+
+    Raises:
+        UserError: the source is no file or folder, or a column cannot be found or guessed.
+    """
+    path = Path(data.source).expanduser()
+    if path.is_dir():
+        found = find_files(path)
+        if found.errors:
+            raise UserError(*found.errors)
+        path = found.files["train"][0]
+    if not path.is_file():
+        raise UserError(f"SOURCE: {data.source!r} is neither a file nor a folder")
+    table = as_table(path)
+    mapping, notes = map_table(table, data.columns, str(path))
+    columns = mapping.columns.model_dump(exclude_none=True)
+    for key in ("question", "choices", "rationale"):
+        if len(names := columns.get(key, [])) == 1:
+            columns[key] = names[0]
+    unread = [name for name in table.names if name not in mapping.read]
+    lines = [f"# {note}" for note in [*table.notes, *notes]]
+    if unread:
+        lines.append(f"# not read: {', '.join(unread)}")
+    text = yaml.safe_dump(
+        {"data": {"source": data.source, "columns": columns}},
+        sort_keys=False,
+        allow_unicode=True,
+    )
+    return "".join(f"{line}\n" for line in lines) + text
+
+
+def convert(data: Data, folder: Path) -> list[str]:
+    """Write the splits of a source into a new folder; return lines on what was written.
+
+    Raises:
+        UserError: the source has errors, or the folder exists and is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out: {folder} exists already; give a new folder")
+    splits = load_whole(data)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for name, examples in splits.parts.items():
+            if examples:
+                write_examples(folder / f"{name}.jsonl", examples)
+                lines.append(f"{folder / name}.jsonl: {counted(len(examples), 'example')}")
+    except OSError as error:
+        raise UserError(f"--out: {folder} cannot be written: {error.strerror}") from error
+    return [*lines, *(f"note: {note}" for note in splits.notes)]

@@ -1,0 +1,1 @@
+"""Tables of any source, whose columns are mapped to the fields of examples."""

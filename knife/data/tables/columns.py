@@ -1,0 +1,276 @@
+"""Maps the rows of a table to records of the kind that files of examples contain."""
+
+import ast
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from knife.config.columns import Columns
+from knife.core.errors import nearest, raise_errors
+from knife.core.words import counted
+from knife.data.line_errors import LineError, show
+from knife.data.record import Record
+from knife.data.subset import lot
+from knife.data.tables.answers import Answered, find_form, index_of, unanswered
+from knife.data.tables.guess import guessed
+from knife.data.tables.table import Row, Table
+
+_STOPS = ".,;?!"
+
+
+@dataclass
+class Mapping:
+    """Columns of a table and what they hold, found out from all of its rows.
+
+    Attributes:
+        columns: the columns and what the answers are; nothing is left to be guessed.
+        fixed: the choices of every row, if they are not in columns.
+        prefix: what ids start with that are made.
+        evened: rows in which choices lost the stops that set some of them apart.
+        ids: made ids, and how often each was made.
+    """
+
+    table: Table
+    columns: Columns
+    fixed: list[str] | None
+    prefix: str = ""
+    evened: int = 0
+    ids: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def read(self) -> set[str]:
+        """The columns that are read."""
+        columns = self.columns
+        lists = [columns.question, columns.rationale, None if self.fixed else columns.choices]
+        names = {name for each in lists for name in each or []}
+        return names | {name for name in (columns.answer, columns.id, columns.group) if name}
+
+    def values(self) -> Iterator[tuple[int, Record, list[LineError]]]:
+        """Yield the number of each row, its record, and why it cannot be one."""
+        for number, row in enumerate(self.table.rows, 1):
+            yield number, *self.record(row)
+
+    def record(self, row: Row) -> tuple[Record, list[LineError]]:
+        """Turn a row into a record."""
+        columns = self.columns
+        errors: list[LineError] = []
+        question = _joined([row[name] for name in columns.question or []], close_last=False)
+        record: dict[str, Any] = {
+            "question": "" if question is None else question,
+            "rationale": _joined([row[name] for name in columns.rationale or []], close_last=True),
+        }
+        choices, labels = self.choices(row, errors)
+        if columns.choices:
+            record["choices"] = self._evened(choices)
+        answer = self._answer(row, choices, labels, errors)
+        if isinstance(answer, int) and not errors:
+            answer = record["choices"][answer]
+        record["answer"] = answer
+        record["id"] = row[columns.id] if columns.id else self._made_id(record)
+        if columns.group:
+            record["group"] = row[columns.group]
+        if columns.choices and columns.answer in columns.choices and not errors:
+            # The right one is in the same column in every row.
+            record["choices"] = shuffled(record["choices"], str(record["id"]))
+        return record, errors
+
+    def choices(self, row: Row, errors: list[LineError]) -> tuple[list[str], list[str]]:
+        """Return the choices of a row and their labels; both are empty if there are none."""
+        if self.fixed is not None:
+            return self.fixed, []
+        names = self.columns.choices or []
+        if len(names) != 1:
+            # A row may have fewer choices than there are columns.
+            texts = [_text(row[name]) for name in names]
+            while len(texts) > 2 and not (isinstance(texts[-1], str) and texts[-1].strip()):
+                texts.pop()
+            return texts, []
+        found = _listed(row[names[0]])
+        if found is None:
+            said = f"choices: must be a list, but got {show(row[names[0]])}"
+            errors.append(LineError(said, "choices of another type", once=True))
+            return [], []
+        return found
+
+    def answered(self) -> Iterator[Answered]:
+        """Yield the answers of all rows, with their choices."""
+        for row in self.table.rows:
+            choices, labels = self.choices(row, [])
+            yield self._value(row), [str(choice) for choice in choices], labels
+
+    def _value(self, row: Row) -> Any:
+        """Return what the answer column has; the name of a class instead of its number."""
+        name = self.columns.answer
+        value = row[name] if name else None
+        if name in self.table.classes and isinstance(value, int) and value >= 0:
+            return self.table.classes[name][value]
+        return value
+
+    def _answer(
+        self, row: Row, choices: list[str], labels: list[str], errors: list[LineError]
+    ) -> Any:
+        """Return the index of the answer, the answer's text if it is open, or None if unknown."""
+        value = self._value(row)
+        if unanswered(value):
+            return None
+        if not self.columns.choices:
+            return _text(value)
+        if self.columns.answer in self.columns.choices:
+            return self.columns.choices.index(self.columns.answer)
+        form = self.columns.answer_is
+        assert form
+        index = index_of(form, (value, choices, labels)) if choices else 0
+        if index is None:
+            said = f"answer: {show(value)} is no {form} of the choices {show(choices)}"
+            errors.append(LineError(said, "an answer that is not among the choices"))
+        return index
+
+    def _evened(self, choices: list[str]) -> list[str]:
+        """Return choices without outer blanks and, if only some end in a stop, without stops."""
+        texts = [one.strip() if isinstance(one, str) else one for one in choices]
+        ends = {one[-1:] in _STOPS for one in texts if isinstance(one, str) and one}
+        bare = [one.rstrip(_STOPS) if isinstance(one, str) else one for one in texts]
+        if len(ends) < 2 or not all(bare):
+            return texts
+        self.evened += 1
+        return bare
+
+    def _made_id(self, record: Record) -> str:
+        content = json.dumps([record["question"], record.get("choices")], default=str)
+        made = self.prefix + hashlib.sha256(content.encode()).hexdigest()[:12]
+        self.ids[made] += 1
+        return made if self.ids[made] == 1 else f"{made}-{self.ids[made]}"
+
+
+def map_table(table: Table, columns: Columns | None, place: str) -> tuple[Mapping, list[str]]:
+    """Return how a table's columns become examples, and notes on what was guessed.
+
+    Raises:
+        UserError: with everything wrong with the columns; `place` says where the table is.
+    """
+    given = columns or Columns()
+    names = table.names
+    raise_errors(_missing(given, names, place))
+    found, notes = guessed(given, table, place)
+    fixed = None
+    if found.choices and not set(found.choices) <= set(names):
+        fixed = found.choices
+    elif not found.choices and found.answer in table.classes:
+        fixed = table.classes[found.answer]
+        found = found.model_copy(update={"choices": fixed})
+    mapping = Mapping(table, found, fixed)
+    if found.choices and found.answer not in found.choices and not found.answer_is:
+        form = find_form(f"{place}: data.columns.answer={found.answer}", mapping.answered())
+        mapping.columns = found.model_copy(update={"answer_is": form})
+        notes.append(f"{place}: each answer is a choice's {_WORDS[form]}")
+    return mapping, notes
+
+
+_WORDS = {
+    "text": "text",
+    "letter": "letter",
+    "label": "label",
+    "index": "index, counted from 0",
+    "index1": "index, counted from 1",
+    "bool": "truth value",
+}
+
+
+def mapping_notes(mapping: Mapping, place: str) -> list[str]:
+    """Return notes on what was changed in the rows, once they have all been read."""
+    notes = []
+    if unread := [name for name in mapping.table.names if name not in mapping.read]:
+        notes.append(f"{place}: columns that are not read: {', '.join(unread)}")
+    if mapping.evened:
+        rows = counted(mapping.evened, "row")
+        notes.append(f"{place}: stops at the end of some choices, which set them apart, were "
+                     f"removed in {rows}")  # fmt: skip
+    return notes
+
+
+def shuffled(choices: Sequence[str], identity: str) -> list[str]:
+    """Return choices in an order that depends on the example's id alone."""
+    order = sorted(range(len(choices)), key=lambda n: lot(0, "choices", f"{identity}:{n}"))
+    return [choices[n] for n in order]
+
+
+def _missing(columns: Columns, names: list[str], place: str) -> list[str]:
+    """Return an error for each given column that the table lacks."""
+    has = f"{place} has the columns {', '.join(names)}"
+    errors = []
+    for key in ("question", "rationale", "answer", "id", "group"):
+        wanted = getattr(columns, key)
+        for name in [wanted] if isinstance(wanted, str) else wanted or []:
+            if name not in names:
+                hint = nearest(name, names)
+                errors.append(f"data.columns.{key}: there is no column {name!r}; {hint} ({has})")
+    choices = columns.choices or []
+    unknown = [name for name in choices if name not in names]
+    if (len(choices) == 1 and unknown) or (unknown and len(unknown) < len(choices)):
+        errors += [
+            f"data.columns.choices: there is no column {name!r}; {nearest(name, names)} ({has})"
+            for name in unknown
+        ]
+    return errors
+
+
+def _text(value: Any) -> Any:
+    """Return a number as text; anything else as it is."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+def _joined(values: list[Any], *, close_last: bool) -> Any:
+    """Join texts, each closed by a stop; lists count as several texts. What is no text is returned
+    as it is, and refused later."""
+    parts = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    for part in parts:
+        if part is not None and not isinstance(part, str):
+            return _text(part)
+    texts = [part.strip() for part in parts if part and part.strip()]
+    if not texts:
+        return None
+    if len(texts) == 1:
+        return texts[0]
+    last = len(texts) - (not close_last)
+    closed = [_closed(text) if n < last else text for n, text in enumerate(texts)]
+    return " ".join(closed)
+
+
+def _closed(text: str) -> str:
+    return text if re.search(r"[.?!:…][\"')\]]*$", text) else f"{text.rstrip(',;')}."
+
+
+def _listed(value: Any) -> tuple[list[str], list[str]] | None:
+    """Return the choices in a column of lists and their labels; None if it is something else.
+
+    A list may be a list of texts, `{"text": […], "label": […]}`, a list of `{"text", "label"}`, or
+    a text that is such a list in JSON or Python.
+    """
+    if isinstance(value, str):
+        value = _decoded(value)
+    if isinstance(value, dict):
+        texts, labels = value.get("text"), value.get("label")
+        if not isinstance(texts, list):
+            return None
+        return [_text(one) for one in texts], [str(one) for one in labels or []]
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        if not all("text" in one for one in value):
+            return None
+        labels = [str(one["label"]) for one in value if "label" in one]
+        return [_text(one["text"]) for one in value], labels
+    return ([_text(one) for one in value], []) if isinstance(value, list) else None
+
+
+def _decoded(text: str) -> Any:
+    for decode in (json.loads, ast.literal_eval):
+        try:
+            return decode(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return None
