@@ -4,6 +4,7 @@ Workers read their part of the file and write the answers themselves, so that th
 only numbers, however long the file is.
 """
 
+import itertools
 import math
 import os
 import time
@@ -15,10 +16,11 @@ from typing import Any
 
 from knife.cluster.address import cluster_address
 from knife.cluster.capacity import machine, resources, start_errors, worker_errors
-from knife.core.errors import UserError, raise_errors
+from knife.core.errors import SessionLostError, UserError, raise_errors
+from knife.core.exits import say
 from knife.inference.answers import Answerer, Answers
 from knife.inference.parts import Part
-from knife.launch.session import in_thread, session
+from knife.launch.session import in_thread, next_session, session
 
 # The work fails once this many workers were lost on one part. Ray's own limit would also count
 # each attempt to reach a worker whose host has just died.
@@ -49,24 +51,36 @@ def answer_parts(
 ) -> None:
     """Answer parts of a file, in the running Ray session or a new one.
 
-    Each worker loads the student once; lost workers are replaced. GPUs are shared evenly.
+    Each worker loads the student once; lost workers are replaced, and so is a session of ours that
+    is lost. GPUs are shared evenly.
     `answered` is called with each finished part, in any order.
 
     Raises:
         UserError: more workers than the cluster has CPUs, a path that one of its hosts does not
             see, or a user error in a worker.
+        SessionLostError: Ray's own processes died again and again, or those of a cluster.
         RuntimeError: workers were lost on the same questions again and again.
     """
-    answers.forget_tries()
     # Otherwise Ray reports a dying host once a second until it is sure of its death.
     os.environ.setdefault("RAY_enable_output_error_log_if_still_retry", "0")
-    with session(machine()["GPU"]):
-        import ray
+    waiting = dict.fromkeys(parts)
 
-        there = ray.cluster_resources()
-        raise_errors(worker_errors("--workers", workers, there.get("CPU", 0), "the cluster"))
-        raise_errors(_host_errors(model, file, answers.folder))
-        _run(_Worker(model, file, answers), parts, workers, there, answered)
+    def tell(part: Part) -> None:
+        # A lost session may tell of a part late, and the next one again.
+        if part in waiting:
+            del waiting[part]
+            answered(part)
+
+    for number in itertools.count(1):
+        answers.forget_tries()
+        try:
+            with session(machine()["GPU"]):
+                _run(_Worker(model, file, answers), list(waiting), workers, tell)
+                return
+        except SessionLostError as lost:
+            if cluster_address():
+                raise
+            say(f"note: {next_session(lost, number)}")
 
 
 class _Worker:
@@ -99,13 +113,15 @@ def _run(
     worker: _Worker,
     parts: Sequence[Part],
     workers: int,
-    there: dict[str, float],
     answered: Callable[[Part], None],
 ) -> None:
     import ray.data
 
     from knife.launch.quiet_data import quiet_data
 
+    there = ray.cluster_resources()
+    raise_errors(worker_errors("--workers", workers, there.get("CPU", 0), "the cluster"))
+    raise_errors(_host_errors(worker.model, worker.file, worker.answers.folder))
     cpus = 1 if cluster_address() else max(1, int(there["CPU"]) // workers)
     gpus = _share(there.get("GPU", 0), workers)
     taken = resources(cpus, gpus)

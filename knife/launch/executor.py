@@ -27,7 +27,14 @@ from knife.core.errors import SessionLostError, UserError, raise_errors
 from knife.core.words import counted
 from knife.launch.context import request_stop
 from knife.launch.groups import Post, open_groups
-from knife.launch.session import ENVIRONMENT, first_line, in_thread, lost_words, session
+from knife.launch.session import (
+    ENVIRONMENT,
+    first_line,
+    in_thread,
+    lost_words,
+    next_session,
+    session,
+)
 from knife.launch.slot import (
     CLOSED,
     KILLED,
@@ -46,8 +53,6 @@ from knife.store.store import Store
 
 GoesOn = Callable[[Stage, int, dict[str, float]], bool]
 
-# A session of ours that loses one of Ray's own processes is replaced this often.
-_MOST_SESSIONS = 3
 # How long workers have for their checkpoints after a stop request.
 _CHECKPOINT_SECONDS = 60.0
 # How long a question for news waits; nothing depends on it.
@@ -219,8 +224,7 @@ class Executor:
     def _reopened(self, error: SessionLostError) -> Note:
         """Replace a lost session; what was under way resumes from its checkpoints."""
         self._lost_sessions += 1
-        if self._lost_sessions > _MOST_SESSIONS:
-            raise error
+        words = next_session(error, self._lost_sessions)
         self._stack.close()
         for group in self._groups.values():
             if group.work:
@@ -232,10 +236,7 @@ class Executor:
             if address := cluster_address():
                 raise SessionLostError(lost_words(address)) from dead
             raise
-        return Note(
-            f"{error.what}; the work continues from its checkpoints in a new Ray session "
-            f"({self._lost_sessions} of {_MOST_SESSIONS})"
-        )
+        return Note(words)
 
     def _assign(self) -> None:
         """Give slots without work what should be made now, or what others cannot begin yet."""

@@ -35,6 +35,8 @@ ENVIRONMENT = {
 # page about it and end the driver; by then we have ended it with our own message.
 _VITAL = ("raylet", "gcs_server")
 _LOOK_SECONDS = 0.5
+# A session of ours that loses one of Ray's own processes is replaced this often.
+_MOST_SESSIONS = 3
 T = TypeVar("T")
 
 
@@ -149,6 +151,17 @@ def _cluster_lost(error: Exception) -> SessionLostError | None:
 def lost_words(address: str) -> str:
     """Return what happened if the cluster at an address is gone."""
     return f"the Ray cluster at {address} was lost, or has lost its node on this host"
+
+
+def next_session(lost: SessionLostError, number: int) -> str:
+    """Return what to say as a lost session is replaced by a new one for the `number`th time.
+
+    Raises:
+        SessionLostError: `lost`, if that is too often.
+    """
+    if number > _MOST_SESSIONS:
+        raise lost
+    return f"{lost.what}; the work continues in a new Ray session ({number} of {_MOST_SESSIONS})"
 
 
 def first_line(error: BaseException) -> str:

@@ -1,16 +1,22 @@
 """Stages side by side on Ray, in two slots of one worker each."""
 
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from small_run import silent, small_config
 
 from knife.config.run import RunConfig
+from knife.config.scale import Scale
 from knife.core.errors import NotFiniteError, UserError
 from knife.launch.executor import Executor
+from knife.launch.groups import open_groups
+from knife.launch.session import ENVIRONMENT
+from knife.launch.slot import Slot, timeouts
 from knife.pipeline.run import publish_data, run
 from knife.plan.events import Failed, Made, Started
 from knife.plan.pace import Pace
@@ -105,3 +111,32 @@ def test_in_this_process_the_others_are_made_too(tmp_path: Path) -> None:
     assert isinstance(failed[0].error, NotFiniteError)
     assert [event.work.label for event in failed] == ["finetune seed 0", "test finetune seed 0"]
     assert Store(tmp_path).has("student", plan.members[1].student.key)
+
+
+@pytest.mark.faults
+def test_many_worker_groups_start_at_once(tmp_path: Path) -> None:
+    """Their controllers are threads of one process, whose log they share."""
+    scale, number = Scale(launcher="ray"), 6
+    name, address = "knife-many", Store(tmp_path).address
+    groups = open_groups(name, number, ENVIRONMENT | timeouts(scale))
+    for n in range(number):
+        groups.start.remote(
+            Slot(
+                number=n,
+                start=n + 1,
+                groups=name,
+                address=address,
+                scale=scale,
+                name=f"ray-{n}",
+                mark=None,
+                cpus=0.1,
+                judged=False,
+            )
+        )
+    ready, end = set[int](), time.monotonic() + 300
+    while len(ready) < number and time.monotonic() < end:
+        posts = ray.get(groups.receive.remote(5.0))
+        assert {what for _, _, what, _ in posts} <= {"ready"}
+        ready |= {slot for slot, *_ in posts}
+    ray.kill(groups)
+    assert ready == set(range(number))
