@@ -1,18 +1,20 @@
-"""Which stages a run's slots made, and when: the data of the report's chart of slots."""
+"""Which stages the slots made, and when: the data of a report's chart of slots."""
 
 import time
 from pathlib import Path
 
 from knife.core import strict_json
-from knife.plan.events import Event, Failed, Made, Started
+from knife.plan.events import Event, Failed, Made, Pruned, Started
 from knife.plan.schedule import Work
-from knife.report.run_data import SLOTS
+from knife.report.slots import SLOTS
 
 
 class Timeline:
-    """Appends a line for each time that a slot made stages, at their end, to a run's folder.
+    """Appends a line for each time that a slot made stages, at their end, to a file in the folder
+    of a run or a sweep.
 
-    `made` is false if the slot was lost or the stages failed; `begin` and `end` are Unix seconds.
+    `made` is false if the slot was lost, or the stages failed or were pruned; `begin` and `end`
+    are Unix seconds.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,7 +30,7 @@ class Timeline:
                 self._begun[work] = (slot, time.time())
             case Made(work):
                 self._write(work, made=True)
-            case Failed(work):
+            case Failed(work) | Pruned(work):
                 self._write(work, made=False)
 
     def _write(self, work: Work, *, made: bool) -> None:

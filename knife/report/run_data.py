@@ -18,8 +18,6 @@ from knife.train.results import read_predictions, read_trained
 Row = dict[str, Any]
 # How the run was made, in its folder: written by knife.pipeline.record.
 RECORD = "run.json"
-# Which slot made what, and when, there too: written by knife.pipeline.timeline.
-SLOTS = "slots.jsonl"
 
 
 @dataclass(frozen=True)
@@ -114,14 +112,6 @@ class RunData:
         if not self.store.has("evaluate", key):
             return []
         return read_predictions(self.store, key)
-
-    @cached_property
-    def slots(self) -> list[Row]:
-        """When each slot made which stages, over all starts, by `knife.pipeline.timeline`."""
-        path = self.folder / SLOTS
-        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-        # The last line may still be being written.
-        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def test_examples(self) -> dict[str, Row]:
         """Read the test split by id; empty if the store lacks it."""

@@ -23,7 +23,7 @@ _SECTIONS = (
     run_training.curves,
     run_training.alignment,
     run_training.cost,
-    slots,
+    lambda run: slots(run.folder),
     run_training.failures,
     run_training.again,
 )

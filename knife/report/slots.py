@@ -1,29 +1,41 @@
-"""The section of a run's report on its slots: which stage each of them made, and when."""
+"""The section of a report on slots: which stage each of them made, and when."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 from knife.report import figures
 from knife.report.page import Section, empty, paragraphs
-from knife.report.run_data import Row, RunData
 
+Row = dict[str, Any]
+# Which slot made what, and when, in the folder of a run or a sweep: written by
+# knife.pipeline.timeline.
+SLOTS = "slots.jsonl"
 # A pause between two rows longer than this separates starts of the run, which are drawn apart.
 _PAUSE_SECONDS = 120.0
 # More slots than this are not worth drawing.
 _MOST_SLOTS = 64
 _COLOURS = dict(zip(("teacher", "states", "student", "evaluate"), figures.COLOURS, strict=False))
-_LOST = "#888888"
+_UNFINISHED, _GREY = "not finished", "#888888"
 
 
-def slots(run: RunData) -> Section:
-    """Return the chart of the last start that made something, and the share of idle time."""
+def slots(folder: Path) -> Section:
+    """Return the chart of the last start of a run or a sweep that made something, and the share of
+    idle time."""
     title = "Slots"
-    if not run.slots:
+    path = folder / SLOTS
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    # The last line may still be being written.
+    found = [json.loads(line) for line in lines if line.endswith("\n")]
+    if not found:
         return Section(title, empty("It is not known which slot made which stage."))
-    rows = last_start(run.slots)
+    rows = last_start(found)
     names = sorted({row["slot"] for row in rows})
     begin, end = min(row["begin"] for row in rows), max(row["end"] for row in rows)
     shown = names[:_MOST_SLOTS]
     figure, (axes,) = figures.panels(1, 1, 7.0, 0.6 + 0.3 * len(shown))
-    for kind, colour in (*_COLOURS.items(), ("lost or failed", _LOST)):
-        bars = [row for row in rows if (row["kind"] if row["made"] else "lost or failed") == kind]
+    for kind, colour in (*_COLOURS.items(), (_UNFINISHED, _GREY)):
+        bars = [row for row in rows if (row["kind"] if row["made"] else _UNFINISHED) == kind]
         axes.barh(
             [shown.index(row["slot"]) for row in bars if row["slot"] in shown],
             [row["end"] - row["begin"] for row in bars if row["slot"] in shown],

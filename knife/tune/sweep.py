@@ -22,6 +22,7 @@ from knife.core.words import counted
 from knife.data.example import Splits
 from knife.launch.executor import Executor
 from knife.pipeline.run import measured, missing_stages, run, shown, tracking
+from knife.pipeline.timeline import Timeline
 from knife.plan.needs import worker_bytes
 from knife.plan.pace import Pace
 from knife.report.run_page import NAME as REPORT
@@ -167,7 +168,7 @@ def run_sweep(plan: SweepPlan, *, resume: bool = False, quiet: bool = False) -> 
                             plan, about, follower, executor.slots, links, quiet=quiet
                         ) as progress,
                     ):
-                        workshop = Workshop(executor, data, store)
+                        workshop = Workshop(executor, data, store, Timeline(folder))
                         phases = Phases(plan, folder, workshop, progress.phase)
                         rows = phases.search()
                         progress.judge(rows)

@@ -12,6 +12,7 @@ from small_sweep import planned
 from knife.config.run import read
 from knife.core.atomic import write_json
 from knife.launch.executor import Executor
+from knife.pipeline.timeline import Timeline
 from knife.plan.pace import Pace
 from knife.plan.plan import plan_run
 from knife.store.store import Store
@@ -133,7 +134,7 @@ def test_a_trial_of_which_one_seed_fails_is_no_winner(tmp_path: Path) -> None:
     # The trials with more seeds have already ended.
     write_json(tmp_path / "seeds.json", [row.to_dict() for row in more])
     executor = Executor(tmp_path, plan.config.scale, Pace({}), width=1)
-    workshop = Workshop(executor, {}, Store(tmp_path))
+    workshop = Workshop(executor, {}, Store(tmp_path), Timeline(tmp_path))
     phases = Phases(plan, tmp_path, workshop, lambda *_: pytest.fail("nothing is left to do"))
     found = phases.more_seeds(rows)
     assert [row.state for row in found] == ["failed", "finished", "finished"]

@@ -11,6 +11,7 @@ from small_sweep import RATE, WEIGHT, planned
 
 from knife.core.errors import TrainingDivergedError
 from knife.launch.executor import Executor
+from knife.pipeline.timeline import Timeline
 from knife.plan.events import Event, Made, Pruned, failures
 from knife.plan.plan import plan_run
 from knife.plan.schedule import Schedule, Work
@@ -96,7 +97,7 @@ def run(
     task = Task(sweep.space, test=False, ceiling=False)
     phase = Phase("search", executor.store.root, task, sweep.config.scale, Budget())
     params = [{"point": point} | values for point in points]
-    workshop = Workshop(cast(Executor, executor), {}, executor.store)
+    workshop = Workshop(cast(Executor, executor), {}, executor.store, Timeline(executor.store.root))
     rows = phase.run(params, lambda _: Points([]), Threshold, heard, workshop)
     return rows, heard
 

@@ -19,6 +19,7 @@ from small_sweep import PRUNED, Swept
 from knife.core.errors import UserError
 from knife.report.run_page import NAME
 from knife.report.run_training import duration
+from knife.report.slots import SLOTS
 from knife.store.store import Store
 from knife.tune.report.data import SweepData
 from knife.tune.report.measured import Measured
@@ -114,6 +115,23 @@ def test_the_shared_teacher_is_told(swept: Swept) -> None:
     assert f"trials, pruned {pruned} " in text
     assert "settings of finetune 2 " in text
     assert "winner and finetune 2 " in text
+
+
+def test_what_each_slot_made(swept: Swept) -> None:
+    """Every stage of every trial, once, and nothing of the final run, which has its own report."""
+    rows = [json.loads(line) for line in (swept.folder / SLOTS).read_text().splitlines()]
+    made = [key for row in rows for key in row["keys"] if row["made"]]
+    (teacher,) = (swept.store.root / "teacher").iterdir()
+    students = {key for row in swept.rows.values() if row["state"] == "finished"
+                for key in row["students"].values()}  # fmt: skip
+    assert {teacher.name} | students <= set(made)
+    assert len(made) == len(set(made))
+    # Seeds and baseline are made after the search, in the same slots.
+    assert len([row for row in rows if row["kind"] == "student" and row["made"]]) > len(students)
+    pruned = {key for row in swept.rows.values() if row["state"] == "pruned"
+              for key in row["students"].values()}  # fmt: skip
+    assert not pruned & set(made)
+    assert re.search(r"slots? in \d+ s, of which \d+% idle", section(report(swept.folder), "Slots"))
 
 
 def test_what_ended_early_and_how_to_do_it_again(swept: Swept) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from knife.report.page import page
+from knife.report.slots import slots
 from knife.store.store import Store
 from knife.tune.report import results as report_results
 from knife.tune.report import work as report_work
@@ -29,6 +30,7 @@ def report_of(sweep: SweepData) -> str:
         *report_results.curves(sweep, drawn),
         report_results.keys(drawn),
         report_work.cost(sweep, drawn),
+        slots(sweep.folder),
         report_work.ended_early(sweep),
         report_work.failures(sweep),
         report_work.again(sweep),

@@ -11,6 +11,7 @@ from knife.core.errors import UserError
 from knife.data.example import Splits
 from knife.launch.executor import Executor
 from knife.pipeline.run import publish_data
+from knife.pipeline.timeline import Timeline
 from knife.plan.events import Event, Failed, Made, Note, Pruned
 from knife.plan.plan import plan_run
 from knife.plan.schedule import Artifact
@@ -70,12 +71,14 @@ class Workshop:
         executor: makes them; a stage that several trials need is made once.
         data: the splits of the trials so far, by which it estimates times.
         store: where they are kept.
+        timeline: notes which slot makes what.
         reader: keeps the data that was read.
     """
 
     executor: Executor
     data: dict[str, Splits]
     store: Store
+    timeline: Timeline
     reader: SourceReader = field(default_factory=SourceReader)
 
 
@@ -234,6 +237,7 @@ class _UnderWay:
             self._made(name, trial, [])
 
     def _hear(self, event: Event) -> None:
+        self._workshop.timeline.add(event)
         match event:
             case Made(work):
                 for name, trial in self._waiting_for(work.artifacts):
