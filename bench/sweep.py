@@ -18,7 +18,7 @@ import psutil
 import yaml
 
 from knife.plan.plan import needed
-from knife.plan.stage import Stage
+from knife.plan.stage import Stage, together
 from knife.store.store import Store
 from knife.tune.command import plan_file
 
@@ -88,7 +88,7 @@ def make_bare(path: Path, part: str) -> None:
 
     from knife.pipeline.run import publish_data
     from knife.train.context import PlainContext
-    from knife.train.stages import run_stages
+    from knife.train.stages import make_stages, settled
 
     torch.set_num_threads(1)
     plan = plan_file(path, [])
@@ -102,9 +102,11 @@ def make_bare(path: Path, part: str) -> None:
         slot = int(part.partition(":")[2])
         stages = [each.members[0].student for each in plan.plans[slot::SLOTS]]
     have = {(s.kind, s.key) for s in plan.shared if store.has(s.kind, s.key)}
-    with PlainContext() as context:
-        run_stages(needed(stages, have) if part != "teacher" else stages, store.root,
-                   config.scale, context)  # fmt: skip
+    if part != "teacher":
+        stages = needed(stages, have)
+    with PlainContext() as context, settled():
+        for group in together(stages):
+            make_stages(group, store.root, config.scale, context)
 
 
 def share(folder: Path) -> None:

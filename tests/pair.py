@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,13 @@ import torch
 from torch import distributed
 
 from knife.config.run import RunConfig
+from knife.config.scale import Scale
 from knife.pipeline.run import publish_data
 from knife.plan.plan import Plan, plan_run
-from knife.plan.stage import Stage
+from knife.plan.stage import Stage, together
 from knife.store.store import Store
 from knife.train.context import Context, PlainContext
-from knife.train.stages import run_stages
+from knife.train.stages import make_stages, settled
 
 
 class Pair:
@@ -43,6 +44,15 @@ class Pair:
 
     def pause_heartbeat(self) -> None:
         """Do nothing."""
+
+
+def run_stages(
+    stages: Sequence[Stage], address: Path | str, scale: Scale, context: Context
+) -> None:
+    """Make every stage that a store lacks, in order; every worker calls it."""
+    with settled():
+        for group in together(stages):
+            make_stages(group, address, scale, context)
 
 
 def make(config: RunConfig, context: Context) -> Plan:

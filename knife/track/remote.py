@@ -181,15 +181,18 @@ class RemoteRun:
         (workers, say), the old value stays and the tag `knife.changed` shows both."""
         had = self._has.params
         new = [Param(key, value) for key, value in params.items() if key not in had]
-        for start in range(0, len(new), PARAMS_A_BATCH):
-            self._client.log_batch(self.run_id, params=new[start : start + PARAMS_A_BATCH])
         changed = {key: value for key, value in params.items() if had.get(key, value) != value}
         if changed:
             words = "; ".join(f"{key}: {had[key]} -> {changed[key]}" for key in changed)
             tags = tags | to_tags({"knife.changed": words})
+        *others, last = [
+            new[start : start + PARAMS_A_BATCH] for start in range(0, len(new), PARAMS_A_BATCH)
+        ] or [[]]
+        for batch in others:
+            self._client.log_batch(self.run_id, params=batch)
+        self._tag(tags, last)
         had |= {param.key: param.value for param in new}
         self.count["params"] += len(new)
-        self._tag(tags)
 
     def inputs(self, sets: Iterable[DataSet]) -> None:
         """Record the data sets that the run reads."""
@@ -279,10 +282,12 @@ class RemoteRun:
         assert self._known
         return self._known
 
-    def _tag(self, tags: dict[str, str]) -> None:
+    def _tag(self, tags: dict[str, str], params: Sequence[Param] = ()) -> None:
+        """Set tags, and in the same request params that the run lacks."""
         new = {key: value for key, value in tags.items() if self._has.tags.get(key) != value}
-        if new:
-            self._client.log_batch(self.run_id, tags=[RunTag(*pair) for pair in new.items()])
+        if new or params:
+            sent = [RunTag(*pair) for pair in new.items()]
+            self._client.log_batch(self.run_id, params=params, tags=sent)
             self._has.tags |= new
 
     def _uploaded(self, name: str, digest: str) -> None:

@@ -15,7 +15,6 @@ from knife.plan.stage import (
     StatesStage,
     StudentStage,
     TeacherStage,
-    together,
 )
 from knife.store.disk import disk_errors
 from knife.store.store import Store, new_attempt, store_root
@@ -26,20 +25,6 @@ from knife.train.predictions import evaluate_model
 from knife.train.stage_context import StageContext
 from knife.train.states import compute_states
 from knife.train.training import train_student, train_teacher
-
-
-def run_stages(
-    stages: Sequence[Stage], address: Path | str, scale: Scale, context: Context
-) -> None:
-    """Make every stage that the store at a folder or url lacks, in order; all workers must call
-    it.
-
-    Raises:
-        NotFiniteError: numbers of a stage are NaN or infinite; the stage is not published.
-    """
-    with settled():
-        for group in together(stages):
-            make_stages(group, address, scale, context)
 
 
 @contextmanager

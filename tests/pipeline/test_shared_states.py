@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pair import Pair, in_pair, make
+from pair import Pair, in_pair, make, run_stages
 from safetensors.torch import load_file
 from small_run import small_config
 from torch import Tensor, allclose, equal
@@ -23,7 +23,6 @@ from knife.plan.stage import StatesStage
 from knife.store.store import Store
 from knife.train import states as states_stage
 from knife.train.context import PlainContext
-from knife.train.stages import run_stages
 
 ALL = {"input": {"layers": "all"}, "output": {"weight": 1}}
 CHOICES = {"input": {"weight": 0}, "output": {"weight": 1, "target": "choices"}}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pair import run_stages
 from safetensors.torch import load_file, save_file
 from small import EXAMPLES, save_tiny_bert
 from small_run import small_config
@@ -15,7 +16,6 @@ from knife.pipeline.run import publish_data
 from knife.plan.plan import plan_run
 from knife.store.store import Store
 from knife.train.context import PlainContext
-from knife.train.stages import run_stages
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from command_fixtures import Command
-from pair import Pair, in_pair, make
+from pair import Pair, in_pair, make, run_stages
 from small import EXAMPLES, batch_of, tokens_of
 from small_run import small_config
 
@@ -30,7 +30,6 @@ from knife.train.context import PlainContext
 from knife.train.engine import gathered_state
 from knife.train.evaluate import Answer, measures
 from knife.train.model_settings import ModelSettings
-from knife.train.stages import run_stages
 from knife.train.training import refuse_equal_states
 
 TINY = EMBEDDED["tiny-t5"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pair import run_stages
 from small import EXAMPLES, tokens_of
 from small_run import small_config
 from student import TRAINING, KilledError, Student, rows, same_weights, weights
@@ -28,7 +29,6 @@ from knife.train.context import PlainContext
 from knife.train.engine import schedule, start_engine
 from knife.train.evaluate import GenerationSpec, answer_split, measures
 from knife.train.loop import dropout_seed, train
-from knife.train.stages import run_stages
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pair import run_stages
 from small_run import small_config, wait_for
 
 from knife.core.errors import UserError
@@ -20,7 +21,6 @@ from knife.plan.plan import plan_run
 from knife.store.disk import disk_errors
 from knife.store.store import Store, fingerprint
 from knife.train.context import PlainContext
-from knife.train.stages import run_stages
 
 
 @pytest.fixture
