@@ -31,6 +31,8 @@ def run(config: str | Path | Mapping[str, Any], **overrides: Any) -> Result:
     Args:
         config: a recipe's name, the path of a YAML file, or a run config as a mapping.
         overrides: keys of the config to set; a mapping sets only the keys that it has.
+            `data={"source": rows}` takes rows as mappings, a `datasets.Dataset`, a pandas frame, or
+            a mapping of splits to these, and keeps them as files in the store.
 
     Raises:
         UserError: with all errors in config, data, models, store or cluster.
@@ -45,7 +47,16 @@ def run(config: str | Path | Mapping[str, Any], **overrides: Any) -> Result:
         values = _plain(config)
     else:
         values = read_yaml(find_config(_path("config", config)))
-    return run(parse(merge(values, read_overrides(_plain(overrides)))), display)
+    rows, overrides = _rows(overrides)
+    parsed = parse(merge(values, read_overrides(_plain(overrides))))
+    if rows is not None:
+        from knife.data.given import write_given
+        from knife.store.store import store_root
+
+        source = write_given(rows, store_root(parsed.store) / "given")
+        data = parsed.data.model_copy(update={"source": str(source)})
+        parsed = parsed.model_copy(update={"data": data})
+    return run(parsed, display)
 
 
 def sweep(path: str | Path, *, resume: bool = False, **overrides: Any) -> SweepResult:
@@ -98,6 +109,15 @@ def predict(
     if isinstance(examples, str | Path):
         return predict(folder, Path(examples), skip_too_long=skip_too_long)
     return predict_examples(folder, examples, skip_too_long=skip_too_long)
+
+
+def _rows(overrides: dict[str, Any]) -> tuple[object, dict[str, Any]]:
+    """Return the data in `data={"source": …}` if it is no name or path, and the overrides with a
+    name in its place."""
+    data = overrides.get("data")
+    if not isinstance(data, Mapping) or isinstance(data.get("source", ""), str | os.PathLike):
+        return None, overrides
+    return data["source"], overrides | {"data": {**data, "source": "creatures"}}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
