@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pandas  # type: ignore[import-untyped]
+import pandas
 import pytest
 
 from knife.config.run import Data
@@ -79,7 +79,5 @@ def test_a_run_on_rows(tmp_path: Path) -> None:
     assert len(result.made) == 2
     source = json.loads((result.folder / "config.json").read_text())["data"]["source"]
     assert Path(source).is_file()
-    assert (
-        knife.run(config, data={"source": source, "split_seed": 1}, store=tmp_path / "store").made
-        == []
-    )
+    again = knife.run(config, data={"source": source, "split_seed": 1}, store=tmp_path / "store")
+    assert again.made == []

@@ -298,6 +298,18 @@ HUB = {
     "tasksource/ecqa": repository({"default": {"train": [ECQA], "test": [{**ECQA, "q_no": "z"}]}}),
     "community-datasets/quarel": repository({"default": {"train": [QUAREL]}}),
 }
+QUIZ = {"stem": "Which floats?", "opts": ["cork", "lead"], "gold": 1, "why": "Cork is light"}
+HUB["you/quiz"] = repository(
+    {
+        "easy": {"train": [QUIZ]},
+        "hard": {
+            "train": [QUIZ | {"stem": f"{n}?", "gold": n % 2} for n in range(4)],
+            "validation": [QUIZ],
+            "test": [QUIZ | {"gold": -1}],
+            "extra": [QUIZ],
+        },
+    }
+)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -361,6 +373,20 @@ def serve() -> Iterator[str]:
         thread.join()
 
 
+MAPPED = """
+import dataclasses, json, sys
+from knife.config.run import Data
+from knife.core.errors import UserError
+from knife.data.source import load_whole
+found = {}
+columns = {"question": "stem", "choices": "opts", "answer": "gold", "rationale": "why"}
+for source in sys.argv[1:]:
+    try:
+        found[source] = dataclasses.asdict(load_whole(Data(source=source, columns=columns)))
+    except UserError as error:
+        found[source] = error.errors
+print(json.dumps(found))
+"""
 PROGRAM = """
 import dataclasses, json, sys
 from knife.data.hub import load_hub
@@ -375,13 +401,15 @@ print(json.dumps(found))
 """
 
 
-def load(endpoint: str, home: Path, *names: str) -> tuple[dict[str, Any], str]:
+def load(
+    endpoint: str, home: Path, *names: str, program: str = PROGRAM
+) -> tuple[dict[str, Any], str]:
     """Return what a fresh process gets from the hub at `endpoint`, and its stderr. (The hub's
     libraries read their settings on import.)"""
     plain = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *names],
+        [sys.executable, "-c", program, *names],
         env=plain | settings,
         cwd=Path(__file__).parents[2],
         capture_output=True,
@@ -426,6 +454,28 @@ def test_loading_every_source_and_then_from_the_cache(tmp_path: Path) -> None:
     again, said = load(endpoint, tmp_path, *SOURCES)
     assert again == loaded
     assert "Retrying" not in said
+
+
+def test_any_data_set_of_the_hub_by_a_map(tmp_path: Path) -> None:
+    hard, none, wrong = f"hub:you/quiz@{COMMIT}:hard", "hub:you/other", "hub:quiz"
+    with serve() as endpoint:
+        loaded, _ = load(endpoint, tmp_path, hard, none, wrong, program=MAPPED)
+    splits = loaded[hard]
+    assert {name: len(splits[name]) for name in ("train", "dev", "test")} == {
+        "train": 4,
+        "dev": 1,
+        "test": 0,
+    }
+    assert [e["answer"] for e in splits["train"]] == [0, 1, 0, 1]
+    assert splits["dev"][0]["rationale"] == "Cork is light"
+    assert splits["dev"][0]["id"].startswith("dev-")
+    assert splits["notes"] == [
+        f"{hard} train: each answer is a choice's index, counted from 0",
+        f"{hard} test is not used: its answers are hidden",
+        f"{hard}: splits that are not read: extra",
+    ]
+    assert loaded[none][0].startswith(f"data.source: {none!r} could not be loaded from the hub (")
+    assert loaded[wrong][0].startswith("data.source: must be hub:OWNER/NAME, with @REVISION")
 
 
 def test_a_hub_out_of_reach_is_one_message_at_once(tmp_path: Path) -> None:
