@@ -38,3 +38,9 @@ class Columns(ConfigSection):
     rationale: Names | None = None
     id: str | None = None
     group: str | None = None
+
+    @property
+    def read(self) -> set[str]:
+        """The names of all columns that are read, and of choices that are no columns."""
+        names = [*(self.question or []), *(self.choices or []), *(self.rationale or [])]
+        return {*names, *(name for name in (self.answer, self.id, self.group) if name)}

@@ -1,97 +1,103 @@
-"""Hub sources: data sets of the Hugging Face hub, each row mapped to an example.
+"""Data sets of the Hugging Face hub: known sources, and any other by a map of its columns.
 
-The repositories contain Parquet files and no loading script, so none of their code ever runs.
-Fields and splits are from their data set cards (`dataset_info` in README.md or dataset_infos.json):
-
-| source | repository, config | splits | rationale |
-|---|---|---|---|
-| strategyqa | ChilleD/StrategyQA | train 1,603, test 687 | `facts` |
-| openbookqa | allenai/openbookqa, additional | 4,957 / 500 / 500 | `fact1` |
-| cos_e | Salesforce/cos_e, v1.0 | 7,610 / 950, no test | `abstractive_explanation` |
-| ecqa | tasksource/ecqa | 7,598 / 1,090 / 2,194 | `taskB`, the free-flow explanation |
-| quarel | community-datasets/quarel | 1,941 / 278 / 552 | `logical_form_pretty` in words |
+None of their code ever runs: the library loads tables only.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from knife.compat.datasets import offline
+from knife.config.columns import Columns
 from knife.core.errors import UserError
-from knife.core.words import counted
-from knife.data.example import Example, Splits
-from knife.data.hub_rows import Row, cos_e, ecqa, openbookqa, quarel, strategyqa
-from knife.data.jsonl import FOLDER_FORMAT
-from knife.data.line_errors import LineError, show
-from knife.data.record import Record, read_example
+from knife.data.example import Splits
+from knife.data.folder import SPLITS
+from knife.data.hub_rows import tidy
+from knife.data.jsonl import FOLDER_FORMAT, read_rows
+from knife.data.known import KNOWN, PREFIX, Known, place_of
+from knife.data.tables.answers import unanswered
+from knife.data.tables.columns import missing_columns
+from knife.data.tables.table import Table, table_of
 
 SECONDS_TO_ANSWER = 5
 
 
-@dataclass(frozen=True, slots=True)
-class HubSource:
-    """The location of a source on the hub, and how its rows become examples.
+def load_hub(source: str, columns: Columns | None = None, faulty: float | None = None) -> Splits:
+    """Load a known source, or `hub:OWNER/NAME[@REVISION][:CONFIG]`, from the hub or its cache.
 
-    Attributes:
-        repository: the hub id.
-        config: the data set's config, or None if it has only one.
-        read: maps a row to a record of the kind that files contain.
-        note: what a user should know about the mapping, or "".
-    """
-
-    repository: str
-    config: str | None
-    read: Callable[[Row], Record]
-    note: str = ""
-
-
-SOURCES = {
-    "strategyqa": HubSource("ChilleD/StrategyQA", None, strategyqa),
-    "openbookqa": HubSource("allenai/openbookqa", "additional", openbookqa),
-    "cos_e": HubSource("Salesforce/cos_e", "v1.0", cos_e),
-    "ecqa": HubSource("tasksource/ecqa", None, ecqa),
-    "quarel": HubSource(
-        "community-datasets/quarel",
-        None,
-        quarel,
-        "quarel has no free-text rationales: its logical forms, put into words, are used instead",
-    ),
-}
-
-
-def load_hub(name: str) -> Splits:
-    """Load the hub source `name` from the hub, or from the local cache if it is there.
-
-    A split that the hub lacks, or whose answers it hides, is returned empty. Rows that cannot be
-    an example, or that repeat an earlier id, are left out. Notes report both.
+    What is not given of the columns is found out from train. A split that the hub lacks, or whose
+    answers it hides, is returned empty. Of a known source, rows that cannot be examples, or whose
+    id an earlier split has, are left out. Notes report all of this.
 
     Raises:
-        UserError: neither hub nor cache has the data (the message says how to use a folder
-            instead), or its columns differ from those of its card.
+        UserError: neither hub nor cache has the data, or they have errors in columns or rows.
     """
-    source = SOURCES[name]
-    tables = download(name, source.repository, source.config)
-    notes = [source.note] if source.note else []
-    split_of: dict[str, str] = {}
-    splits: dict[str, list[Example]] = {}
-    for split, hub_split in (("train", "train"), ("dev", "validation"), ("test", "test")):
-        rows = tables.get(hub_split, [])
-        splits[split] = read_rows(name, split, rows, split_of, notes)
-    if not splits["train"]:
-        raise UserError(f"data.source: {name}: no usable training examples; {'; '.join(notes)}")
-    return Splits(splits["train"], splits["dev"], splits["test"], notes)
+    known = KNOWN.get(source)
+    where = place_of(source)
+    if where is None:
+        raise UserError(
+            f"data.source: must be {PREFIX}OWNER/NAME, with @REVISION and then :CONFIG if you "
+            f"like, but got {source!r}"
+        )
+    tables = _download(source, where)
+    columns = columns or (Columns(**known.columns) if known else None)
+    notes = [f"{source} {known.note}"] if known and known.note else []
+    found = {
+        split: next((name for name in names if name in tables), None)
+        for split, names in SPLITS.items()
+    }
+    if not found["train"]:
+        raise UserError(f"data.source: {source} has no split train, but {', '.join(tables)}")
+    splits, ids = Splits([], [], []), dict[str, str]()
+    for split, name in found.items():
+        if name is None:
+            continue
+        place, table = f"{source} {split if known else name}", table_of(tables[name])
+        if known:
+            table = _prepared(source, known, table)
+        if split != "train" and columns and _hides_answers(table, columns):
+            notes.append(f"{place} is not used: its answers are hidden")
+            continue
+        prefix = "" if split == "train" else f"{split}-"
+        try:
+            read = read_rows(table, columns, place, 1.0 if known else faulty, prefix, ids)
+        except UserError as error:
+            if not known or split == "train":
+                raise
+            notes.append(f"{place} is not used: {error.errors[0]}")
+            continue
+        splits.parts[split].extend(read.examples)
+        ids |= {example.id: split for example in read.examples}
+        columns = read.columns
+        notes += read.notes
+    if unread := [name for name in tables if name not in found.values()]:
+        notes.append(f"{source}: splits that are not read: {', '.join(unread)}")
+    return Splits(splits.train, splits.dev, splits.test, notes)
 
 
-def download(
-    name: str, repository: str, config: str | None, revision: str | None = None
-) -> Mapping[str, Any]:
-    """Return a data set's tables by the hub's split name; `name` is how the user calls it.
+def _prepared(source: str, known: Known, table: Table) -> Table:
+    """Return a known source's table with the columns that its map reads."""
+    changed = f"data.source: {source!r}: {known.repository} has changed on the hub"
+    instead = f"use a folder of JSON Lines: data.source=/path/to/folder ({FOLDER_FORMAT})"
+    rows = [tidy(dict(row)) for row in table.rows]
+    if known.prepare:
+        try:
+            rows = [known.prepare(row) for row in rows]
+        except KeyError as error:
+            raise UserError(f"{changed}: it has no column {error.args[0]!r}; {instead}") from error
+    names, columns = list(rows[0]) if rows else table.names, Columns(**known.columns)
+    if errors := missing_columns(columns, names, source):
+        raise UserError(f"{changed}: {errors[0]}; {instead}")
+    # Nobody expects the others to be read.
+    return Table([name for name in names if name in columns.read], rows, table.classes)
 
-    Raises:
-        UserError: neither the hub nor the local cache has it.
-    """
+
+def _hides_answers(table: Table, columns: Columns) -> bool:
+    return all(unanswered(row[columns.answer or ""]) for row in table.rows)
+
+
+def _download(name: str, place: Known) -> Mapping[str, Any]:
+    """Return a data set's tables by the hub's split name; `name` is how the user calls it."""
     import datasets
     import huggingface_hub
 
@@ -99,12 +105,14 @@ def download(
     reached = _answers(huggingface_hub.constants.ENDPOINT)
     try:
         with nullcontext() if reached else offline():
-            tables: Mapping[str, Any] = datasets.load_dataset(repository, config, revision=revision)
+            tables: Mapping[str, Any] = datasets.load_dataset(
+                place.repository, place.config, revision=place.revision
+            )
     # Network, hub, cache and file format each raise their own exceptions, from four libraries.
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(
-            f"data.source: {name!r} could not be loaded from the hub ({repository}): "
+            f"data.source: {name!r} could not be loaded from the hub ({place.repository}): "
             f"{type(error).__name__}: {reason}. Without the hub, use a folder of JSON Lines: "
             f"data.source=/path/to/folder ({FOLDER_FORMAT})"
         ) from error
@@ -122,62 +130,3 @@ def _answers(endpoint: str) -> bool:
     except Exception:
         return False
     return True
-
-
-def read_rows(
-    name: str, split: str, rows: Iterable[Row], split_of: dict[str, str], notes: list[str]
-) -> list[Example]:
-    """Return the examples of a split. Adds counts by reason of rows left out to `notes`, and the
-    split of each id to `split_of`."""
-    examples: list[Example] = []
-    reasons: Counter[str] = Counter()
-    first = ""
-    merged = 0
-    for number, row in enumerate(rows, 1):
-        record, errors = _record(name, row)
-        example = None
-        if not errors:
-            example, errors = read_example(record)
-        if example is None:
-            reason, said = f"with {errors[0].reason}", errors[0].message
-        elif other := split_of.get(example.id):
-            reason = f"whose id is also in {other}" if other != split else "with a repeated id"
-            said = f"id {example.id!r}"
-        else:
-            split_of[example.id] = split
-            examples.append(example)
-            merged += len(example.choices) < len(record["choices"])
-            continue
-        reasons[reason] += 1
-        first = first or f"row {number}: {said}"
-    if left_out := reasons.total():
-        total = left_out + len(examples)
-        counts = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
-        how_many = f"{left_out:,} of {total:,} rows are left out"
-        start = f"{name} {split}: {how_many}"
-        if not examples:
-            start = f"{name} {split} is not used: all {total:,} rows are left out"
-        notes.append(f"{start}: {counts}; the first: {first}")
-    if merged:
-        notes.append(f"{name} {split}: equal wrong choices were merged in {counted(merged, 'row')}")
-    return examples
-
-
-def _record(name: str, row: Row) -> tuple[Record, list[LineError]]:
-    """Turn a row into a record, or return why it cannot be one.
-
-    Raises:
-        UserError: it lacks a column.
-    """
-    source = SOURCES[name]
-    try:
-        return source.read(row), []
-    except KeyError as error:
-        raise UserError(
-            f"data.source: {name!r}: {source.repository} has changed on the hub: {error.args[0]!r} "
-            f"is missing in a row with {', '.join(row)}; use a folder of JSON Lines: "
-            f"data.source=/path/to/folder ({FOLDER_FORMAT})"
-        ) from error
-    # A value of an unexpected type fails wherever the mapping reads it.
-    except (TypeError, AttributeError, ValueError) as error:
-        return {}, [LineError(f"{error}: {show(row)}", "a value of another type")]

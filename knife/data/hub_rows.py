@@ -1,65 +1,37 @@
-"""Turns rows of hub data sets into records of the kind that files contain: one function each."""
+"""Rows of hub data sets that a map of columns alone does not turn into examples."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from knife.data.record import Record
-
-Row = Mapping[str, Any]
+from knife.data.tables.table import Row
 
 
-def strategyqa(row: Row) -> Record:
-    """Read fields `qid`, `question`, `answer` (bool), `facts` (a text, or a list of texts).
-
-    Source: Geva et al. 2021, Did Aristotle Use a Laptop?
-    """
-    facts = row["facts"] or ""
-    answer = {True: "yes", False: "no"}.get(row["answer"])
-    rationale = facts if isinstance(facts, str) else " ".join(facts)
-    return _record(row["qid"], row["question"], ["yes", "no"], answer, rationale)
+def tidy(value: Any) -> Any:
+    """Collapse whitespace in all texts of a value: some rows have line breaks and double spaces."""
+    if isinstance(value, str):
+        return " ".join(value.split())
+    if isinstance(value, list):
+        return [tidy(one) for one in value]
+    return {key: tidy(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
-def openbookqa(row: Row) -> Record:
-    """Read fields `id`, `question_stem`, `choices` (lists `text`, `label`), `answerKey`, `fact1`.
-
-    Source: Mihaylov et al. 2018, Can a Suit of Armor Conduct Electricity?
-    """
-    choices = dict(zip(row["choices"]["label"], row["choices"]["text"], strict=True))
-    answer = choices.get((row["answerKey"] or "").strip())
-    return _record(row["id"], row["question_stem"], choices.values(), answer, row["fact1"])
-
-
-def cos_e(row: Row) -> Record:
-    """Read fields `id`, `question`, `choices`, `answer` (a choice), `abstractive_explanation`.
-
-    Source: Rajani et al. 2019, Explain Yourself! Version 1.0, with three choices per question.
-    """
-    rationale = row["abstractive_explanation"]
-    return _record(row["id"], row["question"], row["choices"], row["answer"], rationale)
-
-
-def ecqa(row: Row) -> Record:
-    """Read fields `q_no`, `q_text`, `q_op1` to `q_op5`, `q_ans` (a choice), `taskB`.
-
-    Source: Aggarwal et al. 2021, Explanations for CommonsenseQA.
-    """
-    choices = [row[f"q_op{number}"] for number in range(1, 6)]
-    return _record(row["q_no"], row["q_text"], choices, row["q_ans"], row["taskB"])
-
-
-def quarel(row: Row) -> Record:
-    """Read fields `id`, `question` (ends in "(A) … (B) …"), `answer_index`, `logical_form_pretty`,
-    `world_literals` (`world1` and `world2`, each a list of one text).
+def quarel(row: Row) -> Row:
+    """Split `question`, which ends in "(A) … (B) …", and put `logical_form_pretty` into words.
 
     Source: Tafjord et al. 2018, QuaRel.
     """
     parts = re.fullmatch(r"(.*?)\(A\)(.*?)\(B\)(.*)", row["question"] or "", flags=re.DOTALL)
-    question, first, second = parts.groups() if parts else (row["question"], "", "")
-    choices = [_clean(first).removesuffix(" or"), second]
-    answer = row["answer_index"]
-    rationale = logical_form_in_words(row["logical_form_pretty"], row["world_literals"], answer)
-    return _record(row["id"], question, choices, answer, rationale)
+    question, *choices = parts.groups() if parts else (row["question"], "", "")
+    words = logical_form_in_words(
+        row["logical_form_pretty"] or "", row["world_literals"] or {}, row["answer_index"]
+    )
+    return {**row, "question": question, "rationale": words, "choices": [*map(_bare, choices)]}
+
+
+def _bare(choice: str) -> str:
+    """Remove what a sentence leaves around a choice: ", or" after it, and the last stop."""
+    return re.sub(r"[\s.,;?!]*(\b(or|and))?[\s.,;?!]*$", "", choice.strip())
 
 
 def logical_form_in_words(form: str, worlds: Mapping[str, list[str]], answer: int) -> str | None:
@@ -84,28 +56,55 @@ def logical_form_in_words(form: str, worlds: Mapping[str, list[str]], answer: in
     return f"{say(premise)}, so {branches[answer]}."
 
 
-def _record(
-    identity: str,
-    question: str,
-    choices: Iterable[str],
-    answer: str | int | None,
-    rationale: str | None,
-) -> Record:
-    return {
-        "id": identity,
-        "question": _clean(question),
-        "choices": [_clean(choice) for choice in choices],
-        "answer": _clean(answer) if isinstance(answer, str) else answer,
-        "rationale": _clean(rationale),
-    }
-
-
-def _clean(text: Any) -> Any:
-    """Collapse whitespace, since some rows have line breaks and double spaces. A value that is
-    neither text nor None is kept, and is rejected later, as it is in a file."""
-    return " ".join((text or "").split()) if isinstance(text, str | None) else text
-
-
 def _spaced(name: str) -> str:
     """Turn `exerciseIntensity` into "exercise intensity"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+
+
+def esnli(row: Row) -> Row:
+    """Join `premise` and `hypothesis`, and name the class in `label`.
+
+    Source: Camburu et al. 2018, e-SNLI.
+    """
+    names = ["entailment", "neutral", "contradiction"]
+    label = row["label"]
+    return {
+        **row,
+        "question": f"premise: {row['premise']} hypothesis: {row['hypothesis']}",
+        "choices": names,
+        "answer": names[label] if isinstance(label, int) and 0 <= label < 3 else label,
+    }
+
+
+def aqua_rat(row: Row) -> Row:
+    """Remove "A)" from `options`, and the letter that ends `rationale`: the task input has letters
+    of its own.
+
+    Source: Ling et al. 2017, Program Induction by Rationale Generation.
+    """
+    options = [re.sub(r"^\s*[A-E]\s*\)\s*", "", option) for option in row["options"] or []]
+    ends = r"[\s.,;]*(?i:\(?(?:so|hence|thus|therefore)?,?\s*(?:the\s+)?(?:correct\s+)?"
+    ends += r"(?:answer|ans|option|choice)(?:\s+(?:is|option|choice))*)\W*\(?[A-E]\)?\W*$"
+    return {**row, "options": options, "rationale": re.sub(ends, ".", row["rationale"] or "")}
+
+
+def gsm8k(row: Row) -> Row:
+    """Split `answer` at `####` into the solution, without its marks `<<…>>`, and the number.
+
+    Source: Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems.
+    """
+    solution, _, number = (row["answer"] or "").rpartition("####")
+    return {
+        **row,
+        "rationale": re.sub(r"<<.*?>>", "", solution),
+        "answer": number.strip().replace(",", ""),
+    }
+
+
+def medmcqa(row: Row) -> Row:
+    """Remove the letter that begins `exp`, such as "Ans. b.".
+
+    Source: Pal et al. 2022, MedMCQA.
+    """
+    begins = r"^\W*(?i:ans(?:wer)?)\b\W*(?i:is\b)?\W*['\"(]?[A-Da-d]['\")]?\W+"
+    return {**row, "exp": re.sub(begins, "", row["exp"] or "")}

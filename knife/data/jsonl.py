@@ -1,8 +1,9 @@
 """Reads files of examples, reporting all errors in a file at once and noting what is not read."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from knife.config.columns import Columns
@@ -98,8 +99,10 @@ def read_rows(
     place: str,
     faulty: float | None = None,
     prefix: str = "",
+    taken: Mapping[str, str] | None = None,
 ) -> ExampleFile:
-    """Read the examples of a table; see `read_file`. `place` says where it is.
+    """Read the examples of a table; see `read_file`. `place` says where it is, and `taken` which
+    split has an id already.
 
     Raises:
         UserError: with everything wrong with its columns, or else with its rows.
@@ -107,7 +110,12 @@ def read_rows(
     mapping, notes = map_table(table, columns, place)
     mapping.prefix = prefix
     values = Values("row", mapping.values())
-    examples, more = _examples(values, place, faulty, named=bool(mapping.columns.id))
+    named = bool(mapping.columns.id)
+    survey = Survey()
+    examples, more = _examples(
+        values, place, faulty, named=named, taken=taken or {}, see=survey.see
+    )
+    more += [f"{place}: {note}" for note in survey.notes()]
     notes = [*table.notes, *notes, *more, *mapping_notes(mapping, place)]
     return ExampleFile(examples, notes, mapping.columns)
 
@@ -118,10 +126,12 @@ def _examples(
     faulty: float | None,
     *,
     named: bool = True,
+    taken: Mapping[str, str] = MappingProxyType({}),
     see: Callable[[object, Example], None] = lambda *_: None,
 ) -> tuple[list[Example], list[str]]:
     """Return the examples among values, and a note on what was left out. `named` is whether their
-    ids are the user's own; `see` gets each example and what it was read from."""
+    ids are the user's own, `taken` which split has an id already; `see` gets each example and what
+    it was read from."""
     examples: list[Example] = []
     errors, left_out = LineErrors(place, values.unit), LeftOut(values.unit)
     first_line: dict[str, int] = {}
@@ -132,6 +142,9 @@ def _examples(
             first = first_line.setdefault(line.identity, line.number)
             if first != line.number:
                 wrong = [*wrong, repeated(line.identity, first, values.unit)]
+            elif other := taken.get(line.identity):
+                said = f"id: {show(line.identity)} is also in {other}"
+                wrong = [*wrong, LineError(said, f"an id that is also in {other}")]
         if wrong:
             errors.add(line.number, wrong)
             left_out.add(line.number, line.identity if named else "", wrong[0].reason)
@@ -140,10 +153,13 @@ def _examples(
             see(line.record, line.example)
             first_kind.setdefault(line.example.open, line.number)
     found, notes = errors.lines(), list[str]()
-    if found and faulty and left_out.total <= faulty * (left_out.total + len(examples)):
-        found, notes = [], [f"{place}: {left_out.note(len(examples))}"]
+    kept = len(examples)
+    if found and faulty and not kept:
+        found = [f"{place}: {left_out.note(kept)}"]
+    elif found and faulty and left_out.total <= faulty * (left_out.total + kept):
+        found, notes = [], [f"{place}: {left_out.note(kept)}"]
     elif found and faulty:
-        found.insert(0, f"{place}: {left_out.too_many(len(examples), faulty)}")
+        found.insert(0, f"{place}: {left_out.too_many(kept, faulty)}")
     if not examples and not found:
         found = [no_examples(place)]
     raise_errors([*found, *mixed(place, values.unit, first_kind)])

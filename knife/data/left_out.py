@@ -25,11 +25,12 @@ class LeftOut:
 
     def note(self, kept: int) -> str:
         """Return what was left out beside the rows that are kept."""
+        if not kept:
+            start = f"all {self.total:,} {self._unit}s are faulty"
+        else:
+            start = f"{self.total:,} of {self.total + kept:,} {self._unit}s are left out"
         counts = ", ".join(f"{n:,} with {reason}" for reason, n in self._reasons.most_common())
-        return (
-            f"{self.total:,} of {self.total + kept:,} {self._unit}s are left out: {counts} "
-            f"({shown_ids(self._names)})"
-        )
+        return f"{start}: {counts} ({shown_ids(self._names)})"
 
     def too_many(self, kept: int, share: float) -> str:
         """Return the error if more are faulty than may be."""

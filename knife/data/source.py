@@ -8,17 +8,17 @@ from pathlib import Path
 
 from knife.config.run import Data
 from knife.core.errors import UserError, nearest, raise_errors
-from knife.data import hub
 from knife.data.check import repeated_questions
 from knife.data.example import Example, Splits
 from knife.data.folder import find_files
-from knife.data.hub_table import PREFIX, load_hub_table
+from knife.data.hub import load_hub
 from knife.data.jsonl import FOLDER_FORMAT, read_file
+from knife.data.known import KNOWN, PREFIX
 from knife.data.line_errors import shown_ids
 from knife.data.subset import hold_out
 from knife.data.tables.table import is_table
 
-KNOWN_SOURCES = ("creatures", *hub.SOURCES)
+KNOWN_SOURCES = ("creatures", *KNOWN)
 DEV_SHARE = 0.1
 TEST_SHARE = 0.2
 
@@ -78,10 +78,8 @@ def load_whole(data: Data) -> Splits:
         from knife.data.creatures import creatures
 
         return creatures(data.world)
-    if data.source in hub.SOURCES:
-        return hub.load_hub(data.source)
-    if data.source.startswith(PREFIX):
-        return load_hub_table(data.source, data.columns, data.faulty_share)
+    if data.source in KNOWN or data.source.startswith(PREFIX):
+        return load_hub(data.source, data.columns, data.faulty_share)
     path = Path(data.source).expanduser()
     if path.is_dir():
         return _read_folder(path, data)

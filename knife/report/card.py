@@ -12,7 +12,7 @@ from knife.core.version import __version__
 from knife.core.words import counted
 from knife.data.check import check_split
 from knife.data.example import Example, Splits
-from knife.data.hub import SOURCES
+from knife.data.known import place_of
 from knife.data.leaks import RationaleOnly
 from knife.models.families import Family
 from knife.models.source import EMBEDDED, ModelSource
@@ -152,14 +152,14 @@ def card(facts: Facts) -> str:
 
 def _metadata(facts: Facts) -> ModelCardData:
     source = facts.config.data.source
-    repository = SOURCES[source].repository if source in SOURCES else None
+    place = place_of(source)
     # If data and model come with the package, the licence is known.
     packaged = source == "creatures" and facts.base.name in EMBEDDED
     task = "question-answering" if facts.open else "multiple-choice"
     return ModelCardData(
         license="apache-2.0" if packaged else None,
         base_model=facts.base.name if facts.base.revision else None,
-        datasets=[repository] if repository else None,
+        datasets=[place.repository] if place else None,
         library_name="transformers",
         pipeline_tag=task,
         tags=["knife", "rationales", facts.kind.replace("_", "-")],
@@ -168,7 +168,7 @@ def _metadata(facts: Facts) -> ModelCardData:
         eval_results=[
             EvalResult(
                 task_type=task,
-                dataset_type=repository or _source(source),
+                dataset_type=place.repository if place else _source(source),
                 dataset_name=_source(source),
                 dataset_split="test",
                 metric_type="exact_match" if facts.open else "accuracy",
@@ -211,8 +211,8 @@ def _method_row(each: MethodVerdict, facts: Facts) -> list[str]:
 def _data(facts: Facts) -> list[tuple[str, str]]:
     data = facts.config.data
     source = _code(_source(data.source))
-    if data.source in SOURCES:
-        source += f" (hub: `{SOURCES[data.source].repository}`)"
+    if place := place_of(data.source):
+        source += f" (hub: `{place.repository}`)"
     found = [("source", source), ("digest", _code(facts.data_key))]
     found.append(("share of train used", f"{data.fraction:g} (drawn by {data.split_seed})"))
     return [*found, ("rationales", data.rationale)]
@@ -323,7 +323,7 @@ def _model(source: ModelSource) -> str:
 
 def _source(name: str) -> str:
     """Return a known name as it is; of a path, which may reveal its user, only the last part."""
-    return name if name in SOURCES else Path(name).name
+    return name if place_of(name) else Path(name).name
 
 
 def _code(text: str) -> str:

@@ -41,14 +41,6 @@ class Mapping:
     evened: int = 0
     ids: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def read(self) -> set[str]:
-        """The columns that are read."""
-        columns = self.columns
-        lists = [columns.question, columns.rationale, None if self.fixed else columns.choices]
-        names = {name for each in lists for name in each or []}
-        return names | {name for name in (columns.answer, columns.id, columns.group) if name}
-
     def values(self) -> Iterator[tuple[int, Record, list[LineError]]]:
         """Yield the number of each row, its record, and why it cannot be one."""
         for number, row in enumerate(self.table.rows, 1):
@@ -67,7 +59,7 @@ class Mapping:
         if columns.choices:
             record["choices"] = self._evened(choices)
         answer = self._answer(row, choices, labels, errors)
-        if isinstance(answer, int) and not errors:
+        if isinstance(answer, int) and choices and not errors:
             answer = record["choices"][answer]
         record["answer"] = answer
         record["id"] = row[columns.id] if columns.id else self._made_id(record)
@@ -85,8 +77,8 @@ class Mapping:
         names = self.columns.choices or []
         if len(names) != 1:
             # A row may have fewer choices than there are columns.
-            texts = [_text(row[name]) for name in names]
-            while len(texts) > 2 and not (isinstance(texts[-1], str) and texts[-1].strip()):
+            texts = [_choice(row[name]) for name in names]
+            while len(texts) > 2 and not texts[-1].strip():
                 texts.pop()
             return texts, []
         found = _listed(row[names[0]])
@@ -100,7 +92,7 @@ class Mapping:
         """Yield the answers of all rows, with their choices."""
         for row in self.table.rows:
             choices, labels = self.choices(row, [])
-            yield self._value(row), [str(choice) for choice in choices], labels
+            yield self._value(row), choices, labels
 
     def _value(self, row: Row) -> Any:
         """Return what the answer column has; the name of a class instead of its number."""
@@ -131,9 +123,9 @@ class Mapping:
 
     def _evened(self, choices: list[str]) -> list[str]:
         """Return choices without outer blanks and, if only some end in a stop, without stops."""
-        texts = [one.strip() if isinstance(one, str) else one for one in choices]
-        ends = {one[-1:] in _STOPS for one in texts if isinstance(one, str) and one}
-        bare = [one.rstrip(_STOPS) if isinstance(one, str) else one for one in texts]
+        texts = [one.strip() for one in choices]
+        ends = {one[-1] in _STOPS for one in texts if one}
+        bare = [one.rstrip(_STOPS) for one in texts]
         if len(ends) < 2 or not all(bare):
             return texts
         self.evened += 1
@@ -154,7 +146,7 @@ def map_table(table: Table, columns: Columns | None, place: str) -> tuple[Mappin
     """
     given = columns or Columns()
     names = table.names
-    raise_errors(_missing(given, names, place))
+    raise_errors(missing_columns(given, names, place))
     found, notes = guessed(given, table, place)
     fixed = None
     if found.choices and not set(found.choices) <= set(names):
@@ -183,7 +175,7 @@ _WORDS = {
 def mapping_notes(mapping: Mapping, place: str) -> list[str]:
     """Return notes on what was changed in the rows, once they have all been read."""
     notes = []
-    if unread := [name for name in mapping.table.names if name not in mapping.read]:
+    if unread := [name for name in mapping.table.names if name not in mapping.columns.read]:
         notes.append(f"{place}: columns that are not read: {', '.join(unread)}")
     if mapping.evened:
         rows = counted(mapping.evened, "row")
@@ -198,7 +190,7 @@ def shuffled(choices: Sequence[str], identity: str) -> list[str]:
     return [choices[n] for n in order]
 
 
-def _missing(columns: Columns, names: list[str], place: str) -> list[str]:
+def missing_columns(columns: Columns, names: list[str], place: str) -> list[str]:
     """Return an error for each given column that the table lacks."""
     has = f"{place} has the columns {', '.join(names)}"
     errors = []
@@ -219,10 +211,16 @@ def _missing(columns: Columns, names: list[str], place: str) -> list[str]:
 
 
 def _text(value: Any) -> Any:
-    """Return a number as text; anything else as it is."""
+    """Return a number as text, and none for NaN; anything else as it is."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
+        return None if value != value else str(value)
     return value
+
+
+def _choice(value: Any) -> str:
+    """Return a choice as text; an empty one if there is none."""
+    text = _text(value)
+    return "" if text is None else str(text)
 
 
 def _joined(values: list[Any], *, close_last: bool) -> Any:
@@ -258,13 +256,13 @@ def _listed(value: Any) -> tuple[list[str], list[str]] | None:
         texts, labels = value.get("text"), value.get("label")
         if not isinstance(texts, list):
             return None
-        return [_text(one) for one in texts], [str(one) for one in labels or []]
+        return [_choice(one) for one in texts], [str(one) for one in labels or []]
     if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
         if not all("text" in one for one in value):
             return None
         labels = [str(one["label"]) for one in value if "label" in one]
-        return [_text(one["text"]) for one in value], labels
-    return ([_text(one) for one in value], []) if isinstance(value, list) else None
+        return [_choice(one["text"]) for one in value], labels
+    return ([_choice(one) for one in value], []) if isinstance(value, list) else None
 
 
 def _decoded(text: str) -> Any:
