@@ -1,9 +1,9 @@
 """Finds the files of each split in a folder, and reports files that are not read.
 
 A split is found by name, in any letter case: `dev.jsonl`, `validation.json.gz`, `test.csv`, or a
-complete set of shards such as `test-00000-of-00002.parquet`. A file that seems to be a split but is
-not read is an error if that split is missing (it would be taken from train), and otherwise goes into
-a note.
+complete set of shards such as `test-00000-of-00002.parquet`. A file that seems to be a split but
+is not read is an error if that split is missing (it would be taken from train), and otherwise goes
+into a note.
 """
 
 import re
