@@ -12,6 +12,7 @@ from knife.config.overrides import flat, merge, read_overrides, read_yaml
 from knife.config.recipe_files import find_config
 from knife.config.run import read
 from knife.core.words import command_line
+from knife.data.known import PREFIX
 from knife.data.source import KNOWN_SOURCES
 from knife.launch.working_dir import WorkingDir
 from knife.models.source import EMBEDDED
@@ -130,7 +131,8 @@ def _named(values: dict[str, Any]) -> list[tuple[str, str]]:
         for name in ("data.source", "model.teacher", "model.student"):
             if name in key:
                 found += [(key, v) for v in (leaf if isinstance(leaf, list) else [leaf])
-                          if isinstance(v, str) and v not in _NAMES]  # fmt: skip
+                          if isinstance(v, str) and v not in _NAMES
+                          and not v.startswith(PREFIX)]  # fmt: skip
     return found
 
 

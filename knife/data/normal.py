@@ -15,6 +15,9 @@ def normal(text: str) -> str:
     Blanks are all Unicode whitespace, such as U+00A0; invisible characters are format characters,
     such as U+200B.
     """
+    if text.isascii():
+        # Composed already, and nothing in it is invisible but whitespace: much faster.
+        return text.strip()
     text = unicodedata.normalize("NFC", text)
     first, last = 0, len(text)
     while first < last and _invisible(text[first]):

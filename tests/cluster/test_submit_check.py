@@ -58,6 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (f"tune none.yaml {SHARED}", "SWEEP: the file none.yaml does not exist"),
         (f"run mine.yaml {SHARED}", f"--address: {NOWHERE} does not answer"),
         (f"tune sweep.yaml {SHARED}", f"--address: {NOWHERE} does not answer"),
+        (f"run mine.yaml {SHARED} data.source=hub:you/quiz", f"--address: {NOWHERE} does not"),
         ("run mine.yaml --dry-run", f"--address: {NOWHERE} does not answer"),
     ],
 )

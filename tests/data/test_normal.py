@@ -28,6 +28,13 @@ def test_composition_and_what_is_around_make_no_difference(text: str) -> None:
     assert normal(text) == CAFE
 
 
+def test_ascii_is_stripped_as_other_texts_are() -> None:
+    """What takes the short way is what the long one would return, beside a letter beyond ASCII."""
+    for number in range(128):
+        around = f"{chr(number)}a{chr(number)}"
+        assert normal(around) == normal(f"{chr(number)}\xe4{chr(number)}").replace("\xe4", "a")
+
+
 @given(st.text())
 def test_what_is_normal_stays(text: str) -> None:
     assert normal(normal(text)) == normal(text)
