@@ -47,9 +47,9 @@ def run(config: str | Path | Mapping[str, Any], **overrides: Any) -> Result:
         values = _plain(config)
     else:
         values = read_yaml(find_config(_path("config", config)))
-    rows, overrides = _rows(overrides)
+    found, overrides = _rows(overrides)
     parsed = parse(merge(values, read_overrides(_plain(overrides))))
-    if rows is not None:
+    for rows in found:
         from knife.data.given import write_given
         from knife.store.store import store_root
 
@@ -111,13 +111,13 @@ def predict(
     return predict_examples(folder, examples, skip_too_long=skip_too_long)
 
 
-def _rows(overrides: dict[str, Any]) -> tuple[object, dict[str, Any]]:
-    """Return the data in `data={"source": …}` if it is no name or path, and the overrides with a
-    name in its place."""
+def _rows(overrides: dict[str, Any]) -> tuple[list[object], dict[str, Any]]:
+    """Return the data in `data={"source": …}`, if it is no name or path, in a list, and the
+    overrides with a name in its place."""
     data = overrides.get("data")
     if not isinstance(data, Mapping) or isinstance(data.get("source", ""), str | os.PathLike):
-        return None, overrides
-    return data["source"], overrides | {"data": {**data, "source": "creatures"}}
+        return [], overrides
+    return [data["source"]], overrides | {"data": {**data, "source": "creatures"}}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

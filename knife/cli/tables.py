@@ -5,30 +5,39 @@ from pathlib import Path
 import yaml
 
 from knife.config.run import Data
-from knife.core.errors import UserError
+from knife.core.errors import UserError, raise_errors
 from knife.core.words import counted
 from knife.data.folder import find_files
+from knife.data.hub import train_table
 from knife.data.jsonl import as_table, write_examples
+from knife.data.known import place_of
 from knife.data.source import load_whole
 from knife.data.tables.columns import map_table
+from knife.data.tables.table import is_table
 
 
 def map_of(data: Data) -> str:
-    """Return the map of the columns of a source as YAML, with what was guessed as comments.
+    """Return the map of a source's columns, those of its train, as YAML, with what was guessed as
+    comments.
 
     Raises:
-        UserError: the source is no file or folder, or a column cannot be found or guessed.
+        UserError: the source is none of these, or a column cannot be found or guessed.
     """
-    path = Path(data.source).expanduser()
-    if path.is_dir():
-        found = find_files(path)
-        if found.errors:
-            raise UserError(*found.errors)
-        path = found.files["train"][0]
-    if not path.is_file():
-        raise UserError(f"SOURCE: {data.source!r} is neither a file nor a folder")
-    table = as_table(path)
-    mapping, notes = map_table(table, data.columns, str(path))
+    path, shards, known = Path(data.source).expanduser(), list[Path](), None
+    if place_of(data.source):
+        table, known = train_table(data.source)
+    else:
+        if path.is_dir():
+            found = find_files(path)
+            raise_errors(found.errors)
+            path, *shards = found.files["train"]
+        if not path.is_file():
+            raise UserError(
+                f"SOURCE: {data.source!r} is neither a file, a folder nor a data set of the hub"
+            )
+        table = as_table(path, *(shards if is_table(path) else []))
+    place = data.source if place_of(data.source) else str(path)
+    mapping, notes = map_table(table, data.columns or known, place)
     columns = mapping.columns.model_dump(exclude_none=True)
     for key in ("question", "choices", "rationale"):
         if len(names := columns.get(key, [])) == 1:

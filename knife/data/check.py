@@ -116,7 +116,8 @@ def check(splits: Splits) -> Report:
 
 def _findings(splits: Splits) -> list[str]:
     """Return a sentence for each thing that a user should know about splits together."""
-    found = [*repeated_questions(splits), *repeated_lines(splits.everything)]
+    found = [*repeated_questions(splits), *shared_groups(splits)]
+    found += repeated_lines(splits.everything)
     places = {example.answer for example in splits.train}
     if len(places) == 1 and len(splits.train) >= _FEW and not splits.train[0].open:
         place = places.pop() + 1
@@ -140,6 +141,19 @@ def repeated_questions(splits: Splits) -> list[str]:
             total = len(inputs[second])
             notes.append(f"{count} of the {total} questions of {second} are also in {first}")
     return notes
+
+
+def shared_groups(splits: Splits) -> list[str]:
+    """Return a sentence for each pair of splits with common groups."""
+    groups = {
+        name: {example.group for example in part if example.group is not None}
+        for name, part in splits.parts.items()
+    }
+    return [
+        f"{len(common):,} of the {len(groups[second]):,} groups of {second} are also in {first}"
+        for first, second in combinations(groups, 2)
+        if (common := groups[first] & groups[second])
+    ]
 
 
 def rationale_errors(

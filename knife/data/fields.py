@@ -70,7 +70,7 @@ _OTHER_NAMES = {
 # Fields that hold one choice each: option_a, choice1, opb, A, sol2.
 _ONE_CHOICE = re.compile(
     r"(qop|op|opt|options?|choices?|cand|candidates?|alternatives?|answers?|sol|ending|distractor)"
-    r"([a-h]|\d)|[a-h]"
+    r"([a-h]|\d{1,2})|[a-h]"
 )
 
 

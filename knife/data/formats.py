@@ -162,7 +162,7 @@ def _refuse_foreign(path: Path, data: bytes) -> None:
         return
     first = data.strip().splitlines()[0]
     name = "TSV" if b"\t" in first else "CSV" if re.search(rb"[,;]", first) else "plain text"
-    hint = f"give it a name that ends in .{name.lower()}"
+    hint = f"{'decompress it and ' * (path.suffix == '.gz')}give it a name in .{name.lower()}"
     raise UserError(
         f"{path}: is {name} (it begins with {show(first.decode(errors='replace'))}), {wanted}"
         + (f"; {hint}" if name != "plain text" else "")

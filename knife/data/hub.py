@@ -75,6 +75,21 @@ def load_hub(source: str, columns: Columns | None = None, faulty: float | None =
     return Splits(splits.train, splits.dev, splits.test, notes)
 
 
+def train_table(source: str) -> tuple[Table, Columns | None]:
+    """Return the table of train of a source of the hub, and its map if it is a known one.
+
+    Raises:
+        UserError: as `load_hub` does.
+    """
+    where = place_of(source)
+    assert where
+    tables = _download(source, where)
+    if "train" not in tables:
+        raise UserError(f"data.source: {source} has no split train, but {', '.join(tables)}")
+    table, known = table_of(tables["train"]), KNOWN.get(source)
+    return (_prepared(source, known, table), Columns(**known.columns)) if known else (table, None)
+
+
 def _prepared(source: str, known: Known, table: Table) -> Table:
     """Return a known source's table with the columns that its map reads."""
     changed = f"data.source: {source!r}: {known.repository} has changed on the hub"
@@ -93,7 +108,8 @@ def _prepared(source: str, known: Known, table: Table) -> Table:
 
 
 def _hides_answers(table: Table, columns: Columns) -> bool:
-    return all(unanswered(row[columns.answer or ""]) for row in table.rows)
+    # Any other choice: -1 then counts as unknown.
+    return all(unanswered(row[columns.answer or ""], [""]) for row in table.rows)
 
 
 def _download(name: str, place: Known) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """Reads files of examples, reporting all errors in a file at once and noting what is not read."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -69,6 +69,7 @@ def read_file(
     columns: Columns | None = None,
     faulty: float | None = None,
     prefix: str = "",
+    shards: Sequence[Path] = (),
 ) -> ExampleFile:
     """Read one file of examples: JSON in a format listed in `knife.data.formats`, or a table.
 
@@ -79,14 +80,16 @@ def read_file(
     or with `columns` of any file, are mapped to these fields; ids that are made start with
     `prefix`.
 
-    With `faulty`, rows with errors are left out, up to that share, and counted in a note.
+    With `faulty`, rows with errors are left out, up to that share, and counted in a note. `shards`
+    are further files of the same table.
 
     Raises:
         UserError: with the errors in the file as `file:line: message`, up to `SHOWN_ERRORS` and
             the number of those omitted; or if the file cannot be read.
     """
     if columns or is_table(path):
-        return read_rows(as_table(path), columns, str(path), faulty, prefix)
+        table = as_table(path, *shards)
+        return read_rows(table, columns, str(path), faulty, prefix)
     survey = Survey()
     values = read_values(path)
     examples, notes = _examples(values, path, faulty, see=survey.see)
@@ -166,24 +169,31 @@ def _examples(
     return examples, notes
 
 
-def as_table(path: Path) -> Table:
-    """Return a file as a table; the columns of a file of JSON objects are all their fields.
+def as_table(path: Path, *shards: Path) -> Table:
+    """Return a file, or all shards of a table, as a table; the columns of JSON objects are all of
+    their fields.
 
     Raises:
         UserError: the file cannot be read, or has other values than objects.
     """
     if is_table(path):
-        return read_table(path)
+        return read_table(path, *shards)
+    assert not shards
     values = read_values(path)
-    rows, errors = list[Any](), LineErrors(path, values.unit)
-    for number, row, wrong in values.values:
+    rows, broken = list[Any](), dict[int, list[LineError]]()
+    for number, (_, row, wrong) in enumerate(values.values, 1):
         if not wrong and not isinstance(row, dict):
             wrong = [LineError(f"must be a JSON object, but got {show(row)}", "no JSON object")]
-        errors.add(number, wrong)
-        rows.append(row)
-    raise_errors(errors.lines() or ([] if rows else [no_examples(path)]))
+        if wrong:
+            broken[number] = wrong
+        rows.append({} if wrong else row)
+    if len(broken) == len(rows):
+        errors = LineErrors(path, "row")
+        for number, wrong in broken.items():
+            errors.add(number, wrong)
+        raise_errors(errors.lines() or [no_examples(path)])
     names = dict.fromkeys(name for row in rows for name in row)
-    return Table(list(names), [dict.fromkeys(names) | row for row in rows])
+    return Table(list(names), [dict.fromkeys(names) | row for row in rows], broken=broken)
 
 
 def mixed(path: Path | str, unit: str, first: dict[bool, int]) -> list[str]:

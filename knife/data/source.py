@@ -8,7 +8,7 @@ from pathlib import Path
 
 from knife.config.run import Data
 from knife.core.errors import UserError, nearest, raise_errors
-from knife.data.check import repeated_questions
+from knife.data.check import repeated_questions, shared_groups
 from knife.data.example import Example, Splits
 from knife.data.folder import find_files
 from knife.data.hub import load_hub
@@ -38,7 +38,9 @@ def load_source(data: Data) -> Splits:
             them at once), an id is in two splits, or the hub is unreachable.
     """
     splits = complete(load_whole(data), data.split_seed)
-    return replace(splits, notes=[*splits.notes, *repeated_questions(splits)])
+    return replace(
+        splits, notes=[*splits.notes, *repeated_questions(splits), *shared_groups(splits)]
+    )
 
 
 def complete(splits: Splits, seed: int) -> Splits:
@@ -100,12 +102,15 @@ def _read_folder(folder: Path, data: Data) -> Splits:
     columns = data.columns
     for split, paths in found.files.items():
         parts[split] = {}
-        for path in paths:
+        # The shards of a table are one table: what they hold is found out from all of them.
+        first, *others = paths
+        shards = others if is_table(first) else []
+        for path in [first] if shards else paths:
             try:
                 given = columns if is_table(path) else data.columns
                 # The same question in two splits is noted, and not an id that is in both.
                 prefix = "" if split == "train" else f"{split}-"
-                read = read_file(path, given, data.faulty_share, prefix)
+                read = read_file(path, given, data.faulty_share, prefix, shards)
             except UserError as error:
                 errors += error.errors
                 continue

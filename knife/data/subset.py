@@ -50,7 +50,7 @@ def hold_out(
     `examples`.
 
     Raises:
-        UserError: all examples are of one group.
+        UserError: all examples belong to one group.
     """
     size = max(1, round(share * len(examples)))
     order = [example for _, example in _stratified(examples, seed, "hold out")]
@@ -58,8 +58,9 @@ def hold_out(
     if len(groups) == 1:
         if any(example.group is not None for example in order):
             raise UserError(
-                "data.columns.group: joins all examples into one group, so that none could be held "
-                "out for dev or test; give another column, or these splits as files"
+                f"data.columns.group: the {len(order):,} examples left are of one group, or have "
+                "questions in common, so that none can be held out for dev or test; give another "
+                "column, or these splits as files"
             )
         # All examples have the same question, which has to be in both parts.
         groups = [[one.id] for one in order]

@@ -14,7 +14,7 @@ from knife.core.errors import UserError
 from knife.data.example import Example
 from knife.data.jsonl import ExampleFile, read_file, read_rows
 from knife.data.source import load_source
-from knife.data.tables.table import table_of
+from knife.data.tables.table import Table, table_of
 
 WORDS = ["iron", "wool", "glass", "salt"]
 
@@ -271,8 +271,9 @@ def test_columns_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
         "data.columns.group",
         "data.columns.choices",
     ]
-    assert "did you mean 'stem'?" in found[0]
-    assert f"({path} has the columns stem, a, b, key)" in found[0]
+    assert found[0] == (
+        f"data.columns.question: {path} has no column 'steam'; did you mean 'stem'?"
+    )
 
 
 def test_json_lines_are_a_table_where_a_map_is_given(tmp_path: Path) -> None:
@@ -344,4 +345,139 @@ def test_rows_of_one_group_stay_on_one_side(tmp_path: Path) -> None:
     one = csv(tmp_path, "page,question,option_a,option_b,answer\n" + "p,q,x,y,A\np,r,x,y,B\n" * 3)
     (error,) = errors(load_source, data)
     assert one == path
-    assert error.startswith("data.columns.group: joins all examples into one group")
+    assert error.startswith("data.columns.group: the 6 examples left are of one group, or have")
+
+
+def test_numbers_are_joined_as_texts() -> None:
+    row = {"passage": "Long ago", "year": 1999, "stem": "who won ?", "answer": "a", "fact": 2.0}
+    found = table(row, columns={"question": ["passage", "year", "stem"], "rationale": ["fact"]})
+    assert only(found).question == "Long ago. 1999. who won ?"
+    assert only(found).rationale == "2"
+
+
+@pytest.mark.parametrize("kind", [int, float, str])
+def test_numbers_for_answers_that_are_choices_too_are_refused(kind: type) -> None:
+    """However they are written: as an index, each names another choice than as a text."""
+    rows = [{"question": f"q{n}", "options": [3, 0, 2, 1], "answer": kind(n)} for n in (3, 0, 2, 1)]
+    (error,) = errors(table, *rows)
+    assert "could be text or index, which mean different choices" in error
+    told = table(*rows, columns={"answer_is": "text"})
+    assert [e.choices[e.answer] for e in told.examples] == ["3", "0", "2", "1"]
+
+
+def test_letters_that_are_choices_are_texts_only_if_all_are() -> None:
+    rows = [{"question": f"q{n}", "options": ["C", "B", "A"], "answer": "A"} for n in range(19)]
+    assert {e.choices[e.answer] for e in table(*rows).examples} == {"A"}
+    rows.append({"question": "q", "options": ["red", "green", "blue"], "answer": "B"})
+    (error,) = errors(table, *rows)
+    assert "could be text or letter" in error
+
+
+def test_columns_of_choices_are_in_the_order_of_their_names() -> None:
+    row = {"option_d": "d", "option_b": "b", "option_a": "a", "option_c": "c"}
+    assert only(table(row | {"question": "q", "answer": "A"})).choices == tuple("abcd")
+    many = {f"choice{n}": f"c{n}" for n in (10, 9, 1, 2, 3, 4, 5, 6, 7, 8)}
+    assert only(table(many | {"question": "q", "answer": "c9"})).choices[-1] == "c10"
+
+
+def test_a_blank_line_below_the_header_shifts_nothing(tmp_path: Path) -> None:
+    path = csv(tmp_path, "question,option_a,option_b,answer\n\nq,x,y,A,\nr,x,y,B,\n")
+    (error,) = errors(read_file, path)
+    assert error.startswith(f"{path}:2: has 5 fields, but there are 4 columns")
+
+
+def test_a_quotation_mark_that_takes_in_rows_is_noted(tmp_path: Path) -> None:
+    text = 'question\tanswer\tother\n"Hello, he said\ty\tB\nq\ty\tB\n"Bye?\ty\tB\nr\ty\tB\n'
+    found = read_file(csv(tmp_path, text, "train.tsv"))
+    assert any("row 1 has a field that holds a whole row" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ["quiz*.csv", "quiz [final].csv"])
+def test_a_name_is_no_pattern(tmp_path: Path, name: str) -> None:
+    csv(tmp_path, "question,answer\nother,x\n", "quiz-1.csv")
+    path = csv(tmp_path, "question,answer\nmine,x\n", name)
+    assert only(read_file(path)).question == "mine"
+
+
+def test_no_group_is_no_group(tmp_path: Path) -> None:
+    rows = "".join(f"{'' if n % 2 else f'g{n}'},q{n},x,y,{'AB'[n % 2]}\n" for n in range(40))
+    path = csv(tmp_path, f"topic,question,option_a,option_b,answer\n{rows}")
+    splits = load_source(Data(source=str(path), columns=Columns(group="topic")))
+    assert {e.group for e in splits.everything} == {None, *(f"g{n}" for n in range(0, 40, 2))}
+    assert len(splits.test) == 8
+    numbers = table({"question": "q", "answer": "a", "page": 7.0}, columns={"group": "page"})
+    assert only(numbers).group == "7"
+
+
+def test_groups_in_two_given_splits_are_noted(tmp_path: Path) -> None:
+    header = "page,question,option_a,option_b,answer\n"
+    for split, page in (("train", "p"), ("dev", "p"), ("test", "o")):
+        csv(tmp_path, f"{header}{page},q {split},x,y,A\n{page},r {split},x,y,B\n", f"{split}.csv")
+    splits = load_source(Data(source=str(tmp_path), columns=Columns(group="page")))
+    assert "1 of the 1 groups of dev are also in train" in splits.notes
+
+
+@pytest.mark.parametrize("answer", [["x"], ["x", "y"], {"text": "x"}])
+def test_answers_of_other_types(answer: Any) -> None:
+    rows = [{"question": f"q{n}", "options": ["x", "y"], "answer": answer} for n in range(3)]
+    if answer == ["x"]:
+        assert [e.answer for e in table(*rows).examples] == [0] * 3
+    else:
+        (error,) = errors(table, *rows)
+        assert "3 of 3 answers name no choice" in error
+
+
+def test_minus_one_is_an_answer_where_it_is_a_choice() -> None:
+    rows = [{"question": f"q{n}", "options": ["1", "-1", "0"], "answer": "-1"} for n in range(3)]
+    assert [e.answer for e in table(*rows, columns={"answer_is": "text"}).examples] == [1] * 3
+    assert only(table({"question": "2 - 3 ?", "answer": "-1"})).choices == ("-1",)
+    row: dict[str, Any] = {"question": "q", "options": WORDS, "answer": -1}
+    (error,) = errors(table, row, columns={"answer_is": "index"})
+    assert error.startswith("here: row 1: answer: must be")
+
+
+def test_labels_that_some_choices_lack_are_refused() -> None:
+    choices = [{"text": "red"}, {"label": "B", "text": "blue"}, {"label": "C", "text": "green"}]
+    rows: Any = ({"question": "q", "choices": choices, "answer": "B"},)
+    (error,) = errors(read_rows, Table(["question", "choices", "answer"], rows), None, "here")
+    assert error.startswith("here: choices: must be a list of texts, but got [{")
+
+
+def test_a_column_that_is_no_list_of_choices_says_so() -> None:
+    rows = [{"question": "q", "choices": "red|blue", "answer": "red"}]
+    assert errors(table, *rows) == ['here: choices: must be a list of texts, but got "red|blue"']
+
+
+def test_shards_are_one_table(tmp_path: Path) -> None:
+    """Neither alone shows that answers are counted from 1, and a question is in both."""
+    header = "question,option_a,option_b,option_c,answer\n"
+    csv(tmp_path, f"{header}p,x,y,z,1\nq,x,y,z,2\n", "train-00000-of-00002.csv")
+    csv(tmp_path, f"{header}q,x,y,z,2\nr,x,y,z,3\n", "train-00001-of-00002.csv")
+    csv(tmp_path, f"{header}s,x,y,z,1\n", "dev.csv")
+    csv(tmp_path, f"{header}t,x,y,z,1\n", "test.csv")
+    splits = load_source(Data(source=str(tmp_path)))
+    assert [e.answer for e in splits.train] == [0, 1, 1, 2]
+    assert [e.answer for e in splits.dev] == [0]
+    csv(tmp_path, "question,answer\n", "train-00001-of-00002.csv")
+    assert any("must have the columns of" in e or "has no rows" in e
+               for e in errors(load_source, Data(source=str(tmp_path))))  # fmt: skip
+
+
+def test_no_choices_means_none_for_classes_too() -> None:
+    features = datasets.Features(
+        {"question": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+    )
+    row: dict[str, Any] = {"question": "q", "label": 1}
+    assert only(table(row, features=features, columns={"choices": []})).choices == ("pos",)
+    found = table(row, features=features)
+    assert only(found).choices == ("neg", "pos")
+    assert "here: each row has the choices 'neg', 'pos'" in found.notes
+
+
+def test_broken_lines_are_left_out_of_a_mapped_file_too(tmp_path: Path) -> None:
+    lines = "".join(f'{{"stem": "q{n}", "answer": "a"}}\n' for n in range(9))
+    path = csv(tmp_path, f"{lines}{{broken\n", "train.jsonl")
+    assert errors(read_file, path, Columns(question=["stem"]))[0].startswith(
+        f"{path}: row 10: broken JSON"
+    )
+    assert len(read_file(path, Columns(question=["stem"]), 0.5).examples) == 9

@@ -1,5 +1,6 @@
 """What a column of answers holds, found out from all of its values, and never by guessing."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,32 +20,41 @@ _YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": 
 Answered = tuple[Any, Sequence[str], Sequence[str]]
 
 
-def unanswered(value: Any) -> bool:
-    """Whether a value says that the answer is unknown."""
-    return value is None or value == -1 or (isinstance(value, str) and value.strip() in ("", "-1"))
+def unanswered(value: Any, choices: Sequence[str] = ()) -> bool:
+    """Whether a value says that the answer is unknown: nothing, or -1 where that is no choice."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
+    text = normal(str(value))
+    return not text or (text in ("-1", "-1.0") and bool(choices) and text not in choices)
 
 
 def index_of(form: AnswerForm, answered: Answered) -> int | None:
     """Return the index of the choice that a value names, read in one form; None if it names
     none."""
     value, choices, labels = answered
-    text = normal(str(value))
+    text = _same(str(value))
     if form in ("index", "index1"):
-        number = re.fullmatch(r"(\d+)(\.0+)?", text)
+        number = re.fullmatch(r"\d+", text)
         if isinstance(value, bool) or not number:
             return None
-        index = int(number[1]) - (form == "index1")
+        index = int(text) - (form == "index1")
     elif form == "bool":
         known = [_YES.get(normal(choice).casefold()) for choice in choices]
-        wanted = _YES.get(text.removesuffix(".0").casefold())
+        wanted = _YES.get(text.casefold())
         index = known.index(wanted) if wanted is not None and wanted in known else -1
     elif form == "letter":
         letter = re.fullmatch(r"\(?([A-Za-z])[).:]?", text)
         index = ord(letter[1].upper()) - ord("A") if letter else -1
     else:
-        texts = [normal(one) for one in (choices if form == "text" else labels)]
+        texts = [_same(one) for one in (choices if form == "text" else labels)]
         index = texts.index(text) if text in texts else -1
     return index if 0 <= index < len(choices) else None
+
+
+def _same(text: str) -> str:
+    """Return a text for comparison; of a whole number, without its decimals."""
+    text = normal(text)
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text)
 
 
 def find_form(key: str, rows: Iterable[Answered]) -> AnswerForm:
@@ -55,17 +65,17 @@ def find_form(key: str, rows: Iterable[Answered]) -> AnswerForm:
     """
     hits: Counter[AnswerForm] = Counter()
     unlike: dict[tuple[AnswerForm, AnswerForm], Answered] = {}
-    odd: list[Any] = []
+    odd: list[str] = []
     total = 0
     for answered in rows:
-        if unanswered(answered[0]):
+        if unanswered(answered[0], answered[1]):
             continue
         total += 1
         found = {form: index_of(form, answered) for form in FORMS}
         fits = [form for form in FORMS if found[form] is not None]
         hits.update(fits)
         if not fits:
-            odd.append(answered[0])
+            odd.append(show(answered[0]))
         for pair in combinations(fits, 2):
             if found[pair[0]] != found[pair[1]]:
                 unlike.setdefault(pair, answered)
@@ -76,17 +86,16 @@ def find_form(key: str, rows: Iterable[Answered]) -> AnswerForm:
         return "label"
     best = max(FORMS, key=lambda form: hits[form])
     if 2 * hits[best] < total:
-        first = ", ".join(show(value) for value in list(dict.fromkeys(odd))[:5])
+        first = ", ".join(list(dict.fromkeys(odd))[:5])
         raise UserError(
             f"{key}: {len(odd):,} of {total:,} answers name no choice, among them {first}; "
             "expected the text, letter, label or index of a choice"
         )
     near = {form for form in FORMS if hits[form] >= _NEARLY * hits[best]}
-    if "text" in near:
-        # Choices that are letters are meant as such.
-        near.discard("letter")
     for pair, (value, choices, _) in unlike.items():
-        if near.issuperset(pair):
+        # Choices that are letters are meant as such, if every answer is one of them.
+        told = pair == ("text", "letter") and hits["text"] == total
+        if near.issuperset(pair) and not told:
             raise UserError(
                 f"{key}: {show(value)} for {show(list(choices))} could be {pair[0]} or {pair[1]}, "
                 f"which mean different choices: say which (data.columns.answer_is={pair[0]})"

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knife.config.columns import Columns
-from knife.core.errors import nearest, raise_errors
+from knife.core.errors import UserError, nearest, raise_errors
 from knife.core.words import counted
+from knife.data.answer import find_answer
 from knife.data.line_errors import LineError, show
 from knife.data.record import Record
 from knife.data.subset import lot
@@ -27,6 +29,7 @@ class Mapping:
     """Columns of a table and what they hold, found out from all of its rows.
 
     Attributes:
+        table: the table, and where it is.
         columns: the columns and what the answers are; nothing is left to be guessed.
         fixed: the choices of every row, if they are not in columns.
         prefix: what ids start with that are made.
@@ -35,6 +38,7 @@ class Mapping:
     """
 
     table: Table
+    place: str
     columns: Columns
     fixed: list[str] | None
     prefix: str = ""
@@ -44,7 +48,10 @@ class Mapping:
     def values(self) -> Iterator[tuple[int, Record, list[LineError]]]:
         """Yield the number of each row, its record, and why it cannot be one."""
         for number, row in enumerate(self.table.rows, 1):
-            yield number, *self.record(row)
+            if errors := self.table.broken.get(number):
+                yield number, {}, errors
+            else:
+                yield number, *self.record(row)
 
     def record(self, row: Row) -> tuple[Record, list[LineError]]:
         """Turn a row into a record."""
@@ -64,7 +71,7 @@ class Mapping:
         record["answer"] = answer
         record["id"] = row[columns.id] if columns.id else self._made_id(record)
         if columns.group:
-            record["group"] = row[columns.group]
+            record["group"] = _text(row[columns.group]) or None
         if columns.choices and columns.answer in columns.choices and not errors:
             # The right one is in the same column in every row.
             record["choices"] = shuffled(record["choices"], str(record["id"]))
@@ -83,21 +90,35 @@ class Mapping:
             return texts, []
         found = _listed(row[names[0]])
         if found is None:
-            said = f"choices: must be a list, but got {show(row[names[0]])}"
+            said = f"choices: must be a list of texts, but got {show(row[names[0]])}"
             errors.append(LineError(said, "choices of another type", once=True))
             return [], []
         return found
 
     def answered(self) -> Iterator[Answered]:
-        """Yield the answers of all rows, with their choices."""
-        for row in self.table.rows:
-            choices, labels = self.choices(row, [])
-            yield self._value(row), choices, labels
+        """Yield the answers of all rows that have choices, with these.
+
+        Raises:
+            UserError: no row has any; the message is about the first.
+        """
+        errors: list[LineError] = []
+        found = False
+        for number, row in enumerate(self.table.rows, 1):
+            if number in self.table.broken:
+                continue
+            choices, labels = self.choices(row, errors)
+            if choices:
+                found = True
+                yield self._value(row), choices, labels
+        if errors and not found:
+            raise UserError(f"{self.place}: {errors[0].message}")
 
     def _value(self, row: Row) -> Any:
         """Return what the answer column has; the name of a class instead of its number."""
         name = self.columns.answer
         value = row[name] if name else None
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
         if name in self.table.classes and isinstance(value, int) and value >= 0:
             return self.table.classes[name][value]
         return value
@@ -107,7 +128,7 @@ class Mapping:
     ) -> Any:
         """Return the index of the answer, the answer's text if it is open, or None if unknown."""
         value = self._value(row)
-        if unanswered(value):
+        if unanswered(value, choices):
             return None
         if not self.columns.choices:
             return _text(value)
@@ -118,7 +139,10 @@ class Mapping:
         index = index_of(form, (value, choices, labels)) if choices else 0
         if index is None:
             said = f"answer: {show(value)} is no {form} of the choices {show(choices)}"
-            errors.append(LineError(said, "an answer that is not among the choices"))
+            error = LineError(said, "an answer that is not among the choices")
+            # It sees what only looks like a choice.
+            found = find_answer(value, choices) if form == "text" else error
+            errors.append(found if isinstance(found, LineError) else error)
         return index
 
     def _evened(self, choices: list[str]) -> list[str]:
@@ -151,10 +175,12 @@ def map_table(table: Table, columns: Columns | None, place: str) -> tuple[Mappin
     fixed = None
     if found.choices and not set(found.choices) <= set(names):
         fixed = found.choices
-    elif not found.choices and found.answer in table.classes:
+    elif found.choices is None and found.answer in table.classes:
         fixed = table.classes[found.answer]
         found = found.model_copy(update={"choices": fixed})
-    mapping = Mapping(table, found, fixed)
+    if fixed and found != given:
+        notes.append(f"{place}: each row has the choices {', '.join(map(repr, fixed))}")
+    mapping = Mapping(table, place, found, fixed)
     if found.choices and found.answer not in found.choices and not found.answer_is:
         form = find_form(f"{place}: data.columns.answer={found.answer}", mapping.answered())
         mapping.columns = found.model_copy(update={"answer_is": form})
@@ -192,29 +218,31 @@ def shuffled(choices: Sequence[str], identity: str) -> list[str]:
 
 def missing_columns(columns: Columns, names: list[str], place: str) -> list[str]:
     """Return an error for each given column that the table lacks."""
-    has = f"{place} has the columns {', '.join(names)}"
     errors = []
     for key in ("question", "rationale", "answer", "id", "group"):
         wanted = getattr(columns, key)
         for name in [wanted] if isinstance(wanted, str) else wanted or []:
             if name not in names:
-                hint = nearest(name, names)
-                errors.append(f"data.columns.{key}: there is no column {name!r}; {hint} ({has})")
+                said = f"data.columns.{key}: {place} has no column {name!r}"
+                errors.append(f"{said}; {nearest(name, names)}")
     choices = columns.choices or []
     unknown = [name for name in choices if name not in names]
     if (len(choices) == 1 and unknown) or (unknown and len(unknown) < len(choices)):
         errors += [
-            f"data.columns.choices: there is no column {name!r}; {nearest(name, names)} ({has})"
+            f"data.columns.choices: {place} has no column {name!r}; {nearest(name, names)}"
             for name in unknown
         ]
     return errors
 
 
 def _text(value: Any) -> Any:
-    """Return a number as text, and none for NaN; anything else as it is."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return None if value != value else str(value)
-    return value
+    """Return a number as text, without the decimals of a whole one, and None for NaN; anything else
+    as it is."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return str(int(value)) if value.is_integer() else str(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _choice(value: Any) -> str:
@@ -224,20 +252,18 @@ def _choice(value: Any) -> str:
 
 
 def _joined(values: list[Any], *, close_last: bool) -> Any:
-    """Join texts, each closed by a stop; lists count as several texts. What is no text is returned
-    as it is, and refused later."""
+    """Join texts and numbers, each closed by a stop; lists count as several. What is neither is
+    returned as it is, and refused later."""
     parts = [one for value in values for one in (value if isinstance(value, list) else [value])]
-    for part in parts:
-        if part is not None and not isinstance(part, str):
-            return _text(part)
-    texts = [part.strip() for part in parts if part and part.strip()]
-    if not texts:
-        return None
-    if len(texts) == 1:
-        return texts[0]
+    texts = [text for text in map(_text, parts) if text is not None]
+    for text in texts:
+        if not isinstance(text, str):
+            return text
+    texts = [text.strip() for text in texts if text.strip()]
+    if len(texts) < 2:
+        return texts[0] if texts else None
     last = len(texts) - (not close_last)
-    closed = [_closed(text) if n < last else text for n, text in enumerate(texts)]
-    return " ".join(closed)
+    return " ".join(_closed(text) if n < last else text for n, text in enumerate(texts))
 
 
 def _closed(text: str) -> str:
@@ -253,16 +279,18 @@ def _listed(value: Any) -> tuple[list[str], list[str]] | None:
     if isinstance(value, str):
         value = _decoded(value)
     if isinstance(value, dict):
-        texts, labels = value.get("text"), value.get("label")
-        if not isinstance(texts, list):
-            return None
-        return [_choice(one) for one in texts], [str(one) for one in labels or []]
-    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-        if not all("text" in one for one in value):
-            return None
-        labels = [str(one["label"]) for one in value if "label" in one]
-        return [_choice(one["text"]) for one in value], labels
-    return ([_choice(one) for one in value], []) if isinstance(value, list) else None
+        texts, labels = value.get("text"), value.get("label", [])
+    elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        texts = [one.get("text") for one in value]
+        labels = [one["label"] for one in value if "label" in one]
+    else:
+        texts, labels = value, []
+    if not isinstance(texts, list) or not isinstance(labels, list):
+        return None
+    if labels and len(labels) < len(texts):
+        # Nobody knows which choice has none.
+        return None
+    return [_choice(one) for one in texts], [str(one) for one in labels]
 
 
 def _decoded(text: str) -> Any:

@@ -1,5 +1,6 @@
 """Guesses which columns hold what by their usual names, and says so."""
 
+import re
 from typing import Any
 
 from knife.config.columns import Columns
@@ -17,8 +18,12 @@ def guessed(columns: Columns, table: Table, place: str) -> tuple[Columns, list[s
     names, free = table.names, _free(columns, table.names)
     found: dict[str, Any] = {}
     each = []
-    if columns.choices is None and not any(likely_field(name) == "choices" for name in free):
-        each = choice_fields(dict.fromkeys(free, "x"))
+    if columns.choices is None:
+        each = sorted(choice_fields(dict.fromkeys(free, "x")), key=_place)
+        others = [name for name in free if name not in each]
+        # One column that has all of them comes first.
+        if any(likely_field(name) == "choices" for name in others):
+            each = []
         free = [name for name in free if name not in each]
     for key in KNOWN:
         if getattr(columns, key) is not None:
@@ -58,3 +63,11 @@ def _free(columns: Columns, names: list[str]) -> list[str]:
         value = getattr(columns, key)
         taken |= {value} if isinstance(value, str) else set(value or [])
     return [name for name in names if name not in taken]
+
+
+def _place(name: str) -> tuple[str, int, str]:
+    """Return what columns of choices are sorted by: their letter or number, as it is in the name,
+    wherever they are in the table."""
+    parts = re.fullmatch(r"(.*?)(\d*)([A-Za-z]?)", name.casefold())
+    assert parts
+    return parts[1], int(parts[2] or 0), parts[3]

@@ -1,6 +1,7 @@
 """Opens tables as rows: CSV, TSV, Parquet and Arrow files, by the library `datasets`."""
 
 import csv
+import glob
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knife.core.errors import UserError
+from knife.data.line_errors import LineError
 
 Row = Mapping[str, Any]
 # By suffix: the library's name of the format, and the delimiter if that is text.
@@ -20,7 +22,7 @@ _FORMATS = {
     ".feather": ("arrow", ""),
 }
 SUFFIXES = tuple(_FORMATS)
-_DELIMITERS = ";\t|"
+_DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,14 @@ class Table:
         rows: its rows, which can be read repeatedly.
         classes: the class names of columns that hold numbers of classes.
         notes: what a user should know about it.
+        broken: why rows, by number, cannot be read; they are empty in `rows`.
     """
 
     names: list[str]
     rows: Iterable[Row]
     classes: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    broken: dict[int, list[LineError]] = field(default_factory=dict)
 
 
 def is_table(path: Path) -> bool:
@@ -45,12 +49,12 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_table(path: Path) -> Table:
-    """Open a file as a table. Its rows stay on disk; those of text formats are converted once, into
-    the cache of `datasets`.
+def read_table(path: Path, *more: Path) -> Table:
+    """Open a file, or several of one format and with the same columns, as a table. Its rows stay on
+    disk; those of text formats are converted once, into the cache of `datasets`.
 
     Raises:
-        UserError: the file cannot be read, is damaged, or has no rows.
+        UserError: a file cannot be read, is damaged, or has no rows or other columns.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -59,6 +63,9 @@ def read_table(path: Path) -> Table:
     options: dict[str, Any] = {}
     if kind == "csv":
         names, found = _header(path, delimiter)
+        for other in more:
+            if _header(other, delimiter) != (names, found):
+                raise UserError(f"{other}:1: must have the columns of {path.name}, in their order")
         if found != delimiter:
             notes.append(f"{path}: its columns are separated by {found!r}")
         # Everything is text: otherwise 007 would become 7, and the choice None a missing value.
@@ -66,7 +73,11 @@ def read_table(path: Path) -> Table:
     import datasets
 
     with _readable(path):
-        found_rows = datasets.load_dataset(kind, data_files=str(path), split="train", **options)
+        # The names are not patterns.
+        files = [glob.escape(str(each)) for each in (path, *more)]
+        found_rows = datasets.load_dataset(kind, data_files=files, split="train", **options)
+        if kind == "csv":
+            notes += _swallowed(path, found_rows, len(names), found)
         return table_of(found_rows, notes)
 
 
@@ -92,7 +103,7 @@ def _header(path: Path, delimiter: str) -> tuple[list[str], str]:
             if delimiter not in line:
                 delimiter = next((other for other in _DELIMITERS if other in line), delimiter)
             names = next(csv.reader([line], delimiter=delimiter), [])
-            first = next(csv.reader(file, delimiter=delimiter), None)
+            first = next(filter(None, csv.reader(file, delimiter=delimiter)), None)
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; save the file as UTF-8") from None
     except csv.Error as error:
@@ -100,9 +111,13 @@ def _header(path: Path, delimiter: str) -> tuple[list[str], str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{path}:1: the column {twice[0]!r} is there twice; rename one")
-    if not names or not all(name.strip() for name in names):
+    unnamed = [number for number, name in enumerate(names, 1) if not name.strip()]
+    if unnamed or not names:
+        which = f", and column {unnamed[0]} has none" if unnamed else ""
+        hint = " (pandas leaves out its own with index=False)" if unnamed == [1] else ""
         raise UserError(
-            f"{path}:1: must have the names of the columns, but got {line.strip()[:80]!r}"
+            f"{path}:1: must have the names of the columns{which}: name it, or remove it{hint}; "
+            f"got {line.strip()[:80]!r}"
         )
     if first is None:
         raise UserError(f"{path}: has no rows below the names of its columns")
@@ -113,6 +128,20 @@ def _header(path: Path, delimiter: str) -> tuple[list[str], str]:
             f"{delimiter!r} in them must be in quotation marks"
         )
     return names, delimiter
+
+
+def _swallowed(path: Path, rows: Any, columns: int, delimiter: str) -> list[str]:
+    """Return a note if a field holds what looks like a whole row: a quotation mark that begins a
+    field, and that nothing ends, takes all up to the next one into it."""
+    for number, row in enumerate(rows, 1):
+        for value in row.values():
+            lines = value.split("\n")[1:] if columns > 2 and value else []
+            if any(line.count(delimiter) >= columns - 1 for line in lines):
+                return [
+                    f"{path}: row {number} has a field that holds a whole row; where a quotation "
+                    "mark begins a field and is part of the text, write two"
+                ]
+    return []
 
 
 def _texts(names: list[str]) -> Any:
