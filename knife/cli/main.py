@@ -35,7 +35,7 @@ RESUME = "nothing is lost: run the same command again to resume"
 Source = Annotated[
     str,
     typer.Argument(
-        help="A known source (creatures, strategyqa, …), or a file or folder of JSON Lines"
+        help="A known source (creatures, …), hub:OWNER/NAME, or a file or folder (docs/data.md)"
     ),
 ]
 DryRun = Annotated[
