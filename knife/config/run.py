@@ -422,6 +422,8 @@ def _keys(root: type[ConfigSection], where: list[str]) -> list[str]:
         inner = field.annotation if field else None
         if part == "methods":
             inner = Variant
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            section = inner
+        # Of an optional section, the section.
+        for each in (inner, *get_args(inner)):
+            if isinstance(each, type) and issubclass(each, BaseModel):
+                section = each
     return list(section.model_fields)

@@ -25,14 +25,14 @@ SECONDS_TO_ANSWER = 5
 def load_hub(source: str, columns: Columns | None = None, faulty: float | None = None) -> Splits:
     """Load a known source, or `hub:OWNER/NAME[@REVISION][:CONFIG]`, from the hub or its cache.
 
-    What is not given of the columns is found out from train. A split that the hub lacks, or whose
-    answers it hides, is returned empty. Of a known source, rows that cannot be examples, or whose
-    id an earlier split has, are left out. Notes report all of this.
+    What is not given of the columns is found out from train; without any, a known source has its
+    own map, and its rows that cannot be examples are left out. A split that the hub lacks, or whose
+    answers it hides, is returned empty. Notes report all of this.
 
     Raises:
         UserError: neither hub nor cache has the data, or they have errors in columns or rows.
     """
-    known = KNOWN.get(source)
+    known = None if columns else KNOWN.get(source)
     where = place_of(source)
     if where is None:
         raise UserError(

@@ -84,6 +84,8 @@ def test_every_command_has_help() -> None:
     assert {c.callback.__name__ for c in data_app.registered_commands if c.callback} == {
         "check",
         "show",
+        "map_columns",
+        "convert",
         "score",
     }
     for command in app.registered_commands + data_app.registered_commands:

@@ -27,7 +27,7 @@ from knife.core.errors import UserError
 from knife.data.example import Example, Splits
 from knife.data.hub import _prepared
 from knife.data.hub_rows import logical_form_in_words
-from knife.data.jsonl import read_rows
+from knife.data.jsonl import ExampleFile, read_rows
 from knife.data.known import KNOWN
 from knife.data.tables.table import Table
 
@@ -327,6 +327,27 @@ def test_equal_wrong_choices_become_one_and_are_counted() -> None:
         "answer ('3')",
         "ecqa train: equal wrong choices were merged in 1 example",
     ]
+
+
+def test_rows_left_out_are_counted_by_the_real_reason() -> None:
+    columns = Columns(**KNOWN["ecqa"].columns)
+    rows = [{**ECQA, "q_no": "a"}, {**ECQA, "q_no": "b"}]
+
+    def test_split(*rows: dict[str, Any]) -> ExampleFile:
+        table = _prepared("ecqa", KNOWN["ecqa"], Table([], rows))
+        return read_rows(table, columns, "ecqa test", 1.0, taken={"a": "train", "b": "train"})
+
+    with pytest.raises(UserError) as caught:
+        test_split(*rows)
+    assert caught.value.errors == [
+        "ecqa test: all 2 rows are faulty: 2 with an id that is also in train ('a', 'b')"
+    ]
+    found = test_split(*rows, {**ECQA, "q_no": "c"}, {**ECQA, "q_no": "d", "q_ans": None})
+    assert [e.id for e in found.examples] == ["c"]
+    assert found.notes[0] == (
+        "ecqa test: 3 of 4 rows are left out: 2 with an id that is also in train, 1 with no answer "
+        "('a', 'b', 'd')"
+    )
 
 
 @pytest.mark.parametrize(

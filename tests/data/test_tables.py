@@ -9,7 +9,7 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 
 from knife.config.columns import Columns
-from knife.config.run import Data
+from knife.config.run import Data, parse
 from knife.core.errors import UserError
 from knife.data.example import Example
 from knife.data.jsonl import ExampleFile, read_file, read_rows
@@ -481,3 +481,9 @@ def test_broken_lines_are_left_out_of_a_mapped_file_too(tmp_path: Path) -> None:
         f"{path}: row 10: broken JSON"
     )
     assert len(read_file(path, Columns(question=["stem"]), 0.5).examples) == 9
+
+
+def test_an_unknown_key_of_the_map_names_those_that_there_are() -> None:
+    base = {"name": "x", "model": {"teacher": "tiny-t5", "student": "tiny-t5"}}
+    (error,) = errors(parse, base | {"data": {"source": "a.csv", "columns": {"qestion": "stem"}}})
+    assert error == "data.columns.qestion: unknown key; did you mean 'question'?"

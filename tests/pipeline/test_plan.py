@@ -119,6 +119,8 @@ NO_CHANGES = [
     "scale={hang_seconds: 5, parallel: 3}",
     # No example is too long here.
     "data.too_long=drop",
+    # None is faulty.
+    "data.faulty=skip",
     # Order and number of methods and seeds do not change individual results.
     "methods=[teacher_init, knife, finetune]",
     "align.input.layers=[[3, 3]]",
@@ -126,10 +128,11 @@ NO_CHANGES = [
 
 
 # Keys of the config that the lists above do not set: those of prompts and variants have separate
-# tests below and in test_ablate.py, models are identified by their files, and a store by its path.
+# tests below and in test_ablate.py, models are identified by their files, data by what is read of
+# them, whatever columns it was in, and a store by its path.
 ELSEWHERE = {
     *("prompt.shots", "prompt.rationales", "ablate", "model.teacher", "model.student"),
-    *("data.source", "methods", "store"),
+    *("data.source", "data.columns", "methods", "store"),
 }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knife.config.columns import Columns
+from knife.core import strict_json
 from knife.core.errors import UserError, nearest, raise_errors
 from knife.core.words import counted
 from knife.data.answer import find_answer
@@ -69,7 +70,7 @@ class Mapping:
         if isinstance(answer, int) and choices and not errors:
             answer = record["choices"][answer]
         record["answer"] = answer
-        record["id"] = row[columns.id] if columns.id else self._made_id(record)
+        record["id"] = _text(row[columns.id]) if columns.id else self._made_id(record)
         if columns.group:
             record["group"] = _text(row[columns.group]) or None
         if columns.choices and columns.answer in columns.choices and not errors:
@@ -156,7 +157,7 @@ class Mapping:
         return bare
 
     def _made_id(self, record: Record) -> str:
-        content = json.dumps([record["question"], record.get("choices")], default=str)
+        content = strict_json.dumps([record["question"], record.get("choices")], default=str)
         made = self.prefix + hashlib.sha256(content.encode()).hexdigest()[:12]
         self.ids[made] += 1
         return made if self.ids[made] == 1 else f"{made}-{self.ids[made]}"
