@@ -7,6 +7,7 @@ only numbers, however long the file is.
 import itertools
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -66,10 +67,8 @@ def answer_parts(
     waiting = dict.fromkeys(parts)
 
     def tell(part: Part) -> None:
-        # A lost session may tell of a part late, and the next one again.
-        if part in waiting:
-            del waiting[part]
-            answered(part)
+        del waiting[part]
+        answered(part)
 
     for number in itertools.count(1):
         answers.forget_tries()
@@ -140,8 +139,13 @@ def _run(
         num_gpus=taken.get("GPU"),
     )
 
+    over = threading.Event()
+
     def take() -> None:
         for batch in dataset.iter_batches(batch_size=None):
+            if over.is_set():
+                # Of a lost session: the next one answers what nobody was told of.
+                return
             raise_errors(line for text in batch["errors"] for line in text.splitlines())
             for part, lost in zip(_parts(batch), batch["lost"], strict=True):
                 if lost:
@@ -152,7 +156,10 @@ def _run(
                 answered(part)
 
     with quiet_data():
-        in_thread(take).result()
+        try:
+            in_thread(take).result()
+        finally:
+            over.set()
 
 
 def _parts(batch: dict[str, Any]) -> list[Part]:

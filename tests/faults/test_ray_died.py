@@ -217,7 +217,7 @@ def test_a_cluster_that_is_lost_ends_a_run_in_one_line(
         process
         for process in psutil.process_iter(["name", "cmdline"])
         if process.info["name"] == "raylet"
-        and any(word.endswith(f":{port}") for word in process.info["cmdline"])
+        and any(word.endswith(f":{port}") for word in process.info["cmdline"] or ())
     )
     raylet.kill()
     assert driver.wait(SECONDS) == 1
