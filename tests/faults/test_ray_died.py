@@ -65,7 +65,7 @@ def check(driver: psutil.Popen, below: list[psutil.Process], what: str, err: str
     """Check that the driver's last line says what happened, and that no process is left."""
     assert driver.returncode == 1, err
     *before, last = err.splitlines()
-    assert last.startswith(f"error: {what}")
+    assert last.startswith(f"error: {what}"), err
     assert last.endswith("finished work is kept: run the same command again to resume")
     assert [line for line in before if any(word in line for word in NOISE)] == []
     wait_for(lambda: gone(below), SECONDS)
