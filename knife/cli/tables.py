@@ -42,10 +42,9 @@ def map_of(data: Data) -> str:
     for key in ("question", "choices", "rationale"):
         if len(names := columns.get(key, [])) == 1:
             columns[key] = names[0]
-    unread = [name for name in table.names if name not in mapping.columns.read]
     lines = [f"# {note}" for note in [*table.notes, *notes]]
-    if unread:
-        lines.append(f"# not read: {', '.join(unread)}")
+    if mapping.unread:
+        lines.append(f"# not read: {', '.join(mapping.unread)}")
     text = yaml.safe_dump(
         {"data": {"source": data.source, "columns": columns}},
         sort_keys=False,

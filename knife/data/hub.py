@@ -33,21 +33,13 @@ def load_hub(source: str, columns: Columns | None = None, faulty: float | None =
         UserError: neither hub nor cache has the data, or they have errors in columns or rows.
     """
     known = None if columns else KNOWN.get(source)
-    where = place_of(source)
-    if where is None:
-        raise UserError(
-            f"data.source: must be {PREFIX}OWNER/NAME, with @REVISION and then :CONFIG if you "
-            f"like, but got {source!r}"
-        )
-    tables = _download(source, where)
+    tables = _tables(source)
     columns = columns or (Columns(**known.columns) if known else None)
     notes = [f"{source} {known.note}"] if known and known.note else []
     found = {
         split: next((name for name in names if name in tables), None)
         for split, names in SPLITS.items()
     }
-    if not found["train"]:
-        raise UserError(f"data.source: {source} has no split train, but {', '.join(tables)}")
     splits, ids = Splits([], [], []), dict[str, str]()
     for split, name in found.items():
         if name is None:
@@ -81,13 +73,22 @@ def train_table(source: str) -> tuple[Table, Columns | None]:
     Raises:
         UserError: as `load_hub` does.
     """
-    where = place_of(source)
-    assert where
-    tables = _download(source, where)
+    table, known = table_of(_tables(source)["train"]), KNOWN.get(source)
+    return (_prepared(source, known, table), Columns(**known.columns)) if known else (table, None)
+
+
+def _tables(source: str) -> Mapping[str, Any]:
+    """Return the tables of a source by the hub's split name, `train` among them."""
+    place = place_of(source)
+    if place is None:
+        raise UserError(
+            f"data.source: must be {PREFIX}OWNER/NAME, with @REVISION and then :CONFIG if you "
+            f"like, but got {source!r}"
+        )
+    tables = _download(source, place)
     if "train" not in tables:
         raise UserError(f"data.source: {source} has no split train, but {', '.join(tables)}")
-    table, known = table_of(tables["train"]), KNOWN.get(source)
-    return (_prepared(source, known, table), Columns(**known.columns)) if known else (table, None)
+    return tables
 
 
 def _prepared(source: str, known: Known, table: Table) -> Table:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from knife.config.columns import Columns
@@ -90,10 +89,7 @@ def read_file(
     if columns or is_table(path):
         table = as_table(path, *shards)
         return read_rows(table, columns, str(path), faulty, prefix)
-    survey = Survey()
-    values = read_values(path)
-    examples, notes = _examples(values, path, faulty, see=survey.see)
-    return ExampleFile(examples, [*notes, *(f"{path}: {note}" for note in survey.notes())])
+    return ExampleFile(*_examples(read_values(path), path, faulty))
 
 
 def read_rows(
@@ -112,13 +108,8 @@ def read_rows(
     """
     mapping, notes = map_table(table, columns, place)
     mapping.prefix = prefix
-    values = Values("row", mapping.values())
-    named = bool(mapping.columns.id)
-    survey = Survey()
-    examples, more = _examples(
-        values, place, faulty, named=named, taken=taken or {}, see=survey.see
-    )
-    more += [f"{place}: {note}" for note in survey.notes()]
+    values, named = Values("row", mapping.values()), bool(mapping.columns.id)
+    examples, more = _examples(values, place, faulty, named=named, taken=taken)
     notes = [*table.notes, *notes, *more, *mapping_notes(mapping, place)]
     return ExampleFile(examples, notes, mapping.columns)
 
@@ -129,14 +120,13 @@ def _examples(
     faulty: float | None,
     *,
     named: bool = True,
-    taken: Mapping[str, str] = MappingProxyType({}),
-    see: Callable[[object, Example], None] = lambda *_: None,
+    taken: Mapping[str, str] | None = None,
 ) -> tuple[list[Example], list[str]]:
-    """Return the examples among values, and a note on what was left out. `named` is whether their
-    ids are the user's own, `taken` which split has an id already; `see` gets each example and what
-    it was read from."""
+    """Return the examples among values, and notes on them and on what was left out. `named` is
+    whether their ids are the user's own, and `taken` which split has an id already."""
     examples: list[Example] = []
     errors, left_out = LineErrors(place, values.unit), LeftOut(values.unit)
+    survey, taken = Survey(), taken or {}
     first_line: dict[str, int] = {}
     first_kind: dict[bool, int] = {}
     for line in parse(values.values, read_example):
@@ -153,7 +143,7 @@ def _examples(
             left_out.add(line.number, line.identity if named else "", wrong[0].reason)
         elif line.example is not None:
             examples.append(line.example)
-            see(line.record, line.example)
+            survey.see(line.record, line.example)
             first_kind.setdefault(line.example.open, line.number)
     found, notes = errors.lines(), list[str]()
     kept = len(examples)
@@ -166,7 +156,7 @@ def _examples(
     if not examples and not found:
         found = [no_examples(place)]
     raise_errors([*found, *mixed(place, values.unit, first_kind)])
-    return examples, notes
+    return examples, [*notes, *(f"{place}: {note}" for note in survey.notes())]
 
 
 def as_table(path: Path, *shards: Path) -> Table:

@@ -113,20 +113,16 @@ KNOWN: dict[str, Known] = {
         revision="91c6572",
         prepare=medmcqa,
     ),
-    "arc_challenge": Known(
-        "allenai/ai2_arc",
-        _LABELLED | {"rationale": []},
-        config="ARC-Challenge",
-        revision="210d026faf9955653af8916fad021475a3f00453",
-        note=_NO_RATIONALES,
-    ),
-    "arc_easy": Known(
-        "allenai/ai2_arc",
-        _LABELLED | {"rationale": []},
-        config="ARC-Easy",
-        revision="210d026faf9955653af8916fad021475a3f00453",
-        note=_NO_RATIONALES,
-    ),
+    **{
+        f"arc_{name.lower()}": Known(
+            "allenai/ai2_arc",
+            _LABELLED | {"rationale": []},
+            config=f"ARC-{name}",
+            revision="210d026faf9955653af8916fad021475a3f00453",
+            note=_NO_RATIONALES,
+        )
+        for name in ("Challenge", "Easy")
+    },
     "scienceqa": Known(
         "tasksource/ScienceQA_text_only",
         {"question": ["hint", "question"], "choices": "choices", "answer": "answer"}

@@ -46,6 +46,11 @@ class Mapping:
     evened: int = 0
     ids: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def unread(self) -> list[str]:
+        """The columns that are not read."""
+        return [name for name in self.table.names if name not in self.columns.read]
+
     def values(self) -> Iterator[tuple[int, Record, list[LineError]]]:
         """Yield the number of each row, its record, and why it cannot be one."""
         for number, row in enumerate(self.table.rows, 1):
@@ -202,8 +207,8 @@ _WORDS = {
 def mapping_notes(mapping: Mapping, place: str) -> list[str]:
     """Return notes on what was changed in the rows, once they have all been read."""
     notes = []
-    if unread := [name for name in mapping.table.names if name not in mapping.columns.read]:
-        notes.append(f"{place}: columns that are not read: {', '.join(unread)}")
+    if mapping.unread:
+        notes.append(f"{place}: columns that are not read: {', '.join(mapping.unread)}")
     if mapping.evened:
         rows = counted(mapping.evened, "row")
         notes.append(f"{place}: stops at the end of some choices, which set them apart, were "

@@ -21,7 +21,6 @@ _FORMATS = {
     ".arrow": ("arrow", ""),
     ".feather": ("arrow", ""),
 }
-SUFFIXES = tuple(_FORMATS)
 _DELIMITERS = ",;\t|"
 
 
@@ -46,7 +45,7 @@ class Table:
 
 def is_table(path: Path) -> bool:
     """Whether a file is a table, by its name."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in _FORMATS
 
 
 def read_table(path: Path, *more: Path) -> Table:
@@ -133,9 +132,10 @@ def _header(path: Path, delimiter: str) -> tuple[list[str], str]:
 def _swallowed(path: Path, rows: Any, columns: int, delimiter: str) -> list[str]:
     """Return a note if a field holds what looks like a whole row: a quotation mark that begins a
     field, and that nothing ends, takes all up to the next one into it."""
-    for number, row in enumerate(rows, 1):
+    # With two columns, a delimiter in a line may be a comma of its text.
+    for number, row in enumerate(rows if columns > 2 else [], 1):
         for value in row.values():
-            lines = value.split("\n")[1:] if columns > 2 and value else []
+            lines = value.split("\n")[1:] if value else []
             if any(line.count(delimiter) >= columns - 1 for line in lines):
                 return [
                     f"{path}: row {number} has a field that holds a whole row; where a quotation "
