@@ -94,8 +94,7 @@ def make_bare(path: Path, part: str) -> None:
     plan = plan_file(path, [])
     config = plan.config
     store = Store(config.store)
-    for key in plan.plans[0].data:
-        publish_data(store, key, plan.plans[0])
+    publish_data(store, plan.plans[0])
     if part == "teacher":
         stages: list[Stage] = list(plan.shared)
     else:

@@ -18,7 +18,8 @@ from transformers import BertConfig, BertModel
 
 from knife.data.batches import Rows, collate
 from knife.data.example import Example
-from knife.data.tokens import UNBOUNDED, tokenize
+from knife.data.tokenizing import tokenize
+from knife.data.tokens import UNBOUNDED
 from knife.models.load import load_backbone
 
 

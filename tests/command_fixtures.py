@@ -17,6 +17,8 @@ from small_run import SMALL
 
 from knife import run
 from knife.cli.main import main
+from knife.data.examples import Examples
+from knife.data.jsonl import write_examples
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,10 @@ class FinishedRun:
 
     @property
     def test_file(self) -> Path:
-        """Return the test split as stored."""
-        return next(self.store.glob("data/*/test.jsonl"))
+        """Write the test split as JSON Lines beside the store; return that file."""
+        path = self.store.parent / "test-split.jsonl"
+        write_examples(path, Examples.open(next(self.store.glob("data/*/test.arrow"))))
+        return path
 
 
 def free_port() -> int:

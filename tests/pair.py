@@ -59,8 +59,7 @@ def make(config: RunConfig, context: Context) -> Plan:
     """Make all stages of a run, without a record or a report; every worker calls it."""
     plan = plan_run(config)
     if context.rank == 0:
-        for key in plan.data:
-            publish_data(Store(config.store), key, plan)
+        publish_data(Store(config.store), plan)
     distributed.barrier()
     run_stages(plan.stages, config.store, config.scale, context)
     return plan

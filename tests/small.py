@@ -29,8 +29,12 @@ from knife.config.run import World
 from knife.data.batches import Batch, Rows, collate
 from knife.data.creatures import creatures
 from knife.data.example import Example
-from knife.data.tokens import Tokens, task_input_text, tokenize
+from knife.data.examples import Examples
+from knife.data.token_table import TokenTable
+from knife.data.tokenizing import tokenize
+from knife.data.tokens import Tokens, task_input_text
 from knife.models.tokenizer import load_tokenizer
+from knife.store.store import Store
 
 HOMES = ("forest", "desert", "swamp", "mountain")
 
@@ -154,10 +158,19 @@ def _byte_pairs(examples: Sequence[Example], special: list[str]) -> Tokenizer:
 
 def tokens_of(
     folder: Path, examples: Sequence[Example], max_tokens: int = 256
-) -> tuple[list[Tokens], int]:
+) -> tuple[TokenTable, int]:
     """Return examples tokenized by the folder's tokenizer, and a padding token."""
     tokenizer: Any = load_tokenizer(folder, "model")
     return tokenize(examples, tokenizer, max_tokens)[0], tokenizer.pad_token_id or 0
+
+
+def publish_examples(store: Store, folder: Path, examples: Sequence[Example]) -> None:
+    """Publish all examples as each split of the data `d`, and as a model's tokens `k`."""
+    tokens, _ = tokens_of(folder, examples)
+    for kind, key, table in (("data", "d", Examples.of(examples)), ("tokens", "k", tokens)):
+        for name in ("train", "dev", "test"):
+            table.write(store.work(kind, key) / f"{name}.arrow")
+        store.publish(kind, key, {})
 
 
 def batch_of(

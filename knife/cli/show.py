@@ -1,13 +1,17 @@
 """Data for people: read with a run's settings, checked, and shown as the model sees them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from knife.config.overrides import merge, read_overrides
 from knife.config.run import Data, parse
 from knife.core.errors import UserError
 from knife.data import treatment
 from knife.data.example import Example, Splits
+from knife.data.examples import Examples
 from knife.data.line_errors import show
 from knife.data.source import load_source
 
@@ -40,11 +44,12 @@ def used_splits(data: Data, model: str | None = None) -> Splits:
 
         whole = fitting(whole, _tokenizer(model), data.max_tokens)
     used = treatment.used_splits(whole, data)
-    index = {example.id: number for number, example in enumerate(whole.train)}
-    return replace(used, train=sorted(used.train, key=lambda example: index[example.id]))
+    index = {identity: row for row, identity in enumerate(Examples.of(whole.train).values("id"))}
+    train = Examples.of(used.train)
+    return replace(used, train=train.take(np.argsort([index[one] for one in train.values("id")])))
 
 
-def shown(examples: list[Example], data: Data, model: str | None) -> list[str]:
+def shown(examples: Sequence[Example], data: Data, model: str | None) -> list[str]:
     """Return lines with examples as the teacher reads them; with a model's name, as its tokens.
 
     Raises:
@@ -63,10 +68,11 @@ def shown(examples: list[Example], data: Data, model: str | None) -> list[str]:
     return lines
 
 
-def _tokens(examples: list[Example], data: Data, model: str) -> list[list[str]]:
+def _tokens(examples: Sequence[Example], data: Data, model: str) -> list[list[str]]:
     """Return lines for each example: tokens of its task input and rationale, and those cut off."""
     from knife.data.same_tokens import first_alike
-    from knife.data.tokens import UNBOUNDED, tokenize
+    from knife.data.tokenizing import tokenize
+    from knife.data.tokens import UNBOUNDED
 
     tokenizer = _tokenizer(model)
     kept, _ = tokenize(examples, tokenizer, data.max_tokens)

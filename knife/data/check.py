@@ -2,15 +2,16 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
 from knife.data.example import Example, Splits
+from knife.data.examples import Examples, explained_count
 from knife.data.leaks import RationaleOnly, rationale_only
 from knife.data.near import NearDuplicates, near_duplicates
-from knife.data.normal import bare_words, task_input_words
+from knife.data.normal import bare_words, question_key
 from knife.data.subset import class_names, share_choices
 from knife.data.suspicious import Suspicious, repeated_lines, suspicious
 
@@ -130,25 +131,23 @@ def _findings(splits: Splits) -> list[str]:
 def repeated_questions(splits: Splits) -> list[str]:
     """Return a sentence for each pair of splits with common questions: same text and choices,
     ignoring case, spacing and order of choices."""
-    inputs = {
-        name: [task_input_words(example) for example in part] for name, part in splits.parts.items()
-    }
+    asked = {name: Counter(map(question_key, splits.parts[name])) for name in ("dev", "test")}
+    either = asked["dev"].keys() | asked["test"].keys()
+    # Train may be far larger: only what the others have too is kept of it.
+    found = {"train": {key for key in map(question_key, splits.train) if key in either}}
+    found["dev"] = set(asked["dev"])
     notes = []
-    for first, second in combinations(inputs, 2):
-        known = set(inputs[first])
-        count = sum(task_input in known for task_input in inputs[second])
+    for first, second in combinations(splits.parts, 2):
+        count = sum(asked[second][key] for key in found[first])
         if count:
-            total = len(inputs[second])
+            total = asked[second].total()
             notes.append(f"{count} of the {total} questions of {second} are also in {first}")
     return notes
 
 
 def shared_groups(splits: Splits) -> list[str]:
     """Return a sentence for each pair of splits with common groups."""
-    groups = {
-        name: {example.group for example in part if example.group is not None}
-        for name, part in splits.parts.items()
-    }
+    groups = {name: set(filter(None, _groups(part))) for name, part in splits.parts.items()}
     return [
         f"{len(common):,} of the {len(groups[second]):,} groups of {second} are also in {first}"
         for first, second in combinations(groups, 2)
@@ -156,12 +155,18 @@ def shared_groups(splits: Splits) -> list[str]:
     ]
 
 
+def _groups(examples: Sequence[Example]) -> Iterable[str | None]:
+    if isinstance(examples, Examples):
+        return examples.column("group").unique().to_pylist()  # type: ignore[no-any-return]
+    return (example.group for example in examples)
+
+
 def rationale_errors(
     examples: Sequence[Example], method: str, share: float = SHARE_WITH_RATIONALE
 ) -> list[str]:
     """Return the error if fewer than `share` of the training examples have a rationale, which is
     too few for a method that learns from rationales."""
-    count = sum(example.rationale is not None for example in examples)
+    count = explained_count(examples)
     if count and count >= share * len(examples):
         return []
     total = len(examples)

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable
-from typing import Literal
 
 from knife.core import strict_json
 from knife.data.example import Example, Splits
@@ -14,18 +13,23 @@ def digest(examples: Iterable[Example], rationales: bool) -> str:
     Without `rationales` it covers task inputs and answers only, so that stages that never see a
     rationale keep their fingerprint when only rationales change.
     """
-    hashed = hashlib.sha256()
+    return digests(examples)[rationales]
+
+
+def digests(examples: Iterable[Example]) -> tuple[str, str]:
+    """Return the digests without and with rationales."""
+    without, whole = hashlib.sha256(), hashlib.sha256()
     for example in examples:
         content = [example.id, example.question, example.choices, example.answer]
-        if rationales:
-            content.append(example.rationale)
-        hashed.update(strict_json.dumps(content).encode() + b"\n")
-    return hashed.hexdigest()[:16]
+        start = strict_json.dumps(content)[:-1]
+        without.update(f"{start}]\n".encode())
+        whole.update(f"{start}, {strict_json.dumps(example.rationale)}]\n".encode())
+    return without.hexdigest()[:16], whole.hexdigest()[:16]
 
 
-def split_digest(splits: Splits, name: Literal["train", "dev", "test"], *, rationales: bool) -> str:
+def split_digest(splits: Splits, name: str, *, rationales: bool) -> str:
     """Return the digest of one split, cached because every stage of a plan needs it."""
-    known = (name, rationales)
-    if known not in splits.digests:
-        splits.digests[known] = digest(getattr(splits, name), rationales)
-    return splits.digests[known]
+    if (name, rationales) not in splits.digests:
+        pair = digests(splits.parts[name])
+        splits.digests[name, False], splits.digests[name, True] = pair
+    return splits.digests[name, rationales]

@@ -1,6 +1,6 @@
 """The example: one question with its answer and, optionally, choices and a rationale."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 # `Example.answer` of a question whose answer is unknown.
@@ -50,9 +50,9 @@ class Splits:
         digests: those already computed, by split and whether they include rationales.
     """
 
-    train: list[Example]
-    dev: list[Example]
-    test: list[Example]
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    test: Sequence[Example]
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     digests: dict[tuple[str, bool], str] = field(
@@ -60,11 +60,11 @@ class Splits:
     )
 
     @property
-    def parts(self) -> dict[str, list[Example]]:
+    def parts(self) -> dict[str, Sequence[Example]]:
         """The splits by name, in the order train, dev, test."""
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
-    def each(self, change: Callable[[list[Example]], list[Example]]) -> "Splits":
+    def each(self, change: Callable[[Sequence[Example]], Sequence[Example]]) -> "Splits":
         """Return the splits, each changed, without notes on how they were loaded."""
         return Splits(change(self.train), change(self.dev), change(self.test))
 

@@ -5,16 +5,18 @@ from typing import Any
 
 from knife.core.errors import raise_errors
 from knife.data.example import Example, Splits
+from knife.data.examples import BATCH, Examples
 from knife.data.line_errors import shown_ids
-from knife.data.tokens import task_input_text
+from knife.data.tokens import backend, task_input_text
 
 
 def input_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:
     """Return the number of tokens of each task input."""
-    if not examples:
-        return []
-    texts = [task_input_text(example)[0] for example in examples]
-    return [len(ids) for ids in tokenizer(texts)["input_ids"]]
+    lengths: list[int] = []
+    for start in range(0, len(examples), BATCH):
+        texts = [task_input_text(example)[0] for example in examples[start : start + BATCH]]
+        lengths += map(len, backend(tokenizer).encode_batch_fast(texts))
+    return lengths
 
 
 def fitting(splits: Splits, tokenizer: Any, max_tokens: int) -> Splits:
@@ -28,7 +30,7 @@ def fitting(splits: Splits, tokenizer: Any, max_tokens: int) -> Splits:
     notes, errors = [], []
     for name, examples in splits.parts.items():
         lengths = input_lengths(examples, tokenizer)
-        kept = [e for e, n in zip(examples, lengths, strict=True) if n <= max_tokens]
+        kept = Examples.of(examples).take([row for row, n in enumerate(lengths) if n <= max_tokens])
         if len(kept) == len(examples):
             continue
         if not kept:

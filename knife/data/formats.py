@@ -22,6 +22,8 @@ from knife.data.record import FORMAT
 
 # The number of a line or example, its decoded value, and its errors.
 Value = tuple[int, object, list[LineError]]
+# The format of a file is found out from about this many bytes.
+_HEAD = 1 << 16
 _GZIP = b"\x1f\x8b"
 _BROKEN = "broken JSON"
 _NOT_BLANK = re.compile(r"\S")
@@ -73,6 +75,8 @@ def read_values(path: Path) -> Values:
         UserError: the file cannot be read, or its format is not supported.
     """
     try:
+        if _is_plain_lines(path):
+            return Values("line", decode_lines(_lines(path), 1))
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -83,6 +87,30 @@ def read_values(path: Path) -> Values:
     if values is not None:
         return Values("example", ((n, value, []) for n, value in enumerate(values, 1)))
     return Values("line", decode_lines(data.split(b"\n"), 1))
+
+
+def _is_plain_lines(path: Path) -> bool:
+    """Whether a file certainly is plain JSON Lines, so that it need not be in memory as a whole: it
+    begins with two lines, and the first is an object."""
+    # Something else, such as a pipe, can be read only once.
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        lines = [line for line in file.readlines(_HEAD) if line.strip()]
+    if len(lines) < 2 or not lines[1].endswith(b"\n") or b"\0" in b"".join(lines):
+        return False
+    value, errors = _decode(lines[0].removeprefix(codecs.BOM_UTF8))
+    return isinstance(value, dict) and not errors
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file):
+                text = line.removesuffix(b"\n")
+                yield text if number else text.removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def decode_lines(lines: Iterable[bytes], number: int) -> Iterator[Value]:

@@ -13,24 +13,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from knife.data.token_table import Changed
 from knife.data.tokens import EXPLANATION, Tokens, openings
 
 
 def training_tokens(
     method: str, tokens: Sequence[Tokens], tokenizer: Any
-) -> tuple[list[Tokens], list[Tokens] | None]:
+) -> tuple[Sequence[Tokens], Sequence[Tokens] | None]:
     """Return training examples in a method's form, and those of its second task, if it has one."""
     if method == "explain_then_answer":
         # Without a rationale, only the answer is to be generated.
-        return [_written(e, _closed_rationale(e) + _right(e)) for e in tokens], None
+        return Changed(tokens, lambda e: _written(e, _closed_rationale(e) + _right(e))), None
     if method == "answer_then_explain":
-        return [_written(e, _right(e) + _closed_rationale(e)) for e in tokens], None
+        return Changed(tokens, lambda e: _written(e, _right(e) + _closed_rationale(e))), None
     if method == "step_by_step":
         # The word that every rationale starts with also asks for one.
         word = tokenizer(EXPLANATION, add_special_tokens=False)["input_ids"]
         opening = int(tokens[0].input_ids[0] in openings(tokenizer))
-        return list(tokens), explanation_task(tokens, word, opening)
-    return list(tokens), None
+        return tokens, explanation_task(tokens, word, opening)
+    return tokens, None
 
 
 def after_rationales(tokens: Sequence[Tokens], rationales: Sequence[Sequence[int]]) -> list[Tokens]:
@@ -41,20 +42,22 @@ def after_rationales(tokens: Sequence[Tokens], rationales: Sequence[Sequence[int
     ]
 
 
-def explanation_task(tokens: Sequence[Tokens], word: Sequence[int], opening: int) -> list[Tokens]:
+def explanation_task(
+    tokens: Sequence[Tokens], word: Sequence[int], opening: int
+) -> Sequence[Tokens]:
     """Return the second task of `step_by_step`, with the same rows: the task input after the
     tokens of a word that asks for the rationale, and the rationale as the answer.
 
     `opening` is the number of special tokens at the start of a task input, which stay first. An
     example without a rationale has no weight in the loss.
     """
-    return [
-        replace(
+    return Changed(
+        tokens,
+        lambda example: replace(
             _written(example, _closed_rationale(example) or _right(example)),
             input_ids=[*example.input_ids[:opening], *word, *example.input_ids[opening:]],
-        )
-        for example in tokens
-    ]
+        ),
+    )
 
 
 def _written(example: Tokens, ids: list[int]) -> Tokens:

@@ -11,6 +11,7 @@ from knife.compat.datasets import offline
 from knife.config.columns import Columns
 from knife.core.errors import UserError
 from knife.data.example import Splits
+from knife.data.examples import Examples
 from knife.data.folder import SPLITS
 from knife.data.hub_rows import tidy
 from knife.data.jsonl import FOLDER_FORMAT, read_rows
@@ -40,7 +41,7 @@ def load_hub(source: str, columns: Columns | None = None, faulty: float | None =
         split: next((name for name in names if name in tables), None)
         for split, names in SPLITS.items()
     }
-    splits, ids = Splits([], [], []), dict[str, str]()
+    examples, ids = dict[str, Examples](), dict[str, str]()
     for split, name in found.items():
         if name is None:
             continue
@@ -58,13 +59,15 @@ def load_hub(source: str, columns: Columns | None = None, faulty: float | None =
                 raise
             notes.append(f"{place} is not used: {error.errors[0]}")
             continue
-        splits.parts[split].extend(read.examples)
-        ids |= {example.id: split for example in read.examples}
+        examples[split] = read.examples
+        ids |= dict.fromkeys(read.examples.values("id"), split)
         columns = read.columns
         notes += read.notes
     if unread := [name for name in tables if name not in found.values()]:
         notes.append(f"{source}: splits that are not read: {', '.join(unread)}")
-    return Splits(splits.train, splits.dev, splits.test, notes)
+    none = Examples.of([])
+    train, dev, test = (examples.get(split, none) for split in SPLITS)
+    return Splits(train, dev, test, notes)
 
 
 def train_table(source: str) -> tuple[Table, Columns | None]:

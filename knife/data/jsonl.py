@@ -9,6 +9,7 @@ from knife.config.columns import Columns
 from knife.core import strict_json
 from knife.core.errors import raise_errors
 from knife.data.example import Example
+from knife.data.examples import Builder, Examples
 from knife.data.formats import Value, Values, read_values
 from knife.data.left_out import LeftOut
 from knife.data.line_errors import LineError, LineErrors, show, where
@@ -53,14 +54,14 @@ class ExampleFile:
         columns: the columns of a table, with what was guessed; None if it is none.
     """
 
-    examples: list[Example]
+    examples: Examples
     notes: list[str] = field(default_factory=list)
     columns: Columns | None = None
 
 
 def read_examples(path: Path) -> list[Example]:
     """Read the examples of a file, without the notes; see `read_file`."""
-    return read_file(path).examples
+    return list(read_file(path).examples)
 
 
 def read_file(
@@ -121,10 +122,10 @@ def _examples(
     *,
     named: bool = True,
     taken: Mapping[str, str] | None = None,
-) -> tuple[list[Example], list[str]]:
+) -> tuple[Examples, list[str]]:
     """Return the examples among values, and notes on them and on what was left out. `named` is
     whether their ids are the user's own, and `taken` which split has an id already."""
-    examples: list[Example] = []
+    examples = Builder()
     errors, left_out = LineErrors(place, values.unit), LeftOut(values.unit)
     survey, taken = Survey(), taken or {}
     first_line: dict[str, int] = {}
@@ -142,7 +143,7 @@ def _examples(
             errors.add(line.number, wrong)
             left_out.add(line.number, line.identity if named else "", wrong[0].reason)
         elif line.example is not None:
-            examples.append(line.example)
+            examples.add(line.example)
             survey.see(line.record, line.example)
             first_kind.setdefault(line.example.open, line.number)
     found, notes = errors.lines(), list[str]()
@@ -153,10 +154,10 @@ def _examples(
         found, notes = [], [f"{place}: {left_out.note(kept)}"]
     elif found and faulty:
         found.insert(0, f"{place}: {left_out.too_many(kept, faulty)}")
-    if not examples and not found:
+    if not kept and not found:
         found = [no_examples(place)]
     raise_errors([*found, *mixed(place, values.unit, first_kind)])
-    return examples, [*notes, *(f"{place}: {note}" for note in survey.notes())]
+    return examples.examples(), [*notes, *(f"{place}: {note}" for note in survey.notes())]
 
 
 def as_table(path: Path, *shards: Path) -> Table:

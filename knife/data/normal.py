@@ -3,6 +3,7 @@
 The texts themselves are never changed: a model reads exactly what the user wrote.
 """
 
+import hashlib
 import re
 import unicodedata
 
@@ -45,6 +46,14 @@ def task_input_words(example: Example) -> tuple[str, ...]:
     """Return a key that is equal for questions with the same text and choices, ignoring case,
     spacing and order of choices."""
     return (_words(example.question), *sorted(map(_words, example.choices)))
+
+
+def question_key(example: Example) -> bytes:
+    """Return 16 bytes that are equal for questions with the same text and choices, and in practice
+    only for these."""
+    # No text of these has a line feed: words are joined by single blanks.
+    joined = "\n".join(task_input_words(example))
+    return hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def bare_words(text: str) -> str:

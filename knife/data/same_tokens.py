@@ -4,11 +4,12 @@ Two texts become the same tokens if the tokenizer normalises them (NFKC: `CO2` a
 case) or knows neither (two words, one unknown token each).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from knife.data.example import Example, Splits
 from knife.data.line_errors import show
+from knife.data.token_table import possibly_alike
 from knife.data.tokens import Tokens
 
 # Above this share of a split, its accuracy would say nothing about the model.
@@ -35,23 +36,23 @@ def first_alike(example: Tokens) -> list[int]:
 
 
 def look_for_same_tokens(
-    splits: Splits, tokens: Sequence[Tokens], model: str
+    splits: Splits, tokens: Mapping[str, Sequence[Tokens]], model: str
 ) -> tuple[list[str], list[str]]:
     """Return errors and notes about examples whose choices are the same tokens.
 
     Args:
         splits: the examples.
-        tokens: those of train, dev and test, concatenated.
+        tokens: those of each split.
         model: the model that the tokenizer is from, for the messages.
     """
     refused: dict[str, list[_Alike]] = {}
-    notes, rest = [], list(tokens)
+    notes = []
     for name, examples in splits.parts.items():
-        own, rest = rest[: len(examples)], rest[len(examples) :]
+        own = tokens[name]
         alike = [
-            _Alike(example, group)
-            for example, each in zip(examples, own, strict=True)
-            for group in _groups(first_alike(each))
+            _Alike(examples[row], group)
+            for row in possibly_alike(own)
+            for group in _groups(first_alike(own[row]))
         ]
         lost = [each for each in alike if each.example.answer in each.choices]
         size = len(examples)

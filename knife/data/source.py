@@ -3,17 +3,19 @@
 Splits that a source lacks are made from those it has, deterministically.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from knife.config.run import Data
 from knife.core.errors import UserError, nearest, raise_errors
 from knife.data.check import repeated_questions, shared_groups
-from knife.data.example import Example, Splits
+from knife.data.example import Splits
+from knife.data.examples import Examples
 from knife.data.folder import find_files
 from knife.data.hub import load_hub
 from knife.data.jsonl import FOLDER_FORMAT, read_file
-from knife.data.known import KNOWN, PREFIX
+from knife.data.known import KNOWN, PREFIX, place_of
 from knife.data.line_errors import shown_ids
 from knife.data.subset import hold_out
 from knife.data.tables.table import is_table
@@ -41,6 +43,27 @@ def load_source(data: Data) -> Splits:
     return replace(
         splits, notes=[*splits.notes, *repeated_questions(splits), *shared_groups(splits)]
     )
+
+
+def source_state(data: Data) -> object | None:
+    """Return values that change whenever a source gives other examples; None if that cannot be
+    known, as of a data set of the hub without a pinned revision."""
+    place = place_of(data.source)
+    if data.source == "creatures":
+        return "creatures"
+    if place:
+        return place.revision if re.fullmatch(r"[0-9a-f]{40}", place.revision or "") else None
+    path = Path(data.source).expanduser().resolve()
+    paths = [path]
+    if path.is_dir():
+        # A split may be a folder of files, whose own time does not change with them.
+        files = find_files(path).files.values()
+        paths = [path, *sorted(path.iterdir()), *(each for some in files for each in some)]
+    try:
+        about = [(str(each), each.stat()) for each in paths]
+    except OSError:
+        return None
+    return [(name, of.st_size, of.st_mtime_ns, of.st_ctime_ns, of.st_ino) for name, of in about]
 
 
 def complete(splits: Splits, seed: int) -> Splits:
@@ -98,7 +121,7 @@ def _read_folder(folder: Path, data: Data) -> Splits:
     """Read the splits of a folder, reporting all errors in all files at once."""
     found = find_files(folder)
     errors, notes = list(found.errors), list(found.notes)
-    parts: dict[str, dict[Path, list[Example]]] = {}
+    parts: dict[str, dict[Path, Examples]] = {}
     columns = data.columns
     for split, paths in found.files.items():
         parts[split] = {}
@@ -119,27 +142,26 @@ def _read_folder(folder: Path, data: Data) -> Splits:
             # What was found out about the first table, of train, holds for all.
             columns = columns if columns and columns.answer_is else read.columns or columns
     splits = {
-        split: [example for examples in files.values() for example in examples]
-        for split, files in parts.items()
-        if files
+        split: Examples.joined(list(files.values())) for split, files in parts.items() if files
     }
     raise_errors([*errors, *_shared_ids(folder, parts), *_mixed(folder, splits)])
     return Splits(splits["train"], splits.get("dev", []), splits.get("test", []), notes)
 
 
-def _shared_ids(folder: Path, parts: dict[str, dict[Path, list[Example]]]) -> list[str]:
+def _shared_ids(folder: Path, parts: dict[str, dict[Path, Examples]]) -> list[str]:
     """Return an error for each pair of splits, or of files of one split, with common ids."""
     shared: dict[str, list[str]] = {}
     first: dict[str, tuple[str, Path]] = {}
     for split, files in parts.items():
         for path, examples in files.items():
-            for example in examples:
-                other, other_path = first.setdefault(example.id, (split, path))
+            place = (split, path)
+            for identity in examples.values("id"):
+                other, other_path = first.setdefault(identity, place)
                 if other != split:
-                    shared.setdefault(f"{other} and in {split}", []).append(example.id)
+                    shared.setdefault(f"{other} and in {split}", []).append(identity)
                 elif other_path != path:
                     places = f"{other_path.name} and in {path.name}"
-                    shared.setdefault(places, []).append(example.id)
+                    shared.setdefault(places, []).append(identity)
     return [
         f"{folder}: {len(ids):,} ids are in {places}: {shown_ids(ids)}"
         if len(ids) > 1
@@ -148,7 +170,7 @@ def _shared_ids(folder: Path, parts: dict[str, dict[Path, list[Example]]]) -> li
     ]
 
 
-def _mixed(folder: Path, splits: dict[str, list[Example]]) -> list[str]:
+def _mixed(folder: Path, splits: dict[str, Examples]) -> list[str]:
     """Return the error if some splits have open questions and others questions with choices."""
     kinds = {split: examples[0].open for split, examples in splits.items() if examples}
     if len(set(kinds.values())) < 2:

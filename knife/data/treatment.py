@@ -1,11 +1,12 @@
 """Treatments of rationales: changes made to them before any training (`data.rationale`)."""
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 from knife.config.run import Data
 from knife.data.example import Example, Splits
+from knife.data.examples import Examples
 from knife.data.subset import lot, subset
 from knife.data.suspicious import repeated_rationales, same_words
 
@@ -22,7 +23,7 @@ def used_splits(whole: Splits, data: Data) -> Splits:
     return Splits(**treated, notes=whole.notes, left_out=whole.left_out)
 
 
-def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> list[Example]:
+def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> Sequence[Example]:
     """Return `examples` in the same order, with their rationales treated.
 
     - `given`: unchanged.
@@ -37,9 +38,9 @@ def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> list[Exam
     """
     kind, _, share = treatment.partition(":")
     if kind == "given":
-        return list(examples)
+        return examples
     if kind == "none":
-        return [replace(example, rationale=None) for example in examples]
+        return _with(examples, (None for _ in examples))
     if kind == "unrepeated":
         return _without(examples, repeated_rationales(examples))
     if kind == "shuffled":
@@ -48,12 +49,7 @@ def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> list[Exam
         return _dropped(examples, float(share), seed)
     if kind != "truncated":
         raise ValueError(f"unknown treatment of rationales: {treatment!r}")
-    return [
-        replace(example, rationale=truncate(example.rationale, float(share)))
-        if example.rationale is not None
-        else example
-        for example in examples
-    ]
+    return _with(examples, (e.rationale and truncate(e.rationale, float(share)) for e in examples))
 
 
 def truncate(text: str, share: float) -> str | None:
@@ -66,42 +62,36 @@ def truncate(text: str, share: float) -> str | None:
     return text[: words[kept - 1].end()] if kept else None
 
 
-def _without(examples: Sequence[Example], often: Container[str]) -> list[Example]:
-    return [
-        replace(example, rationale=None)
-        if example.rationale is not None and same_words(example.rationale) in often
-        else example
-        for example in examples
-    ]
+def _with(examples: Sequence[Example], rationales: Iterable[str | None]) -> Examples:
+    return Examples.of(examples).with_rationales(rationales)
 
 
-def _dropped(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
+def _without(examples: Sequence[Example], often: Container[str]) -> Examples:
+    texts = (example.rationale for example in examples)
+    return _with(examples, (None if text and same_words(text) in often else text for text in texts))
+
+
+def _dropped(examples: Sequence[Example], share: float, seed: int) -> Examples:
     ids = [example.id for example in examples if example.rationale is not None]
     ids.sort(key=lambda identity: lot(seed, "dropped", identity))
     dropped = set(ids[: round(share * len(ids))])
-    return [
-        replace(example, rationale=None) if example.id in dropped else example
-        for example in examples
-    ]
+    return _with(examples, (None if e.id in dropped else e.rationale for e in examples))
 
 
-def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
+def _shuffled(examples: Sequence[Example], seed: int) -> Examples:
     """Arrange the examples in a ring in random order, grouping equal rationales, and rotate the
     rationales by the size of the largest group: that moves every rationale out of its group, or as
     many as possible if one text has more than half of the ring."""
-    groups: dict[str, list[tuple[str, Example]]] = {}
-    for example in examples:
+    groups: dict[str, list[tuple[str, int]]] = {}
+    for row, example in enumerate(examples):
         if example.rationale is not None:
             drawn = lot(seed, "shuffled", example.id)
-            groups.setdefault(example.rationale, []).append((drawn, example))
-    members = [sorted(group, key=lambda member: member[0]) for group in groups.values()]
-    members.sort(key=lambda group: group[0][0])
-    ring = [example for group in members for _, example in group]
-    turn = max(map(len, members), default=0)
-    new = {
-        example.id: ring[(index + turn) % len(ring)].rationale for index, example in enumerate(ring)
-    }
-    return [
-        replace(example, rationale=new[example.id]) if example.id in new else example
-        for example in examples
-    ]
+            groups.setdefault(example.rationale, []).append((drawn, row))
+    members = [(sorted(group), text) for text, group in groups.items()]
+    members.sort(key=lambda member: member[0][0])
+    ring = [(row, text) for group, text in members for _, row in group]
+    turn = max((len(group) for group, _ in members), default=0)
+    new: list[str | None] = [None] * len(examples)
+    for index, (row, _) in enumerate(ring):
+        new[row] = ring[(index + turn) % len(ring)][1]
+    return _with(examples, new)

@@ -22,6 +22,8 @@ from knife.inference.parts import Part, read_part
 from knife.stats.text_match import exact_match
 
 if TYPE_CHECKING:
+    from knife.data.token_table import TokenTable
+    from knife.data.tokens import Tokens
     from knife.train.model_settings import ModelSettings
 
 
@@ -159,7 +161,7 @@ class Answerer:
 
         if not questions:
             return []
-        tokens = question_tokens(questions, self.tokenizer)
+        tokens: Sequence[Tokens] = question_tokens(questions, self.tokenizer)
         reasons = too_long(tokens, self.settings, self.room)
         if any(reasons):
             asked = zip(questions, reasons, strict=True)
@@ -218,13 +220,14 @@ def _right(question: Example, row: dict[str, Any]) -> float:
     return (question.answer in top) / len(top)
 
 
-def question_tokens(questions: Sequence[Example], tokenizer: Any) -> list[Any]:
+def question_tokens(questions: Sequence[Example], tokenizer: Any) -> "TokenTable":
     """Tokenize what a student reads of questions, at any length: no rationale and no answer.
 
     Raises:
         UserError: the tokenizer returns no tokens for a choice.
     """
-    from knife.data.tokens import UNBOUNDED, tokenize
+    from knife.data.tokenizing import tokenize
+    from knife.data.tokens import UNBOUNDED
 
     bare = [replace(question, rationale=None, answer=0) for question in questions]
     tokens, _ = tokenize(bare, tokenizer, UNBOUNDED, mark_content=False)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from knife.config.run import RunConfig
 from knife.core.words import size
+from knife.data.examples import explained_count
 from knife.models.weights import Weights
 from knife.pipeline.run import missing_stages, refuse_what_cannot_fit
 from knife.plan.memory import MemoryEstimate
@@ -82,7 +83,7 @@ def dry_run(config: RunConfig) -> DryRun:
     splits = [
         {
             "train": len(data.train),
-            "train with a rationale": sum(e.rationale is not None for e in data.train),
+            "train with a rationale": explained_count(data.train),
             "dev": len(data.dev),
             "test": len(data.test),
         }
@@ -141,7 +142,7 @@ def render(found: DryRun) -> Group:
         *([f"teacher states on disk: {size(found.states)}"] if found.states else []),
         f"store: {found.store}",
         *(f"note: {note}" for note in found.notes),
-        "nothing was written; run it without --dry-run to start",
+        "nothing was made yet; run it without --dry-run to start",
     ]
     tables = [table, _memory(found.needs)] if found.needs else [table]
     return Group(*tables, Text("\n".join(below)))

@@ -13,7 +13,6 @@ from knife.config.run import RunConfig, Track
 from knife.core.atomic import write_json
 from knife.core.errors import UserError, WorkFailedError, raise_errors
 from knife.data.fitting import too_long_note
-from knife.data.jsonl import write_examples
 from knife.pipeline.record import Record, plan_record
 from knife.pipeline.timeline import Timeline
 from knife.plan.events import Event, Failed
@@ -28,7 +27,7 @@ from knife.plan.needs import (
 from knife.plan.pace import Pace
 from knife.plan.plan import Plan, needed, plan_run
 from knife.plan.schedule import Schedule
-from knife.plan.stage import Stage, inputs
+from knife.plan.stage import Stage, data_inputs, inputs
 from knife.report.run_data import RECORD
 from knife.stats.ties import Ties, tie_notes
 from knife.stats.verdict import Ceiling, Verdict, baseline_of, verdict
@@ -192,8 +191,7 @@ def prepared(plan: Plan, store: Store) -> tuple[list[Stage], list[str]]:
     Raises:
         UserError: the cluster that would make the missing stages does not answer.
     """
-    for key in plan.data:
-        publish_data(store, key, plan)
+    publish_data(store, plan)
     missing, damaged = missing_stages(plan, store, repair=True)
     if missing and plan.config.scale.launcher == "ray":
         refuse_dead_cluster()
@@ -314,20 +312,20 @@ def conclude(plan: Plan, store: Store, failures: Sequence[str] = ()) -> Verdict:
     return replace(made, notes=(*lost, *smaller, *made.notes))
 
 
-def publish_data(store: Store, key: str, plan: Plan) -> None:
-    """Put the splits of a run into the store if it lacks them or they are damaged."""
-    with store.lock("data", key):
-        if store.has("data", key) and not store.damage("data", key):
-            return
-        if store.has("data", key):
-            store.discard("data", key)
-        work = store.work("data", key)
-        splits = plan.data[key]
-        for name, examples in splits.parts.items():
-            write_examples(work / f"{name}.jsonl", examples)
-        ids = {name: [e.id for e in examples] for name, examples in splits.parts.items()}
-        write_json(work / "ids.json", ids)
-        store.publish("data", key, {"data": key, "settings": plan.config.data.model_dump()})
+def publish_data(store: Store, plan: Plan) -> None:
+    """Put the data of a plan, and its tokens, into the store if it lacks them or they are damaged.
+
+    Planning has put them into the store's folder on this host; into a bucket they are uploaded.
+    """
+    assert plan.prepared
+    for kind, key in sorted({each for stage in plan.stages for each in data_inputs(stage)}):
+        with store.lock(kind, key):
+            if store.has(kind, key) and not store.damage(kind, key):
+                continue
+            if store.has(kind, key):
+                store.discard(kind, key)
+            plan.prepared.copy(kind, key, store.work(kind, key))
+            store.publish(kind, key, {"key": key})
 
 
 def tracking_notes(config: RunConfig) -> list[str]:

@@ -7,13 +7,18 @@ match measured engines. All sizes are in bytes.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from knife.config.run import Training
 from knife.config.scale import Scale
+from knife.data.token_table import TokenTable
+from knife.data.tokens import Tokens
 from knife.method.states_parts import StatesPart
 from knife.models.families import ROTARY, Family, family
 
@@ -72,6 +77,28 @@ class Lengths:
     all_choices: int
     count: int
     scores: int
+
+
+def token_lengths(tokens: Sequence[Tokens]) -> Lengths:
+    """Return the lengths of training examples."""
+    if isinstance(tokens, TokenTable):
+        inputs, choices = tokens.input_lengths, tokens.choice_lengths
+        wholes, counts = inputs + tokens.rationale_lengths, tokens.choice_counts
+    else:
+        inputs = np.array([len(each.input_ids) for each in tokens], dtype=np.int64)
+        wholes = inputs + np.array([len(each.rationale_ids) for each in tokens], dtype=np.int64)
+        counts = np.array([len(each.choice_ids) for each in tokens], dtype=np.int64)
+        choices = np.array([len(ids) for each in tokens for ids in each.choice_ids], dtype=np.int64)
+    return Lengths(
+        inputs=int(inputs.max(initial=0)),
+        wholes=int(wholes.max(initial=0)),
+        choices=int(counts.max(initial=0)),
+        choice=int(choices.max(initial=0)),
+        all_inputs=int(inputs.sum()),
+        all_choices=int(choices.sum()),
+        count=len(tokens),
+        scores=len(choices),
+    )
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,16 @@ from knife.config.run import RunConfig, Variant
 from knife.core.errors import UserError, raise_errors
 from knife.data.digest import split_digest
 from knife.data.example import Splits
+from knife.data.examples import explained_count
 from knife.method.layers import layer_map
 from knife.models.weights import Weights
 from knife.plan.memory import MemoryEstimate
 from knife.plan.needs import stage_needs
+from knife.plan.prepared import Prepared, data_key
 from knife.plan.scale import scale_errors
 from knife.plan.sources import SourceReader
 from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage, inputs
-from knife.plan.stages import StageMaker, data_key
+from knife.plan.stages import StageMaker
 from knife.stats.power import design_note
 from knife.store.store import fingerprint, store_errors
 
@@ -42,6 +44,7 @@ class Plan:
         teacher: the run's own teacher, if a method needs one.
         ceiling: its evaluations on the test split, `with` and `without` rationales.
         data: the splits by data key, with treated rationales.
+        prepared: where these, and their tokens, are on this host.
         weights: where the parameters of each model come from, by the model's name.
         needs: what stages need, by key: a worker's memory, or the states' bytes on disk.
         notes: what a user should know, one sentence each.
@@ -54,6 +57,7 @@ class Plan:
     teacher: TeacherStage | None = None
     ceiling: dict[str, EvaluateStage] = field(default_factory=dict)
     data: dict[str, Splits] = field(default_factory=dict)
+    prepared: Prepared | None = None
     weights: dict[str, Weights] = field(default_factory=dict)
     needs: dict[str, MemoryEstimate | int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -80,7 +84,8 @@ def plan_run(
             _add_variant(plan, variant, reader, elsewhere=elsewhere)
         except UserError as error:
             errors += error.errors
-    reader.let_tokens_go()
+    reader.let_whole_data_go()
+    plan.prepared = reader.prepared(config)
     raise_errors(dict.fromkeys(errors))
     tests = {split_digest(s, "test", rationales=False) for s in plan.data.values()}
     if len(tests) > 1:
@@ -167,6 +172,6 @@ def _add_ceiling(plan: Plan, maker: StageMaker, teacher: TeacherStage) -> None:
     """Add the teacher's evaluations on test without rationales and, if it has any, with them."""
     label = "test teacher without rationales"
     plan.ceiling["without"] = maker.evaluate(teacher, label, rationale=False)
-    if any(example.rationale for example in maker.sources.splits.test):
+    if explained_count(maker.sources.splits.test):
         plan.ceiling["with"] = maker.evaluate(teacher, "test teacher", rationale=True)
     plan.stages += plan.ceiling.values()

@@ -9,9 +9,10 @@ from knife.data import evidence
 from knife.data.example import Splits
 from knife.plan.needs import stage_needs
 from knife.plan.plan import Member, Plan, plan_run
+from knife.plan.prepared import data_key
 from knife.plan.sources import SourceReader
 from knife.plan.stage import EvaluateStage, Stage
-from knife.plan.stages import StageMaker, data_key
+from knife.plan.stages import StageMaker
 
 # Names of the models, and functions that make their inputs.
 _MODELS: dict[str, Callable[[Splits], Splits]] = {
@@ -83,7 +84,7 @@ def plan_scores(config: RunConfig) -> ScorePlan:
     needs = dict(plan.needs)
     evaluations = []
     for name, given in _MODELS.items():
-        seen = replace(sources, splits=given(splits))
+        seen = reader.with_splits(open_config, sources, given(splits))
         maker = StageMaker(open_config, variant, seen, own=False)
         model = replace(maker.teacher(), label=f"model of {name}")
         evaluation = maker.evaluate(model, f"test model of {name}", rationale=True)

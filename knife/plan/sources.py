@@ -1,6 +1,6 @@
 """Reads data and models for a plan, each once, and reports their errors before anything starts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from knife.config.run import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
 from knife.core.errors import UserError, raise_errors
@@ -8,9 +8,9 @@ from knife.data.check import rationale_errors
 from knife.data.example import Splits
 from knife.data.fitting import fitting
 from knife.data.forms import training_tokens
-from knife.data.same_tokens import look_for_same_tokens
-from knife.data.source import load_source
-from knife.data.tokens import Tokens, Truncation, answer_start, tokenize
+from knife.data.source import load_source, source_state
+from knife.data.token_table import longest_choice
+from knife.data.tokens import answer_start
 from knife.data.treatment import used_splits
 from knife.models.check import CheckedModel, check_model
 from knife.models.families import family
@@ -18,8 +18,8 @@ from knife.models.quiet import quiet
 from knife.models.source import ModelSource, find_model
 from knife.models.tokenizer import can_generate
 from knife.plan.demonstrations import demonstration_limit, with_demonstrations
-from knife.plan.memory import Lengths, ModelSize, model_size
-from knife.plan.writable import unwritable_notes
+from knife.plan.memory import Lengths, ModelSize, model_size, token_lengths
+from knife.plan.prepared import Prepared, Tokenized, with_model
 from knife.store.store import fingerprint
 
 
@@ -43,6 +43,7 @@ class Sources:
     Attributes:
         splits: the fraction of train, dev and test, with treated rationales.
         student, teacher: the models; the teacher is None if the method has none.
+        tokens, teacher_tokens: keys of the splits' tokens for the student and for the teacher.
         lengths: lengths of the examples of train in the form that the student is trained on.
         demonstration_tokens: limit on demonstrations and task input together; 0 without any.
         notes: decisions that a user should know, one sentence each.
@@ -51,19 +52,11 @@ class Sources:
     splits: Splits
     student: KnownModel
     teacher: KnownModel | None
+    tokens: str
+    teacher_tokens: str
     lengths: Lengths
     demonstration_tokens: int
     notes: list[str]
-
-
-@dataclass
-class _Reading:
-    """Splits as tokens by model, and errors and notes on them by the student's name."""
-
-    splits: Splits
-    limit: int
-    tokens: dict[str, tuple[list[Tokens], Truncation]] = field(default_factory=dict)
-    looked: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
 
 
 class SourceReader:
@@ -74,7 +67,7 @@ class SourceReader:
         self._whole: dict[str, Splits] = {}
         self._treated: dict[str, Splits] = {}
         self._models: dict[str, KnownModel] = {}
-        self._reading: _Reading | None = None
+        self._prepared: dict[str, Prepared] = {}
 
     def read(self, config: RunConfig, variant: Variant) -> Sources:
         """Read the data and models of `variant`, whose config is `config`.
@@ -82,7 +75,7 @@ class SourceReader:
         Raises:
             UserError: with all errors in the data and the models.
         """
-        parts = (config.data, config.model, config.prompt)
+        parts = (config.data, config.model, config.prompt, config.align)
         # Seeds draw the demonstrations of a prompt.
         seeds = config.seeds if variant.method == "prompt" else None
         known = fingerprint([*(p.model_dump() for p in parts), seeds, variant.method])
@@ -90,9 +83,28 @@ class SourceReader:
             self._sources[known] = self._read(config, variant)
         return self._sources[known]
 
-    def let_tokens_go(self) -> None:
-        """Free the tokens, which serve only one plan and take far more memory than the data."""
-        self._reading = None
+    def prepared(self, config: RunConfig) -> Prepared:
+        """Return where data and tokens of a config are kept on this host."""
+        store = str(config.store)
+        if store not in self._prepared:
+            self._prepared[store] = Prepared(config.store)
+        return self._prepared[store]
+
+    def with_splits(self, config: RunConfig, sources: Sources, splits: Splits) -> Sources:
+        """Return sources with other splits, for a teacher alone.
+
+        Raises:
+            UserError: the splits cannot be tokenized.
+        """
+        assert sources.teacher
+        prepared = self.prepared(config)
+        prepared.keep(splits)
+        tokens = _tokens(prepared, splits, sources.teacher, config.data.max_tokens, content=False)
+        return replace(sources, splits=splits, tokens=tokens.key, teacher_tokens=tokens.key)
+
+    def let_whole_data_go(self) -> None:
+        """Free the data of whole sources, which serve only one plan."""
+        self._whole.clear()
 
     def _read(self, config: RunConfig, variant: Variant) -> Sources:
         teaches = variant.method in TEACHES
@@ -114,29 +126,39 @@ class SourceReader:
         assert splits
         assert student
         raise_errors(_model_errors(config, variant, splits, student, teacher))
-        limit = config.data.max_tokens
-        reading = self._read_as(splits, limit)
-        tokens, notes = _tokens_of_both(reading, student, teacher)
-        # The teacher's tokens are the same.
-        same, more = _look(reading, student, tokens)
-        raise_errors(same)
-        notes += more
-        method, tokenizer = variant.method, student.tokenizer
-        train, second = training_tokens(method, tokens[: len(splits.train)], tokenizer)
-        answer = answer_room(student, [*tokens, *train])
+        limit, method, tokenizer = config.data.max_tokens, variant.method, student.tokenizer
+        content = method == "knife" and config.align.input.tokens == "content"
+        prepared = self.prepared(config)
+        own = _tokens(prepared, splits, student, limit, content=content)
+        # Of two equal models, the teacher's tokens are the student's.
+        read = own
+        if teacher and teacher.source.identity != student.source.identity:
+            read = _tokens(prepared, splits, teacher, limit, content=content)
+        notes = _notes_on_both(own, read, limit) if teacher else []
+        name = f"tokenizer of model.student, {student.source.name}"
+        raise_errors(with_model(own.facts.errors, name))
+        notes += with_model(own.facts.notes, name)
+        plain = own.split("train")
+        train, second = training_tokens(method, plain, tokenizer)
+        lengths = own.facts.lengths if train is plain else token_lengths(train)
+        answer = answer_room(student, max(own.facts.longest, lengths.choice))
         if method == "explain_then_answer":
             # The generated rationale may lack its closing token.
-            answer += answer_room(student, tokens) + 1
+            answer += answer_room(student, own.facts.longest) + 1
         if second:
-            word = len(second[0].input_ids) - len(tokens[0].input_ids)
-            answer = max(answer, answer_room(student, second) + word)
+            word = len(second[0].input_ids) - len(plain[0].input_ids)
+            answer = max(answer, answer_room(student, longest_choice(second)) + word)
         raise_errors(_position_errors(limit, answer, student, teacher))
         most = demonstration_limit(config, method, student.positions, tokenizer, answer)
-        tokens, more = with_demonstrations(config, method, splits, tokens, tokenizer, most)
         if most:
             # Methods with demonstrations train on examples in their original form.
-            train = tokens[: len(splits.train)]
-        return Sources(splits, student, teacher, _lengths(train), most, splits.notes + notes + more)
+            tokens = [each for name in splits.parts for each in own.split(name)]
+            tokens, more = with_demonstrations(config, method, splits, tokens, tokenizer, most)
+            notes += more
+            lengths = token_lengths(tokens[: len(splits.train)])
+        return Sources(
+            splits, student, teacher, own.key, read.key, lengths, most, splits.notes + notes
+        )
 
     def _model(self, name: str, key: str) -> KnownModel:
         if name not in self._models:
@@ -150,28 +172,29 @@ class SourceReader:
     def _splits(self, config: RunConfig, method: str, student: KnownModel | None) -> Splits:
         data = config.data
         source = data.model_dump_json(exclude={"fraction", "rationale", "max_tokens", "too_long"})
-        if source not in self._whole:
-            self._whole[source] = load_source(data)
         drops = data.too_long == "drop" and student is not None
         fit = [config.model.student, data.max_tokens] if drops else None
         known = fingerprint([source, data.fraction, data.rationale, fit])
         if known not in self._treated:
-            whole = self._whole[source]
-            if drops:
-                assert student
-                whole = fitting(whole, student.tokenizer, data.max_tokens)
-            self._treated[known] = used_splits(whole, data)
+            state = source_state(data)
+            if student and drops:
+                fit = [student.source.identity, data.max_tokens]
+            request = None if state is None else [state, data.model_dump_json(), fit]
+
+            def make() -> Splits:
+                if source not in self._whole:
+                    self._whole[source] = load_source(data)
+                whole = self._whole[source]
+                if drops:
+                    assert student
+                    whole = fitting(whole, student.tokenizer, data.max_tokens)
+                return used_splits(whole, data)
+
+            self._treated[known] = self.prepared(config).splits(request, make)
         splits = self._treated[known]
         if method in TEACHES | READS_RATIONALES - {"retrieve"}:
             raise_errors(rationale_errors(splits.train, method))
         return splits
-
-    def _read_as(self, splits: Splits, limit: int) -> _Reading:
-        """Return the cache for these splits and this limit, dropping the one for others."""
-        now = self._reading
-        if now is None or now.splits is not splits or now.limit != limit:
-            now = self._reading = _Reading(splits, limit)
-        return now
 
 
 def _model_errors(
@@ -224,12 +247,11 @@ def _model_errors(
     return errors
 
 
-def answer_room(model: KnownModel, tokens: list[Tokens]) -> int:
-    """Return how many positions the longest answer takes after a task input: none in an
-    encoder-decoder, whose decoder has its own, or in an encoder."""
+def answer_room(model: KnownModel, longest: int) -> int:
+    """Return how many positions an answer of at most `longest` tokens takes after a task input:
+    none in an encoder-decoder, whose decoder has its own, or in an encoder."""
     if family(model.config) != "decoder":
         return 0
-    longest = max(len(ids) for example in tokens for ids in example.choice_ids)
     return len(answer_start(model.tokenizer)) + longest
 
 
@@ -249,63 +271,29 @@ def _position_errors(
     return errors
 
 
-def _tokens_of_both(
-    reading: _Reading, student: KnownModel, teacher: KnownModel | None
-) -> tuple[list[Tokens], list[str]]:
-    """Return the tokens, which both models must share, and a note on truncated rationales."""
-    tokens, cut = _tokenized(reading, student)
-    if teacher is None:
-        return tokens, []
-    if student.source.identity != teacher.source.identity:
-        others, cut = _tokenized(reading, teacher)
-        pairs = list(zip(tokens, others, strict=True))
-        if any((a.input_ids, a.choice_ids) != (b.input_ids, b.choice_ids) for a, b in pairs):
-            raise UserError(
-                "model: teacher and student split task inputs into different tokens, so their "
-                "states cannot be aligned; use models with the same tokenizer (vocabulary sizes "
-                "may differ, as long as these examples become the same tokens)"
-            )
+def _tokens(
+    prepared: Prepared, splits: Splits, model: KnownModel, limit: int, *, content: bool
+) -> Tokenized:
+    identity = model.source.identity
+    return prepared.tokens(splits, model.tokenizer, identity, limit, content=content)
+
+
+def _notes_on_both(student: Tokenized, teacher: Tokenized, limit: int) -> list[str]:
+    """Return a note on truncated rationales, which the teacher reads.
+
+    Raises:
+        UserError: teacher and student split task inputs into different tokens.
+    """
+    if student.facts.digest != teacher.facts.digest:
+        raise UserError(
+            "model: teacher and student split task inputs into different tokens, so their "
+            "states cannot be aligned; use models with the same tokenizer (vocabulary sizes "
+            "may differ, as long as these examples become the same tokens)"
+        )
+    cut = teacher.facts.truncation
     if not cut.rationales:
-        return tokens, []
-    return tokens, [
-        f"{cut.rationales} rationales were truncated to fit data.max_tokens={reading.limit} "
+        return []
+    return [
+        f"{cut.rationales} rationales were truncated to fit data.max_tokens={limit} "
         f"({cut.tokens} tokens in all); task inputs are never truncated"
     ]
-
-
-def _tokenized(reading: _Reading, model: KnownModel) -> tuple[list[Tokens], Truncation]:
-    known, splits = model.source.identity, reading.splits
-    if known not in reading.tokens:
-        found = tokenize(splits.everything, model.tokenizer, reading.limit, mark_content=False)
-        reading.tokens[known] = found
-    return reading.tokens[known]
-
-
-def _look(
-    reading: _Reading, student: KnownModel, tokens: list[Tokens]
-) -> tuple[list[str], list[str]]:
-    """Return errors and notes on answers that cannot be told apart or cannot be generated."""
-    name, splits = student.source.name, reading.splits
-    if name not in reading.looked:
-        model = f"tokenizer of model.student, {name}"
-        errors, notes = look_for_same_tokens(splits, tokens, model)
-        notes += unwritable_notes(splits, tokens, student.tokenizer, model)
-        reading.looked[name] = (errors, notes)
-    return reading.looked[name]
-
-
-def _lengths(train: list[Tokens]) -> Lengths:
-    """Return the lengths of training examples."""
-    choices = [len(ids) for tokens in train for ids in tokens.choice_ids]
-    inputs = [len(tokens.input_ids) for tokens in train]
-    wholes = [len(tokens.input_ids) + len(tokens.rationale_ids) for tokens in train]
-    return Lengths(
-        inputs=max(inputs, default=0),
-        wholes=max(wholes, default=0),
-        choices=max((len(tokens.choice_ids) for tokens in train), default=0),
-        choice=max(choices, default=0),
-        all_inputs=sum(inputs),
-        all_choices=sum(choices),
-        count=len(train),
-        scores=len(choices),
-    )

@@ -18,6 +18,7 @@ class Stage:
         depends: everything that the result depends on, as values for JSON.
         label: text for a progress display.
         data: key of the data that it reads.
+        tokens: key of that data as tokens of its model.
         max_tokens: limit on task input and rationale together.
     """
 
@@ -26,6 +27,7 @@ class Stage:
     depends: dict[str, Any]
     label: str
     data: str
+    tokens: str
     max_tokens: int
 
 
@@ -68,6 +70,7 @@ class StudentStage(Stage):
         align, layers: settings and layer map, for `knife`; no layers without input alignment.
         prompt: the demonstrations that the student of `prompt` gets.
         demonstration_tokens: limit on demonstrations and task input together.
+        teacher_tokens: key of the data as tokens of the teacher.
     """
 
     kind: ClassVar[str] = "student"
@@ -81,6 +84,7 @@ class StudentStage(Stage):
     layers: tuple[tuple[int, int], ...] = ()
     prompt: Prompt | None = None
     demonstration_tokens: int = 0
+    teacher_tokens: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,14 @@ def inputs(stage: Stage) -> list[tuple[str, str]]:
         case EvaluateStage():
             return [(stage.model_kind, stage.model_key)]
     return []
+
+
+def data_inputs(stage: Stage) -> list[tuple[str, str]]:
+    """Return kind and key of the data that a stage reads, and of its tokens."""
+    found = [("data", stage.data), ("tokens", stage.tokens)]
+    if isinstance(stage, StudentStage) and stage.teacher_tokens:
+        found.append(("tokens", stage.teacher_tokens))
+    return found
 
 
 def together(stages: Iterable[Stage]) -> list[list[Stage]]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from knife.config.run import READS_RATIONALES, RunConfig, Variant
 from knife.data.digest import split_digest
-from knife.data.example import Splits
 from knife.method.states_parts import StatesPart, parts_read
+from knife.plan.prepared import data_key
 from knife.plan.sources import Sources
 from knife.plan.stage import EvaluateStage, StatesStage, StudentStage, TeacherStage
 from knife.store.store import fingerprint
@@ -15,17 +15,6 @@ from knife.store.store import fingerprint
 # Incremented when a change of the code changes the numeric result of a stage.
 METHOD_VERSION = 4
 _LIBRARIES = ("torch", "transformers", "deepspeed")
-
-
-def data_key(splits: Splits) -> str:
-    """Return the key of a run's data: all three splits with their rationales."""
-    return fingerprint(
-        [
-            split_digest(splits, "train", rationales=True),
-            split_digest(splits, "dev", rationales=True),
-            split_digest(splits, "test", rationales=True),
-        ]
-    )
 
 
 @dataclass(frozen=True)
@@ -63,6 +52,7 @@ class StageMaker:
             training=training,
             bottleneck=training.bottleneck,
             seed=training.seed,
+            tokens=self.sources.teacher_tokens,
             **self._shared(),
         )
 
@@ -95,6 +85,7 @@ class StageMaker:
             part=part,
             precision=precision,
             stored=stored,
+            tokens=self.sources.teacher_tokens,
             **self._shared(),
         )
 
@@ -146,6 +137,8 @@ class StageMaker:
             layers=tuple(pairs),
             prompt=prompt,
             demonstration_tokens=self.sources.demonstration_tokens,
+            tokens=self.sources.tokens,
+            teacher_tokens=self.sources.teacher_tokens,
             **self._shared(),
         )
 
@@ -166,6 +159,7 @@ class StageMaker:
             model_kind=model.kind,
             model_key=model.key,
             rationale=rationale,
+            tokens=model.tokens,
             **self._shared(),
         )
 

@@ -1,6 +1,6 @@
 """Finds open answers that a tokenizer cannot spell: no model can ever get these right."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from knife.data.example import Splits
@@ -12,19 +12,21 @@ _SHOWN = 3
 
 
 def unwritable_notes(
-    splits: Splits, tokens: Sequence[Tokens], tokenizer: Any, model: str
+    splits: Splits, tokens: Mapping[str, Sequence[Tokens]], tokenizer: Any, model: str
 ) -> list[str]:
     """Return a note on each split that has such answers; none if questions have choices.
 
     Args:
         splits: the examples.
-        tokens: those of train, dev and test, concatenated.
+        tokens: those of each split.
         tokenizer: turns tokens into text.
         model: the model that the tokenizer is from, for the messages.
     """
-    notes, rest = [], list(tokens)
+    notes: list[str] = []
+    if not splits.train[0].open:
+        return notes
     for name, examples in splits.parts.items():
-        own, rest = rest[: len(examples)], rest[len(examples) :]
+        own = tokens[name]
         asked = [
             (example, each)
             for example, each in zip(examples, own, strict=True)

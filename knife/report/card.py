@@ -1,5 +1,6 @@
 """The model card of a student: what it is, its results, its limits, and how to load it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +13,7 @@ from knife.core.version import __version__
 from knife.core.words import counted
 from knife.data.check import check_split
 from knife.data.example import Example, Splits
+from knife.data.examples import explained_count
 from knife.data.known import place_of
 from knife.data.leaks import RationaleOnly
 from knife.models.families import Family
@@ -218,9 +220,8 @@ def _data(facts: Facts) -> list[tuple[str, str]]:
     return [*found, ("rationales", data.rationale)]
 
 
-def _split_row(name: str, examples: list[Example]) -> list[str]:
-    explained = sum(example.rationale is not None for example in examples)
-    return [name, f"{len(examples):,}", f"{explained:,}"]
+def _split_row(name: str, examples: Sequence[Example]) -> list[str]:
+    return [name, f"{len(examples):,}", f"{explained_count(examples):,}"]
 
 
 def _settings(config: RunConfig, kind: Method) -> list[tuple[str, str]]:
@@ -268,7 +269,7 @@ def _noise(examples: int) -> str:
     )
 
 
-def _chance(test: list[Example]) -> str:
+def _chance(test: Sequence[Example]) -> str:
     chance = fmean(1 / len(example.choices) for example in test)
     number = max(check_split(test).answers.values())
     return (

@@ -1,6 +1,7 @@
 """The data of a run's report, all of it from the store."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import fsum
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from knife.core.errors import UserError
+from knife.data.example import Example
+from knife.data.examples import Examples
 from knife.stats.ties import Ties, tie_notes
 from knife.stats.verdict import Ceiling, Verdict, baseline_of, verdict
 from knife.store.store import Store
@@ -113,12 +116,12 @@ class RunData:
             return []
         return read_predictions(self.store, key)
 
-    def test_examples(self) -> dict[str, Row]:
+    def test_examples(self) -> dict[str, Example]:
         """Read the test split by id; empty if the store lacks it."""
         for key in {stage["data"] for stage in self.stages}:
-            if self.store.has("data", key):
-                lines = self.store.read("data", key, "test.jsonl").splitlines()
-                return {row["id"]: row for row in map(json.loads, lines)}
+            with suppress(FileNotFoundError):
+                examples = Examples.parse(self.store.read_bytes("data", key, "test.arrow"))
+                return {example.id: example for example in examples}
         return {}
 
     def _accuracy(self, key: str) -> float | None:

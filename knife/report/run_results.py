@@ -7,9 +7,10 @@ from typing import Any
 from markupsafe import Markup
 
 from knife.core.words import counted
+from knife.data.example import Example
 from knife.report import figures
 from knife.report.page import Section, empty, facts, paragraphs, table
-from knife.report.run_data import Row, RunData
+from knife.report.run_data import RunData
 from knife.report.run_training import NO_RECORD, last_start
 from knife.report.table import interval, p_value, percent, sentence
 from knife.stats.rationale_scores import THIRDS
@@ -161,23 +162,23 @@ def _majority(run: RunData, method: str) -> dict[str, list[Any]]:
     }
 
 
-def _answer(example: Row, names: tuple[str, str], said: list[dict[str, list[Any]]]) -> Markup:
-    choices = example.get("choices", [])
+def _answer(example: Example, names: tuple[str, str], said: list[dict[str, list[Any]]]) -> Markup:
+    choices = [] if example.open else example.choices
 
     def words(answers: list[Any]) -> str:
         each = [choices[answer] if isinstance(answer, int) else str(answer) for answer in answers]
         return " or ".join(each)
 
-    known = [("answer", example["answer"])]
+    known = [("answer", example.choices[example.answer])]
     known += [
-        (name, words(own[example["id"]]))
+        (name, words(own[example.id]))
         for name, own in zip(names, said, strict=True)
-        if example["id"] in own
+        if example.id in own
     ]
     known += [("choices", ", ".join(choices))] if choices else []
-    known += [("rationale", example["rationale"])] if example.get("rationale") else []
+    known += [("rationale", example.rationale)] if example.rationale else []
     return Markup("<details open><summary>{}</summary>{}</details>").format(
-        example["question"], facts(known)
+        example.question, facts(known)
     )
 
 

@@ -272,3 +272,8 @@ class Bucket:
 def _words(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:199] + "…"
+
+
+def new_attempt() -> str:
+    """Return a unique name for an attempt to make an artifact."""
+    return uuid.uuid4().hex[:12]

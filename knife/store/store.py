@@ -24,7 +24,6 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,7 +32,7 @@ from filelock import FileLock
 
 from knife.core import strict_json
 from knife.core.atomic import files_below, sync, write_json, write_text
-from knife.store.bucket import Bucket, artifact_place, cache_folder, is_url, url_errors
+from knife.store.bucket import Bucket, artifact_place, cache_folder, is_url, new_attempt, url_errors
 from knife.store.checksums import damaged_files, digest
 from knife.store.disk import disk_errors
 
@@ -178,18 +177,22 @@ class Store:
         return about if wanted <= set(about) else None
 
     def read(self, kind: str, key: str, name: str) -> str:
-        """Read a text file of a published artifact; from a bucket, only this file is fetched.
+        """Read a text file of a published artifact, as `read_bytes` does."""
+        return self.read_bytes(kind, key, name).decode()
+
+    def read_bytes(self, kind: str, key: str, name: str) -> bytes:
+        """Read a file of a published artifact; from a bucket, only this file is fetched.
 
         Raises:
             FileNotFoundError: there is no such artifact, or no such file in it.
         """
         if self._bucket is None or self._is_here(kind, key):
-            return (self.root / kind / key / name).read_text(encoding="utf-8")
+            return (self.root / kind / key / name).read_bytes()
         about = self.manifest(kind, key)
         content = self._bucket.read(f"{kind}/{key}/{about['attempt']}/{name}") if about else None
         if content is None:
             raise FileNotFoundError(f"{self.address}/{kind}/{key} has no {name}")
-        return content.decode()
+        return content
 
     def lock(self, kind: str, key: str) -> FileLock:
         """Return the lock to hold while making the artifact; it is not yet acquired."""
@@ -443,8 +446,3 @@ class Store:
             name = folder.relative_to(self.root).as_posix()
             missing = [n for n in self._bucket.names(name) if not (folder / n).exists()]
             self._bucket.download((f"{name}/{each}", folder / each) for each in missing)
-
-
-def new_attempt() -> str:
-    """Return a unique name for an attempt."""
-    return uuid.uuid4().hex[:12]

@@ -6,7 +6,8 @@ from typing import Any
 from knife.config.run import TEACHES, RunConfig
 from knife.core.version import __version__
 from knife.core.words import counted
-from knife.data.digest import digest
+from knife.data.digest import split_digest
+from knife.data.examples import explained_count
 from knife.plan.plan import Member, Plan
 from knife.store.store import Store
 from knife.track.node import DataSet
@@ -69,10 +70,10 @@ def data_sets(plan: Plan, key: str, store: Store) -> list[DataSet]:
         DataSet(
             name=name,
             split=split,
-            digest=digest(examples, rationales=True),
-            place=f"{store.address}/data/{key}/{split}.jsonl",
+            digest=split_digest(plan.data[key], split, rationales=True),
+            place=f"{store.address}/data/{key}/{split}.arrow",
             examples=len(examples),
-            rationales=sum(example.rationale is not None for example in examples),
+            rationales=explained_count(examples),
         )
         for split, examples in plan.data[key].parts.items()
     ]

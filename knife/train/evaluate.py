@@ -10,6 +10,7 @@ import torch
 from knife.data.batches import Batch, collate, evaluation_rows
 from knife.data.forms import after_rationales
 from knife.data.same_tokens import first_alike
+from knife.data.token_table import sequence_lengths
 from knife.data.tokens import Tokens, bare_rationale
 from knife.method.objective import Losses
 from knife.stats.text_match import exact_match, token_f1
@@ -133,7 +134,7 @@ def _batches(
     tokens: Sequence[Tokens], pad_id: int, context: Context, rationale: bool
 ) -> Iterator[tuple[list[int | None], Batch]]:
     """Yield this rank's part of each batch, with its rows; None for rows that are padding."""
-    lengths = [len(t.input_ids) + rationale * len(t.rationale_ids) for t in tokens]
+    lengths = sequence_lengths(tokens, rationale=rationale)
     for rows in evaluation_rows(lengths, BATCH_SIZE * context.world_size):
         part = rows.part(context.rank, context.world_size)
         batch = collate(tokens, part, pad_id, rationale).to(context.device)

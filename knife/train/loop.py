@@ -23,6 +23,7 @@ from knife.core.atomic import write_json
 from knife.core.errors import NotFiniteError
 from knife.core.exits import Terminated
 from knife.data.batches import Batch, Rows, collate, training_rows
+from knife.data.token_table import sequence_lengths
 from knife.data.tokens import Tokens
 from knife.method.objective import Objective, TeacherBatch
 from knife.train.checkpoint import Checkpoints, TrainingState
@@ -155,7 +156,7 @@ class _TrainState:
         if self.journal:
             for note in found.notes:
                 self.journal.note(step, note)
-        self.lengths = [len(t.input_ids) + job.rationale * len(t.rationale_ids) for t in job.train]
+        self.lengths = sequence_lengths(job.train, rationale=job.rationale)
         self.started = time.monotonic() - self.state.seconds
         self.saved_step = self.logged_step = step
         self.logged_at = time.monotonic()

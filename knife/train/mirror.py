@@ -21,9 +21,9 @@ from typing import Any
 from knife.core import strict_json
 from knife.core.background import background
 from knife.core.errors import UserError
-from knife.store.bucket import Bucket
+from knife.store.bucket import Bucket, new_attempt
 from knife.store.checksums import digest
-from knife.store.store import Store, new_attempt
+from knife.store.store import Store
 from knife.train.context import Context, broadcast, gather
 from knife.train.journal import NAME as JOURNAL
 

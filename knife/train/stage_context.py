@@ -1,15 +1,16 @@
 """Where a stage runs, and what it reads there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from knife.config.scale import Scale
 from knife.data.demonstrations import Demonstrations, put_before
 from knife.data.example import Example
-from knife.data.jsonl import read_examples
-from knife.data.tokens import Tokens, tokenize
+from knife.data.examples import Examples, Ids
+from knife.data.token_table import TokenTable, picked
+from knife.data.tokens import Tokens
 from knife.models.load import load_backbone
 from knife.models.tokenizer import load_tokenizer
 from knife.plan.stage import Stage
@@ -35,10 +36,14 @@ class StageContext:
     scale: Scale
     context: Context
 
-    def split(self, stage: Stage, model: Path, name: str) -> "Split":
-        """Return a split of the stage's data, tokenized for a model."""
-        path = self.store.path("data", stage.data) / f"{name}.jsonl"
-        return tokenized(path, model, stage.max_tokens)
+    def split(self, stage: Stage, model: Path, name: str, *, tokens: str | None = None) -> "Split":
+        """Return a split of the stage's data, as the tokens of its own model or by another key."""
+        examples = self.store.path("data", stage.data) / f"{name}.arrow"
+        table = self.store.path("tokens", tokens or stage.tokens) / f"{name}.arrow"
+        tokenizer = load_tokenizer(model, "model")
+        return Split(
+            Examples.open(examples), TokenTable.open(table), tokenizer, tokenizer.pad_token_id or 0
+        )
 
     def model(self, kind: str, key: str) -> Path:
         """Return the folder of a trained teacher's or student's model."""
@@ -55,15 +60,20 @@ class StageContext:
 class Split:
     """A tokenized split: examples and their tokens by row, the tokenizer, its padding token."""
 
-    examples: list[Example]
-    tokens: list[Tokens]
+    examples: Sequence[Example]
+    tokens: Sequence[Tokens]
     tokenizer: Any
     pad_id: int
 
     @property
-    def ids(self) -> list[str]:
+    def ids(self) -> Sequence[str]:
         """The examples' ids, by row."""
-        return [example.id for example in self.examples]
+        return Ids(Examples.of(self.examples))
+
+    def take(self, rows: Sequence[int]) -> "Split":
+        """Return the split with some of its examples, by their rows."""
+        examples = Examples.of(self.examples).take(rows)
+        return replace(self, examples=examples, tokens=picked(self.tokens, rows))
 
     def behind(self, demonstrations: Demonstrations | None, most: int) -> "Split":
         """Return the split with few-shot demonstrations before each input, up to `most` tokens."""
@@ -72,15 +82,6 @@ class Split:
         texts = demonstrations.texts(self.examples)
         tokens, _ = put_before(self.tokens, texts, self.tokenizer, most)
         return replace(self, tokens=tokens)
-
-
-@lru_cache(maxsize=8)
-def tokenized(path: Path, model: Path, max_tokens: int) -> Split:
-    """Read the examples of a file, tokenized for a model."""
-    examples = read_examples(path)
-    tokenizer = load_tokenizer(model, "model")
-    tokens, _ = tokenize(examples, tokenizer, max_tokens)
-    return Split(examples, tokens, tokenizer, tokenizer.pad_token_id or 0)
 
 
 def load_published(model: Path) -> Any:

@@ -16,8 +16,9 @@ from knife.plan.stage import (
     StudentStage,
     TeacherStage,
 )
+from knife.store.bucket import new_attempt
 from knife.store.disk import disk_errors
-from knife.store.store import Store, new_attempt, store_root
+from knife.store.store import Store, store_root
 from knife.train.context import Context, barrier, broadcast, gather
 from knife.train.finite import in_stage
 from knife.train.mirror import host_leaders, mirrored_journal

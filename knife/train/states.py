@@ -8,6 +8,7 @@ from torch import Tensor
 
 from knife.core.errors import NotFiniteError
 from knife.data.batches import collate, evaluation_rows
+from knife.data.token_table import picked, sequence_lengths
 from knife.data.tokens import Tokens
 from knife.method.states import (
     SHARD_BYTES,
@@ -139,7 +140,7 @@ def _lacking(parts: Sequence[_Part], shards: int) -> list[list[_Part]]:
 def _shards(tokens: Sequence[Tokens], width: int) -> list[list[int]]:
     """Return the rows of each shard, in order: the same for every part of a teacher's states, at
     any number of workers."""
-    sizes = [len(example.input_ids) * width * 4 for example in tokens]
+    sizes = [length * width * 4 for length in sequence_lengths(tokens, rationale=False)]
     limit = min(SHARD_BYTES, sum(sizes) / MIN_SHARDS)
     shards: list[list[int]] = [[]]
     filled = 0.0
@@ -160,8 +161,8 @@ def _states(
     context: Context,
 ) -> list[dict[StatesPart, Tensor]]:
     """Return parts of the states of some examples, in the order of `rows`."""
-    tokens = [split.tokens[row] for row in rows]
-    lengths = [len(t.input_ids) + len(t.rationale_ids) for t in tokens]
+    tokens = picked(split.tokens, rows)
+    lengths = sequence_lengths(tokens, rationale=True)
     layers = [part for part in parts if isinstance(part, int)]
     found: dict[int, dict[StatesPart, Tensor]] = {}
     with torch.no_grad():

@@ -13,6 +13,7 @@ from knife.core.errors import raise_errors
 from knife.data.batches import Batch, Rows, collate
 from knife.data.demonstrations import Demonstrations
 from knife.data.forms import training_tokens
+from knife.data.token_table import longest_choice, with_rationale
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher, StoredStates, Summary
 from knife.models.load import load_backbone
@@ -35,22 +36,22 @@ def train_teacher(stage: TeacherStage, stage_context: StageContext) -> None:
     train_split = stage_context.split(stage, folder, "train")
     dev_split = stage_context.split(stage, folder, "dev")
     # The teacher's task is to read rationales; examples without one would teach it to guess.
-    explained = [row for row, t in enumerate(train_split.tokens) if t.rationale_ids]
-    asked = [row for row, t in enumerate(dev_split.tokens) if t.rationale_ids]
-    asked = asked or list(range(len(dev_split.tokens)))
+    explained = train_split.take(with_rationale(train_split.tokens))
+    asked = with_rationale(dev_split.tokens)
+    dev_split = dev_split.take(asked) if asked else dev_split
     settings = ModelSettings(
         rationale=True,
         bottleneck=stage.bottleneck,
         max_tokens=stage.max_tokens,
         method="teacher",
         open=train_split.tokens[0].open,
-        answer_tokens=max(len(ids) for t in train_split.tokens for ids in t.choice_ids),
+        answer_tokens=longest_choice(train_split.tokens),
     )
     job = Job(
-        train=[train_split.tokens[row] for row in explained],
-        ids=[train_split.ids[row] for row in explained],
-        dev=[dev_split.tokens[row] for row in asked],
-        dev_ids=[dev_split.ids[row] for row in asked],
+        train=explained.tokens,
+        ids=explained.ids,
+        dev=dev_split.tokens,
+        dev_ids=dev_split.ids,
         pad_id=train_split.pad_id,
         rationale=True,
         asking=settings.asking(train_split.tokenizer, rationale=True),
@@ -96,7 +97,7 @@ def train_student(stage: StudentStage, stage_context: StageContext) -> None:
         max_tokens=stage.max_tokens,
         method=stage.method,
         open=train_split.tokens[0].open,
-        answer_tokens=max(len(ids) for example in tokens for ids in example.choice_ids),
+        answer_tokens=longest_choice(tokens),
         preamble_tokens=stage.demonstration_tokens,
     )
     save = _saver(backbone, folder, settings, demonstrations)
@@ -141,7 +142,7 @@ def _aligned(stage: StudentStage, stage_context: StageContext) -> tuple[Alignmen
         return alignment, lambda _, batch: states.batch(batch)
     assert stage.teacher is not None
     folder, device = stage_context.model("teacher", stage.teacher), stage_context.context.device
-    split = stage_context.split(stage, folder, "train")
+    split = stage_context.split(stage, folder, "train", tokens=stage.teacher_tokens)
     backbone = load_published(folder).to(device)
     online = OnlineTeacher(backbone, sorted({teacher for _, teacher in stage.layers}))
     widths = (backbone.width, backbone.output_width)

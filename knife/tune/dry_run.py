@@ -166,5 +166,5 @@ def render(found: SweepDryRun) -> Group:
     ]
     below += [f"left out: {r['point']}: {'; '.join(r['faults'])}" for r in found.refused]
     below += [f"note: {note}" for note in found.notes]
-    below.append("nothing was written; run it without --dry-run to start")
+    below.append("nothing was made yet; run it without --dry-run to start")
     return Group(table, Text("\n".join(below)))

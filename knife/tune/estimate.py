@@ -11,7 +11,7 @@ import torch
 from knife.data.batches import Rows, collate, evaluation_rows, training_rows
 from knife.data.example import Splits
 from knife.data.forms import training_tokens
-from knife.data.tokens import tokenize
+from knife.data.tokenizing import tokenize
 from knife.method.objective import Objective
 from knife.models.load import load_backbone
 from knife.models.quiet import quiet

@@ -34,8 +34,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 def published(config: RunConfig) -> Plan:
     """Return the plan of a run whose data are in the store."""
     plan = plan_run(config)
-    for key in plan.data:
-        publish_data(Store(config.store), key, plan)
+    publish_data(Store(config.store), plan)
     return plan
 
 

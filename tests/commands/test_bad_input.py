@@ -13,13 +13,13 @@ from knife.models.source import EMBEDDED
 
 @pytest.fixture
 def refused(command: Command, tmp_path: Path) -> Command:
-    """Run `knife run` on a small config with overrides that are refused without making a store."""
+    """Run `knife run` on a small config with overrides that are refused without making anything."""
     config = write_config(tmp_path)
 
     def call(*overrides: str) -> Ended:
         ended = command("run", config, *overrides)
         assert ended.errors
-        assert not (tmp_path / "store").exists()
+        assert not (tmp_path / "store" / "runs").exists()
         return ended
 
     return call
@@ -176,7 +176,7 @@ def test_broken_lines_of_a_source_with_file_and_line(command: Command, tmp_path:
             f"{source}/train.jsonl:4",
             f"{source}/dev.jsonl",
         ]
-    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "store" / "runs").exists()
 
 
 def test_hub_out_of_reach(

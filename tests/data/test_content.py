@@ -9,7 +9,7 @@ from knife.data.content import content_tokens
 from knife.data.demonstrations import put_before
 from knife.data.example import Example
 from knife.data.forms import training_tokens
-from knife.data.tokens import tokenize
+from knife.data.tokenizing import tokenize
 from knife.models.tokenizer import load_tokenizer
 
 

@@ -31,7 +31,7 @@ NAME = rf"(?:{'|'.join(FIRST_SYLLABLES)})(?:{'|'.join(SECOND_SYLLABLES)})"
 
 
 def every(splits: Splits) -> list[Example]:
-    return splits.train + splits.dev + splits.test
+    return [*splits.train, *splits.dev, *splits.test]
 
 
 def kind(example: Example) -> str:

@@ -10,7 +10,7 @@ from knife.core.errors import UserError
 from knife.data.example import Example, Splits
 from knife.data.fitting import fitting, input_lengths
 from knife.data.jsonl import write_examples
-from knife.data.tokens import tokenize
+from knife.data.tokenizing import tokenize
 from knife.models.source import EMBEDDED
 from knife.models.tokenizer import load_tokenizer
 

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow  # type: ignore[import-untyped]
-import pyarrow.feather  # type: ignore[import-untyped]
-import pyarrow.parquet  # type: ignore[import-untyped]
+import pyarrow
+import pyarrow.feather
+import pyarrow.parquet
 import pytest
 
 from knife.core.errors import UserError

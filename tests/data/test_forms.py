@@ -1,5 +1,6 @@
 """What the methods that generate rationales learn, token by token."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from knife.models.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
-def tokens(model_folder: Path) -> list[Tokens]:
+def tokens(model_folder: Path) -> Sequence[Tokens]:
     return tokens_of(model_folder, EXAMPLES)[0]
 
 

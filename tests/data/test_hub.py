@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow  # type: ignore[import-untyped]
-import pyarrow.parquet  # type: ignore[import-untyped]
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from knife.config.columns import Columns
@@ -498,7 +498,9 @@ found = {}
 columns = {"question": "stem", "choices": "opts", "answer": "gold", "rationale": "why"}
 for source in sys.argv[1:]:
     try:
-        found[source] = dataclasses.asdict(load_whole(Data(source=source, columns=columns)))
+        splits = load_whole(Data(source=source, columns=columns))
+        parts = {name: list(map(dataclasses.asdict, part)) for name, part in splits.parts.items()}
+        found[source] = parts | {"notes": splits.notes}
     except UserError as error:
         found[source] = error.errors
 print(json.dumps(found))
@@ -510,7 +512,9 @@ from knife.core.errors import UserError
 found = {}
 for name in sys.argv[1:]:
     try:
-        found[name] = dataclasses.asdict(load_hub(name))
+        splits = load_hub(name)
+        parts = {split: list(map(dataclasses.asdict, part)) for split, part in splits.parts.items()}
+        found[name] = parts | {"notes": splits.notes}
     except UserError as error:
         found[name] = error.errors
 print(json.dumps(found))

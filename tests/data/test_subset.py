@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import assume, given, settings
@@ -23,7 +24,7 @@ fractions = st.floats(0.01, 1)
 seeds = st.integers(0, 5)
 
 
-def subset_or_skip(examples: list[Example], fraction: float, seed: int) -> list[Example]:
+def subset_or_skip(examples: list[Example], fraction: float, seed: int) -> Sequence[Example]:
     """Return the subset; if a class would be lost, have Hypothesis draw again."""
     try:
         return subset(examples, fraction, seed)

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow  # type: ignore[import-untyped]
-import pyarrow.parquet  # type: ignore[import-untyped]
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from knife.config.columns import Columns
@@ -326,7 +326,7 @@ def test_a_folder_is_read_by_what_train_shows(tmp_path: Path) -> None:
         tmp_path / "test.parquet",
     )
     splits = load_source(Data(source=str(tmp_path)))
-    assert [e.answer for e in splits.dev + splits.test] == [1, 2]
+    assert [e.answer for e in [*splits.dev, *splits.test]] == [1, 2]
     assert splits.dev[0].id.startswith("dev-")
     assert "1 of the 1 questions of dev are also in train" in splits.notes
 

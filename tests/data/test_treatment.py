@@ -1,6 +1,7 @@
 """Treatments of rationales change only rationales, and do what their names say."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -23,7 +24,7 @@ def make(rationales: list[str | None]) -> list[Example]:
     ]
 
 
-def rationales(examples: list[Example]) -> list[str | None]:
+def rationales(examples: Sequence[Example]) -> list[str | None]:
     return [example.rationale for example in examples]
 
 

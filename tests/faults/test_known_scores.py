@@ -1,7 +1,7 @@
 """Trained models give the expected scores to rationales that were made to be good or useless."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from knife.data.treatment import corrupt
 from knife.pipeline.score import score
 from knife.stats.rationale_scores import RationaleScores
 
-Say = Callable[[list[Example]], list[Example]]
+Say = Callable[[Sequence[Example]], Sequence[Example]]
 
 
 def scores_of(say: Say, folder: Path) -> RationaleScores:

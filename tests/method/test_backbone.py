@@ -1,6 +1,7 @@
 """What every backbone must do, in every family."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ ROWS = list(range(len(EXAMPLES)))
 
 
 @pytest.fixture(scope="module")
-def tokens(model_folder: Path) -> list[Tokens]:
+def tokens(model_folder: Path) -> Sequence[Tokens]:
     return tokens_of(model_folder, EXAMPLES)[0]
 
 

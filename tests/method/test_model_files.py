@@ -217,7 +217,7 @@ def test_the_command_says_so_in_one_line(
     )
     (error,) = ended.errors
     assert error.startswith(f"model.student: {model}/model.safetensors is a git LFS pointer")
-    assert not store.exists()
+    assert not (store / "runs").exists()
 
 
 def test_a_file_is_no_model_folder(model: Path, tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from small import EXAMPLES, batch_of, tokens_of
+from small import EXAMPLES, batch_of, publish_examples, tokens_of
 from torch import Tensor
 
 from knife.config.run import Align, InputAlignment, OutputAlignment
 from knife.config.scale import Scale
 from knife.data.batches import collate, evaluation_rows, training_rows
-from knife.data.jsonl import write_examples
 from knife.method.objective import Alignment, Objective
 from knife.method.states import (
     Moments,
@@ -51,10 +50,7 @@ TARGETS: dict[str, Align] = {
 def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return a store with data and a teacher whose weights are shifted, unlike any student's."""
     store = Store(tmp_path_factory.mktemp("store"))
-    data = store.work("data", "d")
-    for name in ("train", "dev", "test"):
-        write_examples(data / f"{name}.jsonl", EXAMPLES)
-    store.publish("data", "d", {})
+    publish_examples(store, model_folder, EXAMPLES)
     backbone = load_backbone(model_folder, seed=3)
     torch.manual_seed(3)
     with torch.no_grad():
@@ -85,7 +81,8 @@ def compute(
     stages, places, folders = [], [], {}
     for part in parts:
         values: dict[str, Any] = {
-            "key": "s", "depends": {}, "label": f"states, {part}", "data": "d", "max_tokens": 256,
+            "key": "s", "depends": {}, "label": f"states, {part}", "data": "d", "tokens": "k",
+            "max_tokens": 256,
             "teacher": "t", "precision": "fp32", "stored": True,
         }  # fmt: skip
         stages.append(StatesStage(part=part, **values | changes))

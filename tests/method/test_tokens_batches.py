@@ -11,7 +11,8 @@ from small import EXAMPLES, batch_of, tokens_of
 from knife.core.errors import UserError
 from knife.data.batches import Rows, collate, evaluation_rows, training_rows
 from knife.data.example import Example
-from knife.data.tokens import Truncation, closes, task_input_text, tokenize
+from knife.data.tokenizing import tokenize
+from knife.data.tokens import Truncation, closes, task_input_text
 from knife.models.tokenizer import load_tokenizer
 
 WITHOUT = [replace(example, rationale=None) for example in EXAMPLES]

@@ -93,10 +93,12 @@ def writing(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_student_answers_as_the_run_recorded(choosing: Made, method: str) -> None:
+def test_a_student_answers_as_the_run_recorded(choosing: Made, method: str, tmp_path: Path) -> None:
     recorded = rows(choosing)[method]
     assert len(recorded) == 12
-    test = choosing.store.path("data", next(iter(choosing.plan.data))) / "test.jsonl"
+    (splits,) = choosing.plan.data.values()
+    test = tmp_path / "test.jsonl"
+    write_examples(test, splits.test)
     found = predict(student(choosing, method), test)
     for own, row in zip(found.rows, recorded, strict=True):
         assert (own["id"], own["index"]) == (row["id"], row["choice"])

@@ -12,10 +12,11 @@ from small_run import small_config
 
 from knife.config.overrides import merge, read_overrides
 from knife.core.errors import UserError
-from knife.data.digest import digest
+from knife.data.digest import digests
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
-from knife.data.tokens import tokenize
+from knife.data.source import load_source
+from knife.data.tokenizing import tokenize_splits
 from knife.models.load import load_backbone
 from knife.models.source import EMBEDDED, find_model
 from knife.models.tokenizer import load_tokenizer
@@ -421,11 +422,15 @@ def test_a_plan_reads_each_source_and_model_once(
         monkeypatch.setattr(name, counted)
 
     counting("knife.plan.sources.find_model", find_model)
-    counting("knife.plan.sources.tokenize", tokenize)
-    counting("knife.data.digest.digest", digest)
-    plan = plan_of(
-        tmp_path, "seeds=[0, 1, 2]", "methods=[finetune, rationale_input, knife, step_by_step]"
-    )
+    counting("knife.plan.prepared.tokenize_splits", tokenize_splits)
+    counting("knife.data.digest.digests", digests)
+    counting("knife.plan.sources.load_source", load_source)
+    settings = ("seeds=[0, 1, 2]", "methods=[finetune, rationale_input, knife, step_by_step]")
+    plan = plan_of(tmp_path, *settings)
     assert len(plan.stages) > 20
-    # One for each split, with and without its rationales.
-    assert Counter(seen) == {"find_model": 1, "tokenize": 1, "digest": 6}
+    once = {"find_model": 1, "tokenize_splits": 1, "digests": 3, "load_source": 1}
+    assert Counter(seen) == once
+    again = plan_of(tmp_path, *settings)
+    assert Counter(seen) == once | {"find_model": 2}
+    assert (again.key, again.stages, again.notes) == (plan.key, plan.stages, plan.notes)
+    assert again.data == plan.data

@@ -249,14 +249,20 @@ def test_a_lost_student_is_trained_again_to_the_same_weights(first: Result) -> N
     assert found == timeless(expected)
 
 
-def test_damaged_data_is_written_again(first: Result) -> None:
-    store = store_of(first)
-    (key,) = first.plan.data
-    train = store.path("data", key) / "train.jsonl"
-    whole = train.read_text()
-    train.write_text(whole[:-20])
+@pytest.mark.parametrize(
+    "name", ["data/*/train.arrow", "tokens/*/dev.arrow", "sources/*/facts.json"]
+)
+@pytest.mark.parametrize("change", [lambda whole: whole[:-20], lambda whole: whole[:-1] + b"?"])
+def test_damaged_data_is_written_again(
+    first: Result, name: str, change: Callable[[bytes], bytes]
+) -> None:
+    (path,) = store_of(first).root.glob(name)
+    whole = path.read_bytes()
+    # Not in place, as another test may have mapped the file into memory.
+    path.unlink()
+    path.write_bytes(change(whole))
     assert run(first.plan.config, no_display).made == []
-    assert train.read_text() == whole
+    assert path.read_bytes() == whole
 
 
 def test_an_online_teacher_gives_the_results_of_stored_states(first: Result) -> None:

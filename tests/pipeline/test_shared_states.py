@@ -164,8 +164,7 @@ def test_a_part_that_another_run_computes_is_waited_for(
 ) -> None:
     every = config(tmp_path / "store", **ALL)
     plan, store = plan_run(every), Store(tmp_path / "store")
-    for key in plan.data:
-        publish_data(store, key, plan)
+    publish_data(store, plan)
     run_stages([s for s in plan.stages if s.kind == "teacher"], store.root, Scale(), context)
     stages = states_of(plan)
     run_stages(stages[:1], store.root, Scale(), context)

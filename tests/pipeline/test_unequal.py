@@ -43,8 +43,7 @@ def test_a_wider_teacher_with_a_larger_vocabulary_and_the_same_tokens_teaches(
     chosen = {"layers": "uniform", "distance": "layer_norm_mse", "tokens": "content"}
     config = unequal(tmp_path / "store", tiny_bert, wide_bert, input=chosen)
     plan, store = plan_run(config), Store(config.store)
-    for key in plan.data:
-        publish_data(store, key, plan)
+    publish_data(store, plan)
     with PlainContext() as context:
         run_stages(plan.stages, store.root, config.scale, context)
     student = plan.members[0].student

@@ -11,13 +11,12 @@ import pytest
 import torch
 from command_fixtures import Command
 from pair import Pair, in_pair, make, run_stages
-from small import EXAMPLES, batch_of, tokens_of
+from small import EXAMPLES, batch_of, publish_examples, tokens_of
 from small_run import small_config
 
 from knife.config.run import Align
 from knife.config.scale import Scale
 from knife.core.errors import NotFiniteError, UserError
-from knife.data.jsonl import write_examples
 from knife.inference.file import predict
 from knife.method.states import Moments
 from knife.method.states_parts import StatesPart
@@ -50,10 +49,7 @@ def publish(
     store: Store, model: Path, *, rationale: bool, word: str = "", opened: bool = False
 ) -> str:
     """Publish data and a teacher whose outputs overflow, for all examples or those with a word."""
-    data = store.work("data", "d")
-    for name in ("train", "dev", "test"):
-        write_examples(data / f"{name}.jsonl", EXAMPLES)
-    store.publish("data", "d", {})
+    publish_examples(store, model, EXAMPLES)
     backbone: Any = load_backbone(model, seed=3)
     tokenizer: Any = load_tokenizer(model, "model")
     with torch.no_grad():
@@ -74,7 +70,7 @@ def publish(
 
 def states_stage(part: StatesPart = 2, *, stored: bool = True) -> StatesStage:
     return StatesStage(
-        key=f"s-{part}", depends={}, label=f"states, {part}", data="d", max_tokens=256,
+        key=f"s-{part}", depends={}, label=f"states, {part}", data="d", tokens="k", max_tokens=256,
         teacher="t", part=part, precision="fp32", stored=stored,
     )  # fmt: skip
 
@@ -125,7 +121,7 @@ def test_an_evaluation_that_is_not_finite_keeps_nothing(
     store = Store(tmp_path)
     publish(store, tiny_bert, rationale=True, word=WORD)
     stage = EvaluateStage(
-        key="e", depends={}, label="test teacher", data="d", max_tokens=256,
+        key="e", depends={}, label="test teacher", data="d", tokens="k", max_tokens=256,
         model_kind="teacher", model_key="t", rationale=True,
     )  # fmt: skip
     with pytest.raises(NotFiniteError) as error:
@@ -197,7 +193,8 @@ def test_states_that_are_all_equal_have_no_variance_to_divide_by() -> None:
     assert variance[1] == 0.0
     assert variance[2] == pytest.approx(float(torch.arange(350.0).var(correction=0)))
     values: dict[str, Any] = {
-        "key": "k", "depends": {}, "label": "knife seed 0", "data": "d", "max_tokens": 256,
+        "key": "k", "depends": {}, "label": "knife seed 0", "data": "d", "tokens": "k",
+        "max_tokens": 256,
         "model": ModelSource("tiny-t5", TINY, None, "t"), "method": "knife", "seed": 0,
         "training": None,
     }  # fmt: skip

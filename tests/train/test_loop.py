@@ -69,8 +69,7 @@ def journals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     config = small_config(folder, methods=["finetune", "knife"])
     plan = plan_run(config)
     store = Store(folder)
-    for key in plan.data:
-        publish_data(store, key, plan)
+    publish_data(store, plan)
     with pytest.MonkeyPatch.context() as patch, PlainContext() as context:
         patch.setattr(loop, "LOG_STEPS", 1)
         run_stages(plan.stages, folder, config.scale, context)

@@ -219,8 +219,7 @@ def test_a_full_disk_is_the_users_to_mend(disk: Path, room: int) -> None:
     config = small_config(disk, scale={"checkpoint_steps": 1})
     plan = plan_run(config)
     store = Store(disk)
-    for key in plan.data:
-        publish_data(store, key, plan)
+    publish_data(store, plan)
     filler = disk / "filler"
     filler.write_bytes(bytes(shutil.disk_usage(disk).free - room * 1024))
     with PlainContext() as context:

@@ -15,9 +15,9 @@ CHOICES = Example("choices", "where ?", ("地下", "swamp"), 0)
 
 
 def notes(folder: Path, train: list[Example], test: list[Example]) -> list[str]:
-    tokens, _ = tokens_of(folder, [*train, *test])
-    tokenizer = load_tokenizer(folder, "model")
-    return unwritable_notes(Splits(train, [], test), tokens, tokenizer, "m")
+    splits = Splits(train, [], test)
+    tokens = {name: tokens_of(folder, part)[0] for name, part in splits.parts.items()}
+    return unwritable_notes(splits, tokens, load_tokenizer(folder, "model"), "m")
 
 
 def test_an_answer_of_unknown_tokens_is_named() -> None:

@@ -14,13 +14,14 @@ from small import batch_of
 from small_run import small_config
 
 from knife.config.run import parse
+from knife.config.scale import Scale
 from knife.data.example import Example
 from knife.data.jsonl import read_examples, write_examples
 from knife.method.objective import Objective
 from knife.train.context import PlainContext
 from knife.train.evaluate import answer_split, measures
 from knife.train.model_settings import ModelSettings
-from knife.train.stage_context import load_published, tokenized
+from knife.train.stage_context import StageContext, load_published
 
 Change = Callable[[list[Example]], list[Example]]
 
@@ -130,8 +131,8 @@ def test_the_published_student_is_the_best_epoch_without_dropout(
     for member in result.plan.members:
         folder = result.store.path("student", member.student.key)
         recorded = json.loads((folder / "trained.json").read_text())
-        dev = result.store.path("data", member.student.data) / "dev.jsonl"
-        split = tokenized(dev, folder / "model", member.student.max_tokens)
+        place = StageContext(result.store, tmp_path, Scale(), PlainContext())
+        split = place.split(member.student, folder / "model", "dev")
         model = load_published(folder / "model").eval()
         asking = ModelSettings.read(folder / "model").asking(split.tokenizer, rationale=False)
         answers = answer_split(

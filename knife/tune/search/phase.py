@@ -210,8 +210,7 @@ class _UnderWay:
             self._end(name, params, "failed", str(error))
             return
         workshop.data.update(plan.data)
-        for data in plan.data:
-            publish_data(workshop.store, data, plan)
+        publish_data(workshop.store, plan)
         trial = Trial(params, plan, task, workshop.store)
         trial.look()
         self._running[name] = trial

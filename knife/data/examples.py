@@ -1,0 +1,248 @@
+"""Examples as an Arrow table: in memory or mapped from a file, and never as objects all at once."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+
+from knife.data.example import Example
+
+# So many examples are objects at a time.
+BATCH = 5_000
+# Offsets of 64 bits, so that a column may be of any size.
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.large_string()),
+        ("question", pa.large_string()),
+        ("choices", pa.large_list(pa.large_string())),
+        ("answer", pa.int32()),
+        ("rationale", pa.large_string()),
+        ("group", pa.large_string()),
+    ]
+)
+
+
+class Examples(Sequence[Example]):
+    """Examples as a table: each is made into an object when it is asked for.
+
+    Attributes:
+        table: the columns `id`, `question`, `choices`, `answer`, `rationale` and `group`, in one
+            piece.
+        rows: which rows of the table these examples are, in order; None for all.
+    """
+
+    def __init__(self, table: Any, rows: "np.ndarray[Any, Any] | None" = None) -> None:
+        self.table, self.rows = table.combine_chunks(), rows
+        self._columns: list[Any] = [_piece(self.table, name) for name in _SCHEMA.names]
+
+    @staticmethod
+    def of(examples: Iterable[Example]) -> "Examples":
+        """Return examples as a table; what is one already stays as it is."""
+        if isinstance(examples, Examples):
+            return examples
+        builder = Builder()
+        for example in examples:
+            builder.add(example)
+        return builder.examples()
+
+    @staticmethod
+    def joined(parts: Sequence["Examples"]) -> "Examples":
+        """Return the examples of several tables in one."""
+        if len(parts) == 1:
+            return parts[0]
+        return Examples(pa.concat_tables([part.selected() for part in parts]))
+
+    @staticmethod
+    def open(path: Path) -> "Examples":
+        """Map a file that `write` wrote into memory."""
+        return Examples(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+
+    @staticmethod
+    def parse(content: bytes) -> "Examples":
+        """Return the examples in the bytes of a file that `write` wrote."""
+        return Examples(pa.ipc.open_file(pa.py_buffer(content)).read_all())
+
+    def write(self, path: Path) -> None:
+        """Write the examples as an Arrow file.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_table(path, self.selected())
+
+    def selected(self) -> Any:
+        """Return the table with these examples alone, in order."""
+        return self.table if self.rows is None else self.table.take(pa.array(self.rows))
+
+    def column(self, name: str) -> Any:
+        """Return one column of these examples as an Arrow array."""
+        values = _piece(self.table, name)
+        return values if self.rows is None else values.take(pa.array(self.rows))
+
+    def take(self, rows: "Sequence[int] | np.ndarray[Any, Any]") -> "Examples":
+        """Return some of these examples, by their indices among them."""
+        found = np.asarray(rows, dtype=np.int64)
+        return Examples(self.table, found if self.rows is None else self.rows[found])
+
+    def with_rationales(self, rationales: Iterable[str | None]) -> "Examples":
+        """Return the same examples with other rationales."""
+        table = self.selected()
+        pieces = [pa.array(part, pa.large_string()) for part in _batched(rationales)]
+        column = pa.chunked_array(pieces, pa.large_string())
+        return Examples(table.set_column(_SCHEMA.names.index("rationale"), "rationale", column))
+
+    def values(self, name: str) -> Iterator[Any]:
+        """Yield the values of one column, few of them as objects at a time."""
+        column = self.column(name)
+        for start in range(0, len(self), BATCH):
+            yield from column.slice(start, BATCH).to_pylist()
+
+    @property
+    def explained(self) -> "np.ndarray[Any, Any]":
+        """Whether each example has a rationale."""
+        found: np.ndarray[Any, Any] = self.column("rationale").is_valid().to_numpy(False)
+        return found
+
+    @property
+    def answers(self) -> "np.ndarray[Any, Any]":
+        """The index of each example's right choice."""
+        found: np.ndarray[Any, Any] = self.column("answer").to_numpy(zero_copy_only=False)
+        return found
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return self.table.num_rows if self.rows is None else len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Examples": ...
+
+    def __getitem__(self, index: int | slice) -> "Example | Examples":
+        """Return an example, or those of a slice."""
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        row = range(len(self))[index]
+        row = row if self.rows is None else int(self.rows[row])
+        return _example(*(column[row].as_py() for column in self._columns))
+
+    def __iter__(self) -> Iterator[Example]:
+        """Yield the examples; only `BATCH` of them are objects at a time."""
+        for start in range(0, len(self), BATCH):
+            if self.rows is None:
+                parts = [column.slice(start, BATCH) for column in self._columns]
+            else:
+                rows = pa.array(self.rows[start : start + BATCH])
+                parts = [column.take(rows) for column in self._columns]
+            yield from map(_example, *(part.to_pylist() for part in parts))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether these are the examples of another sequence."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Say how many there are."""
+        return f"<{len(self):,} examples>"
+
+
+class Ids(Sequence[str]):
+    """The ids of examples, each read when it is asked for."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._column = examples.column("id")
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """Return an id, or those of a slice."""
+        if isinstance(index, slice):
+            return [self[row] for row in range(len(self))[index]]
+        found: str = self._column[range(len(self))[index]].as_py()
+        return found
+
+
+class Builder:
+    """Makes a table of examples that come one by one."""
+
+    def __init__(self) -> None:
+        self._batches: list[Any] = []
+        self._part: list[Example] = []
+
+    def add(self, example: Example) -> None:
+        """Add an example at the end."""
+        self._part.append(example)
+        if len(self._part) == BATCH:
+            self._batches.append(_record_batch(self._part))
+            self._part = []
+
+    def __len__(self) -> int:
+        """Return the number of examples so far."""
+        return len(self._batches) * BATCH + len(self._part)
+
+    def examples(self) -> Examples:
+        """Return all examples as a table."""
+        return Examples(pa.Table.from_batches([*self._batches, _record_batch(self._part)], _SCHEMA))
+
+
+def explained_count(examples: Sequence[Example]) -> int:
+    """Return how many examples have a rationale."""
+    if isinstance(examples, Examples):
+        return int(examples.explained.sum())
+    return sum(example.rationale is not None for example in examples)
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Write a table as an Arrow file of one piece.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
+
+
+def _piece(table: Any, name: str) -> Any:
+    """Return a column of a table in one piece."""
+    chunks = table.column(name).chunks
+    return (
+        chunks[0]
+        if len(chunks) == 1
+        else pa.concat_arrays(chunks or [pa.array([], _SCHEMA.field(name).type)])
+    )
+
+
+def _batched(items: Iterable[Any]) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while part := list(islice(rest, BATCH)):
+        yield part
+
+
+def _record_batch(examples: Sequence[Example]) -> Any:
+    return pa.record_batch(
+        [[getattr(each, name) for each in examples] for name in _SCHEMA.names], schema=_SCHEMA
+    )
+
+
+def _example(
+    identity: str,
+    question: str,
+    choices: list[str],
+    answer: int,
+    rationale: str | None,
+    group: str | None,
+) -> Example:
+    return Example(identity, question, tuple(choices), answer, rationale, group)

@@ -1,0 +1,285 @@
+"""Tokenized examples as an Arrow table: in memory or mapped from a file."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+
+from knife.data.examples import write_table
+from knife.data.tokens import Tokens
+
+_IDS = pa.large_list(pa.int32())
+_SCHEMA = pa.schema(
+    [
+        ("input_ids", _IDS),
+        ("rationale_ids", _IDS),
+        ("choice_ids", pa.large_list(_IDS)),
+        # First and one past the last token of each choice.
+        ("choice_spans", _IDS),
+        ("answer", pa.int32()),
+        ("open", pa.bool_()),
+        ("answer_text", pa.large_string()),
+        ("content", _IDS),
+    ]
+)
+Integers = np.ndarray[Any, Any]
+
+
+class TokenTable(Sequence[Tokens]):
+    """Tokenized examples as a table: each is made into an object when it is asked for.
+
+    Attributes:
+        table: the columns, in one piece.
+        rows: which rows of the table these examples are, in order; None for all.
+    """
+
+    def __init__(self, table: Any, rows: Integers | None = None) -> None:
+        self.table, self.rows = table.combine_chunks(), rows
+        pieces = {name: _piece(self.table, name) for name in _SCHEMA.names}
+        self._inputs = _Lists(pieces["input_ids"])
+        self._rationales = _Lists(pieces["rationale_ids"])
+        self._choices = _offsets(pieces["choice_ids"])
+        self._choice_ids = _Lists(pieces["choice_ids"].values)
+        self._spans, self._content = _Lists(pieces["choice_spans"]), _Lists(pieces["content"])
+        self._answers = pieces["answer"].to_numpy()
+        self._open, self._texts = pieces["open"], pieces["answer_text"]
+
+    @staticmethod
+    def of_batches(batches: Sequence[Any]) -> "TokenTable":
+        """Return the examples of record batches, which `token_columns` makes."""
+        return TokenTable(pa.Table.from_batches(batches, _SCHEMA))
+
+    @staticmethod
+    def open(path: Path) -> "TokenTable":
+        """Map a file that `write` wrote into memory."""
+        return TokenTable(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+
+    def write(self, path: Path) -> None:
+        """Write the table as an Arrow file.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        assert self.rows is None
+        write_table(path, self.table)
+
+    def take(self, rows: "Sequence[int] | Integers") -> "TokenTable":
+        """Return some of these examples, by their indices among them."""
+        found = np.asarray(rows, dtype=np.int64)
+        return TokenTable(self.table, found if self.rows is None else self.rows[found])
+
+    @property
+    def input_lengths(self) -> Integers:
+        """The number of tokens of each task input."""
+        return self._selected(self._inputs.lengths)
+
+    @property
+    def rationale_lengths(self) -> Integers:
+        """The number of tokens of each rationale."""
+        return self._selected(self._rationales.lengths)
+
+    @property
+    def choice_counts(self) -> Integers:
+        """The number of choices of each example."""
+        return self._selected(np.diff(self._choices))
+
+    @property
+    def choice_lengths(self) -> Integers:
+        """The number of tokens of all choices of these examples, one after another."""
+        lengths = self._choice_ids.lengths
+        if self.rows is None:
+            return lengths
+        parts = [lengths[self._choices[row] : self._choices[row + 1]] for row in self.rows]
+        return np.concatenate(parts) if parts else lengths[:0]
+
+    def digest(self) -> str:
+        """Return a digest of task inputs and choices, for the comparison of two tokenizers."""
+        hashed = hashlib.sha256()
+        for each in (self._inputs, self._choice_ids):
+            hashed.update(np.diff(each.offsets).tobytes())
+            hashed.update(each.values.tobytes())
+        return hashed.hexdigest()[:16]
+
+    def possibly_alike(self) -> Integers:
+        """The rows of which two choices have tokens with the same hash; of a whole table alone."""
+        assert self.rows is None
+        counts = np.diff(self._choices)
+        rows = np.repeat(np.arange(len(counts)), counts)
+        found = [_repeated(rows, self._choice_ids.hashes())]
+        spans = self._spans.values.reshape(-1, 2).astype(np.int64)
+        # Open questions list no choices.
+        listed = np.repeat(np.arange(len(counts)), self._spans.lengths // 2)
+        starts = self._inputs.offsets[:-1][listed]
+        hashes = _hashes(self._inputs.values, starts + spans[:, 0], starts + spans[:, 1])
+        return np.unique(np.concatenate([*found, _repeated(listed, hashes)]))
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return self.table.num_rows if self.rows is None else len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Tokens: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "TokenTable": ...
+
+    def __getitem__(self, index: int | slice) -> "Tokens | TokenTable":
+        """Return an example, or those of a slice."""
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        row = range(len(self))[index]
+        row = row if self.rows is None else int(self.rows[row])
+        first, last = self._choices[row], self._choices[row + 1]
+        spans = self._spans[row]
+        return Tokens(
+            input_ids=self._inputs[row],
+            rationale_ids=self._rationales[row],
+            choice_ids=[self._choice_ids[choice] for choice in range(first, last)],
+            choice_spans=list(zip(spans[::2], spans[1::2], strict=True)),
+            answer=int(self._answers[row]),
+            open=self._open[row].as_py(),
+            answer_text=self._texts[row].as_py(),
+            content=self._content[row],
+        )
+
+    def __iter__(self) -> Iterator[Tokens]:
+        """Yield the examples one by one."""
+        return map(self.__getitem__, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether these are the examples of another sequence."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _selected(self, values: Integers) -> Integers:
+        return values if self.rows is None else values[self.rows]
+
+
+class Changed(Sequence[Tokens]):
+    """Tokenized examples in another form, each made when it is asked for."""
+
+    def __init__(self, tokens: Sequence[Tokens], change: Callable[[Tokens], Tokens]) -> None:
+        self._tokens, self._change = tokens, change
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self._tokens)
+
+    @overload
+    def __getitem__(self, index: int) -> Tokens: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Changed": ...
+
+    def __getitem__(self, index: int | slice) -> "Tokens | Changed":
+        """Return an example, or those of a slice."""
+        if isinstance(index, slice):
+            return Changed(self._tokens[index], self._change)
+        return self._change(self._tokens[index])
+
+
+def sequence_lengths(tokens: Sequence[Tokens], *, rationale: bool) -> list[int]:
+    """Return the number of tokens of each `[I]`, or with `rationale` of each `[I ; R]`."""
+    if isinstance(tokens, TokenTable):
+        lengths = tokens.input_lengths
+        found: list[int] = (lengths + tokens.rationale_lengths if rationale else lengths).tolist()
+        return found
+    return [len(each.input_ids) + rationale * len(each.rationale_ids) for each in tokens]
+
+
+def with_rationale(tokens: Sequence[Tokens]) -> list[int]:
+    """Return the rows of the examples that have a rationale."""
+    if isinstance(tokens, TokenTable):
+        found: list[int] = np.flatnonzero(tokens.rationale_lengths).tolist()
+        return found
+    return [row for row, each in enumerate(tokens) if each.rationale_ids]
+
+
+def longest_choice(tokens: Sequence[Tokens]) -> int:
+    """Return the number of tokens of the longest choice."""
+    if isinstance(tokens, TokenTable):
+        return int(tokens.choice_lengths.max())
+    return max(len(ids) for each in tokens for ids in each.choice_ids)
+
+
+def picked(tokens: Sequence[Tokens], rows: Sequence[int]) -> Sequence[Tokens]:
+    """Return some examples, by their rows."""
+    if isinstance(tokens, TokenTable):
+        return tokens.take(rows)
+    return [tokens[row] for row in rows]
+
+
+def possibly_alike(tokens: Sequence[Tokens]) -> list[int]:
+    """Return the rows of examples of which two choices may be the same tokens, as answers or where
+    the task input lists them: all that are, and in practice no others."""
+    if not isinstance(tokens, TokenTable):
+        return list(range(len(tokens)))
+    found: list[int] = tokens.possibly_alike().tolist()
+    return found
+
+
+def token_columns(**columns: Any) -> Any:
+    """Return a record batch of tokenized examples from its columns."""
+    return pa.record_batch([columns[name] for name in _SCHEMA.names], schema=_SCHEMA)
+
+
+def lists(values: Sequence[Sequence[int]] | Any, lengths: Sequence[int]) -> Any:
+    """Return lists of integers as an Arrow array, from all values and the length of each list."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.LargeListArray.from_arrays(pa.array(offsets), values)
+
+
+class _Lists:
+    """Lists of integers in an Arrow array."""
+
+    def __init__(self, array: Any) -> None:
+        self.offsets, self.values = _offsets(array), array.values.to_numpy()
+
+    def __getitem__(self, row: int) -> list[int]:
+        found: list[int] = self.values[self.offsets[row] : self.offsets[row + 1]].tolist()
+        return found
+
+    @property
+    def lengths(self) -> Integers:
+        return np.diff(self.offsets)
+
+    def hashes(self) -> Integers:
+        return _hashes(self.values, self.offsets[:-1], self.offsets[1:])
+
+
+def _hashes(values: Integers, starts: Integers, ends: Integers) -> Integers:
+    """Return a number for each stretch of values; stretches that are equal have equal numbers."""
+    lengths = ends - starts
+    places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    weights = np.random.default_rng(0).integers(0, 2**63, lengths.max(initial=0), dtype=np.uint64)
+    own = values[np.repeat(starts, lengths) + places].astype(np.uint64)
+    # Sums of products modulo 2 to the 64.
+    sums = np.zeros(len(own) + 1, dtype=np.uint64)
+    np.cumsum((own + np.uint64(1)) * weights[places], out=sums[1:])
+    last = np.cumsum(lengths)
+    found: Integers = sums[last] - sums[last - lengths] + lengths.astype(np.uint64)
+    return found
+
+
+def _repeated(rows: Integers, hashes: Integers) -> Integers:
+    """Return the rows that have a hash twice."""
+    order = np.lexsort((hashes, rows))
+    rows, hashes = rows[order], hashes[order]
+    same = (rows[1:] == rows[:-1]) & (hashes[1:] == hashes[:-1])
+    found: Integers = np.unique(rows[1:][same])
+    return found
+
+
+def _offsets(array: Any) -> Integers:
+    found: Integers = array.offsets.to_numpy()
+    return found
+
+
+def _piece(table: Any, name: str) -> Any:
+    chunks = table.column(name).chunks
+    return chunks[0] if chunks else pa.array([], _SCHEMA.field(name).type)

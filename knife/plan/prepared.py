@@ -1,0 +1,244 @@
+"""Data as Arrow files in the store of this host: read, treated and tokenized only once.
+
+    sources/<key>/facts.json   what data came of a source by given settings: notes, digests, its key
+    data/<key>/*.arrow         the splits of a run
+    tokens/<key>/*.arrow       these as tokens of a model, with facts.json about all of them
+
+A source counts as the same if its files have not been touched since, or its revision is pinned, and
+the code that reads it is the same.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from knife import data as data_package
+from knife.core.atomic import write_json
+from knife.data.digest import split_digest
+from knife.data.example import Splits
+from knife.data.examples import Examples
+from knife.data.same_tokens import look_for_same_tokens
+from knife.data.token_table import TokenTable, longest_choice
+from knife.data.tokenizing import tokenize_splits
+from knife.data.tokens import Truncation
+from knife.plan.memory import Lengths, token_lengths
+from knife.plan.writable import unwritable_notes
+from knife.store.store import Store, fingerprint, store_errors, store_root
+
+SPLITS = ("train", "dev", "test")
+_FACTS = "facts.json"
+# What examples and tokens come from besides our own code.
+_LIBRARIES = ("datasets", "pyarrow", "tokenizers", "transformers")
+# Stands for the model's name in messages that are kept.
+_MODEL = "\0"
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """What is known about all examples as tokens of a model.
+
+    Attributes:
+        digest: of task inputs and choices: equal if two models split them into the same tokens.
+        truncation: what truncation removed.
+        longest: number of tokens of the longest choice.
+        lengths: lengths of the examples of train.
+        errors, notes: on answers that cannot be told apart or cannot be generated.
+    """
+
+    digest: str
+    truncation: Truncation
+    longest: int
+    lengths: Lengths
+    errors: list[str]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """The splits of a run as tokens of a model.
+
+    Attributes:
+        key: their key in the store.
+        folder: where they are.
+        facts: what is known about them.
+    """
+
+    key: str
+    folder: Path
+    facts: TokenFacts
+
+    def split(self, name: str) -> TokenTable:
+        """Return the tokens of one split."""
+        return TokenTable.open(self.folder / f"{name}.arrow")
+
+
+def data_key(splits: Splits) -> str:
+    """Return the key of a run's data: all three splits with their rationales."""
+    found = [split_digest(splits, name, rationales=True) for name in ("train", "dev", "test")]
+    return fingerprint({"arrow": found})
+
+
+class Prepared:
+    """Data and tokens in the store of this host."""
+
+    def __init__(self, store: Path | str) -> None:
+        """Use the store's folder on this host, or a temporary one if it cannot be written to."""
+        self._temporary = tempfile.TemporaryDirectory() if store_errors(store) else None
+        self._root = Path(self._temporary.name) if self._temporary else store_root(store)
+        # What only reads leaves no trace.
+        self._store = Store(self._root, write=False)
+        self._looked_at: set[tuple[str, str]] = set()
+
+    def splits(self, request: object | None, make: Callable[[], Splits]) -> Splits:
+        """Return the splits that a request was answered with before, or else make and keep them.
+
+        `request` covers everything that the splits depend on, but for code and libraries; None if
+        that cannot be known.
+        """
+        key = _key(request)
+        about = self._facts("sources", key) if request is not None else None
+        if about is not None and self._sound("data", about["data"]):
+            known = {(name, of): found for name, of, found in about["digests"]}
+            return self._opened(about["data"], about["notes"], about["left_out"], known)
+        splits = make()
+        data = self.keep(splits)
+        if request is not None:
+            digests = [[*of, found] for of, found in splits.digests.items()]
+            facts = {"data": data, "notes": splits.notes, "left_out": splits.left_out}
+            self._publish("sources", key, {_FACTS: facts | {"digests": digests}}, {})
+        return self._opened(data, splits.notes, splits.left_out, splits.digests)
+
+    def copy(self, kind: str, key: str, folder: Path) -> None:
+        """Copy data or tokens into a folder."""
+        names = (*(f"{name}.arrow" for name in SPLITS), _FACTS)
+        paths = [self._store.path(kind, key) / name for name in names]
+        for path in paths:
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+
+    def keep(self, splits: Splits) -> str:
+        """Keep splits; return their key."""
+        key = data_key(splits)
+        examples = {name: Examples.of(part) for name, part in splits.parts.items()}
+        self._publish("data", key, {}, examples)
+        return key
+
+    def tokens(
+        self, splits: Splits, tokenizer: Any, identity: object, limit: int, *, content: bool
+    ) -> Tokenized:
+        """Return splits that are kept as tokens of a model; make them if they are not there.
+
+        Raises:
+            UserError: as `tokenize` does.
+        """
+        data = data_key(splits)
+        key = _key(["tokens", data, identity, limit, content])
+        about = self._facts("tokens", key)
+        if about is None:
+            facts, tables = _tokenized(splits, tokenizer, limit, content=content)
+            about = asdict(facts)
+            self._publish("tokens", key, {_FACTS: about}, tables)
+        about["truncation"] = Truncation(**about["truncation"])
+        about["lengths"] = Lengths(**about["lengths"])
+        return Tokenized(key, self._store.path("tokens", key), TokenFacts(**about))
+
+    def _opened(
+        self,
+        key: str,
+        notes: list[str],
+        left_out: dict[str, int],
+        digests: Mapping[tuple[str, bool], str],
+    ) -> Splits:
+        folder = self._store.path("data", key)
+        train, dev, test = (Examples.open(folder / f"{name}.arrow") for name in SPLITS)
+        splits = Splits(train, dev, test, notes, left_out)
+        splits.digests.update(digests)
+        return splits
+
+    def _sound(self, kind: str, key: str) -> bool:
+        """Whether an artifact is there; one that is damaged is removed."""
+        place = (kind, key)
+        if place not in self._looked_at and self._store.has(kind, key):
+            if self._store.damage(kind, key):
+                self._store.discard(kind, key)
+            self._looked_at.add(place)
+        return self._store.has(kind, key)
+
+    def _facts(self, kind: str, key: str) -> Any:
+        if not self._sound(kind, key):
+            return None
+        return json.loads(self._store.read(kind, key, _FACTS))
+
+    def _publish(
+        self,
+        kind: str,
+        key: str,
+        facts: Mapping[str, Any],
+        tables: Mapping[str, Examples | TokenTable],
+    ) -> None:
+        store = Store(self._root)
+        with store.lock(kind, key):
+            if self._sound(kind, key):
+                return
+            work = store.work(kind, key)
+            for name, values in facts.items():
+                write_json(work / name, values)
+            for name, table in tables.items():
+                table.write(work / f"{name}.arrow")
+            store.publish(kind, key, {"key": key})
+
+
+def with_model(messages: list[str], model: str) -> list[str]:
+    """Return kept messages with the model's name in them."""
+    return [message.replace(_MODEL, model) for message in messages]
+
+
+def _tokenized(
+    splits: Splits, tokenizer: Any, limit: int, *, content: bool
+) -> tuple[TokenFacts, dict[str, TokenTable]]:
+    with _all_cores():
+        tables, cut = tokenize_splits(splits.parts, tokenizer, limit, mark_content=content)
+    errors, notes = look_for_same_tokens(splits, tables, _MODEL)
+    notes += unwritable_notes(splits, tables, tokenizer, _MODEL)
+    longest = max(map(longest_choice, tables.values()))
+    digest = fingerprint([table.digest() for table in tables.values()])
+    lengths = token_lengths(tables["train"])
+    return TokenFacts(digest, cut, longest, lengths, errors, notes), tables
+
+
+def _key(request: object) -> str:
+    libraries = {name: version(name) for name in _LIBRARIES}
+    return fingerprint([request, libraries, _code()])
+
+
+@lru_cache
+def _code() -> str:
+    """Return the digest of the code that makes examples and tokens."""
+    (folder,) = data_package.__path__
+    hashed = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*.py")):
+        hashed.update(path.read_bytes())
+    return hashed.hexdigest()
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Let tokenizers use all cores meanwhile."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "true"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
