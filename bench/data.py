@@ -54,6 +54,8 @@ def command(build: Path, *words: object) -> tuple[float, float]:
     process = psutil.Popen(
         [sys.executable, "-m", "knife", *map(str, words)],
         env=os.environ | {"PYTHONPATH": str(build)},
+        # Python looks in the current folder first.
+        cwd=build,
         stdout=subprocess.DEVNULL,
     )
     while process.poll() is None:
@@ -79,7 +81,6 @@ def main() -> None:
             write_data(folder, number)
             (folder / "bench.yaml").write_text(json.dumps(CONFIG))
             planned = ["run", folder / "bench.yaml", f"data.source={folder}", "--dry-run"]
-            planned.append(f"store={folder / 'store'}")
             for what, words in (
                 ("run --dry-run", planned),
                 ("the same again", planned),
@@ -87,7 +88,8 @@ def main() -> None:
             ):
                 found = {}
                 for build in (arguments.other.resolve(), HERE):
-                    found[build] = command(build, *words)
+                    store = [f"store={folder}/store-{build.name}"] if words is planned else []
+                    found[build] = command(build, *words, *store)
                 (theirs, before), (ours, now) = found.values()
                 if what == "run --dry-run":
                     for build, (_, most) in found.items():

@@ -87,6 +87,9 @@ def _of_wrong_type(value: object) -> LineError:
 
 def _number(choice: str) -> float | None:
     """Return the number that a choice spells in digits, or None if it is not only a number."""
+    if choice.isalpha():
+        # Words, which are most choices, need no try; "inf" and "nan" equal no index.
+        return None
     try:
         return float(normal(choice).replace(",", ""))
     except ValueError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from knife.config.run import Data
 from knife.core.errors import UserError, nearest, raise_errors
+from knife.core.garbage import no_search_for_cycles
 from knife.data.check import repeated_questions, shared_groups
 from knife.data.example import Splits
 from knife.data.examples import Examples
@@ -39,10 +40,10 @@ def load_source(data: Data) -> Splits:
         UserError: the source is unknown (with the nearest known name), files have errors (all of
             them at once), an id is in two splits, or the hub is unreachable.
     """
-    splits = complete(load_whole(data), data.split_seed)
-    return replace(
-        splits, notes=[*splits.notes, *repeated_questions(splits), *shared_groups(splits)]
-    )
+    with no_search_for_cycles():
+        splits = complete(load_whole(data), data.split_seed)
+        found = [*repeated_questions(splits), *shared_groups(splits)]
+    return replace(splits, notes=[*splits.notes, *found])
 
 
 def source_state(data: Data) -> object | None:

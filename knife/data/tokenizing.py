@@ -1,6 +1,8 @@
 """Turns examples into a table of tokens, some thousands at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from knife.core.errors import raise_errors
+from knife.core.garbage import no_search_for_cycles
 from knife.data.content import Span, content_tokens
 from knife.data.example import Example
 from knife.data.examples import BATCH, Examples
@@ -80,11 +83,11 @@ def tokenize_splits(
     found, tokens = _Found(), dict[str, TokenTable]()
     for (name, table), own_choices in zip(tables.items(), choice_ids, strict=True):
         batches = []
-        for start in range(0, len(table), BATCH):
-            part = list(table[start : start + BATCH])
-            columns = _columns(part, tokenizer, max_tokens, found, mark_content=mark_content)
-            columns["choice_ids"] = own_choices.slice(start, BATCH)
-            batches.append(token_columns(**columns))
+        with no_search_for_cycles():
+            for number, part in enumerate(_encoded_ahead(table, tokenizer)):
+                columns = _columns(part, max_tokens, found, mark_content=mark_content)
+                columns["choice_ids"] = own_choices.slice(number * BATCH, BATCH)
+                batches.append(token_columns(**columns))
         tokens[name] = TokenTable.of_batches(batches)
     errors = cap(found.errors)
     if found.too_long:
@@ -99,17 +102,49 @@ def tokenize_splits(
     return tokens, Truncation(len(found.cut), sum(found.cut))
 
 
-def _columns(
-    examples: Sequence[Example], tokenizer: Any, limit: int, found: _Found, *, mark_content: bool
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Encoded:
+    """Some examples: their task inputs as texts, each choice's span in these, what the tokenizer
+    returns for them, and the tokens of each rationale."""
+
+    examples: list[Example]
+    texts: list[str]
+    spans: list[list[Span]]
+    inputs: list[Any]
+    rationales: list[list[int]]
+
+
+def _encoded_ahead(table: Examples, tokenizer: Any) -> Iterator[_Encoded]:
+    """Yield all examples in parts; the next one is made while its reader works on one."""
+    starts = range(0, len(table), BATCH)
+    with ThreadPoolExecutor(1) as thread:
+        coming = deque[Future[_Encoded]]()
+        for start in starts:
+            coming.append(thread.submit(_encode, table[start : start + BATCH], tokenizer))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        yield from (part.result() for part in coming)
+
+
+def _encode(table: Examples, tokenizer: Any) -> _Encoded:
+    examples, end = list(table), "" if closes(tokenizer) else "\n"
+    made = list(map(task_input_text, examples))
+    texts = [text for text, _ in made]
+    written = [f"{rationale_text(e.rationale)}{end}" for e in examples if e.rationale]
+    tokens = iter(encode(tokenizer, written))
+    rationales = [next(tokens) if example.rationale else [] for example in examples]
+    inputs = backend(tokenizer).encode_batch(texts)
+    return _Encoded(examples, texts, [spans for _, spans in made], inputs, rationales)
+
+
+def _columns(part: _Encoded, limit: int, found: _Found, *, mark_content: bool) -> dict[str, Any]:
     """Return the columns of some examples, but for their choices' tokens."""
-    texts, spans = zip(*map(task_input_text, examples), strict=True)
-    encoded = backend(tokenizer).encode_batch(list(texts))
-    inputs, offsets = [e.ids for e in encoded], [e.offsets for e in encoded]
+    examples, texts, spans = part.examples, part.texts, part.spans
+    inputs, offsets = [e.ids for e in part.inputs], [e.offsets for e in part.inputs]
     lengths = list(map(len, inputs))
     found.longest = max(found.longest, *lengths)
     found.too_long += sum(length > limit for length in lengths)
-    rationales = _rationales(examples, tokenizer, lengths, limit, found)
+    rationales = _fitting(part.rationales, lengths, limit, found)
     placed = token_spans(list(map(len, texts)), spans, offsets)
     counts = list(map(len, spans))
     for choice in np.flatnonzero(placed[:, 0] == placed[:, 1]):
@@ -136,24 +171,18 @@ def _columns(
     }
 
 
-def _rationales(
-    examples: Sequence[Example],
-    tokenizer: Any,
-    lengths: Sequence[int],
-    limit: int,
-    found: _Found,
+def _fitting(
+    rationales: Sequence[list[int]], lengths: Sequence[int], limit: int, found: _Found
 ) -> list[list[int]]:
-    """Return the tokens of each rationale that fit behind its task input."""
-    end = "" if closes(tokenizer) else "\n"
-    written = [f"{rationale_text(e.rationale)}{end}" for e in examples if e.rationale]
-    tokens = iter(encode(tokenizer, written))
-    rationales = [next(tokens) if example.rationale else [] for example in examples]
-    for row, ids in enumerate(rationales):
-        room = limit - lengths[row]
+    """Return the tokens of each rationale that fit behind its task input of some length."""
+    fitting = []
+    for ids, length in zip(rationales, lengths, strict=True):
+        room = limit - length
         if len(ids) > room:
             found.cut.append(len(ids) - room)
-            rationales[row] = [*ids[: room - 1], ids[-1]] if room > 1 else []
-    return rationales
+            ids = [*ids[: room - 1], ids[-1]] if room > 1 else []
+        fitting.append(ids)
+    return fitting
 
 
 def _choice_ids(choices: Sequence[Any], tokenizer: Any) -> list[Any]:
@@ -213,7 +242,7 @@ def token_spans(
     shifted = (places + np.repeat(starts, counts)[:, None])[own]
     wanted = np.asarray([span for some in spans for span in some], dtype=np.int64).reshape(-1, 2)
     rows = np.repeat(np.arange(len(spans)), list(map(len, spans)))
-    if (np.diff(shifted, axis=0) < 0).any():
+    if not len(own) or (np.diff(shifted, axis=0) < 0).any():
         pairs = zip(rows.tolist(), wanted.tolist(), strict=True)
         slow = [_token_span(offsets[row], span) for row, span in pairs]
         found: Integers = np.asarray(slow, dtype=np.int64).reshape(-1, 2)

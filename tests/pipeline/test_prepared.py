@@ -1,0 +1,112 @@
+"""What planning keeps: the same data are read once, and changed data always again."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import EXAMPLES
+from small_run import small_config
+
+from knife.config.run import Data
+from knife.core.errors import UserError
+from knife.data.jsonl import write_examples
+from knife.data.source import load_source, source_state
+from knife.plan import prepared, sources
+from knife.plan.plan import Plan, plan_run
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the sources that were read since."""
+    seen: list[str] = []
+
+    def load(data: Data) -> Any:
+        seen.append(data.source)
+        return load_source(data)
+
+    monkeypatch.setattr(sources, "load_source", load)
+    return seen
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name in ("train", "dev", "test"):
+        write_examples(folder / f"{name}.jsonl", EXAMPLES)
+    text = (folder / "train.jsonl").read_text()
+    for name in ("dev", "test"):
+        (folder / f"{name}.jsonl").write_text(text.replace('"id": "', f'"id": "{name}-'))
+    return folder
+
+
+def plan(tmp_path: Path, source: Path, **data: Any) -> Plan:
+    changes = {"source": str(source)} | data
+    return plan_run(small_config(tmp_path / "store", data=changes, methods=["finetune", "knife"]))
+
+
+def test_data_are_read_once(tmp_path: Path, source: Path, reads: list[str]) -> None:
+    first = plan(tmp_path, source)
+    second = plan(tmp_path, source)
+    assert reads == [str(source)]
+    assert (second.key, second.stages, second.notes) == (first.key, first.stages, first.notes)
+    assert second.needs == first.needs
+    # Other settings are other data.
+    plan(tmp_path, source, rationale="shuffled")
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_changed_file_is_read_again(
+    tmp_path: Path, source: Path, reads: list[str], split: str
+) -> None:
+    """Even if it has the size and the time that it had before."""
+    first = plan(tmp_path, source)
+    path = source / f"{split}.jsonl"
+    before, text = path.stat(), path.read_text()
+    path.write_text(text.replace("frog", "toad").replace("forest", "desert"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.read_text() != text
+    second = plan(tmp_path, source)
+    assert len(reads) == 2
+    assert second.key != first.key
+
+
+def test_a_new_file_is_seen(tmp_path: Path, source: Path, reads: list[str]) -> None:
+    plan(tmp_path, source)
+    (source / "notes.txt").write_text("a file that is not read, of which a note says so")
+    plan(tmp_path, source)
+    assert len(reads) == 2
+
+
+def test_other_code_reads_again(
+    tmp_path: Path, source: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = plan(tmp_path, source)
+    monkeypatch.setattr(prepared, "_code", lambda: "other code")
+    second = plan(tmp_path, source)
+    assert len(reads) == 2
+    # The data are the same, and so are all results that depend on them.
+    assert second.key == first.key
+
+
+def test_what_a_revision_pins_is_known() -> None:
+    commit = "0123456789" * 4
+    assert source_state(Data(source=f"hub:some/data@{commit}")) == commit
+    assert source_state(Data(source="hub:some/data@main")) is None
+    assert source_state(Data(source="hub:some/data")) is None
+    assert source_state(Data(source="qasc")) is not None
+    assert source_state(Data(source="/nowhere")) is None
+
+
+def test_a_store_that_cannot_be_there_is_told_with_all_other_errors(
+    tmp_path: Path, source: Path
+) -> None:
+    (tmp_path / "store").write_text("a file")
+    (source / "dev.jsonl").write_text('{"id": "x"}\n')
+    with pytest.raises(UserError) as error:
+        plan(tmp_path, source)
+    said = "\n".join(error.value.errors)
+    assert "is a file; give another store" in said
+    assert "dev.jsonl:1: question: is missing" in said
