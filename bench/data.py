@@ -77,14 +77,15 @@ def main() -> None:
     memory: dict[Path, list[float]] = {}
     for number in arguments.examples:
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            write_data(folder, number)
+            folder, data = Path(name), Path(name) / "data"
+            data.mkdir()
+            write_data(data, number)
             (folder / "bench.yaml").write_text(json.dumps(CONFIG))
-            planned = ["run", folder / "bench.yaml", f"data.source={folder}", "--dry-run"]
+            planned = ["run", folder / "bench.yaml", f"data.source={data}", "--dry-run"]
             for what, words in (
                 ("run --dry-run", planned),
                 ("the same again", planned),
-                ("data check", ["data", "check", folder]),
+                ("data check", ["data", "check", data]),
             ):
                 found = {}
                 for build in (arguments.other.resolve(), HERE):

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 
@@ -12,13 +12,15 @@ from knife.data.examples import Examples, explained_count
 from knife.data.leaks import RationaleOnly, rationale_only
 from knife.data.near import NearDuplicates, near_duplicates
 from knife.data.normal import bare_words, question_key
-from knife.data.subset import class_names, share_choices
+from knife.data.subset import class_names, lot_bytes, share_choices
 from knife.data.suspicious import Suspicious, repeated_lines, suspicious
 
 SHARE_WITH_RATIONALE = 0.1
 # So few answers may be in one place by chance.
 _FEW = 20
 _QUANTILES = (0.05, 0.5, 0.95, 1)
+# From so many rationales on, a classifier is trained on some of them.
+_MOST = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class Report:
                 only = self.rationale_only
                 lines.append(
                     f"  answers predicted from the rationale alone: {_percent(only.accuracy)} "
-                    f"(chance: {_percent(only.chance)})"
+                    f"(chance: {_percent(only.chance)}{_of_fewer(only, split)})"
                 )
             if name in self.near_duplicates and split.examples:
                 lines += _near_lines(self.near_duplicates[name], split.examples)
@@ -106,13 +108,21 @@ class Report:
 
 def check(splits: Splits) -> Report:
     """Report on the contents of `splits`."""
-    others = {"dev": splits.dev, "test": splits.test}
+    splits = replace(splits, train=list(splits.train), dev=list(splits.dev), test=list(splits.test))
     return Report(
         {name: check_split(examples) for name, examples in splits.parts.items()},
-        rationale_only(splits.train),
-        {name: near_duplicates(splits.train, part) for name, part in others.items()},
+        rationale_only(_drawn(splits.train)),
+        near_duplicates(splits.train, {"dev": splits.dev, "test": splits.test}),
         list(dict.fromkeys([*splits.notes, *_findings(splits)])),
     )
+
+
+def _drawn(train: Sequence[Example]) -> Sequence[Example]:
+    """Return at most `_MOST` examples, drawn by lot: more would change the share of a classifier's
+    right answers by less than a point."""
+    if len(train) <= _MOST:
+        return train
+    return sorted(train, key=lambda example: lot_bytes(0, "check", example.id))[:_MOST]
 
 
 def _findings(splits: Splits) -> list[str]:
@@ -224,6 +234,11 @@ def _choice_lines(split: SplitReport) -> list[str]:
     numbers = sorted({split.fewest_choices, split.most_choices})
     shares = (f"{name} {_percent(n / split.examples)}" for name, n in split.answers.items())
     return [f"choices: {' to '.join(map(str, numbers))}", f"answers: {', '.join(shares)}"]
+
+
+def _of_fewer(only: RationaleOnly, split: SplitReport) -> str:
+    drawn = split.examples > _MOST
+    return f"; {only.examples:,} of {split.rationales:,} rationales, drawn by lot" * drawn
 
 
 def _near_lines(near: NearDuplicates, total: int) -> list[str]:

@@ -195,7 +195,8 @@ class Builder:
 
     def examples(self) -> Examples:
         """Return all examples as a table."""
-        return Examples(pa.Table.from_batches([*self._batches, _record_batch(self._part)], _SCHEMA))
+        self._batches.append(_record_batch(self._part))
+        return Examples(one_piece(self._batches, _SCHEMA))
 
 
 def explained_count(examples: Sequence[Example]) -> int:
@@ -213,6 +214,18 @@ def write_table(path: Path, table: Any) -> None:
     """
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
+
+
+def one_piece(batches: list[Any], schema: Any) -> Any:
+    """Return record batches as a table in one piece, and empty their list: so there is never much
+    more than one copy of the data."""
+    columns = [[batch.column(name) for batch in batches] for name in schema.names]
+    batches.clear()
+    whole = []
+    for pieces, field in zip(columns, schema, strict=True):
+        whole.append(pa.concat_arrays(pieces) if pieces else pa.array([], field.type))
+        pieces.clear()
+    return pa.table(whole, schema=schema)
 
 
 def _piece(table: Any, name: str) -> Any:

@@ -55,16 +55,18 @@ def source_state(data: Data) -> object | None:
     if place:
         return place.revision if re.fullmatch(r"[0-9a-f]{40}", place.revision or "") else None
     path = Path(data.source).expanduser().resolve()
-    paths = [path]
-    if path.is_dir():
-        # A split may be a folder of files, whose own time does not change with them.
-        files = find_files(path).files.values()
-        paths = [path, *sorted(path.iterdir()), *(each for some in files for each in some)]
+    names, paths = list[str](), [path]
     try:
+        if path.is_dir():
+            # Notes name what is not read, whatever is in it.
+            names = sorted(each.name for each in path.iterdir())
+            paths = [each for some in find_files(path).files.values() for each in some]
         about = [(str(each), each.stat()) for each in paths]
-    except OSError:
+    except (OSError, UserError):
         return None
-    return [(name, of.st_size, of.st_mtime_ns, of.st_ctime_ns, of.st_ino) for name, of in about]
+    # The time of the last change of a file's inode cannot be set, as that of its content can.
+    times = [(name, of.st_size, of.st_mtime_ns, of.st_ctime_ns, of.st_ino) for name, of in about]
+    return [names, times]
 
 
 def complete(splits: Splits, seed: int) -> Splits:

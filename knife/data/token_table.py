@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
-from knife.data.examples import write_table
+from knife.data.examples import one_piece, write_table
 from knife.data.tokens import Tokens
 
 _IDS = pa.large_list(pa.int32())
@@ -48,9 +48,9 @@ class TokenTable(Sequence[Tokens]):
         self._open, self._texts = pieces["open"], pieces["answer_text"]
 
     @staticmethod
-    def of_batches(batches: Sequence[Any]) -> "TokenTable":
-        """Return the examples of record batches, which `token_columns` makes."""
-        return TokenTable(pa.Table.from_batches(batches, _SCHEMA))
+    def of_batches(batches: list[Any]) -> "TokenTable":
+        """Return the examples of record batches, which `token_columns` makes; empties the list."""
+        return TokenTable(one_piece(batches, _SCHEMA))
 
     @staticmethod
     def open(path: Path) -> "TokenTable":

@@ -79,12 +79,12 @@ def plan_run(
     errors = batch_errors(config) + store_errors(config.store)
     errors += [] if elsewhere else place_errors(config)
     reader = reader or SourceReader()
-    for variant in config.variants():
-        try:
-            _add_variant(plan, variant, reader, elsewhere=elsewhere)
-        except UserError as error:
-            errors += error.errors
-    reader.let_whole_data_go()
+    with reader.planning(config):
+        for variant in config.variants():
+            try:
+                _add_variant(plan, variant, reader, elsewhere=elsewhere)
+            except UserError as error:
+                errors += error.errors
     plan.prepared = reader.prepared(config)
     raise_errors(dict.fromkeys(errors))
     tests = {split_digest(s, "test", rationales=False) for s in plan.data.values()}

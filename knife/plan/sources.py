@@ -1,5 +1,7 @@
 """Reads data and models for a plan, each once, and reports their errors before anything starts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from knife.config.run import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
@@ -65,6 +67,7 @@ class SourceReader:
     def __init__(self) -> None:
         self._sources: dict[str, Sources] = {}
         self._whole: dict[str, Splits] = {}
+        self._several = False
         self._treated: dict[str, Splits] = {}
         self._models: dict[str, KnownModel] = {}
         self._prepared: dict[str, Prepared] = {}
@@ -102,9 +105,14 @@ class SourceReader:
         tokens = _tokens(prepared, splits, sources.teacher, config.data.max_tokens, content=False)
         return replace(sources, splits=splits, tokens=tokens.key, teacher_tokens=tokens.key)
 
-    def let_whole_data_go(self) -> None:
-        """Free the data of whole sources, which serve only one plan."""
-        self._whole.clear()
+    @contextmanager
+    def planning(self, config: RunConfig) -> Iterator[None]:
+        """Keep whole sources in memory meanwhile if the variants use them in different ways."""
+        self._several = any(variant.data for variant in config.variants())
+        try:
+            yield
+        finally:
+            self._whole.clear()
 
     def _read(self, config: RunConfig, variant: Variant) -> Sources:
         teaches = variant.method in TEACHES
@@ -182,9 +190,9 @@ class SourceReader:
             request = None if state is None else [state, data.model_dump_json(), fit]
 
             def make() -> Splits:
-                if source not in self._whole:
-                    self._whole[source] = load_source(data)
-                whole = self._whole[source]
+                whole = self._whole.get(source) or load_source(data)
+                if self._several:
+                    self._whole[source] = whole
                 if drops:
                     assert student
                     whole = fitting(whole, student.tokenizer, data.max_tokens)

@@ -2,10 +2,22 @@
 
 import random
 
+import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer
+
+import knife.data.near
 from knife.data.example import Example
-from knife.data.near import THRESHOLD, near_duplicates
+from knife.data.near import THRESHOLD, NearDuplicates, _Grams
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def near_duplicates(
+    train: list[Example], others: list[Example], threshold: float = THRESHOLD
+) -> NearDuplicates:
+    found = knife.data.near.near_duplicates(train, {"dev": others, "test": []}, threshold)
+    assert found["test"].count == 0
+    return found["dev"]
 
 
 def texts(count: int, seed: int) -> list[Example]:
@@ -53,3 +65,15 @@ def test_nothing_to_compare() -> None:
     empty = [Example("1", "?", ("!",), 0)]
     for train, others in (([], texts(1, 0)), (texts(1, 0), []), (empty, texts(1, 0))):
         assert near_duplicates(train, others).count == 0
+
+
+def test_4_grams_by_word_are_those_of_whole_texts() -> None:
+    train = ["a dog is a dog", "no", "", "zebras run", "l é à ü", "cat cat cats"]
+    asked = ["a dog runs", "zebra", "é", ""]
+    grams = _Grams(train)
+    whole = CountVectorizer(analyzer="char_wb", ngram_range=(4, 4), dtype=np.float32)
+    for found, expected in (
+        (grams.of_train, whole.fit_transform(train)),
+        (grams.count(asked), whole.transform(asked)),
+    ):
+        assert (found.toarray() == expected.toarray()).all()

@@ -78,6 +78,19 @@ def test_a_new_file_is_seen(tmp_path: Path, source: Path, reads: list[str]) -> N
     (source / "notes.txt").write_text("a file that is not read, of which a note says so")
     plan(tmp_path, source)
     assert len(reads) == 2
+    # What is in it does not matter, as of a store in the same folder.
+    (source / "notes.txt").write_text("another text")
+    plan(tmp_path, source)
+    assert len(reads) == 2
+
+
+def test_a_changed_shard_is_seen(tmp_path: Path, source: Path, reads: list[str]) -> None:
+    path = source / "train-00000-of-00001.jsonl"
+    (source / "train.jsonl").rename(path)
+    first = plan(tmp_path, source)
+    path.write_text(path.read_text().replace("forest", "desert"))
+    assert plan(tmp_path, source).key != first.key
+    assert len(reads) == 2
 
 
 def test_other_code_reads_again(
