@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -123,37 +124,35 @@ def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) 
     choices = max(1, *(len(e.choice_ids) for e in examples))
     widths = (len(e.prefix_ids) + len(ids) for e in examples for ids in e.choice_ids)
     width = max(widths, default=1)
-    ids_BL = torch.full((count, length), pad_id)
-    mask_BL = torch.zeros(count, length, dtype=torch.long)
-    input_mask_BL = torch.zeros(count, length, dtype=torch.long)
-    content_mask_BL = torch.zeros(count, length, dtype=torch.long)
-    choice_ids_BCT = torch.zeros(count, choices, width, dtype=torch.long)
-    choice_mask_BCT = torch.zeros(count, choices, width, dtype=torch.long)
-    choice_spans_BC2 = torch.zeros(count, choices, 2, dtype=torch.long)
-    choice_exists_BC = torch.zeros(count, choices, dtype=torch.bool)
+    # Filled as arrays of numpy, which takes lists several times faster than torch.
+    ids_BL = np.full((count, length), pad_id)
+    mask_BL, input_mask_BL, content_mask_BL = np.zeros((3, count, length), dtype=np.int64)
+    choice_ids_BCT, choice_mask_BCT = np.zeros((2, count, choices, width), dtype=np.int64)
+    choice_spans_BC2 = np.zeros((count, choices, 2), dtype=np.int64)
+    choice_exists_BC = np.zeros((count, choices), dtype=bool)
     for b, (example, sequence) in enumerate(zip(examples, sequences, strict=True)):
-        ids_BL[b, : len(sequence)] = torch.tensor(sequence)
+        ids_BL[b, : len(sequence)] = sequence
         mask_BL[b, : len(sequence)] = 1
         input_mask_BL[b, : len(example.input_ids)] = 1
         content_mask_BL[b, example.content] = 1
         choice_exists_BC[b, : len(example.choice_ids)] = True
         if example.choice_spans:
-            choice_spans_BC2[b, : len(example.choice_spans)] = torch.tensor(example.choice_spans)
+            choice_spans_BC2[b, : len(example.choice_spans)] = example.choice_spans
         before = len(example.prefix_ids)
         for c, ids in enumerate(example.choice_ids):
             whole = example.prefix_ids + ids
-            choice_ids_BCT[b, c, : len(whole)] = torch.tensor(whole)
+            choice_ids_BCT[b, c, : len(whole)] = whole
             choice_mask_BCT[b, c, before : len(whole)] = 1
     return Batch(
         row_B=torch.tensor(rows.rows),
-        ids_BL=ids_BL,
-        mask_BL=mask_BL,
-        input_mask_BL=input_mask_BL,
-        content_mask_BL=content_mask_BL,
-        choice_ids_BCT=choice_ids_BCT,
-        choice_mask_BCT=choice_mask_BCT,
-        choice_spans_BC2=choice_spans_BC2,
-        choice_exists_BC=choice_exists_BC,
+        ids_BL=torch.from_numpy(ids_BL),
+        mask_BL=torch.from_numpy(mask_BL),
+        input_mask_BL=torch.from_numpy(input_mask_BL),
+        content_mask_BL=torch.from_numpy(content_mask_BL),
+        choice_ids_BCT=torch.from_numpy(choice_ids_BCT),
+        choice_mask_BCT=torch.from_numpy(choice_mask_BCT),
+        choice_spans_BC2=torch.from_numpy(choice_spans_BC2),
+        choice_exists_BC=torch.from_numpy(choice_exists_BC),
         answer_B=torch.tensor([e.answer for e in examples]),
         open_B=torch.tensor([e.open for e in examples]),
         weight_B=torch.tensor(rows.weights),

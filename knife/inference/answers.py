@@ -161,7 +161,8 @@ class Answerer:
 
         if not questions:
             return []
-        tokens: Sequence[Tokens] = question_tokens(questions, self.tokenizer)
+        # Each is needed several times.
+        tokens: Sequence[Tokens] = list(question_tokens(questions, self.tokenizer))
         reasons = too_long(tokens, self.settings, self.room)
         if any(reasons):
             asked = zip(questions, reasons, strict=True)

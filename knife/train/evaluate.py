@@ -102,11 +102,12 @@ def score_split(
     own: list[tuple[int, list[float]]] = []
     with torch.no_grad():
         for rows, batch in _batches(tokens, pad_id, context, rationale):
-            scores_BC = forward(batch).scores_BC.float().cpu()
+            scores_BC = forward(batch).scores_BC.float().tolist()
+            counts = batch.choice_exists_BC.sum(1).tolist()
             context.heartbeat()
-            for row, scores_C in zip(rows, scores_BC, strict=True):
+            for row, scores_C, count in zip(rows, scores_BC, counts, strict=True):
                 if row is not None:
-                    own.append((row, scores_C[: len(tokens[row].choice_ids)].tolist()))
+                    own.append((row, scores_C[:count]))
     return _in_order(own, len(tokens))
 
 
@@ -215,21 +216,21 @@ def measures(answers: Sequence[Answer], tokens: Sequence[Tokens]) -> dict[str, f
     1/k), and the cross-entropy over choices. Open answers: exact match, and the mean negative
     log-probability of the right answer's tokens.
     """
-    rights = [right(answer, example) for answer, example in zip(answers, tokens, strict=True)]
-    losses = [
-        -answer.scores[0] if example.open else -log_probability(answer.scores, example.answer)
-        for answer, example in zip(answers, tokens, strict=True)
-    ]
+    rights, losses = list[float](), list[float]()
+    f1, ties = 0.0, 0
+    for answer, example in zip(answers, tokens, strict=True):
+        if example.open:
+            rights.append(right(answer, example))
+            losses.append(-answer.scores[0])
+            f1 += token_f1(answer.text or "", example.answer_text)
+        else:
+            top = at_the_top(answer.scores, example)
+            rights.append(_share(top, example))
+            losses.append(-log_probability(answer.scores, example.answer))
+            ties += len(top) > 1
     # Exact sum: rounded thirds must not make one of two equal epochs the better one.
     found = {"accuracy": math.fsum(rights) / len(tokens), "loss": sum(losses) / len(tokens)}
-    pairs = zip(answers, tokens, strict=True)
-    if tokens[0].open:
-        f1 = [token_f1(answer.text or "", example.answer_text) for answer, example in pairs]
-        found["f1"] = sum(f1) / len(f1)
-    else:
-        tops = (at_the_top(answer.scores, example) for answer, example in pairs)
-        found["ties"] = sum(len(top) > 1 for top in tops)
-    return found
+    return found | ({"f1": f1 / len(tokens)} if tokens[0].open else {"ties": ties})
 
 
 def right(answer: Answer, example: Tokens) -> float:
@@ -237,7 +238,10 @@ def right(answer: Answer, example: Tokens) -> float:
     value of drawing one of them."""
     if example.open:
         return exact_match(answer.text or "", example.answer_text)
-    top = at_the_top(answer.scores, example)
+    return _share(at_the_top(answer.scores, example), example)
+
+
+def _share(top: Sequence[int], example: Tokens) -> float:
     if len(top) == 1:
         return top[0] == example.answer
     return 1 / len(top) if example.answer in top else False
