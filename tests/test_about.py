@@ -33,7 +33,7 @@ def test_data_sets_say_how_the_rationales_of_a_variant_were_treated(plan: Plan) 
     assert names["mixed"] == [("creatures shuffled", split) for split in splits]
     train, _, test = data_sets(plan, keys["knife"], store)
     assert (train.examples, train.rationales, test.examples) == (40, 40, 20)
-    assert train.place == f"{store.address}/data/{keys['knife']}/train.jsonl"
+    assert train.place == f"{store.address}/data/{keys['knife']}/train.arrow"
 
 
 def test_params_of_a_student_are_those_that_it_hangs_on(plan: Plan) -> None:

@@ -153,12 +153,13 @@ def test_a_run_is_in_the_bucket_alone(
     host("third")
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(config.model_dump(mode="json", exclude_defaults=True)))
+    there = s3.names("")
     ended = command("run", path, "--dry-run", "--json")
     assert ended.status == 0, ended.err
     found = json.loads(ended.out)
     assert found["store"] == s3.url
     assert {stage["state"] for stage in found["stages"]} <= {"in the store", "not needed"}
-    assert not (tmp_path / "third").exists()
+    assert s3.names("") == there
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"id": "1", "question": "is it ?", "choices": ["yes", "no"]}')
     ended = command("predict", f"{s3.url}/student/{member.student.key}", questions)

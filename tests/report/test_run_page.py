@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from command_fixtures import Command, FinishedRun
 from page_text import section
 
+from knife.data.examples import Examples
 from knife.report.run_data import stage_seconds
 from knife.report.run_page import NAME, run_report
 from knife.store.store import Store
@@ -78,17 +80,17 @@ def test_no_other_file_is_needed(folder: Path) -> None:
 
 
 def test_texts_of_examples_are_escaped(folder: Path) -> None:
-    (path,) = (folder.parents[1] / "data").glob("*/test.jsonl")
-    lines = path.read_text().splitlines()
-    example = json.loads(lines[0]) | {"question": "<script>alert('a & b')</script>"}
-    path.write_text("\n".join([json.dumps(example), *lines[1:]]))
+    (path,) = (folder.parents[1] / "data").glob("*/test.arrow")
+    first, *others = Examples.parse(path.read_bytes())
+    example = replace(first, question="<script>alert('a & b')</script>")
+    Examples.of([example, *others]).write(path)
     verdict = values(folder / "verdict.json")
-    verdict["methods"][1]["difference"]["gained_ids"] = [example["id"]]
+    verdict["methods"][1]["difference"]["gained_ids"] = [example.id]
     (folder / "verdict.json").write_text(json.dumps(verdict))
     html = report(folder)
     assert "<script" not in html
     assert "<summary>&lt;script&gt;alert(&#39;a &amp; b&#39;)&lt;/script&gt;</summary>" in html
-    assert f"rationale {example['rationale']}" in section(html, "Answers gained and lost")
+    assert f"rationale {example.rationale}" in section(html, "Answers gained and lost")
 
 
 def test_a_run_that_goes_on_is_reported_so_far(folder: Path) -> None:

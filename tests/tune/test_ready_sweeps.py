@@ -71,4 +71,4 @@ def test_a_ready_sweep_is_planned(
     assert (*counts, len(found["refused"])) == EXPECTED[path.stem]
     assert found["state"] == "new"
     assert found["seconds"] > 0
-    assert not (tmp_path / "s").exists()
+    assert not (tmp_path / "s" / "sweeps").exists()

@@ -200,7 +200,7 @@ def test_nothing_to_resume(command: Command, tmp_path: Path) -> None:
     (error,) = command("tune", path, "--resume").errors
     store = tmp_path / "store"
     assert error.startswith(f"--resume: the store {store} does not exist (small), so there is")
-    assert not store.exists()
+    assert not (store / "sweeps").exists()
     (store / "sweeps").mkdir(parents=True)
     (error,) = command("tune", path, "--resume").errors
     assert error.startswith(f"--resume: the store {store} has no sweep of that name (small)")
@@ -218,7 +218,7 @@ def test_more_workers_than_the_machine_has_are_refused(command: Command, tmp_pat
     batches = [f"{role}.batch_size=1000" for role in ("teacher", "student")]
     (error,) = command("tune", write_sweep(tmp_path), "scale.workers=1000", *batches).errors
     assert error.startswith("scale.workers: 1000 workers need a CPU each, but this machine has")
-    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "store" / "sweeps").exists()
 
 
 def test_more_trials_than_a_sweep_was_begun_with_keep_the_earlier_ones(

@@ -33,7 +33,7 @@ def test_trials_that_differ_in_students_share_a_teacher(tmp_path: Path) -> None:
     assert len({member.student.key for each in plan.plans for member in each.members}) == 4
     assert [stage.kind for stage in plan.shared] == ["teacher", "states"]
     assert teachers_of(plan) == [{plan.teachers[0].key}] * 4
-    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "store" / "sweeps").exists()
 
 
 def test_states_take_a_pass_for_each_trial_that_needs_new_ones(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_what_is_wrong_with_every_trial_is_said_once(tmp_path: Path) -> None:
         f"align.input.layers=[[1, 9]] {RATE}=0.001",
         f"align.input.layers=[[9, 1]] {RATE}=0.001",
     ]
-    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "store" / "sweeps").exists()
 
 
 def test_a_sweep_of_models_too_large_for_the_memory_is_refused(
@@ -136,7 +136,7 @@ def test_a_sweep_of_models_too_large_for_the_memory_is_refused(
         ended = command("tune", write_sweep(tmp_path), *words)
         for model, error in zip(("teacher", "student"), ended.errors, strict=True):
             assert re.match(rf"model.{model}: \d+\.\d k parameters take \d\.\d MB", error)
-        assert not (tmp_path / "store").exists()
+        assert not (tmp_path / "store" / "sweeps").exists()
 
 
 def test_points_that_leave_out_other_examples_are_not_compared(tmp_path: Path) -> None:
