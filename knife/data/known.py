@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from knife.data.hub_rows import aqua_rat, esnli, gsm8k, medmcqa, quarel
+from knife.data.hub_rows import aqua_rat, esnli, gsm8k, medmcqa, pubmedqa, quarel
 from knife.data.tables.table import Row
 
 
@@ -186,6 +186,13 @@ KNOWN: dict[str, Known] = {
         config="all",
         revision="2fec9fd81f1dc971569a9b729c43f2f0e6436637",
         note=_NO_RATIONALES,
+    ),
+    "pubmedqa": Known(
+        "qiaojin/PubMedQA",
+        {"id": "pubid", "question": ["contexts", "question"], "choices": ["yes", "no", "maybe"]}
+        | {"answer": "final_decision", "answer_is": "text", "rationale": "long_answer"},
+        config="pqa_labeled",
+        prepare=pubmedqa,
     ),
 }
 

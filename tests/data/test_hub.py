@@ -283,6 +283,25 @@ def test_logical_forms(form: str, answer: int, words: str | None) -> None:
             | {"choices": {"text": ["more", "less"], "label": ["A", "B"]}},
             Example("z", "Which?", ("more", "less"), 0, "Heat.", "p1"),
         ),
+        (
+            "pubmedqa",
+            {"pubid": 217, "question": "Does tea wake?", "final_decision": "maybe"}
+            | {"context": {"contexts": ["Forty drank tea", "Some\nwoke."], "labels": ["A", "B"]}}
+            | {"long_answer": "Tea may wake some."},
+            Example(
+                "217",
+                "Forty drank tea. Some woke. Does tea wake?",
+                ("yes", "no", "maybe"),
+                2,
+                "Tea may wake some.",
+            ),
+        ),
+        (
+            "pubmedqa",
+            {"pubid": 218, "question": "Why?", "context": None, "long_answer": None}
+            | {"final_decision": "no"},
+            Example("218", "Why?", ("yes", "no", "maybe"), 1),
+        ),
     ],
 )
 def test_rows_of_other_sources(name: str, row: dict[str, Any], expected: Example) -> None:
@@ -367,6 +386,7 @@ def test_rows_left_out_are_counted_by_the_real_reason() -> None:
         ("ecqa", ECQA, "q_op4"),
         ("cos_e", COS_E, "answer"),
         ("quarel", QUAREL, "world_literals"),
+        ("pubmedqa", {"context": {"labels": ["A"]}}, "contexts"),
     ],
 )
 def test_a_column_that_is_gone_is_named(name: str, row: dict[str, Any], missing: str) -> None:
