@@ -11,11 +11,11 @@ from knife.compat.datasets import offline
 from knife.config.columns import Columns
 from knife.core.errors import UserError
 from knife.data.example import Splits
-from knife.data.examples import Examples
+from knife.data.examples import Examples, explained_count
 from knife.data.folder import SPLITS
 from knife.data.hub_rows import tidy
 from knife.data.jsonl import FOLDER_FORMAT, read_rows
-from knife.data.known import KNOWN, PREFIX, Known, place_of
+from knife.data.known import JOINED, KNOWN, PREFIX, Known, place_of
 from knife.data.tables.answers import unanswered
 from knife.data.tables.columns import missing_columns
 from knife.data.tables.table import Table, table_of
@@ -37,6 +37,7 @@ def load_hub(source: str, columns: Columns | None = None, faulty: float | None =
     tables = _tables(source)
     columns = columns or (Columns(**known.columns) if known else None)
     notes = [f"{source} {known.note}"] if known and known.note else []
+    joined = _rationales(source, known)
     found = {
         split: next((name for name in names if name in tables), None)
         for split, names in SPLITS.items()
@@ -47,7 +48,7 @@ def load_hub(source: str, columns: Columns | None = None, faulty: float | None =
             continue
         place, table = f"{source} {split if known else name}", table_of(tables[name])
         if known:
-            table = _prepared(source, known, table)
+            table = _prepared(source, known, table, joined)
         if split != "train" and columns and _hides_answers(table, columns):
             notes.append(f"{place} is not used: its answers are hidden")
             continue
@@ -63,6 +64,12 @@ def load_hub(source: str, columns: Columns | None = None, faulty: float | None =
         ids |= dict.fromkeys(read.examples.values("id"), split)
         columns = read.columns
         notes += read.notes
+        if known and known.rationales_of and split == "train":
+            explained, total = explained_count(read.examples), len(read.examples)
+            notes.append(
+                f"{place}: {explained:,} of {total:,} examples have a rationale, taken from "
+                f"{known.rationales_of.repository} by id"
+            )
     if unread := [name for name in tables if name not in found.values()]:
         notes.append(f"{source}: splits that are not read: {', '.join(unread)}")
     none = Examples.of([])
@@ -77,7 +84,10 @@ def train_table(source: str) -> tuple[Table, Columns | None]:
         UserError: as `load_hub` does.
     """
     table, known = table_of(_tables(source)["train"]), KNOWN.get(source)
-    return (_prepared(source, known, table), Columns(**known.columns)) if known else (table, None)
+    if not known:
+        return table, None
+    table = _prepared(source, known, table, _rationales(source, known))
+    return table, Columns(**known.columns)
 
 
 def _tables(source: str) -> Mapping[str, Any]:
@@ -94,16 +104,34 @@ def _tables(source: str) -> Mapping[str, Any]:
     return tables
 
 
-def _prepared(source: str, known: Known, table: Table) -> Table:
-    """Return a known source's table with the columns that its map reads."""
+def _rationales(source: str, known: Known | None) -> dict[Any, Any]:
+    """Return the rationales that a known source takes from another data set, by id; of several with
+    one id, the first that says anything."""
+    found = dict[Any, Any]()
+    if not known or not (other := known.rationales_of):
+        return found
+    for split in _download(source, other).values():
+        for row in _prepared(source, other, table_of(split)).rows:
+            identity, rationale = (row[other.columns[key]] for key in ("id", "rationale"))
+            found[identity] = found.get(identity) or rationale
+    return found
+
+
+def _prepared(
+    source: str, known: Known, table: Table, joined: Mapping[Any, Any] | None = None
+) -> Table:
+    """Return a known source's table with the columns that its map reads; `joined` are the
+    rationales, by id, that it takes from another data set."""
     changed = f"data.source: {source!r}: {known.repository} has changed on the hub"
     instead = f"use a folder of JSON Lines: data.source=/path/to/folder ({FOLDER_FORMAT})"
     rows = [tidy(dict(row)) for row in table.rows]
-    if known.prepare:
-        try:
+    try:
+        if known.rationales_of:
+            rows = [row | {JOINED: (joined or {}).get(row[known.columns["id"]])} for row in rows]
+        if known.prepare:
             rows = [known.prepare(row) for row in rows]
-        except KeyError as error:
-            raise UserError(f"{changed}: it has no column {error.args[0]!r}; {instead}") from error
+    except KeyError as error:
+        raise UserError(f"{changed}: it has no column {error.args[0]!r}; {instead}") from error
     names, columns = list(rows[0]) if rows else table.names, Columns(**known.columns)
     if errors := missing_columns(columns, names, source):
         raise UserError(f"{changed}: {errors[0]}; {instead}")

@@ -108,3 +108,12 @@ def medmcqa(row: Row) -> Row:
     """
     begins = r"^\W*(?i:ans(?:wer)?)\b\W*(?i:is\b)?\W*['\"(]?[A-Da-d]['\")]?\W+"
     return {**row, "exp": re.sub(begins, "", row["exp"] or "")}
+
+
+def pubmedqa(row: Row) -> Row:
+    """Take the passages out of `context`, which also has their headings and subjects.
+
+    Source: Jin et al. 2019, PubMedQA.
+    """
+    context = row["context"]
+    return {**row, "contexts": context["contexts"] if context else None}

@@ -6,10 +6,10 @@ the revision is known, it is pinned.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from knife.data.hub_rows import aqua_rat, esnli, gsm8k, medmcqa, quarel
+from knife.data.hub_rows import aqua_rat, esnli, gsm8k, medmcqa, pubmedqa, quarel
 from knife.data.tables.table import Row
 
 
@@ -23,6 +23,8 @@ class Known:
         columns: the map of its columns, as in `data.columns`.
         prepare: makes the mapped columns where the set has them in another form.
         note: what a user should know about it, or "".
+        rationales_of: the data set whose rationales it takes, by id, into the column
+            `JOINED`; the map of that one needs only these two columns.
     """
 
     repository: str
@@ -31,14 +33,28 @@ class Known:
     revision: str | None = None
     prepare: Callable[[Row], Row] | None = None
     note: str = ""
+    rationales_of: "Known | None" = None
+
+    @property
+    def places(self) -> "list[Known]":
+        """Itself and, if it takes the rationales of another, that one."""
+        return [self, *(self.rationales_of.places if self.rationales_of else [])]
 
 
+# The column of rationales that come from another data set.
+JOINED = "rationale"
 # What the sources start with that are any data set of the hub.
 PREFIX = "hub:"
 _ADDRESS = re.compile(r"hub:(?P<name>[^/:@]+/[^/:@]+)(@(?P<revision>[^:]+))?(:(?P<config>.+))?")
 _LABELLED = {"id": "id", "question": "question", "choices": "choices", "answer": "answerKey"}
 _LABELLED |= {"answer_is": "label"}
 _NO_RATIONALES = "has no rationales"
+_COMMONSENSE_QA = Known(
+    "tau/commonsense_qa",
+    _LABELLED | {"rationale": []},
+    revision="94630fe30dad47192a8546eb75f094926d47e155",
+    note=_NO_RATIONALES,
+)
 
 KNOWN: dict[str, Known] = {
     "strategyqa": Known(
@@ -128,12 +144,23 @@ KNOWN: dict[str, Known] = {
         {"question": ["hint", "question"], "choices": "choices", "answer": "answer"}
         | {"answer_is": "index", "rationale": "solution"},
     ),
-    "commonsense_qa": Known(
-        "tau/commonsense_qa",
-        _LABELLED | {"rationale": []},
-        revision="94630fe30dad47192a8546eb75f094926d47e155",
-        note=_NO_RATIONALES,
-    ),
+    "commonsense_qa": _COMMONSENSE_QA,
+    **{
+        f"commonsense_qa_{name}": replace(
+            _COMMONSENSE_QA,
+            columns=_LABELLED | {"rationale": JOINED},
+            note="",
+            rationales_of=other,
+        )
+        for name, other in {
+            "cos_e": Known(
+                "Salesforce/cos_e",
+                {"id": "id", "rationale": "abstractive_explanation"},
+                config="v1.11",
+            ),
+            "ecqa": Known("tasksource/ecqa", {"id": "q_no", "rationale": "taskB"}),
+        }.items()
+    },
     "quartz": Known(
         "allenai/quartz",
         _LABELLED | {"rationale": "para", "group": "para_id"},
@@ -159,6 +186,13 @@ KNOWN: dict[str, Known] = {
         config="all",
         revision="2fec9fd81f1dc971569a9b729c43f2f0e6436637",
         note=_NO_RATIONALES,
+    ),
+    "pubmedqa": Known(
+        "qiaojin/PubMedQA",
+        {"id": "pubid", "question": ["contexts", "question"], "choices": ["yes", "no", "maybe"]}
+        | {"answer": "final_decision", "answer_is": "text", "rationale": "long_answer"},
+        config="pqa_labeled",
+        prepare=pubmedqa,
     ),
 }
 

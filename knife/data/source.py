@@ -53,7 +53,8 @@ def source_state(data: Data) -> object | None:
     if data.source == "creatures":
         return "creatures"
     if place:
-        return place.revision if re.fullmatch(r"[0-9a-f]{40}", place.revision or "") else None
+        revisions = " ".join(each.revision or "newest" for each in place.places)
+        return revisions if re.fullmatch(r"[0-9a-f]{40}( [0-9a-f]{40})*", revisions) else None
     path = Path(data.source).expanduser().resolve()
     names, paths = list[str](), [path]
     try:

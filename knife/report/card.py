@@ -161,7 +161,7 @@ def _metadata(facts: Facts) -> ModelCardData:
     return ModelCardData(
         license="apache-2.0" if packaged else None,
         base_model=facts.base.name if facts.base.revision else None,
-        datasets=[place.repository] if place else None,
+        datasets=[each.repository for each in place.places] if place else None,
         library_name="transformers",
         pipeline_tag=task,
         tags=["knife", "rationales", facts.kind.replace("_", "-")],
@@ -214,7 +214,7 @@ def _data(facts: Facts) -> list[tuple[str, str]]:
     data = facts.config.data
     source = _code(_source(data.source))
     if place := place_of(data.source):
-        source += f" (hub: `{place.repository}`)"
+        source += f" (hub: {', '.join(f'`{each.repository}`' for each in place.places)})"
     found = [("source", source), ("digest", _code(facts.data_key))]
     found.append(("share of train used", f"{data.fraction:g} (drawn by {data.split_seed})"))
     return [*found, ("rationales", data.rationale)]

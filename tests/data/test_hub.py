@@ -84,6 +84,16 @@ QUAREL: dict[str, Any] = {
     "world_literals": {"world1": ["the fast sled"], "world2": ["the slow sled"]},
     "question": "Two sleds race.  Which one cools more? (A) the slow sled (B) the fast sled",
 }
+COMMONSENSE_QA: dict[str, Any] = {
+    "id": "e5f6",
+    "question": "What turns  dough into bread?",
+    "question_concept": "bread",
+    "choices": {
+        "label": ["A", "B", "C", "D", "E"],
+        "text": ["a song", "an oven", "a boat", "a letter", "a fridge"],
+    },
+    "answerKey": "B",
+}
 
 
 def read(name: str, *rows: dict[str, Any]) -> Splits:
@@ -273,6 +283,25 @@ def test_logical_forms(form: str, answer: int, words: str | None) -> None:
             | {"choices": {"text": ["more", "less"], "label": ["A", "B"]}},
             Example("z", "Which?", ("more", "less"), 0, "Heat.", "p1"),
         ),
+        (
+            "pubmedqa",
+            {"pubid": 217, "question": "Does tea wake?", "final_decision": "maybe"}
+            | {"context": {"contexts": ["Forty drank tea", "Some\nwoke."], "labels": ["A", "B"]}}
+            | {"long_answer": "Tea may wake some."},
+            Example(
+                "217",
+                "Forty drank tea. Some woke. Does tea wake?",
+                ("yes", "no", "maybe"),
+                2,
+                "Tea may wake some.",
+            ),
+        ),
+        (
+            "pubmedqa",
+            {"pubid": 218, "question": "Why?", "context": None, "long_answer": None}
+            | {"final_decision": "no"},
+            Example("218", "Why?", ("yes", "no", "maybe"), 1),
+        ),
     ],
 )
 def test_rows_of_other_sources(name: str, row: dict[str, Any], expected: Example) -> None:
@@ -357,6 +386,7 @@ def test_rows_left_out_are_counted_by_the_real_reason() -> None:
         ("ecqa", ECQA, "q_op4"),
         ("cos_e", COS_E, "answer"),
         ("quarel", QUAREL, "world_literals"),
+        ("pubmedqa", {"context": {"labels": ["A"]}}, "contexts"),
     ],
 )
 def test_a_column_that_is_gone_is_named(name: str, row: dict[str, Any], missing: str) -> None:
@@ -406,11 +436,23 @@ HUB = {
                 "train": [COS_E, {**COS_E, "id": "x", "answer": "spoon"}, COS_E],
                 "validation": [{**COS_E, "id": "y"}],
             },
-            "v1.11": {"train": [{**COS_E, "id": "other"}]},
+            "v1.11": {
+                "train": [{**COS_E, "id": "other"}, {**COS_E, "id": "e5f6"}],
+                "validation": [{**COS_E, "id": "z"}],
+            },
         }
     ),
     "tasksource/ecqa": repository({"default": {"train": [ECQA], "test": [{**ECQA, "q_no": "z"}]}}),
     "community-datasets/quarel": repository({"default": {"train": [QUAREL]}}),
+    "tau/commonsense_qa": repository(
+        {
+            "default": {
+                "train": [COMMONSENSE_QA, {**COMMONSENSE_QA, "id": "none", "answerKey": "E"}],
+                "validation": [{**COMMONSENSE_QA, "id": "z"}],
+                "test": [{**COMMONSENSE_QA, "id": "t", "answerKey": ""}],
+            }
+        }
+    ),
 }
 QUIZ = {"stem": "Which floats?", "opts": ["cork", "lead"], "gold": 1, "why": "Cork is light"}
 HUB["you/quiz"] = repository(
@@ -570,6 +612,73 @@ def test_loading_every_source_and_then_from_the_cache(tmp_path: Path) -> None:
     again, said = load(endpoint, tmp_path, *FIVE)
     assert again == loaded
     assert "Retrying" not in said
+
+
+JOINED = {
+    "commonsense_qa_cos_e": ("Salesforce/cos_e", "spoons lie in a drawer all night"),
+    "commonsense_qa_ecqa": ("tasksource/ecqa", "Dough has to be baked, and an oven bakes."),
+}
+
+
+def test_rationales_of_another_data_set_are_joined_by_id(tmp_path: Path) -> None:
+    with serve() as endpoint:
+        loaded, _ = load(endpoint, tmp_path, *JOINED)
+    for name, (repository_id, rationale) in JOINED.items():
+        splits = loaded[name]
+        assert ids(splits) == {"train": ["e5f6", "none"], "dev": ["z"], "test": []}
+        # That of dev is in the other's validation, or in its test.
+        found = [e["rationale"] for e in (*splits["train"], *splits["dev"])]
+        assert found == [rationale, None, rationale]
+        assert splits["train"][0]["question"] == "What turns dough into bread?"
+        assert [e["answer"] for e in splits["train"]] == [1, 4]
+        assert splits["notes"] == [
+            f"{name} train: 1 of 2 examples have a rationale, taken from {repository_id} by id",
+            f"{name} test is not used: its answers are hidden",
+        ]
+
+
+def test_of_several_rationales_of_one_id_the_first_that_says_anything_is_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [None, " ", "Ovens bake", "So it is"]
+    rows = [{**ECQA, "taskB": text} for text in said]
+    files = repository({"default": {"train": rows[:3], "test": rows[3:]}})
+    monkeypatch.setitem(HUB, "tasksource/ecqa", files)
+    with serve() as endpoint:
+        loaded, _ = load(endpoint, tmp_path, "commonsense_qa_ecqa")
+    assert loaded["commonsense_qa_ecqa"]["train"][0]["rationale"] == "Ovens bake"
+
+
+@pytest.mark.parametrize(
+    ("changed", "row", "missing"),
+    [("tasksource/ecqa", ECQA, "taskB"), ("tau/commonsense_qa", COMMONSENSE_QA, "id")],
+)
+def test_the_data_set_of_a_join_whose_column_is_gone_is_named(
+    changed: str,
+    row: dict[str, Any],
+    missing: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rest = {key: value for key, value in row.items() if key != missing}
+    monkeypatch.setitem(HUB, changed, repository({"default": {"train": [rest]}}))
+    with serve() as endpoint:
+        loaded, _ = load(endpoint, tmp_path, "commonsense_qa_ecqa")
+    (error,) = loaded["commonsense_qa_ecqa"]
+    assert f"'commonsense_qa_ecqa': {changed} has changed on the hub: " in error
+    assert f"no column {missing!r}" in error
+
+
+def test_the_map_of_a_joined_source(tmp_path: Path) -> None:
+    program = """
+import json, sys
+from knife.cli.tables import map_of
+from knife.config.run import Data
+print(json.dumps({name: map_of(Data(source=name)) for name in sys.argv[1:]}))
+"""
+    with serve() as endpoint:
+        printed, _ = load(endpoint, tmp_path, *JOINED, program=program)
+    assert all("rationale: rationale\n" in printed[name] for name in JOINED)
 
 
 def test_any_data_set_of_the_hub_by_a_map(tmp_path: Path) -> None:

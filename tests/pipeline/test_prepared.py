@@ -110,6 +110,9 @@ def test_what_a_revision_pins_is_known() -> None:
     assert source_state(Data(source="hub:some/data@main")) is None
     assert source_state(Data(source="hub:some/data")) is None
     assert source_state(Data(source="qasc")) is not None
+    # Its questions are pinned, and its rationales, of another data set, are not.
+    assert source_state(Data(source="commonsense_qa")) is not None
+    assert source_state(Data(source="commonsense_qa_ecqa")) is None
     assert source_state(Data(source="/nowhere")) is None
 
 

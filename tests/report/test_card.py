@@ -91,6 +91,10 @@ def test_what_the_hub_knows_is_named_as_the_hub_does() -> None:
     values = metadata(text)
     assert values["base_model"] == "google-t5/t5-small"
     assert values["datasets"] == ["Salesforce/cos_e"]
+    # Its rationales are of another data set than its questions.
+    joined = card(facts(config={"data": {"source": "commonsense_qa_ecqa"}}))
+    assert metadata(joined)["datasets"] == ["tau/commonsense_qa", "tasksource/ecqa"]
+    assert "(hub: `tau/commonsense_qa`, `tasksource/ecqa`)" in joined
     assert "license" not in values
     assert "Licence: depends on base model and data" in text
     assert "`google-t5/t5-small` (hub, revision `df1b051c4962`)" in text
