@@ -64,9 +64,12 @@ def test_a_fraction_is_of_what_has_room(tmp_path: Path) -> None:
     assert len(used.train) == 20
 
 
-def test_variants_that_leave_out_other_test_examples_are_not_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("too_long", ["drop", "cut:question"])
+def test_variants_that_leave_out_other_test_examples_are_not_compared(
+    tmp_path: Path, too_long: str
+) -> None:
     splits = creatures(World(train=40, dev=10, test=10, creatures=16))
-    data = {"source": folder(tmp_path / "both", splits, LONG), "too_long": "drop"}
+    data = {"source": folder(tmp_path / "both", splits, LONG), "too_long": too_long}
     wide = {"name": "wide", "method": "finetune", "data": {"max_tokens": 512}}
     with pytest.raises(UserError, match="a variant changes the test split"):
         plan_run(small_config(tmp_path / "store", data=data, methods=["finetune", wide]))
