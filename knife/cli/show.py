@@ -32,17 +32,17 @@ def read_data(source: str, overrides: list[str]) -> Data:
 
 
 def used_splits(data: Data, model: str | None = None) -> Splits:
-    """Return the splits as a run uses them, but train in the source's order; if `data.too_long` is
-    drop and a model is given, without what is too long for it.
+    """Return the splits as a run uses them, but train in the source's order; if a model is
+    given, without what is too long for it or with that cut, as `data.too_long` says.
 
     Raises:
         UserError: with every error in the source; or the model has no tokenizer.
     """
     whole = load_source(data)
-    if model and data.too_long == "drop":
-        from knife.data.fitting import fitting
+    if model and data.too_long != "refuse":
+        from knife.data.fitting import fitted
 
-        whole = fitting(whole, _tokenizer(model), data.max_tokens)
+        whole = fitted(whole, _tokenizer(model), data)
     used = treatment.used_splits(whole, data)
     index = {identity: row for row, identity in enumerate(Examples.of(whole.train).values("id"))}
     train = Examples.of(used.train)

@@ -64,8 +64,9 @@ class Data(ConfigSection):
     errors stop the run, or are left out up to a share of them, by default 5 %: refuse, skip or
     skip:SHARE. `rationale` is how rationales are treated: given, shuffled, dropped:SHARE,
     truncated:SHARE, unrepeated (without texts that many examples have) or none. `max_tokens` limits
-    task input and rationale together; an example whose task input alone is longer stops the run, or
-    is left out if `too_long` is drop."""
+    task input and rationale together; of an example whose task input alone is longer, `too_long` is
+    what becomes: refuse (the run stops), drop, or cut:COLUMN, which shortens the text of a column
+    of the question."""
 
     source: str
     columns: Columns | None = None
@@ -74,7 +75,7 @@ class Data(ConfigSection):
     split_seed: int = 0
     rationale: str = "given"
     max_tokens: int = Field(256, ge=8)
-    too_long: Literal["refuse", "drop"] = "refuse"
+    too_long: str = "refuse"
     world: World = World()
 
     @field_validator("faulty")
@@ -92,6 +93,18 @@ class Data(ConfigSection):
         if self.faulty == "refuse":
             return None
         return float(self.faulty.partition(":")[2] or 0.05)
+
+    @field_validator("too_long")
+    @classmethod
+    def _cut(cls, value: str) -> str:
+        if value in ("refuse", "drop") or re.fullmatch(r"cut:\S(.*\S)?", value):
+            return value
+        raise ValueError(f"must be refuse, drop or cut:COLUMN, but got {value!r}")
+
+    @property
+    def cut(self) -> str | None:
+        """The column of the question that is cut if a task input is too long, or None."""
+        return self.too_long.partition(":")[2] or None
 
     @field_validator("rationale")
     @classmethod

@@ -30,7 +30,7 @@ class Examples(Sequence[Example]):
 
     Attributes:
         table: the columns `id`, `question`, `choices`, `answer`, `rationale` and `group`, in one
-            piece.
+            piece, and maybe `part`, the span of the question that may be cut.
         rows: which rows of the table these examples are, in order; None for all.
     """
 
@@ -71,7 +71,7 @@ class Examples(Sequence[Example]):
         Raises:
             OSError: the file cannot be written.
         """
-        write_table(path, self.selected())
+        write_table(path, self.selected().select(_SCHEMA.names))
 
     def selected(self) -> Any:
         """Return the table with these examples alone, in order."""
@@ -89,10 +89,29 @@ class Examples(Sequence[Example]):
 
     def with_rationales(self, rationales: Iterable[str | None]) -> "Examples":
         """Return the same examples with other rationales."""
-        table = self.selected()
-        pieces = [pa.array(part, pa.large_string()) for part in _batched(rationales)]
+        return self._with("rationale", rationales)
+
+    def with_questions(self, questions: Iterable[str]) -> "Examples":
+        """Return the same examples with other questions, of which no part is known."""
+        return Examples(self.selected().select(_SCHEMA.names))._with("question", questions)
+
+    def with_parts(self, ends: Sequence[int]) -> "Examples":
+        """Return the same examples with a part of each question: its first character and one past
+        its last, all in one row. These are not written to files."""
+        part = pa.FixedSizeListArray.from_arrays(pa.array(ends, pa.int64()), 2)
+        return Examples(self.selected().append_column("part", part))
+
+    def parts(self, rows: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the spans of parts of some questions: all of each, if no parts are known."""
+        table = self.take(rows).selected()
+        if "part" in table.column_names:
+            return [(start, end) for start, end in table.column("part").to_pylist()]
+        return [(0, len(question)) for question in table.column("question").to_pylist()]
+
+    def _with(self, name: str, texts: Iterable[str | None]) -> "Examples":
+        pieces = [pa.array(some, pa.large_string()) for some in _batched(texts)]
         column = pa.chunked_array(pieces, pa.large_string())
-        return Examples(table.set_column(_SCHEMA.names.index("rationale"), "rationale", column))
+        return Examples(self.selected().set_column(_SCHEMA.names.index(name), name, column))
 
     def values(self, name: str) -> Iterator[Any]:
         """Yield the values of one column, few of them as objects at a time."""

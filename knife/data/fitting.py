@@ -1,22 +1,24 @@
-"""Leaves out, and counts, examples that are too long for `data.max_tokens`."""
+"""Leaves out, or cuts, and counts, examples that are too long for `data.max_tokens`."""
 
-from collections.abc import Sequence
 from typing import Any
 
+from knife.config.run import Data
 from knife.core.errors import raise_errors
-from knife.data.example import Example, Splits
-from knife.data.examples import BATCH, Examples
+from knife.data.cutting import cut_to_fit, input_lengths
+from knife.data.example import Splits
+from knife.data.examples import Examples
 from knife.data.line_errors import shown_ids
-from knife.data.tokens import backend, task_input_text
 
 
-def input_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:
-    """Return the number of tokens of each task input."""
-    lengths: list[int] = []
-    for start in range(0, len(examples), BATCH):
-        texts = [task_input_text(example)[0] for example in examples[start : start + BATCH]]
-        lengths += map(len, backend(tokenizer).encode_batch_fast(texts))
-    return lengths
+def fitted(splits: Splits, tokenizer: Any, data: Data) -> Splits:
+    """Return the splits with what is too long for a model left out or cut, as `data.too_long` says.
+
+    Raises:
+        UserError: nothing is left of a split, or an example cannot be cut so that it fits.
+    """
+    if data.cut:
+        return cut_to_fit(splits, tokenizer, data.max_tokens, data.cut)
+    return fitting(splits, tokenizer, data.max_tokens) if data.too_long == "drop" else splits
 
 
 def fitting(splits: Splits, tokenizer: Any, max_tokens: int) -> Splits:

@@ -23,12 +23,18 @@ from knife.data.tables.table import Table, table_of
 SECONDS_TO_ANSWER = 5
 
 
-def load_hub(source: str, columns: Columns | None = None, faulty: float | None = None) -> Splits:
+def load_hub(
+    source: str,
+    columns: Columns | None = None,
+    faulty: float | None = None,
+    cut: str | None = None,
+) -> Splits:
     """Load a known source, or `hub:OWNER/NAME[@REVISION][:CONFIG]`, from the hub or its cache.
 
     What is not given of the columns is found out from train; without any, a known source has its
     own map, and its rows that cannot be examples are left out. A split that the hub lacks, or whose
-    answers it hides, is returned empty. Notes report all of this.
+    answers it hides, is returned empty. Notes report all of this. `cut` is the column of the
+    question that may be cut.
 
     Raises:
         UserError: neither hub nor cache has the data, or they have errors in columns or rows.
@@ -54,7 +60,7 @@ def load_hub(source: str, columns: Columns | None = None, faulty: float | None =
             continue
         prefix = "" if split == "train" else f"{split}-"
         try:
-            read = read_rows(table, columns, place, 1.0 if known else faulty, prefix, ids)
+            read = read_rows(table, columns, place, 1.0 if known else faulty, prefix, ids, cut)
         except UserError as error:
             if not known or split == "train":
                 raise

@@ -1,5 +1,6 @@
 """Reads files of examples, reporting all errors in a file at once and noting what is not read."""
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from knife.data.left_out import LeftOut
 from knife.data.line_errors import LineError, LineErrors, show, where
 from knife.data.record import FORMAT, read_example, read_identity
 from knife.data.survey import Survey
-from knife.data.tables.columns import map_table, mapping_notes
+from knife.data.tables.columns import cut_errors, map_table, mapping_notes
 from knife.data.tables.table import Table, is_table, read_table
 
 FOLDER_FORMAT = (
@@ -70,6 +71,7 @@ def read_file(
     faulty: float | None = None,
     prefix: str = "",
     shards: Sequence[Path] = (),
+    cut: str | None = None,
 ) -> ExampleFile:
     """Read one file of examples: JSON in a format listed in `knife.data.formats`, or a table.
 
@@ -81,7 +83,7 @@ def read_file(
     `prefix`.
 
     With `faulty`, rows with errors are left out, up to that share, and counted in a note. `shards`
-    are further files of the same table.
+    are further files of the same table. `cut` is the column of the question that may be cut.
 
     Raises:
         UserError: with the errors in the file as `file:line: message`, up to `SHOWN_ERRORS` and
@@ -89,7 +91,8 @@ def read_file(
     """
     if columns or is_table(path):
         table = as_table(path, *shards)
-        return read_rows(table, columns, str(path), faulty, prefix)
+        return read_rows(table, columns, str(path), faulty, prefix, cut=cut)
+    raise_errors(cut_errors(cut, ["question"], path))
     return ExampleFile(*_examples(read_values(path), path, faulty))
 
 
@@ -100,6 +103,7 @@ def read_rows(
     faulty: float | None = None,
     prefix: str = "",
     taken: Mapping[str, str] | None = None,
+    cut: str | None = None,
 ) -> ExampleFile:
     """Read the examples of a table; see `read_file`. `place` says where it is, and `taken` which
     split has an id already.
@@ -107,10 +111,11 @@ def read_rows(
     Raises:
         UserError: with everything wrong with its columns, or else with its rows.
     """
-    mapping, notes = map_table(table, columns, place)
+    mapping, notes = map_table(table, columns, place, cut)
     mapping.prefix = prefix
     values, named = Values("row", mapping.values()), bool(mapping.columns.id)
-    examples, more = _examples(values, place, faulty, named=named, taken=taken)
+    parts = mapping.parts if cut else None
+    examples, more = _examples(values, place, faulty, named=named, taken=taken, parts=parts)
     notes = [*table.notes, *notes, *more, *mapping_notes(mapping, place)]
     return ExampleFile(examples, notes, mapping.columns)
 
@@ -122,16 +127,20 @@ def _examples(
     *,
     named: bool = True,
     taken: Mapping[str, str] | None = None,
+    parts: dict[int, tuple[int, int]] | None = None,
 ) -> tuple[Examples, list[str]]:
     """Return the examples among values, and notes on them and on what was left out. `named` is
-    whether their ids are the user's own, and `taken` which split has an id already."""
+    whether their ids are the user's own, `taken` which split has an id already, and `parts` where
+    the part is that may be cut, by number: each is removed once it is read."""
     examples = Builder()
     errors, left_out = LineErrors(place, values.unit), LeftOut(values.unit)
     survey, taken = Survey(), taken or {}
+    ends = array("q")
     first_line: dict[str, int] = {}
     first_kind: dict[bool, int] = {}
     for line in parse(values.values, read_example):
         wrong = line.errors
+        part = parts.pop(line.number, (0, 0)) if parts is not None else ()
         if line.identity:
             first = first_line.setdefault(line.identity, line.number)
             if first != line.number:
@@ -144,6 +153,7 @@ def _examples(
             left_out.add(line.number, line.identity if named else "", wrong[0].reason)
         elif line.example is not None:
             examples.add(line.example)
+            ends.extend(part)
             survey.see(line.record, line.example)
             first_kind.setdefault(line.example.open, line.number)
     found, notes = errors.lines(), list[str]()
@@ -157,7 +167,9 @@ def _examples(
     if not kept and not found:
         found = [no_examples(place)]
     raise_errors([*found, *mixed(place, values.unit, first_kind)])
-    return examples.examples(), [*notes, *(f"{place}: {note}" for note in survey.notes())]
+    table = examples.examples()
+    table = table if parts is None else table.with_parts(ends)
+    return table, [*notes, *(f"{place}: {note}" for note in survey.notes())]
 
 
 def as_table(path: Path, *shards: Path) -> Table:

@@ -19,6 +19,7 @@ from knife.data.jsonl import FOLDER_FORMAT, read_file
 from knife.data.known import KNOWN, PREFIX, place_of
 from knife.data.line_errors import shown_ids
 from knife.data.subset import hold_out
+from knife.data.tables.columns import cut_errors
 from knife.data.tables.table import is_table
 
 KNOWN_SOURCES = ("creatures", *KNOWN)
@@ -106,14 +107,15 @@ def load_whole(data: Data) -> Splits:
     if data.source == "creatures":
         from knife.data.creatures import creatures
 
+        raise_errors(cut_errors(data.cut, ["question"], data.source))
         return creatures(data.world)
     if data.source in KNOWN or data.source.startswith(PREFIX):
-        return load_hub(data.source, data.columns, data.faulty_share)
+        return load_hub(data.source, data.columns, data.faulty_share, data.cut)
     path = Path(data.source).expanduser()
     if path.is_dir():
         return _read_folder(path, data)
     if path.exists():
-        read = read_file(path, data.columns, data.faulty_share)
+        read = read_file(path, data.columns, data.faulty_share, cut=data.cut)
         return Splits(read.examples, [], [], read.notes)
     raise UserError(
         f"data.source: {data.source!r} is neither a known source nor a file or folder; "
@@ -137,7 +139,7 @@ def _read_folder(folder: Path, data: Data) -> Splits:
                 given = columns if is_table(path) else data.columns
                 # The same question in two splits is noted, and not an id that is in both.
                 prefix = "" if split == "train" else f"{split}-"
-                read = read_file(path, given, data.faulty_share, prefix, shards)
+                read = read_file(path, given, data.faulty_share, prefix, shards, data.cut)
             except UserError as error:
                 errors += error.errors
                 continue

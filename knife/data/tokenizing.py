@@ -96,7 +96,8 @@ def tokenize_splits(
             f"data.max_tokens: {found.too_long} of {total} task inputs are longer than "
             f"{max_tokens} tokens (the longest has {found.longest}), and only rationales are "
             f"truncated: raise data.max_tokens to at least {found.longest}, if the models have "
-            "that many positions, or leave such examples out (data.too_long=drop)"
+            "that many positions, cut them (data.too_long=cut:COLUMN of the question), or leave "
+            "such examples out (data.too_long=drop)"
         )
     raise_errors(errors)
     return tokens, Truncation(len(found.cut), sum(found.cut))

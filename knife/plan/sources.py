@@ -8,7 +8,7 @@ from knife.config.run import READS_RATIONALES, TEACHES, WRITES, RunConfig, Varia
 from knife.core.errors import UserError, raise_errors
 from knife.data.check import rationale_errors
 from knife.data.example import Splits
-from knife.data.fitting import fitting
+from knife.data.fitting import fitted
 from knife.data.forms import training_tokens
 from knife.data.source import load_source, source_state
 from knife.data.token_table import longest_choice
@@ -180,12 +180,14 @@ class SourceReader:
     def _splits(self, config: RunConfig, method: str, student: KnownModel | None) -> Splits:
         data = config.data
         source = data.model_dump_json(exclude={"fraction", "rationale", "max_tokens", "too_long"})
-        drops = data.too_long == "drop" and student is not None
-        fit = [config.model.student, data.max_tokens] if drops else None
+        # Where what may be cut is in the questions, is read with them.
+        source += data.cut or ""
+        fits = data.too_long != "refuse" and student is not None
+        fit = [config.model.student, data.max_tokens, data.too_long] if fits else None
         known = fingerprint([source, data.fraction, data.rationale, fit])
         if known not in self._treated:
             state = source_state(data)
-            if student and drops:
+            if student and fits:
                 fit = [student.source.identity, data.max_tokens]
             request = None if state is None else [state, data.model_dump_json(), fit]
 
@@ -193,9 +195,8 @@ class SourceReader:
                 whole = self._whole.get(source) or load_source(data)
                 if self._several:
                     self._whole[source] = whole
-                if drops:
-                    assert student
-                    whole = fitting(whole, student.tokenizer, data.max_tokens)
+                if student:
+                    whole = fitted(whole, student.tokenizer, data)
                 return used_splits(whole, data)
 
             self._treated[known] = self.prepared(config).splits(request, make)

@@ -18,17 +18,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from knife.config.columns import Columns
+from knife.config.run import Data
 from knife.core.errors import UserError
+from knife.data import hub
 from knife.data.example import Example, Splits
+from knife.data.examples import Examples
 from knife.data.hub import _prepared
 from knife.data.hub_rows import logical_form_in_words
 from knife.data.jsonl import ExampleFile, read_rows
 from knife.data.known import KNOWN
+from knife.data.source import load_source
 from knife.data.tables.table import Table
 
 STRATEGYQA: dict[str, Any] = {
@@ -338,6 +343,26 @@ def test_the_right_answer_of_sciq_is_in_any_place() -> None:
 )
 def test_a_row_that_cannot_be_an_example_says_why(name: str, row: Any, message: str) -> None:
     assert f"all 1 rows are faulty: {message}" in why(name, row)
+
+
+def test_a_passage_of_a_known_source_may_be_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"passage": f"It is {n}" if n else "", "question": f"is it {n}", "answer": n % 2 == 0}
+        for n in range(8)
+    ]
+    tables = {"train": datasets.Dataset.from_list(rows), "validation": datasets.Dataset.from_list(
+        [{**row, "question": "was it"} for row in rows])}  # fmt: skip
+    monkeypatch.setattr(hub, "_download", lambda *_: tables)
+    cut = load_source(Data(source="boolq", too_long="cut:passage"))
+    assert cut == load_source(Data(source="boolq"))
+    for part in cut.parts.values():
+        table = Examples.of(part)
+        for example, (start, end) in zip(table, table.parts(range(len(table))), strict=True):
+            passage, _, asked = example.question.rpartition(". ")
+            assert example.question[start:end] == (f"{passage}." if passage else "")
+            assert asked.startswith(("is it", "was it"))
+    with pytest.raises(UserError, match="no such column of the question; use cut:passage or cut:q"):
+        load_source(Data(source="boolq", too_long="cut:article"))
 
 
 def test_equal_wrong_choices_become_one_and_are_counted() -> None:

@@ -109,8 +109,9 @@ def test_task_inputs_that_are_too_long_are_refused_and_counted(model_folder: Pat
     assert caught.value.errors == [
         f"data.max_tokens: {too_long} of {len(EXAMPLES)} task inputs are longer than {limit} "
         f"tokens (the longest has {max(lengths)}), and only rationales are truncated: raise "
-        f"data.max_tokens to at least {max(lengths)}, if the models have that many positions, or "
-        "leave such examples out (data.too_long=drop)"
+        f"data.max_tokens to at least {max(lengths)}, if the models have that many positions, "
+        "cut them (data.too_long=cut:COLUMN of the question), or leave such examples out "
+        "(data.too_long=drop)"
     ]
 
 

@@ -120,6 +120,7 @@ NO_CHANGES = [
     "scale={hang_seconds: 5, parallel: 3}",
     # No example is too long here.
     "data.too_long=drop",
+    "data.too_long=cut:question",
     # None is faulty.
     "data.faulty=skip",
     # Order and number of methods and seeds do not change individual results.

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from knife.config.columns import Columns
@@ -36,6 +37,8 @@ class Mapping:
         prefix: what ids start with that are made.
         evened: rows in which choices lost the stops that set some of them apart.
         ids: made ids, and how often each was made.
+        cut: the column of the question that may be cut; None if there is none.
+        parts: where its text is in the joined question, by the number of the row.
     """
 
     table: Table
@@ -45,6 +48,8 @@ class Mapping:
     prefix: str = ""
     evened: int = 0
     ids: Counter[str] = field(default_factory=Counter)
+    cut: str | None = None
+    parts: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def unread(self) -> list[str]:
@@ -57,6 +62,8 @@ class Mapping:
             if errors := self.table.broken.get(number):
                 yield number, {}, errors
             else:
+                if self.cut:
+                    self.parts[number] = self._part(row, self.cut)
                 yield number, *self.record(row)
 
     def record(self, row: Row) -> tuple[Record, list[LineError]]:
@@ -119,6 +126,18 @@ class Mapping:
         if errors and not found:
             raise UserError(f"{self.place}: {errors[0].message}")
 
+    def _part(self, row: Row, cut: str) -> tuple[int, int]:
+        """Return where a column is in the joined question. What follows is the same without what is
+        before it, as only the last text is not closed."""
+        names = self.columns.question or []
+        at = names.index(cut)
+        joined = (
+            _joined([row[name] for name in names[n:]], close_last=False) for n in (0, at, at + 1)
+        )
+        whole, rest, after = (len(text) if isinstance(text, str) else 0 for text in joined)
+        # A blank is before what follows.
+        return whole - rest, max(whole - rest, whole - after - bool(after))
+
     def _value(self, row: Row) -> Any:
         """Return what the answer column has; the name of a class instead of its number."""
         name = self.columns.answer
@@ -168,16 +187,21 @@ class Mapping:
         return made if self.ids[made] == 1 else f"{made}-{self.ids[made]}"
 
 
-def map_table(table: Table, columns: Columns | None, place: str) -> tuple[Mapping, list[str]]:
-    """Return how a table's columns become examples, and notes on what was guessed.
+def map_table(
+    table: Table, columns: Columns | None, place: str, cut: str | None = None
+) -> tuple[Mapping, list[str]]:
+    """Return how a table's columns become examples, and notes on what was guessed. `cut` is the
+    column of the question that may be cut, if any.
 
     Raises:
         UserError: with everything wrong with the columns; `place` says where the table is.
     """
     given = columns or Columns()
     names = table.names
-    raise_errors(missing_columns(given, names, place))
+    known = given.question or names
+    raise_errors([*missing_columns(given, names, place), *cut_errors(cut, known, place)])
     found, notes = guessed(given, table, place)
+    raise_errors(cut_errors(cut, found.question or [], place))
     fixed = None
     if found.choices and not set(found.choices) <= set(names):
         fixed = found.choices
@@ -186,7 +210,7 @@ def map_table(table: Table, columns: Columns | None, place: str) -> tuple[Mappin
         found = found.model_copy(update={"choices": fixed})
     if fixed and found != given:
         notes.append(f"{place}: each row has the choices {', '.join(map(repr, fixed))}")
-    mapping = Mapping(table, place, found, fixed)
+    mapping = Mapping(table, place, found, fixed, cut=cut)
     if found.choices and found.answer not in found.choices and not found.answer_is:
         form = find_form(f"{place}: data.columns.answer={found.answer}", mapping.answered())
         mapping.columns = found.model_copy(update={"answer_is": form})
@@ -241,6 +265,17 @@ def missing_columns(columns: Columns, names: list[str], place: str) -> list[str]
     return errors
 
 
+def cut_errors(cut: str | None, names: list[str], place: Path | str) -> list[str]:
+    """Return the error if a column that is to be cut is none of the question's, whose names are
+    given."""
+    if cut is None or cut in names:
+        return []
+    return [
+        f"data.too_long: cut:{cut}: {place} has no such column of the question; use "
+        f"{' or '.join(f'cut:{name}' for name in names)}"
+    ]
+
+
 def _text(value: Any) -> Any:
     """Return a number as text, without the decimals of a whole one, and None for NaN; anything else
     as it is."""
@@ -269,10 +304,11 @@ def _joined(values: list[Any], *, close_last: bool) -> Any:
     if len(texts) < 2:
         return texts[0] if texts else None
     last = len(texts) - (not close_last)
-    return " ".join(_closed(text) if n < last else text for n, text in enumerate(texts))
+    return " ".join(closed(text) if n < last else text for n, text in enumerate(texts))
 
 
-def _closed(text: str) -> str:
+def closed(text: str) -> str:
+    """Return a text that ends in a stop, which is added if there is none."""
     return text if re.search(r"[.?!:…][\"')\]]*$", text) else f"{text.rstrip(',;')}."
 
 
