@@ -11,6 +11,7 @@ the code that reads it is the same.
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from knife import data as data_package
 from knife.core.atomic import write_json
 from knife.data.digest import split_digest
 from knife.data.example import Splits
@@ -32,12 +32,13 @@ from knife.data.tokenizing import tokenize_splits
 from knife.data.tokens import Truncation
 from knife.plan.memory import Lengths, token_lengths
 from knife.plan.writable import unwritable_notes
+from knife.stats import text_match
 from knife.store.store import Store, fingerprint, store_errors, store_root
 
 SPLITS = ("train", "dev", "test")
 _FACTS = "facts.json"
-# What examples and tokens come from besides our own code.
-_LIBRARIES = ("datasets", "pyarrow", "tokenizers", "transformers")
+# What examples and tokens come from besides our own code; bm25s has the stop words.
+_LIBRARIES = ("bm25s", "datasets", "pyarrow", "tokenizers", "transformers")
 # Stands for the model's name in messages that are kept.
 _MODEL = "\0"
 
@@ -217,15 +218,17 @@ def _tokenized(
 
 def _key(request: object) -> str:
     libraries = {name: version(name) for name in _LIBRARIES}
-    return fingerprint([request, libraries, _code()])
+    # Unicode's tables come with Python.
+    return fingerprint([request, libraries, platform.python_version(), _code()])
 
 
 @lru_cache
 def _code() -> str:
-    """Return the digest of the code that makes examples and tokens."""
-    (folder,) = data_package.__path__
+    """Return the digest of the code that makes examples and tokens, and of what is kept of them."""
+    here = Path(__file__).parent
+    paths = [*(here.parent / "data").rglob("*.py"), *here.glob("*.py"), Path(text_match.__file__)]
     hashed = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*.py")):
+    for path in sorted(paths):
         hashed.update(path.read_bytes())
     return hashed.hexdigest()
 
