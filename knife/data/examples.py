@@ -71,7 +71,9 @@ class Examples(Sequence[Example]):
         Raises:
             OSError: the file cannot be written.
         """
-        write_table(path, self.selected().select(_SCHEMA.names))
+        table = self.selected().select(_SCHEMA.names).combine_chunks()
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+            writer.write_table(table, max_chunksize=max(1, len(self)))
 
     def selected(self) -> Any:
         """Return the table with these examples alone, in order."""
@@ -215,7 +217,7 @@ class Builder:
     def examples(self) -> Examples:
         """Return all examples as a table."""
         self._batches.append(_record_batch(self._part))
-        return Examples(one_piece(self._batches, _SCHEMA))
+        return Examples(_one_piece(self._batches, _SCHEMA))
 
 
 def explained_count(examples: Sequence[Example]) -> int:
@@ -225,17 +227,7 @@ def explained_count(examples: Sequence[Example]) -> int:
     return sum(example.rationale is not None for example in examples)
 
 
-def write_table(path: Path, table: Any) -> None:
-    """Write a table as an Arrow file of one piece.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
-
-
-def one_piece(batches: list[Any], schema: Any) -> Any:
+def _one_piece(batches: list[Any], schema: Any) -> Any:
     """Return record batches as a table in one piece, and empty their list: so there is never much
     more than one copy of the data."""
     columns = [[batch.column(name) for batch in batches] for name in schema.names]

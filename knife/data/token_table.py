@@ -1,14 +1,13 @@
 """Tokenized examples as an Arrow table: in memory or mapped from a file."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 
-from knife.data.examples import one_piece, write_table
 from knife.data.tokens import Tokens
 
 _IDS = pa.large_list(pa.int32())
@@ -32,30 +31,24 @@ class TokenTable(Sequence[Tokens]):
     """Tokenized examples as a table: each is made into an object when it is asked for.
 
     Attributes:
-        table: the columns, in one piece.
         rows: which rows of the table these examples are, in order; None for all.
     """
 
-    def __init__(self, table: Any, rows: Integers | None = None) -> None:
-        self.table, self.rows = table.combine_chunks(), rows
-        pieces = {name: _piece(self.table, name) for name in _SCHEMA.names}
-        self._inputs = _Lists(pieces["input_ids"])
-        self._rationales = _Lists(pieces["rationale_ids"])
-        self._choices = _offsets(pieces["choice_ids"])
-        self._choice_ids = _Lists(pieces["choice_ids"].values)
-        self._spans, self._content = _Lists(pieces["choice_spans"]), _Lists(pieces["content"])
-        self._answers = pieces["answer"].to_numpy()
-        self._open, self._texts = pieces["open"], pieces["answer_text"]
+    def __init__(self, parts: "Sequence[_Part]", rows: Integers | None = None) -> None:
+        self._parts, self.rows = parts, rows
+        # The first row of each part, and one past the last.
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
 
     @staticmethod
-    def of_batches(batches: list[Any]) -> "TokenTable":
-        """Return the examples of record batches, which `token_columns` makes; empties the list."""
-        return TokenTable(one_piece(batches, _SCHEMA))
+    def of_batches(batches: Sequence[Any]) -> "TokenTable":
+        """Return the examples of record batches, which `token_columns` makes."""
+        return TokenTable([_Part(batch) for batch in batches])
 
     @staticmethod
     def open(path: Path) -> "TokenTable":
-        """Map a file that `write` wrote into memory."""
-        return TokenTable(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+        """Map a file that `write` or `TokenFile` wrote into memory."""
+        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        return TokenTable.of_batches([file.get_batch(n) for n in range(file.num_record_batches)])
 
     def write(self, path: Path) -> None:
         """Write the table as an Arrow file.
@@ -64,61 +57,54 @@ class TokenTable(Sequence[Tokens]):
             OSError: the file cannot be written.
         """
         assert self.rows is None
-        write_table(path, self.table)
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+            for part in self._parts:
+                writer.write_batch(part.batch)
 
     def take(self, rows: "Sequence[int] | Integers") -> "TokenTable":
         """Return some of these examples, by their indices among them."""
         found = np.asarray(rows, dtype=np.int64)
-        return TokenTable(self.table, found if self.rows is None else self.rows[found])
+        return TokenTable(self._parts, found if self.rows is None else self.rows[found])
 
     @property
     def input_lengths(self) -> Integers:
         """The number of tokens of each task input."""
-        return self._selected(self._inputs.lengths)
+        return self._selected(part.inputs.lengths for part in self._parts)
 
     @property
     def rationale_lengths(self) -> Integers:
         """The number of tokens of each rationale."""
-        return self._selected(self._rationales.lengths)
+        return self._selected(part.rationales.lengths for part in self._parts)
 
     @property
     def choice_counts(self) -> Integers:
         """The number of choices of each example."""
-        return self._selected(np.diff(self._choices))
+        return self._selected(np.diff(part.choices) for part in self._parts)
 
     @property
     def choice_lengths(self) -> Integers:
-        """The number of tokens of all choices of these examples, one after another."""
-        lengths = self._choice_ids.lengths
-        if self.rows is None:
-            return lengths
-        parts = [lengths[self._choices[row] : self._choices[row + 1]] for row in self.rows]
-        return np.concatenate(parts) if parts else lengths[:0]
+        """The number of tokens of all choices of a whole table, one after another."""
+        assert self.rows is None
+        return _joined(part.choice_ids.lengths for part in self._parts)
 
     def digest(self) -> str:
         """Return a digest of task inputs and choices, for the comparison of two tokenizers."""
         hashed = hashlib.sha256()
-        for each in (self._inputs, self._choice_ids):
-            hashed.update(np.diff(each.offsets).tobytes())
-            hashed.update(each.values.tobytes())
+        for part in self._parts:
+            for each in (part.inputs, part.choice_ids):
+                hashed.update(each.lengths.tobytes())
+                hashed.update(each.values.tobytes())
         return hashed.hexdigest()[:16]
 
     def possibly_alike(self) -> Integers:
         """The rows of which two choices have tokens with the same hash; of a whole table alone."""
         assert self.rows is None
-        counts = np.diff(self._choices)
-        rows = np.repeat(np.arange(len(counts)), counts)
-        found = [_repeated(rows, self._choice_ids.hashes())]
-        spans = self._spans.values.reshape(-1, 2).astype(np.int64)
-        # Open questions list no choices.
-        listed = np.repeat(np.arange(len(counts)), self._spans.lengths // 2)
-        starts = self._inputs.offsets[:-1][listed]
-        hashes = _hashes(self._inputs.values, starts + spans[:, 0], starts + spans[:, 1])
-        return np.unique(np.concatenate([*found, _repeated(listed, hashes)]))
+        parts = zip(self._starts[:-1], self._parts, strict=True)
+        return _joined(start + part.possibly_alike() for start, part in parts)
 
     def __len__(self) -> int:
         """Return the number of examples."""
-        return self.table.num_rows if self.rows is None else len(self.rows)
+        return int(self._starts[-1]) if self.rows is None else len(self.rows)
 
     @overload
     def __getitem__(self, index: int) -> Tokens: ...
@@ -132,18 +118,8 @@ class TokenTable(Sequence[Tokens]):
             return self.take(np.arange(len(self))[index])
         row = range(len(self))[index]
         row = row if self.rows is None else int(self.rows[row])
-        first, last = self._choices[row], self._choices[row + 1]
-        spans = self._spans[row]
-        return Tokens(
-            input_ids=self._inputs[row],
-            rationale_ids=self._rationales[row],
-            choice_ids=[self._choice_ids[choice] for choice in range(first, last)],
-            choice_spans=list(zip(spans[::2], spans[1::2], strict=True)),
-            answer=int(self._answers[row]),
-            open=self._open[row].as_py(),
-            answer_text=self._texts[row].as_py(),
-            content=self._content[row],
-        )
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._parts[part].tokens(row - int(self._starts[part]))
 
     def __iter__(self) -> Iterator[Tokens]:
         """Yield the examples one by one."""
@@ -155,8 +131,95 @@ class TokenTable(Sequence[Tokens]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _selected(self, values: Integers) -> Integers:
+    def _selected(self, parts: Iterable[Integers]) -> Integers:
+        values = _joined(parts)
         return values if self.rows is None else values[self.rows]
+
+
+class TokenBatches:
+    """Collects record batches of tokenized examples in memory."""
+
+    def __init__(self) -> None:
+        self._batches: list[Any] = []
+
+    def add(self, batch: Any) -> None:
+        """Keep a batch, which `token_columns` makes."""
+        self._batches.append(batch)
+
+    def close(self) -> TokenTable:
+        """Return all of them as a table."""
+        return TokenTable.of_batches(self._batches)
+
+
+class TokenFile:
+    """Writes record batches of tokenized examples into a file, as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._file, _SCHEMA)
+
+    def add(self, batch: Any) -> None:
+        """Write a batch, which `token_columns` makes.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._writer.write_batch(batch)
+
+    def close(self) -> TokenTable:
+        """Finish the file, and map it into memory."""
+        self._writer.close()
+        self._file.close()
+        return TokenTable.open(self._path)
+
+
+class _Part:
+    """A record batch of tokenized examples, as arrays of numpy."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+        self.inputs, self.rationales = (_Lists(batch.column(name)) for name in _SCHEMA.names[:2])
+        choices = batch.column("choice_ids")
+        # The choices of each example are consecutive lists.
+        self.choices = _offsets(choices)
+        first, last = self.choices[0], self.choices[-1]
+        self.choice_ids = _Lists(choices.values.slice(first, last - first))
+        self.choices = self.choices - first
+        self._spans, self._content = (
+            _Lists(batch.column(name)) for name in ("choice_spans", "content")
+        )
+        self._answers = batch.column("answer").to_numpy()
+        self._open, self._texts = batch.column("open"), batch.column("answer_text")
+
+    def __len__(self) -> int:
+        return self.batch.num_rows  # type: ignore[no-any-return]
+
+    def tokens(self, row: int) -> Tokens:
+        first, last = self.choices[row], self.choices[row + 1]
+        spans = self._spans[row]
+        return Tokens(
+            input_ids=self.inputs[row],
+            rationale_ids=self.rationales[row],
+            choice_ids=[self.choice_ids[choice] for choice in range(first, last)],
+            choice_spans=list(zip(spans[::2], spans[1::2], strict=True)),
+            answer=int(self._answers[row]),
+            open=self._open[row].as_py(),
+            answer_text=self._texts[row].as_py(),
+            content=self._content[row],
+        )
+
+    def possibly_alike(self) -> Integers:
+        counts = np.diff(self.choices)
+        rows = np.repeat(np.arange(len(counts)), counts)
+        spans = self._spans.values.reshape(-1, 2).astype(np.int64)
+        # Open questions list no choices.
+        listed = np.repeat(np.arange(len(counts)), self._spans.lengths // 2)
+        starts = self.inputs.offsets[:-1][listed]
+        hashes = _hashes(self.inputs.values, starts + spans[:, 0], starts + spans[:, 1])
+        found = [_repeated(rows, self.choice_ids.hashes()), _repeated(listed, hashes)]
+        alike: Integers = np.unique(np.concatenate(found))
+        return alike
 
 
 class Changed(Sequence[Tokens]):
@@ -201,7 +264,7 @@ def with_rationale(tokens: Sequence[Tokens]) -> list[int]:
 
 def longest_choice(tokens: Sequence[Tokens]) -> int:
     """Return the number of tokens of the longest choice."""
-    if isinstance(tokens, TokenTable):
+    if isinstance(tokens, TokenTable) and tokens.rows is None:
         return int(tokens.choice_lengths.max())
     return max(len(ids) for each in tokens for ids in each.choice_ids)
 
@@ -238,7 +301,10 @@ class _Lists:
     """Lists of integers in an Arrow array."""
 
     def __init__(self, array: Any) -> None:
-        self.offsets, self.values = _offsets(array), array.values.to_numpy()
+        offsets = _offsets(array)
+        # An array may be a slice of a longer one.
+        self.values = array.values.to_numpy()[offsets[0] : offsets[-1]]
+        self.offsets = offsets - offsets[0] if offsets[0] else offsets
 
     def __getitem__(self, row: int) -> list[int]:
         found: list[int] = self.values[self.offsets[row] : self.offsets[row + 1]].tolist()
@@ -280,6 +346,6 @@ def _offsets(array: Any) -> Integers:
     return found
 
 
-def _piece(table: Any, name: str) -> Any:
-    chunks = table.column(name).chunks
-    return chunks[0] if chunks else pa.array([], _SCHEMA.field(name).type)
+def _joined(parts: Iterable[Integers]) -> Integers:
+    found: Integers = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+    return found

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ from knife.data.content import Span, content_tokens
 from knife.data.example import Example
 from knife.data.examples import BATCH, Examples
 from knife.data.line_errors import cap
-from knife.data.token_table import Integers, TokenTable, lists, token_columns
+from knife.data.token_table import (
+    Integers,
+    TokenBatches,
+    TokenFile,
+    TokenTable,
+    lists,
+    token_columns,
+)
 from knife.data.tokens import (
     ANSWER,
     QUESTION,
@@ -72,23 +80,28 @@ def tokenize_splits(
     max_tokens: int,
     *,
     mark_content: bool = True,
+    folder: Path | None = None,
 ) -> tuple[dict[str, TokenTable], Truncation]:
     """Tokenise several splits as `tokenize` does one, with the errors of all of them at once.
 
+    With a folder, each table goes into a file in it, NAME.arrow, as it is made, and is not kept in
+    memory.
+
     Raises:
         UserError: as `tokenize` does.
+        OSError: a file cannot be written.
     """
     tables = {name: Examples.of(examples) for name, examples in splits.items()}
     choice_ids = _choice_ids([table.column("choices") for table in tables.values()], tokenizer)
     found, tokens = _Found(), dict[str, TokenTable]()
     for (name, table), own_choices in zip(tables.items(), choice_ids, strict=True):
-        batches = []
+        made = TokenFile(folder / f"{name}.arrow") if folder else TokenBatches()
         with no_search_for_cycles():
             for number, part in enumerate(_encoded_ahead(table, tokenizer)):
                 columns = _columns(part, max_tokens, found, mark_content=mark_content)
                 columns["choice_ids"] = own_choices.slice(number * BATCH, BATCH)
-                batches.append(token_columns(**columns))
-        tokens[name] = TokenTable.of_batches(batches)
+                made.add(token_columns(**columns))
+        tokens[name] = made.close()
     errors = cap(found.errors)
     if found.too_long:
         total = sum(map(len, tables.values()))

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from knife.core.atomic import write_json
+from knife.core.errors import UserError
 from knife.data.digest import split_digest
 from knife.data.example import Splits
 from knife.data.examples import Examples
@@ -114,8 +115,13 @@ class Prepared:
         data = self.keep(splits)
         if request is not None:
             digests = [[*of, found] for of, found in splits.digests.items()]
-            facts = {"data": data, "notes": splits.notes, "left_out": splits.left_out}
-            self._publish("sources", key, {_FACTS: facts | {"digests": digests}}, {})
+            facts: dict[str, Any] = {
+                "data": data,
+                "notes": splits.notes,
+                "left_out": splits.left_out,
+            }
+            facts["digests"] = digests
+            self._publish("sources", key, lambda work: write_json(work / _FACTS, facts))
         return self._opened(data, splits.notes, splits.left_out, splits.digests)
 
     def copy(self, kind: str, key: str, folder: Path) -> None:
@@ -129,8 +135,12 @@ class Prepared:
     def keep(self, splits: Splits) -> str:
         """Keep splits; return their key."""
         key = data_key(splits)
-        examples = {name: Examples.of(part) for name, part in splits.parts.items()}
-        self._publish("data", key, {}, examples)
+
+        def write(work: Path) -> None:
+            for name, part in splits.parts.items():
+                Examples.of(part).write(work / f"{name}.arrow")
+
+        self._publish("data", key, write)
         return key
 
     def tokens(
@@ -143,11 +153,15 @@ class Prepared:
         """
         data = data_key(splits)
         key = _key(["tokens", data, identity, limit, content])
+
+        def write(work: Path) -> None:
+            facts = _tokenized(splits, tokenizer, limit, work, content=content)
+            write_json(work / _FACTS, asdict(facts))
+
         about = self._facts("tokens", key)
         if about is None:
-            facts, tables = _tokenized(splits, tokenizer, limit, content=content)
-            about = asdict(facts)
-            self._publish("tokens", key, {_FACTS: about}, tables)
+            self._publish("tokens", key, write)
+            about = self._facts("tokens", key)
         about["truncation"] = Truncation(**about["truncation"])
         about["lengths"] = Lengths(**about["lengths"])
         return Tokenized(key, self._store.path("tokens", key), TokenFacts(**about))
@@ -179,22 +193,17 @@ class Prepared:
             return None
         return json.loads(self._store.read(kind, key, _FACTS))
 
-    def _publish(
-        self,
-        kind: str,
-        key: str,
-        facts: Mapping[str, Any],
-        tables: Mapping[str, Examples | TokenTable],
-    ) -> None:
+    def _publish(self, kind: str, key: str, write: Callable[[Path], None]) -> None:
+        """Publish what `write` writes into a folder, unless another process has done so."""
         store = Store(self._root)
         with store.lock(kind, key):
             if self._sound(kind, key):
                 return
-            work = store.work(kind, key)
-            for name, values in facts.items():
-                write_json(work / name, values)
-            for name, table in tables.items():
-                table.write(work / f"{name}.arrow")
+            try:
+                write(store.work(kind, key))
+            except UserError:
+                store.drop_work(kind, key)
+                raise
             store.publish(kind, key, {"key": key})
 
 
@@ -204,16 +213,18 @@ def with_model(messages: list[str], model: str) -> list[str]:
 
 
 def _tokenized(
-    splits: Splits, tokenizer: Any, limit: int, *, content: bool
-) -> tuple[TokenFacts, dict[str, TokenTable]]:
+    splits: Splits, tokenizer: Any, limit: int, folder: Path, *, content: bool
+) -> TokenFacts:
+    """Write splits as tokens into a folder; return what is known about them."""
     with _all_cores():
-        tables, cut = tokenize_splits(splits.parts, tokenizer, limit, mark_content=content)
+        tables, cut = tokenize_splits(
+            splits.parts, tokenizer, limit, mark_content=content, folder=folder
+        )
     errors, notes = look_for_same_tokens(splits, tables, _MODEL)
     notes += unwritable_notes(splits, tables, tokenizer, _MODEL)
     longest = max(map(longest_choice, tables.values()))
     digest = fingerprint([table.digest() for table in tables.values()])
-    lengths = token_lengths(tables["train"])
-    return TokenFacts(digest, cut, longest, lengths, errors, notes), tables
+    return TokenFacts(digest, cut, longest, token_lengths(tables["train"]), errors, notes)
 
 
 def _key(request: object) -> str:
