@@ -114,13 +114,12 @@ class Prepared:
         splits = make()
         data = self.keep(splits)
         if request is not None:
-            digests = [[*of, found] for of, found in splits.digests.items()]
-            facts: dict[str, Any] = {
+            facts = {
                 "data": data,
                 "notes": splits.notes,
                 "left_out": splits.left_out,
+                "digests": [[*of, found] for of, found in splits.digests.items()],
             }
-            facts["digests"] = digests
             self._publish("sources", key, lambda work: write_json(work / _FACTS, facts))
         return self._opened(data, splits.notes, splits.left_out, splits.digests)
 
