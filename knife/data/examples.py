@@ -93,6 +93,10 @@ class Examples(Sequence[Example]):
         """Return the same examples with other rationales."""
         return self._with("rationale", rationales)
 
+    def without_groups(self) -> "Examples":
+        """Return the same examples without their groups."""
+        return self._with("group", (None for _ in range(len(self))))
+
     def with_questions(self, questions: Iterable[str]) -> "Examples":
         """Return the same examples with other questions, of which no part is known."""
         return Examples(self.selected().select(_SCHEMA.names))._with("question", questions)

@@ -3,8 +3,10 @@
 None of their code ever runs: the library loads tables only.
 """
 
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from knife.compat.datasets import offline
@@ -21,6 +23,7 @@ from knife.data.tables.columns import missing_columns
 from knife.data.tables.table import Table, table_of
 
 SECONDS_TO_ANSWER = 5
+_COMMIT = r"[0-9a-f]{40}"
 
 
 def load_hub(
@@ -155,6 +158,11 @@ def _download(name: str, place: Known) -> Mapping[str, Any]:
     import datasets
     import huggingface_hub
 
+    if Path(place.repository).is_dir():
+        raise UserError(
+            f"data.source: {name!r}: there is a folder {place.repository} here, which would be "
+            f"read instead of the hub's: start elsewhere, or give ./{place.repository}"
+        )
     # If the hub is unreachable, the library retries for half a minute or more.
     reached = _answers(huggingface_hub.constants.ENDPOINT)
     try:
@@ -170,7 +178,27 @@ def _download(name: str, place: Known) -> Mapping[str, Any]:
             f"{type(error).__name__}: {reason}. Without the hub, use a folder of JSON Lines: "
             f"data.source=/path/to/folder ({FOLDER_FORMAT})"
         ) from error
+    _refuse_other_revision(name, place, tables)
     return tables
+
+
+def _refuse_other_revision(name: str, place: Known, tables: Mapping[str, Any]) -> None:
+    """Refuse what the library returns from its cache without the hub whatever the revision.
+
+    Raises:
+        UserError: it is of another commit than the one that was asked for.
+    """
+    if not re.fullmatch(_COMMIT, place.revision or ""):
+        return
+    for table in tables.values():
+        for file in table.cache_files:
+            found = Path(file["filename"]).parent.name
+            if re.fullmatch(_COMMIT, found) and found != place.revision:
+                raise UserError(
+                    f"data.source: {name!r}: the library returns revision {found} of "
+                    f"{place.repository} from its cache, not {place.revision}: try again when the "
+                    "hub can be reached, or ask for the one in the cache"
+                )
 
 
 def _answers(endpoint: str) -> bool:

@@ -43,7 +43,7 @@ def near_duplicates(
     texts = list(map(_text, train))
     known = set(texts)
     asked = {
-        name: [example for example in part if _text(example) not in known]
+        name: [example for example in part if (text := _text(example)) and text not in known]
         for name, part in others.items()
     }
     found = dict.fromkeys(others, NearDuplicates(threshold, 0, 0.0, (), ()))

@@ -75,6 +75,9 @@ def _read(record: object, *, asked: bool) -> tuple[Example | None, list[LineErro
     if group is not None and (isinstance(group, bool) or not isinstance(group, str | int)):
         said = f"group: must be text or an integer, but got {show(group)}"
         errors.append(LineError(said, "a group of another type", once=True))
+    elif isinstance(group, str) and not _encodable(group):
+        said = f"group: holds half of a surrogate pair: {show(group)}"
+        errors.append(LineError(said, "half of a surrogate pair in group"))
     if errors:
         return None, errors
     rationale = rationale if rationale and rationale.strip() else None

@@ -1,4 +1,4 @@
-"""Tokenises task input and rationale separately, so that `I` is the same for all models.
+"""Texts and tokens of an example: task input and rationale are separate, so that `I` is the same.
 
 The teacher reads `[I ; R]` and the student `[I]`; both see exactly the same tokens of `I` at the
 same positions, special tokens included. Truncation removes rationale tokens only.

@@ -316,6 +316,9 @@ def publish_data(store: Store, plan: Plan) -> None:
     """Put the data of a plan, and its tokens, into the store if it lacks them or they are damaged.
 
     Planning has put them into the store's folder on this host; into a bucket they are uploaded.
+
+    Raises:
+        UserError: they were removed or damaged since then.
     """
     assert plan.prepared
     for kind, key in sorted({each for stage in plan.stages for each in data_inputs(stage)}):
@@ -324,7 +327,14 @@ def publish_data(store: Store, plan: Plan) -> None:
                 continue
             if store.has(kind, key):
                 store.discard(kind, key)
-            plan.prepared.copy(kind, key, store.work(kind, key))
+            try:
+                plan.prepared.copy(kind, key, store.work(kind, key))
+            except FileNotFoundError:
+                store.drop_work(kind, key)
+                raise UserError(
+                    f"store: {kind}/{key} was removed or damaged after it had been planned with: "
+                    "run the same command again, which makes it again"
+                ) from None
             store.publish(kind, key, {"key": key})
 
 

@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,12 @@ from knife.data.tokenizing import tokenize_splits
 from knife.data.tokens import Truncation
 from knife.plan.memory import Lengths, token_lengths
 from knife.plan.writable import unwritable_notes
-from knife.stats import text_match
+from knife.store.disk import disk_errors
 from knife.store.store import Store, fingerprint, store_errors, store_root
 
 SPLITS = ("train", "dev", "test")
+# Incremented when the files of examples get other columns.
+_FORMAT = 1
 _FACTS = "facts.json"
 # What examples and tokens come from besides our own code; bm25s has the stop words.
 _LIBRARIES = ("bm25s", "datasets", "pyarrow", "tokenizers", "transformers")
@@ -86,7 +87,7 @@ class Tokenized:
 def data_key(splits: Splits) -> str:
     """Return the key of a run's data: all three splits with their rationales."""
     found = [split_digest(splits, name, rationales=True) for name in ("train", "dev", "test")]
-    return fingerprint({"arrow": found})
+    return fingerprint({"format": _FORMAT, "splits": found})
 
 
 class Prepared:
@@ -100,20 +101,20 @@ class Prepared:
         self._store = Store(self._root, write=False)
         self._looked_at: set[tuple[str, str]] = set()
 
-    def splits(self, request: object | None, make: Callable[[], Splits]) -> Splits:
+    def splits(self, request: object | None, make: Callable[[], tuple[Splits, bool]]) -> Splits:
         """Return the splits that a request was answered with before, or else make and keep them.
 
         `request` covers everything that the splits depend on, but for code and libraries; None if
-        that cannot be known.
+        that cannot be known. `make` also returns whether that is still what it was.
         """
         key = _key(request)
         about = self._facts("sources", key) if request is not None else None
         if about is not None and self._sound("data", about["data"]):
             known = {(name, of): found for name, of, found in about["digests"]}
             return self._opened(about["data"], about["notes"], about["left_out"], known)
-        splits = make()
+        splits, unchanged = make()
         data = self.keep(splits)
-        if request is not None:
+        if request is not None and unchanged:
             facts = {
                 "data": data,
                 "notes": splits.notes,
@@ -124,12 +125,14 @@ class Prepared:
         return self._opened(data, splits.notes, splits.left_out, splits.digests)
 
     def copy(self, kind: str, key: str, folder: Path) -> None:
-        """Copy data or tokens into a folder."""
-        names = (*(f"{name}.arrow" for name in SPLITS), _FACTS)
-        paths = [self._store.path(kind, key) / name for name in names]
-        for path in paths:
-            if path.is_file():
-                shutil.copyfile(path, folder / path.name)
+        """Copy data or tokens into a folder.
+
+        Raises:
+            FileNotFoundError: they are not there any more.
+        """
+        names = [*(f"{name}.arrow" for name in SPLITS), *([_FACTS] if kind == "tokens" else [])]
+        for name in names:
+            shutil.copyfile(self._store.path(kind, key) / name, folder / name)
 
     def keep(self, splits: Splits) -> str:
         """Keep splits; return their key."""
@@ -137,7 +140,8 @@ class Prepared:
 
         def write(work: Path) -> None:
             for name, part in splits.parts.items():
-                Examples.of(part).write(work / f"{name}.arrow")
+                # The key does not cover groups, which only making the splits needed.
+                Examples.of(part).without_groups().write(work / f"{name}.arrow")
 
         self._publish("data", key, write)
         return key
@@ -183,9 +187,15 @@ class Prepared:
         place = (kind, key)
         if place not in self._looked_at and self._store.has(kind, key):
             if self._store.damage(kind, key):
-                self._store.discard(kind, key)
+                with self._store.lock(kind, key):
+                    self._discard_damaged(kind, key)
             self._looked_at.add(place)
         return self._store.has(kind, key)
+
+    def _discard_damaged(self, kind: str, key: str) -> None:
+        """Remove an artifact unless another process has made it again; its lock must be held."""
+        if self._store.has(kind, key) and self._store.damage(kind, key):
+            self._store.discard(kind, key)
 
     def _facts(self, kind: str, key: str) -> Any:
         if not self._sound(kind, key):
@@ -194,9 +204,15 @@ class Prepared:
 
     def _publish(self, kind: str, key: str, write: Callable[[Path], None]) -> None:
         """Publish what `write` writes into a folder, unless another process has done so."""
-        store = Store(self._root)
+        with disk_errors(self._root):
+            self._publish_whole(Store(self._root), kind, key, write)
+
+    def _publish_whole(
+        self, store: Store, kind: str, key: str, write: Callable[[Path], None]
+    ) -> None:
         with store.lock(kind, key):
-            if self._sound(kind, key):
+            self._discard_damaged(kind, key)
+            if store.has(kind, key):
                 return
             try:
                 write(store.work(kind, key))
@@ -229,18 +245,19 @@ def _tokenized(
 def _key(request: object) -> str:
     libraries = {name: version(name) for name in _LIBRARIES}
     # Unicode's tables come with Python.
-    return fingerprint([request, libraries, platform.python_version(), _code()])
+    return fingerprint([request, libraries, platform.python_version(), _CODE])
 
 
-@lru_cache
 def _code() -> str:
-    """Return the digest of the code that makes examples and tokens, and of what is kept of them."""
-    here = Path(__file__).parent
-    paths = [*(here.parent / "data").rglob("*.py"), *here.glob("*.py"), Path(text_match.__file__)]
+    """Return the digest of this package's code."""
     hashed = hashlib.sha256()
-    for path in sorted(paths):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         hashed.update(path.read_bytes())
     return hashed.hexdigest()
+
+
+# When this is imported, since the files may be replaced later.
+_CODE = _code()
 
 
 @contextmanager

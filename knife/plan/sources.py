@@ -66,7 +66,8 @@ class SourceReader:
 
     def __init__(self) -> None:
         self._sources: dict[str, Sources] = {}
-        self._whole: dict[str, Splits] = {}
+        # With the state of the source that was read; None if it changed meanwhile.
+        self._whole: dict[str, tuple[object | None, Splits]] = {}
         self._several = False
         self._treated: dict[str, Splits] = {}
         self._models: dict[str, KnownModel] = {}
@@ -186,18 +187,24 @@ class SourceReader:
         fit = [config.model.student, data.max_tokens, data.too_long] if fits else None
         known = fingerprint([source, data.fraction, data.rationale, fit])
         if known not in self._treated:
-            state = source_state(data)
+            kept = self._whole.get(source)
+            state = kept[0] if kept else source_state(data)
             if student and fits:
                 fit = [student.source.identity, data.max_tokens]
             request = None if state is None else [state, data.model_dump_json(), fit]
 
-            def make() -> Splits:
-                whole = self._whole.get(source) or load_source(data)
-                if self._several:
-                    self._whole[source] = whole
+            def make() -> tuple[Splits, bool]:
+                found = kept
+                if found is None:
+                    whole = load_source(data)
+                    # What was edited meanwhile may have been read before or after that.
+                    found = (state if source_state(data) == state else None, whole)
+                    if self._several:
+                        self._whole[source] = found
+                same, whole = found
                 if student:
                     whole = fitted(whole, student.tokenizer, data)
-                return used_splits(whole, data)
+                return used_splits(whole, data), same is not None
 
             self._treated[known] = self.prepared(config).splits(request, make)
         splits = self._treated[known]

@@ -117,9 +117,10 @@ class RunData:
         return read_predictions(self.store, key)
 
     def test_examples(self) -> dict[str, Example]:
-        """Read the test split by id; empty if the store lacks it."""
+        """Read the test split by id; empty if the store lacks it or it is damaged."""
         for key in {stage["data"] for stage in self.stages}:
-            with suppress(FileNotFoundError):
+            # Arrow's errors are of the second kind.
+            with suppress(FileNotFoundError, ValueError):
                 examples = Examples.parse(self.store.read_bytes("data", key, "test.arrow"))
                 return {example.id: example for example in examples}
         return {}

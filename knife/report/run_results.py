@@ -124,7 +124,7 @@ def answers(run: RunData) -> Section:
     assert difference
     examples = run.test_examples()
     if not examples:
-        nothing = "The test examples of this run are no longer in the store."
+        nothing = "The test examples of this run are no longer in the store, or damaged."
         return Section(title, empty(nothing if run.stages else NO_RECORD))
     said = [_majority(run, name) for name in (best.method, verdict.baseline)]
     names = (best.method, verdict.baseline)

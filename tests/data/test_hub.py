@@ -9,6 +9,7 @@ import http.server
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -510,12 +511,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
         parts = self.path.partition("?")[0].removeprefix("/api").split("/")
         files = HUB.get("/".join(parts[2:4]), {})
         rest = parts[4:]
+        # A commit that is asked for is what the answer is of.
+        commit = next((part for part in rest if re.fullmatch("[0-9a-f]{40}", part)), COMMIT)
         content: object = None
         if rest[:1] == ["resolve"]:
             content = files.get("/".join(rest[2:]))
         elif files and (not rest or rest[0] == "revision"):
             siblings = [{"rfilename": path} for path in files]
-            content = {"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": siblings}
+            content = {"id": "/".join(parts[2:4]), "sha": commit, "siblings": siblings}
         elif files and rest[0] == "tree":
             content = [entry(path, files) for path in files]
         elif files and rest[0] == "paths-info":
@@ -527,7 +530,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.send_header("X-Error-Code", "EntryNotFound" if files else "RepoNotFound")
         self.send_header("Content-Length", str(len(data)))
         self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", commit)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
@@ -726,6 +729,26 @@ def test_any_data_set_of_the_hub_by_a_map(tmp_path: Path) -> None:
     ]
     assert loaded[none][0].startswith(f"data.source: {none!r} could not be loaded from the hub (")
     assert loaded[wrong][0].startswith("data.source: must be hub:OWNER/NAME, with @REVISION")
+
+
+def test_another_revision_in_the_cache_is_not_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    """Without the hub, the library returns whatever its cache has."""
+    cached, other = f"hub:you/quiz@{COMMIT}:hard", f"hub:you/quiz@{COMMIT[::-1]}:hard"
+    with serve() as endpoint:
+        loaded, _ = load(endpoint, tmp_path, cached, program=MAPPED)
+    again, _ = load(endpoint, tmp_path, cached, other, program=MAPPED)
+    assert again[cached] == loaded[cached]
+    (error,) = again[other]
+    assert f"the library returns revision {COMMIT} of you/quiz from its cache" in error
+
+
+def test_a_folder_is_not_taken_for_the_hubs_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "you" / "quiz").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="there is a folder you/quiz here"):
+        hub.load_hub("hub:you/quiz")
 
 
 def test_a_hub_out_of_reach_is_one_message_at_once(tmp_path: Path) -> None:

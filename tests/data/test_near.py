@@ -67,6 +67,11 @@ def test_nothing_to_compare() -> None:
         assert near_duplicates(train, others).count == 0
 
 
+def test_questions_without_words_are_near_nothing() -> None:
+    asked = [Example(f"{n}", n * "?", ("a",), 0) for n in (1, 2)]
+    assert near_duplicates(texts(3, 0), asked).count == 0
+
+
 def test_4_grams_by_word_are_those_of_whole_texts() -> None:
     train = ["a dog is a dog", "no", "", "zebras run", "l é à ü", "cat cat cats"]
     asked = ["a dog runs", "zebra", "é", ""]

@@ -1,6 +1,7 @@
 """What planning keeps: the same data are read once, and changed data always again."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from knife.config.run import Data
 from knife.core.errors import UserError
 from knife.data.jsonl import write_examples
 from knife.data.source import load_source, source_state
+from knife.pipeline.run import publish_data
 from knife.plan import prepared, sources
 from knife.plan.plan import Plan, plan_run
+from knife.store.store import Store
 
 
 @pytest.fixture
@@ -97,23 +100,52 @@ def test_other_code_reads_again(
     tmp_path: Path, source: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = plan(tmp_path, source)
-    monkeypatch.setattr(prepared, "_code", lambda: "other code")
+    monkeypatch.setattr(prepared, "_CODE", "other code")
     second = plan(tmp_path, source)
     assert len(reads) == 2
     # The data are the same, and so are all results that depend on them.
     assert second.key == first.key
 
 
-def test_what_a_revision_pins_is_known() -> None:
-    commit = "0123456789" * 4
-    assert source_state(Data(source=f"hub:some/data@{commit}")) == commit
-    assert source_state(Data(source="hub:some/data@main")) is None
-    assert source_state(Data(source="hub:some/data")) is None
-    assert source_state(Data(source="qasc")) is not None
-    # Its questions are pinned, and its rationales, of another data set, are not.
-    assert source_state(Data(source="commonsense_qa")) is not None
-    assert source_state(Data(source="commonsense_qa_ecqa")) is None
-    assert source_state(Data(source="/nowhere")) is None
+def test_the_hub_is_always_asked() -> None:
+    """Its cache may have another revision than the one that is asked for."""
+    for source in ("hub:some/data@" + "0123456789" * 4, "hub:some/data", "qasc", "/nowhere"):
+        assert source_state(Data(source=source)) is None
+
+
+def test_a_source_that_is_edited_while_variants_are_planned(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read of the old file is not kept as the new file's."""
+    text = (source / "train.jsonl").read_text()
+
+    def load(data: Data) -> Any:
+        found = load_source(data)
+        (source / "train.jsonl").write_text(text.replace("forest", "desert"))
+        return found
+
+    half = {"name": "half", "method": "finetune", "data": {"fraction": 0.5}}
+    settings: dict[str, Any] = {"data": {"source": str(source)}, "methods": ["finetune", half]}
+    monkeypatch.setattr(sources, "load_source", load)
+    first = plan_run(small_config(tmp_path / "store", **settings))
+    monkeypatch.undo()
+    again = plan_run(small_config(tmp_path / "store", **settings))
+    fresh = plan_run(small_config(tmp_path / "fresh", **settings))
+    assert again.key == fresh.key != first.key
+    for splits in again.data.values():
+        assert "forest" not in str([example.question for example in splits.train])
+
+
+def test_what_is_lost_after_planning_is_told(tmp_path: Path, source: Path) -> None:
+    found = plan(tmp_path, source)
+    store = Store(tmp_path / "store")
+    (key,) = found.data
+    shutil.rmtree(store.root / "data" / key)
+    with pytest.raises(UserError, match=f"data/{key} was removed or damaged after"):
+        publish_data(store, found)
+    assert not store.has("data", key)
+    publish_data(store, plan(tmp_path, source))
+    assert plan(tmp_path, source).data == found.data
 
 
 def test_a_store_that_cannot_be_there_is_told_with_all_other_errors(
