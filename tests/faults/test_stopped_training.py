@@ -124,7 +124,7 @@ def test_a_full_disk_ends_the_run_and_a_larger_one_lets_it_go_on(
     if os.geteuid():
         pytest.skip("a small disk is a tmpfs, which needs root")
     student = job.stages()["student"]
-    job.store.mkdir()
+    job.store.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "knife-test", job.store], check=True)
     try:
         driver = job.start(launcher="process")
