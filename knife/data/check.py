@@ -2,13 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 
 from knife.data.example import Example, Splits
-from knife.data.examples import Examples, explained_count
+from knife.data.examples import explained_count, values_of
 from knife.data.leaks import RationaleOnly, rationale_only
 from knife.data.near import NearDuplicates, near_duplicates
 from knife.data.normal import bare_words, question_key
@@ -157,18 +157,12 @@ def repeated_questions(splits: Splits) -> list[str]:
 
 def shared_groups(splits: Splits) -> list[str]:
     """Return a sentence for each pair of splits with common groups."""
-    groups = {name: set(filter(None, _groups(part))) for name, part in splits.parts.items()}
+    groups = {name: {*values_of(part, "group")} - {None} for name, part in splits.parts.items()}
     return [
         f"{len(common):,} of the {len(groups[second]):,} groups of {second} are also in {first}"
         for first, second in combinations(groups, 2)
         if (common := groups[first] & groups[second])
     ]
-
-
-def _groups(examples: Sequence[Example]) -> Iterable[str | None]:
-    if isinstance(examples, Examples):
-        return examples.column("group").unique().to_pylist()  # type: ignore[no-any-return]
-    return (example.group for example in examples)
 
 
 def rationale_errors(

@@ -7,17 +7,13 @@ from knife.core import strict_json
 from knife.data.example import Example, Splits
 
 
-def digest(examples: Iterable[Example], rationales: bool) -> str:
-    """Return the first 16 hex digits of SHA-256 over the examples' content, in order.
-
-    Without `rationales` it covers task inputs and answers only, so that stages that never see a
-    rationale keep their fingerprint when only rationales change.
-    """
-    return digests(examples)[rationales]
-
-
 def digests(examples: Iterable[Example]) -> tuple[str, str]:
-    """Return the digests without and with rationales."""
+    """Return the first 16 hex digits of SHA-256 over the examples' content, in order: without and
+    with rationales.
+
+    Without, it covers task inputs and answers only, so that stages that never see a rationale keep
+    their fingerprint when only rationales change.
+    """
     without, whole = hashlib.sha256(), hashlib.sha256()
     for example in examples:
         content = [example.id, example.question, example.choices, example.answer]

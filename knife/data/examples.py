@@ -36,7 +36,7 @@ class Examples(Sequence[Example]):
 
     def __init__(self, table: Any, rows: "np.ndarray[Any, Any] | None" = None) -> None:
         self.table, self.rows = table.combine_chunks(), rows
-        self._columns: list[Any] = [_piece(self.table, name) for name in _SCHEMA.names]
+        self._columns: dict[str, Any] = {name: _piece(self.table, name) for name in _SCHEMA.names}
 
     @staticmethod
     def of(examples: Iterable[Example]) -> "Examples":
@@ -81,7 +81,7 @@ class Examples(Sequence[Example]):
 
     def column(self, name: str) -> Any:
         """Return one column of these examples as an Arrow array."""
-        values = _piece(self.table, name)
+        values = self._columns[name]
         return values if self.rows is None else values.take(pa.array(self.rows))
 
     def take(self, rows: "Sequence[int] | np.ndarray[Any, Any]") -> "Examples":
@@ -131,12 +131,6 @@ class Examples(Sequence[Example]):
         found: np.ndarray[Any, Any] = self.column("rationale").is_valid().to_numpy(False)
         return found
 
-    @property
-    def answers(self) -> "np.ndarray[Any, Any]":
-        """The index of each example's right choice."""
-        found: np.ndarray[Any, Any] = self.column("answer").to_numpy(zero_copy_only=False)
-        return found
-
     def __len__(self) -> int:
         """Return the number of examples."""
         return self.table.num_rows if self.rows is None else len(self.rows)
@@ -153,16 +147,16 @@ class Examples(Sequence[Example]):
             return self.take(np.arange(len(self))[index])
         row = range(len(self))[index]
         row = row if self.rows is None else int(self.rows[row])
-        return _example(*(column[row].as_py() for column in self._columns))
+        return _example(*(column[row].as_py() for column in self._columns.values()))
 
     def __iter__(self) -> Iterator[Example]:
         """Yield the examples; only `BATCH` of them are objects at a time."""
         for start in range(0, len(self), BATCH):
             if self.rows is None:
-                parts = [column.slice(start, BATCH) for column in self._columns]
+                parts = [column.slice(start, BATCH) for column in self._columns.values()]
             else:
                 rows = pa.array(self.rows[start : start + BATCH])
-                parts = [column.take(rows) for column in self._columns]
+                parts = [column.take(rows) for column in self._columns.values()]
             yield from map(_example, *(part.to_pylist() for part in parts))
 
     def __eq__(self, other: object) -> bool:
@@ -224,6 +218,13 @@ class Builder:
         return Examples(_one_piece(self._batches, _SCHEMA))
 
 
+def values_of(examples: Sequence[Example], name: str) -> Iterator[Any]:
+    """Yield one field of each example; of a table, without making examples of it."""
+    if isinstance(examples, Examples):
+        return examples.values(name)
+    return (getattr(example, name) for example in examples)
+
+
 def explained_count(examples: Sequence[Example]) -> int:
     """Return how many examples have a rationale."""
     if isinstance(examples, Examples):
@@ -244,13 +245,9 @@ def _one_piece(batches: list[Any], schema: Any) -> Any:
 
 
 def _piece(table: Any, name: str) -> Any:
-    """Return a column of a table in one piece."""
+    """Return a column of a table whose chunks are combined: there is one, or none."""
     chunks = table.column(name).chunks
-    return (
-        chunks[0]
-        if len(chunks) == 1
-        else pa.concat_arrays(chunks or [pa.array([], _SCHEMA.field(name).type)])
-    )
+    return chunks[0] if chunks else pa.array([], _SCHEMA.field(name).type)
 
 
 def _batched(items: Iterable[Any]) -> Iterator[list[Any]]:

@@ -2,14 +2,14 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from knife.core.errors import UserError
 from knife.data.example import Example
-from knife.data.examples import Examples
+from knife.data.examples import Examples, values_of
 from knife.data.normal import question_key
 
 Integers = np.ndarray[Any, Any]
@@ -120,7 +120,7 @@ def lot_bytes(seed: int, purpose: str, identity: str) -> bytes:
 def share_choices(examples: Sequence[Example]) -> bool:
     """Whether all examples have the same set of choices, such as yes and no."""
     first: frozenset[str] | None = None
-    for choices in _all_choices(examples):
+    for choices in values_of(examples, "choices"):
         if first is None:
             first = frozenset(choices)
         elif first != frozenset(choices):
@@ -138,28 +138,12 @@ def class_names(examples: Sequence[Example]) -> list[str]:
 def _classes(examples: Sequence[Example]) -> tuple[dict[int, str], Integers]:
     """Return the names of the classes by number, and the class of each example."""
     if not share_choices(examples):
-        answers = np.array([example.answer for example in examples], dtype=np.int64)
-        if isinstance(examples, Examples):
-            answers = examples.answers
+        answers = np.fromiter(values_of(examples, "answer"), dtype=np.int64, count=len(examples))
         return {code: f"answer index {code}" for code in np.unique(answers).tolist()}, answers
     numbers: dict[str, int] = {}
-    codes = [
-        numbers.setdefault(choices[answer], len(numbers))
-        for choices, answer in zip(_all_choices(examples), _all_answers(examples), strict=True)
-    ]
+    pairs = zip(values_of(examples, "choices"), values_of(examples, "answer"), strict=True)
+    codes = [numbers.setdefault(choices[answer], len(numbers)) for choices, answer in pairs]
     return {n: f"answer {text!r}" for text, n in numbers.items()}, np.array(codes, dtype=np.int64)
-
-
-def _all_choices(examples: Sequence[Example]) -> Iterable[Sequence[str]]:
-    if isinstance(examples, Examples):
-        return examples.values("choices")
-    return (example.choices for example in examples)
-
-
-def _all_answers(examples: Sequence[Example]) -> Iterable[int]:
-    if isinstance(examples, Examples):
-        return examples.values("answer")
-    return (example.answer for example in examples)
 
 
 def _stratified(examples: Examples, classes: Integers, seed: int, purpose: str) -> Integers:

@@ -4,8 +4,8 @@
     data/<key>/*.arrow         the splits of a run
     tokens/<key>/*.arrow       these as tokens of a model, with facts.json about all of them
 
-A source counts as the same if its files have not been touched since, or its revision is pinned, and
-the code that reads it is the same.
+A source counts as the same if its files have not been touched since, and the code that reads it is
+the same.
 """
 
 import hashlib

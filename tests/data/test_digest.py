@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from knife.data.digest import digest
+from knife.data.digest import digests
 from knife.data.example import Example
 
 ONE = Example("1", "Is snow warm?", ("yes", "no"), 1, "Snow is frozen.")
 TWO = Example("2", "Is lava warm?", ("yes", "no"), 0, None)
+
+
+def digest(examples: list[Example], rationales: bool) -> str:
+    return digests(examples)[rationales]
 
 
 def test_is_pinned_from_release_to_release() -> None:
