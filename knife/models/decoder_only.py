@@ -30,6 +30,7 @@ from knife.data.tokens import answer_start
 from knife.models.base import Backbone, Output, choice_scores, task_input_states
 from knife.models.families import TABLE
 from knife.models.generation import finite, up_to
+from knife.models.head import before_head
 from knife.models.tokenizer import load_tokenizer
 from knife.models.weights import load_whole
 
@@ -54,20 +55,22 @@ class DecoderOnly(Backbone):
         B, C, T = batch.choice_ids_BCT.shape
         ids_BN, places_BN, seen_BNN = self._layout(batch)
         middle = any(layer != self.depth for layer in layers)
-        decoded = self.model.base_model(
-            input_ids=ids_BN,
-            attention_mask=self._mask(seen_BNN),
-            position_ids=self._positions(places_BN),
-            use_cache=False,
-            output_hidden_states=middle,
-        )
-        answer_BNH = decoded.last_hidden_state[:, -C * T :]
-        logits_BNV = self.model.get_output_embeddings()(answer_BNH)
+        last: list[Tensor] = []
+        with before_head(self.model, lambda states_BNH: states_BNH[:, -C * T :], last):
+            decoded = self.model(
+                input_ids=ids_BN,
+                attention_mask=self._mask(seen_BNN),
+                position_ids=self._positions(places_BN),
+                use_cache=False,
+                output_hidden_states=middle,
+            )
+        (last_BNH,) = last
+        answer_BNH = last_BNH[:, -C * T :]
         states, input_mask_BI = task_input_states(
-            decoded.hidden_states or (), decoded.last_hidden_state, batch, layers
+            decoded.hidden_states or (), last_BNH, batch, layers
         )
         return Output(
-            scores_BC=choice_scores(logits_BNV, batch),
+            scores_BC=choice_scores(decoded.logits, batch),
             input_states=states,
             input_mask_BI=input_mask_BI,
             output_states_BCTH=answer_BNH.view(B, C, T, -1),
@@ -94,14 +97,14 @@ class DecoderOnly(Backbone):
         bad_B = torch.zeros_like(closed_B, dtype=torch.bool)
         # Workers with sharded weights must all make the same number of forward passes.
         while len(written) < max_tokens and (synced_gpus or bool((closed_B < eos_count).any())):
-            states_BNH = self.model.base_model(
-                input_ids=ids_BN,
-                attention_mask=self._mask(seen_BNN),
-                position_ids=self._positions(places_BN),
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state
-            logits_BNV = self.model.get_output_embeddings()(states_BNH[:, -1:])
+            with before_head(self.model, lambda states_BNH: states_BNH[:, -1:]):
+                logits_BNV = self.model(
+                    input_ids=ids_BN,
+                    attention_mask=self._mask(seen_BNN),
+                    position_ids=self._positions(places_BN),
+                    past_key_values=cache,
+                    use_cache=True,
+                ).logits
             bad_B |= (closed_B < eos_count) & ~finite(logits_BNV[:, 0])
             ids_BN = logits_BNV.argmax(-1)
             written.append(ids_BN)

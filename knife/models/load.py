@@ -8,8 +8,9 @@ from knife.models.base import Backbone
 from knife.models.decoder_only import DecoderOnly
 from knife.models.encoder_decoder import EncoderDecoder
 from knife.models.encoder_only import EncoderOnly
-from knife.models.families import Family, family
+from knife.models.families import Family, family, reads_twice
 from knife.models.tokenizer import model_config
+from knife.models.two_readings import TwoReadings
 
 _KINDS: dict[Family | None, type[Backbone]] = {
     "encoder-decoder": EncoderDecoder,
@@ -23,7 +24,10 @@ def load_backbone(folder: Path, *, bottleneck: bool = True, seed: int = 0) -> Ba
 
     Only safetensors weights are read, and no code from the model's author is run.
     """
-    kind = _KINDS[family(model_config(folder, "model"))]
+    config = model_config(folder, "model")
+    kind = _KINDS[family(config)]
+    if kind is DecoderOnly and reads_twice(config):
+        kind = TwoReadings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = kind(folder, bottleneck=bottleneck)
