@@ -5,7 +5,9 @@ from typing import Any
 
 def model_class_of(auto_class: Any, config: Any) -> Any:
     """Return the class that an auto class picks for a config, without instantiating it."""
-    return auto_class._model_mapping[type(config)]
+    found = auto_class._model_mapping[type(config)]
+    # The first of several (Funnel) is the one with all layers.
+    return found[0] if isinstance(found, tuple) else found
 
 
 def supports_attention(model_class: Any, implementation: str) -> bool:

@@ -48,12 +48,12 @@ class TwoReadings(Backbone):
         # Rows of the same task input, one for each choice, have the same states there.
         each = len(inputs.last_XWH) // B
         states = [*inputs.entering[1:], inputs.last_XWH]
-        logits_BNV = answers.logits_XWV.unflatten(0, (B, C)).flatten(1, 2)
+        logits_BNV = answers.logits_XWV.reshape(B, C * T, -1)
         return Output(
             scores_BC=choice_scores(logits_BNV, batch),
             input_states={layer: _first(states[layer - 1])[::each] for layer in layers},
             input_mask_BI=batch.input_mask_BL[:, : inputs.last_XWH.shape[1]],
-            output_states_BCTH=answers.outputs_XWH.unflatten(0, (B, C)),
+            output_states_BCTH=answers.outputs_XWH.view(B, C, T, -1),
             output_mask_BCT=batch.choice_mask_BCT,
         )
 

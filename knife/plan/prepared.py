@@ -3,6 +3,7 @@
     sources/<key>/facts.json   what data came of a source by given settings: notes, digests, its key
     data/<key>/*.arrow         the splits of a run
     tokens/<key>/*.arrow       these as tokens of a model, with facts.json about all of them
+    self-tests/<key>/          facts.json: what a kind of model fails in
 
 A source counts as the same if its files have not been touched since, and the code that reads it is
 the same.
@@ -40,7 +41,7 @@ SPLITS = ("train", "dev", "test")
 _FORMAT = 1
 _FACTS = "facts.json"
 # What examples and tokens come from besides our own code; bm25s has the stop words.
-_LIBRARIES = ("bm25s", "datasets", "pyarrow", "tokenizers", "transformers")
+_LIBRARIES = ("bm25s", "datasets", "pyarrow", "tokenizers", "torch", "transformers")
 # Stands for the model's name in messages that are kept.
 _MODEL = "\0"
 
@@ -168,6 +169,18 @@ class Prepared:
         about["truncation"] = Truncation(**about["truncation"])
         about["lengths"] = Lengths(**about["lengths"])
         return Tokenized(key, self._store.path("tokens", key), TokenFacts(**about))
+
+    def failures(self, model: object, make: Callable[[], list[str]]) -> list[str]:
+        """Return what a kind of model fails in, as found before; else find it out and keep it.
+
+        `model` covers everything that this depends on, but for code and libraries.
+        """
+        key = _key(["self-test", model])
+        about = self._facts("self-tests", key)
+        if about is None:
+            about = {"failures": make()}
+            self._publish("self-tests", key, lambda work: write_json(work / _FACTS, about))
+        return list(about["failures"])
 
     def _opened(
         self,

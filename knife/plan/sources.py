@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from knife.config.run import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
 from knife.core.errors import UserError, raise_errors
@@ -17,7 +18,8 @@ from knife.data.treatment import used_splits
 from knife.models.check import CheckedModel, check_model
 from knife.models.families import family
 from knife.models.quiet import quiet
-from knife.models.source import ModelSource, find_model
+from knife.models.self_test import self_test
+from knife.models.source import EMBEDDED, ModelSource, find_model
 from knife.models.tokenizer import can_generate
 from knife.plan.demonstrations import demonstration_limit, with_demonstrations
 from knife.plan.memory import Lengths, ModelSize, model_size, token_lengths
@@ -134,6 +136,7 @@ class SourceReader:
         raise_errors(dict.fromkeys(errors))
         assert splits
         assert student
+        raise_errors(self._self_test_errors(config, student, teacher))
         raise_errors(_model_errors(config, variant, splits, student, teacher))
         limit, method, tokenizer = config.data.max_tokens, variant.method, student.tokenizer
         content = method == "knife" and config.align.input.tokens == "content"
@@ -177,6 +180,26 @@ class SourceReader:
             size = model_size(found.config, source.folder)
             self._models[name] = KnownModel(**vars(found), source=source, size=size)
         return self._models[name]
+
+    def _self_test_errors(
+        self, config: RunConfig, student: KnownModel, teacher: KnownModel | None
+    ) -> list[str]:
+        """Return errors for models of a kind that does not compute what is taken for granted."""
+        errors = []
+        for name, model in (("student", student), ("teacher", teacher)):
+            # Those of the package have tests of their own.
+            if model is None or model.source.name in EMBEDDED:
+                continue
+            values, limit = model.config.to_dict(), config.data.max_tokens
+            values.pop("_name_or_path", None)
+            failures = self.prepared(config).failures(
+                [values, limit], partial(self_test, model.config, model.tokenizer, limit)
+            )
+            errors += [
+                f"model.{name}: {model.config.model_type!r} models cannot be used: {failure}"
+                for failure in failures
+            ]
+        return errors
 
     def _splits(self, config: RunConfig, method: str, student: KnownModel | None) -> Splits:
         data = config.data
