@@ -1,15 +1,13 @@
 """Finds how many tokens a model can read at a time, by observing its embedding lookups."""
 
-import copy
-import json
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from knife.models.families import ROTARY, family, model_class
+from knife.models.families import ROTARY, family, reads_twice
+from knife.models.shrunk import shrunk_model
 
 # Lengths of two texts: the last rows looked up in a table of positions differ by as much.
 _SHORT, _LONG = 5, 9
@@ -21,31 +19,38 @@ def positions(config: Any) -> int | None:
         return None
     windows = [getattr(config, "max_position_embeddings", None)]
     if family(config) == "decoder":
-        # Our mask shows layers what their window would hide, so texts must fit into the window.
-        windows.append(getattr(config, "sliding_window", None))
+        if not reads_twice(config):
+            # Our mask shows layers what their window would hide: texts must fit into the window.
+            windows.append(getattr(config, "sliding_window", None))
         # Beyond this length, the factors of all texts of a batch depend on its longest one.
         rope = getattr(config, "rope_parameters", None) or {}
         if rope.get("rope_type") == "longrope":
             windows.append(rope.get("original_max_position_embeddings"))
     if config.model_type not in ROTARY:
-        windows.append(_table_rows(config.model_type, config.to_json_string(use_diff=False)))
-    return min((window for window in windows if window is not None), default=None)
+        windows.append(_known_rows(config))
+    # Some say 0 for none.
+    return min(filter(None, windows), default=None)
 
 
-@lru_cache(maxsize=32)
-def _table_rows(kind: str, values: str) -> int | None:
+# By all values of a config.
+_ROWS: dict[str, int | None] = {}
+
+
+def _known_rows(config: Any) -> int | None:
+    values = config.to_json_string(use_diff=False)
+    if values not in _ROWS:
+        _ROWS[values] = _table_rows(config)
+    return _ROWS[values]
+
+
+def _table_rows(config: Any) -> int | None:
     """Return how many rows of a model's table of positions serve tokens, or None without a table.
 
     RoBERTa and similar models start after the padding row, so that a table of 514 rows serves 512
-    tokens. No config says so: a model with uninitialised weights reads two texts, and its lookups
-    are recorded.
+    tokens. No config says so: a small model of the kind reads two texts, and its lookups are
+    recorded.
     """
-    from transformers import CONFIG_MAPPING
-    from transformers.initialization import no_init_weights
-
-    config = _shallow(CONFIG_MAPPING[kind].from_dict(json.loads(values)))
-    with no_init_weights():
-        model = model_class(config)(config).eval()
+    model = shrunk_model(config)
     seen = [_lookups(model.base_model, length) for length in (_SHORT, _LONG)]
     rows = [
         table_rows - (last - (_LONG - 1))
@@ -53,17 +58,6 @@ def _table_rows(kind: str, values: str) -> int | None:
         if alone and last - first == _LONG - _SHORT
     ]
     return min(rows, default=None)
-
-
-def _shallow(config: Any) -> Any:
-    """Return the config with one layer, whose model looks up the same positions."""
-    shallow = copy.deepcopy(config)
-    shallow.num_hidden_layers = 1
-    # Per-layer settings, such as ModernBERT's attention types or Longformer's windows.
-    for name in ("layer_types", "attention_window"):
-        if isinstance(each := getattr(shallow, name, None), list):
-            setattr(shallow, name, each[:1])
-    return shallow
 
 
 def _lookups(model: Any, length: int) -> list[tuple[bool, int, int]]:

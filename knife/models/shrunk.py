@@ -1,9 +1,11 @@
 """A small random model of the kind that a config describes, for tests of the kind."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 from knife.models.families import model_class
 from knife.models.weights import bare_model
@@ -69,9 +71,9 @@ def shrunk_model(config: Any, seed: int = 0) -> Any:
         ValueError: no model can be built, or it cannot read a text.
     """
     size = sum(parameter.numel() for parameter in bare_model(config).parameters())
-    changes: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_narrow, _shallow, dict)
+    changes: tuple[Callable[[Any], None], ...] = (_narrow, _shallow, _leave)
     if size - _embeddings(config) <= _SMALL:
-        changes = (dict,)
+        changes = (_leave,)
     elif size > _LARGEST:
         changes = (_narrow, _shallow)
     reasons = []
@@ -79,7 +81,8 @@ def shrunk_model(config: Any, seed: int = 0) -> Any:
         for change in changes:
             torch.manual_seed(seed)
             try:
-                small = type(config).from_dict(change(config.to_dict()))
+                small = copy.deepcopy(config)
+                change(small)
                 model = model_class(small)(small).eval()
                 _move(model)
                 _read(model)
@@ -96,51 +99,53 @@ def _embeddings(config: Any) -> int:
     return 2 * int(config.get_text_config().vocab_size) * int(width)
 
 
-def _shallow(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a config's values with as few layers as have all types."""
-    depth = next((values[name] for name in _DEPTHS if isinstance(values.get(name), int)), 0)
+def _leave(config: Any) -> None:
+    """Change nothing."""
+
+
+def _shallow(config: Any) -> None:
+    """Leave a config as few layers as have all types."""
+    values = vars(config)
+    depth = next(iter(_numbers(config, _DEPTHS).values()), 0)
     kinds = values.get("layer_types") or values.get("layers_block_type") or []
-    few = max(
-        2,
-        *(kinds.index(kind) + 1 for kind in set(kinds)),
-        *(
-            value
-            for name, value in values.items()
-            if name.endswith(_PERIODS) and isinstance(value, int)
-        ),
-        0,
-    )
-    changed = {}
-    for name, value in values.items():
-        if name in _DEPTHS and isinstance(value, int):
-            changed[name] = min(value, few)
-        elif isinstance(value, list) and len(value) == depth:
-            changed[name] = value[:few]
-        elif isinstance(value, dict) and any(depth in value for depth in _DEPTHS):
-            changed[name] = _shallow(value)
-        else:
-            changed[name] = value
-    return changed
+    ends = [kinds.index(kind) + 1 for kind in set(kinds)]
+    periods = _numbers(config, [name for name in values if name.endswith(_PERIODS)]).values()
+    few = max(2, *ends, *periods)
+    for name, value in list(values.items()):
+        if isinstance(value, list) and len(value) == depth:
+            setattr(config, name, value[:few])
+    for name, number in _numbers(config, _DEPTHS).items():
+        setattr(config, name, min(number, few))
+    for part in _parts(config):
+        _shallow(part)
 
 
-def _narrow(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a config's values with few layers, heads and experts, and narrow ones."""
-    values = _shallow(values)
-    changed = dict(values)
-    for name, value in values.items():
-        if isinstance(value, dict) and any(hidden in value for hidden in _HIDDEN):
-            changed[name] = _narrow(value)
-        elif name in _WIDTHS and isinstance(value, int):
-            changed[name] = min(value, _WIDTHS[name])
-    hidden = next((name for name in _HIDDEN if isinstance(values.get(name), int)), None)
-    heads = next((values[name] for name in _OWN_HEADS if isinstance(values.get(name), int)), None)
+def _narrow(config: Any) -> None:
+    """Leave a config few layers, heads and experts, and narrow ones."""
+    _shallow(config)
+    hidden = _numbers(config, _HIDDEN)
+    heads = next(iter(_numbers(config, _OWN_HEADS).values()), None)
     if hidden and heads:
         few = min(heads, 4)
-        changed[hidden] = values[hidden] // heads * few
-        for name in _KEY_HEADS:
-            if isinstance(values.get(name), int):
-                changed[name] = max(1, values[name] * few // heads)
-    return changed
+        for name, number in hidden.items():
+            setattr(config, name, number // heads * few)
+        for name, number in _numbers(config, _KEY_HEADS).items():
+            setattr(config, name, max(1, number * few // heads))
+    for name, number in _numbers(config, _WIDTHS).items():
+        setattr(config, name, min(number, _WIDTHS[name]))
+    for part in _parts(config):
+        _narrow(part)
+
+
+def _numbers(config: Any, names: Iterable[str]) -> dict[str, int]:
+    """Return those of a config's own values that are whole numbers, by name."""
+    found = {name: vars(config).get(name) for name in names}
+    return {n: v for n, v in found.items() if isinstance(v, int) and not isinstance(v, bool)}
+
+
+def _parts(config: Any) -> list[Any]:
+    """Return the configs of a model's parts, such as encoder and decoder."""
+    return [each for each in vars(config).values() if isinstance(each, PreTrainedConfig)]
 
 
 def _move(model: Any) -> None:
