@@ -12,6 +12,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 from command_fixtures import command, finished_run  # noqa: F401  (fixtures for all tests)
 from mlflow_store import mlflow_tables, store, tracker  # noqa: F401
@@ -21,6 +22,10 @@ from small import EXAMPLES, save_tiny_bert, save_tiny_gpt2, save_tiny_llama
 from small_sweep import ray_session, swept, tune_here  # noqa: F401
 
 from knife.models.source import EMBEDDED
+
+# Time limits of hypothesis are of an idle machine.
+hypothesis.settings.register_profile("knife", deadline=None)
+hypothesis.settings.load_profile("knife")
 
 # Tests interrupt processes, but a shell makes its background processes ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)

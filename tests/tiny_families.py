@@ -151,6 +151,50 @@ DECODERS: dict[str, dict[str, Any]] = {
     "starcoder2": {},
     "xglm": {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 64},
 }
+# What encoders need besides `_COMMON`.
+ENCODERS: dict[str, dict[str, Any]] = {
+    "albert": {},
+    "bert": {},
+    "big_bird": {"block_size": 4, "num_random_blocks": 1},
+    "camembert": {},
+    "convbert": {},
+    "data2vec-text": {},
+    "deberta": {},
+    "deberta-v2": {},
+    "distilbert": {},
+    "electra": {},
+    "ernie": {},
+    "esm": {"mask_token_id": 4},
+    "eurobert": {},
+    "flaubert": {},
+    "fnet": {},
+    "funnel": {"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "block_sizes": [2, 2]},
+    "ibert": {},
+    "layoutlm": {},
+    "longformer": {"attention_window": 16},
+    "luke": {"entity_vocab_size": 8, "entity_emb_size": 16},
+    "megatron-bert": {},
+    "mobilebert": {
+        "hidden_size": 128,
+        "embedding_size": 32,
+        "intra_bottleneck_size": 32,
+        "true_hidden_size": 32,
+    },
+    "modernbert": {},
+    "mpnet": {},
+    "mra": {},
+    "nomic_bert": {},
+    "nystromformer": {},
+    "rembert": {},
+    "roberta": {},
+    "roberta-prelayernorm": {},
+    "roformer": {},
+    "squeezebert": {"embedding_size": 32},
+    "xlm": {},
+    "xlm-roberta": {},
+    "xlm-roberta-xl": {},
+    "yoso": {},
+}
 _COMMON = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -160,7 +204,8 @@ _COMMON = {
     "head_dim": 8,
     "max_position_embeddings": 512,
 }
-_IDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
+# With larger weights, what a token reads shows more.
+_IDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None, "initializer_range": 0.2}
 # Older configs have names of their own for all of these.
 _OWN_NAMES = ("n_embd", "d_model")
 
@@ -172,6 +217,15 @@ def decoder_config(kind: str, vocabulary: int) -> Any:
     values = {**common, "vocab_size": vocabulary, **own}
     given = {name: value for name, value in values.items() if value is not None}
     return CONFIG_MAPPING[kind](**given, **_IDS)
+
+
+def encoder_config(kind: str, vocabulary: int) -> Any:
+    """Return the config of a tiny encoder."""
+    own = ENCODERS[kind]
+    left_out = ("head_dim", *([] if kind == "eurobert" else ["num_key_value_heads"]))
+    common = {n: v for n, v in _COMMON.items() if n not in left_out}
+    given = {"vocab_size": vocabulary, **({} if "d_model" in own else common), **own}
+    return CONFIG_MAPPING[kind](**given, pad_token_id=0)
 
 
 def save_decoder(kind: str, tokenizer_of: Path, folder: Path) -> None:

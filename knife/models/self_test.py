@@ -53,7 +53,7 @@ def self_test(config: Any, tokenizer: Any, limit: int) -> list[str]:
         try:
             return _Trial(folder, tokenizer, _length(config, limit)).failures()
         except UserError as error:
-            return error.errors
+            return [each.replace(name, "a small model of its kind") for each in error.errors]
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             return [f"a small model of its kind fails: {first}"]

@@ -110,7 +110,7 @@ def _shallow(config: Any) -> None:
     kinds = values.get("layer_types") or values.get("layers_block_type") or []
     ends = [kinds.index(kind) + 1 for kind in set(kinds)]
     periods = _numbers(config, [name for name in values if name.endswith(_PERIODS)]).values()
-    few = max(2, *ends, *periods)
+    few = max([2, *ends, *periods])
     for name, value in list(values.items()):
         if isinstance(value, list) and len(value) == depth:
             setattr(config, name, value[:few])

@@ -5,7 +5,7 @@ from typing import Any
 
 from knife.core.errors import UserError
 from knife.data.tokens import answer_start, closes
-from knife.models.families import ROTARY, TABLE, family
+from knife.models.families import family
 from knife.models.files import AGAIN
 from knife.models.positions import positions
 
@@ -29,8 +29,7 @@ def model_config(folder: Path, key: str) -> Any:
     if family(config) is None:
         raise UserError(
             f"{key}: {config.model_type!r} models are not supported; expected an encoder-decoder "
-            "(T5 family), an encoder (BERT family) or a decoder-only model "
-            f"({', '.join((*TABLE, *ROTARY))})"
+            "(T5 family), or an encoder or decoder-only model that transformers has a class for"
         )
     return config
 

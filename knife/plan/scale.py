@@ -6,7 +6,7 @@ from typing import Any
 from knife.compat.torch import compilers
 from knife.compat.transformers import supports_attention
 from knife.config.scale import Scale
-from knife.models.families import family, model_class
+from knife.models.families import family, model_class, reads_twice
 from knife.plan.needs import on_gpu
 from knife.plan.sources import KnownModel
 
@@ -19,6 +19,9 @@ def scale_errors(
     `elsewhere` leaves out checks that depend on the machine.
     """
     errors = _compile_errors(scale, elsewhere=elsewhere)
+    for key, model in models.items():
+        if model and family(model.config) == "decoder" and reads_twice(model.config):
+            errors += _reads_twice_errors(scale, key, model.config.model_type)
     if not (scale.attention or scale.gradient_checkpointing):
         return errors
     for key, model in models.items():
@@ -31,6 +34,23 @@ def scale_errors(
                     "cannot checkpoint; set it to false"
                 )
     return errors
+
+
+def _reads_twice_errors(scale: Scale, key: str, kind: str) -> list[str]:
+    """Return errors for what two readings of a text do not go with: states are put into layers,
+    which neither recomputed nor compiled layers see, and a batch without rationales has one reading
+    where another worker's has two."""
+    settings = {
+        "scale.zero_stage": (scale.zero_stage == 3, "3", "2"),
+        "scale.gradient_checkpointing": (scale.gradient_checkpointing, "true", "false"),
+        "scale.compile": (scale.compile, "true", "false"),
+    }
+    return [
+        f"{name}: {value} does not go with {key}, a {kind!r} model, which reads a rationale and an "
+        f"answer one after the other; set it to {other}"
+        for name, (is_set, value, other) in settings.items()
+        if is_set
+    ]
 
 
 def _attention_errors(

@@ -136,8 +136,8 @@ class SourceReader:
         raise_errors(dict.fromkeys(errors))
         assert splits
         assert student
-        raise_errors(self._self_test_errors(config, student, teacher))
-        raise_errors(_model_errors(config, variant, splits, student, teacher))
+        failures = self._self_test_errors(config, student, teacher)
+        raise_errors([*_model_errors(config, variant, splits, student, teacher), *failures])
         limit, method, tokenizer = config.data.max_tokens, variant.method, student.tokenizer
         content = method == "knife" and config.align.input.tokens == "content"
         prepared = self.prepared(config)
