@@ -8,11 +8,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from knife.compat.transformers import match_keys
 from knife.core.errors import raise_errors
@@ -139,8 +140,16 @@ def load_whole(auto: Any, folder: Path) -> Any:
         ignore_mismatched_sizes=True,
     )
     raise_errors(key_errors(folder, model, info))
-    raise_errors(finite_errors(folder, model.named_parameters()))
+    tensors = chain(model.named_parameters(), saved_buffers(model).items())
+    raise_errors(finite_errors(folder, tensors))
     return model
+
+
+def saved_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that belong to a module's saved state, such as a bias that BART adds to
+    its logits; tables that a module computes itself are not among them."""
+    state = module.state_dict()
+    return {name: buffer for name, buffer in module.named_buffers() if name in state}
 
 
 def finite_errors(where: Path, tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
