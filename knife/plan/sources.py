@@ -20,7 +20,8 @@ from knife.models.quiet import quiet
 from knife.models.source import ModelSource, find_model
 from knife.models.tokenizer import can_generate
 from knife.plan.demonstrations import demonstration_limit, with_demonstrations
-from knife.plan.memory import Lengths, ModelSize, model_size, token_lengths
+from knife.plan.memory import Lengths, token_lengths
+from knife.plan.model_size import ModelSize, model_size
 from knife.plan.prepared import Prepared, Tokenized, with_model
 from knife.store.store import fingerprint
 

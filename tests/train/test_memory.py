@@ -20,7 +20,8 @@ from knife.config.scale import Scale
 from knife.data.batches import Batch, Rows, collate
 from knife.data.tokens import Tokens
 from knife.models.tokenizer import load_tokenizer, model_config
-from knife.plan.memory import Lengths, MemoryEstimate, model_size, training_need
+from knife.plan.memory import Lengths, MemoryEstimate, training_need
+from knife.plan.model_size import model_size
 from knife.train.context import Context, PlainContext
 
 ROWS, INPUT, CHOICES, CHOICE = 4, 48, 2, 3
