@@ -9,6 +9,13 @@ from knife.models.families import ROTARY, TABLE, family
 from knife.models.files import AGAIN
 from knife.models.positions import positions
 
+# The files that a tokenizer may be read from, by type of tokenizer.
+_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "*.model")
+_AS_JSON = (
+    "save the tokenizer once as a tokenizer.json: load the original by its own class (such as "
+    "T5Tokenizer), and call its save_pretrained"
+)
+
 
 def model_config(folder: Path, key: str) -> Any:
     """Load the transformers config of a model folder; `key` is the config key that named it.
@@ -49,26 +56,42 @@ def load_tokenizer(folder: Path, key: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    names = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.txt", "vocab.json")
-    if not any((folder / name).is_file() for name in names):
+    found = sorted({path.name for name in _FILES for path in folder.glob(name)})
+    if not found:
         raise UserError(
-            f"{key}: {folder} has a model but no tokenizer (none of {', '.join(names)}); "
+            f"{key}: {folder} has a model but no tokenizer (none of {', '.join(_FILES)}); "
             "save the tokenizer into the same folder"
+        )
+    if found == ["tokenizer.model"]:
+        raise UserError(
+            f"{key}: {folder} has tokenizer.model but no tokenizer_config.json, which says how to "
+            f"read it; {_AS_JSON}"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         # The tokenizers library raises a bare Exception.
-        words = f"the tokenizer in {folder} cannot be read: {' '.join(str(error).split())[:300]}"
-        raise UserError(f"{key}: {words}; {AGAIN}") from error
+        words = f"the tokenizer in {folder} cannot be read: {' '.join(str(error).split())[:600]}"
+        todo = AGAIN if "tokenizer.json" in found else f"it has {', '.join(found)}; {_AS_JSON}"
+        raise UserError(f"{key}: {words}; {todo}") from error
+    reads = set(tokenizer.vocab_files_names.values())
+    if reads.isdisjoint(found):
+        raise UserError(
+            f"{key}: the tokenizer in {folder} has no vocabulary: transformers reads that of a "
+            f"{type(tokenizer).__name__} from {' or '.join(sorted(reads))}, but there is "
+            f"{', '.join(found)}; {_AS_JSON}"
+        )
     if not tokenizer.is_fast:
-        raise UserError(f"{key}: the tokenizer in {folder} is a slow one; save a tokenizer.json")
+        raise UserError(f"{key}: the tokenizer in {folder} is a slow one; {_AS_JSON}")
     decoder = family(model_config(folder, key)) == "decoder"
     if decoder == closes(tokenizer):
-        what = "ends every text, which a decoder-only model" if decoder else "ends no text, which"
+        what = (
+            "ends every text, which a decoder-only model must not"
+            if decoder
+            else "ends no text with a special token, by which this model ends an answer"
+        )
         raise UserError(
-            f"{key}: the tokenizer in {folder} {what} must not: "
-            "give the one that the model was trained with"
+            f"{key}: the tokenizer in {folder} {what}: give the one that the model was trained with"
         )
     if decoder and tokenizer.eos_token_id is None:
         raise UserError(
