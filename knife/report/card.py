@@ -160,7 +160,7 @@ def _metadata(facts: Facts) -> ModelCardData:
     task = "question-answering" if facts.open else "multiple-choice"
     return ModelCardData(
         license="apache-2.0" if packaged else None,
-        base_model=facts.base.name if facts.base.revision else None,
+        base_model=facts.base.repository if facts.base.revision else None,
         datasets=[each.repository for each in place.places] if place else None,
         library_name="transformers",
         pipeline_tag=task,
