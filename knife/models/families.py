@@ -5,6 +5,17 @@ from typing import Any, Literal
 from knife.compat.transformers import model_class_of
 
 Family = Literal["encoder-decoder", "encoder", "decoder"]
+# Encoder-decoders that decode all choices in one sequence, as their positions are relative, and
+# those that decode each choice as a row of its own.
+ONE_SEQUENCE = ("longt5", "mt5", "t5", "umt5")
+ROWS = ("bart", "led", "marian", "mbart", "pegasus", "t5gemma", "t5gemma2")
+# Those whose tokenizers need not end a text with a special token: answers are closed for them.
+UNCLOSED = ("t5gemma", "t5gemma2")
+# Why models that look like supported ones are not.
+REFUSED = {
+    "switch_transformers": "an expert to which a batch sends no token has no gradient there, and "
+    "DeepSpeed's stages treat it differently"
+}
 # Decoder-only models with rotary positions, and those with a table of positions.
 ROTARY = ("gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 TABLE = ("gpt2",)
@@ -15,8 +26,7 @@ def family(config: Any) -> Family | None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     if config.is_encoder_decoder:
-        # All choices are decoded in one sequence, so positions must be relative.
-        return "encoder-decoder" if hasattr(config, "relative_attention_num_buckets") else None
+        return "encoder-decoder" if config.model_type in (*ONE_SEQUENCE, *ROWS) else None
     if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return "encoder"
     return "decoder" if config.model_type in (*ROTARY, *TABLE) else None
@@ -34,3 +44,14 @@ def model_class(config: Any) -> Any:
     kind = family(config)
     assert kind
     return model_class_of(loaders[kind], config)
+
+
+def encoder_config(config: Any) -> Any:
+    """Return the config of the part of an encoder-decoder that reads text."""
+    encoder = getattr(config, "encoder", config)
+    return getattr(encoder, "text_config", encoder)
+
+
+def decoder_config(config: Any) -> Any:
+    """Return the config of the decoder of an encoder-decoder."""
+    return getattr(config, "decoder", config)

@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 
 from knife.models.base import Backbone
+from knife.models.choice_rows import ChoiceRows
 from knife.models.decoder_only import DecoderOnly
 from knife.models.encoder_decoder import EncoderDecoder
 from knife.models.encoder_only import EncoderOnly
-from knife.models.families import Family, family
+from knife.models.families import ROWS, Family, family
 from knife.models.tokenizer import model_config
 
 _KINDS: dict[Family | None, type[Backbone]] = {
@@ -23,7 +24,8 @@ def load_backbone(folder: Path, *, bottleneck: bool = True, seed: int = 0) -> Ba
 
     Only safetensors weights are read, and no code from the model's author is run.
     """
-    kind = _KINDS[family(model_config(folder, "model"))]
+    config = model_config(folder, "model")
+    kind = ChoiceRows if config.model_type in ROWS else _KINDS[family(config)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = kind(folder, bottleneck=bottleneck)

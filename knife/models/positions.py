@@ -9,7 +9,13 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from knife.models.families import ROTARY, family, model_class
+from knife.models.families import (
+    ROTARY,
+    decoder_config,
+    encoder_config,
+    family,
+    model_class,
+)
 
 # Lengths of two texts: the last rows looked up in a table of positions differ by as much.
 _SHORT, _LONG = 5, 9
@@ -18,7 +24,7 @@ _SHORT, _LONG = 5, 9
 def positions(config: Any) -> int | None:
     """Return how many tokens a model can read, or None if it only has relative positions."""
     if config.is_encoder_decoder:
-        return None
+        return _stated(encoder_config(config), "max_encoder_position_embeddings")
     windows = [getattr(config, "max_position_embeddings", None)]
     if family(config) == "decoder":
         # Our mask shows layers what their window would hide, so texts must fit into the window.
@@ -30,6 +36,20 @@ def positions(config: Any) -> int | None:
     if config.model_type not in ROTARY:
         windows.append(_table_rows(config.model_type, config.to_json_string(use_diff=False)))
     return min((window for window in windows if window is not None), default=None)
+
+
+def decoder_positions(config: Any) -> int | None:
+    """Return how many tokens the decoder of an encoder-decoder can read; None for other models, and
+    if it only has relative positions."""
+    if not config.is_encoder_decoder:
+        return None
+    return _stated(decoder_config(config), "max_decoder_position_embeddings")
+
+
+def _stated(config: Any, own: str) -> int | None:
+    """Return the number of positions that a config states; LED has one for each part (`own`)."""
+    found: int | None = getattr(config, own, getattr(config, "max_position_embeddings", None))
+    return found
 
 
 @lru_cache(maxsize=32)

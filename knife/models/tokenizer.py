@@ -1,13 +1,22 @@
 """The config and the tokenizer of a model folder."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from knife.core.errors import UserError
-from knife.data.tokens import answer_start, closes
-from knife.models.families import ROTARY, TABLE, family
+from knife.data.tokens import answer_opening, answer_start, closes
+from knife.models.families import (
+    ONE_SEQUENCE,
+    REFUSED,
+    ROTARY,
+    ROWS,
+    TABLE,
+    UNCLOSED,
+    family,
+)
 from knife.models.files import AGAIN
-from knife.models.positions import positions
+from knife.models.positions import decoder_positions, positions
 
 # The files that a tokenizer may be read from, by type of tokenizer.
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "*.model")
@@ -34,17 +43,22 @@ def model_config(folder: Path, key: str) -> Any:
         words = f"{folder}/config.json is not a known model: {' '.join(str(error).split())[:300]}"
         raise UserError(f"{key}: {words}") from error
     if family(config) is None:
+        why = f": {REFUSED[config.model_type]}" if config.model_type in REFUSED else ""
         raise UserError(
-            f"{key}: {config.model_type!r} models are not supported; expected an encoder-decoder "
-            "(T5 family), an encoder (BERT family) or a decoder-only model "
-            f"({', '.join((*TABLE, *ROTARY))})"
+            f"{key}: {config.model_type!r} models are not supported{why}; expected an "
+            f"encoder-decoder ({', '.join((*ONE_SEQUENCE, *ROWS))}), an encoder (BERT family) or a "
+            f"decoder-only model ({', '.join((*TABLE, *ROTARY))})"
         )
     return config
 
 
 def can_generate(config: Any) -> bool:
-    """Whether models of a transformers config generate text; encoder-only models do not."""
-    return family(config) != "encoder"
+    """Whether models of a transformers config generate text.
+
+    Encoder-only models do not. mBART ends a text with a token of its language, behind the one that
+    ends a text in other models.
+    """
+    return family(config) != "encoder" and config.model_type != "mbart"
 
 
 def load_tokenizer(folder: Path, key: str) -> Any:
@@ -83,8 +97,9 @@ def load_tokenizer(folder: Path, key: str) -> Any:
         )
     if not tokenizer.is_fast:
         raise UserError(f"{key}: the tokenizer in {folder} is a slow one; {_AS_JSON}")
-    decoder = family(model_config(folder, key)) == "decoder"
-    if decoder == closes(tokenizer):
+    config = model_config(folder, key)
+    decoder = family(config) == "decoder"
+    if decoder == closes(tokenizer) and config.model_type not in UNCLOSED:
         what = (
             "ends every text, which a decoder-only model must not"
             if decoder
@@ -93,17 +108,33 @@ def load_tokenizer(folder: Path, key: str) -> Any:
         raise UserError(
             f"{key}: the tokenizer in {folder} {what}: give the one that the model was trained with"
         )
-    if decoder and tokenizer.eos_token_id is None:
+    if tokenizer.eos_token_id is None and (decoder or config.model_type in UNCLOSED):
         raise UserError(
-            f"{key}: the tokenizer in {folder} has no eos_token, which ends an answer of a "
-            "decoder-only model; name one in its tokenizer_config.json"
+            f"{key}: the tokenizer in {folder} has no eos_token, which ends an answer of this "
+            "model; name one in its tokenizer_config.json"
         )
     return tokenizer
 
 
-def room_for_choices(folder: Path, tokenizer: Any) -> int | None:
-    """Return how many tokens task input and answer may have together in a decoder-only model, else
-    None."""
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many tokens an answer may have, in a decoder-only model together with the task input.
+
+    Attributes:
+        tokens: their number.
+        with_input: whether the task input counts.
+    """
+
+    tokens: int
+    with_input: bool
+
+
+def room_for_choices(folder: Path, tokenizer: Any) -> Room | None:
+    """Return the room for an answer in a model with a decoder of limited positions, else None."""
     config = model_config(folder, "model")
-    known = positions(config) if family(config) == "decoder" else None
-    return None if known is None else known - len(answer_start(tokenizer))
+    kind = family(config)
+    known = positions(config) if kind == "decoder" else decoder_positions(config)
+    if known is None:
+        return None
+    before = answer_start(tokenizer) if kind == "decoder" else answer_opening(tokenizer)
+    return Room(known - len(before), kind == "decoder")
