@@ -15,6 +15,7 @@ from torch import Tensor
 from knife.data.batches import Batch
 from knife.data.tokens import answer_opening
 from knife.models.encoder_decoder import EncoderDecoder
+from knife.models.families import decoder_config
 from knife.models.tokenizer import can_generate, load_tokenizer
 from knife.models.weights import fixed_tables
 
@@ -59,7 +60,7 @@ class ChoiceRows(EncoderDecoder):
         token_BCT = batch.choice_mask_BCT.flip(-1).cummax(-1).values.flip(-1).bool()
         # A choice that does not exist must not be empty: mBART starts from its last token.
         used_BCT = torch.where(batch.choice_exists_BC[..., None], token_BCT, True)
-        padding = self.model.config.pad_token_id
+        padding = decoder_config(self.model.config).pad_token_id
         ids_RT = batch.choice_ids_BCT.masked_fill(~token_BCT, self._eos)
         ids_RT = ids_RT.masked_fill(~used_BCT, padding).flatten(0, 1)
         opening_RS = ids_RT.new_tensor(self._opening).expand(len(ids_RT), -1)

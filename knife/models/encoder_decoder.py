@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from knife.data.batches import Batch
 from knife.models.base import Backbone, Output, choice_scores, task_input_states
-from knife.models.families import decoder_config, encoder_config
+from knife.models.families import decoder_config, reader_config
 from knife.models.generation import generate
 from knife.models.weights import load_whole
 
@@ -29,7 +29,7 @@ class EncoderDecoder(Backbone):
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__(folder, bottleneck=bottleneck)
         self.model = load_whole(AutoModelForSeq2SeqLM, folder)
-        self._set_sizes(encoder_config(self.model.config))
+        self._set_sizes(reader_config(self.model.config))
         self.output_width = decoder_config(self.model.config).hidden_size
 
     def forward(self, batch: Batch, layers: Sequence[int] = ()) -> Output:

@@ -46,8 +46,11 @@ def model_class(config: Any) -> Any:
     return model_class_of(loaders[kind], config)
 
 
-def encoder_config(config: Any) -> Any:
-    """Return the config of the part of an encoder-decoder that reads text."""
+def reader_config(config: Any) -> Any:
+    """Return the config of the part of a model that reads the task input: of an encoder-decoder,
+    the encoder; of a model for text and images, its language model."""
+    if not config.is_encoder_decoder:
+        return config.get_text_config()
     encoder = getattr(config, "encoder", config)
     return getattr(encoder, "text_config", encoder)
 

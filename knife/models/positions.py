@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 from knife.models.families import (
     ROTARY,
     decoder_config,
-    encoder_config,
     family,
     model_class,
+    reader_config,
 )
 
 # Lengths of two texts: the last rows looked up in a table of positions differ by as much.
@@ -24,7 +24,7 @@ _SHORT, _LONG = 5, 9
 def positions(config: Any) -> int | None:
     """Return how many tokens a model can read, or None if it only has relative positions."""
     if config.is_encoder_decoder:
-        return _stated(encoder_config(config), "max_encoder_position_embeddings")
+        return _stated(reader_config(config), "max_encoder_position_embeddings")
     windows = [getattr(config, "max_position_embeddings", None)]
     if family(config) == "decoder":
         # Our mask shows layers what their window would hide, so texts must fit into the window.

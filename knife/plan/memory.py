@@ -271,8 +271,10 @@ def activations(
     norm = ((3 + masks) * element_bytes + (4 if element_bytes == 2 else 0)) * hidden
     encoder = length * (2 * norm + between + attention + probabilities * length)
     decoder = answer * (3 * norm + between + attention + (4 + element_bytes) * inner)
-    decoder += answer * probabilities * (answer + length) + length * 2 * 4 * inner
-    ends = norm * (length + answer)
+    # Either every choice is next to all others, or the encoder's states are repeated for it.
+    beside, read = (lengths.choice, lengths.choices) if size.repeats else (answer, 1)
+    decoder += answer * probabilities * (beside + length) + read * length * 2 * 4 * inner
+    ends = norm * (length + answer) + (read - 1) * length * element_bytes * hidden
     stack = _stack(
         [
             (size.layers, encoder, length * element_bytes * hidden),

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from knife.models.families import ROTARY, Family, family
+from knife.models.families import ROTARY, ROWS, Family, family, reader_config
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 # What configs call the widths inside the feed-forward layer and of one attention head.
@@ -27,6 +27,7 @@ class ModelSize:
             the feed-forward layer.
         layers, decoder_layers: depths; the latter is for encoder-decoders only.
         family: which kind of backbone it is.
+        repeats: whether its decoder reads the encoder's states once for each choice.
         heads, vocabulary: numbers of attention heads and of tokens.
         gated: whether the feed-forward layer has a gate, as in T5 1.1 and Llama.
         dropout: whether there is any; its masks are kept for the backward pass.
@@ -40,6 +41,7 @@ class ModelSize:
     layers: int
     decoder_layers: int
     family: Family
+    repeats: bool
     heads: int
     vocabulary: int
     gated: bool
@@ -53,7 +55,7 @@ def model_size(config: Any, folder: Path) -> ModelSize | None:
     """
     kind = family(config)
     both = kind == "encoder-decoder"
-    text = _text_config(config)
+    text = reader_config(config)
     sizes = _tensor_sizes(folder, encoder=kind == "encoder")
     hidden, heads = _number(text, ["hidden_size"]), _number(text, ["num_attention_heads"])
     layers, vocabulary = _number(text, ["num_hidden_layers"]), _number(text, ["vocab_size"])
@@ -76,20 +78,12 @@ def model_size(config: Any, folder: Path) -> ModelSize | None:
         layers=layers,
         decoder_layers=layers if decoder_layers is None else decoder_layers,
         family=kind,
+        repeats=config.model_type in ROWS,
         heads=heads,
         vocabulary=vocabulary,
         gated=bool(_attribute(text, "is_gated_act", gated)),
         dropout=any(_attribute(text, name, 0) for name in _DROPOUTS),
     )
-
-
-def _text_config(config: Any) -> Any:
-    """Return the config of the part of a model that reads text: of an encoder-decoder, the encoder;
-    of a model for text and images, its language model."""
-    if config.is_encoder_decoder:
-        config = getattr(config, "encoder", config)
-        return getattr(config, "text_config", config)
-    return config.get_text_config()
 
 
 def _number(config: Any, names: Sequence[str]) -> int | None:
