@@ -257,10 +257,13 @@ def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: "Room | Non
                 f"for at most {settings.max_tokens} (data.max_tokens)"
             )
         elif room and whole > room.tokens:
-            what = "question and choices are" if room.with_input else "the longest choice is"
+            what = (
+                "with demonstrations and generated text, question and choices are"
+                if room.with_input
+                else "with generated text, the longest choice is"
+            )
             reason = (
-                f"with demonstrations and generated text, {what} "
-                f"{whole:,} tokens long, but the student has positions for {room.tokens}"
+                f"{what} {whole:,} tokens long, but the student has positions for {room.tokens}"
             )
         reasons.append(reason)
     return reasons

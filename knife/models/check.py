@@ -93,6 +93,12 @@ def _token_errors(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[
             f"{folder}: its decoder has other tokens than its encoder, but choices are part of "
             "what both read; give a model with one vocabulary"
         )
+    dropped = [n for n in ("encoder_layerdrop", "decoder_layerdrop") if getattr(config, n, 0)]
+    if dropped:
+        errors.append(
+            f"{folder}: config.json has {' and '.join(dropped)}, but layers that are left out at "
+            "random have no gradient; set it to 0"
+        )
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     if tokenizer.eos_token_id not in ends:
         errors.append(

@@ -10,6 +10,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from knife.models.families import (
+    ONE_SEQUENCE,
     ROTARY,
     decoder_config,
     family,
@@ -23,6 +24,8 @@ _SHORT, _LONG = 5, 9
 
 def positions(config: Any) -> int | None:
     """Return how many tokens a model can read, or None if it only has relative positions."""
+    if config.model_type in ONE_SEQUENCE:
+        return None
     if config.is_encoder_decoder:
         return _stated(reader_config(config), "max_encoder_position_embeddings")
     windows = [getattr(config, "max_position_embeddings", None)]
@@ -41,7 +44,7 @@ def positions(config: Any) -> int | None:
 def decoder_positions(config: Any) -> int | None:
     """Return how many tokens the decoder of an encoder-decoder can read; None for other models, and
     if it only has relative positions."""
-    if not config.is_encoder_decoder:
+    if not config.is_encoder_decoder or config.model_type in ONE_SEQUENCE:
         return None
     return _stated(decoder_config(config), "max_decoder_position_embeddings")
 

@@ -80,6 +80,7 @@ class Facts:
         student, teacher: the models that were trained; the teacher is None if there is none.
         weights: where each trained model's parameters come from, by model name.
         family: the student's model family.
+        plain: whether a choice's score is that of plain transformers for the choice as a text.
         data_key: key of the splits in the store.
         splits: the data it was trained and tested on.
         leaks: how well answers can be predicted from train's rationales alone; None: unknown.
@@ -97,6 +98,7 @@ class Facts:
     teacher: ModelSource | None
     weights: dict[str, Weights]
     family: Family
+    plain: bool
     data_key: str
     splits: Splits
     leaks: RationaleOnly | None
@@ -300,7 +302,7 @@ def _leakage(facts: Facts) -> list[str]:
 
 
 def _plain(facts: Facts) -> str:
-    if facts.family == "encoder-decoder" and facts.kind in _BARE and not facts.open:
+    if facts.plain and facts.kind in _BARE and not facts.open:
         return _PLAIN
     if facts.family == "encoder":
         return (

@@ -41,3 +41,5 @@ def test_predict_gives_the_choices_of_the_run(
     assert found.accuracy == recorded[method]
     model = AutoModelForSeq2SeqLM.from_pretrained(run.student(method) / "model")
     assert model.config.model_type == kind
+    # Plain transformers would score these choices with other tokens around them.
+    assert "def score(" not in (run.student(method) / "README.md").read_text()

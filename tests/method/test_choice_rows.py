@@ -18,6 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from knife.core.errors import UserError
 from knife.data.batches import Batch
 from knife.data.tokens import Tokens
+from knife.inference.answers import too_long
 from knife.models.base import Output
 from knife.models.check import check_model
 from knife.models.choice_rows import ChoiceRows
@@ -29,6 +30,7 @@ from knife.models.weights import saved_buffers
 from knife.plan.model_size import model_size
 from knife.plan.plan import plan_run
 from knife.train.engine import gathered_state
+from knife.train.model_settings import ModelSettings
 
 ROWS = list(range(len(EXAMPLES)))
 # What BART's decoder reads after its start token, and before an answer.
@@ -274,10 +276,12 @@ def test_fixed_tables_may_be_missing(tmp_path: Path) -> None:
 
 def test_configs_that_cannot_write_are_refused(tmp_path: Path) -> None:
     folder = save_seq2seq("bart", tmp_path, EXAMPLES[:8])
-    change(folder, decoder_start_token_id=None, pad_token_id=None, eos_token_id=5)
+    values = {"decoder_start_token_id": None, "pad_token_id": None, "eos_token_id": 5}
+    change(folder, **values, decoder_layerdrop=0.1)
     with pytest.raises(UserError) as found:
         check_model(folder, "model.student")
-    start, padding, end = found.value.errors
+    start, padding, dropped, end = found.value.errors
+    assert "config.json has decoder_layerdrop, but layers that are left out at random" in dropped
     assert "config.json has no decoder_start_token_id, from which" in start
     assert "config.json has no pad_token_id, with which choices are padded" in padding
     assert "eos_token_id is 5 in config.json but 2 in the tokenizer" in end
@@ -316,6 +320,12 @@ def test_a_plan_keeps_to_the_positions_of_both_parts(tmp_path: Path) -> None:
     room = room_for_choices(folder, AutoTokenizer.from_pretrained(folder))
     assert room
     assert (room.tokens, room.with_input) == (2, False)
+    settings = ModelSettings(rationale=False, bottleneck=True, max_tokens=256)
+    longer = tokens_of(folder, EXAMPLES[:1])[0]
+    assert too_long(longer, settings, room) == [
+        f"with generated text, the longest choice is {max(map(len, longer[0].choice_ids))} tokens "
+        "long, but the student has positions for 2"
+    ]
     errors = run_errors(folder, tmp_path)
     assert len(errors) == 2
     for name, error in zip(("student", "teacher"), errors, strict=True):
