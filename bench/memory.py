@@ -23,7 +23,8 @@ from knife.config.scale import Scale
 from knife.data.batches import Rows, collate
 from knife.models.quiet import quiet
 from knife.models.tokenizer import model_config
-from knife.plan.memory import Lengths, model_size, training_need
+from knife.plan.memory import Lengths, training_need
+from knife.plan.model_size import model_size
 from knife.train.context import Context, PlainContext
 
 ROWS, INPUT, CHOICES, CHOICE = 8, 96, 2, 3

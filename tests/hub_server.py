@@ -1,4 +1,5 @@
-"""A small hub on this machine, with the part of the interface that uploading a student needs.
+"""A small hub on this machine, with the part of the interface that uploading a student and
+downloading a model need.
 
 Repositories can be created, files arrive by git LFS or in the commit, and commits are atomic.
 """
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -22,11 +24,13 @@ SIGNATURE = "signature-of-the-test"
 
 @dataclass
 class Repository:
-    """The contents of a repository, after the last commit."""
+    """The contents of a repository, after the last commit, and of its named revisions."""
 
     private: bool
     files: dict[str, bytes] = field(default_factory=dict)
     commits: int = 0
+    revisions: dict[str, str] = field(default_factory=dict)
+    trees: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
 
 class Hub(ThreadingHTTPServer):
@@ -46,6 +50,14 @@ class Hub(ThreadingHTTPServer):
     def url(self) -> str:
         """The url it listens on."""
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def publish(self, name: str, revision: str, files: dict[str, bytes]) -> str:
+        """Give a repository files under a revision's name, and return their commit."""
+        repository = self.repositories.setdefault(name, Repository(private=False))
+        commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        repository.revisions[revision] = commit
+        repository.trees[commit] = files
+        return commit
 
     def handle_error(self, *_: Any) -> None:
         """Ignore clients that have disconnected."""
@@ -88,8 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, {"error": path})
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
-        if self._failed() or self._unknown():
+        if self._failed() or self._unknown() or self._download():
             return
         found = re.fullmatch(r"/api/models/([^?]+?)(/revision/main)?", self.path)
         assert found, self.path
@@ -100,6 +115,27 @@ class _Handler(BaseHTTPRequestHandler):
             return
         about = {"id": name, "private": repository.private, "sha": str(repository.commits)}
         self._answer(200, about)
+
+    def _download(self) -> bool:
+        """Answer a request for a revision's commit, its list of files or a file of it."""
+        path = unquote(self.path.partition("?")[0])
+        found = re.fullmatch(r"(?:/api/models)?/([^/]+/[^/]+)/(revision|tree|resolve)/(.+)", path)
+        repository = found and self.server.repositories.get(found[1])
+        if not found or not repository or not repository.trees:
+            return False
+        kind, rest = found[2], found[3]
+        if kind == "revision":
+            commit = repository.revisions.get(rest, rest)
+            known = commit in repository.trees
+            about = {"id": found[1], "sha": commit} if known else {"error": "no such revision"}
+            self._answer(200 if known else 404, about, "" if known else "RevisionNotFound")
+        elif kind == "tree":
+            self._answer(200, [_entry(*item) for item in repository.trees[rest].items()])
+        else:
+            commit, _, name = rest.partition("/")
+            content = repository.trees[commit][name]
+            self._send(200, content, {"ETag": f'"{_oid(content)}"', "X-Repo-Commit": commit})
+        return True
 
     def do_PUT(self) -> None:
         body = self._body()
@@ -148,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if path.endswith(".safetensors"):
             return hashlib.sha256(content).hexdigest()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        return _oid(content)
 
     def _failed(self) -> bool:
         if not self.server.fails or self.server.fails not in self.path:
@@ -176,13 +212,28 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _answer(self, status: int, values: dict[str, Any]) -> None:
+    def _answer(self, status: int, values: Any, code: str = "") -> None:
+        named = {"X-Error-Code": code} if code else {}
         content = json.dumps(values).encode()
+        self._send(status, content, {"Content-Type": "application/json"} | named)
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+def _oid(content: bytes) -> str:
+    """Return git's name of a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _entry(path: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "size": len(content), "oid": _oid(content)}
 
 
 @pytest.fixture

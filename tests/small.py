@@ -92,7 +92,7 @@ def save_tiny_bert(
 def save_tiny_llama(folder: Path, examples: Sequence[Example]) -> None:
     """Save a random Llama of two layers, with two key heads for four query heads; texts begin with
     `<s>`."""
-    tokenizer = _byte_pairs(examples, ["<s>", "</s>"])
+    tokenizer = byte_pairs(examples, ["<s>", "</s>"])
     opening = ("<s>", tokenizer.token_to_id("<s>"))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[opening]
@@ -115,7 +115,7 @@ def save_tiny_llama(folder: Path, examples: Sequence[Example]) -> None:
 
 def save_tiny_gpt2(folder: Path, examples: Sequence[Example], *, dropout: float = 0.1) -> None:
     """Save a random GPT-2 of two layers; like the real one, its tokenizer adds no opening token."""
-    tokenizer = _byte_pairs(examples, ["<|endoftext|>"])
+    tokenizer = byte_pairs(examples, ["<|endoftext|>"])
     end = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **end).save_pretrained(folder)
     config = GPT2Config(
@@ -140,7 +140,7 @@ def _save_decoder(config: Any, folder: Path) -> None:
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 
-def _byte_pairs(examples: Sequence[Example], special: list[str]) -> Tokenizer:
+def byte_pairs(examples: Sequence[Example], special: list[str]) -> Tokenizer:
     """Return a byte-level tokenizer with some of the examples' words as tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -99,6 +99,14 @@ def answer_start(tokenizer: Any) -> list[int]:
     return following(tokenizer, "choices", [ANSWER])[0]
 
 
+def answer_opening(tokenizer: Any) -> list[int]:
+    """Return the special token that begins an answer, if the tokenizer begins texts with one, as in
+    BART: the decoder reads it after its start token, but no choice's score counts it."""
+    opening = tokenizer.cls_token_id
+    first = tokenizer("answer")["input_ids"][0]
+    return [opening] if closes(tokenizer) and first == opening else []
+
+
 def _letter(number: int) -> str:
     """Return a, b, … z, aa, ab, … for 0, 1, …"""
     letters = chr(ord("a") + number % 26)

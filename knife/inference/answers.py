@@ -24,6 +24,7 @@ from knife.stats.text_match import exact_match
 if TYPE_CHECKING:
     from knife.data.token_table import TokenTable
     from knife.data.tokens import Tokens
+    from knife.models.tokenizer import Room
     from knife.train.model_settings import ModelSettings
 
 
@@ -235,10 +236,10 @@ def question_tokens(questions: Sequence[Example], tokenizer: Any) -> "TokenTable
     return tokens
 
 
-def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: int | None) -> list[str]:
+def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: "Room | None") -> list[str]:
     """Return, for each question, why the student cannot read it, or "".
 
-    `room` is the student's number of positions for task input and answer together; None: enough.
+    `room` is the student's room for an answer; None: enough.
     """
     explains = settings.method == "explain_then_answer"
     # Few-shot demonstrations and a rationale before the answer need positions too.
@@ -247,16 +248,22 @@ def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: int | None)
     for own in tokens:
         length, reason = len(own.input_ids), ""
         answer = max(map(len, own.choice_ids), default=0)
-        whole = max(length, settings.preamble_tokens) + written + answer
+        whole = written + answer
+        if room and room.with_input:
+            whole += max(length, settings.preamble_tokens)
         if length > settings.max_tokens:
             reason = (
                 f"question and choices are {length:,} tokens long, but the student was trained "
                 f"for at most {settings.max_tokens} (data.max_tokens)"
             )
-        elif room is not None and whole > room:
+        elif room and whole > room.tokens:
+            what = (
+                "with demonstrations and generated text, question and choices are"
+                if room.with_input
+                else "with generated text, the longest choice is"
+            )
             reason = (
-                "with demonstrations and generated text, question and choices are "
-                f"{whole:,} tokens long, but the student has positions for {room}"
+                f"{what} {whole:,} tokens long, but the student has positions for {room.tokens}"
             )
         reasons.append(reason)
     return reasons

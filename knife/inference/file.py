@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -22,6 +22,9 @@ from knife.inference.answers import Answerer, Answers, Tally, question_tokens, t
 from knife.inference.parts import Part, refuse_errors, split
 from knife.store.store import fingerprint
 from knife.terminal.counter import counter
+
+if TYPE_CHECKING:
+    from knife.models.tokenizer import Room
 
 # The most that a lost worker costs; questions are sorted by length within a part.
 PART_ROWS = 1024
@@ -213,7 +216,7 @@ def _worker_errors(workers: int | None, output: Path | None) -> list[str]:
 def _check(model: Path | None, file: Path, parts: list[Part], *, skip_too_long: bool) -> None:
     """Refuse questions with anything wrong; without a model, lengths are not checked."""
     tokenizer: Any = None
-    room: int | None = None
+    room: Room | None = None
 
     def look(questions: list[Example]) -> list[tuple[Example | None, str]]:
         nonlocal tokenizer, room

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import safe_open
 
 from knife.core.errors import UserError, raise_errors
-from knife.models.families import family
+from knife.models.families import ONE_SEQUENCE, UNCLOSED, decoder_config, family
 from knife.models.files import Header, adapter_errors, damage, some, weight_headers
 from knife.models.positions import positions
 from knife.models.tokenizer import load_tokenizer, model_config
@@ -56,7 +56,7 @@ def check_model(folder: Path, key: str) -> CheckedModel:
             "give the one that the model was saved with"
         ) from error
     weights, errors = matched_weights(model, folder, headers)
-    errors += _untied_errors(folder, headers) if family(config) == "encoder-decoder" else []
+    errors += _untied_errors(folder, headers) if config.model_type in ONE_SEQUENCE else []
     if family(config) == "encoder":
         errors += head_errors(folder, config.hidden_size)
     rows = model.get_input_embeddings().weight.shape[0]
@@ -78,12 +78,29 @@ def _token_errors(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[
         )
     if family(config) != "encoder-decoder":
         return errors
-    if getattr(config, "decoder_start_token_id", None) is None:
+    decoder = decoder_config(config)
+    # T5Gemma starts from the token that begins texts.
+    start = "bos_token_id" if config.model_type in UNCLOSED else "decoder_start_token_id"
+    if getattr(decoder, start, None) is None:
         errors.append(
-            f"{folder}: config.json has no decoder_start_token_id, from which a model of this "
+            f"{folder}: config.json has no {start}, from which a model of this "
             "family generates; add it (in T5 it is the pad_token_id)"
         )
-    if config.eos_token_id != tokenizer.eos_token_id:
+    if decoder.pad_token_id is None:
+        errors.append(f"{folder}: config.json has no pad_token_id, with which choices are padded")
+    if getattr(config, "share_encoder_decoder_embeddings", True) is False:
+        errors.append(
+            f"{folder}: its decoder has other tokens than its encoder, but choices are part of "
+            "what both read; give a model with one vocabulary"
+        )
+    dropped = [n for n in ("encoder_layerdrop", "decoder_layerdrop") if getattr(config, n, 0)]
+    if dropped:
+        errors.append(
+            f"{folder}: config.json has {' and '.join(dropped)}, but layers that are left out at "
+            "random have no gradient; set it to 0"
+        )
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if tokenizer.eos_token_id not in ends:
         errors.append(
             f"{folder}: eos_token_id is {config.eos_token_id} in config.json but "
             f"{tokenizer.eos_token_id} in the tokenizer; give model and tokenizer that belong "

@@ -5,6 +5,17 @@ from typing import Any, Literal
 from knife.compat.transformers import model_class_of
 
 Family = Literal["encoder-decoder", "encoder", "decoder"]
+# Encoder-decoders that decode all choices in one sequence, as their positions are relative, and
+# those that decode each choice as a row of its own.
+ONE_SEQUENCE = ("longt5", "mt5", "t5", "umt5")
+ROWS = ("bart", "led", "marian", "mbart", "pegasus", "t5gemma", "t5gemma2")
+# Those whose tokenizers need not end a text with a special token: answers are closed for them.
+UNCLOSED = ("t5gemma", "t5gemma2")
+# Why models that look like supported ones are not.
+REFUSED = {
+    "switch_transformers": "an expert to which a batch sends no token has no gradient there, and "
+    "DeepSpeed's stages treat it differently"
+}
 # Decoder-only models that can read all choices in one sequence: all they know of places is from
 # position ids and the mask. Those with rotary positions, and those with a table of positions.
 ROTARY = (
@@ -46,8 +57,10 @@ def family(config: Any) -> Family | None:
     )
 
     if config.is_encoder_decoder:
-        # All choices are decoded in one sequence, so positions must be relative.
-        return "encoder-decoder" if hasattr(config, "relative_attention_num_buckets") else None
+        return "encoder-decoder" if config.model_type in (*ONE_SEQUENCE, *ROWS) else None
+    if getattr(config, "text_config", None) is not None:
+        # A part that reads pictures would be trained without a gradient.
+        return None
     if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return "encoder"
     return "decoder" if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
@@ -70,3 +83,17 @@ def model_class(config: Any) -> Any:
     kind = family(config)
     assert kind
     return model_class_of(loaders[kind], config)
+
+
+def reader_config(config: Any) -> Any:
+    """Return the config of the part of a model that reads the task input: of an encoder-decoder,
+    the encoder; of a model for text and images, its language model."""
+    if not config.is_encoder_decoder:
+        return config.get_text_config()
+    encoder = getattr(config, "encoder", config)
+    return getattr(encoder, "text_config", encoder)
+
+
+def decoder_config(config: Any) -> Any:
+    """Return the config of the decoder of an encoder-decoder."""
+    return getattr(config, "decoder", config)

@@ -39,8 +39,8 @@ def finite(logits_BV: Tensor) -> Tensor:
 def generate(
     model: Any,
     inputs: dict[str, Any],
+    first_BS: Tensor,
     *,
-    start: int,
     eos: int,
     eos_count: int,
     max_tokens: int,
@@ -52,7 +52,7 @@ def generate(
     Args:
         model: a transformers model that generates.
         inputs: the inputs of its `generate`.
-        start: how many tokens at the start of its output were not generated.
+        first_BS: the tokens that its decoder starts from.
         eos: the token that ends a text.
         eos_count: how many texts to generate per row.
         max_tokens: the most tokens to generate.
@@ -68,8 +68,9 @@ def generate(
         eos_token_id=None,
         pad_token_id=0 if config.pad_token_id is None else config.pad_token_id,
         bos_token_id=config.bos_token_id,
-        decoder_start_token_id=model.config.to_dict().get("decoder_start_token_id"),
+        decoder_start_token_id=int(first_BS[0, 0]),
     )
+    start = first_BS.shape[1]
     kept = model.generation_config
     # Values that `settings` leaves unset would be taken from the model's own config.
     model.generation_config = settings
@@ -78,6 +79,7 @@ def generate(
     try:
         whole_BN = model.generate(
             **inputs,
+            decoder_input_ids=first_BS,
             generation_config=settings,
             stopping_criteria=[closed],
             logits_processor=[seen],

@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 
 from knife.models.base import Backbone
+from knife.models.choice_rows import ChoiceRows
 from knife.models.decoder_only import DecoderOnly
 from knife.models.encoder_decoder import EncoderDecoder
 from knife.models.encoder_only import EncoderOnly
-from knife.models.families import Family, family, reads_twice
+from knife.models.families import ROWS, Family, family, reads_twice
 from knife.models.tokenizer import model_config
 from knife.models.two_readings import TwoReadings
 
@@ -25,7 +26,7 @@ def load_backbone(folder: Path, *, bottleneck: bool = True, seed: int = 0) -> Ba
     Only safetensors weights are read, and no code from the model's author is run.
     """
     config = model_config(folder, "model")
-    kind = _KINDS[family(config)]
+    kind = ChoiceRows if config.model_type in ROWS else _KINDS[family(config)]
     if kind is DecoderOnly and reads_twice(config):
         kind = TwoReadings
     with torch.random.fork_rng(devices=[]):

@@ -6,7 +6,14 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from knife.models.families import ROTARY, family, reads_twice
+from knife.models.families import (
+    ONE_SEQUENCE,
+    ROTARY,
+    decoder_config,
+    family,
+    reader_config,
+    reads_twice,
+)
 from knife.models.shrunk import shrunk_model
 
 # Lengths of two texts: the last rows looked up in a table of positions differ by as much.
@@ -15,8 +22,10 @@ _SHORT, _LONG = 5, 9
 
 def positions(config: Any) -> int | None:
     """Return how many tokens a model can read, or None if it only has relative positions."""
-    if config.is_encoder_decoder:
+    if config.model_type in ONE_SEQUENCE:
         return None
+    if config.is_encoder_decoder:
+        return _stated(reader_config(config), "max_encoder_position_embeddings")
     windows = [getattr(config, "max_position_embeddings", None)]
     if family(config) == "decoder":
         if not reads_twice(config):
@@ -30,6 +39,20 @@ def positions(config: Any) -> int | None:
         windows.append(_known_rows(config))
     # Some say 0 for none.
     return min(filter(None, windows), default=None)
+
+
+def decoder_positions(config: Any) -> int | None:
+    """Return how many tokens the decoder of an encoder-decoder can read; None for other models, and
+    if it only has relative positions."""
+    if not config.is_encoder_decoder or config.model_type in ONE_SEQUENCE:
+        return None
+    return _stated(decoder_config(config), "max_decoder_position_embeddings")
+
+
+def _stated(config: Any, own: str) -> int | None:
+    """Return the number of positions that a config states; LED has one for each part (`own`)."""
+    found: int | None = getattr(config, own, getattr(config, "max_position_embeddings", None))
+    return found
 
 
 # By all values of a config.

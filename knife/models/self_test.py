@@ -20,6 +20,7 @@ from knife.data.tokenizing import tokenize
 from knife.data.tokens import answer_start
 from knife.models.base import Backbone
 from knife.models.families import TABLE, family, reads_twice
+from knife.models.files import some
 from knife.models.load import load_backbone
 from knife.models.positions import positions
 from knife.models.shrunk import shrunk_model
@@ -89,6 +90,11 @@ class _Trial:
         failed = [f"{what} (by {by:.0e})" for by, what in found if not by <= _TOLERANCE]
         if not self._moved() > _TOLERANCE:
             failed.append("a rationale does not change how it reads the task input")
+        if resting := self._resting():
+            failed.append(
+                f"{len(resting)} of its weights have no gradient ({some(resting)}), and DeepSpeed "
+                "would change them all the same"
+            )
         return failed
 
     def _batch(self, *, rationale: bool, rows: Sequence[int] = range(len(_EXAMPLES))) -> Batch:
@@ -172,6 +178,20 @@ class _Trial:
             for rationale in (True, False)
         ]
         return _distance(*states)
+
+    def _resting(self) -> set[str]:
+        """Return the names of trained weights without a gradient, of a teacher or of a student."""
+        found: set[str] = set()
+        for rationale in (True, False):
+            batch = self._batch(rationale=rationale)
+            self.backbone.zero_grad(set_to_none=True)
+            self.backbone(batch).scores_BC[batch.choice_exists_BC].sum().backward()
+            found |= {
+                name
+                for name, parameter in self.backbone.named_parameters()
+                if parameter.requires_grad and parameter.grad is None
+            }
+        return found
 
     def _reloaded(self, scores_BC: Tensor) -> float:
         again = self.folder.with_name("again")

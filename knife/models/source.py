@@ -1,6 +1,7 @@
 """Where a model's files come from: the package, a local folder or the hub."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {
     name: _ASSETS / name.replace("-", "_") for name in ("tiny-t5", "tiny-bert", "tiny-llama")
 }
+_HUB_ID = re.compile(r"(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,8 @@ class ModelSource:
     """The location and identity of a model's files.
 
     Attributes:
-        name: as given in the config.
+        name: as given in the config: a model of the package, a folder, or a hub id with or without
+            a revision.
         folder: where the files are on this machine.
         revision: the hub's commit, or None for local files.
         identity: equal for equal files: the hub's commit, or a digest of the folder.
@@ -29,6 +32,11 @@ class ModelSource:
     revision: str | None
     identity: str
 
+    @property
+    def repository(self) -> str:
+        """The hub id without a revision."""
+        return self.name.partition("@")[0]
+
     def local(self) -> Path:
         """Return the folder on the calling machine, downloading it first if needed."""
         if self.folder.is_dir() or self.revision is None:
@@ -36,50 +44,66 @@ class ModelSource:
         from huggingface_hub import snapshot_download
 
         files = list(FILES)
-        return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=files))
+        return Path(
+            snapshot_download(self.repository, revision=self.revision, allow_patterns=files)
+        )
 
 
 def find_model(name: str, key: str) -> ModelSource:
     """Resolve a model of the package, a local folder or a hub id; `key` is the config key.
 
+    A hub id may name a revision, OWNER/NAME@REVISION: a branch, a tag, a commit or a pull request's
+    files (refs/pr/NUMBER).
+
     Raises:
-        UserError: there is no such model, it has no safetensors, or the hub is unreachable.
+        UserError: there is no such model or revision, it has no safetensors, or the hub is
+            unreachable.
     """
     folder = EMBEDDED.get(name, Path(name).expanduser())
     if folder.is_dir():
         return ModelSource(name, folder.resolve(), None, _digest(folder, key))
     if folder.is_file():
         raise UserError(f"{key}: {name!r} is a file; give the model's folder")
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    found = None if name.startswith((".", "/", "~")) else _HUB_ID.fullmatch(name)
+    if found is None:
         raise UserError(
-            f"{key}: {name!r} is neither an existing folder nor a hub id (OWNER/NAME); "
-            f"{nearest(name, EMBEDDED)}"
+            f"{key}: {name!r} is neither an existing folder nor a hub id (OWNER/NAME or "
+            f"OWNER/NAME@REVISION); {nearest(name, EMBEDDED)}"
         )
-    return _download(name, key)
+    return _download(name, found["repository"], found["revision"], key)
 
 
-def _download(name: str, key: str) -> ModelSource:
+def _download(name: str, repository: str, revision: str | None, key: str) -> ModelSource:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
-        HfHubHTTPError,
         HFValidationError,
-        LocalEntryNotFoundError,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
+        files = list(FILES)
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=files))
+    except RevisionNotFoundError as error:
+        raise UserError(
+            f"{key}: {repository!r} has no revision {revision!r} on the hub; give a branch, a tag, "
+            "a whole commit or refs/pr/NUMBER"
+        ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UserError(f"{key}: the hub has no public model {name!r}") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(f"{key}: the hub has no public model {repository!r}") from error
+    # The client's HTTP library, and with it the exceptions, differs between versions.
+    except Exception as error:
         raise UserError(
             f"{key}: {name!r} is not in the local hub cache and the hub cannot be reached; "
             f"copy the model's folder to this machine and give its path: {key}=/path/to/folder"
         ) from error
     if not any(folder.glob("*.safetensors")):
-        raise UserError(f"{key}: {name!r} has no safetensors weights, the only ones that are read")
+        raise UserError(
+            f"{key}: {name!r} has no safetensors weights, the only ones that are read; if a pull "
+            f"request on the hub adds them, name it: {key}={repository}@refs/pr/NUMBER"
+        )
     # The cache names a snapshot's folder by its commit.
-    return ModelSource(name, folder, folder.name, f"{name}@{folder.name}")
+    return ModelSource(name, folder, folder.name, f"{repository}@{folder.name}")
 
 
 def _digest(folder: Path, key: str) -> str:

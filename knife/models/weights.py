@@ -8,11 +8,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from knife.compat.transformers import match_keys
 from knife.core.errors import raise_errors
@@ -139,8 +140,26 @@ def load_whole(auto: Any, folder: Path) -> Any:
         ignore_mismatched_sizes=True,
     )
     raise_errors(key_errors(folder, model, info))
-    raise_errors(finite_errors(folder, model.named_parameters()))
+    tensors = chain(model.named_parameters(), saved_buffers(model).items())
+    raise_errors(finite_errors(folder, tensors))
     return model
+
+
+def saved_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that belong to a module's saved state, such as a bias that BART adds to
+    its logits; tables that a module computes itself are not among them."""
+    state = module.state_dict()
+    return {name: buffer for name, buffer in module.named_buffers() if name in state}
+
+
+def fixed_tables(model: nn.Module) -> set[str]:
+    """Return the names of weights that are never trained and that a model computes if its files
+    lack them: the sines of Marian's and Pegasus's positions."""
+    return {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if type(module).__name__.endswith("SinusoidalPositionalEmbedding")
+    }
 
 
 def finite_errors(where: Path, tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
@@ -166,7 +185,12 @@ def key_errors(folder: Path, model: Any, info: Mapping[str, Any]) -> list[str]:
     """Return an error for what transformers' loading report has that the lists above do not."""
     kind = family(model.config)
     assert kind
-    missing = {name for name in info["missing_keys"] if not _listed(name, _MAY_LACK[kind])}
+    fixed = fixed_tables(model)
+    missing = {
+        name
+        for name in info["missing_keys"]
+        if name not in fixed and not _listed(name, _MAY_LACK[kind])
+    }
     left_over = {
         name for name in info["unexpected_keys"] if not _listed(name, (*_BUFFERS, *_MAY_HOLD[kind]))
     }
@@ -235,7 +259,7 @@ def _type_errors(folder: Path, model: Any, headers: Mapping[str, Header]) -> lis
 def _count(model: Any, folder: Path, missing: set[str]) -> Weights:
     """Count the parameters that the files have, and the new ones; tied ones count once."""
     own = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    lacking = sum(own.get(name, 0) for name in missing)
+    lacking = sum(own.get(name, 0) for name in missing - fixed_tables(model))
     head = head_size(model.config.hidden_size) if family(model.config) == "encoder" else 0
     new = {"a pooler that is not used": lacking} if lacking else {}
     if head and not (folder / ANSWER_HEAD).is_file():

@@ -6,12 +6,9 @@ memory and activations are our own count of its allocations. docs/scaling.md say
 match measured engines. All sizes are in bytes.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -20,42 +17,12 @@ from knife.config.scale import Scale
 from knife.data.token_table import TokenTable
 from knife.data.tokens import Tokens
 from knife.method.states_parts import StatesPart
-from knife.models.families import ROTARY, Family, family
+from knife.plan.model_size import ModelSize
 
 # DeepSpeed's defaults, in elements: what is reduced at a time (all of a smaller model), the
 # parameters that stay gathered, that are prefetched, and that are updated at a time.
 BUCKET = 500_000_000
 _LIVE, _PREFETCH, _SUB_GROUP = 1_000_000_000, 50_000_000, 1_000_000_000
-_FLOATS = {"F64", "F32", "F16", "BF16"}
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """A model's size, as far as its files state it.
-
-    Attributes:
-        parameters, largest: numbers of all parameters, and of those in its largest tensor.
-        hidden, inner, feed_forward: widths of states, of all attention heads together, and inside
-            the feed-forward layer.
-        layers, decoder_layers: depths; the latter is for encoder-decoders only.
-        family: which kind of backbone it is.
-        heads, vocabulary: numbers of attention heads and of tokens.
-        gated: whether the feed-forward layer has a gate, as in T5 1.1 and Llama.
-        dropout: whether there is any; its masks are kept for the backward pass.
-    """
-
-    parameters: int
-    largest: int
-    hidden: int
-    inner: int
-    feed_forward: int
-    layers: int
-    decoder_layers: int
-    family: Family
-    heads: int
-    vocabulary: int
-    gated: bool
-    dropout: bool
 
 
 @dataclass(frozen=True)
@@ -132,59 +99,6 @@ class MemoryEstimate:
     teacher: int
     peak: int
     communication: int
-
-
-def model_size(config: Any, folder: Path) -> ModelSize | None:
-    """Return a model's size from its transformers config and the headers of its safetensors.
-
-    No weights are read. Returns None if config or files do not state it.
-    """
-    kind = family(config)
-    t5 = kind == "encoder-decoder"
-    sizes = _tensor_sizes(folder, encoder=kind == "encoder")
-    if sizes and kind == "encoder":
-        # The answer head, which a pretrained encoder lacks.
-        sizes["score.weight"] = config.hidden_size
-        sizes["head.0.weight"] = 3 * config.hidden_size**2
-    heads = getattr(config, "num_attention_heads", None)
-    feed_forward = getattr(config, "d_ff" if t5 else "intermediate_size", None)
-    if config.model_type == "gpt2":
-        feed_forward = config.n_inner or 4 * config.hidden_size
-    if not sizes or not heads or not feed_forward or kind is None:
-        return None
-    width = config.d_kv if t5 else getattr(config, "head_dim", None)
-    dropouts = ("dropout_rate", "hidden_dropout_prob", "hidden_dropout", "resid_pdrop")
-    return ModelSize(
-        parameters=sum(sizes.values()),
-        largest=max(sizes.values()),
-        hidden=config.hidden_size,
-        inner=heads * width if width else config.hidden_size,
-        feed_forward=feed_forward,
-        layers=config.num_hidden_layers,
-        decoder_layers=config.num_decoder_layers if t5 else 0,
-        family=kind,
-        heads=heads,
-        vocabulary=config.vocab_size,
-        gated=getattr(config, "is_gated_act", config.model_type in ROTARY),
-        dropout=any(getattr(config, name, 0) > 0 for name in dropouts),
-    )
-
-
-def _tensor_sizes(folder: Path, *, encoder: bool) -> dict[str, int]:
-    """Return the number of elements of every weight in a model's safetensors files, by name."""
-    sizes: dict[str, int] = {}
-    try:
-        for path in folder.glob("*.safetensors"):
-            with path.open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            for name, tensor in header.items():
-                # Pretraining heads of encoders are not loaded.
-                head = encoder and name.startswith(("cls.", "lm_head."))
-                if name != "__metadata__" and tensor["dtype"] in _FLOATS and not head:
-                    sizes[name] = prod(tensor["shape"])
-    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError):
-        return {}
-    return sizes
 
 
 def training_need(
@@ -357,8 +271,10 @@ def activations(
     norm = ((3 + masks) * element_bytes + (4 if element_bytes == 2 else 0)) * hidden
     encoder = length * (2 * norm + between + attention + probabilities * length)
     decoder = answer * (3 * norm + between + attention + (4 + element_bytes) * inner)
-    decoder += answer * probabilities * (answer + length) + length * 2 * 4 * inner
-    ends = norm * (length + answer)
+    # Either every choice is next to all others, or the encoder's states are repeated for it.
+    beside, read = (lengths.choice, lengths.choices) if size.repeats else (answer, 1)
+    decoder += answer * probabilities * (beside + length) + read * length * 2 * 4 * inner
+    ends = norm * (length + answer) + (read - 1) * length * element_bytes * hidden
     stack = _stack(
         [
             (size.layers, encoder, length * element_bytes * hidden),

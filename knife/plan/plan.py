@@ -10,6 +10,7 @@ from knife.data.digest import split_digest
 from knife.data.example import Splits
 from knife.data.examples import explained_count
 from knife.method.layers import layer_map
+from knife.models.families import reader_config
 from knife.models.weights import Weights
 from knife.plan.memory import MemoryEstimate
 from knife.plan.needs import stage_needs
@@ -152,7 +153,8 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewher
     if variant.method == "knife":
         assert teacher
         assert sources.teacher
-        depths = (m.config.num_hidden_layers for m in (sources.student, sources.teacher))
+        readers = (reader_config(m.config) for m in (sources.student, sources.teacher))
+        depths = (reader.num_hidden_layers for reader in readers)
         pairs = layer_map(config.align.input.layers, *depths)
         if not config.align.input.weight:
             pairs = []

@@ -13,16 +13,18 @@ from knife.data.fitting import fitted
 from knife.data.forms import training_tokens
 from knife.data.source import load_source, source_state
 from knife.data.token_table import longest_choice
-from knife.data.tokens import answer_start
+from knife.data.tokens import answer_opening, answer_start
 from knife.data.treatment import used_splits
 from knife.models.check import CheckedModel, check_model
 from knife.models.families import family
+from knife.models.positions import decoder_positions
 from knife.models.quiet import quiet
 from knife.models.self_test import self_test
 from knife.models.source import EMBEDDED, ModelSource, find_model
 from knife.models.tokenizer import can_generate
 from knife.plan.demonstrations import demonstration_limit, with_demonstrations
-from knife.plan.memory import Lengths, ModelSize, model_size, token_lengths
+from knife.plan.memory import Lengths, token_lengths
+from knife.plan.model_size import ModelSize, model_size
 from knife.plan.prepared import Prepared, Tokenized, with_model
 from knife.store.store import fingerprint
 
@@ -161,7 +163,8 @@ class SourceReader:
             word = len(second[0].input_ids) - len(plain[0].input_ids)
             answer = max(answer, answer_room(student, longest_choice(second)) + word)
         raise_errors(_position_errors(limit, answer, student, teacher))
-        most = demonstration_limit(config, method, student.positions, tokenizer, answer)
+        after = _after_input(student, answer)
+        most = demonstration_limit(config, method, student.positions, tokenizer, after)
         if most:
             # Methods with demonstrations train on examples in their original form.
             tokens = [each for name in splits.parts for each in own.split(name)]
@@ -245,21 +248,21 @@ def _model_errors(
 ) -> list[str]:
     """Return errors for models that do not suit the data, the method or each other."""
     errors: list[str] = []
-    encoders = [
-        f"model.{name}"
+    silent = [
+        (f"model.{name}", "an encoder" if family(model.config) == "encoder" else "an mBART")
         for name, model in (("student", student), ("teacher", teacher))
         if model and not can_generate(model.config)
     ]
-    for key in encoders:
+    for key, what in silent:
         if splits.train[0].open:
             errors.append(
-                f"data.source: has open questions, whose answers are generated, but {key} is an "
-                "encoder, which cannot generate; use an encoder-decoder or a decoder-only model"
+                f"data.source: has open questions, whose answers are generated, but {key} is "
+                f"{what}, which cannot generate; use an encoder-decoder or a decoder-only model"
             )
         elif variant.method in WRITES and key == "model.student":
             errors.append(
-                f"methods: students of {variant.method} generate text, but {key} is an encoder, "
-                "which cannot; use an encoder-decoder or a decoder-only model, or leave the method "
+                f"methods: students of {variant.method} generate text, but {key} is {what}, which "
+                "cannot; use an encoder-decoder or a decoder-only model, or leave the method "
                 "out"
             )
     if teacher is None:
@@ -287,11 +290,17 @@ def _model_errors(
 
 
 def answer_room(model: KnownModel, longest: int) -> int:
-    """Return how many positions an answer of at most `longest` tokens takes after a task input:
-    none in an encoder-decoder, whose decoder has its own, or in an encoder."""
-    if family(model.config) != "decoder":
-        return 0
-    return len(answer_start(model.tokenizer)) + longest
+    """Return how many positions an answer of at most `longest` tokens takes: after a task input in
+    a decoder-only model, those of the decoder in an encoder-decoder, and none in an encoder."""
+    kind = family(model.config)
+    if kind == "encoder-decoder":
+        return len(answer_opening(model.tokenizer)) + longest
+    return len(answer_start(model.tokenizer)) + longest if kind == "decoder" else 0
+
+
+def _after_input(model: KnownModel, answer: int) -> int:
+    """Return how many of an answer's positions are behind the task input."""
+    return answer if family(model.config) == "decoder" else 0
 
 
 def _position_errors(
@@ -300,12 +309,20 @@ def _position_errors(
     """Return errors for models with too few positions for `limit` tokens and an answer."""
     errors = []
     for name, model in (("student", student), ("teacher", teacher)):
-        known = model.positions if model else None
-        if known is not None and limit + answer > known:
-            less = f", less {answer} tokens for the longest answer" if answer else ""
+        if model is None:
+            continue
+        known, own = model.positions, decoder_positions(model.config)
+        after = _after_input(model, answer)
+        if known is not None and limit + after > known:
+            less = f", less {after} tokens for the longest answer" if after else ""
             errors.append(
-                f"data.max_tokens: must be at most {known - answer}, the positions of "
+                f"data.max_tokens: must be at most {known - after}, the positions of "
                 f"model.{name}{less}, but got {limit}"
+            )
+        if own is not None and answer > own:
+            errors.append(
+                f"data.source: the longest answer has {answer} tokens, but the decoder of "
+                f"model.{name} has {own} positions; leave such examples out"
             )
     return errors
 

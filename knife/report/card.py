@@ -80,6 +80,7 @@ class Facts:
         student, teacher: the models that were trained; the teacher is None if there is none.
         weights: where each trained model's parameters come from, by model name.
         family: the student's model family.
+        plain: whether a choice's score is that of plain transformers for the choice as a text.
         data_key: key of the splits in the store.
         splits: the data it was trained and tested on.
         leaks: how well answers can be predicted from train's rationales alone; None: unknown.
@@ -97,6 +98,7 @@ class Facts:
     teacher: ModelSource | None
     weights: dict[str, Weights]
     family: Family
+    plain: bool
     data_key: str
     splits: Splits
     leaks: RationaleOnly | None
@@ -160,7 +162,7 @@ def _metadata(facts: Facts) -> ModelCardData:
     task = "question-answering" if facts.open else "multiple-choice"
     return ModelCardData(
         license="apache-2.0" if packaged else None,
-        base_model=facts.base.name if facts.base.revision else None,
+        base_model=facts.base.repository if facts.base.revision else None,
         datasets=[each.repository for each in place.places] if place else None,
         library_name="transformers",
         pipeline_tag=task,
@@ -300,7 +302,7 @@ def _leakage(facts: Facts) -> list[str]:
 
 
 def _plain(facts: Facts) -> str:
-    if facts.family == "encoder-decoder" and facts.kind in _BARE and not facts.open:
+    if facts.plain and facts.kind in _BARE and not facts.open:
         return _PLAIN
     if facts.family == "encoder":
         return (

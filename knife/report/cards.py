@@ -7,10 +7,11 @@ student shared by several runs has the card of the last run that made anything.
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 from knife.config.run import RunConfig
 from knife.data.leaks import RationaleOnly, rationale_only
-from knife.models.families import Family, family
+from knife.models.families import ONE_SEQUENCE, family
 from knife.plan.plan import Member, Plan
 from knife.report.card import Facts, card
 from knife.stats.verdict import Verdict
@@ -57,6 +58,9 @@ def _facts(
     student = member.student
     teachers = {stage.key: stage for stage in plan.stages if stage.kind == "teacher"}
     teacher = getattr(teachers.get(student.teacher or ""), "model", None)
+    model = _config(store, student.key)
+    kind = family(model)
+    assert kind
     return Facts(
         run=plan.config.name,
         run_key=plan.key,
@@ -67,7 +71,9 @@ def _facts(
         student=student.model,
         teacher=teacher,
         weights=plan.weights,
-        family=_family(store, student.key),
+        family=kind,
+        # Others begin or end the text of a choice in a way of their own.
+        plain=model.model_type in ONE_SEQUENCE,
         data_key=student.data,
         splits=plan.data[student.data],
         leaks=leaks[student.data],
@@ -76,8 +82,6 @@ def _facts(
     )
 
 
-def _family(store: Store, key: str) -> Family:
+def _config(store: Store, key: str) -> Any:
     values = json.loads(store.read("student", key, "model/config.json"))
-    found = family(SimpleNamespace(**{"is_encoder_decoder": False} | values))
-    assert found
-    return found
+    return SimpleNamespace(**{"is_encoder_decoder": False} | values)

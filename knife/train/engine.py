@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from knife.compat.deepspeed import deepspeed, read_files_safely, undo_hidden_step
 from knife.config.run import Training
 from knife.config.scale import Scale
+from knife.models.weights import saved_buffers
 from knife.plan.memory import BUCKET
 
 
@@ -88,8 +89,9 @@ def start_engine(
 
 
 def gathered_state(module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's unsharded weights on the CPU, tied ones once; all ranks must call it."""
-    state = {}
+    """Return a module's unsharded weights and saved buffers on the CPU, tied weights once; all
+    ranks must call it."""
+    state = {name: buffer.cpu().clone() for name, buffer in saved_buffers(module).items()}
     for name, parameter in module.named_parameters():
         sharded = [parameter] if hasattr(parameter, "ds_id") else []
         with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):

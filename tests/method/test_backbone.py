@@ -16,7 +16,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    BartConfig,
+    BlenderbotConfig,
     DynamicCache,
     GPT2Model,
     ViTConfig,
@@ -405,8 +405,11 @@ def test_unfit_model_folders_are_refused(tmp_path: Path) -> None:
     ViTConfig(hidden_size=8, num_attention_heads=1).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"^model.student: 'vit' models are not supported"):
         model_config(tmp_path, "model.student")
-    BartConfig(d_model=8, vocab_size=9).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"^model.student: 'bart' models are not supported"):
+    BlenderbotConfig(d_model=8, vocab_size=9).save_pretrained(tmp_path)
+    expected = (
+        r"^model.student: 'blenderbot' models are not supported; .* encoder-decoder \(longt5,"
+    )
+    with pytest.raises(UserError, match=expected):
         model_config(tmp_path, "model.student")
     with pytest.raises(UserError, match=r"^model.student: .*config.json' is a file; give the mode"):
         find_model(str(tmp_path / "config.json"), "model.student")

@@ -14,7 +14,7 @@ from transformers import Gemma3TextConfig, LlamaConfig, Qwen3MoeConfig
 from knife.core.errors import UserError
 from knife.models import decoder_only
 from knife.models import self_test as module
-from knife.models.base import Backbone
+from knife.models.base import Backbone, choice_scores
 from knife.models.decoder_only import DecoderOnly
 from knife.models.self_test import self_test
 from knife.models.shrunk import shrunk_model
@@ -80,7 +80,7 @@ def test_scores_that_are_not_the_models_own_fail(
 ) -> None:
     """As when a model scales its logits, and the head's are taken for them."""
 
-    real = decoder_only.choice_scores
+    real = choice_scores
 
     def scaled(logits: Tensor, batch: Any) -> Tensor:
         return real(2 * logits, batch)

@@ -40,6 +40,7 @@ def facts(method: Method = "knife", **changes: Any) -> Facts:
         teacher=TINY,
         weights={},
         family="encoder-decoder",
+        plain=True,
         data_key="00112233",
         splits=splits,
         leaks=RationaleOnly(0.61, 0.5, 40),
@@ -130,13 +131,21 @@ def test_leakage_of_choices_of_their_own() -> None:
 @pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("family", ["encoder-decoder", "encoder", "decoder"])
 def test_every_method_and_family_has_a_card(method: Method, family: Any) -> None:
-    text = card(facts(method, family=family))
+    text = card(facts(method, family=family, plain=family == "encoder-decoder"))
     assert metadata(text)["model-index"][0]["name"] == f"mine-{method}-seed-1"
     plain = text.split("## How to load")[1]
     assert ("AutoModelForSeq2SeqLM" in plain) == (family == "encoder-decoder")
     assert ("answer_head.safetensors" in plain) == (family == "encoder")
     assert "{{" not in text
     assert "None" not in text
+
+
+def test_scores_that_transformers_computes_in_another_way_are_left_to_knife() -> None:
+    """As in BART, whose tokenizer begins a choice with a token that is not scored."""
+    assert "def score(" in card(facts(plain=True))
+    text = card(facts(plain=False))
+    assert "def score(" not in text
+    assert "`AutoModelForSeq2SeqLM.from_pretrained` of plain transformers loads the weights" in text
 
 
 def test_open_students() -> None:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from measured import Measured, measure
 from pair import Pair, in_pair
+from small import EXAMPLES
+from small_seq2seq import save_seq2seq
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
@@ -20,7 +22,8 @@ from knife.config.scale import Scale
 from knife.data.batches import Batch, Rows, collate
 from knife.data.tokens import Tokens
 from knife.models.tokenizer import load_tokenizer, model_config
-from knife.plan.memory import Lengths, MemoryEstimate, model_size, training_need
+from knife.plan.memory import Lengths, MemoryEstimate, training_need
+from knife.plan.model_size import model_size
 from knife.train.context import Context, PlainContext
 
 ROWS, INPUT, CHOICES, CHOICE = 4, 48, 2, 3
@@ -135,6 +138,27 @@ def test_a_decoders_peak_is_the_formulas(
     assert found.kept == pytest.approx(need.activations, rel=0.15)
     assert 0.85 < found.peak / need.peak < 1.2
     assert found.rest == pytest.approx(need.weights + need.optimizer, rel=0.05)
+
+
+def test_states_that_are_repeated_for_every_choice_are_counted(tmp_path: Path) -> None:
+    """BART, whose decoder reads each choice as a row of its own."""
+    wide = {"encoder_ffn_dim": 512, "decoder_ffn_dim": 512}
+    wide |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "d_model": 128}
+    save_seq2seq("bart", tmp_path, EXAMPLES, **wide, dropout=0.0)
+    size = model_size(model_config(tmp_path, "model"), tmp_path)
+    assert size
+    alone, choices = scale(1, "fp32", 0), 8
+    tokens = [Tokens([*range(3, INPUT + 2), 1], [], [[5, 6, 2]] * choices, [(0, 1)] * choices, 0)]
+    rows = Rows(list(range(ROWS)), [1.0] * ROWS)
+    with PlainContext() as context:
+        found = measure(tmp_path, alone, collate(tokens * ROWS, rows, 0, False), context)
+    lengths = Lengths(INPUT, INPUT, choices, CHOICE, 0, 0, 0, 0)
+    need = training_need(size, Training(batch_size=ROWS), alone, lengths, rationale=False)
+    assert found.kept == pytest.approx(need.activations, rel=0.15)
+    once = training_need(
+        replace(size, repeats=False), Training(batch_size=ROWS), alone, lengths, rationale=False
+    )
+    assert found.kept > 1.3 * once.activations
 
 
 def test_a_second_task_is_counted(folder: Path) -> None:

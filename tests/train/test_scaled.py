@@ -16,7 +16,8 @@ from knife.data.tokens import Tokens
 from knife.method.objective import Objective
 from knife.models.load import load_backbone
 from knife.models.tokenizer import model_config
-from knife.plan.memory import Lengths, model_size, training_need
+from knife.plan.memory import Lengths, training_need
+from knife.plan.model_size import model_size
 from knife.train.context import PlainContext
 from knife.train.engine import gathered_state, start_engine
 from knife.train.scaled import scaled
