@@ -245,8 +245,16 @@ def activations(
     answer = lengths.choices * lengths.choice
     # There are three copies of the scores over the vocabulary when the loss is computed.
     scores = 3 * 4 * answer * size.vocabulary
+    # The columns that one column sees.
+    seen = length
+    if size.family == "decoder" and size.repeats:
+        # The task input is read with each choice, after a reading with the rationale.
+        once = lengths.inputs + lengths.choice
+        seen = max(length, once)
+        length = lengths.choices * once + lengths.wholes * int(rationale)
+    elif size.family == "decoder":
+        length = seen = length + answer
     if size.family == "decoder":
-        length += answer
         if size.gated:
             # Norms are in fp32; without dropout, attention is fused on a CPU as well.
             layer = 2 * (4 + 2 * element_bytes) * hidden
@@ -254,8 +262,8 @@ def activations(
         else:
             # GPT-2's activation function is composed of several operations.
             layer = (4 + 2 * masks) * element_bytes * hidden
-            layer += 5 * element_bytes * size.feed_forward + attention + probabilities * length
-        ends = (4 + element_bytes) * hidden + element_bytes * length
+            layer += 5 * element_bytes * size.feed_forward + attention + probabilities * seen
+        ends = (4 + element_bytes) * hidden + element_bytes * seen
     elif size.family == "encoder":
         layer = (4 + 2 * masks) * element_bytes * hidden
         layer += 2 * element_bytes * size.feed_forward + attention + probabilities * length

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from knife.models.families import ROTARY, ROWS, Family, family, reader_config
+from knife.models.families import ROTARY, ROWS, Family, family, reader_config, reads_twice
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 # What configs call the widths inside the feed-forward layer and of one attention head.
@@ -27,7 +27,7 @@ class ModelSize:
             the feed-forward layer.
         layers, decoder_layers: depths; the latter is for encoder-decoders only.
         family: which kind of backbone it is.
-        repeats: whether its decoder reads the encoder's states once for each choice.
+        repeats: whether it reads the task input, or the encoder's states of it, for each choice.
         heads, vocabulary: numbers of attention heads and of tokens.
         gated: whether the feed-forward layer has a gate, as in T5 1.1 and Llama.
         dropout: whether there is any; its masks are kept for the backward pass.
@@ -78,7 +78,7 @@ def model_size(config: Any, folder: Path) -> ModelSize | None:
         layers=layers,
         decoder_layers=layers if decoder_layers is None else decoder_layers,
         family=kind,
-        repeats=config.model_type in ROWS,
+        repeats=config.model_type in ROWS or (kind == "decoder" and reads_twice(config)),
         heads=heads,
         vocabulary=vocabulary,
         gated=bool(_attribute(text, "is_gated_act", gated)),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from small_run import small_config
+from tiny_families import save_decoder
 
 from knife.core.errors import UserError
 from knife.plan.plan import plan_run
@@ -50,6 +51,17 @@ def test_attention_that_a_model_lacks(tmp_path: Path, tiny_llama: Path, tiny_ber
     ]
     with pytest.raises(UserError, match=r"scale\.attention"):
         small_config(tmp_path, scale={"attention": "flash"})
+
+
+def test_what_two_readings_do_not_go_with(tmp_path: Path, tiny_llama: Path) -> None:
+    save_decoder("gemma3_text", tiny_llama, tmp_path / "gemma3")
+    store, model = tmp_path / "store", tmp_path / "gemma3"
+    assert errors(store, model, zero_stage=2, attention="eager") == []
+    found = errors(store, model, zero_stage=3, gradient_checkpointing=True, compile=True)
+    said = "does not go with model.student, a 'gemma3_text' model, which reads a rationale and an "
+    for name in ("zero_stage: 3", "gradient_checkpointing: true", "compile: true"):
+        assert any(each.startswith(f"scale.{name} {said}") for each in found), found
+    assert len(found) == 3
 
 
 def test_compilation_for_a_cpu_needs_a_compiler(
