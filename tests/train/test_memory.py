@@ -136,7 +136,7 @@ def test_a_decoders_peak_is_the_formulas(
     alone = scale(1, precision, 0)
     with PlainContext() as context:
         found = measure(tmp_path, alone, example_batch(), context)
-    # ` answer:`, which the formula leaves out, is 6 tokens here, and read with each choice by olmo3.
+    # ` answer:`, which the formula leaves out, is 6 tokens here; olmo3 reads it with each choice.
     own = INPUT + 6 * int(size.repeats)
     lengths = Lengths(own, own, CHOICES, CHOICE, 0, 0, 0, 0)
     need = training_need(size, Training(batch_size=ROWS), alone, lengths, rationale=False)
