@@ -151,6 +151,8 @@ DECODERS: dict[str, dict[str, Any]] = {
     "starcoder2": {},
     "xglm": {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 64},
 }
+# Encoder-decoders with relative positions.
+RELATIVE = ("longt5", "mt5", "t5", "umt5")
 # What encoders need besides `_COMMON`.
 ENCODERS: dict[str, dict[str, Any]] = {
     "albert": {},
@@ -217,6 +219,13 @@ def decoder_config(kind: str, vocabulary: int) -> Any:
     values = {**common, "vocab_size": vocabulary, **own}
     given = {name: value for name, value in values.items() if value is not None}
     return CONFIG_MAPPING[kind](**given, **_IDS)
+
+
+def t5_config(kind: str, vocabulary: int) -> Any:
+    """Return the config of a tiny encoder-decoder of the T5 family."""
+    sizes = {"d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "num_layers": 2}
+    ids = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
+    return CONFIG_MAPPING[kind](vocab_size=vocabulary, **sizes, **ids)
 
 
 def encoder_config(kind: str, vocabulary: int) -> Any:
