@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from small import EXAMPLES
+from small import EXAMPLES, save_tiny_llama
 from small_seq2seq import KINDS, save_seq2seq
 from tiny_families import DECODERS, ENCODERS, RELATIVE, decoder_config, encoder_config, t5_config
 
@@ -29,7 +29,10 @@ LIMIT = 256
 
 def tiny_models(folder: Path) -> Iterator[tuple[str, Any, Any]]:
     """Yield the name, the config and a tokenizer of each family."""
-    of = {name: load_tokenizer(path, "model") for name, path in EMBEDDED.items()}
+    of = {name: load_tokenizer(EMBEDDED[name], "model") for name in ("tiny-bert", "tiny-t5")}
+    # Qwen2's tokenizer is byte-level, whatever it is made of.
+    save_tiny_llama(folder / "tiny-llama", EXAMPLES)
+    of["tiny-llama"] = load_tokenizer(folder / "tiny-llama", "model")
     for make, kinds, name in (
         (t5_config, RELATIVE, "tiny-t5"),
         (encoder_config, ENCODERS, "tiny-bert"),

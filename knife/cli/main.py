@@ -178,8 +178,9 @@ def check(source: Source, overrides: Overrides = None, as_json: AsJson = False) 
     with exits():
         from knife.cli.show import read_data, used_splits
         from knife.data.check import check as report_on
+        from knife.terminal.counter import counter
 
-        report = report_on(used_splits(read_data(source, overrides or [])))
+        report = report_on(used_splits(read_data(source, overrides or [])), counter)
         _print(asdict(report) if as_json else "\n".join(report.lines()))
 
 

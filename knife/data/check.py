@@ -2,11 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 
+from knife.core.garbage import no_search_for_cycles
 from knife.data.example import Example, Splits
 from knife.data.examples import explained_count, values_of
 from knife.data.leaks import RationaleOnly, rationale_only
@@ -21,6 +23,9 @@ _FEW = 20
 _QUANTILES = (0.05, 0.5, 0.95, 1)
 # From so many rationales on, a classifier is trained on some of them.
 _MOST = 20_000
+# Shows work in a few words and the number of questions that it is on; yields what is called with
+# the numbers of those done.
+Show = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +111,26 @@ class Report:
         return lines + [f"note: {note}" for note in self.notes]
 
 
-def check(splits: Splits) -> Report:
-    """Report on the contents of `splits`."""
-    splits = replace(splits, train=list(splits.train), dev=list(splits.dev), test=list(splits.test))
-    return Report(
-        {name: check_split(examples) for name, examples in splits.parts.items()},
-        rationale_only(_drawn(splits.train)),
-        near_duplicates(splits.train, {"dev": splits.dev, "test": splits.test}),
-        list(dict.fromkeys([*splits.notes, *_findings(splits)])),
-    )
+@contextmanager
+def _silent(words: str, total: int) -> Iterator[Callable[[int], None]]:  # noqa: ARG001
+    yield lambda _: None
+
+
+def check(splits: Splits, show: Show = _silent) -> Report:
+    """Report on the contents of `splits`, and `show` the progress of the work."""
+    with no_search_for_cycles():
+        train, dev, test = map(list, splits.parts.values())
+        splits = replace(splits, train=train, dev=dev, test=test)
+        keys, reports = dict[str, list[bytes]](), dict[str, SplitReport]()
+        with show("checking", len(train) + len(dev) + len(test)) as count:
+            for name, examples in splits.parts.items():
+                keys[name] = list(map(question_key, examples))
+                reports[name] = check_split(examples, keys[name], count)
+            findings = _findings(splits, keys)
+            only = rationale_only(_drawn(train))
+        with show("looking for near-duplicates", len(dev) + len(test)) as count:
+            near = near_duplicates(train, {"dev": dev, "test": test}, done=count)
+    return Report(reports, only, near, list(dict.fromkeys([*splits.notes, *findings])))
 
 
 def _drawn(train: Sequence[Example]) -> Sequence[Example]:
@@ -125,9 +141,9 @@ def _drawn(train: Sequence[Example]) -> Sequence[Example]:
     return sorted(train, key=lambda example: lot_bytes(0, "check", example.id))[:_MOST]
 
 
-def _findings(splits: Splits) -> list[str]:
+def _findings(splits: Splits, keys: Mapping[str, Sequence[bytes]]) -> list[str]:
     """Return a sentence for each thing that a user should know about splits together."""
-    found = [*repeated_questions(splits), *shared_groups(splits)]
+    found = [*_repeated(keys), *shared_groups(splits)]
     found += repeated_lines(splits.everything)
     places = {example.answer for example in splits.train}
     if len(places) == 1 and len(splits.train) >= _FEW and not splits.train[0].open:
@@ -141,13 +157,17 @@ def _findings(splits: Splits) -> list[str]:
 def repeated_questions(splits: Splits) -> list[str]:
     """Return a sentence for each pair of splits with common questions: same text and choices,
     ignoring case, spacing and order of choices."""
-    asked = {name: Counter(map(question_key, splits.parts[name])) for name in ("dev", "test")}
+    return _repeated({name: map(question_key, part) for name, part in splits.parts.items()})
+
+
+def _repeated(keys: Mapping[str, Iterable[bytes]]) -> list[str]:
+    asked = {name: Counter(keys[name]) for name in ("dev", "test")}
     either = asked["dev"].keys() | asked["test"].keys()
     # Train may be far larger: only what the others have too is kept of it.
-    found = {"train": {key for key in map(question_key, splits.train) if key in either}}
+    found = {"train": {key for key in keys["train"] if key in either}}
     found["dev"] = set(asked["dev"])
     notes = []
-    for first, second in combinations(splits.parts, 2):
+    for first, second in combinations(keys, 2):
         count = sum(asked[second][key] for key in found[first])
         if count:
             total = asked[second].total()
@@ -182,8 +202,12 @@ def rationale_errors(
     ]
 
 
-def check_split(examples: Sequence[Example]) -> SplitReport:
-    """Report on the contents of one split."""
+def check_split(
+    examples: Sequence[Example],
+    keys: Iterable[bytes] | None = None,
+    done: Callable[[int], None] = lambda _: None,
+) -> SplitReport:
+    """Report on the contents of one split; `keys` and `done` are as for `suspicious`."""
     rationales = [example.rationale for example in examples if example.rationale is not None]
     opened = any(example.open for example in examples)
     numbers = [] if opened else [len(example.choices) for example in examples]
@@ -201,7 +225,7 @@ def check_split(examples: Sequence[Example]) -> SplitReport:
         question_words=_word_counts([example.question for example in examples]),
         rationale_words=_word_counts(rationales),
         leakage=leakage,
-        suspicious=suspicious(examples),
+        suspicious=suspicious(examples, keys, done),
     )
 
 

@@ -44,23 +44,29 @@ def rationale_only(examples: Sequence[Example]) -> RationaleOnly | None:
 
 def _shared_choices(examples: list[Example]) -> RationaleOnly | None:
     import numpy as np
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
+    from sklearn.model_selection import StratifiedKFold
 
     answers = np.array([example.choices[example.answer] for example in examples])
-    _, counts = np.unique(answers, return_counts=True)
-    if len(counts) < 2 or counts.min() < FOLDS:
+    _, numbers = np.unique(answers, return_counts=True)
+    if len(numbers) < 2 or numbers.min() < FOLDS:
         return None
-    model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", sublinear_tf=True),
-        LogisticRegression(solver="newton-cg"),
-    )
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    found = cross_val_predict(model, [_words(e.rationale) for e in examples], answers, cv=folds)
+    words = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", dtype=np.float64)
+    # Words are counted once for all folds.
+    counts = words.fit_transform([_words(example.rationale) for example in examples])
+    found = np.empty_like(answers)
+    for learned, held in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(
+        counts, answers
+    ):
+        of_learned = counts[learned]
+        known = np.unique(of_learned.indices)
+        weights = TfidfTransformer(sublinear_tf=True)
+        model = LogisticRegression(solver="newton-cg")
+        model.fit(weights.fit_transform(of_learned[:, known]), answers[learned])
+        found[held] = model.predict(weights.transform(counts[held][:, known]))
     right = float((found == answers).mean())
-    return RationaleOnly(right, float(counts.max() / len(answers)), len(examples))
+    return RationaleOnly(right, float(numbers.max() / len(answers)), len(examples))
 
 
 def _own_choices(examples: list[Example]) -> RationaleOnly:

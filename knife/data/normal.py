@@ -6,6 +6,7 @@ The texts themselves are never changed: a model reads exactly what the user wrot
 import hashlib
 import re
 import unicodedata
+from functools import lru_cache
 
 from knife.data.example import Example
 
@@ -45,7 +46,7 @@ def difference(one: str, other: str) -> str:
 def task_input_words(example: Example) -> tuple[str, ...]:
     """Return a key that is equal for questions with the same text and choices, ignoring case,
     spacing and order of choices."""
-    return (_words(example.question), *sorted(map(_words, example.choices)))
+    return (_words(example.question), *_choice_words(example.choices))
 
 
 def question_key(example: Example) -> bytes:
@@ -61,7 +62,15 @@ def bare_words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
+# Many examples share their choices.
+@lru_cache(4096)
+def _choice_words(choices: tuple[str, ...]) -> list[str]:
+    return sorted(map(_words, choices))
+
+
 def _words(text: str) -> str:
+    if text.isascii():
+        return " ".join(text.casefold().split())
     return " ".join(normal(text).casefold().split())
 
 

@@ -1,6 +1,7 @@
 """Turns one JSON object into an example, or reports everything that is wrong with it."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from knife.data.answer import find_answer
@@ -58,7 +59,9 @@ def _read(record: object, *, asked: bool) -> tuple[Example | None, list[LineErro
         if known and "answer" not in wrong:
             answer = _answer(record, choices, errors)
         if asked:
-            errors += [_two_equal(choices)] if len(set(map(normal, choices))) < len(choices) else []
+            errors += (
+                [_two_equal(choices)] if len(set(_normals(tuple(choices)))) < len(choices) else []
+            )
         elif answer != UNANSWERED:
             choices, answer = _merged(choices, answer, errors)
     else:
@@ -149,9 +152,9 @@ def _choices(record: Record, errors: list[LineError]) -> list[str]:
     elif len(value) < 2:
         said = f"choices: must be two or more, but got {show(value)}"
         errors.append(LineError(said, "fewer than two choices"))
-    elif not all(map(normal, value)):
+    elif not all(_normals(tuple(value))):
         errors.append(LineError(f"choices: one is empty: {show(value)}", "an empty choice"))
-    elif not all(map(_encodable, value)):
+    elif not _encodable("".join(value)):
         said = f"choices: one holds half of a surrogate pair: {show(value)}"
         errors.append(LineError(said, "half of a surrogate pair in choices"))
     else:
@@ -186,15 +189,21 @@ def _answer(record: Record, choices: list[str], errors: list[LineError]) -> int:
 
 def _merged(choices: list[str], answer: int, errors: list[LineError]) -> tuple[list[str], int]:
     """Return the choices without repeated wrong ones, and the answer's index among them."""
-    normals = [normal(choice) for choice in choices]
-    first = [normals.index(text) for text in normals]
-    kept = sorted(set(first))
-    if len(kept) == len(choices):
+    normals = _normals(tuple(choices))
+    if len(set(normals)) == len(choices):
         return choices, answer
+    first = [normals.index(text) for text in normals]
     if first.count(first[answer]) > 1:
         errors.append(_two_equal(choices, " and are the answer"))
         return choices, answer
+    kept = sorted(set(first))
     return [choices[n] for n in kept], kept.index(answer)
+
+
+# Many examples share their choices.
+@lru_cache(4096)
+def _normals(choices: tuple[str, ...]) -> list[str]:
+    return [normal(choice) for choice in choices]
 
 
 def _two_equal(choices: list[str], which: str = "") -> LineError:

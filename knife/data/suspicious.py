@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from knife.core.words import counted
 from knife.data.example import Example
-from knife.data.normal import bare_words, task_input_words
+from knife.data.examples import BATCH
+from knife.data.normal import bare_words, question_key
 
 # A text that so many examples of a split have as their rationale explains none of them.
 OFTEN = 5
@@ -62,23 +63,29 @@ class Suspicious:
         return lines
 
 
-def suspicious(examples: Sequence[Example]) -> Suspicious:
-    """Look at the rationales and questions of a split."""
-    texts = [example.rationale for example in examples if example.rationale is not None]
-    named = [
-        (letter, example.answer)
-        for example in examples
-        if example.rationale and (letter := _named_letter(example)) is not None
-    ]
-    questions = Counter(map(task_input_words, examples))
-    return Suspicious(
-        rationales=len(texts),
-        empty=sum(_says_nothing(text) for text in texts),
-        letters=(len(named), sum(letter == answer for letter, answer in named)),
-        glued=sum(bool(_GLUED.search(text)) for text in texts),
-        snippets=sum(bool(_SNIPPET.search(text)) for text in texts),
-        repeated=len(examples) - len(questions),
-    )
+def suspicious(
+    examples: Sequence[Example],
+    keys: Iterable[bytes] | None = None,
+    done: Callable[[int], None] = lambda _: None,
+) -> Suspicious:
+    """Look at the rationales and questions of a split; `keys` are those of its questions
+    (`question_key`), if they are known. `done` is called with numbers of examples."""
+    texts = empty = named = right = glued = snippets = 0
+    for start in range(0, len(examples), BATCH):
+        some = examples[start : start + BATCH]
+        for example in some:
+            if (text := example.rationale) is not None:
+                texts += 1
+                empty += _says_nothing(text)
+                glued += bool(_GLUED.search(text))
+                snippets += bool(_SNIPPET.search(text))
+                if (letter := _named_letter(example, text)) is not None:
+                    named += 1
+                    right += letter == example.answer
+        done(len(some))
+    questions = set(map(question_key, examples) if keys is None else keys)
+    repeated = len(examples) - len(questions)
+    return Suspicious(texts, empty, (named, right), glued, snippets, repeated)
 
 
 def repeated_rationales(examples: Iterable[Example]) -> Counter[str]:
@@ -110,8 +117,8 @@ def _says_nothing(text: str) -> bool:
     return len(text.split()) <= _FEW_WORDS or not re.search(r"[^\W\d_]", text)
 
 
-def _named_letter(example: Example) -> int | None:
+def _named_letter(example: Example, rationale: str) -> int | None:
     """Return the index of the choice that the rationale names last by its letter, if any."""
-    found = [one or other for one, other in _LETTER.findall(example.rationale or "")]
+    found = [one or other for one, other in _LETTER.findall(rationale)]
     index = ord(found[-1].upper()) - ord("A") if found else len(example.choices)
     return index if index < len(example.choices) and not example.open else None

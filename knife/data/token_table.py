@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -123,7 +124,11 @@ class TokenTable(Sequence[Tokens]):
 
     def __iter__(self) -> Iterator[Tokens]:
         """Yield the examples one by one."""
-        return map(self.__getitem__, range(len(self)))
+        if self.rows is not None:
+            yield from map(self.__getitem__, range(len(self)))
+            return
+        for part in self._parts:
+            yield from part
 
     def __eq__(self, other: object) -> bool:
         """Whether these are the examples of another sequence."""
@@ -208,6 +213,24 @@ class _Part:
             answer_text=self._texts[row].as_py(),
             content=self._content[row],
         )
+
+    def __iter__(self) -> Iterator[Tokens]:
+        # All at once, which is several times as fast as row by row.
+        choice_ids, bounds = self.choice_ids.all(), self.choices.tolist()
+        columns = (
+            self.inputs.all(),
+            self.rationales.all(),
+            (choice_ids[first:last] for first, last in pairwise(bounds)),
+            (list(zip(own[::2], own[1::2], strict=True)) for own in self._spans.all()),
+            self._answers.tolist(),
+            self._open.to_pylist(),
+            self._texts.to_pylist(),
+            self._content.all(),
+        )
+        for inputs, rationale, choices, spans, answer, opened, text, content in zip(
+            *columns, strict=True
+        ):
+            yield Tokens(inputs, rationale, choices, spans, answer, opened, text, content=content)
 
     def possibly_alike(self) -> Integers:
         counts = np.diff(self.choices)
@@ -309,6 +332,10 @@ class _Lists:
     def __getitem__(self, row: int) -> list[int]:
         found: list[int] = self.values[self.offsets[row] : self.offsets[row + 1]].tolist()
         return found
+
+    def all(self) -> list[list[int]]:
+        values, offsets = self.values.tolist(), self.offsets.tolist()
+        return [values[start:end] for start, end in pairwise(offsets)]
 
     @property
     def lengths(self) -> Integers:

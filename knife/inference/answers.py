@@ -8,9 +8,12 @@ import json
 import math
 import shutil
 import uuid
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -121,6 +124,16 @@ class Answers:
             raise _unwritable(path, error) from error
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """Questions, why the student cannot read each of them or "", and those it can, with tokens."""
+
+    questions: Sequence[Example]
+    reasons: Sequence[str]
+    read: Sequence[Example]
+    tokens: Sequence["Tokens"]
+
+
 class Answerer:
     """A student, loaded once; it answers on the GPU if there is one."""
 
@@ -157,24 +170,37 @@ class Answerer:
         Raises:
             UserError: the student's outputs are NaN or infinite.
         """
+        return self._rows(self._prepared(questions))
+
+    def _prepared(self, questions: Sequence[Example]) -> "_Prepared":
         from knife.data.demonstrations import put_before
-        from knife.train.evaluate import answer_fields, answer_split, choose
 
         if not questions:
-            return []
+            return _Prepared(questions, [], [], [])
+        table = question_tokens(questions, self.tokenizer)
+        reasons = too_long(table, self.settings, self.room)
+        read = [q for q, reason in zip(questions, reasons, strict=True) if not reason]
+        if read and len(read) < len(questions):
+            table = question_tokens(read, self.tokenizer)
         # Each is needed several times.
-        tokens: Sequence[Tokens] = list(question_tokens(questions, self.tokenizer))
-        reasons = too_long(tokens, self.settings, self.room)
-        if any(reasons):
-            asked = zip(questions, reasons, strict=True)
-            read = iter(self.rows([question for question, reason in asked if not reason]))
-            return [
-                _no_row(question, reason) if reason else next(read)
-                for question, reason in zip(questions, reasons, strict=True)
-            ]
-        if self.demonstrations:
-            texts, most = self.demonstrations.texts(questions), self.settings.preamble_tokens
+        tokens = list(table) if read else []
+        if self.demonstrations and read:
+            texts, most = self.demonstrations.texts(read), self.settings.preamble_tokens
             tokens, _ = put_before(tokens, texts, self.tokenizer, most)
+        return _Prepared(questions, reasons, read, tokens)
+
+    def _rows(self, prepared: "_Prepared") -> list[dict[str, Any]]:
+        rows = iter(self._answered(prepared.read, prepared.tokens) if prepared.read else [])
+        return [
+            _no_row(question, reason) if reason else next(rows)
+            for question, reason in zip(prepared.questions, prepared.reasons, strict=True)
+        ]
+
+    def _answered(
+        self, questions: Sequence[Example], tokens: Sequence["Tokens"]
+    ) -> list[dict[str, Any]]:
+        from knife.train.evaluate import answer_fields, answer_split, choose
+
         pad_id = self.tokenizer.pad_token_id or 0
         asking = self.settings.asking(self.tokenizer, rationale=False)
         rows: list[dict[str, Any]] = []
@@ -201,8 +227,33 @@ class Answerer:
         Raises:
             UserError: the file has changed, or the answers cannot be written.
         """
-        questions = read_part(file, part)
-        rows = self.rows(questions)
+        for _ in self.answer_all(file, [part], answers):
+            pass
+
+    def answer_all(self, file: Path, parts: Sequence[Part], answers: Answers) -> Iterator[Part]:
+        """Answer parts of a file, write the answers and yield each part once they are there; the
+        next one is read and tokenized while the student answers one.
+
+        Raises:
+            UserError: as `answer` does.
+        """
+
+        def prepare(part: Part) -> _Prepared:
+            return self._prepared(read_part(file, part))
+
+        # Meanwhile the tokenizer of this thread only decodes.
+        with ThreadPoolExecutor(1) as thread:
+            coming = deque[tuple[Part, Future[_Prepared]]]()
+            for part in [*parts, None]:
+                if part:
+                    coming.append((part, thread.submit(prepare, part)))
+                if coming and (len(coming) > 1 or part is None):
+                    ready, prepared = coming.popleft()
+                    self._answer(ready, prepared.result(), answers)
+                    yield ready
+
+    def _answer(self, part: Part, prepared: "_Prepared", answers: Answers) -> None:
+        questions, rows = prepared.questions, self._rows(prepared)
         known = [
             _right(question, row)
             for question, row in zip(questions, rows, strict=True)
@@ -236,7 +287,7 @@ def question_tokens(questions: Sequence[Example], tokenizer: Any) -> "TokenTable
     return tokens
 
 
-def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: "Room | None") -> list[str]:
+def too_long(tokens: "TokenTable", settings: "ModelSettings", room: "Room | None") -> list[str]:
     """Return, for each question, why the student cannot read it, or "".
 
     `room` is the student's room for an answer; None: enough.
@@ -245,9 +296,10 @@ def too_long(tokens: Sequence[Any], settings: "ModelSettings", room: "Room | Non
     # Few-shot demonstrations and a rationale before the answer need positions too.
     written = settings.answer_tokens + 1 if explains or settings.open else 0
     reasons = []
-    for own in tokens:
-        length, reason = len(own.input_ids), ""
-        answer = max(map(len, own.choice_ids), default=0)
+    lengths_of_choices = iter(tokens.choice_lengths.tolist())
+    counts = tokens.choice_counts.tolist()
+    for length, count in zip(tokens.input_lengths.tolist(), counts, strict=True):
+        reason, answer = "", max(islice(lengths_of_choices, count), default=0)
         whole = written + answer
         if room and room.with_input:
             whole += max(length, settings.preamble_tokens)

@@ -262,9 +262,7 @@ def _answer(job: _Job, answers: Answers, workers: int | None) -> None:
         return
     with counter("answering", _count(missing)) as count:
         if workers is None:
-            answerer = Answerer(job.model)
-            for part in missing:
-                answerer.answer(job.file, part, answers)
+            for part in Answerer(job.model).answer_all(job.file, missing, answers):
                 count(part.rows)
         else:
             from knife.cluster.address import refuse_dead_cluster

@@ -17,14 +17,14 @@ from knife.core.errors import UserError
 from knife.data.batches import Batch, Rows, collate
 from knife.data.example import Example
 from knife.data.tokenizing import tokenize
-from knife.data.tokens import answer_start
+from knife.data.tokens import answer_opening, answer_start
 from knife.models.base import Backbone
 from knife.models.families import TABLE, family, reads_twice
 from knife.models.files import some
 from knife.models.load import load_backbone
 from knife.models.positions import positions
 from knife.models.shrunk import shrunk_model
-from knife.models.tokenizer import model_config
+from knife.models.tokenizer import load_tokenizer, model_config
 from knife.models.two_readings import TwoReadings
 
 # Rounding makes a difference of up to 2e-5; of the families known to be wrong, the nearest differs
@@ -52,7 +52,8 @@ def self_test(config: Any, tokenizer: Any, limit: int) -> list[str]:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         try:
-            return _Trial(folder, tokenizer, _length(config, limit)).failures()
+            own = load_tokenizer(folder, "model")
+            return _Trial(folder, own, _length(config, limit)).failures()
         except UserError as error:
             return [each.replace(name, "a small model of its kind") for each in error.errors]
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
@@ -134,17 +135,19 @@ class _Trial:
         model itself; an encoder has no probabilities."""
         if self.kind == "encoder":
             return 0.0
-        before = answer_start(self.tokenizer) if self.kind == "decoder" else []
+        decoder = self.kind == "decoder"
+        before = answer_start(self.tokenizer) if decoder else answer_opening(self.tokenizer)
         expected = []
         for example in self.tokens:
             for choice in example.choice_ids:
                 wanted = torch.tensor(choice)
-                if self.kind == "decoder":
+                if decoder:
                     text = torch.tensor([example.input_ids + before + choice])
                     logits = self.backbone.model(text).logits[0, -len(choice) - 1 : -1]
                 else:
                     text = torch.tensor([example.input_ids])
-                    logits = self.backbone.model(text, labels=wanted[None]).logits[0]
+                    labels = torch.tensor([before + choice])
+                    logits = self.backbone.model(text, labels=labels).logits[0, -len(choice) :]
                 chosen = logits.float().log_softmax(-1).gather(1, wanted[:, None])
                 expected.append(chosen.mean())
         return _distance(self._scores(self.backbone, rationale=False), torch.stack(expected))

@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from knife.config.run import World
 from knife.core.errors import UserError
 from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
-from knife.inference.answers import Answerer, Answers
+from knife.inference.answers import Answers, Tally
 from knife.inference.file import parts_folder, predict, student_model
 from knife.inference.parts import Part, split
 from knife.inference.workers import _share, answer_parts, unseen
@@ -58,18 +59,18 @@ def task(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def interrupt(task: Task, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Interrupt this process once it has answered some parts."""
-    answer = Answerer.answer
+    write = Answers.write
     done = 0
 
-    def answer_or_end(self: Answerer, file: Path, part: Part, answers: Answers) -> None:
+    def write_or_end(self: Answers, part: Part, rows: Sequence[dict[str, Any]], of: Tally) -> None:
         nonlocal done
         if done == after:
             raise KeyboardInterrupt
-        answer(self, file, part, answers)
+        write(self, part, rows, of)
         done += 1
 
     with monkeypatch.context() as changed:
-        changed.setattr(Answerer, "answer", answer_or_end)
+        changed.setattr(Answers, "write", write_or_end)
         with pytest.raises(KeyboardInterrupt):
             predict(task.student, task.file, task.output)
     assert len(task.part_files) == after

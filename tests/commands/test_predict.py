@@ -3,15 +3,22 @@
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 from command_fixtures import Command, FinishedRun
 from filelock import FileLock
 
+import knife.inference.answers
 from knife.core.errors import UserError
+from knife.data.batches import Batch
+from knife.data.example import Example
 from knife.data.jsonl import read_examples
+from knife.inference.answers import Answerer, Answers
 from knife.inference.file import parts_folder, predict, read_rows
+from knife.inference.parts import Part, read_part, split
+from knife.method.objective import Losses
 
 
 @pytest.mark.parametrize("method", ["finetune", "knife"])
@@ -162,6 +169,39 @@ def test_an_output_that_is_there_is_replaced(finished_run: FinishedRun, tmp_path
     found = predict(finished_run.student("knife"), finished_run.test_file, output, keep_rows=False)
     assert found.rows == []
     assert read_rows(output) == predict(finished_run.student("knife"), finished_run.test_file).rows
+
+
+def test_the_next_part_is_read_while_one_is_answered(
+    finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of two sizes have the same answers, and the student's model waits for the reading of
+    the part after the one that it answers."""
+    whole = predict(finished_run.student("knife"), finished_run.test_file).rows
+    parts = split(finished_run.test_file, -(-len(whole) // 3))
+    answerer = Answerer(finished_run.student("knife") / "model")
+    answers, reads, objective = Answers(tmp_path), list[threading.Event](), answerer.objective
+    reads += [threading.Event() for _ in parts]
+    answered: list[Part] = []
+
+    def read(file: Path, part: Part) -> list[Example]:
+        reads[parts.index(part)].set()
+        return read_part(file, part)
+
+    def model(batch: Batch) -> Losses:
+        assert reads[min(len(answered) + 1, len(parts) - 1)].wait(60)
+        found: Losses = objective(batch)
+        return found
+
+    monkeypatch.setattr(knife.inference.answers, "read_part", read)
+    monkeypatch.setattr(answerer, "objective", model, raising=True)
+    for part in answerer.answer_all(finished_run.test_file, parts, answers):
+        assert part not in answers.missing(parts)
+        answered.append(part)
+    assert answered == parts
+    answers.join(parts, tmp_path / "joined.jsonl")
+    assert [row["index"] for row in read_rows(tmp_path / "joined.jsonl")] == [
+        row["index"] for row in whole
+    ]
 
 
 def test_two_commands_do_not_write_one_output(

@@ -1,6 +1,8 @@
 """The data check reports what a user should know, such as a lack of rationales."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import pytest
@@ -81,6 +83,23 @@ def test_notes_are_not_said_twice() -> None:
     splits = Splits(TRAIN, TRAIN, [])
     noted = Splits(TRAIN, TRAIN, [], notes=repeated_questions(splits))
     assert check(noted).notes == check(splits).notes
+
+
+def test_progress_counts_every_question() -> None:
+    shown: list[tuple[str, int, list[int]]] = []
+
+    @contextmanager
+    def show(words: str, total: int) -> Iterator[Callable[[int], None]]:
+        shown.append((words, total, []))
+        yield shown[-1][2].append
+
+    dev = [TRAIN[0], Example("20", "Who barks and bites?", ("dogs", "cats"), 0)]
+    report = check(Splits(TRAIN, dev, YES_NO), show)
+    assert [(words, total, sum(done)) for words, total, done in shown] == [
+        ("checking", 9, 9),
+        ("looking for near-duplicates", 5, 5),
+    ]
+    assert report == check(Splits(TRAIN, dev, YES_NO))
 
 
 def test_open_answers_are_counted_as_such() -> None:

@@ -73,6 +73,7 @@ def table_of(examples: list[Tokens]) -> TokenTable:
 def test_a_table_has_the_same_tokens(examples: list[Tokens], data: st.DataObject) -> None:
     whole = table_of(examples)
     assert whole == examples
+    assert [whole[row] for row in range(len(whole))] == examples
     rows = data.draw(st.lists(st.sampled_from(range(len(examples))))) if examples else []
     for table, own in ((whole, examples), (picked(whole, rows), picked(examples, rows))):
         assert table == own
