@@ -57,10 +57,11 @@ def run_stages(
 
 def make(config: RunConfig, context: Context) -> Plan:
     """Make all stages of a run, without a record or a report; every worker calls it."""
-    plan = plan_run(config)
     if context.rank == 0:
-        publish_data(Store(config.store), plan)
+        publish_data(Store(config.store), plan_run(config))
+    # What the first worker's planning made is read by the second, as by workers on other hosts.
     distributed.barrier()
+    plan = plan_run(config)
     run_stages(plan.stages, config.store, config.scale, context)
     return plan
 
@@ -81,12 +82,9 @@ def made(config: RunConfig) -> Made:
 
 def in_pair(work: Callable[[Pair, Path], None], folder: Path) -> Callable[[], None]:
     """Start two processes that call `work` with their context; return a function to join them."""
-    fork = multiprocessing.get_context("forkserver")
-    # Imported once, and not in each worker of each test. The server keeps the environment that it
-    # was started in, so the present one is passed on.
-    fork.set_forkserver_preload(["knife.pipeline.run", "knife.train.loop"])
-    args = (work, folder, dict(os.environ))
-    workers = [fork.Process(target=_start, args=(rank, *args)) for rank in range(2)]
+    # Not forked from a server that has imported torch: starting one waits for it without a limit.
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_start, args=(rank, work, folder)) for rank in range(2)]
     for worker in workers:
         worker.start()
 
@@ -102,11 +100,7 @@ def in_pair(work: Callable[[Pair, Path], None], folder: Path) -> Callable[[], No
     return wait
 
 
-def _start(
-    rank: int, work: Callable[[Pair, Path], None], folder: Path, environment: dict[str, str]
-) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
+def _start(rank: int, work: Callable[[Pair, Path], None], folder: Path) -> None:
     try:
         work(Pair(rank, folder), folder)
         distributed.destroy_process_group()

@@ -3,7 +3,7 @@
     sources/<key>/facts.json   what data came of a source by given settings: notes, digests, its key
     data/<key>/*.arrow         the splits of a run
     tokens/<key>/*.arrow       these as tokens of a model, with facts.json about all of them
-    self-tests/<key>/          facts.json: what a kind of model fails in
+    self-tests/<key>/          facts.json: there if a kind of model has passed
 
 A source counts as the same if its files have not been touched since, and the code that reads it is
 the same.
@@ -171,16 +171,19 @@ class Prepared:
         return Tokenized(key, self._store.path("tokens", key), TokenFacts(**about))
 
     def failures(self, model: object, make: Callable[[], list[str]]) -> list[str]:
-        """Return what a kind of model fails in, as found before; else find it out and keep it.
+        """Return what a kind of model fails in: nothing if it has passed before.
 
-        `model` covers everything that this depends on, but for code and libraries.
+        `model` covers everything that this depends on, but for code and libraries. A failure is
+        not kept: what it came from, such as a full disk, may pass.
         """
         key = _key(["self-test", model])
-        about = self._facts("self-tests", key)
-        if about is None:
-            about = {"failures": make()}
-            self._publish("self-tests", key, lambda work: write_json(work / _FACTS, about))
-        return list(about["failures"])
+        if self._facts("self-tests", key) is not None:
+            return []
+        failures = make()
+        if not failures:
+            facts = {"passed": True}
+            self._publish("self-tests", key, lambda work: write_json(work / _FACTS, facts))
+        return failures
 
     def _opened(
         self,

@@ -117,29 +117,44 @@ def test_a_model_without_finite_outputs_fails(tiny: Tiny, monkeypatch: pytest.Mo
     assert self_test(*tiny("llama"), 256) == ["its outputs are NaN or infinite"]
 
 
-def test_a_plan_refuses_it_and_remembers_it(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save(*tiny("fnet"), tmp_path / "fnet")
-    tested: list[str] = []
+@pytest.fixture
+def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the kinds that plans try, as they try them."""
+    found: list[str] = []
 
-    def counted(config: Any, *arguments: Any) -> list[str]:
-        tested.append(config.model_type)
+    def noted(config: Any, *arguments: Any) -> list[str]:
+        found.append(config.model_type)
         return self_test(config, *arguments)
 
-    monkeypatch.setattr(sources, "self_test", counted)
+    monkeypatch.setattr(sources, "self_test", noted)
+    return found
+
+
+def test_a_plan_refuses_what_fails(tiny: Tiny, tmp_path: Path, tested: list[str]) -> None:
+    save(*tiny("fnet"), tmp_path / "fnet")
     name = str(tmp_path / "fnet")
-    config = small_config(tmp_path / "store", model={"teacher": name, "student": name})
+    with pytest.raises(UserError) as caught:
+        plan_run(small_config(tmp_path / "store", model={"teacher": name, "student": name}))
+    student, teacher = caught.value.errors
+    assert student.startswith(
+        "model.student: 'fnet' models cannot be used: what it reads depends on padding and on "
+        "other texts of a batch"
+    )
+    assert teacher == student.replace("model.student", "model.teacher")
+    assert not (tmp_path / "store" / "self-tests").exists()
+    assert tested == ["fnet", "fnet"]
+
+
+def test_what_has_passed_is_not_tried_again(
+    tmp_path: Path, tiny_llama: Path, tested: list[str]
+) -> None:
+    model = {"teacher": str(tiny_llama), "student": str(tiny_llama)}
     for _ in range(2):
-        with pytest.raises(UserError) as caught:
-            plan_run(config)
-        student, teacher = caught.value.errors
-        assert student.startswith(
-            "model.student: 'fnet' models cannot be used: what it reads depends on padding and on "
-            "other texts of a batch"
-        )
-        assert teacher == student.replace("model.student", "model.teacher")
-    assert tested == ["fnet"]
+        plan_run(small_config(tmp_path, model=model))
+    assert tested == ["llama"]
+    # Longer texts may be read in another way.
+    plan_run(small_config(tmp_path, model=model, data={"max_tokens": 300}))
+    assert tested == ["llama", "llama"]
 
 
 def test_a_large_model_is_tried_as_a_small_one() -> None:
