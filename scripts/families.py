@@ -17,7 +17,7 @@ from small import EXAMPLES, save_tiny_llama
 from small_seq2seq import KINDS, save_seq2seq
 from tiny_families import DECODERS, ENCODERS, RELATIVE, decoder_config, encoder_config, t5_config
 
-from knife.models.families import ROWS, family, reads_twice
+from knife.models.families import way
 from knife.models.quiet import quiet
 from knife.models.self_test import self_test
 from knife.models.source import EMBEDDED
@@ -43,17 +43,6 @@ def tiny_models(folder: Path) -> Iterator[tuple[str, Any, Any]]:
     for kind in KINDS:
         saved = save_seq2seq(kind, folder / kind, EXAMPLES)
         yield kind, model_config(saved, "model"), load_tokenizer(saved, "model")
-
-
-def way(config: Any) -> str:
-    """Return how a family reads a text, in words."""
-    kind = family(config)
-    if kind == "encoder":
-        return "encoder"
-    if kind == "encoder-decoder":
-        rows = "a row for each choice" if config.model_type in ROWS else "choices in one sequence"
-        return f"encoder-decoder, {rows}"
-    return "decoder, two readings" if reads_twice(config) else "decoder, one sequence"
 
 
 def results() -> dict[str, tuple[str, list[str]]]:

@@ -284,6 +284,20 @@ def push(
 
 
 @app.command()
+def models(
+    model: Annotated[str, typer.Argument(help="A folder, OWNER/NAME on the hub, or tiny-t5, …")],
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="The longest text, as data.max_tokens.")
+    ] = 256,
+) -> None:
+    """Try a model out: its family, size and positions, how it is read, and the memory it needs."""
+    with exits():
+        from knife.cli.models import about
+
+        print("\n".join(about(model, max_tokens)))
+
+
+@app.command()
 def ls() -> None:
     """List the ready recipes."""
     from knife.config.recipe_files import recipes, summary

@@ -71,6 +71,17 @@ def reads_twice(config: Any) -> bool:
     return config.model_type not in (*ROTARY, *TABLE)
 
 
+def way(config: Any) -> str:
+    """Return how a model is read, in words."""
+    kind = family(config)
+    if kind == "encoder":
+        return "encoder"
+    if kind == "encoder-decoder":
+        rows = "a row for each choice" if config.model_type in ROWS else "choices in one sequence"
+        return f"encoder-decoder, {rows}"
+    return "decoder, two readings" if reads_twice(config) else "decoder, one sequence"
+
+
 def model_class(config: Any) -> Any:
     """Return the transformers class of the model that a backbone loads."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM

@@ -30,8 +30,8 @@ from knife.models.two_readings import TwoReadings
 # Rounding makes a difference of up to 2e-5; of the families known to be wrong, the nearest differs
 # by 7e-4.
 _TOLERANCE = 1e-4
-# Texts longer than this are not tried.
-_LONGEST = 1024
+# Limits of texts below and above these are not tried.
+_SHORTEST, _LONGEST = 128, 1024
 # Positions for an answer.
 _ROOM = 24
 _EXAMPLES = (
@@ -56,14 +56,17 @@ def self_test(config: Any, tokenizer: Any, limit: int) -> list[str]:
             return _Trial(folder, own, _length(config, limit)).failures()
         except UserError as error:
             return [each.replace(name, "a small model of its kind") for each in error.errors]
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        except Exception as error:
+            # A model's own code may raise anything.
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             return [f"a small model of its kind fails: {first}"]
 
 
 def _length(config: Any, limit: int) -> int:
+    """Return how many tokens are tried: at least as many as the questions here have."""
     known = positions(config)
-    return min(limit, _LONGEST, limit if known is None else known - _ROOM)
+    tried = max(_SHORTEST, min(limit, _LONGEST))
+    return tried if known is None else min(tried, known - _ROOM)
 
 
 class _Trial:

@@ -63,7 +63,7 @@ _PERIODS = ("_period", "_interval", "_pattern", "_step")
 _MOVED = 0.05
 
 
-def shrunk_model(config: Any, seed: int = 0) -> Any:
+def shrunk_model(config: Any) -> Any:
     """Return a transformers model with random weights, with a few layers of each type, and narrow
     if its config allows that; vocabulary, positions and widths of attention heads stay.
 
@@ -79,7 +79,7 @@ def shrunk_model(config: Any, seed: int = 0) -> Any:
     reasons = []
     with torch.random.fork_rng(devices=[]):
         for change in changes:
-            torch.manual_seed(seed)
+            torch.manual_seed(0)
             try:
                 small = copy.deepcopy(config)
                 change(small)

@@ -152,9 +152,11 @@ def test_what_has_passed_is_not_tried_again(
     for _ in range(2):
         plan_run(small_config(tmp_path, model=model))
     assert tested == ["llama"]
-    # Longer texts may be read in another way.
-    plan_run(small_config(tmp_path, model=model, data={"max_tokens": 300}))
+    # It is tried on texts of its own, whatever the limit; longer ones may be read in another way.
+    plan_run(small_config(tmp_path, model=model, data={"max_tokens": 127}))
     assert tested == ["llama", "llama"]
+    plan_run(small_config(tmp_path, model=model, data={"max_tokens": 300}))
+    assert tested == ["llama", "llama", "llama"]
 
 
 def test_a_large_model_is_tried_as_a_small_one() -> None:
