@@ -212,9 +212,9 @@ _IDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None, "initializer
 _OWN_NAMES = ("n_embd", "d_model")
 
 
-def decoder_config(kind: str, vocabulary: int) -> Any:
-    """Return the config of a tiny decoder-only model."""
-    own = DECODERS[kind]
+def decoder_config(kind: str, vocabulary: int, **more: Any) -> Any:
+    """Return the config of a tiny decoder-only model, with some numbers of its own."""
+    own = DECODERS[kind] | more
     common = {} if any(name in own for name in _OWN_NAMES) else _COMMON
     values = {**common, "vocab_size": vocabulary, **own}
     given = {name: value for name, value in values.items() if value is not None}

@@ -2,7 +2,8 @@
 
 The model reads `[R ; I ; O]`: the rationale, the task input, and the answer `O`, which is the text
 ` answer:` and a choice. All choices are in one sequence, at the same positions, and none sees
-another, so that the task input is read once for all of them.
+another, so that the task input is read once for all of them. In layers with a window, a token sees
+as far back as the window allows.
 
 `I` and `O` have positions 0, 1, … with and without a rationale; `R` ends at position -1.
 Rotary positions are relative (Su et al. 2021, arXiv 2104.09864): to such a model this is a text
@@ -43,6 +44,12 @@ class DecoderOnly(Backbone):
         self.model = load_whole(AutoModelForCausalLM, folder)
         config = self.model.config
         self._set_sizes(config)
+        types = getattr(config, "layer_types", None) or []
+        self._window: int | None = getattr(config, "sliding_window", None) or None
+        # In some families the window is that of layers of one type, in others that of all.
+        self._by_type = "sliding_attention" in types
+        if types and not self._by_type:
+            self._window = None
         self._rows: int | None = (
             config.max_position_embeddings if config.model_type in TABLE else None
         )
@@ -59,7 +66,7 @@ class DecoderOnly(Backbone):
         with before_head(self.model, lambda states_BNH: states_BNH[:, -C * T :], last):
             decoded = self.model(
                 input_ids=ids_BN,
-                attention_mask=self._mask(seen_BNN),
+                attention_mask=self._masks(seen_BNN, places_BN, places_BN),
                 position_ids=self._positions(places_BN),
                 use_cache=False,
                 output_hidden_states=middle,
@@ -92,6 +99,7 @@ class DecoderOnly(Backbone):
         asked = replace(batch, choice_ids_BCT=nothing_B11, choice_mask_BCT=nothing_B11)
         ids_BN, places_BN, seen_BNN = self._layout(asked)
         cache, place_B1, seen_BN = DynamicCache(), places_BN[:, -1:], seen_BNN[:, -1]
+        read_BN = places_BN
         written: list[Tensor] = []
         closed_B = torch.zeros_like(batch.row_B)
         bad_B = torch.zeros_like(closed_B, dtype=torch.bool)
@@ -100,7 +108,7 @@ class DecoderOnly(Backbone):
             with before_head(self.model, lambda states_BNH: states_BNH[:, -1:]):
                 logits_BNV = self.model(
                     input_ids=ids_BN,
-                    attention_mask=self._mask(seen_BNN),
+                    attention_mask=self._masks(seen_BNN, places_BN, read_BN),
                     position_ids=self._positions(places_BN),
                     past_key_values=cache,
                     use_cache=True,
@@ -110,12 +118,24 @@ class DecoderOnly(Backbone):
             written.append(ids_BN)
             closed_B += ids_BN[:, 0] == self.eos
             place_B1 = place_B1 + 1
+            read_BN = torch.cat([read_BN, place_B1], 1)
             seen_BN = nn.functional.pad(seen_BN, (0, 1), value=True)
             places_BN, seen_BNN = place_B1, seen_BN[:, None]
         return [
             None if unread else up_to(row, self.eos, eos_count)
             for row, unread in zip(torch.cat(written, 1).tolist(), bad_B.tolist(), strict=True)
         ]
+
+    def _masks(self, seen_BQN: Tensor, asked_BQ: Tensor, read_BN: Tensor) -> Any:
+        """Return the mask, or those of each type of layers, of columns at given positions that read
+        others; a mask of ours replaces the model's window, so it has to be in there."""
+        if self._window is None:
+            return self._mask(seen_BQN)
+        near_BQN = asked_BQ[:, :, None] - read_BN[:, None] < self._window
+        windowed = self._mask(seen_BQN & near_BQN)
+        if not self._by_type:
+            return windowed
+        return {"full_attention": self._mask(seen_BQN), "sliding_attention": windowed}
 
     def _mask(self, seen_BQN: Tensor) -> Any:
         """Convert the mask to the form that the model's attention implementation expects."""

@@ -12,7 +12,6 @@ from knife.models.families import (
     decoder_config,
     family,
     reader_config,
-    reads_twice,
 )
 from knife.models.shrunk import shrunk_model
 
@@ -28,9 +27,6 @@ def positions(config: Any) -> int | None:
         return _stated(reader_config(config), "max_encoder_position_embeddings")
     windows = [getattr(config, "max_position_embeddings", None)]
     if family(config) == "decoder":
-        if not reads_twice(config):
-            # Our mask shows layers what their window would hide: texts must fit into the window.
-            windows.append(getattr(config, "sliding_window", None))
         # Beyond this length, the factors of all texts of a batch depend on its longest one.
         rope = getattr(config, "rope_parameters", None) or {}
         if rope.get("rope_type") == "longrope":

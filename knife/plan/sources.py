@@ -138,8 +138,7 @@ class SourceReader:
         raise_errors(dict.fromkeys(errors))
         assert splits
         assert student
-        failures = self._self_test_errors(config, student, teacher)
-        raise_errors([*_model_errors(config, variant, splits, student, teacher), *failures])
+        raise_errors(_model_errors(config, variant, splits, student, teacher))
         limit, method, tokenizer = config.data.max_tokens, variant.method, student.tokenizer
         content = method == "knife" and config.align.input.tokens == "content"
         prepared = self.prepared(config)
@@ -163,6 +162,8 @@ class SourceReader:
             word = len(second[0].input_ids) - len(plain[0].input_ids)
             answer = max(answer, answer_room(student, longest_choice(second)) + word)
         raise_errors(_position_errors(limit, answer, student, teacher))
+        # Last, since it takes what was checked before for granted.
+        raise_errors(self._self_test_errors(config, student, teacher))
         after = _after_input(student, answer)
         most = demonstration_limit(config, method, student.positions, tokenizer, after)
         if most:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from small import EXAMPLES, batch_of, tokens_of
+from tiny_families import decoder_config, save
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
@@ -169,6 +170,49 @@ def test_a_student_of_any_family_scores_as_transformers_does(family_folder: Path
                 assert float(scores_BC[row, number]) == pytest.approx(-float(plain.loss), abs=2e-5)
 
 
+WINDOWS: dict[str, dict[str, Any]] = {
+    "cohere2": {"num_hidden_layers": 4},
+    "exaone4": {"num_hidden_layers": 4},
+    "gemma2": {},
+    "gemma3_text": {"num_hidden_layers": 6},
+    "gpt_oss": {},
+    "ministral": {"layer_types": ["sliding_attention", "full_attention"]},
+    "mistral": {},
+    "olmo3": {"num_hidden_layers": 4},
+    "phi3": {},
+    "qwen2": {"use_sliding_window": True, "max_window_layers": 1},
+    "starcoder2": {},
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", WINDOWS)
+def test_windows_are_those_of_the_model(kind: str, tiny_llama: Path, tmp_path: Path) -> None:
+    """Texts are several times as long; of a teacher without the bottleneck, and in writing."""
+    tokenizer = load_tokenizer(tiny_llama, "model")
+    config = decoder_config(kind, len(tokenizer) + 8, **WINDOWS[kind], sliding_window=7)
+    save(config, tokenizer, tmp_path)
+    tokens, pad = tokens_of(tmp_path, [*EXAMPLES[:3], EXAMPLES[-1]])
+    assert min(len(example.input_ids) for example in tokens) > 2 * 7
+    backbone: Any = load_backbone(tmp_path, bottleneck=False).eval()
+    assert type(backbone).__name__ == "DecoderOnly"
+    start = answer_start(tokenizer)
+    for rationale in (True, False):
+        scores_BC = backbone(batch_of(tokens, pad, rationale=rationale)).scores_BC
+        for row, example in enumerate(tokens):
+            for number, choice in enumerate(example.choice_ids):
+                before = (example.rationale_ids if rationale else []) + example.input_ids + start
+                labels = torch.tensor([[-100] * len(before) + choice])
+                plain = backbone.model(torch.tensor([before + choice]), labels=labels)
+                assert float(scores_BC[row, number]) == pytest.approx(-float(plain.loss), abs=2e-5)
+    written = backbone.generate(batch_of(tokens, pad, rationale=False), 12)
+    for example, ids in zip(tokens, written, strict=True):
+        text = example.input_ids + start
+        for token in ids:
+            assert token == int(backbone.model(torch.tensor([text])).logits[0, -1].argmax())
+            text.append(token)
+
+
 def scores_of(backbone: Any, tokens: Sequence[Tokens], pad: int) -> Tensor:
     with torch.no_grad():
         scores: Tensor = backbone(batch_of(tokens, pad, rationale=True)).scores_BC
@@ -178,7 +222,9 @@ def scores_of(backbone: Any, tokens: Sequence[Tokens], pad: int) -> Tensor:
 def test_attention_implementations_give_the_same_scores(family_folder: Path) -> None:
     tokens, pad = tokens_of(family_folder, EXAMPLES)
     backbone: Any = load_backbone(family_folder).eval()
-    assert backbone.model.config._attn_implementation == "sdpa"
+    # Two have no other than eager attention.
+    eager = backbone.model.config.model_type in ("gemma2", "gpt_oss")
+    assert backbone.model.config._attn_implementation == ("eager" if eager else "sdpa")
     fused = scores_of(backbone, tokens, pad)
     backbone.model.set_attn_implementation("eager")
     torch.testing.assert_close(scores_of(backbone, tokens, pad), fused, atol=1e-5, rtol=1e-5)

@@ -65,8 +65,8 @@ TABLES = [
 FREE = [
     (T5Config, {}, None),
     (LlamaConfig, {}, 40),
-    (MistralConfig, {"sliding_window": 30, "num_key_value_heads": 2}, 30),
-    (MistralConfig, {"sliding_window": None, "num_key_value_heads": 2}, 40),
+    # A window bounds what a token sees, and not the text.
+    (MistralConfig, {"sliding_window": 30, "num_key_value_heads": 2}, 40),
     (EuroBertConfig, {"pad_token_id": 0}, 40),
     (ModernBertConfig, {"local_attention": 8, "pad_token_id": 0}, 40),
     (DebertaV2Config, {"position_biased_input": False, "relative_attention": True}, 40),

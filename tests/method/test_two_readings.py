@@ -18,14 +18,13 @@ from knife.models.load import load_backbone
 from knife.models.tokenizer import load_tokenizer
 from knife.models.two_readings import TwoReadings
 
-# One of each kind of layer: windows, soft caps, biases on distances, recurrence, convolutions,
-# experts, chunks, sinks, several predictions of a state.
+# One of each kind of layer: windows, biases on distances, recurrence, convolutions, experts,
+# chunks, several predictions of a state.
 FAMILIES = (
     "bloom",
-    "gemma2",
-    "gemma3_text",
     "gemma3n_text",
-    "gpt_oss",
+    "gemma4_text",
+    "gptj",
     "granitemoehybrid",
     "lfm2",
     "llama4_text",

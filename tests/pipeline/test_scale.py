@@ -54,11 +54,11 @@ def test_attention_that_a_model_lacks(tmp_path: Path, tiny_llama: Path, tiny_ber
 
 
 def test_what_two_readings_do_not_go_with(tmp_path: Path, tiny_llama: Path) -> None:
-    save_decoder("gemma3_text", tiny_llama, tmp_path / "gemma3")
-    store, model = tmp_path / "store", tmp_path / "gemma3"
+    save_decoder("lfm2", tiny_llama, tmp_path / "lfm2")
+    store, model = tmp_path / "store", tmp_path / "lfm2"
     assert errors(store, model, zero_stage=2, attention="eager") == []
     found = errors(store, model, zero_stage=3, gradient_checkpointing=True, compile=True)
-    said = "does not go with model.student, a 'gemma3_text' model, which reads a rationale and an "
+    said = "does not go with model.student, a 'lfm2' model, which reads a rationale and an "
     for name in ("zero_stage: 3", "gradient_checkpointing: true", "compile: true"):
         assert any(each.startswith(f"scale.{name} {said}") for each in found), found
     assert len(found) == 3

@@ -118,7 +118,7 @@ def test_the_peak_of_a_worker_is_the_formulas(folder: Path, workers: int, engine
 
 @pytest.mark.parametrize(
     ("kind", "precision"),
-    [("llama", "bf16"), ("gpt2", "fp32"), ("olmo3", "fp32")],
+    [("llama", "bf16"), ("gpt2", "fp32"), ("hunyuan_v1_dense", "fp32")],
 )
 def test_a_decoders_peak_is_the_formulas(
     kind: str, precision: str, tmp_path: Path, tiny_llama: Path
@@ -126,7 +126,7 @@ def test_a_decoders_peak_is_the_formulas(
     """Larger than the tiny models, whose small tensors the formula does not count."""
     config = CONFIG_MAPPING[kind](
         vocab_size=2000, hidden_size=128, intermediate_size=512, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, bos_token_id=0, eos_token_id=1,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=32, bos_token_id=0, eos_token_id=1,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     load_tokenizer(tiny_llama, "model").save_pretrained(tmp_path)
@@ -136,7 +136,7 @@ def test_a_decoders_peak_is_the_formulas(
     alone = scale(1, precision, 0)
     with PlainContext() as context:
         found = measure(tmp_path, alone, example_batch(), context)
-    # ` answer:`, which the formula leaves out, is 6 tokens here; olmo3 reads it with each choice.
+    # ` answer:`, which the formula leaves out, is 6 tokens here; HunYuan reads it with each choice.
     own = INPUT + 6 * int(size.repeats)
     lengths = Lengths(own, own, CHOICES, CHOICE, 0, 0, 0, 0)
     need = training_need(size, Training(batch_size=ROWS), alone, lengths, rationale=False)
