@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from tokenizers import Tokenizer
 
 from knife.core.errors import UserError, raise_errors
 from knife.models.families import ONE_SEQUENCE, UNCLOSED, decoder_config, family
@@ -15,6 +16,9 @@ from knife.models.files import Header, adapter_errors, damage, some, weight_head
 from knife.models.positions import positions
 from knife.models.tokenizer import load_tokenizer, model_config
 from knife.models.weights import Weights, bare_model, finite_errors, head_errors, matched_weights
+
+# Lower case and plain letters, which no setting of a tokenizer changes.
+_PROBE = "question: which of these does an animal eat in winter, and why not in summer?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +64,31 @@ def check_model(folder: Path, key: str) -> CheckedModel:
     if family(config) == "encoder":
         errors += head_errors(folder, config.hidden_size)
     rows = model.get_input_embeddings().weight.shape[0]
+    errors += _tokenizer_errors(folder, config, tokenizer)
     errors = errors or [*_token_errors(folder, config, tokenizer, rows), *_finite(headers)]
     raise_errors(f"{key}: {message}" for message in errors)
     return CheckedModel(config=config, tokenizer=tokenizer, weights=weights, positions=known)
+
+
+def _tokenizer_errors(folder: Path, config: Any, tokenizer: Any) -> list[str]:
+    """Return an error if transformers reads a tokenizer.json in its own way: for some types of
+    models it takes the vocabulary, and cuts texts as the type's first tokenizer did."""
+    if not (folder / "tokenizer.json").is_file():
+        return []
+    whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    whole.no_truncation()
+    whole.no_padding()
+    stored = whole.encode(_PROBE, add_special_tokens=False).ids
+    read = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    # Settings beside that file may put a space before the first word.
+    rest = max(1, len(stored) // 2)
+    if read[-rest:] == stored[-rest:]:
+        return []
+    return [
+        f"{folder}: since its config.json says {config.model_type!r}, transformers reads its "
+        f"tokenizer.json as a {type(tokenizer).__name__}, which makes other tokens of a text than "
+        "the file does; give a model whose tokenizer was made for models of this type"
+    ]
 
 
 def _token_errors(folder: Path, config: Any, tokenizer: Any, rows: int) -> list[str]:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from tiny_families import decoder_config, save
 
 from knife.core.errors import UserError
+from knife.models.check import check_model
 from knife.models.source import EMBEDDED
 from knife.models.tokenizer import load_tokenizer
 
@@ -94,3 +96,22 @@ def test_a_tokenizer_that_closes_no_text_is_refused(tiny_gpt2: Path, tmp_path: P
     shutil.copy(tiny_gpt2 / "tokenizer_config.json", folder)
     with pytest.raises(UserError, match="ends no text with a special token, by which this model"):
         load_tokenizer(folder, "model.student")
+
+
+def test_a_tokenizer_that_is_read_in_another_way_is_refused(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    """transformers reads every tokenizer.json beside a Qwen2 as a byte-level one."""
+    assert check_model(tiny_llama, "model.student")
+    word_pieces = load_tokenizer(EMBEDDED["tiny-llama"], "model")
+    save(decoder_config("qwen2", len(word_pieces) + 8), word_pieces, tmp_path)
+    with pytest.raises(UserError) as caught:
+        check_model(tmp_path, "model.student")
+    assert caught.value.errors == [
+        f"model.student: {tmp_path}: since its config.json says 'qwen2', transformers reads its "
+        "tokenizer.json as a Qwen2Tokenizer, which makes other tokens of a text than the file "
+        "does; give a model whose tokenizer was made for models of this type"
+    ]
+    byte_level = load_tokenizer(tiny_llama, "model")
+    save(decoder_config("qwen2", len(byte_level) + 8), byte_level, tmp_path / "other")
+    assert check_model(tmp_path / "other", "model.student")
