@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from knife.models.families import model_class
+from knife.models.families import family, model_class
 from knife.models.weights import bare_model
 
 # Models of no more parameters, embeddings aside, keep their size.
@@ -33,6 +33,7 @@ _WIDTHS = {
     "decoder_attention_heads": 4,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
+    "hidden_size_per_layer_input": 8,
     "intermediate_size": 64,
     "intermediate_size_mlp": 64,
     "moe_intermediate_size": 64,
@@ -54,9 +55,17 @@ _WIDTHS = {
     "topk_group": 1,
     "first_k_dense_replace": 1,
 }
+# The width of states whose heads have one of their own.
+_STATES = 256
 _HIDDEN = ("hidden_size", "d_model", "n_embd", "dim")
 _OWN_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads")
 _KEY_HEADS = ("num_key_value_heads", "num_kv_heads")
+# Heads, their width, and by how much they are wider together than the states, of recurrent layers.
+_SCANS = (
+    ("mamba_n_heads", "mamba_d_head", "mamba_expand"),
+    ("n_mamba_heads", "mamba_headdim", "mamba_expand"),
+    ("num_heads", "head_dim", "expand"),
+)
 # Ends of the names of numbers after which the types of layers repeat.
 _PERIODS = ("_period", "_interval", "_pattern", "_step")
 # How far every parameter is moved: many begin as 0 or 1, which would hide what they are for.
@@ -111,6 +120,10 @@ def _shallow(config: Any) -> None:
     ends = [kinds.index(kind) + 1 for kind in set(kinds)]
     periods = _numbers(config, [name for name in values if name.endswith(_PERIODS)]).values()
     few = max([2, *ends, *periods])
+    if values.get("num_kv_shared_layers"):
+        # The later layers read what the earlier ones, of the same types, have kept.
+        config.num_kv_shared_layers = few
+        few *= 2
     for name, value in list(values.items()):
         if isinstance(value, list) and len(value) == depth:
             setattr(config, name, value[:few])
@@ -125,14 +138,22 @@ def _narrow(config: Any) -> None:
     _shallow(config)
     hidden = _numbers(config, _HIDDEN)
     heads = next(iter(_numbers(config, _OWN_HEADS).values()), None)
-    if hidden and heads:
-        few = min(heads, 4)
-        for name, number in hidden.items():
-            setattr(config, name, number // heads * few)
-        for name, number in _numbers(config, _KEY_HEADS).items():
-            setattr(config, name, max(1, number * few // heads))
+    few = min(heads or 1, 4)
+    own = heads is None or "head_dim" in vars(config)
+    for name, number in hidden.items():
+        # Without a width of its own, a head has a share of the states.
+        narrow = min(number, _STATES) if own else number // (heads or 1) * few
+        setattr(config, name, narrow)
+    for name, number in _numbers(config, _KEY_HEADS).items():
+        setattr(config, name, max(1, number * few // (heads or 1)))
     for name, number in _numbers(config, _WIDTHS).items():
         setattr(config, name, min(number, _WIDTHS[name]))
+    if isinstance(each := vars(config).get("intermediate_size"), list):
+        config.intermediate_size = [_WIDTHS["intermediate_size"]] * len(each)
+    for names in _SCANS:
+        scan = _numbers(config, names)
+        if len(scan) == len(names):
+            setattr(config, names[0], scan[names[2]] * config.hidden_size // scan[names[1]])
     for part in _parts(config):
         _narrow(part)
 
@@ -161,5 +182,10 @@ def _move(model: Any) -> None:
 @torch.no_grad()
 def _read(model: Any) -> None:
     ids = torch.arange(5)[None]
-    named = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    named: dict[str, Any] = {}
+    if model.config.is_encoder_decoder:
+        named["decoder_input_ids"] = ids
+    elif family(model.config) == "decoder":
+        # Not every family can keep what its layers made.
+        named["use_cache"] = False
     model(input_ids=ids, **named)

@@ -9,7 +9,7 @@ import torch
 from small_run import small_config
 from tiny_families import decoder_config, encoder_config, save
 from torch import Tensor
-from transformers import Gemma3TextConfig, LlamaConfig, Qwen3MoeConfig
+from transformers import CONFIG_MAPPING
 
 from knife.core.errors import UserError
 from knife.models import decoder_only
@@ -159,23 +159,25 @@ def test_what_has_passed_is_not_tried_again(
     assert tested == ["llama", "llama", "llama"]
 
 
-def test_a_large_model_is_tried_as_a_small_one() -> None:
-    """With all types of its layers, and the widths of its heads."""
-    large = LlamaConfig(
-        hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32
-    )
-    small = shrunk_model(large).config
-    assert (small.num_hidden_layers, small.hidden_size, small.num_attention_heads) == (2, 512, 4)
-    assert small.vocab_size == large.vocab_size
-    experts = Qwen3MoeConfig(hidden_size=2048, num_hidden_layers=48, num_experts=128, head_dim=128)
-    model = shrunk_model(experts)
-    assert model.config.num_experts == 4
-    assert model.config.head_dim == 128
-    assert sum(p.numel() for p in model.model.layers.parameters()) < 5_000_000
+LARGE: dict[str, dict[str, Any]] = {
+    "llama": {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "qwen3_moe": {"hidden_size": 2048, "num_hidden_layers": 48, "num_experts": 128},
+    "gemma3_text": {"hidden_size": 1152, "num_hidden_layers": 26, "num_attention_heads": 4},
+    "gemma3n_text": {"vocab_size_per_layer_input": 500},
+    "granitemoehybrid": {"num_hidden_layers": 40, "layer_types": ["mamba", "attention"] * 20},
+    "mamba2": {},
+    "bert": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+    "t5": {"d_model": 1024, "num_layers": 24, "num_heads": 16},
+}
 
 
-def test_types_of_layers_are_all_kept() -> None:
-    large = Gemma3TextConfig(hidden_size=1152, num_hidden_layers=26, vocab_size=500)
-    small = shrunk_model(large).config
-    assert set(small.layer_types) == set(large.layer_types)
-    assert small.num_hidden_layers == len(small.layer_types) == 6
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_large_model_is_tried_as_a_small_one(kind: str) -> None:
+    """With all types of its layers."""
+    large = CONFIG_MAPPING[kind](**LARGE[kind], vocab_size=500)
+    model = shrunk_model(large)
+    assert sum(parameter.numel() for parameter in model.parameters()) < 10_000_000
+    assert model.config.hidden_size <= 512
+    if types := getattr(large, "layer_types", None):
+        assert set(model.config.layer_types) == set(types)
+        assert len(model.config.layer_types) == model.config.num_hidden_layers <= 10
