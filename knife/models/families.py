@@ -74,8 +74,8 @@ def family(config: Any) -> Family | None:
 
 
 def reads_twice(config: Any) -> bool:
-    """Whether a decoder-only model reads a plain text for each choice."""
-    return config.model_type not in (*ROTARY, *TABLE)
+    """Whether a model is a decoder-only one that reads a plain text for each choice."""
+    return family(config) == "decoder" and config.model_type not in (*ROTARY, *TABLE)
 
 
 def way(config: Any) -> str:

@@ -27,7 +27,7 @@ def load_backbone(folder: Path, *, bottleneck: bool = True, seed: int = 0) -> Ba
     """
     config = model_config(folder, "model")
     kind = ChoiceRows if config.model_type in ROWS else _KINDS[family(config)]
-    if kind is DecoderOnly and reads_twice(config):
+    if reads_twice(config):
         kind = TwoReadings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

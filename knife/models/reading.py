@@ -48,7 +48,8 @@ class Reading:
     """What is kept of a reading.
 
     Attributes:
-        entering: what enters each layer in the columns of the task input, (…, X, W, H).
+        entering: what enters each layer in the columns of the task input, (…, X, W, H); empty if it
+            was given.
         last_XWH: the states that the last layer returns there, normalised.
         outputs_XWH: those in the columns of the answer.
         logits_XWV: the model's logits there.
@@ -66,14 +67,16 @@ def read(
     """Read texts that are padded on the right, without a mask: no token sees what follows it."""
     entering: list[Tensor] = []
     last: list[Tensor] = []
+    waiting = iter(given.states if given else ())
 
     def enter(_module: nn.Module, args: Any, named: Any) -> Any:
         states = args[0] if args else named["hidden_states"]
-        if given is not None:
+        if given is None:
+            entering.append(task_input.of(states))
+        else:
             own, rest = states.tensor_split([given.mask_XW.shape[1]], -2)
-            put = torch.where(given.mask_XW[..., None].bool(), given.states[len(entering)], own)
+            put = torch.where(given.mask_XW[..., None].bool(), next(waiting), own)
             states = torch.cat([put, rest], -2)
-        entering.append(task_input.of(states))
         if args:
             return (states, *args[1:]), named
         return args, named | {"hidden_states": states}

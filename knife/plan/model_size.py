@@ -78,7 +78,7 @@ def model_size(config: Any, folder: Path) -> ModelSize | None:
         layers=layers,
         decoder_layers=layers if decoder_layers is None else decoder_layers,
         family=kind,
-        repeats=config.model_type in ROWS or (kind == "decoder" and reads_twice(config)),
+        repeats=config.model_type in ROWS or reads_twice(config),
         heads=heads,
         vocabulary=vocabulary,
         gated=bool(_attribute(text, "is_gated_act", gated)),

@@ -20,7 +20,7 @@ def scale_errors(
     """
     errors = _compile_errors(scale, elsewhere=elsewhere)
     for key, model in models.items():
-        if model and family(model.config) == "decoder" and reads_twice(model.config):
+        if model and reads_twice(model.config):
             errors += _reads_twice_errors(scale, key, model.config.model_type)
     if not (scale.attention or scale.gradient_checkpointing):
         return errors
