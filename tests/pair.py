@@ -104,7 +104,10 @@ def _start(rank: int, work: Callable[[Pair, Path], None], folder: Path) -> None:
     try:
         work(Pair(rank, folder), folder)
         distributed.destroy_process_group()
+        code = 0
     except BaseException:
         # Under xdist, a worker's output is lost.
         (folder / f"worker-{rank}-failed.txt").write_text(traceback.format_exc())
-        raise
+        code = 1
+    # Python's own end takes the GIL from threads of torch that still free tensors, which aborts.
+    os._exit(code)

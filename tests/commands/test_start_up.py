@@ -80,6 +80,7 @@ def test_every_command_has_help() -> None:
         "cp",
         "sync",
         "ui",
+        "models",
     }
     assert {c.callback.__name__ for c in data_app.registered_commands if c.callback} == {
         "check",
