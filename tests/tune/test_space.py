@@ -25,7 +25,7 @@ VALUES = st.lists(
         st.none()
         | st.booleans()
         | st.integers(-9, 9)
-        | st.floats(allow_nan=False)
+        | st.floats(allow_nan=False, allow_infinity=False)
         | st.sampled_from(["last", "null", "true", ""]),
         lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),
         max_leaves=4,
