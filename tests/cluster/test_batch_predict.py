@@ -281,7 +281,7 @@ def test_ctrl_c_keeps_what_is_finished(many: Task, driver: Driver) -> None:
     driver.wait_for_parts(3)
     assert driver.process
     driver.process.send_signal(signal.SIGINT)
-    assert driver.process.wait(300) == 130
+    assert driver.process.wait(300) == 130, driver.log.read_text()
     assert "nothing is lost: run the same command again to resume" in driver.log.read_text()
     driver.start("--workers", "2")
     assert "are already answered" in driver.ends()
