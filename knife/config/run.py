@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from knife.config.ablations import ablations
 from knife.config.columns import Columns
+from knife.config.lora import Lora
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
 from knife.config.scale import Scale
 from knife.config.section import ConfigSection
@@ -165,6 +166,7 @@ class Training(ConfigSection):
 
     `batch_size` is global: it is split over workers and accumulation steps. `patience` is the
     number of dev evaluations without improvement before training stops; null trains to the end.
+    With `lora`, the model gets low-rank adapters, which are merged into its weights at the end.
     """
 
     epochs: int = Field(10, ge=1)
@@ -176,6 +178,7 @@ class Training(ConfigSection):
     clip: float = Field(1.0, gt=0)
     evaluate_epochs: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)
+    lora: Lora | None = None
 
     @model_validator(mode="after")
     def _single_precision(self) -> "Training":
