@@ -55,7 +55,7 @@ def config(folder: Path, name: str) -> RunConfig:
             changes["model"] = {"teacher": model, "student": model}
     if name.endswith("lora"):
         for part in ("teacher", "student"):
-            changes[part] = changes[part] | {"lora": {"rank": 4}, "learning_rate": 1e-3}
+            changes[part] = changes[part] | {"lora": {"rank": 4}}
     if name.endswith("writes"):
         changes["methods"] = ["step_by_step", "explain_then_answer"]
     return small_config(folder / name, scale=SCALES.get(name, {}), **changes)
