@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,13 @@ def main() -> None:
                 Scale(),
                 Lengths(INPUT, INPUT, CHOICES, CHOICE, 0, 0, 0, 0),
                 rationale=False,
-                adapters=lora and adapters_size(config, lora),
+                adapters=adapters_size(config, lora) if lora else None,
             )
             peaks[way] = found.peak
             print(f"{way}: peak {size(found.peak)}, {found.peak / need.peak:.2f} of the formula's")
         engines = {way: engine(folder, lora) for way, lora in ways.items()}
         times = time_in_turn(
-            {way: lambda made=made: step(made, batch) for way, made in engines.items()}, rounds
+            {way: partial(step, made, batch) for way, made in engines.items()}, rounds
         )
         for made in engines.values():
             made.destroy()

@@ -148,6 +148,7 @@ class SourceReader:
         if teacher and teacher.source.identity != student.source.identity:
             read = _tokens(prepared, splits, teacher, limit, content=content)
         notes = _notes_on_both(own, read, limit) if teacher else []
+        notes += _notes_on_wholes(student, teacher)
         name = f"tokenizer of model.student, {student.source.name}"
         raise_errors(with_model(own.facts.errors, name))
         notes += with_model(own.facts.notes, name)
@@ -333,6 +334,17 @@ def _tokens(
 ) -> Tokenized:
     identity = model.source.identity
     return prepared.tokens(splits, model.tokenizer, identity, limit, content=content)
+
+
+def _notes_on_wholes(student: KnownModel, teacher: KnownModel | None) -> list[str]:
+    """Return a note on each model of which a part is used alone."""
+    models = {"model.student": student, "model.teacher": teacher}
+    return [
+        f"{key}: of the {model.whole!r} model, its language model ({model.config.model_type!r}) is "
+        "trained alone"
+        for key, model in models.items()
+        if model and model.whole
+    ]
 
 
 def _notes_on_both(student: Tokenized, teacher: Tokenized, limit: int) -> list[str]:
