@@ -52,8 +52,8 @@ def by_loop(student: Tokens, teacher: Tokens, mine: Tensor, theirs: Tensor) -> f
         both = []
         for tokens, states in ((student, mine), (teacher, theirs)):
             own = [states[i] for i, (first, end) in enumerate(tokens.words) if first <= word < end]
-            both.append(sum(own) / len(own) if own else None)
-        if both[0] is not None and both[1] is not None:
+            both += [torch.stack(own).mean(0)] if own else []
+        if len(both) == 2:
             found.append(float((both[0] - both[1]).square().mean()))
     return sum(found) / len(found) if found else 0.0
 
@@ -71,9 +71,9 @@ def test_words_are_those_of_a_plain_loop_at_any_padding() -> None:
     torch.manual_seed(0)
     for _ in range(20):
         pairs = [(drawn(), drawn()) for _ in range(5)]
-        batches = [batch_of([pair[n] for pair in pairs], 0, rationale=False) for n in (0, 1)]
-        states = [torch.randn(5, int(each.mask_BL.sum(1).max()), 3) for each in batches]
-        found = distance("words", *batches, states)
+        one, other = (batch_of([pair[n] for pair in pairs], 0, rationale=False) for n in (0, 1))
+        states = [torch.randn(*each.ids_BL.shape, 3) for each in (one, other)]
+        found = distance("words", one, other, states)
         expected = [by_loop(*pairs[b], states[0][b], states[1][b]) for b in range(5)]
         assert found.tolist() == pytest.approx(expected, rel=1e-5)
 
@@ -95,10 +95,9 @@ def test_tokens_that_are_words_are_compared_as_all_tokens_are() -> None:
 
 def test_an_example_without_common_words_has_no_alignment() -> None:
     student, teacher = batch([(0, 1), (1, 2)], []), batch([(0, 0), (2, 3)], [(0, 1)])
-    for n, other in ((1, teacher), (2, student)):
-        both = [student, other] if n == 1 else [other, teacher]
-        states = [torch.randn(2, each.ids_BL.shape[1], 4, requires_grad=True) for each in both]
-        found = distance("words", *both, states)
+    for one, other in ((student, teacher), (teacher, student)):
+        states = [torch.randn(*each.ids_BL.shape, 4, requires_grad=True) for each in (one, other)]
+        found = distance("words", one, other, states)
         assert found.tolist() == [0.0, 0.0]
         (gradient,) = torch.autograd.grad(found.sum(), states[0])
         assert not gradient.any()

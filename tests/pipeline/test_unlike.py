@@ -75,7 +75,7 @@ def test_models_of_two_kinds_with_the_same_tokens_have_states_in_common(tmp_path
     ]
 
 
-ALIGNED = {
+ALIGNED: dict[str, dict[str, Any]] = {
     "words": {"input": {"tokens": "words"}, "output": {"weight": 1, "target": "choices"}},
     "mean": {"input": {"tokens": "mean", "layers": "uniform", "distance": "cosine"}},
 }
@@ -85,8 +85,8 @@ ALIGNED = {
 def whole_run(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Made:
     """A T5 teaches a Llama whose tokenizer splits words into other pieces, by stored states and
     online."""
-    methods = [
-        {"name": f"{name}-{states}", "method": "knife", "align": align | {"states": states}}
+    methods: list[dict[str, Any]] = [
+        {"name": f"{name}-{states}", "method": "knife", "align": {**align, "states": states}}
         for name, align in ALIGNED.items()
         for states in ("stored", "online")
     ]
@@ -213,12 +213,18 @@ def test_a_limit_is_said_to_be_too_low_for_the_model_whose_tokens_are_more(
 def test_positions_are_those_of_each_model(
     tmp_path: Path, tiny_bert: Path, tiny_llama: Path
 ) -> None:
-    """The tiny BERT has 256 positions, the Llama 512, of which an answer needs some."""
+    """The tiny BERT has 256 positions; the Llama has 512, and an answer takes 8 of them: ` answer:`
+    6, ` yes` and the end one each."""
     config = pair(tmp_path, tiny_bert, tiny_llama, data={"max_tokens": 300}, align=WORDS)
     assert errors(config) == [
         "data.max_tokens: must be at most 256, the positions of model.teacher, but got 300"
     ]
     assert plan_run(pair(tmp_path, tiny_bert, tiny_llama, align=WORDS)).members
+    # The student's answers have two tokens, and no positions.
+    assert errors(pair(tmp_path, tiny_llama, "tiny-t5", data={"max_tokens": 505}, align=WORDS)) == [
+        "data.max_tokens: must be at most 504, the positions of model.teacher, less 8 tokens for "
+        "the longest answer, but got 505"
+    ]
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])
