@@ -48,7 +48,7 @@ def stage_needs(
     """
     needs: dict[str, MemoryEstimate | int] = {}
     scale, gpu = config.scale, on_gpu(config.scale)
-    lengths, align = sources.lengths, config.align
+    lengths, taught, align = sources.lengths, sources.teacher_lengths, config.align
     student = sources.student.size
     teacher = sources.teacher.size if sources.teacher else None
     for stage in stages:
@@ -57,19 +57,19 @@ def stage_needs(
                 teacher,
                 stage.training,
                 scale,
-                lengths,
+                taught,
                 rationale=True,
                 adapters=_adapters(sources.teacher, stage.training),
                 gpu=gpu,
             )
         elif isinstance(stage, StatesStage) and teacher and stage.stored:
-            needs[stage.key] = states_bytes(teacher, lengths, stage.part, stage.precision)
+            needs[stage.key] = states_bytes(teacher, taught, stage.part, stage.precision)
         elif isinstance(stage, StudentStage) and student and stage.method != "prompt":
             held = 0
             if stage.method == "knife" and teacher:
                 layers = len({layer for _, layer in stage.layers})
                 held = states_batch(
-                    teacher, lengths, stage.training, scale, layers, align.states_precision
+                    teacher, taught, stage.training, scale, layers, align.states_precision
                 )
                 # An online teacher computes in fp32.
                 held += 4 * teacher.parameters if align.states == "online" else 0

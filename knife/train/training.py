@@ -144,7 +144,16 @@ def _aligned(stage: StudentStage, stage_context: StageContext) -> tuple[Alignmen
         output_width = known["output"].width if "output" in known else None
         states = StoredStates(folders)
         alignment = Alignment(stage.align, stage.layers, width, output_width, variance)
-        return alignment, lambda _, batch: states.batch(batch)
+        if stage.teacher_tokens == stage.tokens:
+            return alignment, lambda _, batch: states.batch(batch)
+        tokens = stage_context.tokens(stage.teacher_tokens, "train")
+
+        def stored(rows: Rows, batch: Batch) -> TeacherBatch:
+            # What pads the teacher's tokens is not read.
+            own = collate(tokens, rows, 0, False)
+            return states.batch(own.to(batch.row_B.device))
+
+        return alignment, stored
     assert stage.teacher is not None
     folder, device = stage_context.model("teacher", stage.teacher), stage_context.context.device
     split = stage_context.split(stage, folder, "train", tokens=stage.teacher_tokens)

@@ -319,7 +319,7 @@ def test_all_errors_come_at_once(tmp_path: Path, tiny_bert: Path) -> None:
         "student.batch_size: must be at least scale.workers x student.accumulate = 30",
         f"store: {tmp_path / 'file' / 'store'}: {tmp_path / 'file'} is a file",
         f"model.student: {tmp_path / 'empty'} has no config.json",
-        "model: teacher and student must both be encoder-decoders, both be encoders or both be ",
+        "align.input.tokens: is 'all', but teacher and student split task inputs or choices into ",
         "align.input.layers: student layer 4 must be from 1 to 3",
         "align.input.layers: teacher layer 9 must be from 1 to 3",
         "data.max_tokens: 80 of 80 task inputs are longer than 9 tokens",
@@ -348,7 +348,7 @@ def test_teacher_and_student_that_do_not_go_together(tmp_path: Path) -> None:
     # With a different tokenizer, the tokens of the task input differ.
     text = (other / "tokenizer.json").read_text()
     (other / "tokenizer.json").write_text(text.replace('"yes"', '"yess"'))
-    with pytest.raises(UserError, match="split task inputs into different tokens"):
+    with pytest.raises(UserError, match="split task inputs or choices into different tokens"):
         plan_run(small_config(tmp_path, model={"teacher": str(other)}))
 
 
