@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from knife.config.lora import Lora
 from knife.config.run import Training
 from knife.config.scale import Scale
 from knife.data.batches import Batch
 from knife.method.objective import Objective
 from knife.models.load import load_backbone
+from knife.models.lora import add_adapters
 from knife.train.context import Context
 from knife.train.engine import start_engine
 from knife.train.scaled import scaled
@@ -44,10 +46,11 @@ def measure(
     context: Context,
     explanation: Batch | None = None,
     accumulate: int = 1,
+    lora: Lora | None = None,
 ) -> Measured:
     """Build an engine, take two steps and measure the second; every worker calls it.
 
-    With `accumulate` a step is made of that many batches.
+    With `accumulate` a step is made of that many batches, with `lora` adapters alone are trained.
     """
     # Objects of imported modules need not be examined in each of the collections below.
     gc.collect()
@@ -63,8 +66,11 @@ def measure(
     with profile(
         activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=True
     ) as profiler:
+        backbone = load_backbone(folder)
+        if lora:
+            add_adapters(backbone, lora, 0)
         engine = start_engine(
-            Objective(scaled(load_backbone(folder), scale)),
+            Objective(scaled(backbone, scale)),
             training,
             scale,
             context.world_size,

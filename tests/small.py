@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tokenizers import (
@@ -31,7 +31,7 @@ from knife.data.creatures import creatures
 from knife.data.example import Example
 from knife.data.examples import Examples
 from knife.data.token_table import TokenTable
-from knife.data.tokenizing import tokenize
+from knife.data.tokenizing import Mark, tokenize
 from knife.data.tokens import Tokens, task_input_text
 from knife.models.tokenizer import load_tokenizer
 from knife.store.store import Store
@@ -161,7 +161,8 @@ def tokens_of(
 ) -> tuple[TokenTable, int]:
     """Return examples tokenized by the folder's tokenizer, and a padding token."""
     tokenizer: Any = load_tokenizer(folder, "model")
-    return tokenize(examples, tokenizer, max_tokens)[0], tokenizer.pad_token_id or 0
+    marks = get_args(Mark)
+    return tokenize(examples, tokenizer, max_tokens, marks=marks)[0], tokenizer.pad_token_id or 0
 
 
 def publish_examples(store: Store, folder: Path, examples: Sequence[Example]) -> None:

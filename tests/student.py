@@ -17,6 +17,7 @@ from knife.data.batches import Batch, Rows, collate
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher
 from knife.models.load import load_backbone
+from knife.models.lora import add_adapters, merged
 from knife.models.tokenizer import load_tokenizer
 from knife.train.context import Context
 from knife.train.loop import Job, train
@@ -72,13 +73,15 @@ class Student:
         )
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
-        self.backbone.save(folder, state)
+        self.backbone.save(folder, merged(self.backbone, state))
         load_tokenizer(self.folder, "model").save_pretrained(folder)
 
     def train(self, work: Path, context: Context, fail_at: int = -1) -> list[dict[str, Any]]:
         """Train, resuming if possible, or fail at step `fail_at`; return the journal's rows."""
         work.mkdir(exist_ok=True)
         self.backbone = load_backbone(self.folder)
+        if lora := self.job.training.lora:
+            add_adapters(self.backbone, lora, 0)
         depth, width = self.backbone.depth, self.backbone.width
         alignment = Alignment(self.align, ((depth, depth),), width, width, {depth: 1.0})
         self.steps, self.fail_at = 0, fail_at

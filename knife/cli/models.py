@@ -36,9 +36,10 @@ def about(name: str, limit: int) -> list[str]:
         f"MODEL: {found.config.model_type!r} models cannot be used: {each}" for each in failures
     )
     positions = f"{found.positions:,}" if found.positions else "any number (relative positions)"
+    inside = f", the language model of a {found.whole}" if found.whole else ""
     lines = [
         f"model:      {source.identity if source.revision else source.folder}",
-        f"family:     {found.config.model_type}",
+        f"family:     {found.config.model_type}{inside}",
         f"read as:    {way(found.config)}",
         f"size:       {found.weights.parameters:,} parameters, {text.num_hidden_layers} layers of "
         f"width {text.hidden_size}, {text.vocab_size:,} tokens",

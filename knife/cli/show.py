@@ -42,7 +42,7 @@ def used_splits(data: Data, model: str | None = None) -> Splits:
     if model and data.too_long != "refuse":
         from knife.data.fitting import fitted
 
-        whole = fitted(whole, _tokenizer(model), data)
+        whole = fitted(whole, [_tokenizer(model)], data)
     used = treatment.used_splits(whole, data)
     index = {identity: row for row, identity in enumerate(Examples.of(whole.train).values("id"))}
     train = Examples.of(used.train)

@@ -1,6 +1,10 @@
 """Private parts of transformers, as of version 5.23. Importing this module does not import it."""
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+from knife.compat.replaced import replaced
 
 
 def model_class_of(auto_class: Any, config: Any) -> Any:
@@ -42,3 +46,18 @@ def match_keys(model: Any, state: dict[str, Any]) -> Any:
     model.tie_weights(missing_keys=info.missing_keys, recompute_mapping=False)
     model._adjust_missing_and_unexpected_keys(info)
     return info
+
+
+def save_model(model: Any, folder: Path, state: dict[str, Any]) -> None:
+    """Write a model with the given weights as `save_pretrained` does.
+
+    To find out whether the model is one of DeepSpeed's engines, which it never is, accelerate would
+    import DeepSpeed: seconds, and warnings.
+    """
+    if find_spec("accelerate") is None:
+        model.save_pretrained(folder, state_dict=state)
+        return
+    import accelerate.utils.other
+
+    with replaced(accelerate.utils.other, "is_deepspeed_available", lambda: False):
+        model.save_pretrained(folder, state_dict=state)

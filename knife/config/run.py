@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from knife.config.ablations import ablations
 from knife.config.columns import Columns
+from knife.config.lora import Lora
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
 from knife.config.scale import Scale
 from knife.config.section import ConfigSection
@@ -39,6 +40,7 @@ READS_RATIONALES = {
 WRITES = {"explain_then_answer", "answer_then_explain", "step_by_step", "prompt"}
 # Methods whose students learn from a teacher.
 TEACHES = {"knife", "teacher_init"}
+InputTokens = Literal["all", "content", "mean", "words"]
 Layers = Literal["last", "all", "uniform"] | list[tuple[int, int]]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -134,13 +136,14 @@ class InputAlignment(ConfigSection):
     `layers` is the layer map: `last`, `all` (equal depths), `uniform` (spread over the teacher's),
     or pairs [student layer, teacher layer], counted from 1. `scaled_mse` is MSE divided by the
     variance of the teacher's states, `layer_norm_mse` MSE of layer-normalised states. `tokens` are
-    all task-input tokens, those that carry content, or the mean over all. See docs/alignment.md.
+    all task-input tokens, those that carry content, the mean over all, or the mean over those of
+    each word; models with unlike tokenizers need `mean` or `words`. See docs/alignment.md.
     """
 
     weight: float = Field(30.0, ge=0)
     layers: Layers = "last"
     distance: Literal["scaled_mse", "mse", "cosine", "layer_norm_mse"] = "scaled_mse"
-    tokens: Literal["all", "content", "mean"] = "all"
+    tokens: InputTokens = "all"
 
 
 class OutputAlignment(ConfigSection):
@@ -165,6 +168,7 @@ class Training(ConfigSection):
 
     `batch_size` is global: it is split over workers and accumulation steps. `patience` is the
     number of dev evaluations without improvement before training stops; null trains to the end.
+    With `lora`, the model gets low-rank adapters, which are merged into its weights at the end.
     """
 
     epochs: int = Field(10, ge=1)
@@ -176,6 +180,7 @@ class Training(ConfigSection):
     clip: float = Field(1.0, gt=0)
     evaluate_epochs: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)
+    lora: Lora | None = None
 
     @model_validator(mode="after")
     def _single_precision(self) -> "Training":

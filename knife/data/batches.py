@@ -28,6 +28,8 @@ class Batch:
         mask_BL: 1 at tokens, 0 at padding.
         input_mask_BL: 1 at task-input tokens only.
         content_mask_BL: 1 at task-input tokens that carry content.
+        words_BL2: the words that a task-input token belongs to: the first and one past the last,
+            equal if there is none.
         choice_ids_BCT: prefix tokens followed by the choice's tokens, 0 at padding.
         choice_mask_BCT: 1 at the choices' own tokens.
         choice_spans_BC2: the span of each choice in the task input.
@@ -44,6 +46,7 @@ class Batch:
     mask_BL: Tensor
     input_mask_BL: Tensor
     content_mask_BL: Tensor
+    words_BL2: Tensor
     choice_ids_BCT: Tensor
     choice_mask_BCT: Tensor
     choice_spans_BC2: Tensor
@@ -127,6 +130,7 @@ def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) 
     # Filled as arrays of numpy, which takes lists several times faster than torch.
     ids_BL = np.full((count, length), pad_id)
     mask_BL, input_mask_BL, content_mask_BL = np.zeros((3, count, length), dtype=np.int64)
+    words_BL2 = np.zeros((count, length, 2), dtype=np.int64)
     choice_ids_BCT, choice_mask_BCT = np.zeros((2, count, choices, width), dtype=np.int64)
     choice_spans_BC2 = np.zeros((count, choices, 2), dtype=np.int64)
     choice_exists_BC = np.zeros((count, choices), dtype=bool)
@@ -135,6 +139,8 @@ def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) 
         mask_BL[b, : len(sequence)] = 1
         input_mask_BL[b, : len(example.input_ids)] = 1
         content_mask_BL[b, example.content] = 1
+        if example.words:
+            words_BL2[b, : len(example.words)] = example.words
         choice_exists_BC[b, : len(example.choice_ids)] = True
         if example.choice_spans:
             choice_spans_BC2[b, : len(example.choice_spans)] = example.choice_spans
@@ -149,6 +155,7 @@ def collate(tokens: Sequence[Tokens], rows: Rows, pad_id: int, rationale: bool) 
         mask_BL=torch.from_numpy(mask_BL),
         input_mask_BL=torch.from_numpy(input_mask_BL),
         content_mask_BL=torch.from_numpy(content_mask_BL),
+        words_BL2=torch.from_numpy(words_BL2),
         choice_ids_BCT=torch.from_numpy(choice_ids_BCT),
         choice_mask_BCT=torch.from_numpy(choice_mask_BCT),
         choice_spans_BC2=torch.from_numpy(choice_spans_BC2),

@@ -14,16 +14,17 @@ from knife.data.tables.columns import closed
 from knife.data.tokens import backend, task_input_text
 
 
-def input_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:
-    """Return the number of tokens of each task input."""
+def input_lengths(examples: Sequence[Example], tokenizers: Sequence[Any]) -> list[int]:
+    """Return the number of tokens of each task input, by the tokenizer that makes most of it."""
     lengths: list[int] = []
     for start in range(0, len(examples), BATCH):
         texts = [task_input_text(example)[0] for example in examples[start : start + BATCH]]
-        lengths += map(len, backend(tokenizer).encode_batch_fast(texts))
+        encoded = [backend(tokenizer).encode_batch_fast(texts) for tokenizer in tokenizers]
+        lengths += [max(map(len, each)) for each in zip(*encoded, strict=True)]
     return lengths
 
 
-def cut_to_fit(splits: Splits, tokenizer: Any, max_tokens: int, column: str) -> Splits:
+def cut_to_fit(splits: Splits, tokenizers: Sequence[Any], max_tokens: int, column: str) -> Splits:
     """Return the splits with the questions that make a task input longer than `max_tokens` cut:
     their part of `column` keeps as many words as fit. Other examples are as they were.
 
@@ -33,7 +34,7 @@ def cut_to_fit(splits: Splits, tokenizer: Any, max_tokens: int, column: str) -> 
     parts = splits.parts
     notes, errors = [], []
     for name, examples in splits.parts.items():
-        table, lengths = Examples.of(examples), input_lengths(examples, tokenizer)
+        table, lengths = Examples.of(examples), input_lengths(examples, tokenizers)
         rows = [row for row, length in enumerate(lengths) if length > max_tokens]
         if not rows:
             continue
@@ -42,7 +43,7 @@ def cut_to_fit(splits: Splits, tokenizer: Any, max_tokens: int, column: str) -> 
             some = rows[start : start + BATCH]
             pieces = zip(table.take(some), table.parts(some), strict=True)
             cuts = [_Cut.of(example, part) for example, part in pieces]
-            least = _search(cuts, tokenizer, max_tokens)
+            least = _search(cuts, tokenizers, max_tokens)
             for row, cut, length in zip(some, cuts, least, strict=True):
                 changed[row], words = cut.question(cut.kept), max(words, len(cut.ends) - cut.kept)
                 hopeless += [(length, cut.example.id)] if length > max_tokens else []
@@ -104,15 +105,15 @@ class _Cut:
         return replace(self.example, question=self.question(kept))
 
 
-def _search(cuts: list[_Cut], tokenizer: Any, max_tokens: int) -> list[int]:
+def _search(cuts: list[_Cut], tokenizers: Sequence[Any], max_tokens: int) -> list[int]:
     """Halve what is unknown of each until `kept` fits and one word more does not; return the length
     of each with as few words as there may be."""
-    least = input_lengths([cut.shortened(cut.kept) for cut in cuts], tokenizer)
+    least = input_lengths([cut.shortened(cut.kept) for cut in cuts], tokenizers)
     open_ = [cut for cut, n in zip(cuts, least, strict=True) if n <= max_tokens]
     while open_ := [cut for cut in open_ if cut.over - cut.kept > 1]:
         tried = [(cut.kept + cut.over) // 2 for cut in open_]
         shorter = [cut.shortened(kept) for cut, kept in zip(open_, tried, strict=True)]
-        lengths = input_lengths(shorter, tokenizer)
+        lengths = input_lengths(shorter, tokenizers)
         for cut, kept, length in zip(open_, tried, lengths, strict=True):
             if length > max_tokens:
                 cut.over = kept

@@ -96,5 +96,10 @@ def put_before(
         moved = [(start + len(before), end + len(before)) for start, end in example.choice_spans]
         input_ids = [*own[:opening], *before, *own[opening:]]
         content = [place + len(before) for place in example.content]
-        placed.append(replace(example, input_ids=input_ids, choice_spans=moved, content=content))
+        words = example.words
+        if words:
+            words = [*words[:opening], *[(0, 0)] * len(before), *words[opening:]]
+        placed.append(
+            replace(example, input_ids=input_ids, choice_spans=moved, content=content, words=words)
+        )
     return placed, without_room

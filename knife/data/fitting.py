@@ -1,5 +1,6 @@
 """Leaves out, or cuts, and counts, examples that are too long for `data.max_tokens`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from knife.config.run import Data
@@ -10,18 +11,19 @@ from knife.data.examples import Examples
 from knife.data.line_errors import shown_ids
 
 
-def fitted(splits: Splits, tokenizer: Any, data: Data) -> Splits:
-    """Return the splits with what is too long for a model left out or cut, as `data.too_long` says.
+def fitted(splits: Splits, tokenizers: Sequence[Any], data: Data) -> Splits:
+    """Return the splits with what is too long for one of the models left out or cut, as
+    `data.too_long` says.
 
     Raises:
         UserError: nothing is left of a split, or an example cannot be cut so that it fits.
     """
     if data.cut:
-        return cut_to_fit(splits, tokenizer, data.max_tokens, data.cut)
-    return fitting(splits, tokenizer, data.max_tokens) if data.too_long == "drop" else splits
+        return cut_to_fit(splits, tokenizers, data.max_tokens, data.cut)
+    return fitting(splits, tokenizers, data.max_tokens) if data.too_long == "drop" else splits
 
 
-def fitting(splits: Splits, tokenizer: Any, max_tokens: int) -> Splits:
+def fitting(splits: Splits, tokenizers: Sequence[Any], max_tokens: int) -> Splits:
     """Return the splits without examples whose task input alone is longer than `max_tokens`.
 
     Raises:
@@ -31,7 +33,7 @@ def fitting(splits: Splits, tokenizer: Any, max_tokens: int) -> Splits:
     left_out: dict[str, int] = {}
     notes, errors = [], []
     for name, examples in splits.parts.items():
-        lengths = input_lengths(examples, tokenizer)
+        lengths = input_lengths(examples, tokenizers)
         kept = Examples.of(examples).take([row for row, n in enumerate(lengths) if n <= max_tokens])
         if len(kept) == len(examples):
             continue

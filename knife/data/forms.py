@@ -61,7 +61,9 @@ def explanation_task(
 
 
 def _written(example: Tokens, ids: list[int]) -> Tokens:
-    return replace(example, choice_ids=[ids], choice_spans=[], answer=0, open=True, content=[])
+    return replace(
+        example, choice_ids=[ids], choice_spans=[], answer=0, open=True, content=[], words=[]
+    )
 
 
 def _closed_rationale(example: Tokens) -> list[int]:

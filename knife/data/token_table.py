@@ -23,6 +23,8 @@ _SCHEMA = pa.schema(
         ("open", pa.bool_()),
         ("answer_text", pa.large_string()),
         ("content", _IDS),
+        # First and one past the last word of each token of the task input.
+        ("words", _IDS),
     ]
 )
 Integers = np.ndarray[Any, Any]
@@ -96,6 +98,11 @@ class TokenTable(Sequence[Tokens]):
                 hashed.update(each.lengths.tobytes())
                 hashed.update(each.values.tobytes())
         return hashed.hexdigest()[:16]
+
+    def without_words(self) -> Integers:
+        """The rows of examples whose tokens belong to no word; of a whole table alone."""
+        assert self.rows is None
+        return np.flatnonzero(_joined(part.words.lengths for part in self._parts) == 0)
 
     def possibly_alike(self) -> Integers:
         """The rows of which two choices have tokens with the same hash; of a whole table alone."""
@@ -191,8 +198,8 @@ class _Part:
         first, last = self.choices[0], self.choices[-1]
         self.choice_ids = _Lists(choices.values.slice(first, last - first))
         self.choices = self.choices - first
-        self._spans, self._content = (
-            _Lists(batch.column(name)) for name in ("choice_spans", "content")
+        self._spans, self._content, self.words = (
+            _Lists(batch.column(name)) for name in ("choice_spans", "content", "words")
         )
         self._answers = batch.column("answer").to_numpy()
         self._open, self._texts = batch.column("open"), batch.column("answer_text")
@@ -202,7 +209,7 @@ class _Part:
 
     def tokens(self, row: int) -> Tokens:
         first, last = self.choices[row], self.choices[row + 1]
-        spans = self._spans[row]
+        spans, words = self._spans[row], self.words[row]
         return Tokens(
             input_ids=self.inputs[row],
             rationale_ids=self.rationales[row],
@@ -212,6 +219,7 @@ class _Part:
             open=self._open[row].as_py(),
             answer_text=self._texts[row].as_py(),
             content=self._content[row],
+            words=list(zip(words[::2], words[1::2], strict=True)),
         )
 
     def __iter__(self) -> Iterator[Tokens]:
@@ -226,11 +234,22 @@ class _Part:
             self._open.to_pylist(),
             self._texts.to_pylist(),
             self._content.all(),
+            (list(zip(own[::2], own[1::2], strict=True)) for own in self.words.all()),
         )
-        for inputs, rationale, choices, spans, answer, opened, text, content in zip(
+        for inputs, rationale, choices, spans, answer, opened, text, content, words in zip(
             *columns, strict=True
         ):
-            yield Tokens(inputs, rationale, choices, spans, answer, opened, text, content=content)
+            yield Tokens(
+                inputs,
+                rationale,
+                choices,
+                spans,
+                answer,
+                opened,
+                text,
+                content=content,
+                words=words,
+            )
 
     def possibly_alike(self) -> Integers:
         counts = np.diff(self.choices)
@@ -313,7 +332,7 @@ def token_columns(**columns: Any) -> Any:
     return pa.record_batch([columns[name] for name in _SCHEMA.names], schema=_SCHEMA)
 
 
-def lists(values: Sequence[Sequence[int]] | Any, lengths: Sequence[int]) -> Any:
+def lists(values: Sequence[Sequence[int]] | Any, lengths: Sequence[int] | Integers) -> Any:
     """Return lists of integers as an Arrow array, from all values and the length of each list."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])

@@ -1,12 +1,12 @@
 """Turns examples into a table of tokens, some thousands at a time."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,10 @@ from knife.data.tokens import (
     rationale_text,
     task_input_text,
 )
+from knife.data.words import token_words
+
+# What tokens can be marked with, for alignment with the `align.input.tokens` of that name.
+Mark = Literal["content", "words"]
 
 
 @dataclass
@@ -56,21 +60,22 @@ class _Found:
 
 
 def tokenize(
-    examples: Sequence[Example], tokenizer: Any, max_tokens: int, *, mark_content: bool = True
+    examples: Sequence[Example],
+    tokenizer: Any,
+    max_tokens: int,
+    *,
+    marks: Collection[Mark] = (),
 ) -> tuple[TokenTable, Truncation]:
     """Tokenise examples for any backbone.
 
     `max_tokens` limits task input and rationale together: rationales that are too long are
-    truncated at the end, and one that keeps none of its own tokens counts as none. `mark_content`
-    finds the tokens that carry content, which only alignment with `align.input.tokens: content`
-    needs.
+    truncated at the end, and one that keeps none of its own tokens counts as none. `marks` says
+    whether to find the tokens that carry content, and the words of each token.
 
     Raises:
         UserError: task inputs alone are longer than `max_tokens`, or a choice has no tokens.
     """
-    tables, truncation = tokenize_splits(
-        {"": examples}, tokenizer, max_tokens, mark_content=mark_content
-    )
+    tables, truncation = tokenize_splits({"": examples}, tokenizer, max_tokens, marks=marks)
     return tables[""], truncation
 
 
@@ -79,7 +84,7 @@ def tokenize_splits(
     tokenizer: Any,
     max_tokens: int,
     *,
-    mark_content: bool = True,
+    marks: Collection[Mark] = (),
     folder: Path | None = None,
 ) -> tuple[dict[str, TokenTable], Truncation]:
     """Tokenise several splits as `tokenize` does one, with the errors of all of them at once.
@@ -98,7 +103,7 @@ def tokenize_splits(
         made = TokenFile(folder / f"{name}.arrow") if folder else TokenBatches()
         with no_search_for_cycles():
             for number, part in enumerate(_encoded_ahead(table, tokenizer)):
-                columns = _columns(part, max_tokens, found, mark_content=mark_content)
+                columns = _columns(part, max_tokens, found, marks)
                 columns["choice_ids"] = own_choices.slice(number * BATCH, BATCH)
                 made.add(token_columns(**columns))
         tokens[name] = made.close()
@@ -151,7 +156,7 @@ def _encode(table: Examples, tokenizer: Any) -> _Encoded:
     return _Encoded(examples, texts, [spans for _, spans in made], inputs, rationales)
 
 
-def _columns(part: _Encoded, limit: int, found: _Found, *, mark_content: bool) -> dict[str, Any]:
+def _columns(part: _Encoded, limit: int, found: _Found, marks: Collection[Mark]) -> dict[str, Any]:
     """Return the columns of some examples, but for their choices' tokens."""
     examples, texts, spans = part.examples, part.texts, part.spans
     inputs, offsets = [e.ids for e in part.inputs], [e.offsets for e in part.inputs]
@@ -169,11 +174,14 @@ def _columns(part: _Encoded, limit: int, found: _Found, *, mark_content: bool) -
             f"{text!r}; give it characters that the model knows"
         )
     content: list[list[int]] = [[] for _ in examples]
-    if mark_content:
+    if "content" in marks:
         content = [
             content_tokens(text, [(len(QUESTION), len(QUESTION) + len(e.question)), *own], places)
             for e, text, own, places in zip(examples, texts, spans, offsets, strict=True)
         ]
+    words, word_lengths = np.zeros(0, np.int64), np.zeros(len(examples), np.int64)
+    if "words" in marks:
+        words, word_lengths = token_words(texts, offsets)
     return {
         "input_ids": _lists(inputs),
         "rationale_ids": _lists(rationales),
@@ -182,6 +190,7 @@ def _columns(part: _Encoded, limit: int, found: _Found, *, mark_content: bool) -
         "open": [example.open for example in examples],
         "answer_text": [e.choices[0] if e.open and e.choices else "" for e in examples],
         "content": _lists(content),
+        "words": lists(words.astype(np.int32), word_lengths),
     }
 
 

@@ -1,7 +1,8 @@
 """Texts and tokens of an example: task input and rationale are separate, so that `I` is the same.
 
-The teacher reads `[I ; R]` and the student `[I]`; both see exactly the same tokens of `I` at the
-same positions, special tokens included. Truncation removes rationale tokens only.
+The teacher reads `[I ; R]` and the student `[I]`; with equal tokenizers, both see exactly the same
+tokens of `I` at the same positions, special tokens included. Truncation removes rationale tokens
+only.
 
 Tokenizers of encoders end every text with a special token. Those of decoder-only models do not:
 there a rationale ends with a newline, and a choice is tokenised as it would be after `answer:`,
@@ -39,6 +40,9 @@ class Tokens:
         open: whether the answer is free text; `answer_text` is that answer.
         prefix_ids: what the model has generated before its answer; it is read, but not scored.
         content: positions in `input_ids` of the tokens that carry content.
+        words: for each token of the task input the words that it belongs to, by their numbers:
+            the first and one past the last, equal if there is none. Empty if words are not
+            marked, or the tokenizer's offsets cannot be trusted (`knife.data.words`).
     """
 
     input_ids: list[int]
@@ -50,6 +54,7 @@ class Tokens:
     answer_text: str = ""
     prefix_ids: list[int] = field(default_factory=list)
     content: list[int] = field(default_factory=list)
+    words: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,7 +283,7 @@ def question_tokens(questions: Sequence[Example], tokenizer: Any) -> "TokenTable
     from knife.data.tokens import UNBOUNDED
 
     bare = [replace(question, rationale=None, answer=0) for question in questions]
-    tokens, _ = tokenize(bare, tokenizer, UNBOUNDED, mark_content=False)
+    tokens, _ = tokenize(bare, tokenizer, UNBOUNDED)
     return tokens
 
 

@@ -1,6 +1,6 @@
 """Distances between student and teacher states, for alignment.
 
-Shapes: B examples, N positions (task-input tokens, or answer tokens of all choices), H width.
+Shapes: B examples, N points of the task input or answer tokens of all choices, H width.
 """
 
 from typing import Literal
@@ -34,12 +34,6 @@ def state_distance(
         if distance == "scaled_mse":
             each_BN = each_BN / variance
     return (each_BN * mask_BN).sum(-1) / mask_BN.sum(-1).clamp(min=1)
-
-
-def position_mean(states_BNH: Tensor, mask_BN: Tensor) -> Tensor:
-    """Return the mean state of each example over its positions, (B, 1, H), in fp32."""
-    weight_BN = mask_BN.float() / mask_BN.sum(-1, keepdim=True).clamp(min=1)
-    return weight_BN.unsqueeze(1) @ states_BNH.float()
 
 
 def choice_divergence(student_BC: Tensor, teacher_BC: Tensor, exists_BC: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from knife.config.run import Align
 from knife.data.batches import Batch
-from knife.method.alignment import choice_divergence, position_mean, state_distance
+from knife.method.alignment import choice_divergence, state_distance
+from knife.method.points import TaskInput, at_points, points
 from knife.models.base import Output
 
 
@@ -27,12 +28,14 @@ class TeacherBatch:
     """A frozen teacher's states for a batch, from the store or from an online teacher.
 
     Attributes:
-        input_states: by teacher layer, (B, I, H); zero at padding.
+        input_states: by teacher layer, (B, I, H), at the teacher's own tokens; zero at padding.
+        task_input: these tokens.
         output_states_BCTH: answer-side states, or None if they are not needed.
         scores_BC: the teacher's scores of the choices, or None if they are not needed.
     """
 
     input_states: dict[int, Tensor]
+    task_input: TaskInput
     output_states_BCTH: Tensor | None
     scores_BC: Tensor | None
 
@@ -138,21 +141,16 @@ class Objective(nn.Module):
         terms: dict[str, tuple[float, Tensor]] = {}
         if align.input.weight:
             each = []
+            at = points(align.input.tokens, batch, teacher.task_input)
             for student_layer, teacher_layer in alignment.layers:
                 states_BIH = output.input_states[student_layer]
                 if str(student_layer) in self.input_projections:
                     states_BIH = self.input_projections[str(student_layer)](states_BIH)
-                target_BIH = teacher.input_states[teacher_layer]
-                mask_BI = output.input_mask_BI
-                if align.input.tokens == "content":
-                    mask_BI = batch.content_mask_BL[:, : mask_BI.shape[1]]
-                elif align.input.tokens == "mean":
-                    states_BIH = position_mean(states_BIH, mask_BI)
-                    target_BIH = position_mean(target_BIH, mask_BI)
-                    mask_BI = mask_BI[:, :1]
+                states_BNH = at_points(states_BIH, at.student_BNI)
+                target_BNH = at_points(teacher.input_states[teacher_layer], at.teacher_BNI)
                 distance = align.input.distance
                 variance = alignment.variance[teacher_layer] if distance == "scaled_mse" else 1.0
-                each.append(state_distance(states_BIH, target_BIH, mask_BI, distance, variance))
+                each.append(state_distance(states_BNH, target_BNH, at.mask_BN, distance, variance))
             terms["input_alignment"] = (align.input.weight, _mean(each))
             if len(each) > 1:
                 for (layer, _), term_B in zip(alignment.layers, each, strict=True):

@@ -28,6 +28,7 @@ from knife.core import strict_json
 from knife.core.atomic import replacing
 from knife.data.batches import Batch
 from knife.method.objective import TeacherBatch
+from knife.method.points import TaskInput
 from knife.method.states_parts import StatesPart
 from knife.models.base import Output
 
@@ -205,9 +206,14 @@ class StoredStates:
         self.parts = {part: StoredPart(folder) for part, folder in folders.items()}
 
     def batch(self, batch: Batch) -> TeacherBatch:
-        """Return the states for a student's batch, padded like its task inputs."""
+        """Return the states for a batch of the teacher's own tokens, padded like its task inputs.
+
+        Raises:
+            ValueError: an example has other tokens than there are states of it.
+        """
         rows, device = batch.row_B.cpu(), batch.row_B.device
-        columns = int(batch.input_mask_BL.sum(1).max())
+        task_input = TaskInput.of(batch)
+        mask_BI = task_input.mask_BI.cpu().bool()
         input_states: dict[int, Tensor] = {}
         output_BCTH = scores_BC = None
         for part, stored in self.parts.items():
@@ -223,10 +229,12 @@ class StoredStates:
                 scores_BC[exists_BC] = flat
                 scores_BC = scores_BC.to(device)
             else:
-                states_BIH = flat.new_zeros(len(rows), columns, flat.shape[1])
-                states_BIH[torch.arange(columns) < counts[:, None]] = flat
+                if not torch.equal(counts, mask_BI.sum(1)):
+                    raise ValueError("the stored states are of other task inputs than the batch")
+                states_BIH = flat.new_zeros(*mask_BI.shape, flat.shape[1])
+                states_BIH[mask_BI] = flat
                 input_states[part] = states_BIH.to(device)
-        return TeacherBatch(input_states, output_BCTH, scores_BC)
+        return TeacherBatch(input_states, task_input, output_BCTH, scores_BC)
 
     @staticmethod
     def _output_mask(batch: Batch, count: int) -> Tensor:
@@ -250,4 +258,9 @@ class OnlineTeacher:
     def batch(self, batch: Batch) -> TeacherBatch:
         """Return the states for a batch that was collated with its rationales."""
         output: Output = self.backbone(batch, self.layers)
-        return TeacherBatch(output.input_states, output.output_states_BCTH, output.scores_BC)
+        return TeacherBatch(
+            output.input_states,
+            TaskInput.of(batch),
+            output.output_states_BCTH,
+            output.scores_BC,
+        )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from knife.compat.transformers import save_model
 from knife.data.batches import Batch
 
 
@@ -81,7 +82,7 @@ class Backbone(nn.Module, ABC):
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write a gathered state dict so that `AutoModel…` and `load_backbone` can load it."""
         own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-        self.model.save_pretrained(folder, state_dict=own)
+        save_model(self.model, folder, own)
 
 
 def task_input_states(

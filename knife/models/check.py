@@ -14,6 +14,7 @@ from knife.core.errors import UserError, raise_errors
 from knife.models.families import ONE_SEQUENCE, UNCLOSED, decoder_config, family
 from knife.models.files import Header, adapter_errors, damage, some, weight_headers
 from knife.models.positions import positions
+from knife.models.text_part import text_headers, whole_kind
 from knife.models.tokenizer import load_tokenizer, model_config
 from knife.models.weights import Weights, bare_model, finite_errors, head_errors, matched_weights
 
@@ -30,12 +31,14 @@ class CheckedModel:
         tokenizer: its tokenizer.
         weights: where its parameters come from.
         positions: how many tokens it can read; None if it only has relative positions.
+        whole: the type of the model whose language model it is; None if it is a whole one.
     """
 
     config: Any
     tokenizer: Any
     weights: Weights
     positions: int | None
+    whole: str | None
 
 
 def check_model(folder: Path, key: str) -> CheckedModel:
@@ -59,7 +62,9 @@ def check_model(folder: Path, key: str) -> CheckedModel:
             f"{key}: no model can be built from {folder / 'config.json'}: {first}; "
             "give the one that the model was saved with"
         ) from error
-    weights, errors = matched_weights(model, folder, headers)
+    whole = whole_kind(folder)
+    own = text_headers(headers) if whole else headers
+    weights, errors = matched_weights(model, folder, own)
     errors += _untied_errors(folder, headers) if config.model_type in ONE_SEQUENCE else []
     if family(config) == "encoder":
         errors += head_errors(folder, config.hidden_size)
@@ -67,7 +72,9 @@ def check_model(folder: Path, key: str) -> CheckedModel:
     errors += _tokenizer_errors(folder, config, tokenizer)
     errors = errors or [*_token_errors(folder, config, tokenizer, rows), *_finite(headers)]
     raise_errors(f"{key}: {message}" for message in errors)
-    return CheckedModel(config=config, tokenizer=tokenizer, weights=weights, positions=known)
+    return CheckedModel(
+        config=config, tokenizer=tokenizer, weights=weights, positions=known, whole=whole
+    )
 
 
 def _tokenizer_errors(folder: Path, config: Any, tokenizer: Any) -> list[str]:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from knife.compat.transformers import save_model
 from knife.core.errors import raise_errors
 from knife.data.batches import Batch
 from knife.models.base import Backbone, Output, masked_scores, task_input_states
@@ -40,9 +41,7 @@ class EncoderOnly(Backbone):
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__(folder, bottleneck=bottleneck)
         self.encoder = load_whole(AutoModel, folder)
-        for name, parameter in self.encoder.named_parameters():
-            if any(part in f".{name}" for part in _UNREAD):
-                parameter.requires_grad_(False)
+        freeze_unread(self.encoder)
         self._set_sizes(self.encoder.config)
         self._types: int = getattr(self.encoder.config, "type_vocab_size", 0)
         self.head = nn.Sequential(
@@ -91,8 +90,15 @@ class EncoderOnly(Backbone):
         prefix = "encoder."
         encoder = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
         head = {n: t.contiguous() for n, t in state.items() if not n.startswith(prefix)}
-        self.encoder.save_pretrained(folder, state_dict=encoder)
+        save_model(self.encoder, folder, encoder)
         save_file(head, folder / ANSWER_HEAD)
+
+
+def freeze_unread(encoder: nn.Module) -> None:
+    """Freeze the parts of an encoder that no score depends on."""
+    for name, parameter in encoder.named_parameters():
+        if any(part in f".{name}" for part in _UNREAD):
+            parameter.requires_grad_(False)
 
 
 def _span_mask(batch: Batch) -> Tensor:

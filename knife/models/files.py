@@ -29,9 +29,10 @@ AGAIN = "copy or download it again"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A tensor's entry in a safetensors file: the file, type (`F32`, …) and shape."""
+    """A tensor's entry in a safetensors file: the file, its name there, type (`F32`, …), shape."""
 
     file: Path
+    name: str
     dtype: str
     shape: tuple[int, ...]
 
@@ -136,7 +137,7 @@ def tensor_headers(paths: Iterable[Path]) -> tuple[dict[str, Header], list[str]]
                 for name in file.keys():  # noqa: SIM118  (no dict)
                     tensor = file.get_slice(name)
                     shape = tuple(tensor.get_shape())
-                    headers[name] = Header(path, str(tensor.get_dtype()), shape)
+                    headers[name] = Header(path, name, str(tensor.get_dtype()), shape)
         except (SafetensorError, OSError) as error:
             errors.append(
                 f"{path} is not a complete safetensors file ({path.stat().st_size:,} bytes: "
@@ -148,7 +149,7 @@ def tensor_headers(paths: Iterable[Path]) -> tuple[dict[str, Header], list[str]]
 def read_tensor(headers: Mapping[str, Header], name: str) -> Tensor:
     """Read the values of a tensor."""
     with safe_open(headers[name].file, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(name)
+        tensor: Tensor = file.get_tensor(headers[name].name)
     return tensor
 
 

@@ -6,13 +6,15 @@ padding into a text, some decoders do not follow a mask or positions.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from knife.compat.transformers import save_model
+from knife.config.lora import Lora
 from knife.core.errors import UserError
 from knife.data.batches import Batch, Rows, collate
 from knife.data.example import Example
@@ -22,6 +24,7 @@ from knife.models.base import Backbone
 from knife.models.families import TABLE, family, reads_twice
 from knife.models.files import some
 from knife.models.load import load_backbone
+from knife.models.lora import add_adapters, merged
 from knife.models.positions import positions
 from knife.models.shrunk import shrunk_model
 from knife.models.tokenizer import load_tokenizer, model_config
@@ -32,6 +35,8 @@ from knife.models.two_readings import TwoReadings
 _TOLERANCE = 1e-4
 # Limits of texts below and above these are not tried.
 _SHORTEST, _LONGEST = 128, 1024
+# The size of random adapters, which change scores without making them extreme.
+_ADAPTED = 0.05
 # Positions for an answer.
 _ROOM = 24
 _EXAMPLES = (
@@ -43,17 +48,28 @@ _EXAMPLES = (
 
 def self_test(config: Any, tokenizer: Any, limit: int) -> list[str]:
     """Return what a kind of model does wrong with texts of up to `limit` tokens."""
+    return _tried(config, tokenizer, limit, _Trial.failures)
+
+
+def adapters_test(config: Any, tokenizer: Any, lora: Lora) -> list[str]:
+    """Return what a kind of model that passes `self_test` does wrong with low-rank adapters."""
+    return _tried(config, tokenizer, _SHORTEST, lambda trial: trial.adapter_failures(lora))
+
+
+def _tried(
+    config: Any, tokenizer: Any, limit: int, failures: Callable[["_Trial"], list[str]]
+) -> list[str]:
     try:
         model = shrunk_model(config)
     except ValueError as error:
         return [f"no small model of its kind can be tried: {error}"]
     with tempfile.TemporaryDirectory(prefix="knife-self-test-") as name:
         folder = Path(name) / "model"
-        model.save_pretrained(folder)
+        save_model(model, folder, model.state_dict())
         tokenizer.save_pretrained(folder)
         try:
             own = load_tokenizer(folder, "model")
-            return _Trial(folder, own, _length(config, limit)).failures()
+            return failures(_Trial(folder, own, _length(config, limit)))
         except UserError as error:
             return [each.replace(name, "a small model of its kind") for each in error.errors]
         except Exception as error:
@@ -94,6 +110,24 @@ class _Trial:
         failed = [f"{what} (by {by:.0e})" for by, what in found if not by <= _TOLERANCE]
         if not self._moved() > _TOLERANCE:
             failed.append("a rationale does not change how it reads the task input")
+        return failed + self._resting_failures()
+
+    def adapter_failures(self, lora: Lora) -> list[str]:
+        """Return a sentence for each thing that is wrong with trained adapters."""
+        add_adapters(self.backbone, lora, 0)
+        failed = self._resting_failures()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            for name, parameter in self.backbone.named_parameters():
+                if ".lora_" in name:
+                    parameter.copy_(_ADAPTED * torch.randn_like(parameter))
+        off = self._reloaded(self._scores(self.backbone, rationale=True))
+        if not off <= _TOLERANCE:
+            failed.append(f"scores change when its adapters are merged (by {off:.0e})")
+        return failed
+
+    def _resting_failures(self) -> list[str]:
+        failed = []
         if resting := self._resting():
             failed.append(
                 f"{len(resting)} of its weights have no gradient ({some(resting)}), and DeepSpeed "
@@ -201,7 +235,8 @@ class _Trial:
 
     def _reloaded(self, scores_BC: Tensor) -> float:
         again = self.folder.with_name("again")
-        self.backbone.save(again, self.backbone.state_dict())
+        state = self.backbone.state_dict()
+        self.backbone.save(again, merged(self.backbone, state))
         self.tokenizer.save_pretrained(again)
         return _distance(scores_BC, self._scores(load_backbone(again).eval(), rationale=True))
 

@@ -15,6 +15,7 @@ from knife.models.families import (
 )
 from knife.models.files import AGAIN
 from knife.models.positions import decoder_positions, positions
+from knife.models.text_part import text_config
 
 # The files that a tokenizer may be read from, by type of tokenizer.
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "*.model")
@@ -40,6 +41,7 @@ def model_config(folder: Path, key: str) -> Any:
         # transformers and its dataclasses raise many kinds of exceptions.
         words = f"{folder}/config.json is not a known model: {' '.join(str(error).split())[:300]}"
         raise UserError(f"{key}: {words}") from error
+    config = text_config(config)
     if family(config) is None:
         why = f": {REFUSED[config.model_type]}" if config.model_type in REFUSED else ""
         raise UserError(

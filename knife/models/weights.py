@@ -14,11 +14,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig
 
 from knife.compat.transformers import match_keys
 from knife.core.errors import raise_errors
 from knife.models.families import Family, family, model_class
-from knife.models.files import ANSWER_HEAD, SETTINGS, Header, read_tensor, some, tensor_headers
+from knife.models.files import (
+    ANSWER_HEAD,
+    SETTINGS,
+    Header,
+    read_tensor,
+    some,
+    tensor_headers,
+    weight_headers,
+)
+from knife.models.text_part import text_config, text_headers, whole_kind
 
 # Weights that files may lack. Tied weights are in a file once, under any of their names.
 _MAY_LACK: dict[Family, tuple[str, ...]] = {
@@ -130,10 +140,21 @@ def load_whole(auto: Any, folder: Path) -> Any:
     Raises:
         UserError: weights are missing, unexpected, of another shape or not finite.
     """
+    where: dict[str, Any] = {
+        "pretrained_model_name_or_path": folder,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
+    if whole_kind(folder):
+        headers, errors = weight_headers(folder)
+        raise_errors(errors)
+        own = text_headers(headers)
+        config = text_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        auto = model_class(config)
+        state = {name: read_tensor(own, name) for name in own}
+        where = {"pretrained_model_name_or_path": None, "config": config, "state_dict": state}
     model, info = auto.from_pretrained(
-        folder,
-        use_safetensors=True,
-        trust_remote_code=False,
+        **where,
         # By default, transformers rounds weights to the type in config.json.
         dtype=torch.float32,
         output_loading_info=True,

@@ -73,7 +73,8 @@ class MemoryEstimate:
     """The peak memory of one training worker, and the communication of a step.
 
     Attributes:
-        parameters: number of parameters of the trained model.
+        parameters: number of parameters of the model.
+        trained: how many of them are trained.
         accumulate: number of parts of its batches.
         weights, gradients, optimizer: the model's, and the optimizer's fp32 weights and moments.
         least: the minimum for training: these three without what ZeRO-3 has gathered, but at least
@@ -88,6 +89,7 @@ class MemoryEstimate:
     """
 
     parameters: int
+    trained: int
     accumulate: int
     weights: int
     gradients: int
@@ -108,14 +110,16 @@ def training_need(
     lengths: Lengths,
     *,
     rationale: bool,
+    adapters: int | None = None,
     second: Lengths | None = None,
     teacher: int = 0,
     gpu: bool = False,
 ) -> MemoryEstimate:
     """Return what each worker needs for training.
 
-    `second` has the lengths of the second task of the same step, `teacher` is a worker's memory
-    for an online teacher or stored states.
+    `adapters` is the number of trained parameters if the model's own are frozen, `second` has the
+    lengths of the second task of the same step, `teacher` is a worker's memory for an online
+    teacher or stored states.
     """
     rows = max(1, training.batch_size // (scale.workers * training.accumulate))
     kept = sum(
@@ -130,13 +134,22 @@ def training_need(
         for task in (lengths, second)
         if task
     )
-    return _need(size, scale, training.accumulate, kept, teacher, gpu=gpu)
+    return _need(size, adapters, scale, training.accumulate, kept, teacher, gpu=gpu)
 
 
 def _need(
-    size: ModelSize, scale: Scale, accumulate: int, kept: int, teacher: int, *, gpu: bool
+    size: ModelSize,
+    adapters: int | None,
+    scale: Scale,
+    accumulate: int,
+    kept: int,
+    teacher: int,
+    *,
+    gpu: bool,
 ) -> MemoryEstimate:
-    count, workers, stage = size.parameters, scale.workers, scale.zero_stage
+    workers, stage = scale.workers, scale.zero_stage
+    count = size.parameters if adapters is None else adapters
+    frozen = 0 if adapters is None else size.parameters
     element_bytes = 2 if scale.precision == "bf16" else 4
     # Whether gradients of bf16 weights are in fp32.
     summed = element_bytes == 2 and accumulate > 1
@@ -147,7 +160,7 @@ def _need(
         weights += element_bytes * (min(count, _LIVE) + min(count, _PREFETCH))
     # Temporaries of the optimizer's arithmetic: torch updates tensor by tensor on a CPU, and all
     # tensors at once on a GPU.
-    arithmetic = 4 * own if gpu else 8 * (own if stage else size.largest)
+    arithmetic = 4 * own if gpu else 8 * (own if stage else min(count, size.largest))
     if stage == 1 and summed:
         # The gradients are one tensor, sent in bf16 and used unchanged in the step.
         buffers, scratch = element_bytes * count, arithmetic
@@ -160,6 +173,7 @@ def _need(
         # In bf16, there is a copy in the other type: of the gradients for the step, or of summed
         # ones for their norm.
         scratch = arithmetic + (count * (2 if summed else 4) if element_bytes == 2 else 0)
+    weights += element_bytes * frozen
     rest = weights + optimizer + teacher
     if stage == 0 or (stage == 1 and summed):
         # Gradients are summed over workers after the activations are freed.
@@ -171,26 +185,29 @@ def _need(
         peak = rest + max(gradients + buffers + kept, scratch)
     sent = int(element_bytes * _sent(stage, count, accumulate) * count * (workers - 1) / workers)
     return MemoryEstimate(
-        parameters=count,
+        parameters=frozen + count,
+        trained=count,
         accumulate=accumulate,
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        least=least(count, scale, accumulate),
+        least=least(count, scale, accumulate, frozen),
         buffers=buffers,
         scratch=scratch,
         activations=kept,
         teacher=teacher,
-        peak=max(peak, element_bytes * count),
+        peak=max(peak, element_bytes * (frozen + count)),
         communication=sent,
     )
 
 
-def least(count: int, scale: Scale, accumulate: int) -> int:
-    """Return a worker's minimum memory to train `count` parameters: weights, gradients and
-    optimizer states, but at least all weights, which it has before it keeps only its own part."""
+def least(count: int, scale: Scale, accumulate: int, frozen: int = 0) -> int:
+    """Return a worker's minimum memory to train `count` parameters beside `frozen` ones: weights,
+    gradients and optimizer states, but at least all weights, which it has before it keeps only its
+    own part."""
     element_bytes = 2 if scale.precision == "bf16" else 4
-    return max(sum(_states(count, scale, accumulate)), element_bytes * count)
+    trained = max(sum(_states(count, scale, accumulate)), element_bytes * count)
+    return trained + element_bytes * frozen
 
 
 def _states(count: int, scale: Scale, accumulate: int) -> tuple[int, int, int]:

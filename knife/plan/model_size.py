@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from knife.models.families import ROTARY, ROWS, Family, family, reader_config, reads_twice
+from knife.models.text_part import text_name, whole_kind
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 # What configs call the widths inside the feed-forward layer and of one attention head.
@@ -118,14 +119,18 @@ def _attribute(config: Any, name: str, default: Any) -> Any:
 def _tensor_sizes(folder: Path, *, encoder: bool) -> dict[str, int]:
     """Return the number of elements of every weight in a model's safetensors files, by name."""
     sizes: dict[str, int] = {}
+    whole = whole_kind(folder)
     try:
         for path in folder.glob("*.safetensors"):
             with path.open("rb") as file:
                 header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            for name, tensor in header.items():
+            for found, tensor in header.items():
+                name = text_name(found) if whole else found
                 # Pretraining heads of encoders are not loaded.
+                if name is None or name == "__metadata__":
+                    continue
                 head = encoder and name.startswith(("cls.", "lm_head."))
-                if name != "__metadata__" and tensor["dtype"] in _FLOATS and not head:
+                if tensor["dtype"] in _FLOATS and not head:
                     sizes[name] = prod(tensor["shape"])
     except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError):
         return {}

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from knife.cluster.address import cluster_address
-from knife.config.run import RunConfig
+from knife.config.run import RunConfig, Training
 from knife.config.scale import Scale
 from knife.core.words import size
+from knife.models.lora import adapters_size
 from knife.plan.memory import (
     Lengths,
     MemoryEstimate,
@@ -22,7 +23,7 @@ from knife.plan.memory import (
     states_bytes,
     training_need,
 )
-from knife.plan.sources import Sources
+from knife.plan.sources import KnownModel, Sources
 from knife.plan.stage import Stage, StatesStage, StudentStage, TeacherStage
 
 # What a worker takes beside its training: 0.6 to 0.7 GB were seen, on a CPU with a tiny model.
@@ -47,22 +48,28 @@ def stage_needs(
     """
     needs: dict[str, MemoryEstimate | int] = {}
     scale, gpu = config.scale, on_gpu(config.scale)
-    lengths, align = sources.lengths, config.align
+    lengths, taught, align = sources.lengths, sources.teacher_lengths, config.align
     student = sources.student.size
     teacher = sources.teacher.size if sources.teacher else None
     for stage in stages:
         if isinstance(stage, TeacherStage) and teacher:
             needs[stage.key] = training_need(
-                teacher, stage.training, scale, lengths, rationale=True, gpu=gpu
+                teacher,
+                stage.training,
+                scale,
+                taught,
+                rationale=True,
+                adapters=_adapters(sources.teacher, stage.training),
+                gpu=gpu,
             )
         elif isinstance(stage, StatesStage) and teacher and stage.stored:
-            needs[stage.key] = states_bytes(teacher, lengths, stage.part, stage.precision)
+            needs[stage.key] = states_bytes(teacher, taught, stage.part, stage.precision)
         elif isinstance(stage, StudentStage) and student and stage.method != "prompt":
             held = 0
             if stage.method == "knife" and teacher:
                 layers = len({layer for _, layer in stage.layers})
                 held = states_batch(
-                    teacher, lengths, stage.training, scale, layers, align.states_precision
+                    teacher, taught, stage.training, scale, layers, align.states_precision
                 )
                 # An online teacher computes in fp32.
                 held += 4 * teacher.parameters if align.states == "online" else 0
@@ -73,11 +80,19 @@ def stage_needs(
                 scale,
                 first,
                 rationale=stage.method == "rationale_input",
+                adapters=_adapters(sources.student, stage.training),
                 second=second,
                 teacher=held,
                 gpu=gpu,
             )
     return needs
+
+
+def _adapters(model: KnownModel | None, training: Training) -> int | None:
+    """Return the number of parameters that are trained beside a model's own, or None."""
+    if model is None or training.lora is None:
+        return None
+    return adapters_size(model.config, training.lora)
 
 
 def _tasks(method: str, lengths: Lengths) -> tuple[Lengths, Lengths | None]:
@@ -149,7 +164,7 @@ def room_errors(
                 f"model.{stage.kind}: {count(need.parameters)} parameters take "
                 f"{size(need.least)} of weights, gradients and optimizer states in each worker "
                 f"({_scale_words(scale)}), but {room.where} has {size(room.memory)}; "
-                f"{_advice(need, scale, room)}"
+                f"{_advice(stage.kind, need, scale, room)}"
             )
     return list(dict.fromkeys(errors))
 
@@ -210,19 +225,22 @@ def free_disk(store: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def _advice(need: MemoryEstimate, scale: Scale, room: MemoryBudget) -> str:
-    """Suggest the smallest change of scale that is enough, or else a smaller model."""
-    gpu = "a GPU" in room.where
+def _advice(kind: str, need: MemoryEstimate, scale: Scale, room: MemoryBudget) -> str:
+    """Suggest the smallest change of scale that is enough, or else adapters or a smaller model."""
+    gpu, frozen = "a GPU" in room.where, need.parameters - need.trained
+    # Adapters are not trained at stage 3.
+    last = 2 if frozen else 3
     # The workers of one machine share its memory, so more of them do not help.
     for workers in [scale.workers, *(2**n for n in range(1, 15) if gpu and 2**n > scale.workers)]:
-        for stage in range(scale.zero_stage, 4):
+        for stage in range(scale.zero_stage, last + 1):
             for precision in ("fp32", "bf16"):
                 values = {"workers": workers, "zero_stage": stage, "precision": precision}
                 changed = scale.model_copy(update=values)
-                if least(need.parameters, changed, need.accumulate) <= room.memory:
+                if least(need.trained, changed, need.accumulate, frozen) <= room.memory:
                     return f"{_scale_words(changed)} would be enough"
     more = "" if gpu else " or GPUs with more memory (scale.gpus_per_worker=1)"
-    return f"use a smaller model{more}"
+    few = "" if frozen else f"low-rank adapters ({kind}.lora={{}} scale.precision=bf16), "
+    return f"use {few}a smaller model{more}"
 
 
 def _scale_words(scale: Scale) -> str:

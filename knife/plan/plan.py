@@ -12,6 +12,7 @@ from knife.data.examples import explained_count
 from knife.method.layers import layer_map
 from knife.models.families import reader_config
 from knife.models.weights import Weights
+from knife.plan.adapters import adapter_errors
 from knife.plan.memory import MemoryEstimate
 from knife.plan.needs import stage_needs
 from knife.plan.prepared import Prepared, data_key
@@ -136,7 +137,13 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewher
     sources = reader.read(config, variant)
     plan.notes += sources.notes
     known = {"model.student": sources.student, "model.teacher": sources.teacher}
-    raise_errors(scale_errors(config.scale, known, elsewhere=elsewhere))
+    trained = {"teacher": sources.teacher, "student": sources.student}
+    if variant.method == "prompt":
+        del trained["student"]
+    raise_errors(
+        scale_errors(config.scale, known, elsewhere=elsewhere)
+        + adapter_errors(config, trained, reader.prepared(config))
+    )
     plan.weights |= {model.source.name: model.weights for model in known.values() if model}
     plan.data[data_key(sources.splits)] = sources.splits
     own = any((variant.data, variant.model, variant.teacher))

@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -29,8 +29,9 @@ from knife.data.example import Splits
 from knife.data.examples import Examples
 from knife.data.same_tokens import look_for_same_tokens
 from knife.data.token_table import TokenTable, longest_choice
-from knife.data.tokenizing import tokenize_splits
+from knife.data.tokenizing import Mark, tokenize_splits
 from knife.data.tokens import Truncation
+from knife.data.words import look_for_words
 from knife.plan.memory import Lengths, token_lengths
 from knife.plan.writable import unwritable_notes
 from knife.store.disk import disk_errors
@@ -55,7 +56,8 @@ class TokenFacts:
         truncation: what truncation removed.
         longest: number of tokens of the longest choice.
         lengths: lengths of the examples of train.
-        errors, notes: on answers that cannot be told apart or cannot be generated.
+        errors, notes: on answers that cannot be told apart or cannot be generated, and on words
+            that have no tokens.
     """
 
     digest: str
@@ -148,7 +150,12 @@ class Prepared:
         return key
 
     def tokens(
-        self, splits: Splits, tokenizer: Any, identity: object, limit: int, *, content: bool
+        self,
+        splits: Splits,
+        tokenizer: Any,
+        identity: object,
+        limit: int,
+        marks: Collection[Mark] = (),
     ) -> Tokenized:
         """Return splits that are kept as tokens of a model; make them if they are not there.
 
@@ -156,10 +163,10 @@ class Prepared:
             UserError: as `tokenize` does.
         """
         data = data_key(splits)
-        key = _key(["tokens", data, identity, limit, content])
+        key = _key(["tokens", data, identity, limit, sorted(marks)])
 
         def write(work: Path) -> None:
-            facts = _tokenized(splits, tokenizer, limit, work, content=content)
+            facts = _tokenized(splits, tokenizer, limit, work, marks)
             write_json(work / _FACTS, asdict(facts))
 
         about = self._facts("tokens", key)
@@ -244,14 +251,15 @@ def with_model(messages: list[str], model: str) -> list[str]:
 
 
 def _tokenized(
-    splits: Splits, tokenizer: Any, limit: int, folder: Path, *, content: bool
+    splits: Splits, tokenizer: Any, limit: int, folder: Path, marks: Collection[Mark]
 ) -> TokenFacts:
     """Write splits as tokens into a folder; return what is known about them."""
     with _all_cores():
-        tables, cut = tokenize_splits(
-            splits.parts, tokenizer, limit, mark_content=content, folder=folder
-        )
+        tables, cut = tokenize_splits(splits.parts, tokenizer, limit, marks=marks, folder=folder)
     errors, notes = look_for_same_tokens(splits, tables, _MODEL)
+    if "words" in marks:
+        more = look_for_words(splits, tables, _MODEL)
+        errors, notes = errors + more[0], notes + more[1]
     notes += unwritable_notes(splits, tables, tokenizer, _MODEL)
     longest = max(map(longest_choice, tables.values()))
     digest = fingerprint([table.digest() for table in tables.values()])

@@ -1,9 +1,10 @@
 """Reads data and models for a plan, each once, and reports their errors before anything starts."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import get_args
 
 from knife.config.run import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
 from knife.core.errors import UserError, raise_errors
@@ -13,7 +14,8 @@ from knife.data.fitting import fitted
 from knife.data.forms import training_tokens
 from knife.data.source import load_source, source_state
 from knife.data.token_table import longest_choice
-from knife.data.tokens import answer_opening, answer_start
+from knife.data.tokenizing import Mark
+from knife.data.tokens import answer_opening, answer_start, backend
 from knife.data.treatment import used_splits
 from knife.models.check import CheckedModel, check_model
 from knife.models.families import family
@@ -25,6 +27,7 @@ from knife.models.tokenizer import can_generate
 from knife.plan.demonstrations import demonstration_limit, with_demonstrations
 from knife.plan.memory import Lengths, token_lengths
 from knife.plan.model_size import ModelSize, model_size
+from knife.plan.pair import pair_errors, truncation_notes
 from knife.plan.prepared import Prepared, Tokenized, with_model
 from knife.store.store import fingerprint
 
@@ -51,6 +54,7 @@ class Sources:
         student, teacher: the models; the teacher is None if the method has none.
         tokens, teacher_tokens: keys of the splits' tokens for the student and for the teacher.
         lengths: lengths of the examples of train in the form that the student is trained on.
+        teacher_lengths: their lengths as the teacher's tokens.
         demonstration_tokens: limit on demonstrations and task input together; 0 without any.
         notes: decisions that a user should know, one sentence each.
     """
@@ -61,6 +65,7 @@ class Sources:
     tokens: str
     teacher_tokens: str
     lengths: Lengths
+    teacher_lengths: Lengths
     demonstration_tokens: int
     notes: list[str]
 
@@ -72,7 +77,7 @@ class SourceReader:
         self._sources: dict[str, Sources] = {}
         # With the state of the source that was read; None if it changed meanwhile.
         self._whole: dict[str, tuple[object | None, Splits]] = {}
-        self._several = False
+        self._several = self._teaches = False
         self._treated: dict[str, Splits] = {}
         self._models: dict[str, KnownModel] = {}
         self._prepared: dict[str, Prepared] = {}
@@ -86,7 +91,8 @@ class SourceReader:
         parts = (config.data, config.model, config.prompt, config.align)
         # Seeds draw the demonstrations of a prompt.
         seeds = config.seeds if variant.method == "prompt" else None
-        known = fingerprint([*(p.model_dump() for p in parts), seeds, variant.method])
+        asked = [seeds, variant.method, self._teaches and config.data.too_long != "refuse"]
+        known = fingerprint([*(p.model_dump() for p in parts), *asked])
         if known not in self._sources:
             self._sources[known] = self._read(config, variant)
         return self._sources[known]
@@ -107,13 +113,16 @@ class SourceReader:
         assert sources.teacher
         prepared = self.prepared(config)
         prepared.keep(splits)
-        tokens = _tokens(prepared, splits, sources.teacher, config.data.max_tokens, content=False)
-        return replace(sources, splits=splits, tokens=tokens.key, teacher_tokens=tokens.key)
+        models, limit = {"model.teacher": sources.teacher}, config.data.max_tokens
+        key = _tokens(prepared, splits, models, limit)["model.teacher"].key
+        return replace(sources, splits=splits, tokens=key, teacher_tokens=key)
 
     @contextmanager
     def planning(self, config: RunConfig) -> Iterator[None]:
-        """Keep whole sources in memory meanwhile if the variants use them in different ways."""
+        """Keep whole sources in memory meanwhile if the variants use them in different ways, and
+        fit examples to the teacher as well if one of the variants has one."""
         self._several = any(variant.data for variant in config.variants())
+        self._teaches = any(variant.method in TEACHES for variant in config.variants())
         try:
             yield
         finally:
@@ -121,6 +130,8 @@ class SourceReader:
 
     def _read(self, config: RunConfig, variant: Variant) -> Sources:
         teaches = variant.method in TEACHES
+        # Methods are compared on the same examples: those that fit both models.
+        fits = config.data.too_long != "refuse"
         errors: list[str] = []
         splits = student = teacher = None
         try:
@@ -128,29 +139,39 @@ class SourceReader:
         except UserError as error:
             errors += error.errors
         try:
-            teacher = self._model(config.model.teacher, "model.teacher") if teaches else None
+            if teaches or (fits and self._teaches):
+                teacher = self._model(config.model.teacher, "model.teacher")
         except UserError as error:
             errors += error.errors
         try:
-            splits = self._splits(config, variant.method, student)
+            readers = [model for model in (student, teacher) if model] if fits and student else []
+            splits = self._splits(config, variant.method, readers)
         except UserError as error:
             errors = error.errors + errors
         raise_errors(dict.fromkeys(errors))
         assert splits
         assert student
+        teacher = teacher if teaches else None
         raise_errors(_model_errors(config, variant, splits, student, teacher))
         limit, method, tokenizer = config.data.max_tokens, variant.method, student.tokenizer
-        content = method == "knife" and config.align.input.tokens == "content"
-        prepared = self.prepared(config)
-        own = _tokens(prepared, splits, student, limit, content=content)
+        models = {"model.student": student}
         # Of two equal models, the teacher's tokens are the student's.
-        read = own
         if teacher and teacher.source.identity != student.source.identity:
-            read = _tokens(prepared, splits, teacher, limit, content=content)
-        notes = _notes_on_both(own, read, limit) if teacher else []
-        name = f"tokenizer of model.student, {student.source.name}"
-        raise_errors(with_model(own.facts.errors, name))
-        notes += with_model(own.facts.notes, name)
+            models["model.teacher"] = teacher
+        tokens = _tokens(self.prepared(config), splits, models, limit, _marks(config, method))
+        own = tokens["model.student"]
+        read = tokens.get("model.teacher", own)
+        notes = truncation_notes(read, limit) if teacher else []
+        notes += _part_notes(models)
+        if teacher:
+            errors += pair_errors(config, method, (student, own), (teacher, read))
+        said: list[str] = []
+        for key, model in models.items():
+            facts, name = tokens[key].facts, f"tokenizer of {key}, {model.source.name}"
+            errors += with_model([each for each in facts.errors if each not in said], name)
+            notes += with_model([each for each in facts.notes if each not in said], name)
+            said += facts.errors + facts.notes
+        raise_errors(errors)
         plain = own.split("train")
         train, second = training_tokens(method, plain, tokenizer)
         lengths = own.facts.lengths if train is plain else token_lengths(train)
@@ -161,19 +182,30 @@ class SourceReader:
         if second:
             word = len(second[0].input_ids) - len(plain[0].input_ids)
             answer = max(answer, answer_room(student, longest_choice(second)) + word)
-        raise_errors(_position_errors(limit, answer, student, teacher))
+        rooms = [("model.student", student, answer)]
+        if teacher:
+            rooms.append(("model.teacher", teacher, answer_room(teacher, read.facts.longest)))
+        raise_errors(_position_errors(limit, rooms))
         # Last, since it takes what was checked before for granted.
         raise_errors(self._self_test_errors(config, student, teacher))
         after = _after_input(student, answer)
         most = demonstration_limit(config, method, student.positions, tokenizer, after)
         if most:
             # Methods with demonstrations train on examples in their original form.
-            tokens = [each for name in splits.parts for each in own.split(name)]
-            tokens, more = with_demonstrations(config, method, splits, tokens, tokenizer, most)
+            asked = [each for name in splits.parts for each in own.split(name)]
+            asked, more = with_demonstrations(config, method, splits, asked, tokenizer, most)
             notes += more
-            lengths = token_lengths(tokens[: len(splits.train)])
+            lengths = token_lengths(asked[: len(splits.train)])
         return Sources(
-            splits, student, teacher, own.key, read.key, lengths, most, splits.notes + notes
+            splits=splits,
+            student=student,
+            teacher=teacher,
+            tokens=own.key,
+            teacher_tokens=read.key,
+            lengths=lengths,
+            teacher_lengths=read.facts.lengths,
+            demonstration_tokens=most,
+            notes=splits.notes + notes,
         )
 
     def _model(self, name: str, key: str) -> KnownModel:
@@ -205,19 +237,18 @@ class SourceReader:
             ]
         return errors
 
-    def _splits(self, config: RunConfig, method: str, student: KnownModel | None) -> Splits:
+    def _splits(self, config: RunConfig, method: str, readers: Sequence[KnownModel]) -> Splits:
+        """Read the splits; what is too long for one of `readers` is left out or cut."""
         data = config.data
         source = data.model_dump_json(exclude={"fraction", "rationale", "max_tokens", "too_long"})
         # Where what may be cut is in the questions, is read with them.
         source += data.cut or ""
-        fits = data.too_long != "refuse" and student is not None
-        fit = [config.model.student, data.max_tokens, data.too_long] if fits else None
+        identities = [model.source.identity for model in readers]
+        fit = [identities, data.max_tokens, data.too_long] if readers else None
         known = fingerprint([source, data.fraction, data.rationale, fit])
         if known not in self._treated:
             kept = self._whole.get(source)
             state = kept[0] if kept else source_state(data)
-            if student and fits:
-                fit = [student.source.identity, data.max_tokens]
             request = None if state is None else [state, data.model_dump_json(), fit]
 
             def make() -> tuple[Splits, bool]:
@@ -229,8 +260,10 @@ class SourceReader:
                     if self._several:
                         self._whole[source] = found
                 same, whole = found
-                if student:
-                    whole = fitted(whole, student.tokenizer, data)
+                if readers:
+                    # Equal tokenizers make the same tokens.
+                    each = {backend(m.tokenizer).to_str(): m.tokenizer for m in readers}
+                    whole = fitted(whole, list(each.values()), data)
                 return used_splits(whole, data), same is not None
 
             self._treated[known] = self.prepared(config).splits(request, make)
@@ -281,12 +314,6 @@ def _model_errors(
             f"the model of model.teacher, but got {student.source.name!r} and "
             f"{teacher.source.name!r}"
         )
-    if family(student.config) != family(teacher.config):
-        errors.append(
-            "model: teacher and student must both be encoder-decoders, both be encoders or both be "
-            f"decoder-only, but got {teacher.config.model_type!r} and "
-            f"{student.config.model_type!r}"
-        )
     return errors
 
 
@@ -304,53 +331,68 @@ def _after_input(model: KnownModel, answer: int) -> int:
     return answer if family(model.config) == "decoder" else 0
 
 
-def _position_errors(
-    limit: int, answer: int, student: KnownModel, teacher: KnownModel | None
-) -> list[str]:
-    """Return errors for models with too few positions for `limit` tokens and an answer."""
+def _marks(config: RunConfig, method: str) -> list[Mark]:
+    """Return what a method needs marked in the tokens of its models."""
+    chosen = config.align.input
+    aligned = method == "knife" and chosen.weight
+    return [mark for mark in get_args(Mark) if aligned and mark == chosen.tokens]
+
+
+def _position_errors(limit: int, rooms: Sequence[tuple[str, KnownModel, int]]) -> list[str]:
+    """Return errors for models with too few positions for `limit` tokens and an answer, which takes
+    a number of them."""
     errors = []
-    for name, model in (("student", student), ("teacher", teacher)):
-        if model is None:
-            continue
+    for name, model, answer in rooms:
         known, own = model.positions, decoder_positions(model.config)
         after = _after_input(model, answer)
         if known is not None and limit + after > known:
             less = f", less {after} tokens for the longest answer" if after else ""
             errors.append(
                 f"data.max_tokens: must be at most {known - after}, the positions of "
-                f"model.{name}{less}, but got {limit}"
+                f"{name}{less}, but got {limit}"
             )
         if own is not None and answer > own:
             errors.append(
                 f"data.source: the longest answer has {answer} tokens, but the decoder of "
-                f"model.{name} has {own} positions; leave such examples out"
+                f"{name} has {own} positions; leave such examples out"
             )
     return errors
 
 
+def _part_notes(models: Mapping[str, KnownModel]) -> list[str]:
+    """Return a note on each model, by config key, of which a part is used alone."""
+    return [
+        f"{key}: of the {model.whole!r} model, its language model ({model.config.model_type!r}) is "
+        "trained alone"
+        for key, model in models.items()
+        if model.whole
+    ]
+
+
 def _tokens(
-    prepared: Prepared, splits: Splits, model: KnownModel, limit: int, *, content: bool
-) -> Tokenized:
-    identity = model.source.identity
-    return prepared.tokens(splits, model.tokenizer, identity, limit, content=content)
-
-
-def _notes_on_both(student: Tokenized, teacher: Tokenized, limit: int) -> list[str]:
-    """Return a note on truncated rationales, which the teacher reads.
+    prepared: Prepared,
+    splits: Splits,
+    models: Mapping[str, KnownModel],
+    limit: int,
+    marks: Collection[Mark] = (),
+) -> dict[str, Tokenized]:
+    """Return the splits as tokens of models, each by its config key.
 
     Raises:
-        UserError: teacher and student split task inputs into different tokens.
+        UserError: as `tokenize` does, with the models that an error is of, unless it is of all.
     """
-    if student.facts.digest != teacher.facts.digest:
-        raise UserError(
-            "model: teacher and student split task inputs into different tokens, so their "
-            "states cannot be aligned; use models with the same tokenizer (vocabulary sizes "
-            "may differ, as long as these examples become the same tokens)"
-        )
-    cut = teacher.facts.truncation
-    if not cut.rationales:
-        return []
-    return [
-        f"{cut.rationales} rationales were truncated to fit data.max_tokens={limit} "
-        f"({cut.tokens} tokens in all); task inputs are never truncated"
-    ]
+    found: dict[str, Tokenized] = {}
+    failed: dict[str, list[str]] = {}
+    for key, model in models.items():
+        try:
+            found[key] = prepared.tokens(
+                splits, model.tokenizer, model.source.identity, limit, marks
+            )
+        except UserError as error:
+            for message in error.errors:
+                failed.setdefault(message, []).append(key)
+    raise_errors(
+        message if len(keys) == len(models) else f"{message} (tokens of {keys[0]})"
+        for message, keys in failed.items()
+    )
+    return found

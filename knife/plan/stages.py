@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from knife.config.run import READS_RATIONALES, RunConfig, Variant
+from knife.config.run import READS_RATIONALES, RunConfig, Training, Variant
 from knife.data.digest import split_digest
 from knife.method.states_parts import StatesPart, parts_read
 from knife.plan.prepared import data_key
@@ -42,7 +42,7 @@ class StageMaker:
             "train": split_digest(splits, "train", rationales=True),
             "dev": split_digest(splits, "dev", rationales=True),
             "model": model.source.identity,
-            "training": training.model_dump(),
+            "training": _training(training),
         }
         return TeacherStage(
             key=fingerprint(depends),
@@ -107,7 +107,7 @@ class StageMaker:
             "train": split_digest(splits, "train", rationales=self._reads_rationales()),
             "dev": split_digest(splits, "dev", rationales=False),
             "model": self.sources.student.source.identity,
-            "training": training.model_dump(),
+            "training": _training(training),
         }
         prompt = None
         if self.variant.method == "prompt":
@@ -212,3 +212,10 @@ class StageMaker:
 
     def _label(self, name: str, *, own: bool) -> str:
         return f"{name} of {self.variant.name}" if own else name
+
+
+def _training(training: Training) -> dict[str, Any]:
+    """Return what a training's result depends on; adapters only if it has any."""
+    if training.lora is None:
+        return training.model_dump(exclude={"lora"})
+    return training.model_dump() | {"peft": version("peft")}

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from torch import Tensor, nn
+
 from knife.core.atomic import sync, write_json
 from knife.store.checksums import digest
 from knife.train.context import Context, barrier, gather
@@ -74,7 +76,11 @@ class Found:
             return self.state
         # DeepSpeed reads its universal files with `weights_only=False`.
         with weights_only():
-            loaded, _ = engine.load_checkpoint(str(self.folder.parent), tag=self.folder.name)
+            loaded, _ = engine.load_checkpoint(
+                str(self.folder.parent),
+                tag=self.folder.name,
+                custom_load_fn=None if engine.zero_optimization_stage() == 3 else _load_trained,
+            )
         if loaded is None:
             raise RuntimeError(f"DeepSpeed did not load its own checkpoint {self.folder}")
         barrier()
@@ -165,7 +171,13 @@ class Checkpoints:
             shutil.rmtree(folder, ignore_errors=True)
         barrier()
         try:
-            engine.save_checkpoint(str(self._folder), tag=folder.name, save_latest=False)
+            engine.save_checkpoint(
+                str(self._folder),
+                tag=folder.name,
+                save_latest=False,
+                # They are as in the model's own files. DeepSpeed needs those of stage 3.
+                exclude_frozen_parameters=engine.zero_optimization_stage() < 3,
+            )
         except Exception:
             # The disk may be full because of it.
             shutil.rmtree(folder, ignore_errors=True)
@@ -234,6 +246,14 @@ class Checkpoints:
         for model in self.work.glob("best-*"):
             if int(model.name.removeprefix("best-")) < min(known):
                 shutil.rmtree(model)
+
+
+def _load_trained(src: dict[str, Tensor], dst: nn.Module) -> None:
+    """Load a module's state, which may lack frozen parameters and nothing else."""
+    found = dst.load_state_dict(src, strict=False)
+    trained = {name for name, parameter in dst.named_parameters() if parameter.requires_grad}
+    if wrong := found.unexpected_keys or trained & set(found.missing_keys):
+        raise RuntimeError(f"a checkpoint is of another model: {sorted(wrong)}")
 
 
 def _digest(path: Path) -> str:

@@ -39,11 +39,17 @@ class StageContext:
     def split(self, stage: Stage, model: Path, name: str, *, tokens: str | None = None) -> "Split":
         """Return a split of the stage's data, as the tokens of its own model or by another key."""
         examples = self.store.path("data", stage.data) / f"{name}.arrow"
-        table = self.store.path("tokens", tokens or stage.tokens) / f"{name}.arrow"
         tokenizer = load_tokenizer(model, "model")
         return Split(
-            Examples.open(examples), TokenTable.open(table), tokenizer, tokenizer.pad_token_id or 0
+            Examples.open(examples),
+            self.tokens(tokens or stage.tokens, name),
+            tokenizer,
+            tokenizer.pad_token_id or 0,
         )
+
+    def tokens(self, key: str, name: str) -> TokenTable:
+        """Return a split as tokens, by their key."""
+        return TokenTable.open(self.store.path("tokens", key) / f"{name}.arrow")
 
     def model(self, kind: str, key: str) -> Path:
         """Return the folder of a trained teacher's or student's model."""

@@ -17,6 +17,7 @@ from knife.data.token_table import longest_choice, with_rationale
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher, StoredStates, Summary
 from knife.models.load import load_backbone
+from knife.models.lora import add_adapters, merged
 from knife.models.tokenizer import load_tokenizer
 from knife.plan.stage import StudentStage, TeacherStage
 from knife.train.loop import Job, train
@@ -33,6 +34,8 @@ def train_teacher(stage: TeacherStage, stage_context: StageContext) -> None:
     folder = stage.model.local()
     torch.manual_seed(stage.seed)
     backbone = load_backbone(folder, bottleneck=stage.bottleneck, seed=stage.seed)
+    if stage.training.lora:
+        add_adapters(backbone, stage.training.lora, stage.seed)
     train_split = stage_context.split(stage, folder, "train")
     dev_split = stage_context.split(stage, folder, "dev")
     # The teacher's task is to read rationales; examples without one would teach it to guess.
@@ -80,6 +83,8 @@ def train_student(stage: StudentStage, stage_context: StageContext) -> None:
     torch.manual_seed(stage.seed)
     # Only rationale_input reads rationales, with no bottleneck to restrict it.
     backbone = load_backbone(folder, bottleneck=stage.method != "rationale_input", seed=stage.seed)
+    if stage.training.lora and stage.method != "prompt":
+        add_adapters(backbone, stage.training.lora, stage.seed)
     objective, teacher = Objective(backbone), None
     if stage.method == "knife":
         alignment, teacher = _aligned(stage, stage_context)
@@ -139,7 +144,16 @@ def _aligned(stage: StudentStage, stage_context: StageContext) -> tuple[Alignmen
         output_width = known["output"].width if "output" in known else None
         states = StoredStates(folders)
         alignment = Alignment(stage.align, stage.layers, width, output_width, variance)
-        return alignment, lambda _, batch: states.batch(batch)
+        if stage.teacher_tokens == stage.tokens:
+            return alignment, lambda _, batch: states.batch(batch)
+        tokens = stage_context.tokens(stage.teacher_tokens, "train")
+
+        def stored(rows: Rows, batch: Batch) -> TeacherBatch:
+            # What pads the teacher's tokens is not read.
+            own = collate(tokens, rows, 0, False)
+            return states.batch(own.to(batch.row_B.device))
+
+        return alignment, stored
     assert stage.teacher is not None
     folder, device = stage_context.model("teacher", stage.teacher), stage_context.context.device
     split = stage_context.split(stage, folder, "train", tokens=stage.teacher_tokens)
@@ -181,7 +195,7 @@ def _saver(
     tokenizer = load_tokenizer(folder, "model")
 
     def save(model: Path, state: dict[str, Tensor]) -> None:
-        backbone.save(model, state)
+        backbone.save(model, merged(backbone, state))
         tokenizer.save_pretrained(model)
         settings.write(model)
         if demonstrations:

@@ -27,7 +27,7 @@ def test_words_of_question_and_choices_that_are_no_stop_words() -> None:
 def test_every_tokenizers_content(model_folder: Path) -> None:
     tokenizer = load_tokenizer(model_folder, "model")
     example = Example("x", "which food is it ?", ("blue fruit", "the honey"), 1, "fruit")
-    (tokens,), _ = tokenize([example], tokenizer, 256)
+    (tokens,), _ = tokenize([example], tokenizer, 256, marks=["content"])
     kept = tokenizer.decode([tokens.input_ids[place] for place in tokens.content])
     assert kept.replace(" ", "").replace("##", "") == "foodbluefruithoney"
     everything, pad = tokens_of(model_folder, EXAMPLES)

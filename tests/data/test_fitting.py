@@ -38,7 +38,7 @@ def tokenizer() -> object:
 
 def test_what_is_too_long_is_left_out_of_each_split_and_counted(tokenizer: object) -> None:
     splits = Splits(make("t", 3, 90, 4, 95), make("d", 5, 6), make("x", 99, 2), ["before"])
-    found = fitting(splits, tokenizer, 60)
+    found = fitting(splits, [tokenizer], 60)
     assert [e.id for e in found.train] == ["t0", "t2"]
     assert found.dev == splits.dev
     assert [e.id for e in found.test] == ["x1"]
@@ -51,10 +51,10 @@ def test_what_is_too_long_is_left_out_of_each_split_and_counted(tokenizer: objec
     ]
     # The rest fits by the same measure that training applies.
     tokenize([*found.train, *found.dev, *found.test], tokenizer, 60)
-    (short,) = input_lengths(make("d", 5), tokenizer)
-    assert fitting(Splits(make("d", 5), [], []), tokenizer, short).left_out == {}
+    (short,) = input_lengths(make("d", 5), [tokenizer])
+    assert fitting(Splits(make("d", 5), [], []), [tokenizer], short).left_out == {}
     with pytest.raises(UserError, match="drop leaves no train example: all 1 task inputs"):
-        fitting(Splits(make("d", 5), [], []), tokenizer, short - 1)
+        fitting(Splits(make("d", 5), [], []), [tokenizer], short - 1)
 
 
 def test_what_is_too_long_is_refused_with_the_way_out(tokenizer: object) -> None:
@@ -117,9 +117,9 @@ def test_a_part_keeps_as_many_words_as_fit(model: str, question: list[str]) -> N
     given = rows(len(question), "first", "passage")
     whole = read(given, question, "passage")
     assert digests(whole) == digests(read(given, question, None))
-    found = cut_to_fit(Splits(whole, whole[:0], whole[:0]), tokenizer, LIMIT, "passage")
-    lengths = input_lengths(whole, tokenizer)
-    assert max(input_lengths(found.train, tokenizer)) <= LIMIT < max(lengths)
+    found = cut_to_fit(Splits(whole, whole[:0], whole[:0]), [tokenizer], LIMIT, "passage")
+    lengths = input_lengths(whole, [tokenizer])
+    assert max(input_lengths(found.train, [tokenizer])) <= LIMIT < max(lengths)
     lost = []
     for row, before, after, length in zip(given, whole, found.train, lengths, strict=True):
         if length <= LIMIT:
@@ -135,7 +135,7 @@ def test_a_part_keeps_as_many_words_as_fit(model: str, question: list[str]) -> N
         count = len(row["passage"].split())
         kept = [n for n in range(count) if cut_to(n).question == after.question]
         assert kept, (before.question, after.question)
-        assert input_lengths([cut_to(kept[-1] + 1)], tokenizer) > [LIMIT]
+        assert input_lengths([cut_to(kept[-1] + 1)], [tokenizer]) > [LIMIT]
         assert (after.id, after.choices, after.answer) == (before.id, before.choices, before.answer)
         lost.append(count - kept[-1])
     assert found.notes[0] == (
@@ -152,15 +152,15 @@ def test_a_column_of_several_texts_is_one_part(tokenizer: object) -> None:
     assert found[0].question == "A frog. lays eggs. Why?"
     assert found.parts([0, 1]) == [(0, len("A frog. lays eggs.")), (0, 0)]
     (length,) = input_lengths(read([{**given[0], "passage": "A frog. lays"}], ["passage", "why"],
-                                   None), tokenizer)  # fmt: skip
-    cut = cut_to_fit(Splits(found, [], []), tokenizer, length, "passage")
+                                   None), [tokenizer])  # fmt: skip
+    cut = cut_to_fit(Splits(found, [], []), [tokenizer], length, "passage")
     assert cut.train[0].question == "A frog. lays. Why?"
     assert cut.train[1] == found[1]
 
 
 def test_a_question_of_its_own_is_cut_but_never_empty(tokenizer: object) -> None:
     splits = Splits(make("t", 3, 90), make("d", 5), make("x", 99, 2))
-    found = cut_to_fit(splits, tokenizer, LIMIT, "question")
+    found = cut_to_fit(splits, [tokenizer], LIMIT, "question")
     assert found.dev == splits.dev
     assert (found.train[0], found.test[1]) == (splits.train[0], splits.test[1])
     words = [len(found.train[1].question.split()), len(found.test[0].question.split())]
@@ -173,10 +173,10 @@ def test_a_question_of_its_own_is_cut_but_never_empty(tokenizer: object) -> None
         "once cut, 1 of the 2 questions of test are also in train",
     ]
     shortest = [Example("a", "frog", ("yes", "no"), 0)]
-    (least,) = input_lengths(shortest, tokenizer)
-    assert cut_to_fit(splits, tokenizer, least, cut[4:]).train[0].question == "frog"
+    (least,) = input_lengths(shortest, [tokenizer])
+    assert cut_to_fit(splits, [tokenizer], least, cut[4:]).train[0].question == "frog"
     with pytest.raises(UserError) as caught:
-        cut_to_fit(splits, tokenizer, least - 1, cut[4:])
+        cut_to_fit(splits, [tokenizer], least - 1, cut[4:])
     assert caught.value.errors == [
         f"data.too_long: cut:question: {count} {name} examples are longer than data.max_tokens="
         f"{least - 1} however much of question is cut (the longest then has {least}): {ids}; raise "
@@ -196,9 +196,9 @@ def test_what_else_is_too_long_is_refused(tokenizer: object) -> None:
     ]
     whole = read(given, ["passage", "why"], "passage")
     without = read([{**row, "passage": ""} for row in given], ["passage", "why"], None)
-    longest = max(input_lengths(without, tokenizer))
+    longest = max(input_lengths(without, [tokenizer]))
     with pytest.raises(UserError) as caught:
-        cut_to_fit(Splits(whole, [], []), tokenizer, LIMIT, "passage")
+        cut_to_fit(Splits(whole, [], []), [tokenizer], LIMIT, "passage")
     assert caught.value.errors == [
         "data.too_long: cut:passage: 2 of 3 train examples are longer than data.max_tokens=60 "
         f"however much of passage is cut (the longest then has {longest}): 'egg', 'leg'; raise "

@@ -40,6 +40,7 @@ def tokens(draw: st.DrawFn) -> Tokens:
         draw(st.integers(-1, 3)),
         answer_text=draw(st.sampled_from(["", "é"])),
         content=draw(ids),
+        words=draw(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=3)),
     )
 
 
@@ -64,6 +65,7 @@ def table_of(examples: list[Tokens]) -> TokenTable:
                 open=[each.open for each in examples],
                 answer_text=[each.answer_text for each in examples],
                 content=flat([each.content for each in examples]),
+                words=flat([[n for pair in each.words for n in pair] for each in examples]),
             )
         ]
     )

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from knife.config.run import Align, InputAlignment, OutputAlignment
 from knife.core.errors import UserError
 from knife.data.batches import Batch
-from knife.method.alignment import Distance, choice_divergence, position_mean, state_distance
+from knife.method.alignment import Distance, choice_divergence, state_distance
 from knife.method.layers import layer_map
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher
@@ -169,7 +170,8 @@ def test_examples_without_a_rationale_have_no_alignment(model_folder: Path, targ
         assert right.output_states_BCTH is not None
         assert right.scores_BC is not None
         output = right.output_states_BCTH + rows[:, None, None, None]
-        return TeacherBatch(states, output, right.scores_BC * (1 + rows[:, None].float()))
+        scores_BC = right.scores_BC * (1 + rows[:, None].float())
+        return TeacherBatch(states, right.task_input, output, scores_BC)
 
     loss = float(objective(student_batch, right).loss.detach())
     assert float(objective(student_batch, shifted(~explained)).loss.detach()) == loss
@@ -226,10 +228,6 @@ def test_equal_widths_need_no_projection(model_folder: Path) -> None:
     )
 
 
-def test_the_mean_state_is_that_of_an_examples_own_tokens() -> None:
-    assert position_mean(STUDENT, MASK).tolist() == [[[2.0, 3.0]], [[1.0, 0.0]]]
-
-
 @pytest.mark.parametrize("distance", ["scaled_mse", "mse", "cosine", "layer_norm_mse"])
 def test_tokens_that_are_not_chosen_do_not_count(model_folder: Path, distance: Distance) -> None:
     """With `content`, the teacher's other tokens have no effect; `mean` uses only their mean."""
@@ -245,7 +243,7 @@ def test_tokens_that_are_not_chosen_do_not_count(model_folder: Path, distance: D
         states_BIH = right.input_states[teacher.depth].clone()
         # Not the same for all elements, which layer normalisation would remove.
         states_BIH[..., 0] += added_BI[:, :columns]
-        moved = TeacherBatch({teacher.depth: states_BIH}, None, right.scores_BC)
+        moved = replace(right, input_states={teacher.depth: states_BIH})
         return float(objective(student_batch, moved).parts["input_alignment"])
 
     nothing = torch.zeros_like(content_BI)

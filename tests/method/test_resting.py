@@ -5,6 +5,7 @@ its last gradient.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,10 @@ def states(teacher: OnlineTeacher, batch: Batch, wider: int) -> TeacherBatch:
 
     found = teacher.batch(batch)
     assert found.output_states_BCTH is not None
-    return TeacherBatch(
-        {layer: widened(tensor) for layer, tensor in found.input_states.items()},
-        widened(found.output_states_BCTH),
-        found.scores_BC,
+    return replace(
+        found,
+        input_states={layer: widened(tensor) for layer, tensor in found.input_states.items()},
+        output_states_BCTH=widened(found.output_states_BCTH),
     )
 
 

@@ -41,6 +41,7 @@ from knife.train.states import compute_states
 TARGETS: dict[str, Align] = {
     "input": Align(),
     "all layers": Align(input=InputAlignment(layers="all", distance="cosine")),
+    "words": Align(input=InputAlignment(tokens="words")),
     "states": Align(output=OutputAlignment(weight=0.5)),
     "choices": Align(output=OutputAlignment(weight=0.5, target="choices")),
 }
@@ -283,6 +284,22 @@ def test_stored_states_of_longer_choices_are_refused(
     rows = training_rows([len(t.input_ids) for t in tokens], 8, 0, 0)[0]
     with pytest.raises(ValueError, match="other choices than the batch"):
         states.batch(collate(longer, rows, pad, False))
+
+
+def test_stored_states_of_other_task_inputs_are_refused(
+    store: Store, model_folder: Path, context: PlainContext, tmp_path: Path
+) -> None:
+    """Also if all examples of a batch together have as many tokens as there are states."""
+    states = stored(store, tmp_path, context, [2])
+    tokens, pad = tokens_of(model_folder, EXAMPLES)
+    first, second = tokens[0], tokens[1]
+    swapped = [
+        replace(first, input_ids=[*first.input_ids, first.input_ids[-1]]),
+        replace(second, input_ids=second.input_ids[:-1]),
+    ]
+    assert states.batch(batch_of([first, second], pad, rationale=False)).input_states
+    with pytest.raises(ValueError, match="other task inputs than the batch"):
+        states.batch(batch_of(swapped, pad, rationale=False))
 
 
 def test_an_online_teacher_needs_the_variance_alone(

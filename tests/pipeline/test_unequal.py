@@ -65,7 +65,7 @@ def test_keys_of_what_is_aligned_hang_on_the_tokens_chosen(tmp_path: Path) -> No
 
     plain = key()
     assert key(tokens="all") == plain
-    found = [key(tokens=tokens) for tokens in ("content", "mean")]
-    assert len({plain, *found}) == 3
+    found = [key(tokens=tokens) for tokens in ("content", "mean", "words")]
+    assert len({plain, *found}) == 4
     # The stored states cover all tokens, so every `align.input.tokens` shares them.
     assert {states for _, states in (plain, *found)} == {plain[1]}

@@ -16,6 +16,7 @@ from pair import in_pair
 from safetensors.torch import load_file
 from student import TRAINING, KilledError, Student, rows, same_weights
 
+from knife.config.lora import Lora
 from knife.core.errors import TrainingDivergedError
 from knife.core.exits import Terminated, exits
 from knife.models.source import EMBEDDED
@@ -31,8 +32,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     "bf16-0": {"zero_stage": 0, "precision": "bf16"},
     "bf16-1": {"zero_stage": 1, "precision": "bf16"},
     "bf16-3": {"zero_stage": 3, "precision": "bf16"},
+    "lora": {"zero_stage": 2},
 }
 SEVEN = TRAINING.model_copy(update={"batch_size": 7})
+ADAPTED = TRAINING.model_copy(update={"lora": Lora(rank=4)})
+
+
+def of(name: str) -> Student:
+    """Return the student of a name in SHAPES."""
+    training = ADAPTED if name == "lora" else TRAINING
+    return Student(TINY, training, checkpoint_steps=3, **SHAPES[name])
 
 
 @pytest.fixture
@@ -96,16 +105,16 @@ def test_with_every_checkpoint_damaged_a_training_begins_again(
 
 def cut_off(context: Context, folder: Path) -> None:
     """Train in every layout until a kill in step 7 of 12, as one of two workers."""
-    for name, scale in SHAPES.items():
-        student = Student(TINY, checkpoint_steps=3, **scale)
+    for name in SHAPES:
+        student = of(name)
         with pytest.raises(KilledError):
             student.train(folder / "two-then-one" / name, context, fail_at=7)
 
 
 def go_on(context: Context, folder: Path) -> None:
     """Resume trainings that one process began, and run complete ones for comparison."""
-    for name, scale in SHAPES.items():
-        student = Student(TINY, checkpoint_steps=3, **scale)
+    for name in SHAPES:
+        student = of(name)
         student.train(folder / "two" / name, context)
         student.train(folder / "one-then-two" / name, context)
     Student(TINY, SEVEN).train(folder / "two" / "seven", context)
@@ -118,8 +127,8 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("one", "two", "one-then-two", "two-then-one"):
         (folder / name).mkdir()
     with PlainContext() as context:
-        for name, scale in SHAPES.items():
-            student = Student(TINY, checkpoint_steps=3, **scale)
+        for name in SHAPES:
+            student = of(name)
             student.train(folder / "one" / name, context)
             with pytest.raises(KilledError):
                 student.train(folder / "one-then-two" / name, context, fail_at=7)
@@ -127,10 +136,8 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "rendezvous").unlink()
     in_pair(go_on, folder)()
     with PlainContext() as context:
-        for name, scale in SHAPES.items():
-            Student(TINY, checkpoint_steps=3, **scale).train(
-                folder / "two-then-one" / name, context
-            )
+        for name in SHAPES:
+            of(name).train(folder / "two-then-one" / name, context)
         Student(TINY, SEVEN).train(folder / "one" / "seven", context)
     return folder
 

@@ -37,12 +37,13 @@ SCALES: dict[str, dict[str, Any]] = {
     "zero-3": {"zero_stage": 3},
     "bert": {"zero_stage": 3},
     "llama": {"zero_stage": 3},
+    "lora": {"zero_stage": 2},
     "bf16": {"zero_stage": 2, "precision": "bf16"},
     # Students that generate: all workers continue until the last text is done.
     "writes": {"zero_stage": 3},
 }
 # Separate runs, which one process makes as well.
-OTHERS = ("bert", "llama", "writes")
+OTHERS = ("bert", "llama", "lora", "writes")
 
 
 def config(folder: Path, name: str) -> RunConfig:
@@ -52,6 +53,9 @@ def config(folder: Path, name: str) -> RunConfig:
         if name.endswith(family):
             model = str(folder / f"{family}-model")
             changes["model"] = {"teacher": model, "student": model}
+    if name.endswith("lora"):
+        for part in ("teacher", "student"):
+            changes[part] = changes[part] | {"lora": {"rank": 4}}
     if name.endswith("writes"):
         changes["methods"] = ["step_by_step", "explain_then_answer"]
     return small_config(folder / name, scale=SCALES.get(name, {}), **changes)

@@ -114,6 +114,20 @@ def test_refused_combinations_are_left_out(tmp_path: Path) -> None:
     assert point not in (plan.points or [])
 
 
+def test_points_that_unlike_tokenizers_rule_out_are_left_out_with_their_reasons(
+    tmp_path: Path,
+) -> None:
+    grid = {"align.input.tokens": {"grid": ["all", "words", "content", "mean"]}}
+    changes: dict[str, Any] = {"without": "budget", "search": "grid", "space": grid}
+    plan = planned(tmp_path, "model.student=tiny-llama", **changes)
+    assert [*(plan.points or [])] == [{"align.input.tokens": n} for n in ("words", "mean")]
+    assert [point["align.input.tokens"] for point, _ in plan.refused] == ["all", "content"]
+    for _, (reason,) in plan.refused:
+        assert "set it to words or to mean" in reason
+    # The points share teacher and states.
+    assert [stage.kind for stage in plan.shared] == ["teacher", "states"]
+
+
 def test_what_is_wrong_with_every_trial_is_said_once(tmp_path: Path) -> None:
     (error,) = errors(tmp_path, "data.source=nowhere.jsonl")
     assert error.startswith("data.source: 'nowhere.jsonl' is neither a known source nor a file")
