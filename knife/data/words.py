@@ -77,16 +77,18 @@ def look_for_words(
     without, size = tables["train"].without_words(), len(splits.train)
     if not len(without):
         return [], []
-    why = f"where tokens are in the text, {model} does not say in a way that can be trusted"
+    why = (
+        f"since some of their characters are in no token ({model}), so that the places of the "
+        "other tokens cannot be trusted"
+    )
     if len(without) == size:
         return [
-            f"align.input.tokens: {why}, so that tokens cannot be put together to words; set it to "
-            "mean, or give a model with another tokenizer"
+            f"align.input.tokens: no train example can be aligned by words, {why}; set it to mean, "
+            "or give a model with another tokenizer"
         ], []
     ids = shown_ids([splits.train[int(row)].id for row in without])
     return [], [
-        f"{len(without):,} of {size:,} train examples have no input alignment, since they have "
-        f"characters that no token has, and {why}: {ids}"
+        f"{len(without):,} of {size:,} train examples have no input alignment, {why}: {ids}"
     ]
 
 

@@ -219,16 +219,15 @@ def test_examples_without_words_are_counted_or_refused() -> None:
     assert looked("dog", "zebra", "frog") == (
         [],
         [
-            "1 of 3 train examples have no input alignment, since they have characters that no "
-            "token has, and where tokens are in the text, T does not say in a way that can be "
-            "trusted: 'zebra'"
+            "1 of 3 train examples have no input alignment, since some of their characters are in "
+            "no token (T), so that the places of the other tokens cannot be trusted: 'zebra'"
         ],
     )
     assert looked("zoo", "zebra") == (
         [
-            "align.input.tokens: where tokens are in the text, T does not say in a way that can be "
-            "trusted, so that tokens cannot be put together to words; set it to mean, or give a "
-            "model with another tokenizer"
+            "align.input.tokens: no train example can be aligned by words, since some of their "
+            "characters are in no token (T), so that the places of the other tokens cannot be "
+            "trusted; set it to mean, or give a model with another tokenizer"
         ],
         [],
     )
