@@ -178,3 +178,30 @@ def test_datasets_keeps_to_its_cache_for_a_while() -> None:
 
 def test_the_stop_words_are_those_that_keys_depend_on() -> None:
     assert len(bm25s.stop_words()) == 179
+
+
+def test_a_model_is_saved_without_importing_deepspeed(tmp_path: Path) -> None:
+    code = (
+        "import sys, importlib.util\n"
+        "from pathlib import Path\n"
+        "from transformers import BertConfig, BertModel\n"
+        "from knife.compat import transformers\n"
+        "if sys.argv[2] == 'without': transformers.find_spec = lambda _: None\n"
+        "sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)\n"
+        "model = BertModel(BertConfig(vocab_size=9, intermediate_size=8, **sizes))\n"
+        "transformers.save_model(model, Path(sys.argv[1]), model.state_dict())\n"
+        "print('deepspeed' in sys.modules)\n"
+    )
+    # Without accelerate, as far as this package can tell.
+    for way, imported in (("with", "False"), ("without", "True")):
+        folder = tmp_path / way
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder), way],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
+        assert (folder / "model.safetensors").is_file()
+        # If transformers itself no longer imports it, what we replace there can go.
+        assert done.stdout.split()[-1] == imported

@@ -64,6 +64,12 @@ def check_model(folder: Path, key: str) -> CheckedModel:
         ) from error
     whole = whole_kind(folder)
     own = text_headers(headers) if whole else headers
+    if whole and not own:
+        raise UserError(
+            f"{key}: {folder} is a {whole!r} model, of which the language model alone would be "
+            "used, but none of its weights is named as one of a language model inside "
+            "(model.language_model.…); give that alone, saved in a folder of its own"
+        )
     weights, errors = matched_weights(model, folder, own)
     errors += _untied_errors(folder, headers) if config.model_type in ONE_SEQUENCE else []
     if family(config) == "encoder":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from knife.data.batches import Batch
 from knife.data.tokens import answer_opening
@@ -29,10 +29,7 @@ class ChoiceRows(EncoderDecoder):
 
     def __init__(self, folder: Path, *, bottleneck: bool = True) -> None:
         super().__init__(folder, bottleneck=bottleneck)
-        fixed = fixed_tables(self.model)
-        for name, parameter in self.model.named_parameters():
-            if name in fixed or any(part in name for part in _UNREAD):
-                parameter.requires_grad_(False)
+        freeze_unread(self.model)
         tokenizer = load_tokenizer(folder, "model")
         self._eos: int = tokenizer.eos_token_id
         self._opening = answer_opening(tokenizer)
@@ -74,3 +71,11 @@ class ChoiceRows(EncoderDecoder):
             raise NotImplementedError("mBART does not end a text with the token that others end it")
         start = self.model.prepare_decoder_input_ids_from_labels(torch.tensor([[self._eos]]))
         return [int(start[0, 0]), *self._opening], self._eos
+
+
+def freeze_unread(model: nn.Module) -> None:
+    """Freeze the parts of a model that no score depends on, and its fixed tables."""
+    fixed = fixed_tables(model)
+    for name, parameter in model.named_parameters():
+        if name in fixed or any(part in name for part in _UNREAD):
+            parameter.requires_grad_(False)

@@ -17,8 +17,8 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from knife.config.lora import Lora
-from knife.models.encoder_only import freeze_unread
-from knife.models.families import family
+from knife.models import choice_rows, encoder_only
+from knife.models.families import ROWS, family
 from knife.models.files import some
 from knife.models.weights import bare_model, head_size
 
@@ -74,13 +74,30 @@ def adapters_size(config: Any, lora: Lora) -> int:
 @lru_cache
 def _size(kind: str, values: str, lora: Lora) -> int:
     config = CONFIG_MAPPING[kind].from_dict(json.loads(values))
-    model, head = bare_model(config), 0
-    if family(config) == "encoder":
-        freeze_unread(model)
-        head = head_size(config.hidden_size)
+    model = _bare(config)
     _inject(model, lora)
+    head = head_size(config.hidden_size) if family(config) == "encoder" else 0
     adapters: int = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return head + adapters
+
+
+def layer_ends(config: Any, lora: Lora) -> set[str]:
+    """Return the last parts of the names of the layers that have an adapter.
+
+    Raises:
+        ValueError: as `add_adapters` does.
+    """
+    return {name.rpartition(".")[2] for name in _targets(_bare(config), lora)}
+
+
+def _bare(config: Any) -> Any:
+    """Return a model without weights, with those parts frozen that its backbone freezes."""
+    model = bare_model(config)
+    if family(config) == "encoder":
+        encoder_only.freeze_unread(model)
+    elif config.model_type in ROWS:
+        choice_rows.freeze_unread(model)
+    return model
 
 
 def _inject(model: PreTrainedModel, lora: Lora) -> None:

@@ -24,7 +24,7 @@ from knife.models.base import Backbone
 from knife.models.families import TABLE, family, reads_twice
 from knife.models.files import some
 from knife.models.load import load_backbone
-from knife.models.lora import add_adapters, merged
+from knife.models.lora import add_adapters, layer_ends, merged
 from knife.models.positions import positions
 from knife.models.shrunk import shrunk_model
 from knife.models.tokenizer import load_tokenizer, model_config
@@ -52,8 +52,15 @@ def self_test(config: Any, tokenizer: Any, limit: int) -> list[str]:
 
 
 def adapters_test(config: Any, tokenizer: Any, lora: Lora) -> list[str]:
-    """Return what a kind of model that passes `self_test` does wrong with low-rank adapters."""
-    return _tried(config, tokenizer, _SHORTEST, lambda trial: trial.adapter_failures(lora))
+    """Return what a kind of model that passes `self_test` does wrong with low-rank adapters.
+
+    Raises:
+        ValueError: as `add_adapters` does.
+    """
+    # The small model has fewer layers than a target may number.
+    ends = tuple(sorted(layer_ends(config, lora)))
+    small = lora.model_copy(update={"targets": ends if lora.targets else None})
+    return _tried(config, tokenizer, _SHORTEST, lambda trial: trial.adapter_failures(small))
 
 
 def _tried(
@@ -115,6 +122,8 @@ class _Trial:
     def adapter_failures(self, lora: Lora) -> list[str]:
         """Return a sentence for each thing that is wrong with trained adapters."""
         add_adapters(self.backbone, lora, 0)
+        # Their dropout too.
+        self.backbone.eval()
         failed = self._resting_failures()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)

@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from knife.models.files import Header
+from knife.models.files import Header, weight_headers
 
 # Names of its weights in a whole model's files: as transformers saves them, and as it once did.
-_INNER = re.compile(r"^(model\.language_model\.|language_model\.model\.)")
+_INNER = re.compile(r"^(model\.language_model\.|language_model\.model\.|model\.text_model\.)")
 _HEAD = re.compile(r"^(language_model\.)?lm_head\.")
 
 
-def text_config(config: Any) -> Any:
-    """Return the config of a whole model's language model, if transformers has a class for that
-    alone, or else the config itself."""
+def text_config(config: Any, folder: Path) -> Any:
+    """Return the config of the language model of the whole model in a folder, if transformers has a
+    class for that alone, or else the config itself."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     part = getattr(config, "text_config", None)
@@ -27,9 +27,19 @@ def text_config(config: Any) -> Any:
         return config
     if getattr(part, "model_type", None) not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return config
-    # Whether the head is the embeddings is said of the whole model.
-    part.tie_word_embeddings = config.tie_word_embeddings
+    part.tie_word_embeddings = _tied(folder)
     return part
+
+
+def _tied(folder: Path) -> bool:
+    """Return whether the language model's head is its embeddings: as config.json says of the whole
+    model or of its text part, or else whether there is no head in its files. Classes of whole
+    models have defaults of their own."""
+    values = json.loads((folder / "config.json").read_bytes())
+    for stated in (values, values.get("text_config") or {}):
+        if isinstance(tied := stated.get("tie_word_embeddings"), bool):
+            return tied
+    return not any(_HEAD.match(name) for name in weight_headers(folder)[0])
 
 
 def whole_kind(folder: Path) -> str | None:

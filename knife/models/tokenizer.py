@@ -41,7 +41,7 @@ def model_config(folder: Path, key: str) -> Any:
         # transformers and its dataclasses raise many kinds of exceptions.
         words = f"{folder}/config.json is not a known model: {' '.join(str(error).split())[:300]}"
         raise UserError(f"{key}: {words}") from error
-    config = text_config(config)
+    config = text_config(config, folder)
     if family(config) is None:
         why = f": {REFUSED[config.model_type]}" if config.model_type in REFUSED else ""
         raise UserError(

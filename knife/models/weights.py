@@ -149,7 +149,8 @@ def load_whole(auto: Any, folder: Path) -> Any:
         headers, errors = weight_headers(folder)
         raise_errors(errors)
         own = text_headers(headers)
-        config = text_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        whole = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = text_config(whole, folder)
         auto = model_class(config)
         state = {name: read_tensor(own, name) for name in own}
         where = {"pretrained_model_name_or_path": None, "config": config, "state_dict": state}

@@ -183,6 +183,9 @@ def _need(
     else:
         # The step frees the gradients once it has copied its own part of them to fp32.
         peak = rest + max(gradients + buffers + kept, scratch)
+    if frozen and not gpu:
+        # Merged weights are in fp32, beside the model.
+        peak = max(peak, rest + 4 * frozen)
     sent = int(element_bytes * _sent(stage, count, accumulate) * count * (workers - 1) / workers)
     return MemoryEstimate(
         parameters=frozen + count,

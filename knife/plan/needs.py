@@ -239,7 +239,8 @@ def _advice(kind: str, need: MemoryEstimate, scale: Scale, room: MemoryBudget) -
                 if least(need.trained, changed, need.accumulate, frozen) <= room.memory:
                     return f"{_scale_words(changed)} would be enough"
     more = "" if gpu else " or GPUs with more memory (scale.gpus_per_worker=1)"
-    few = "" if frozen else f"low-rank adapters ({kind}.lora={{}} scale.precision=bf16), "
+    fits = not frozen and 2 * need.parameters < room.memory
+    few = f"low-rank adapters ({kind}.lora={{}} scale.precision=bf16), " if fits else ""
     return f"use {few}a smaller model{more}"
 
 

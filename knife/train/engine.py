@@ -95,5 +95,7 @@ def gathered_state(module: nn.Module) -> dict[str, Tensor]:
     for name, parameter in module.named_parameters():
         sharded = [parameter] if hasattr(parameter, "ds_id") else []
         with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
-            state[name] = parameter.detach().cpu().clone()
+            found = parameter.detach().cpu()
+            # What is frozen stays as it is: no copy of it is needed.
+            state[name] = found.clone() if sharded or parameter.requires_grad else found
     return state

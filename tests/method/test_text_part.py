@@ -9,18 +9,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from small import EXAMPLES, batch_of, tokens_of
 from small_run import small_config
-from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForImageTextToText,
+    VoxtralConfig,
+    VoxtralForConditionalGeneration,
+)
 
 from knife.core.errors import UserError
 from knife.models.check import check_model
 from knife.models.load import load_backbone
-from knife.models.tokenizer import load_tokenizer
+from knife.models.tokenizer import load_tokenizer, model_config
 from knife.plan.model_size import model_size
 from knife.plan.plan import plan_run
 
-KINDS = ["gemma3", "llava", "mistral3", "qwen3_5"]
+KINDS = ["gemma3", "idefics3", "llava", "mistral3", "qwen3_5"]
 _VISION: dict[str, dict[str, Any]] = {
     "gemma3": {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14},
+    "idefics3": {"model_type": "idefics3_vision", "image_size": 28, "patch_size": 14},
     "llava": {"model_type": "clip_vision_model", "image_size": 28, "patch_size": 14},
     "mistral3": {"model_type": "pixtral", "image_size": 28, "patch_size": 14},
     "qwen3_5": {"model_type": "qwen3_5", "depth": 1, "num_heads": 2, "out_hidden_size": 32},
@@ -36,7 +42,7 @@ def save_whole(kind: str, tokenizer: Path, folder: Path) -> Any:
         "max_position_embeddings": 512, "initializer_range": 0.2, "pad_token_id": 0,
         "bos_token_id": 0, "eos_token_id": 1,
     }  # fmt: skip
-    kinds = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "mistral"}
+    kinds = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "mistral", "idefics3": "llama"}
     text["model_type"] = kinds.get(kind, f"{kind}_text")
     if kind == "qwen3_5":
         text |= {"layer_types": ["linear_attention", "full_attention"]}
@@ -101,6 +107,54 @@ def test_both_ways_of_naming_its_weights_are_read(tiny_llama: Path, tmp_path: Pa
     found = load_backbone(tmp_path).state_dict()
     assert set(found) == set(expected)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("stated", [None, "whole", "text"])
+def test_a_head_of_its_own_is_kept(stated: str | None, tiny_llama: Path, tmp_path: Path) -> None:
+    """Whatever the default of the whole model's class is."""
+    save_whole("mistral3", tiny_llama, tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    values.pop("tie_word_embeddings", None)
+    values["text_config"].pop("tie_word_embeddings", None)
+    if stated:
+        (values if stated == "whole" else values["text_config"])["tie_word_embeddings"] = False
+    path.write_text(json.dumps(values))
+    weights = load_file(tmp_path / "model.safetensors")
+    (table,) = (n for n in weights if n.endswith("embed_tokens.weight"))
+    weights["language_model.lm_head.weight"] = weights[table] + 1
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    backbone = load_backbone(tmp_path)
+    assert backbone.model.config.tie_word_embeddings is False
+    assert torch.equal(backbone.model.lm_head.weight, weights[table] + 1)
+    if stated:
+        return
+    del weights["language_model.lm_head.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    backbone = load_backbone(tmp_path)
+    assert backbone.model.config.tie_word_embeddings is True
+    assert torch.equal(backbone.model.lm_head.weight, weights[table])
+
+
+def test_a_model_that_reads_sounds(tiny_llama: Path, tmp_path: Path) -> None:
+    text = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "vocab_size": 300}
+    text |= {"num_hidden_layers": 1, "num_attention_heads": 2, "pad_token_id": 0}
+    sound = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    config = VoxtralConfig(audio_config=sound | {"num_attention_heads": 2}, text_config=text)
+    VoxtralForConditionalGeneration(config).save_pretrained(tmp_path)
+    load_tokenizer(tiny_llama, "model").save_pretrained(tmp_path)
+    assert model_config(tmp_path, "model.student").model_type == "llama"
+
+
+def test_weights_under_other_names_are_not_taken_for_missing(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    save_whole("gemma3", tiny_llama, tmp_path)
+    path = tmp_path / "model.safetensors"
+    renamed = {f"inside.{name}": tensor for name, tensor in load_file(path).items()}
+    save_file(renamed, path, {"format": "pt"})
+    with pytest.raises(UserError, match="none of its weights is named as one of a language model"):
+        check_model(tmp_path, "model.student")
 
 
 def test_a_missing_weight_is_named(tiny_llama: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from small import EXAMPLES, batch_of, save_tiny_gpt2, tokens_of
 from small_run import small_config
+from small_seq2seq import save_seq2seq
 from student import TRAINING, KilledError, Student, same_weights, weights
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -283,6 +284,27 @@ def test_a_kind_of_model_with_adapters_is_tried(tmp_path: Path) -> None:
     save_tiny_gpt2(tmp_path, EXAMPLES)
     config, tokenizer = model_config(tmp_path, "model"), load_tokenizer(tmp_path, "model")
     assert adapters_test(config, tokenizer, LORA) == []
+
+
+def test_dropout_of_adapters_and_layers_by_number_pass_the_trial() -> None:
+    """The small model that is tried has two layers."""
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=256, intermediate_size=512, num_hidden_layers=5,
+        num_attention_heads=4, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    tokenizer = load_tokenizer(EMBEDDED["tiny-llama"], "model")
+    lora = Lora(rank=4, dropout=0.5, targets=("layers.4.self_attn.q_proj",))
+    assert adapters_size(config, lora) == 2 * 4 * 256
+    assert adapters_test(config, tokenizer, lora) == []
+
+
+@pytest.mark.parametrize("kind", ["led", "t5gemma2"])
+def test_frozen_parts_have_no_adapters(kind: str, tmp_path: Path) -> None:
+    folder = save_seq2seq(kind, tmp_path, EXAMPLES)
+    backbone = adapted(folder)
+    trained = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    assert trained == adapters_size(model_config(folder, "model"), LORA)
+    assert torch.isfinite(scores(backbone, folder)).all()
 
 
 def test_wrongly_merged_adapters_fail_the_trial(
