@@ -74,7 +74,10 @@ def look_for_words(
 ) -> tuple[list[str], list[str]]:
     """Return errors and notes about training examples whose tokens cannot be put together to words;
     `model` names the tokenizer in them."""
-    without, size = tables["train"].without_words(), len(splits.train)
+    # Others are not aligned.
+    explained = tables["train"].rationale_lengths > 0
+    size, without = int(explained.sum()), tables["train"].without_words()
+    without = without[explained[without]]
     if not len(without):
         return [], []
     why = (
@@ -83,12 +86,13 @@ def look_for_words(
     )
     if len(without) == size:
         return [
-            f"align.input.tokens: no train example can be aligned by words, {why}; set it to mean, "
-            "or give a model with another tokenizer"
+            "align.input.tokens: no train example with a rationale can be aligned by words, "
+            f"{why}; set it to mean, or give a model with another tokenizer"
         ], []
     ids = shown_ids([splits.train[int(row)].id for row in without])
     return [], [
-        f"{len(without):,} of {size:,} train examples have no input alignment, {why}: {ids}"
+        f"{len(without):,} of {size:,} train examples with a rationale have no input alignment, "
+        f"{why}: {ids}"
     ]
 
 

@@ -211,7 +211,9 @@ def test_examples_without_words_are_counted_or_refused() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=drops, eos_token="<unk>")
 
     def looked(*questions: str) -> tuple[list[str], list[str]]:
-        examples = [Example(q, f"a {q}?", ("yes", "no"), 0, None) for q in questions]
+        examples = [Example(q, f"a {q}?", ("yes", "no"), 0, "a dog") for q in questions]
+        # Without a rationale there is nothing to align.
+        examples.append(Example("last", "zoo?", ("yes", "no"), 0, None))
         table, _ = tokenize(examples, tokenizer, 99, marks=["words"])
         return look_for_words(Splits(examples, [], []), {"train": table}, "T")
 
@@ -219,15 +221,16 @@ def test_examples_without_words_are_counted_or_refused() -> None:
     assert looked("dog", "zebra", "frog") == (
         [],
         [
-            "1 of 3 train examples have no input alignment, since some of their characters are in "
-            "no token (T), so that the places of the other tokens cannot be trusted: 'zebra'"
+            "1 of 3 train examples with a rationale have no input alignment, since some of their "
+            "characters are in no token (T), so that the places of the other tokens cannot be "
+            "trusted: 'zebra'"
         ],
     )
     assert looked("zoo", "zebra") == (
         [
-            "align.input.tokens: no train example can be aligned by words, since some of their "
-            "characters are in no token (T), so that the places of the other tokens cannot be "
-            "trusted; set it to mean, or give a model with another tokenizer"
+            "align.input.tokens: no train example with a rationale can be aligned by words, since "
+            "some of their characters are in no token (T), so that the places of the other tokens "
+            "cannot be trusted; set it to mean, or give a model with another tokenizer"
         ],
         [],
     )
