@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
 from knife.models.base import Backbone
 from knife.models.choice_rows import ChoiceRows
@@ -33,3 +35,9 @@ def load_backbone(folder: Path, *, bottleneck: bool = True, seed: int = 0) -> Ba
         torch.manual_seed(seed)
         backbone = kind(folder, bottleneck=bottleneck)
     return backbone.float()
+
+
+def transformers_model(backbone: nn.Module) -> PreTrainedModel:
+    """Return the transformers model inside a backbone."""
+    (model,) = [m for m in backbone.children() if isinstance(m, PreTrainedModel)]
+    return model

@@ -5,7 +5,6 @@ The weight of a linear layer becomes W + alpha / rank * B A, with W frozen (Hu e
 """
 
 import json
-import re
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
@@ -20,6 +19,7 @@ from knife.config.lora import Lora
 from knife.models import choice_rows, encoder_only
 from knife.models.families import ROWS, family
 from knife.models.files import some
+from knife.models.load import transformers_model
 from knife.models.weights import bare_model, head_size
 
 _ADAPTER = "default"
@@ -35,10 +35,9 @@ def add_adapters(backbone: nn.Module, lora: Lora, seed: int) -> None:
     Raises:
         ValueError: the model has no such layers, or peft cannot adapt them.
     """
-    (model,) = [m for m in backbone.children() if isinstance(m, PreTrainedModel)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _inject(model, lora)
+        _inject(transformers_model(backbone), lora)
 
 
 def merged(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,7 +86,7 @@ def layer_ends(config: Any, lora: Lora) -> set[str]:
     Raises:
         ValueError: as `add_adapters` does.
     """
-    return {name.rpartition(".")[2] for name in _targets(_bare(config), lora)}
+    return {_last_part(name) for name in _targets(_bare(config), lora)}
 
 
 def _bare(config: Any) -> Any:
@@ -136,11 +135,20 @@ def _targets(model: PreTrainedModel, lora: Lora) -> list[str]:
         if not names:
             raise ValueError("the model has no linear layers of torch's kind")
         return names
-    unknown = [t for t in lora.targets if not any(f".{name}".endswith(f".{t}") for name in names)]
+    unknown = [end for end in lora.targets if not any(_ends(name, end) for name in names)]
     if unknown:
-        ends = {re.sub(r".*\.", "", name) for name in names}
+        ends = {_last_part(name) for name in names}
         raise ValueError(
             f"targets: no linear layer's name ends with {', '.join(map(repr, unknown))}; there are "
             f"{some(ends, 12)}"
         )
-    return [n for n in names if any(f".{n}".endswith(f".{t}") for t in lora.targets)]
+    return [name for name in names if any(_ends(name, end) for end in lora.targets)]
+
+
+def _ends(name: str, end: str) -> bool:
+    """Whether a layer's name ends with whole parts."""
+    return f".{name}".endswith(f".{end}")
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition(".")[2]

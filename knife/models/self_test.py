@@ -57,10 +57,10 @@ def adapters_test(config: Any, tokenizer: Any, lora: Lora) -> list[str]:
     Raises:
         ValueError: as `add_adapters` does.
     """
-    # The small model has fewer layers than a target may number.
-    ends = tuple(sorted(layer_ends(config, lora)))
-    small = lora.model_copy(update={"targets": ends if lora.targets else None})
-    return _tried(config, tokenizer, _SHORTEST, lambda trial: trial.adapter_failures(small))
+    if lora.targets:
+        # The small model has fewer layers than a target may number.
+        lora = lora.model_copy(update={"targets": tuple(sorted(layer_ends(config, lora)))})
+    return _tried(config, tokenizer, _SHORTEST, lambda trial: trial.adapter_failures(lora))
 
 
 def _tried(

@@ -36,10 +36,8 @@ def adapter_errors(
         except ValueError as error:
             errors.append(f"{name}.lora: {error}")
             continue
-        values = model.config.to_dict()
-        values.pop("_name_or_path", None)
         failures = prepared.failures(
-            [values, lora.model_dump(), version("peft")],
+            [model.values, lora.model_dump(), version("peft")],
             partial(adapters_test, model.config, model.tokenizer, lora),
         )
         errors += [

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 from knife.config.run import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
 from knife.core.errors import UserError, raise_errors
@@ -43,6 +43,13 @@ class KnownModel(CheckedModel):
 
     source: ModelSource
     size: ModelSize | None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of its config, which do not say where it came from."""
+        values: dict[str, Any] = self.config.to_dict()
+        values.pop("_name_or_path", None)
+        return values
 
 
 @dataclass(frozen=True)
@@ -226,10 +233,9 @@ class SourceReader:
             # Those of the package have tests of their own.
             if model is None or model.source.name in EMBEDDED:
                 continue
-            values, limit = model.config.to_dict(), config.data.max_tokens
-            values.pop("_name_or_path", None)
+            limit = config.data.max_tokens
             failures = self.prepared(config).failures(
-                [values, limit], partial(self_test, model.config, model.tokenizer, limit)
+                [model.values, limit], partial(self_test, model.config, model.tokenizer, limit)
             )
             errors += [
                 f"model.{name}: {model.config.model_type!r} models cannot be used: {failure}"

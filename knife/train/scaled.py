@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from knife.config.scale import Scale
+from knife.models.load import transformers_model
 
 
 def scaled(backbone: Any, scale: Scale) -> Any:
@@ -14,7 +13,7 @@ def scaled(backbone: Any, scale: Scale) -> Any:
     arXiv 1604.06174), with the same dropout. For T5 it also makes torch choose another sdpa
     kernel, which rounds as eager attention does.
     """
-    (model,) = [m for m in backbone.children() if isinstance(m, PreTrainedModel)]
+    model: Any = transformers_model(backbone)
     if scale.attention:
         model.set_attn_implementation(scale.attention)
     if scale.gradient_checkpointing:
