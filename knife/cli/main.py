@@ -227,6 +227,38 @@ def convert(
 
 
 @data_app.command()
+def write(
+    source: Annotated[
+        str, typer.Argument(help="A source as for data check, or a config's YAML file")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder for the data with rationales.")],
+    overrides: Overrides = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Keep rationales that there are; fill the gaps.")
+    ] = False,
+    for_analysis: Annotated[
+        bool, typer.Option("--for-analysis", help="Write the test split's too, kept apart.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Have a language model write the rationales of train; ask for nothing twice."""
+    with exits(RESUME):
+        from knife.cli.write import planned, write_and_check
+        from knife.writing.write import dry_run as dry
+
+        job = planned(source, overrides or [], out, gaps=missing, analysis=for_analysis)
+        if dry_run:
+            found = dry(job)
+            _print(asdict(found) if as_json else "\n".join(found.lines()))
+            return
+        values, lines, incomplete = write_and_check(job)
+        _print(values if as_json else "\n".join(lines))
+        if incomplete:
+            raise WorkFailedError(*incomplete)
+
+
+@data_app.command()
 def score(
     config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
     overrides: Overrides = None,

@@ -2,8 +2,6 @@
 
 import json
 import re
-import unicodedata
-import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,6 +13,8 @@ from knife.config.lora import Lora
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
 from knife.config.scale import Scale
 from knife.config.section import ConfigSection
+from knife.config.track import Track
+from knife.config.write import Write
 from knife.core.errors import UserError, nearest, raise_errors
 
 Method = Literal[
@@ -208,36 +208,8 @@ class Prompt(ConfigSection):
     rationales: bool = False
 
 
-# Length of the name columns in MLflow's databases.
-_COLUMN = 250
 # These names are used for folders, with a key appended, and for MLflow's metrics and runs.
 NAME_LETTERS = 128
-
-
-# Every pydantic class has a method `register`, from ABCMeta; nothing calls it.
-warnings.filterwarnings("ignore", 'Field name "register" in "Track" shadows')
-
-
-class Track(ConfigSection):
-    """Where MLflow records: null is MLFLOW_TRACKING_URI, or else a sqlite file in the store.
-
-    The best student on dev becomes the `champion` of the registered model `register`.
-    """
-
-    uri: str | None = None
-    experiment: str = "knife"
-    register: str | None = Field(None, pattern=r"^[^/:'\s]+$", max_length=_COLUMN)
-
-    @field_validator("experiment")
-    @classmethod
-    def _name(cls, value: str) -> str:
-        if not value.strip() or value in (".", ".."):
-            raise ValueError(f"must be the name of an experiment in MLflow, but got {value!r}")
-        if len(value) > _COLUMN:
-            raise ValueError(f"must have at most {_COLUMN} letters, but got {len(value)}")
-        if bad := [c for c in value if unicodedata.category(c) in ("Cc", "Cs")]:
-            raise ValueError(f"must have no control characters, but got {bad[0]!r}")
-        return value
 
 
 class Compare(ConfigSection):
@@ -270,7 +242,8 @@ VARIANT_PARTS = ("data", "model", "align", "teacher", "student", "prompt")
 
 
 class RunConfig(ConfigSection):
-    """One run: the stages that its methods and seeds need; `ablate` adds the ablations of knife."""
+    """One run: the stages that its methods and seeds need; `ablate` adds the ablations of knife.
+    `write` is for `knife data write` alone."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
     data: Data
@@ -285,6 +258,7 @@ class RunConfig(ConfigSection):
     compare: Compare = Compare()
     scale: Scale = Scale()
     track: Track | None = Track()
+    write: Write | None = None
     store: str = "./knife-store"
 
     @field_validator("methods", mode="before")

@@ -214,7 +214,7 @@ def check_split(
     names = [e.choices[e.answer] for e in examples] if opened else class_names(examples)
     leakage = None
     if rationales and (opened or not share_choices(examples)):
-        leakage = sum(map(_says_answer, examples)) / len(rationales)
+        leakage = sum(map(says_answer, examples)) / len(rationales)
     return SplitReport(
         examples=len(examples),
         open=opened,
@@ -272,7 +272,7 @@ def _near_lines(near: NearDuplicates, total: int) -> list[str]:
     return lines
 
 
-def _says_answer(example: Example) -> bool:
+def says_answer(example: Example) -> bool:
     """Whether the rationale contains the answer's words in sequence."""
     answer = f" {bare_words(example.choices[example.answer])} "
     return bool(answer.strip()) and answer in f" {bare_words(example.rationale or '')} "

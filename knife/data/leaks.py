@@ -81,7 +81,7 @@ def _own_choices(examples: list[Example]) -> RationaleOnly:
     right = np.concatenate([np.arange(len(e.choices)) == e.answer for e in examples])
     weights = cross_val_predict(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-        _overlaps(examples, groups),
+        overlaps(examples, groups),
         right,
         groups=groups,
         cv=GroupKFold(FOLDS, shuffle=True, random_state=0),
@@ -95,8 +95,8 @@ def _own_choices(examples: list[Example]) -> RationaleOnly:
     return RationaleOnly(float(shares.mean()), chance, len(examples))
 
 
-def _overlaps(examples: list[Example], groups: Any) -> Any:
-    """Compute for every choice of every example how much of it the rationale contains: cosine of
+def overlaps(examples: list[Example], groups: Any) -> Any:
+    """Return for every choice of every example how much of it the rationale contains: cosine of
     TF-IDF over words and over word prefixes, share of its words, and whether all of it occurs in
     sequence; each also relative to the best of the example's choices."""
     import numpy as np

@@ -79,7 +79,7 @@ def suspicious(
                 empty += _says_nothing(text)
                 glued += bool(_GLUED.search(text))
                 snippets += bool(_SNIPPET.search(text))
-                if (letter := _named_letter(example, text)) is not None:
+                if (letter := named_letter(example, text)) is not None:
                     named += 1
                     right += letter == example.answer
         done(len(some))
@@ -117,7 +117,7 @@ def _says_nothing(text: str) -> bool:
     return len(text.split()) <= _FEW_WORDS or not re.search(r"[^\W\d_]", text)
 
 
-def _named_letter(example: Example, rationale: str) -> int | None:
+def named_letter(example: Example, rationale: str) -> int | None:
     """Return the index of the choice that the rationale names last by its letter, if any."""
     found = [one or other for one, other in _LETTER.findall(rationale)]
     index = ord(found[-1].upper()) - ord("A") if found else len(example.choices)

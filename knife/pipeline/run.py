@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knife.cluster.address import refuse_dead_cluster
-from knife.config.run import RunConfig, Track
+from knife.config.run import RunConfig
+from knife.config.track import Track
 from knife.core.atomic import write_json
 from knife.core.errors import UserError, WorkFailedError, raise_errors
 from knife.data.fitting import too_long_note

@@ -10,8 +10,8 @@ from knife.terminal.console import LINE_SECONDS, can_draw, clock, progress_conso
 
 
 @contextmanager
-def counter(words: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of `total` questions are done; call the yielded function with each increment.
+def counter(words: str, total: int, things: str = "questions") -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` `things` are done; call the yielded function with each increment.
 
     `words` describe the work, such as "answering".
     """
@@ -38,7 +38,7 @@ def counter(words: str, total: int) -> Iterator[Callable[[int], None]]:
             left = clock((total - done) / rate)
             say_line(
                 console,
-                f"{words}: {done:,} of {total:,} questions, {rate:,.0f} a second, {left} left",
+                f"{words}: {done:,} of {total:,} {things}, {rate:,.0f} a second, {left} left",
             )
 
     yield count

@@ -14,7 +14,7 @@ from knife.track.node import DataSet
 from knife.track.provenance import LIBRARIES, git_tags, job_tags
 
 # Where results are stored and recorded says nothing about the run.
-_HIDDEN = ("track", "store", "ablate")
+_HIDDEN = ("track", "store", "ablate", "write")
 
 
 def run_params(config: RunConfig) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""Has a language model write the rationales of a source: settings, work and what is printed."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from knife.cli.show import read_data, used_splits
+from knife.config.overrides import merge, read_overrides
+from knife.config.run import RunConfig, parse, read
+from knife.core.errors import UserError
+from knife.data.check import check
+from knife.data.source import load_source
+from knife.terminal.counter import counter
+from knife.writing.job import Job, plan_job
+from knife.writing.write import write
+
+
+def planned(source: str, overrides: list[str], out: Path, *, gaps: bool, analysis: bool) -> Job:
+    """Return what is to be written for a source, or for the data of a config's file.
+
+    Raises:
+        UserError: with everything that is wrong with settings, data and folder.
+    """
+    config = _settings(source, overrides)
+    if config.write is None:
+        raise UserError(
+            "write: must be set: write.url and write.model for a server, or write.model alone for "
+            "a model's folder"
+        )
+    splits = used_splits(config.data)
+    return plan_job(config.write, config.data.source, splits, out, gaps=gaps, analysis=analysis)
+
+
+def write_and_check(job: Job) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Write, and check the result as `knife data check` does; return what came of it as values and
+    as lines, and why it is incomplete."""
+    result = write(job)
+    report = check(load_source(read_data(str(job.out), [])), counter)
+    lines = [*result.lines, "", *report.lines()]
+    values = {"lines": result.lines, "incomplete": result.incomplete, "check": asdict(report)}
+    return values, lines, result.incomplete
+
+
+def _settings(source: str, overrides: list[str]) -> RunConfig:
+    if source.endswith((".yaml", ".yml")):
+        return read(Path(source).expanduser(), overrides)
+    changes = read_overrides(overrides)
+    others = [key for key in changes if key not in ("data", "write")]
+    if others:
+        known = "only data.KEY=VALUE and write.KEY=VALUE can be set here"
+        raise UserError(*(f"{key}: {known}" for key in others))
+    # A complete run config, so that keys and messages are those of `knife run`.
+    values = {"name": "data", "model": {"teacher": "tiny-t5", "student": "tiny-t5"}}
+    return parse(merge(values | {"data": {"source": source}}, changes))

@@ -1,0 +1,1 @@
+"""Rationales written by a language model: asking it, and what becomes of its answers."""

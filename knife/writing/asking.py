@@ -1,0 +1,187 @@
+"""Asks a server for many answers at once, within a budget, and keeps each as it comes."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from knife.config.write import Write
+from knife.core.errors import UserError
+from knife.writing.answer import Answer
+from knife.writing.kept import Keeper
+from knife.writing.prompt import Prompt
+from knife.writing.request import Request, body, tokens_of
+from knife.writing.server import RefusedRequestError, Secret, Server, TransientError
+
+# So many answers in a row that are of no use end the work.
+USELESS = 50
+
+
+@dataclass
+class Spent:
+    """What answers have cost, and what those under way may.
+
+    Attributes:
+        settings: with the budget and the price.
+        share: the share of what is left of the budget that is this process's.
+        before: numbers of tokens read and written before.
+    """
+
+    settings: Write
+    share: float
+    before: tuple[int, int]
+    read: int = 0
+    written: int = 0
+    reserved: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def reserve(self, key: str, read: int, written: int) -> bool:
+        """Set aside tokens for a request; False if they would exceed the budget."""
+        reads, writes = zip(*self.reserved.values(), (read, written), strict=True)
+        if not self._within(self.read + sum(reads), self.written + sum(writes)):
+            return False
+        self.reserved[key] = (read, written)
+        return True
+
+    def release(self, key: str, answers: Iterable[Answer]) -> None:
+        """Replace what was set aside by what was used."""
+        del self.reserved[key]
+        for answer in answers:
+            self.read += answer.read
+            self.written += answer.written
+
+    def _within(self, read: int, written: int) -> bool:
+        budget, settings, before = self.settings.budget, self.settings, sum(self.before)
+        if budget.tokens is not None and read + written > (budget.tokens - before) * self.share:
+            return False
+        if budget.money is None:
+            return True
+        left = budget.money - settings.cost(*self.before)
+        return settings.cost(read, written) <= left * self.share
+
+
+@dataclass
+class Outcome:
+    """What became of requests.
+
+    Attributes:
+        answered: how many were answered.
+        failed: how many were not, by the reason.
+        resent: how often requests were sent again, by the reason.
+        stopped: why others were not sent; "" if all were.
+    """
+
+    answered: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+    resent: dict[str, int] = field(default_factory=dict)
+    stopped: str = ""
+
+    def add(self, other: "Outcome") -> None:
+        """Add what became of other requests."""
+        self.answered += other.answered
+        for mine, theirs in ((self.failed, other.failed), (self.resent, other.resent)):
+            for reason, number in theirs.items():
+                mine[reason] = mine.get(reason, 0) + number
+        self.stopped = self.stopped or other.stopped
+
+
+@dataclass
+class Watch:
+    """Ends work that brings nothing of use.
+
+    Attributes:
+        useless: how many requests in a row brought nothing of use.
+        stopped: why no more are sent; "" if they are.
+    """
+
+    useless: int = 0
+    stopped: str = ""
+
+    def look(self, answer: Answer | None, error: str = "") -> None:
+        """Look at an answer, or at the error in its place."""
+        if answer and answer.bare and not answer.refused:
+            self.useless = 0
+            return
+        self.useless += 1
+        if self.useless >= USELESS:
+            said = f"the model wrote {answer.text[:80]!r}" if answer else error
+            self.stopped = f"{USELESS} requests in a row brought nothing of use: {said}"
+
+
+class Asker:
+    """Asks a server from one event loop, however many calls of `ask` are under way."""
+
+    def __init__(
+        self, settings: Write, prompt: Prompt, key: Secret, keeper: Keeper, spent: Spent
+    ) -> None:
+        """Prepare to ask; must be called in a loop."""
+        self._settings, self._prompt, self._keeper, self._spent = settings, prompt, keeper, spent
+        self._server = Server(settings, key, spent.share)
+        self._room = asyncio.Semaphore(settings.in_flight)
+        self._freed = asyncio.Event()
+        self._watch = Watch()
+        self.stopped = ""
+
+    async def ask(
+        self, requests: Iterable[Request], done: Callable[[int], None] = lambda _: None
+    ) -> Outcome:
+        """Ask for all answers and keep them; `done` is called with each number of requests.
+
+        Raises:
+            UserError: the server will answer no request, or answers cannot be kept.
+        """
+        outcome, waiting = Outcome(), iter(requests)
+
+        async def one_after_another() -> None:
+            # All take from the same iterator, which ends once for all.
+            while not self.stopped:
+                async with self._room:
+                    request = next(waiting, None)
+                    if request is None or self.stopped:
+                        return
+                    await self._one(request, outcome)
+                done(1)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._settings.in_flight):
+                    group.create_task(one_after_another())
+        except* UserError as errors:
+            raise UserError(*_first(errors).errors) from None
+        # Of all calls that are under way, each counts once.
+        outcome.resent, self._server.resent = self._server.resent, {}
+        outcome.stopped = self.stopped
+        return outcome
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._server.close()
+
+    async def _one(self, request: Request, outcome: Outcome) -> None:
+        sent = body(self._settings, self._prompt, request)
+        read = tokens_of([message["content"] for message in sent["messages"]])
+        while not self._spent.reserve(request.key, read, self._settings.longest):
+            if not self._spent.reserved:
+                self.stopped = "the budget is used up"
+                return
+            # What is under way mostly takes less than was set aside for it.
+            self._freed.clear()
+            await self._freed.wait()
+        answer, failure = None, ""
+        try:
+            answer = await self._server.ask(request, sent, read)
+            self._keeper.keep([answer])
+            outcome.answered += 1
+        except (TransientError, RefusedRequestError) as error:
+            failure = str(error)
+            outcome.failed[failure] = outcome.failed.get(failure, 0) + 1
+        finally:
+            self._spent.release(request.key, [answer] if answer else [])
+            self._freed.set()
+        self._watch.look(answer, failure)
+        self.stopped = self.stopped or self._watch.stopped
+
+
+def _first(errors: BaseException) -> UserError:
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    assert isinstance(errors, UserError)
+    return errors

@@ -1,0 +1,144 @@
+"""Which of a model's texts become rationales, and why the others do not."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from knife.config.write import Write
+from knife.data.check import says_answer
+from knife.data.example import Example
+from knife.data.normal import bare_words
+from knife.data.subset import share_choices
+from knife.data.suspicious import OFTEN, named_letter, same_words
+from knife.writing.answer import Answer, is_right, rationale_of
+from knife.writing.best import gains
+from knife.writing.request import Request
+
+NO_ANSWER = "without a text"
+REFUSED = "refused"
+CUT = "cut off"
+NAMES_ANSWER = "that name the answer"
+SHORT, LONG = "too short", "too long"
+REPEATED = "repeated"
+WRONG = "of a model that is wrong"
+OTHER = "beside a chosen one"
+
+
+@dataclass(slots=True)
+class Judged:
+    """A text for a question.
+
+    Attributes:
+        request: what it was written for.
+        answer: as it came.
+        text: the rationale in it.
+        reason: why it is not used; "" if it is.
+        gain: what it adds to a cheap classifier's log-probability of the right answer, in nats;
+            None if that was not asked for.
+    """
+
+    request: Request
+    answer: Answer
+    text: str
+    reason: str = ""
+    gain: float | None = None
+
+    @property
+    def example(self) -> Example:
+        """The question with this text as its rationale."""
+        return replace(self.request.example, rationale=self.text)
+
+
+def judge(
+    settings: Write, requests: Iterable[Request], answers: Mapping[str, Answer]
+) -> list[Judged]:
+    """Judge all texts that there are for the questions of a split: at most one of each question is
+    left without a reason against it."""
+    requests = list(requests)
+    right = {
+        request.example.id: is_right(answers[request.key].bare, request.example)
+        for request in requests
+        if request.kind == "answer" and request.key in answers
+    }
+    judged = [
+        Judged(request, answer, rationale_of(answer.bare))
+        for request in requests
+        if request.kind == "rationale" and (answer := answers.get(request.key))
+    ]
+    shared = share_choices([request.example for request in requests])
+    for each in judged:
+        each.reason = _reason(settings, each, shared=shared)
+    if settings.drop.repeated:
+        _drop_repeated(judged)
+    if settings.keep == "right":
+        for each in _left(judged):
+            example = each.request.example
+            own = is_right(each.answer.bare, example)
+            if not (right.get(example.id, False) if settings.given == "answer" else own):
+                each.reason = WRONG
+    _choose(settings, judged)
+    return judged
+
+
+def reasons(judged: Iterable[Judged]) -> dict[str, int]:
+    """Count the texts that are not used, by the reason, the most frequent first."""
+    return dict(Counter(each.reason for each in judged if each.reason).most_common())
+
+
+def _reason(settings: Write, judged: Judged, *, shared: bool) -> str:
+    answer, text, drop = judged.answer, judged.text, settings.drop
+    if answer.refused:
+        return REFUSED
+    if answer.cut:
+        return CUT
+    if not text:
+        return NO_ANSWER
+    words = len(text.split())
+    if words < drop.words[0]:
+        return SHORT
+    if words > drop.words[1]:
+        return LONG
+    return NAMES_ANSWER if drop.names_answer and _names_answer(judged, shared=shared) else ""
+
+
+def _names_answer(judged: Judged, *, shared: bool) -> bool:
+    """Whether a rationale states the answer or a choice's letter. Where all questions share their
+    choices, such as yes and no, a choice is a word like others unless it is said to be the
+    answer."""
+    example = judged.example
+    if named_letter(example, judged.text) is not None:
+        return True
+    if not shared:
+        return says_answer(example)
+    answer, text = bare_words(example.choices[example.answer]), f"{bare_words(judged.text)} "
+    return text.startswith(f"{answer} ") or any(
+        f"{what} {answer} " in text for what in ("answer is", "answer", "so", "therefore")
+    )
+
+
+def _drop_repeated(judged: Sequence[Judged]) -> None:
+    """Drop texts that many questions have: they explain none of them."""
+    questions: dict[str, set[str]] = {}
+    for each in _left(judged):
+        questions.setdefault(same_words(each.text), set()).add(each.request.example.id)
+    for each in _left(judged):
+        if len(questions[same_words(each.text)]) >= OFTEN:
+            each.reason = REPEATED
+
+
+def _choose(settings: Write, judged: Sequence[Judged]) -> None:
+    """Leave one text of each question: the first, or the one that helps most."""
+    left = _left(judged)
+    if settings.keep == "best":
+        for each, gain in zip(left, gains([each.example for each in left]), strict=True):
+            each.gain = gain
+        left.sort(key=lambda each: -(each.gain or 0))
+    chosen: set[str] = set()
+    for each in left:
+        if each.request.example.id in chosen:
+            each.reason = OTHER
+        chosen.add(each.request.example.id)
+
+
+def _left(judged: Iterable[Judged]) -> list[Judged]:
+    return [each for each in judged if not each.reason]

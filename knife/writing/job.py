@@ -1,0 +1,150 @@
+"""What `knife data write` is to do: what is asked, how, and what of it is answered already."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from knife.cluster.address import cluster_address
+from knife.cluster.capacity import machine, start_errors, worker_errors
+from knife.config.write import Write
+from knife.core.errors import UserError, raise_errors
+from knife.data.example import Example, Splits
+from knife.data.subset import lot
+from knife.data.written import ANSWERS, FOLDER
+from knife.models.source import ModelSource, find_model
+from knife.writing.kept import Kept
+from knife.writing.prompt import Prompt, read_prompt
+from knife.writing.request import Request, requests
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for.
+
+    Attributes:
+        settings: how.
+        source: the name of the data.
+        splits: train, dev and test, with the rationales that are there before.
+        out: the folder of the result.
+        prompt: what is asked.
+        model: the files of a model that runs here; None if a server is asked.
+        requests: by split, all requests, answered or not.
+        kept: the answers that there are.
+        missing: the requests without an answer, each once.
+        analysis: whether the test split is written too, for analysis alone.
+    """
+
+    settings: Write
+    source: str
+    splits: Splits
+    out: Path
+    prompt: Prompt
+    model: ModelSource | None
+    requests: Mapping[str, Sequence[Request]]
+    kept: Kept
+    missing: Sequence[Request] = field(repr=False)
+    analysis: bool
+
+    @property
+    def answers(self) -> Path:
+        """The folder of the answers."""
+        return self.out / FOLDER / ANSWERS
+
+    @property
+    def before(self) -> tuple[int, int]:
+        """Numbers of tokens that were read and written before."""
+        return self.kept.read, self.kept.written
+
+
+def plan_job(
+    settings: Write, source: str, splits: Splits, out: Path, *, gaps: bool, analysis: bool
+) -> Job:
+    """Check everything and return what is to be asked for.
+
+    With `gaps`, questions that have a rationale keep it; otherwise there must be none. With
+    `analysis`, the test split is asked for as well.
+
+    Raises:
+        UserError: with everything that is wrong.
+    """
+    errors = [*_split_errors(settings, splits, gaps=gaps), *_place_errors(settings, out)]
+    prompt = model = None
+    try:
+        prompt = read_prompt(settings.prompt, settings.given, _shots(settings, splits))
+    except UserError as error:
+        errors += error.errors
+    try:
+        model = None if settings.url else find_model(settings.model, "write.model")
+    except UserError as error:
+        errors += error.errors
+    raise_errors(errors)
+    assert prompt
+    name = model.identity if model else settings.model
+    asked = [*settings.splits, *(["test"] if analysis else [])]
+    wanted = {
+        split: list(requests(settings, name, prompt, _unexplained(splits.parts[split])))
+        for split in dict.fromkeys(asked)
+    }
+    kept = Kept(out / FOLDER / ANSWERS)
+    missing = kept.missing((each for some in wanted.values() for each in some), settings.longest)
+    return Job(
+        settings, source, splits, out.resolve(), prompt, model, wanted, kept, missing, analysis
+    )
+
+
+def _unexplained(examples: Sequence[Example]) -> list[Example]:
+    return [example for example in examples if example.rationale is None]
+
+
+def _split_errors(settings: Write, splits: Splits, *, gaps: bool) -> list[str]:
+    errors = []
+    for name in settings.splits:
+        part = splits.parts[name]
+        had = len(part) - len(_unexplained(part))
+        if had == len(part):
+            errors.append(
+                f"data.source: all {len(part):,} examples of {name} have a rationale; to have them "
+                "written anew, set data.rationale=none"
+            )
+        elif had and not gaps:
+            errors.append(
+                f"data.source: {had:,} of {len(part):,} examples of {name} have a rationale; give "
+                "--missing to keep these and have the others written, or set data.rationale=none"
+            )
+    if settings.keep == "best" and splits.train[0].open:
+        errors.append("write.keep: best needs choices, but the questions are open; set it to all")
+    return errors
+
+
+def _shots(settings: Write, splits: Splits) -> list[Example]:
+    """Draw the solved examples from those of train that have a rationale.
+
+    Raises:
+        UserError: there are too few.
+    """
+    explained = [example for example in splits.train if example.rationale is not None]
+    if len(explained) < settings.shots:
+        raise UserError(
+            f"write.shots: {settings.shots} examples with a rationale are to be shown, but train "
+            f"has {len(explained)}; write some by hand and give --missing, or set write.shots=0"
+        )
+    explained.sort(key=lambda example: lot(0, "shots", example.id))
+    return explained[: settings.shots]
+
+
+def _place_errors(settings: Write, out: Path) -> list[str]:
+    errors = []
+    entries = list(out.iterdir()) if out.is_dir() else None
+    if entries is None and out.exists():
+        errors.append(f"--out: {out} is no folder")
+    elif entries and not (out / FOLDER / ANSWERS).is_dir():
+        errors.append(
+            f"--out: {out} holds something else than written rationales (it has no "
+            f"{FOLDER}/{ANSWERS}); give a new folder"
+        )
+    if settings.workers is not None:
+        errors += start_errors()
+        if not cluster_address():
+            cpus = machine()["CPU"]
+            errors += worker_errors("write.workers", settings.workers, cpus, "this machine")
+    return errors

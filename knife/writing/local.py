@@ -1,0 +1,128 @@
+"""A language model of a folder that runs here, by transformers: on a GPU if there is one."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from knife.config.write import Write
+from knife.core.errors import UserError
+from knife.models.check import check_model
+from knife.models.families import family
+from knife.writing.answer import Answer
+from knife.writing.asking import Outcome, Spent, Watch
+from knife.writing.kept import Keeper
+from knife.writing.prompt import Prompt
+from knife.writing.request import Request, body
+
+
+class LocalAsker:
+    """Asks a model that this process has loaded, `in_flight` requests at a time."""
+
+    def __init__(
+        self, settings: Write, folder: Path, prompt: Prompt, keeper: Keeper, spent: Spent
+    ) -> None:
+        """Load the model; no code of its author is run.
+
+        Raises:
+            UserError: its files are not complete, or it is no decoder-only model.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self._settings, self._prompt, self._keeper, self._spent = settings, prompt, keeper, spent
+        checked = check_model(folder, "write.model")
+        if family(checked.config) != "decoder":
+            raise UserError(
+                f"write.model: {settings.model!r} is a {checked.config.model_type!r} model, but "
+                "rationales are written by a decoder-only one, such as a Llama or a Qwen"
+            )
+        self._tokenizer: Any = checked.tokenizer
+        self._tokenizer.padding_side = "left"
+        self._positions = checked.positions
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", use_safetensors=True, trust_remote_code=False
+        )
+        self._model = model.to(self._device).eval()
+        self._watch = Watch()
+
+    def ask(
+        self, requests: Sequence[Request], done: Callable[[int], None] = lambda _: None
+    ) -> Outcome:
+        """Ask for all answers and keep them; `done` is called with each number of requests."""
+        outcome, size = Outcome(), self._settings.in_flight
+        # Those of a batch are drawn at the same temperature.
+        requests = sorted(requests, key=lambda request: request.kind)
+        for start in range(0, len(requests), size):
+            some = requests[start : start + size]
+            texts = [self._text(request) for request in some]
+            ids = [self._tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+            fit = [n for n in range(len(some)) if self._fits(len(ids[n]))]
+            if len(fit) < len(some):
+                reason = f"too long for the model's {self._positions} positions"
+                outcome.failed[reason] = outcome.failed.get(reason, 0) + len(some) - len(fit)
+            read, written = sum(len(ids[n]) for n in fit), len(fit) * self._settings.longest
+            if not self._spent.reserve("batch", read, written):
+                outcome.stopped = "the budget is used up"
+                return outcome
+            answers = self._answers([some[n] for n in fit], [ids[n] for n in fit]) if fit else []
+            self._spent.release("batch", answers)
+            self._keeper.keep(answers)
+            outcome.answered += len(answers)
+            done(len(some))
+            for answer in answers:
+                self._watch.look(answer)
+            if self._watch.stopped:
+                outcome.stopped = self._watch.stopped
+                return outcome
+        return outcome
+
+    def _text(self, request: Request) -> str:
+        """Return a request as one text: by the model's own template for chats, if it has one."""
+        messages = body(self._settings, self._prompt, request)["messages"]
+        if self._tokenizer.chat_template is None:
+            return "\n\n".join(message["content"] for message in messages) + "\n"
+        text: str = self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+    def _fits(self, read: int) -> bool:
+        return self._positions is None or read + self._settings.longest <= self._positions
+
+    def _answers(self, requests: Sequence[Request], ids: list[list[int]]) -> list[Answer]:
+        import torch
+
+        settings, limit = self._settings, self._settings.longest
+        inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._device)
+        warm = settings.temperature if requests[0].kind == "rationale" else 0.0
+        drawn = {"do_sample": True, "temperature": warm} if warm else {"do_sample": False}
+        # The same requests together are answered the same.
+        torch.manual_seed(int("".join(request.key for request in requests), 16) % 2**63)
+        with torch.no_grad():
+            found = self._model.generate(
+                **inputs,
+                **drawn,
+                max_new_tokens=limit,
+                pad_token_id=self._tokenizer.pad_token_id,
+            )
+        ends = {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id}
+        answers = []
+        for request, before, row in zip(requests, ids, found, strict=True):
+            new = row[inputs["input_ids"].shape[1] :].tolist()
+            length = next((n for n, token in enumerate(new) if token in ends), limit)
+            answers.append(
+                Answer(
+                    key=request.key,
+                    text=self._tokenizer.decode(new[:length], skip_special_tokens=True).strip(),
+                    finish="length" if length == limit else "stop",
+                    limit=limit,
+                    read=len(before),
+                    written=length,
+                    counted=True,
+                    model=settings.model,
+                    time=time.time(),
+                )
+            )
+        return answers

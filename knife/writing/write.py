@@ -1,0 +1,219 @@
+"""Has a language model write rationales, and publishes them as a folder of data."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from knife.core.errors import UserError
+from knife.core.exits import say
+from knife.core.words import counted
+from knife.data.examples import explained_count
+from knife.data.written import FOLDER, LICENCE, words_on
+from knife.terminal.counter import counter
+from knife.writing.asking import Asker, Outcome
+from knife.writing.filters import judge
+from knife.writing.job import Job
+from knife.writing.kept import Keeper, Kept
+from knife.writing.local import LocalAsker
+from knife.writing.publish import publish
+from knife.writing.request import Request, tokens_of
+from knife.writing.server import Secret
+from knife.writing.workers import Work, ask_in_workers
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What would be asked for.
+
+    Attributes:
+        requests: their number.
+        answered: how many more are answered already.
+        read, written: their tokens: estimates of those that are read, the most that are written.
+        money: the most that they cost; None if no price is given.
+        minutes: the least time that the rate allows; None if there is no rate.
+        first: the messages of the first request.
+    """
+
+    requests: int
+    answered: int
+    read: int
+    written: int
+    money: float | None
+    minutes: float | None
+    first: list[dict[str, str]]
+
+    def lines(self) -> list[str]:
+        """Return it as lines of text."""
+        lines = [
+            f"requests: {self.requests:,} ({self.answered:,} are answered already)",
+            f"tokens: about {self.read:,} to read, at most {self.written:,} to write",
+        ]
+        if self.money is not None:
+            lines.append(f"price: at most {self.money:,.2f}")
+        if self.minutes is not None:
+            lines.append(f"time at the given rate: {self.minutes:,.1f} minutes or more")
+        for message in self.first:
+            lines += ["", f"{message['role']}:", message["content"]]
+        return lines
+
+
+def dry_run(job: Job) -> DryRun:
+    """Return what would be asked for, without asking."""
+    settings, prompt = job.settings, job.prompt
+    read = 0
+    for request in job.missing:
+        messages = prompt.messages(request.example, request.kind)
+        read += tokens_of([message["content"] for message in messages])
+    written = len(job.missing) * settings.longest
+    asked = len({each.key for some in job.requests.values() for each in some})
+    rate = settings.rate
+    times = [
+        amount / most
+        for amount, most in ((len(job.missing), rate.requests), (read + written, rate.tokens))
+        if most
+    ]
+    first = job.missing[:1]
+    return DryRun(
+        requests=len(job.missing),
+        answered=asked - len(job.missing),
+        read=read,
+        written=written,
+        money=settings.cost(read, written) if settings.price else None,
+        minutes=max(times, default=None),
+        first=[m for each in first for m in prompt.messages(each.example, each.kind)],
+    )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it.
+
+    Attributes:
+        lines: what a user should know.
+        incomplete: why some questions are not answered; empty if all are.
+    """
+
+    lines: list[str]
+    incomplete: list[str]
+
+
+def write(job: Job) -> Result:
+    """Ask for what is missing, judge all answers, and publish the folder.
+
+    Answers are kept as they come. Whatever ends this early, the next call goes on from there.
+
+    Raises:
+        UserError: the server cannot be reached or will answer no request, another command writes
+            into the folder, or it is not writable.
+    """
+    try:
+        job.answers.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(job.out / FOLDER / "lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"--out: another command is writing into {job.out}: wait for it, or give another folder"
+        ) from None
+    except OSError as error:
+        raise UserError(f"--out: {job.out} cannot be written: {error.strerror}") from error
+    try:
+        outcome = _ask(job) if job.missing else Outcome()
+        kept = Kept(job.answers)
+        judged = {
+            split: judge(job.settings, wanted, kept.answers)
+            for split, wanted in job.requests.items()
+        }
+        record = publish(job, judged, kept)
+        return Result(_lines(job, record), _incomplete(job, outcome, kept))
+    finally:
+        lock.release()
+
+
+def _ask(job: Job) -> Outcome:
+    settings = job.settings
+    key = Secret(os.environ.get(settings.key) if settings.url else None)
+    work = Work(
+        settings, job.prompt, key, job.answers, job.model.folder if job.model else None, job.before
+    )
+    answered = len({each.key for some in job.requests.values() for each in some})
+    if len(job.missing) < answered:
+        say(
+            f"{answered - len(job.missing):,} of {answered:,} requests are already answered; "
+            "resuming …"
+        )
+    with counter("asking", len(job.missing), "requests") as count:
+        if settings.workers is None:
+            outcome = _ask_here(work, job, count)
+        else:
+            # What is wrong with a server is told before workers start.
+            first = 0 if job.model else 1
+            outcome = _ask_server(work, job.missing[:first], count) if first else Outcome()
+            others = job.missing[first:]
+            if others and not outcome.stopped:
+                outcome.add(ask_in_workers(work, others, settings.workers, count))
+    for reason, number in outcome.resent.items():
+        say(f"note: sent again: {counted(number, 'request')} ({reason})")
+    return outcome
+
+
+def _ask_here(work: Work, job: Job, count: Callable[[int], None]) -> Outcome:
+    """Ask for everything from this process."""
+    if job.model is None:
+        return _ask_server(work, job.missing, count)
+    keeper = Keeper(work.folder)
+    try:
+        asker = LocalAsker(work.settings, job.model.folder, work.prompt, keeper, work.spent(1))
+        return asker.ask(job.missing, count)
+    finally:
+        keeper.close()
+
+
+def _ask_server(work: Work, requests: Sequence[Request], count: Callable[[int], None]) -> Outcome:
+    async def ask() -> Outcome:
+        keeper = Keeper(work.folder)
+        asker = Asker(work.settings, work.prompt, work.key, keeper, work.spent(1))
+        try:
+            return await asker.ask(requests, count)
+        finally:
+            await asker.close()
+            keeper.close()
+
+    return asyncio.run(ask())
+
+
+def _lines(job: Job, record: Mapping[str, Any]) -> list[str]:
+    """Return what was written and what it took."""
+    lines = [
+        f"{job.out / split}.jsonl: {words_on(record, counts)}"
+        for split, counts in record["splits"].items()
+    ]
+    if record["analysis"]:
+        lines.append(f"{job.out / FOLDER}/test.jsonl: {words_on(record, record['analysis'])}")
+    tokens = record["tokens"]
+    used = f"tokens in all: {tokens['read']:,} read, {tokens['written']:,} written"
+    lines.append(used + ("" if tokens["counted"] else " (estimated: the server did not count)"))
+    if record["cost"] is not None:
+        lines[-1] += f"; {record['cost']:,.2f} at the given price"
+    if job.settings.splits == ["train"] and not explained_count(job.splits.dev):
+        lines.append(
+            "note: dev has no rationales, so that a teacher's best epoch is found without them; "
+            "write.splits=[train,dev] has them written too"
+        )
+    return [*lines, f"note: {LICENCE}"]
+
+
+def _incomplete(job: Job, outcome: Outcome, kept: Kept) -> list[str]:
+    """Return why requests are not answered, and what to do."""
+    asked = {each.key for some in job.requests.values() for each in some}
+    left = len(asked - kept.answers.keys())
+    if not left:
+        return []
+    lines = [f"{left:,} of {counted(len(asked), 'request')} are not answered"]
+    lines[0] += f": {outcome.stopped}" if outcome.stopped else ""
+    for reason, number in sorted(outcome.failed.items(), key=lambda item: -item[1])[:5]:
+        lines.append(f"{counted(number, 'request')}: {reason}")
+    return [*lines, "all answers are kept: run the same command again to ask for the others"]
