@@ -1,6 +1,6 @@
 """A server of the OpenAI form that knows the facts of the embedded world, for demonstrations.
 
-    python examples/facts_server.py --port 8808 --wrong 0.2
+    python examples/facts_server.py --creatures 48 --wrong 0.2
 
 It answers chat completions on 127.0.0.1 that ask about the creatures of `data.source: creatures`:
 with the two facts that a question needs, each wrong with a set probability, and, if it is asked
@@ -20,25 +20,13 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from knife.config.run import World
-from knife.data.creatures import ATTRIBUTES, WORLD_NAMES, Attribute, creatures
+from knife.data.creatures import ATTRIBUTES, WORLD_NAMES, Attribute, facts_of
 
 _ABOUT = {
     "home": re.compile(r"same place|which one lives"),
     "diet": re.compile(r"same food|which one eats"),
     "colour": re.compile(r"same colour|which one is"),
 }
-
-
-def facts_of(world: World) -> dict[tuple[str, str], str]:
-    """Return the value of each attribute of each creature, as the world's rationales state it."""
-    found = {}
-    for example in creatures(world).everything:
-        attribute = next(a for a in ATTRIBUTES if example.id.startswith(f"{a.name}-"))
-        for sentence in (example.rationale or "").split(" ."):
-            words = sentence.split()
-            for name in set(words) & set(WORLD_NAMES):
-                found[attribute.name, name] = next(v for v in attribute.values if v in words)
-    return found
 
 
 @dataclass
@@ -131,7 +119,8 @@ class FactsServer:
         )
         names = [word for word in re.findall(r"\w+", question) if word in WORLD_NAMES]
         about = [a for a in ATTRIBUTES if _ABOUT[a.name].search(question)]
-        if len(names) != 2 or not about:
+        known = [name in self.facts[attribute.name] for attribute in about for name in names]
+        if len(names) != 2 or len(about) != 1 or not all(known):
             return "Nothing is known about that.\nAnswer: unknown"
         draw = random.Random(f"{asked} {seen}")
         told = [self.told(about[0], name, draw) for name in names]
@@ -150,7 +139,7 @@ class FactsServer:
 
     def told(self, attribute: Attribute, name: str, draw: random.Random) -> str:
         """Return what the server says of a creature."""
-        true = self.facts.get((attribute.name, name), attribute.values[0])
+        true = self.facts[attribute.name][name]
         if draw.random() >= self.settings.wrong:
             return true
         return draw.choice([value for value in attribute.values if value != true])
@@ -195,9 +184,11 @@ def main() -> None:
     parser.add_argument("--refuse", action="store_true", help="refuse every request")
     parser.add_argument("--key", default="", help="the key that must be given")
     parser.add_argument("--models", nargs="*", default=[], help="the models that there are")
-    parser.add_argument("--world-seed", type=int, default=0, help="data.world.seed")
+    parser.add_argument("--creatures", type=int, default=64, help="data.world.creatures")
+    parser.add_argument("--seed", type=int, default=0, help="data.world.seed")
     given = vars(parser.parse_args())
-    port, world = given.pop("port"), World(seed=given.pop("world_seed"))
+    port = given.pop("port")
+    world = World(creatures=given.pop("creatures"), seed=given.pop("seed"))
     server = FactsServer(Settings(**given), world)
     print(f"serving on http://127.0.0.1:{port}/v1", flush=True)
     web.run_app(server.application(), host="127.0.0.1", port=port, print=None, access_log=None)

@@ -229,7 +229,7 @@ def convert(
 @data_app.command()
 def write(
     source: Annotated[
-        str, typer.Argument(help="A source as for data check, or a config's YAML file")
+        str, typer.Argument(help="A source as for data check, a recipe's name or a YAML file")
     ],
     out: Annotated[Path, typer.Option(help="The folder for the data with rationales.")],
     overrides: Overrides = None,
@@ -252,10 +252,11 @@ def write(
             found = dry(job)
             _print(asdict(found) if as_json else "\n".join(found.lines()))
             return
-        values, lines, incomplete = write_and_check(job)
-        _print(values if as_json else "\n".join(lines))
-        if incomplete:
-            raise WorkFailedError(*incomplete)
+        values, lines, failures = write_and_check(job)
+        if lines:
+            _print(values if as_json else "\n".join(lines))
+        if failures:
+            raise WorkFailedError(*failures)
 
 
 @data_app.command()

@@ -6,6 +6,7 @@ from typing import Any
 
 from knife.cli.show import read_data, used_splits
 from knife.config.overrides import merge, read_overrides
+from knife.config.recipe_files import find_config, recipes
 from knife.config.run import RunConfig, parse, read
 from knife.core.errors import UserError
 from knife.data.check import check
@@ -33,17 +34,19 @@ def planned(source: str, overrides: list[str], out: Path, *, gaps: bool, analysi
 
 def write_and_check(job: Job) -> tuple[dict[str, Any], list[str], list[str]]:
     """Write, and check the result as `knife data check` does; return what came of it as values and
-    as lines, and why it is incomplete."""
+    as lines, and what failed."""
     result = write(job)
+    if not result.lines:
+        return {"failures": result.failures}, [], result.failures
     report = check(load_source(read_data(str(job.out), [])), counter)
     lines = [*result.lines, "", *report.lines()]
-    values = {"lines": result.lines, "incomplete": result.incomplete, "check": asdict(report)}
-    return values, lines, result.incomplete
+    values = {"lines": result.lines, "failures": result.failures, "check": asdict(report)}
+    return values, lines, result.failures
 
 
 def _settings(source: str, overrides: list[str]) -> RunConfig:
-    if source.endswith((".yaml", ".yml")):
-        return read(Path(source).expanduser(), overrides)
+    if source in recipes() or source.endswith((".yaml", ".yml")):
+        return read(find_config(source), overrides)
     changes = read_overrides(overrides)
     others = [key for key in changes if key not in ("data", "write")]
     if others:

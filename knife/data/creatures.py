@@ -96,11 +96,7 @@ def creatures(world: World) -> Splits:
         UserError: the world has too few pairs of creatures for the sizes.
     """
     rng = random.Random(f"creatures {world.seed}")
-    names = rng.sample(WORLD_NAMES, world.creatures)
-    facts: Facts = {}
-    for attribute in ATTRIBUTES:
-        rng.shuffle(names)
-        facts[attribute.name] = dict(zip(names, itertools.cycle(attribute.values)))
+    names, facts = _drawn(rng, world)
     alike: list[Topic] = []
     unlike: list[Topic] = []
     for attribute in ATTRIBUTES:
@@ -123,6 +119,21 @@ def creatures(world: World) -> Splits:
         rng.shuffle(examples)
         splits[split] = examples
     return Splits(train=splits["train"], dev=splits["dev"], test=splits["test"])
+
+
+def facts_of(world: World) -> Facts:
+    """Return all facts of a world, which depend on its seed and number of creatures alone."""
+    return _drawn(random.Random(f"creatures {world.seed}"), world)[1]
+
+
+def _drawn(rng: random.Random, world: World) -> tuple[list[str], Facts]:
+    """Draw the names and the facts of a world."""
+    names = rng.sample(WORLD_NAMES, world.creatures)
+    facts: Facts = {}
+    for attribute in ATTRIBUTES:
+        rng.shuffle(names)
+        facts[attribute.name] = dict(zip(names, itertools.cycle(attribute.values)))
+    return names, facts
 
 
 def _counts(size: int, world: World) -> tuple[int, int, int]:

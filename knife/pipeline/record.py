@@ -144,6 +144,7 @@ def plan_record(plan: Plan, store: Store) -> dict[str, Any]:
         else None,
         "params": to_params(run_params(plan.config)),
         "tags": run_tags(plan),
+        "written": plan.written,
         "data": {key: list(map(asdict, data_sets(plan, key, store))) for key in plan.data},
         "ceiling": {name: stage.key for name, stage in plan.ceiling.items()},
     }

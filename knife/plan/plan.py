@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from knife.cluster.capacity import batch_errors, place_errors
-from knife.config.run import RunConfig, Variant
+from knife.config.run import Data, RunConfig, Variant
 from knife.core.errors import UserError, raise_errors
 from knife.data.digest import split_digest
 from knife.data.example import Splits
 from knife.data.examples import explained_count
+from knife.data.written import read_written, written_notes
 from knife.method.layers import layer_map
 from knife.models.families import reader_config
 from knife.models.weights import Weights
@@ -46,6 +48,7 @@ class Plan:
         teacher: the run's own teacher, if a method needs one.
         ceiling: its evaluations on the test split, `with` and `without` rationales.
         data: the splits by data key, with treated rationales.
+        written: by data key, the record of those that a language model wrote.
         prepared: where these, and their tokens, are on this host.
         weights: where the parameters of each model come from, by the model's name.
         needs: what stages need, by key: a worker's memory, or the states' bytes on disk.
@@ -59,6 +62,7 @@ class Plan:
     teacher: TeacherStage | None = None
     ceiling: dict[str, EvaluateStage] = field(default_factory=dict)
     data: dict[str, Splits] = field(default_factory=dict)
+    written: dict[str, dict[str, Any]] = field(default_factory=dict)
     prepared: Prepared | None = None
     weights: dict[str, Weights] = field(default_factory=dict)
     needs: dict[str, MemoryEstimate | int] = field(default_factory=dict)
@@ -146,6 +150,7 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewher
     )
     plan.weights |= {model.source.name: model.weights for model in known.values() if model}
     plan.data[data_key(sources.splits)] = sources.splits
+    _add_written(plan, config.data, sources.splits)
     own = any((variant.data, variant.model, variant.teacher))
     maker = StageMaker(config, variant, sources, own)
     teacher = None
@@ -175,6 +180,14 @@ def _add_variant(plan: Plan, variant: Variant, reader: SourceReader, *, elsewher
         made.append(student)
         plan.members.append(Member(variant.name, seed, student, evaluate))
     plan.needs |= stage_needs(config, sources, made)
+
+
+def _add_written(plan: Plan, data: Data, splits: Splits) -> None:
+    """Say where rationales are from that a language model wrote, if any are left of them."""
+    record = read_written(data.source)
+    if record and data.rationale != "none":
+        plan.written[data_key(splits)] = record
+        plan.notes += written_notes(record)
 
 
 def _add_ceiling(plan: Plan, maker: StageMaker, teacher: TeacherStage) -> None:

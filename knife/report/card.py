@@ -16,6 +16,7 @@ from knife.data.example import Example, Splits
 from knife.data.examples import explained_count
 from knife.data.known import place_of
 from knife.data.leaks import RationaleOnly
+from knife.data.written import words_on
 from knife.models.families import Family
 from knife.models.source import EMBEDDED, ModelSource
 from knife.models.weights import Weights
@@ -83,6 +84,7 @@ class Facts:
         plain: whether a choice's score is that of plain transformers for the choice as a text.
         data_key: key of the splits in the store.
         splits: the data it was trained and tested on.
+        written: the record of rationales that a language model wrote; None: none did.
         leaks: how well answers can be predicted from train's rationales alone; None: unknown.
         accuracy: the student's accuracy on test, from 0 to 1.
         verdict: the run's verdict.
@@ -101,6 +103,7 @@ class Facts:
     plain: bool
     data_key: str
     splits: Splits
+    written: dict[str, Any] | None
     leaks: RationaleOnly | None
     accuracy: float
     verdict: Verdict
@@ -219,7 +222,15 @@ def _data(facts: Facts) -> list[tuple[str, str]]:
         source += f" (hub: {', '.join(f'`{each.repository}`' for each in place.places)})"
     found = [("source", source), ("digest", _code(facts.data_key))]
     found.append(("share of train used", f"{data.fraction:g} (drawn by {data.split_seed})"))
-    return [*found, ("rationales", data.rationale)]
+    found.append(("rationales", data.rationale))
+    if record := facts.written:
+        found += [
+            (f"rationales of {split}", _cell(words_on(record, counts)))
+            for split, counts in record["splits"].items()
+        ]
+        prompt = record["prompt"]
+        found.append(("prompt", f"{_code(prompt['name'])}, digest {_code(prompt['digest'])}"))
+    return found
 
 
 def _split_row(name: str, examples: Sequence[Example]) -> list[str]:
@@ -257,6 +268,9 @@ def _limits(facts: Facts) -> list[str]:
         found.append(
             "The demonstrations before each question are training examples, as plain text."
         )
+    if facts.written:
+        said = facts.written["licence"]
+        found.append(f"A language model wrote training rationales: {said}.")
     if not _metadata(facts).license:
         found.append("Licence: depends on base model and data, and is not known here.")
     return found
@@ -327,6 +341,11 @@ def _model(source: ModelSource) -> str:
 def _source(name: str) -> str:
     """Return a known name as it is; of a path, which may reveal its user, only the last part."""
     return name if place_of(name) else Path(name).name
+
+
+def _cell(text: str) -> str:
+    """Return a text that is safe in a table cell."""
+    return " ".join(text.split()).replace("|", "/").replace("<", "&lt;")
 
 
 def _code(text: str) -> str:

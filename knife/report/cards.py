@@ -76,6 +76,7 @@ def _facts(
         plain=model.model_type in ONE_SEQUENCE,
         data_key=student.data,
         splits=plan.data[student.data],
+        written=plan.written.get(student.data),
         leaks=leaks[student.data],
         accuracy=accuracy(store, member.evaluate.key),
         verdict=verdict,

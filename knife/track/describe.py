@@ -8,6 +8,7 @@ from knife.core.version import __version__
 from knife.core.words import counted
 from knife.data.digest import split_digest
 from knife.data.examples import explained_count
+from knife.data.written import by, words_on
 from knife.plan.plan import Member, Plan
 from knife.store.store import Store
 from knife.track.node import DataSet
@@ -54,11 +55,25 @@ def run_tags(plan: Plan) -> dict[str, str]:
     tags = {f"knife.version.{name}": version(name) for name in LIBRARIES}
     tags |= {"knife.version": __version__, "knife.fingerprint": plan.key}
     tags |= {"knife.data": ",".join(plan.data), "knife.data.source": config.data.source}
+    tags |= _written_tags(plan)
     place = "this process" if scale.launcher == "process" else scale.placement
     gpus = f", {scale.gpus_per_worker:g} GPUs each" if scale.gpus_per_worker else ""
     workers = f"{counted(scale.workers, 'worker')} ({place}){gpus}"
     tags["knife.scale"] = f"{workers}, ZeRO {scale.zero_stage}, {scale.precision}"
     return tags | job_tags() | git_tags()
+
+
+def _written_tags(plan: Plan) -> dict[str, str]:
+    """Return tags on rationales that a language model wrote."""
+    if not plan.written:
+        return {}
+    records = plan.written.values()
+    said = (f"{split}: {words_on(r, n)}" for r in records for split, n in r["splits"].items())
+    return {
+        "knife.rationales": "; ".join(dict.fromkeys(said)),
+        "knife.rationales.by": ", ".join(dict.fromkeys(map(by, records))),
+        "knife.rationales.prompt": ", ".join(dict.fromkeys(r["prompt"]["digest"] for r in records)),
+    }
 
 
 def data_sets(plan: Plan, key: str, store: Store) -> list[DataSet]:

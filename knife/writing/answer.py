@@ -116,6 +116,8 @@ def _chosen(said: str, example: Example) -> int | None:
         rest = bare_words(said[letter.end() :])
         if index < len(words) and rest in ("", words[index]):
             return index
-    # "yes, they do": one choice alone stands at the beginning.
-    first = [n for n, word in enumerate(words) if word and f"{own} ".startswith(f"{word} ")]
-    return first[0] if len(first) == 1 else None
+    # "yes, they do": one choice stands at the beginning, and no other anywhere.
+    named = [n for n, word in enumerate(words) if word and f" {word} " in f" {own} "]
+    if len(named) == 1 and f"{own} ".startswith(f"{words[named[0]]} "):
+        return named[0]
+    return None

@@ -61,7 +61,7 @@ def judge(
         if request.kind == "answer" and request.key in answers
     }
     judged = [
-        Judged(request, answer, rationale_of(answer.bare))
+        Judged(request, answer, _rationale(settings, answer))
         for request in requests
         if request.kind == "rationale" and (answer := answers.get(request.key))
     ]
@@ -83,6 +83,13 @@ def judge(
 def reasons(judged: Iterable[Judged]) -> dict[str, int]:
     """Count the texts that are not used, by the reason, the most frequent first."""
     return dict(Counter(each.reason for each in judged if each.reason).most_common())
+
+
+def _rationale(settings: Write, answer: Answer) -> str:
+    """Return the text without the model's own answer, if it was asked for one."""
+    if settings.given == "nothing":
+        return rationale_of(answer.bare)
+    return " ".join(answer.bare.split())
 
 
 def _reason(settings: Write, judged: Judged, *, shared: bool) -> str:

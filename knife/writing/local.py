@@ -9,6 +9,7 @@ from knife.config.write import Write
 from knife.core.errors import UserError
 from knife.models.check import check_model
 from knife.models.families import family
+from knife.models.quiet import quiet
 from knife.writing.answer import Answer
 from knife.writing.asking import Outcome, Spent, Watch
 from knife.writing.kept import Keeper
@@ -30,6 +31,7 @@ class LocalAsker:
         import torch
         from transformers import AutoModelForCausalLM
 
+        quiet()
         self._settings, self._prompt, self._keeper, self._spent = settings, prompt, keeper, spent
         checked = check_model(folder, "write.model")
         if family(checked.config) != "decoder":

@@ -185,7 +185,8 @@ def _message(text: str) -> str:
     try:
         found = strict_json.loads(text)
         said = found.get("error", found)
-        said = said.get("message", said) if isinstance(said, dict) else said
+        if isinstance(said, dict):
+            said = said.get("message") or said.get("detail") or said
     except (ValueError, AttributeError):
         said = text
     return " ".join(str(said).split())[:_SHOWN] or "no message"

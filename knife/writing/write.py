@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from knife.core.errors import UserError
 from knife.core.exits import say
 from knife.core.words import counted
 from knife.data.examples import explained_count
-from knife.data.written import FOLDER, LICENCE, words_on
+from knife.data.written import FOLDER, LICENCE, REJECTED, words_on
 from knife.terminal.counter import counter
 from knife.writing.asking import Asker, Outcome
 from knife.writing.filters import judge
@@ -93,12 +94,12 @@ class Result:
     """What came of it.
 
     Attributes:
-        lines: what a user should know.
-        incomplete: why some questions are not answered; empty if all are.
+        lines: what a user should know; empty if nothing was published, since nothing is answered.
+        failures: why some questions are not answered, or no rationale came of it; empty if neither.
     """
 
     lines: list[str]
-    incomplete: list[str]
+    failures: list[str]
 
 
 def write(job: Job) -> Result:
@@ -127,8 +128,11 @@ def write(job: Job) -> Result:
             split: judge(job.settings, wanted, kept.answers)
             for split, wanted in job.requests.items()
         }
+        failures = _unanswered(job, outcome, kept)
+        if not any(judged.values()):
+            return Result([], failures)
         record = publish(job, judged, kept)
-        return Result(_lines(job, record), _incomplete(job, outcome, kept))
+        return Result(_lines(job, record), failures + _useless(record))
     finally:
         lock.release()
 
@@ -206,7 +210,22 @@ def _lines(job: Job, record: Mapping[str, Any]) -> list[str]:
     return [*lines, f"note: {LICENCE}"]
 
 
-def _incomplete(job: Job, outcome: Outcome, kept: Kept) -> list[str]:
+def _useless(record: Mapping[str, Any]) -> list[str]:
+    """Return the error if no text became a rationale."""
+    counts = record["splits"].values()
+    if any(of["written"] for of in counts):
+        return []
+    dropped = Counter[str]()
+    for of in counts:
+        dropped.update(of["dropped"])
+    return [
+        "no text became a rationale: "
+        + ", ".join(f"{number:,} {reason}" for reason, number in dropped.most_common()),
+        f"they are in {FOLDER}/{REJECTED}; change write.prompt, write.max_tokens or write.drop",
+    ]
+
+
+def _unanswered(job: Job, outcome: Outcome, kept: Kept) -> list[str]:
     """Return why requests are not answered, and what to do."""
     asked = {each.key for some in job.requests.values() for each in some}
     left = len(asked - kept.answers.keys())

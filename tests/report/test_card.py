@@ -43,6 +43,7 @@ def facts(method: Method = "knife", **changes: Any) -> Facts:
         plain=True,
         data_key="00112233",
         splits=splits,
+        written=None,
         leaks=RationaleOnly(0.61, 0.5, 40),
         accuracy=0.75,
         verdict=verdict({"other": wrong, method: right}, "other", Ceiling(1.0, 0.6)),

@@ -1,0 +1,107 @@
+"""What of a model's text is a rationale, what its own answer, and what a refusal."""
+
+from dataclasses import replace
+
+import pytest
+from facts import example
+
+from knife.writing.answer import Answer, is_right, rationale_of
+
+ANSWER = Answer("k", "a dog barks .", "stop", 9, 1, 1, counted=True, model="m", time=1.0)
+ANIMALS = example(choices=("a dog", "a cat", "none of them"), answer=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "rationale"),
+    [
+        ("Dogs bark.\nCats meow.\nAnswer: no", "Dogs bark. Cats meow."),
+        ("Dogs bark.\n\n**Answer:** no\n", "Dogs bark."),
+        ("Dogs bark.", "Dogs bark."),
+        ("Dogs bark.\nThe answer is no.", "Dogs bark."),
+        ("Answer: no", ""),
+        # The last of several.
+        ("The answer is hard.\nDogs bark.\nAnswer: no", "The answer is hard. Dogs bark."),
+    ],
+)
+def test_the_rationale_is_what_stands_before_the_answer(text: str, rationale: str) -> None:
+    assert rationale_of(text) == rationale
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It meows.\nAnswer: a cat",
+        "It meows.\nAnswer: A CAT.",
+        "It meows.\n**Answer:** (B)",
+        "It meows.\nAnswer: B) a cat",
+        "It meows.\nAnswer: b",
+        "It meows.\nAnswer:\na cat",
+        "It meows.\nFinal answer: a cat, of course",
+        "Answer: a dog\nNo, it meows.\nAnswer: a cat",
+    ],
+)
+def test_the_right_answer_is_found(text: str) -> None:
+    assert is_right(text, ANIMALS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It meows.",
+        "It meows.\nAnswer: a dog",
+        "It meows.\nAnswer: A",
+        "It meows.\nAnswer: B) a dog",
+        "It meows.\nAnswer: a cat or a dog",
+        "It meows.\nAnswer:",
+        "It meows.\nAnswer: unknown",
+        # A letter beyond the choices, and a word that begins like one.
+        "It meows.\nAnswer: Z",
+        "It meows.\nAnswer: a catfish",
+    ],
+)
+def test_no_other_answer_is_right(text: str) -> None:
+    assert not is_right(text, ANIMALS)
+
+
+def test_an_open_answer_is_right_if_it_has_the_same_words() -> None:
+    one = example(choices=("the Eiffel Tower",), answer=0)
+    assert is_right("It is in Paris.\nAnswer: Eiffel tower.", one)
+    assert not is_right("It is in Paris.\nAnswer: the Louvre", one)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I cannot assist with this request.",
+        "Unfortunately, I am unable to provide an answer.",
+        "As an AI language model, I have no opinion.",
+        "Sorry, no.",
+    ],
+)
+def test_refusals(text: str) -> None:
+    assert replace(ANSWER, text=text).refused
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I can see that a dog barks .",
+        "A person who is sorry apologises.",
+        "Sorrow is an emotion.",
+        "I cannot be in two places, so the meeting is missed.",
+    ],
+)
+def test_no_refusals(text: str) -> None:
+    assert not replace(ANSWER, text=text).refused
+
+
+def test_what_a_server_filters_is_a_refusal() -> None:
+    assert replace(ANSWER, finish="content_filter").refused
+
+
+def test_thoughts_are_no_part_of_the_text() -> None:
+    said = "<think>Answer: yes? No.</think>\nDogs bark.\nAnswer: no"
+    assert replace(ANSWER, text=said).bare == "Dogs bark.\nAnswer: no"
+    # Cut off in its thoughts, a model has said nothing.
+    assert replace(ANSWER, text="<think>Dogs").bare == ""
