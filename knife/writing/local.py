@@ -7,9 +7,6 @@ from typing import Any
 
 from knife.config.write import Write
 from knife.core.errors import UserError
-from knife.models.check import check_model
-from knife.models.families import family
-from knife.models.quiet import quiet
 from knife.writing.answer import Answer
 from knife.writing.asking import Outcome, Spent, Watch
 from knife.writing.kept import Keeper
@@ -28,8 +25,13 @@ class LocalAsker:
         Raises:
             UserError: its files are not complete, or it is no decoder-only model.
         """
+        # A server needs none of these, which take seconds to import.
         import torch
         from transformers import AutoModelForCausalLM
+
+        from knife.models.check import check_model
+        from knife.models.families import family
+        from knife.models.quiet import quiet
 
         quiet()
         self._settings, self._prompt, self._keeper, self._spent = settings, prompt, keeper, spent

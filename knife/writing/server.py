@@ -20,8 +20,8 @@ from knife.core.errors import UserError
 from knife.writing.answer import Answer
 from knife.writing.request import Request, tokens_of
 
-# So often is one request sent; waits grow to a minute, so that these are some minutes.
-TRIES = 10
+# So often is one request sent; waits grow to a minute, so that these are about five minutes.
+TRIES = 15
 _WAIT = wait_random_exponential(multiplier=0.5, max=60)
 _AGAIN = {408, 409, 425, 429}
 # Codes of servers for an account without money: waiting does not help.

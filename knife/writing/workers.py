@@ -23,7 +23,7 @@ from knife.core.exits import say
 from knife.data.example import Example
 from knife.launch.session import in_thread, next_session, session
 from knife.writing.asking import Asker, Outcome, Spent
-from knife.writing.kept import Keeper
+from knife.writing.kept import Keeper, Kept
 from knife.writing.local import LocalAsker
 from knife.writing.prompt import Prompt
 from knife.writing.request import Request
@@ -91,6 +91,7 @@ class _Worker:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asker: Asker | LocalAsker | None = None
+        self._kept: Kept | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Ask for the answers of a batch; a user error is returned as text."""
@@ -109,6 +110,9 @@ class _Worker:
         # Ray Data's workers may be threads of one process.
         with self._lock:
             self._begin()
+            # A worker in place of a lost one gets its parts again, of which some are answered.
+            assert self._kept
+            requests = self._kept.missing(requests, self._work.settings.longest)
             if isinstance(self._asker, LocalAsker):
                 return self._asker.ask(requests)
         assert self._loop
@@ -120,6 +124,7 @@ class _Worker:
             return
         work = self._work
         _wait_for(work.folder)
+        self._kept = Kept(work.folder)
         keeper, spent = Keeper(work.folder), work.spent(self._share)
         if work.model:
             self._asker = LocalAsker(work.settings, work.model, work.prompt, keeper, spent)
