@@ -65,7 +65,8 @@ class Write(ConfigSection):
     shown before. `given: answer` shows the model the right answer. `splits` are those that get
     rationales. `samples` texts are asked for each question. `keep` is what becomes of those that
     are not dropped: `right` needs the model's own answer, found without sight of the right one, to
-    be right; `best` takes the text that helps a cheap classifier most; else it is the first.
+    be right; `best` prefers the texts that help a cheap classifier most; else the
+    first count. At most so many `rationales` of each question are kept.
     `in_flight` requests of each worker are under way at once. `extra` are more fields of a request.
     """
 
@@ -81,6 +82,7 @@ class Write(ConfigSection):
     max_tokens: int = Field(256, ge=1)
     extra: dict[str, Any] = Field(default_factory=dict)
     keep: Keep = "all"
+    rationales: int = Field(1, ge=1)
     drop: Drop = Drop()
     rate: Rate = Rate()
     in_flight: int = Field(32, ge=1)
@@ -131,6 +133,11 @@ class Write(ConfigSection):
         if self.keep == "best" and self.samples == 1:
             raise ValueError(
                 "got keep: best, which chooses among samples: set write.samples above 1"
+            )
+        if self.rationales > self.samples:
+            raise ValueError(
+                f"got rationales: {self.rationales}, more than samples: {self.samples}; set "
+                "write.samples to at least as many"
             )
         return self
 

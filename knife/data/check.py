@@ -57,6 +57,7 @@ class SplitReport:
         answers: number of examples per answer, the most frequent first: by its text if all
             examples share one set of choices or answers are open, or else by its index.
         rationales: number of examples that have one.
+        several: number of examples that have more than one.
         question_words, rationale_words: their word counts; None if there are no such texts.
         leakage: share of the rationales that contain the answer's text, as whole words in either
             case; None without rationales, and if all examples share one set of choices (a
@@ -70,6 +71,7 @@ class SplitReport:
     most_choices: int
     answers: dict[str, int]
     rationales: int
+    several: int
     question_words: Words | None
     rationale_words: Words | None
     leakage: float | None
@@ -222,6 +224,7 @@ def check_split(
         most_choices=max(numbers, default=0),
         answers=dict(Counter(names).most_common()),
         rationales=len(rationales),
+        several=sum(bool(example.more_rationales) for example in examples),
         question_words=_word_counts([example.question for example in examples]),
         rationale_words=_word_counts(rationales),
         leakage=leakage,
@@ -235,6 +238,8 @@ def _lines(split: SplitReport) -> list[str]:
         f"words in a question: {split.question_words}",
         f"rationales: {split.rationales} ({_percent(split.rationales / split.examples)})",
     ]
+    if split.several:
+        lines.append(f"examples with several rationales: {split.several}")
     if split.rationale_words is not None:
         lines.append(f"words in a rationale: {split.rationale_words}")
     if split.leakage is not None:

@@ -19,7 +19,9 @@ def digests(examples: Iterable[Example]) -> tuple[str, str]:
         content = [example.id, example.question, example.choices, example.answer]
         start = strict_json.dumps(content)[:-1]
         without.update(f"{start}]\n".encode())
-        whole.update(f"{start}, {strict_json.dumps(example.rationale)}]\n".encode())
+        rationales = [example.rationale, *example.more_rationales]
+        said = ", ".join(map(strict_json.dumps, rationales))
+        whole.update(f"{start}, {said}]\n".encode())
     return without.hexdigest()[:16], whole.hexdigest()[:16]
 
 

@@ -21,6 +21,7 @@ class Example:
         rationale: free text that explains the answer (`R`), or None. Training data only.
         group: what examples of one source, such as a passage, have in common, or None: splits
             that are made keep them on one side.
+        more_rationales: others for the same answer; a teacher reads one of all in each epoch.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Example:
     answer: int
     rationale: str | None = None
     group: str | None = None
+    more_rationales: tuple[str, ...] = ()
 
     @property
     def open(self) -> bool:

@@ -23,6 +23,9 @@ _SCHEMA = pa.schema(
         ("group", pa.large_string()),
     ]
 )
+# A further column where any example has several rationales.
+_MORE = "more_rationales"
+_MORE_SCHEMA = _SCHEMA.append(pa.field(_MORE, pa.large_list(pa.large_string())))
 
 
 class Examples(Sequence[Example]):
@@ -30,13 +33,14 @@ class Examples(Sequence[Example]):
 
     Attributes:
         table: the columns `id`, `question`, `choices`, `answer`, `rationale` and `group`, in one
-            piece, and maybe `part`, the span of the question that may be cut.
+            piece, and maybe `more_rationales`, and `part`, the span of the question that may be
+            cut.
         rows: which rows of the table these examples are, in order; None for all.
     """
 
     def __init__(self, table: Any, rows: "np.ndarray[Any, Any] | None" = None) -> None:
         self.table, self.rows = table.combine_chunks(), rows
-        self._columns: dict[str, Any] = {name: _piece(self.table, name) for name in _SCHEMA.names}
+        self._columns: dict[str, Any] = {name: _piece(self.table, name) for name in self._names}
 
     @staticmethod
     def of(examples: Iterable[Example]) -> "Examples":
@@ -53,7 +57,8 @@ class Examples(Sequence[Example]):
         """Return the examples of several tables in one."""
         if len(parts) == 1:
             return parts[0]
-        return Examples(pa.concat_tables([part.selected() for part in parts]))
+        whole = [part.selected() for part in parts]
+        return Examples(pa.concat_tables(whole, promote_options="default"))
 
     @staticmethod
     def open(path: Path) -> "Examples":
@@ -71,8 +76,8 @@ class Examples(Sequence[Example]):
         Raises:
             OSError: the file cannot be written.
         """
-        table = self.selected().select(_SCHEMA.names).combine_chunks()
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+        table = self.selected().select(self._names).combine_chunks()
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table, max_chunksize=max(1, len(self)))
 
     def selected(self) -> Any:
@@ -89,9 +94,32 @@ class Examples(Sequence[Example]):
         found = np.asarray(rows, dtype=np.int64)
         return Examples(self.table, found if self.rows is None else self.rows[found])
 
+    @property
+    def _names(self) -> list[str]:
+        """The columns that are written: all but `part`."""
+        return [*_SCHEMA.names, *([_MORE] if _MORE in self.table.column_names else [])]
+
+    @property
+    def most_rationales(self) -> int:
+        """The most rationales that one example has: at least 1."""
+        if _MORE not in self._columns:
+            return 1
+        counts = pa.compute.list_value_length(self.column(_MORE))
+        return 1 + (pa.compute.max(counts).as_py() or 0)
+
     def with_rationales(self, rationales: Iterable[str | None]) -> "Examples":
-        """Return the same examples with other rationales."""
-        return self._with("rationale", rationales)
+        """Return the same examples with one other rationale each, or none."""
+        found = self._with("rationale", rationales)
+        return Examples(found.table.drop_columns([_MORE])) if _MORE in found._columns else found
+
+    def nth_rationales(self, number: int) -> "Examples":
+        """Return the same examples, each with the rationale of a number alone; those that have
+        fewer begin again with their first."""
+        if _MORE not in self._columns:
+            return self
+        pairs = zip(self.values("rationale"), self.values(_MORE), strict=True)
+        each = ([first, *(more or [])] for first, more in pairs)
+        return self.with_rationales(some[number % len(some)] for some in each)
 
     def without_groups(self) -> "Examples":
         """Return the same examples without their groups."""
@@ -99,7 +127,7 @@ class Examples(Sequence[Example]):
 
     def with_questions(self, questions: Iterable[str]) -> "Examples":
         """Return the same examples with other questions, of which no part is known."""
-        return Examples(self.selected().select(_SCHEMA.names))._with("question", questions)
+        return Examples(self.selected().select(self._names))._with("question", questions)
 
     def with_parts(self, ends: Sequence[int]) -> "Examples":
         """Return the same examples with a part of each question: its first character and one past
@@ -215,7 +243,9 @@ class Builder:
     def examples(self) -> Examples:
         """Return all examples as a table."""
         self._batches.append(_record_batch(self._part))
-        return Examples(_one_piece(self._batches, _SCHEMA))
+        table = _one_piece(self._batches, _MORE_SCHEMA)
+        several = len(pa.compute.list_flatten(table.column(_MORE)))
+        return Examples(table if several else table.drop_columns([_MORE]))
 
 
 def values_of(examples: Sequence[Example], name: str) -> Iterator[Any]:
@@ -247,7 +277,7 @@ def _one_piece(batches: list[Any], schema: Any) -> Any:
 def _piece(table: Any, name: str) -> Any:
     """Return a column of a table whose chunks are combined: there is one, or none."""
     chunks = table.column(name).chunks
-    return chunks[0] if chunks else pa.array([], _SCHEMA.field(name).type)
+    return chunks[0] if chunks else pa.array([], _MORE_SCHEMA.field(name).type)
 
 
 def _batched(items: Iterable[Any]) -> Iterator[list[Any]]:
@@ -258,7 +288,8 @@ def _batched(items: Iterable[Any]) -> Iterator[list[Any]]:
 
 def _record_batch(examples: Sequence[Example]) -> Any:
     return pa.record_batch(
-        [[getattr(each, name) for each in examples] for name in _SCHEMA.names], schema=_SCHEMA
+        [[getattr(each, name) for each in examples] for name in _MORE_SCHEMA.names],
+        schema=_MORE_SCHEMA,
     )
 
 
@@ -269,5 +300,6 @@ def _example(
     answer: int,
     rationale: str | None,
     group: str | None,
+    more: list[str] | None = None,
 ) -> Example:
-    return Example(identity, question, tuple(choices), answer, rationale, group)
+    return Example(identity, question, tuple(choices), answer, rationale, group, tuple(more or ()))

@@ -112,7 +112,7 @@ def choice_fields(record: Mapping[str, Any]) -> list[str]:
 
 def unread(record: Mapping[str, Any]) -> list[str]:
     """Return the fields of a record that are not read."""
-    return [name for name in record if name not in KNOWN and name != "group"]
+    return [name for name in record if name not in (*KNOWN, "group", "more_rationales")]
 
 
 def _bare(name: str) -> str:

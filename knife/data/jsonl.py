@@ -248,4 +248,6 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
                 "rationale": example.rationale,
             }
             record |= {} if example.group is None else {"group": example.group}
+            if example.more_rationales:
+                record["more_rationales"] = example.more_rationales
             file.write(strict_json.dumps(record, ensure_ascii=False) + "\n")

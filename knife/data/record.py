@@ -81,11 +81,32 @@ def _read(record: object, *, asked: bool) -> tuple[Example | None, list[LineErro
     elif isinstance(group, str) and not _encodable(group):
         said = f"group: holds half of a surrogate pair: {show(group)}"
         errors.append(LineError(said, "half of a surrogate pair in group"))
+    more = _more_rationales(record, rationale, errors)
     if errors:
         return None, errors
     rationale = rationale if rationale and rationale.strip() else None
     group = None if group is None else str(group)
-    return Example(identity, question, tuple(choices), answer, rationale, group), []
+    return Example(identity, question, tuple(choices), answer, rationale, group, more), []
+
+
+def _more_rationales(record: Record, first: object, errors: list[LineError]) -> tuple[str, ...]:
+    """Return the further rationales, or () if they are invalid, adding to `errors`."""
+    value = record.get("more_rationales")
+    if value is None or value == []:
+        return ()
+    if not isinstance(value, list) or not all(
+        isinstance(text, str) and text.strip() and _encodable(text) for text in value
+    ):
+        said = (
+            f"more_rationales: must be a list of texts, none of them empty, but got {show(value)}"
+        )
+        errors.append(LineError(said, "more_rationales of another type", once=True))
+    elif not isinstance(first, str) or not first.strip():
+        said = "more_rationales: are given, but rationale is not: give the first of them there"
+        errors.append(LineError(said, "more_rationales without a rationale", once=True))
+    else:
+        return tuple(value)
+    return ()
 
 
 def _wrapper(record: Record) -> LineError | None:

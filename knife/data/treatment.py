@@ -26,7 +26,7 @@ def used_splits(whole: Splits, data: Data) -> Splits:
 def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> Sequence[Example]:
     """Return `examples` in the same order, with their rationales treated.
 
-    - `given`: unchanged.
+    - `given`: unchanged. All others leave at most one rationale of an example, its first.
     - `shuffled`: each example gets another's rationale, with a different text if possible.
     - `dropped:SHARE`: that share of the rationales is removed; a larger share drops those of a
       smaller one and more.

@@ -76,6 +76,8 @@ def words_on(record: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
         f"{counts['written']:,} of {counts['examples']:,} were written by "
         f"{by(record)} {sight} sight of the answer, {record['last'][:10]}"
     )
+    if counts["texts"] > counts["written"]:
+        said += f"; {counts['texts']:,} texts in all"
     if counts["had"]:
         said += f"; {counts['had']:,} were there before"
     if counts["dropped"]:

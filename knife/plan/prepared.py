@@ -28,6 +28,7 @@ from knife.data.digest import split_digest
 from knife.data.example import Splits
 from knife.data.examples import Examples
 from knife.data.same_tokens import look_for_same_tokens
+from knife.data.several import more_of_train, several_files
 from knife.data.token_table import TokenTable, longest_choice
 from knife.data.tokenizing import Mark, tokenize_splits
 from knife.data.tokens import Truncation
@@ -133,9 +134,12 @@ class Prepared:
         Raises:
             FileNotFoundError: they are not there any more.
         """
-        names = [*(f"{name}.arrow" for name in SPLITS), *([_FACTS] if kind == "tokens" else [])]
+        place = self._store.path(kind, key)
+        names = [f"{name}.arrow" for name in SPLITS]
+        if kind == "tokens":
+            names += [_FACTS, *(path.name for path in several_files(place))]
         for name in names:
-            shutil.copyfile(self._store.path(kind, key) / name, folder / name)
+            shutil.copyfile(place / name, folder / name)
 
     def keep(self, splits: Splits) -> str:
         """Keep splits; return their key."""
@@ -254,8 +258,12 @@ def _tokenized(
     splits: Splits, tokenizer: Any, limit: int, folder: Path, marks: Collection[Mark]
 ) -> TokenFacts:
     """Write splits as tokens into a folder; return what is known about them."""
+    several = more_of_train(splits.train)
     with _all_cores():
-        tables, cut = tokenize_splits(splits.parts, tokenizer, limit, marks=marks, folder=folder)
+        tables, cut = tokenize_splits(
+            splits.parts | several, tokenizer, limit, marks=marks, folder=folder
+        )
+    others = [tables.pop(name) for name in several]
     errors, notes = look_for_same_tokens(splits, tables, _MODEL)
     if "words" in marks:
         more = look_for_words(splits, tables, _MODEL)
@@ -263,7 +271,10 @@ def _tokenized(
     notes += unwritable_notes(splits, tables, tokenizer, _MODEL)
     longest = max(map(longest_choice, tables.values()))
     digest = fingerprint([table.digest() for table in tables.values()])
-    return TokenFacts(digest, cut, longest, token_lengths(tables["train"]), errors, notes)
+    lengths = [token_lengths(table) for table in (tables["train"], *others)]
+    # The longest rationale may be any of several.
+    longest_of_train = max(lengths, key=lambda each: each.wholes)
+    return TokenFacts(digest, cut, longest, longest_of_train, errors, notes)
 
 
 def _key(request: object) -> str:

@@ -10,6 +10,7 @@ from knife.config.run import READS_RATIONALES, TEACHES, WRITES, RunConfig, Varia
 from knife.core.errors import UserError, raise_errors
 from knife.data.check import rationale_errors
 from knife.data.example import Splits
+from knife.data.examples import Examples
 from knife.data.fitting import fitted
 from knife.data.forms import training_tokens
 from knife.data.source import load_source, source_state
@@ -307,6 +308,11 @@ def _model_errors(
             )
     if teacher is None:
         return errors
+    if config.align.states == "online" and Examples.of(splits.train).most_rationales > 1:
+        errors.append(
+            "align.states: must be stored, because some examples have several rationales "
+            "(more_rationales), and states are the means over these; an online teacher reads one"
+        )
     output = config.align.output
     opened = variant.method == "knife" and splits.train[0].open
     if opened and output.weight and output.target == "choices":

@@ -23,6 +23,7 @@ from knife.core.atomic import write_json
 from knife.core.errors import NotFiniteError
 from knife.core.exits import Terminated
 from knife.data.batches import Batch, Rows, collate, training_rows
+from knife.data.several import Drawn
 from knife.data.token_table import sequence_lengths
 from knife.data.tokens import Tokens
 from knife.method.objective import Objective, TeacherBatch
@@ -156,7 +157,12 @@ class _TrainState:
         if self.journal:
             for note in found.notes:
                 self.journal.note(step, note)
-        self.lengths = sequence_lengths(job.train, rationale=job.rationale)
+
+        self.lengths = (
+            job.train.lengths
+            if isinstance(job.train, Drawn)
+            else sequence_lengths(job.train, rationale=job.rationale)
+        )
         self.started = time.monotonic() - self.state.seconds
         self.saved_step = self.logged_step = step
         self.logged_at = time.monotonic()
@@ -168,6 +174,8 @@ class _TrainState:
         agreement = Agreement(self.context)
         while state.epoch < training.epochs and not _patience_is_out(state, training):
             self.engine.train()
+            if isinstance(self.job.train, Drawn):
+                self.job.train.draw(state.epoch)
             batches = training_rows(self.lengths, training.batch_size, self.job.seed, state.epoch)
             while state.batch < len(batches):
                 self.step(batches[state.batch])

@@ -9,6 +9,7 @@ from knife.config.scale import Scale
 from knife.data.demonstrations import Demonstrations, put_before
 from knife.data.example import Example
 from knife.data.examples import Examples, Ids
+from knife.data.several import several_files
 from knife.data.token_table import TokenTable, picked
 from knife.data.tokens import Tokens
 from knife.models.load import load_backbone
@@ -50,6 +51,12 @@ class StageContext:
     def tokens(self, key: str, name: str) -> TokenTable:
         """Return a split as tokens, by their key."""
         return TokenTable.open(self.store.path("tokens", key) / f"{name}.arrow")
+
+    def several(self, stage: Stage) -> list[TokenTable]:
+        """Return the training examples as tokens with each of several rationales, the first ones
+        included."""
+        folder = self.store.path("tokens", stage.tokens)
+        return [self.tokens(stage.tokens, "train"), *map(TokenTable.open, several_files(folder))]
 
     def model(self, kind: str, key: str) -> Path:
         """Return the folder of a trained teacher's or student's model."""

@@ -1,6 +1,7 @@
 """The stages that compute the frozen teacher's hidden states of every training example."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,13 +47,15 @@ def compute_states(stages: Sequence[StatesStage], places: Sequence[StageContext]
     folder = stage_context.model("teacher", stages[0].teacher)
     split = stage_context.split(stages[0], folder, "train")
     backbone = load_published(folder).to(stage_context.context.device).eval()
+    several = [replace(split, tokens=each) for each in stage_context.several(stages[0])]
     shards = _shards(split.tokens, backbone.width)
     parts = [_Part(*each, len(shards)) for each in zip(stages, places, strict=True)]
     lacking = _lacking(parts, len(shards))
     numbers = [number for number, without in enumerate(lacking) if without]
     for number in numbers[stage_context.context.rank :: stage_context.context.world_size]:
         wanted = [part.stage.part for part in lacking[number]]
-        found = _states(backbone, split, shards[number], wanted, stage_context.context)
+        each = [_states(backbone, s, shards[number], wanted, places[0].context) for s in several]
+        found = _mean(each)
         for part in lacking[number]:
             states = [example[part.stage.part] for example in found]
             part.write(number, shards[number], states, sharing=len(wanted))
@@ -151,6 +154,21 @@ def _shards(tokens: Sequence[Tokens], width: int) -> list[list[int]]:
         shards[-1].append(row)
         filled += size
     return shards
+
+
+def _mean(several: Sequence[list[dict[StatesPart, Tensor]]]) -> list[dict[StatesPart, Tensor]]:
+    """Return the means of an example's states over its rationales, part by part.
+
+    A student that is drawn to the states of each in turn, by a squared distance, is drawn to their
+    mean: the distances to all differ from that to the mean by a constant.
+    """
+    first, *others = several
+    if not others:
+        return first
+    return [
+        {part: torch.stack([each[part] for each in of]).mean(0) for part in of[0]}
+        for of in zip(*several, strict=True)
+    ]
 
 
 def _states(

@@ -13,7 +13,8 @@ from knife.core.errors import raise_errors
 from knife.data.batches import Batch, Rows, collate
 from knife.data.demonstrations import Demonstrations
 from knife.data.forms import training_tokens
-from knife.data.token_table import longest_choice, with_rationale
+from knife.data.several import Drawn
+from knife.data.token_table import longest_choice, picked, with_rationale
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher, StoredStates, Summary
 from knife.models.load import load_backbone
@@ -39,7 +40,9 @@ def train_teacher(stage: TeacherStage, stage_context: StageContext) -> None:
     train_split = stage_context.split(stage, folder, "train")
     dev_split = stage_context.split(stage, folder, "dev")
     # The teacher's task is to read rationales; examples without one would teach it to guess.
-    explained = train_split.take(with_rationale(train_split.tokens))
+    rows = with_rationale(train_split.tokens)
+    explained = train_split.take(rows)
+    several = [picked(tokens, rows) for tokens in stage_context.several(stage)]
     asked = with_rationale(dev_split.tokens)
     dev_split = dev_split.take(asked) if asked else dev_split
     settings = ModelSettings(
@@ -51,7 +54,7 @@ def train_teacher(stage: TeacherStage, stage_context: StageContext) -> None:
         answer_tokens=longest_choice(train_split.tokens),
     )
     job = Job(
-        train=explained.tokens,
+        train=Drawn(several, stage.seed) if len(several) > 1 else explained.tokens,
         ids=explained.ids,
         dev=dev_split.tokens,
         dev_ids=dev_split.ids,

@@ -21,7 +21,7 @@ NAMES_ANSWER = "that name the answer"
 SHORT, LONG = "too short", "too long"
 REPEATED = "repeated"
 WRONG = "of a model that is wrong"
-OTHER = "beside a chosen one"
+OTHER = "beside chosen ones"
 
 
 @dataclass(slots=True)
@@ -52,8 +52,8 @@ class Judged:
 def judge(
     settings: Write, requests: Iterable[Request], answers: Mapping[str, Answer]
 ) -> list[Judged]:
-    """Judge all texts that there are for the questions of a split: at most one of each question is
-    left without a reason against it."""
+    """Judge all texts that there are for the questions of a split: of each question, as many as
+    wanted are left without a reason against them, the ones to use first."""
     requests = list(requests)
     right = {
         request.example.id: is_right(answers[request.key].bare, request.example)
@@ -134,17 +134,21 @@ def _drop_repeated(judged: Sequence[Judged]) -> None:
 
 
 def _choose(settings: Write, judged: Sequence[Judged]) -> None:
-    """Leave one text of each question: the first, or the one that helps most."""
+    """Leave so many texts of each question: the first, or the ones that help most."""
     left = _left(judged)
     if settings.keep == "best":
         for each, gain in zip(left, gains([each.example for each in left]), strict=True):
             each.gain = gain
         left.sort(key=lambda each: -(each.gain or 0))
-    chosen: set[str] = set()
+    chosen = Counter[str]()
+    said: set[tuple[str, str]] = set()
     for each in left:
-        if each.request.example.id in chosen:
+        example, words = each.request.example.id, same_words(each.text)
+        if chosen[example] == settings.rationales or (example, words) in said:
             each.reason = OTHER
-        chosen.add(each.request.example.id)
+        else:
+            chosen[example] += 1
+            said.add((example, words))
 
 
 def _left(judged: Iterable[Judged]) -> list[Judged]:

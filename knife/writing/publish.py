@@ -52,9 +52,16 @@ def _write(path: Path, examples: Sequence[Example]) -> None:
 
 def _explained(examples: Sequence[Example], judged: Sequence[Judged]) -> list[Example]:
     """Return a split with the texts that are used."""
-    texts = {each.request.example.id: each.text for each in judged if not each.reason}
+    texts: dict[str, list[str]] = {}
+    # The ones that help most are first.
+    for each in sorted(judged, key=lambda one: -(one.gain or 0)):
+        if not each.reason:
+            texts.setdefault(each.request.example.id, []).append(each.text)
     return [
-        replace(each, rationale=texts[each.id]) if each.id in texts else each for each in examples
+        replace(example, rationale=own[0], more_rationales=tuple(own[1:]))
+        if (own := texts.get(example.id))
+        else example
+        for example in examples
     ]
 
 
@@ -123,10 +130,12 @@ def _counts(job: Job, split: str, judged: Sequence[Judged]) -> dict[str, Any]:
     examples = job.splits.parts[split]
     questions = {request.example.id for request in job.requests[split]}
     answered = {each.request.example.id for each in judged}
+    used = [each.request.example.id for each in judged if not each.reason]
     return {
         "examples": len(examples),
         "had": len(examples) - len(questions),
-        "written": sum(not each.reason for each in judged),
+        "written": len(set(used)),
+        "texts": len(used),
         "dropped": reasons(judged),
         "unanswered": len(questions - answered),
     }

@@ -98,7 +98,7 @@ def test_right_asks_a_model_that_sees_the_answer_without_it() -> None:
 
 def test_all_keeps_one_text_of_each_question() -> None:
     assert judged([["cats meow a lot .", "cats purr a lot ."]], samples=2) == [
-        ["", "beside a chosen one"]
+        ["", "beside chosen ones"]
     ]
     assert judged([["no", "cats purr a lot ."]], samples=2) == [["too short", ""]]
 
