@@ -4,8 +4,9 @@
 
 For each error rate a server of the embedded world's facts (examples/facts_server.py) writes the
 rationales of train and dev; one run compares finetune and knife on the world's own rationales with
-knife on all that were written, and on those of questions that the server answered right itself.
-Prints accuracy and gain of each, the share of the loss that the filter restores, and RQ on dev.
+knife on `all` that were written, on those whose text came to the `right` answer, on the first such
+of four texts (`right-4`), and on all such of four (`several`). Prints accuracy and gain of each, and
+how much of what wrong facts cost each restores.
 """
 
 import json
@@ -25,6 +26,12 @@ import yaml
 from knife.config.recipe_files import recipes
 
 RATES = (0.0, 0.2, 0.5)
+KEEPS = {
+    "all": [],
+    "right": ["write.keep=right"],
+    "right-4": ["write.keep=right", "write.samples=4"],
+    "several": ["write.keep=right", "write.samples=4", "write.rationales=4"],
+}
 KNIFE = [sys.executable, "-m", "knife"]
 SERVER = Path(__file__).parents[1] / "examples" / "facts_server.py"
 
@@ -54,13 +61,15 @@ def main() -> None:
     kept = {}
     for rate in RATES:
         with facts_server("--creatures", "48", "--wrong", str(rate)) as url:
-            for keep in ("all", "right"):
+            before = None
+            for keep, words in KEEPS.items() if rate else [("all", KEEPS["all"])]:
                 out = folder / f"{keep}-{rate:g}"
-                if keep == "right":
-                    # The answers are there already.
-                    shutil.copytree(folder / f"all-{rate:g}", out)
-                words = ["data.rationale=none", f"write.url={url}", f"write.keep={keep}"]
+                if before:
+                    # Most of the answers are there already.
+                    shutil.copytree(before, out)
+                before = out
                 command = [*KNIFE, "data", "write", "written", "--out", str(out), *words]
+                command += ["data.rationale=none", f"write.url={url}"]
                 subprocess.run(command, check=True, capture_output=True)
                 record = json.loads((out / "written" / "record.json").read_text())
                 kept[out.name] = record["splits"]["train"]["written"]
@@ -76,7 +85,7 @@ def main() -> None:
     gains = {}
     for method in result["verdict"]["methods"]:
         name, difference = method["method"], method["difference"]
-        line = f"{name:10} {100 * method['accuracy']:5.1f}"
+        line = f"{name:12} {100 * method['accuracy']:5.1f}"
         if difference:
             gains[name] = difference["points"]
             line += f" {difference['points']:+5.1f}"
@@ -88,8 +97,10 @@ def main() -> None:
         print(line)
     for rate in RATES[1:]:
         lost = gains["all-0"] - gains[f"all-{rate:g}"]
-        back = gains[f"right-{rate:g}"] - gains[f"all-{rate:g}"]
-        print(f"q = {rate:g}: {lost:.1f} points lost, {back:.1f} of them restored by right")
+        for keep in list(KEEPS)[1:]:
+            back = gains[f"{keep}-{rate:g}"] - gains[f"all-{rate:g}"]
+            share = f"{back:.1f} of them ({back / lost:.0%}) restored by {keep}"
+            print(f"q = {rate:g}: {lost:.1f} points lost, {share}")
     print(f"report: {next((folder / 'knife-store' / 'runs').glob('*/report.html'))}")
 
 
