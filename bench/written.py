@@ -3,10 +3,10 @@
     python bench/written.py [SEEDS]
 
 For each error rate a server of the embedded world's facts (examples/facts_server.py) writes the
-rationales of train and dev; one run compares finetune and knife on the world's own rationales with
+rationales of train and dev. One run compares finetune and knife on the world's own rationales with
 knife on `all` that were written, on those whose text came to the `right` answer, on the first such
-of four texts (`right-4`), and on all such of four (`several`). Prints accuracy and gain of each, and
-how much of what wrong facts cost each restores.
+of four texts (`right-4`), and on all such of four (`several`). Prints accuracy and gain of each,
+and how much of what wrong facts cost each restores.
 """
 
 import json
