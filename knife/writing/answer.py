@@ -13,8 +13,12 @@ from knife.stats.text_match import exact_match
 # What models that reason first write between these is not part of the answer.
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _OWN_ANSWER = re.compile(
-    r"^\W*(?:the\s+|my\s+|final\s+)*answer\b(?:\s+is\b)?\s*\**\s*:?\s*(.*)$", re.IGNORECASE
+    r"^\W*(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|my|final|correct|right|best)\s+)*answer\b"
+    r"(?:\s+is\b)?\s*\**\s*:?\s*(.*)$",
+    re.IGNORECASE,
 )
+_LATEX = re.compile(r"\\(?:boxed|text|textbf|mathbf|mathrm)\{([^{}]*)\}")
+_LABEL = re.compile(r"^\W*(?:explanation|rationale|reasoning)\W*:\W*", re.IGNORECASE)
 _LETTER = re.compile(r"\(?([A-Za-z])(?:[).:]|\Z)")
 _REFUSAL = re.compile(
     r"^\W*(?:(?:i['\u2019]?m|i\s+am)\s+(?:very\s+|so\s+)?sorry\b|sorry\b|i\s+apologi[sz]e\b"
@@ -77,10 +81,17 @@ class Answer:
 
 
 def rationale_of(text: str) -> str:
-    """Return the lines before a model's own answer, joined by blanks."""
+    """Return the lines before a model's own answer, or else after it, joined by blanks."""
     lines = text.splitlines()
     own = _own_line(lines)
-    return " ".join(" ".join(lines if own is None else lines[:own]).split())
+    if own is None:
+        return plain(text)
+    return plain("\n".join(lines[:own])) or plain("\n".join(lines[own + 1 :]))
+
+
+def plain(text: str) -> str:
+    """Return a text in one line, without a label such as `Explanation:` before it."""
+    return _LABEL.sub("", " ".join(text.split()))
 
 
 def is_right(text: str, example: Example) -> bool:
@@ -93,7 +104,9 @@ def is_right(text: str, example: Example) -> bool:
     said = match[1] if match else ""
     if not said and own + 1 < len(lines):
         said = lines[own + 1]
-    said = said.strip().strip("*_`\"' ")
+    while said != (inner := _LATEX.sub(r"\1", said)):
+        said = inner
+    said = said.strip("*_`\"'$ \t")
     if example.open:
         return exact_match(said, example.choices[0])
     return _chosen(said, example) == example.answer

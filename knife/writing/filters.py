@@ -10,7 +10,7 @@ from knife.data.example import Example
 from knife.data.normal import bare_words
 from knife.data.subset import share_choices
 from knife.data.suspicious import OFTEN, named_letter, same_words
-from knife.writing.answer import Answer, is_right, rationale_of
+from knife.writing.answer import Answer, is_right, plain, rationale_of
 from knife.writing.best import gains
 from knife.writing.request import Request
 
@@ -89,7 +89,7 @@ def _rationale(settings: Write, answer: Answer) -> str:
     """Return the text without the model's own answer, if it was asked for one."""
     if settings.given == "nothing":
         return rationale_of(answer.bare)
-    return " ".join(answer.bare.split())
+    return plain(answer.bare)
 
 
 def _reason(settings: Write, judged: Judged, *, shared: bool) -> str:

@@ -134,6 +134,9 @@ def _shots(settings: Write, splits: Splits) -> list[Example]:
 
 def _place_errors(settings: Write, out: Path) -> list[str]:
     errors = []
+    # A path has lost one of the slashes of an address.
+    if ":/" in str(out):
+        return [f"--out: must be a folder, but got {str(out)!r}; copy it to a bucket afterwards"]
     entries = list(out.iterdir()) if out.is_dir() else None
     if entries is None and out.exists():
         errors.append(f"--out: {out} is no folder")

@@ -29,8 +29,8 @@ from knife.writing.prompt import Prompt
 from knife.writing.request import Request
 from knife.writing.server import Secret
 
-# A worker has so many times its requests in flight at hand, and another such part waits behind.
-_PART = 8
+# A part has so many times a worker's requests in flight: small, so that all workers end together.
+_PART = 2
 # An NFS client may serve a cached listing of a folder for this many seconds.
 _SEEN_SECONDS = 10
 
@@ -159,6 +159,7 @@ def _run(
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(
             size=workers,
+            # One part waits behind those two.
             max_tasks_in_flight_per_actor=3,
             max_concurrent_calls_per_actor=2,
             enable_true_multi_threading=True,

@@ -219,6 +219,11 @@ def test_everything_wrong_is_told_at_once(command: Command, source: Path, tmp_pa
     ]
 
 
+def test_a_bucket_is_refused(command: Command, facts: Facts, source: Path) -> None:
+    (error,) = command("data", "write", source, "--out", "s3://bucket/out", *facts.words).errors
+    assert error.startswith("--out: must be a folder, but got 's3:/bucket/out'")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -116,6 +116,7 @@ NO_CHANGES = [
     "scale.checkpoint_steps=7",
     "align.output.target=choices",
     "track.experiment=other",
+    "write.model=other",
     "track={uri: null, register: champion}",
     "compare={baseline: knife, margin: 1, difference: 20}",
     "scale={launcher: ray, min_workers: 1, placement: spread, gpus_per_worker: 0}",

@@ -1,0 +1,35 @@
+"""A model of a folder writes on several Ray workers, and so does a server's."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_fixtures import Command
+from facts import facts_server, questions
+
+from knife.data.jsonl import read_examples
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_two_workers_write(command: Command, tmp_path: Path, local: bool) -> None:
+    """Of equal work, each does a part."""
+    out = tmp_path / "out"
+    words: list[str | Path] = ["write.workers=2", "write.in_flight=4", "write.max_tokens=30"]
+    words = ["data", "write", questions(tmp_path / "questions", 120), "--out", out, *words]
+    if local:
+        ended = command(*words, "write.model=tiny-llama", "write.drop.repeated=false")
+    else:
+        with facts_server("--latency", "0.05") as facts:
+            ended = command(*words, *facts.words)
+            assert facts.counts() == {"requests": 120, "answered": 120, "again": 0}
+    assert ended.status == 0
+    files = [path.read_text().splitlines() for path in out.glob("written/answers/*.jsonl")]
+    keys = [json.loads(line)["key"] for lines in files for line in lines]
+    assert len(set(keys)) == len(keys) == 120
+    # The driver asks a server for the first one.
+    assert min(sorted(map(len, files))[-2:]) > 30
+    examples = read_examples(out / "train.jsonl")
+    assert [each.id for each in examples] == [
+        each.id for each in read_examples(tmp_path / "questions" / "train.jsonl")
+    ]
+    assert sum(each.rationale is not None for each in examples) > 60
