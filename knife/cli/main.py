@@ -253,7 +253,7 @@ def write(
             _print(asdict(found) if as_json else "\n".join(found.lines()))
             return
         values, lines, failures = write_and_check(job)
-        if lines:
+        if as_json or lines:
             _print(values if as_json else "\n".join(lines))
         if failures:
             raise WorkFailedError(*failures)

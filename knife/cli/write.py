@@ -36,12 +36,12 @@ def write_and_check(job: Job) -> tuple[dict[str, Any], list[str], list[str]]:
     """Write, and check the result as `knife data check` does; return what came of it as values and
     as lines, and what failed."""
     result = write(job)
-    if not result.lines:
-        return {"failures": result.failures}, [], result.failures
+    values: dict[str, Any] = {"written": result.record, "failures": result.failures}
+    if result.record is None:
+        return values, [], result.failures
     report = check(load_source(read_data(str(job.out), [])), counter)
     lines = [*result.lines, "", *report.lines()]
-    values = {"lines": result.lines, "failures": result.failures, "check": asdict(report)}
-    return values, lines, result.failures
+    return values | {"check": asdict(report)}, lines, result.failures
 
 
 def _settings(source: str, overrides: list[str]) -> RunConfig:

@@ -94,10 +94,12 @@ class Result:
     """What came of it.
 
     Attributes:
-        lines: what a user should know; empty if nothing was published, since nothing is answered.
+        record: what was published; None if nothing was, since nothing is answered.
+        lines: what a user should know.
         failures: why some questions are not answered, or no rationale came of it; empty if neither.
     """
 
+    record: dict[str, Any] | None
     lines: list[str]
     failures: list[str]
 
@@ -130,9 +132,9 @@ def write(job: Job) -> Result:
         }
         failures = _unanswered(job, outcome, kept)
         if not any(judged.values()):
-            return Result([], failures)
+            return Result(None, [], failures)
         record = publish(job, judged, kept)
-        return Result(_lines(job, record), failures + _useless(record))
+        return Result(record, _lines(job, record), failures + _useless(record))
     finally:
         lock.release()
 

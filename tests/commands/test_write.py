@@ -201,6 +201,11 @@ def test_test_is_written_for_analysis_alone_and_apart(
     assert ended.status == 0
     assert not any(row["rationale"] for row in rows(out / "test.jsonl"))
     assert all(row["rationale"] for row in rows(out / "written" / "test.jsonl"))
+    ended = command("data", "write", source, "--out", out, "--json", *facts.words)
+    values = json.loads(ended.out)
+    assert values["written"]["splits"]["train"]["written"] == 60
+    assert values["check"]["splits"]["train"]["rationales"] == 60
+    assert values["failures"] == []
 
 
 def test_everything_wrong_is_told_at_once(command: Command, source: Path, tmp_path: Path) -> None:
