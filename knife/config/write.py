@@ -134,6 +134,8 @@ class Write(ConfigSection):
             raise ValueError(
                 "got keep: best, which chooses among samples: set write.samples above 1"
             )
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("got several samples at temperature: 0, where all texts are the same")
         if self.rationales > self.samples:
             raise ValueError(
                 f"got rationales: {self.rationales}, more than samples: {self.samples}; set "

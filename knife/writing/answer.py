@@ -10,8 +10,10 @@ from knife.data.example import Example
 from knife.data.normal import bare_words
 from knife.stats.text_match import exact_match
 
-# What models that reason first write between these is not part of the answer.
-_THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+# What models that reason first write between these is not part of the answer; the first may be in
+# the model's template already.
+_THOUGHTS_BEGIN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+_THOUGHTS_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _OWN_ANSWER = re.compile(
     r"^\W*(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|my|final|correct|right|best)\s+)*answer\b"
     r"(?:\s+is\b)?\s*\**\s*:?\s*(.*)$",
@@ -72,7 +74,8 @@ class Answer:
     @property
     def bare(self) -> str:
         """The text without a model's thoughts before it."""
-        return _THOUGHTS.sub("", self.text).strip()
+        last = _THOUGHTS_END.split(self.text)[-1]
+        return _THOUGHTS_BEGIN.split(last)[0].strip()
 
     @property
     def refused(self) -> bool:

@@ -236,6 +236,8 @@ def test_a_bucket_is_refused(command: Command, facts: Facts, source: Path) -> No
         (["write.model=m", "write.url=host:8000"], "write.url: must be http://HOST:PORT/v1"),
         (["write.model=m", "write.budget.tokens=0"], "write.budget.tokens: input should be great"),
         (["write.model=m", "write.keep=best"], "write: got keep: best, which chooses among sampl"),
+        (["write.model=m", "write.rationales=2"], "write: got rationales: 2, more than samples: 1"),
+        (["write.model=m", "write.samples=2", "write.temperature=0"], "write: got several samples"),
         (["write.model=m", "write.budget.money=1"], "write: got budget.money, which needs write."),
         (["write.model=m", "write.drop.words=[9, 3]"], "write.drop.words: must be [FEWEST, MOST]"),
         (["write.model=m", "write.modle=m"], "write.modle: unknown key; did you mean 'model'?"),

@@ -109,5 +109,6 @@ def test_what_a_server_filters_is_a_refusal() -> None:
 def test_thoughts_are_no_part_of_the_text() -> None:
     said = "<think>Answer: yes? No.</think>\nDogs bark.\nAnswer: no"
     assert replace(ANSWER, text=said).bare == "Dogs bark.\nAnswer: no"
+    assert replace(ANSWER, text="Hm.\nAnswer: yes?</think>Dogs bark.").bare == "Dogs bark."
     # Cut off in its thoughts, a model has said nothing.
     assert replace(ANSWER, text="<think>Dogs").bare == ""
