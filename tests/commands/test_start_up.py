@@ -88,6 +88,7 @@ def test_every_command_has_help() -> None:
         "map_columns",
         "convert",
         "score",
+        "write",
     }
     for command in app.registered_commands + data_app.registered_commands:
         assert command.callback
