@@ -37,7 +37,8 @@ class Tour:
         self._ports = ports or {}
         self._sessions: list[int] = []
         self._key = "KEY"
-        (folder / "tune").symlink_to(ROOT / "tune")
+        for name in ("tune", "examples"):
+            (folder / name).symlink_to(ROOT / name)
 
     def run(self, commands: str) -> str:
         """Run a block and return what it prints on stdout and stderr, in order.

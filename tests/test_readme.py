@@ -1,9 +1,11 @@
 """Every command of README.md works: each line of its ```sh blocks is run, in order.
 
-Runs are made small by further overrides; nothing else is changed. `make` targets are only dry-run.
+Runs are made small by further overrides, and a server of facts stands in for one of a language
+model; nothing else is changed. `make` targets are only dry-run.
 The lines that need a cluster are run by tests/cluster/test_submit.py, on a real one.
 """
 
+import csv
 import json
 import re
 import shlex
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from command_fixtures import Command, free_port
+from facts import facts_server
 from readme_lines import README, blocks, needs_a_cluster
 
 from knife.config.run import World, read
@@ -40,7 +43,12 @@ def test_every_command_of_the_readme(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "mydata").mkdir()
-    write_examples(tmp_path / "mydata" / "train.jsonl", creatures(World(train=40)).train)
+    examples = creatures(World(train=40)).train
+    write_examples(tmp_path / "mydata" / "train.jsonl", examples)
+    with (tmp_path / "quiz.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["question", "choice1", "choice2", "answer"])
+        table.writerows([e.question, *e.choices, e.choices[e.answer]] for e in examples)
     seen = []
     for language, text in blocks():
         if language == "yaml":
@@ -67,6 +75,7 @@ def test_every_command_of_the_readme(
         "ray job",
         "knife predict",
         "knife push",
+        "knife data",
         "knife report",
         "knife ui",
     } <= set(seen)
@@ -82,6 +91,9 @@ def run_line(words: list[str], command: Command, folder: Path) -> None:
     assert words[0] == "knife", f"a command that this test does not know: {words}"
     if words[1] == "ui":
         serve_for_a_moment(words[1:], folder)
+        return
+    if words[1:3] == ["data", "write"]:
+        write_rationales(words, command, folder)
         return
     if words[1] == "run":
         words += SMALL
@@ -99,6 +111,16 @@ def run_line(words: list[str], command: Command, folder: Path) -> None:
     if words[1] == "predict":
         (line,) = (folder / "choices.jsonl").read_text().splitlines()
         assert json.loads(line)["choice"] in ("yes", "no")
+
+
+def write_rationales(words: list[str], command: Command, folder: Path) -> None:
+    with facts_server() as facts:
+        url = f"write.url={facts.url}"
+        ended = command(*(url if word.startswith("write.url=") else word for word in words[1:]))
+    assert ended.status == 0, ended.err
+    found = (folder / "written" / "train.jsonl").read_text().splitlines()
+    assert found
+    assert all(json.loads(line)["rationale"] for line in found)
 
 
 def serve_for_a_moment(words: list[str], folder: Path) -> None:

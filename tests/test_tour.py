@@ -36,7 +36,7 @@ def test_the_first_blocks() -> None:
 def test_the_whole_tour() -> None:
     if not shutil.which("curl"):
         pytest.skip("no curl")
-    ports = {port: str(free_port()) for port in ("5000", "5001")}
+    ports = {port: str(free_port()) for port in ("5000", "5001", "8808")}
     with tour(ports) as done:
         outputs = {b.group("commands"): done.run(b.group("commands")) for b in BLOCK.finditer(TEXT)}
     said = "\n".join(outputs.values())
@@ -47,5 +47,8 @@ def test_the_whole_tour() -> None:
         "the best as a recipe: ",
         "OK",
         '"predictions"',
+        "requests: 700 (0 are answered already)",
+        "without sight of the answer",
+        "note: rationales of train: ",
     ):
         assert words in said
