@@ -10,7 +10,8 @@ from knife.config.section import ConfigSection
 
 Given = Literal["answer", "nothing"]
 Keep = Literal["right", "all", "best"]
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# In capitals, as is usual: keys have other letters too, and one must not pass for a name.
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,60}")
 # Fields of a request that have a key of their own, or would change what an answer is.
 _OWN_FIELDS = ("messages", "model", "temperature", "max_tokens", "n", "stream")
 
@@ -112,8 +113,8 @@ class Write(ConfigSection):
     def _variable(cls, value: str) -> str:
         if not _VARIABLE.fullmatch(value):
             raise ValueError(
-                "must be the name of an environment variable that holds the key, but got something "
-                "else (not shown here)"
+                "must be the name of an environment variable that holds the key, in capitals, but "
+                "got something else (not shown here)"
             )
         return value
 
@@ -130,6 +131,8 @@ class Write(ConfigSection):
             raise ValueError("got budget.money, which needs write.price: {input: …, output: …}")
         if self.url is None and (self.rate.requests or self.rate.tokens):
             raise ValueError("got rate, which is for a server, but there is no write.url")
+        if self.url is None and self.extra:
+            raise ValueError("got extra, which is for a server, but there is no write.url")
         if self.keep == "best" and self.samples == 1:
             raise ValueError(
                 "got keep: best, which chooses among samples: set write.samples above 1"

@@ -81,7 +81,7 @@ def words_on(record: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
     if counts["had"]:
         said += f"; {counts['had']:,} were there before"
     if counts["dropped"]:
-        reasons = (f"{number:,} {reason}" for reason, number in counts["dropped"].items())
+        reasons = (f"{reason} {number:,}" for reason, number in counts["dropped"].items())
         said += f"; texts not used: {', '.join(reasons)}"
     if counts["unanswered"]:
         said += f"; {counts['unanswered']:,} questions are not answered yet"

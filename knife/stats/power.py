@@ -65,7 +65,7 @@ def design_note(seeds: int, examples: int, wanted: float | None) -> list[str]:
         return [f"compare.difference: {said}; {_advice(seeds, examples, wanted)}"]
     found, whom = detectable(seeds, examples), ""
     if seeds == 1:
-        found, whom = detectable_between_students(examples), "between these two students"
+        found, whom = detectable_between_students(examples), " between these two students"
     said = f"{counted(seeds, 'seed')} and {examples:,} test examples can show differences of about "
     said += f"{found:.1f} points or more{whom} (power 80 %)"
     alone = "one seed shows nothing about the methods themselves"

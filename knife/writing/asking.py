@@ -12,6 +12,8 @@ from knife.writing.prompt import Prompt
 from knife.writing.request import Request, body, tokens_of
 from knife.writing.server import RefusedRequestError, Secret, Server, TransientError
 
+# Why requests are not sent.
+USED_UP = "the budget is used up"
 # So many answers in a row that are of no use end the work.
 USELESS = 50
 
@@ -22,40 +24,35 @@ class Spent:
 
     Attributes:
         settings: with the budget and the price.
-        share: the share of what is left of the budget that is this process's.
-        before: numbers of tokens read and written before.
+        read, written: numbers of tokens that were used, earlier ones and those reserved included.
+        reserved: what requests under way may use, by their keys.
     """
 
     settings: Write
-    share: float
-    before: tuple[int, int]
-    read: int = 0
-    written: int = 0
+    read: int
+    written: int
     reserved: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def reserve(self, key: str, read: int, written: int) -> bool:
         """Set aside tokens for a request; False if they would exceed the budget."""
-        reads, writes = zip(*self.reserved.values(), (read, written), strict=True)
-        if not self._within(self.read + sum(reads), self.written + sum(writes)):
+        if not self._within(self.read + read, self.written + written):
             return False
         self.reserved[key] = (read, written)
+        self.read, self.written = self.read + read, self.written + written
         return True
 
     def release(self, key: str, answers: Iterable[Answer]) -> None:
         """Replace what was set aside by what was used."""
-        del self.reserved[key]
-        for answer in answers:
-            self.read += answer.read
-            self.written += answer.written
+        read, written = self.reserved.pop(key)
+        answers = list(answers)
+        self.read += sum(answer.read for answer in answers) - read
+        self.written += sum(answer.written for answer in answers) - written
 
     def _within(self, read: int, written: int) -> bool:
-        budget, settings, before = self.settings.budget, self.settings, sum(self.before)
-        if budget.tokens is not None and read + written > (budget.tokens - before) * self.share:
+        budget = self.settings.budget
+        if budget.tokens is not None and read + written > budget.tokens:
             return False
-        if budget.money is None:
-            return True
-        left = budget.money - settings.cost(*self.before)
-        return settings.cost(read, written) <= left * self.share
+        return budget.money is None or self.settings.cost(read, written) <= budget.money
 
 
 @dataclass
@@ -103,6 +100,8 @@ class Watch:
         self.useless += 1
         if self.useless >= USELESS:
             said = f"the model wrote {answer.text[:80]!r}" if answer else error
+            if answer and answer.cut:
+                said += f", cut off at {answer.limit} tokens (write.max_tokens)"
             self.stopped = f"{USELESS} requests in a row brought nothing of use: {said}"
 
 
@@ -110,11 +109,17 @@ class Asker:
     """Asks a server from one event loop, however many calls of `ask` are under way."""
 
     def __init__(
-        self, settings: Write, prompt: Prompt, key: Secret, keeper: Keeper, spent: Spent
+        self,
+        settings: Write,
+        prompt: Prompt,
+        key: Secret,
+        keeper: Keeper,
+        spent: Spent,
+        share: float = 1,
     ) -> None:
-        """Prepare to ask; must be called in a loop."""
+        """Prepare to ask; `share` of the rate is this process's. Must be called in a loop."""
         self._settings, self._prompt, self._keeper, self._spent = settings, prompt, keeper, spent
-        self._server = Server(settings, key, spent.share)
+        self._server = Server(settings, key, share)
         self._room = asyncio.Semaphore(settings.in_flight)
         self._freed = asyncio.Event()
         self._watch = Watch()
@@ -160,7 +165,7 @@ class Asker:
         read = tokens_of([message["content"] for message in sent["messages"]])
         while not self._spent.reserve(request.key, read, self._settings.longest):
             if not self._spent.reserved:
-                self.stopped = "the budget is used up"
+                self.stopped = USED_UP
                 return
             # What is under way mostly takes less than was set aside for it.
             self._freed.clear()

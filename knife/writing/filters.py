@@ -14,14 +14,14 @@ from knife.writing.answer import Answer, is_right, plain, rationale_of
 from knife.writing.best import gains
 from knife.writing.request import Request
 
-NO_ANSWER = "without a text"
+NO_TEXT = "no text"
 REFUSED = "refused"
 CUT = "cut off"
-NAMES_ANSWER = "that name the answer"
+NAMES_ANSWER = "names the answer"
 SHORT, LONG = "too short", "too long"
 REPEATED = "repeated"
-WRONG = "of a model that is wrong"
-OTHER = "beside chosen ones"
+WRONG = "the model is wrong"
+OTHER = "another is used"
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ def _reason(settings: Write, judged: Judged, *, shared: bool) -> str:
     if answer.cut:
         return CUT
     if not text:
-        return NO_ANSWER
+        return NO_TEXT
     words = len(text.split())
     if words < drop.words[0]:
         return SHORT

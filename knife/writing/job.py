@@ -50,11 +50,6 @@ class Job:
         """The folder of the answers."""
         return self.out / FOLDER / ANSWERS
 
-    @property
-    def before(self) -> tuple[int, int]:
-        """Numbers of tokens that were read and written before."""
-        return self.kept.read, self.kept.written
-
 
 def plan_job(
     settings: Write, source: str, splits: Splits, out: Path, *, gaps: bool, analysis: bool

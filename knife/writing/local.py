@@ -8,7 +8,7 @@ from typing import Any
 from knife.config.write import Write
 from knife.core.errors import UserError
 from knife.writing.answer import Answer
-from knife.writing.asking import Outcome, Spent, Watch
+from knife.writing.asking import USED_UP, Outcome, Spent, Watch
 from knife.writing.kept import Keeper
 from knife.writing.prompt import Prompt
 from knife.writing.request import Request, body
@@ -68,7 +68,7 @@ class LocalAsker:
                 outcome.failed[reason] = outcome.failed.get(reason, 0) + len(some) - len(fit)
             read, written = sum(len(ids[n]) for n in fit), len(fit) * self._settings.longest
             if not self._spent.reserve("batch", read, written):
-                outcome.stopped = "the budget is used up"
+                outcome.stopped = USED_UP
                 return outcome
             answers = self._answers([some[n] for n in fit], [ids[n] for n in fit]) if fit else []
             self._spent.release("batch", answers)

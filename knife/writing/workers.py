@@ -17,16 +17,16 @@ from typing import Any
 
 from knife.cluster.address import cluster_address
 from knife.cluster.capacity import machine, resources, worker_errors
-from knife.config.write import Write
+from knife.config.write import Budget, Write
 from knife.core.errors import SessionLostError, UserError, raise_errors
 from knife.core.exits import say
 from knife.data.example import Example
 from knife.launch.session import in_thread, next_session, session
-from knife.writing.asking import Asker, Outcome, Spent
+from knife.writing.asking import USED_UP, Asker, Outcome, Spent
 from knife.writing.kept import Keeper, Kept
 from knife.writing.local import LocalAsker
 from knife.writing.prompt import Prompt
-from knife.writing.request import Request
+from knife.writing.request import Request, tokens_of
 from knife.writing.server import Secret
 
 # A part has so many times a worker's requests in flight: small, so that all workers end together.
@@ -43,7 +43,6 @@ class Work:
         settings, prompt, key: how to ask.
         folder: where answers are kept.
         model: the folder of a model that runs here; None if a server is asked.
-        before: numbers of tokens read and written before.
     """
 
     settings: Write
@@ -51,11 +50,6 @@ class Work:
     key: Secret
     folder: Path
     model: Path | None
-    before: tuple[int, int]
-
-    def spent(self, share: float) -> Spent:
-        """Return the account of a process that has a share of what is left of the budget."""
-        return Spent(self.settings, share, self.before)
 
 
 def ask_in_workers(
@@ -65,7 +59,8 @@ def ask_in_workers(
     called with each number of requests.
 
     Lost workers are replaced, and so is a session of ours that is lost: what they had asked for and
-    not kept is asked again.
+    not kept is asked again. With a budget, they are given as many requests at a time as it allows
+    whatever the answers take.
 
     Raises:
         UserError: more workers than the cluster has CPUs, or a user error in a worker.
@@ -74,7 +69,7 @@ def ask_in_workers(
     for number in itertools.count(1):
         try:
             with session(machine()["GPU"] if work.model else 0):
-                return _run(work, requests, workers, done)
+                return _run_within_budget(work, requests, workers, done)
         except SessionLostError as lost:
             if cluster_address():
                 raise
@@ -125,7 +120,9 @@ class _Worker:
         work = self._work
         _wait_for(work.folder)
         self._kept = Kept(work.folder)
-        keeper, spent = Keeper(work.folder), work.spent(self._share)
+        keeper = Keeper(work.folder)
+        # The driver sees to the budget.
+        spent = Spent(work.settings.model_copy(update={"budget": Budget()}), 0, 0)
         if work.model:
             self._asker = LocalAsker(work.settings, work.model, work.prompt, keeper, spent)
             return
@@ -133,9 +130,40 @@ class _Worker:
         threading.Thread(target=self._loop.run_forever, name="knife-ask", daemon=True).start()
 
         async def made() -> Asker:
-            return Asker(work.settings, work.prompt, work.key, keeper, spent)
+            return Asker(work.settings, work.prompt, work.key, keeper, spent, self._share)
 
         self._asker = asyncio.run_coroutine_threadsafe(made(), self._loop).result()
+
+
+def _run_within_budget(
+    work: Work, requests: Sequence[Request], workers: int, done: Callable[[int], None]
+) -> Outcome:
+    """Ask for answers until the budget does not allow another."""
+    outcome = Outcome()
+    kept = Kept(work.folder)
+    # Of a lost session: some are answered.
+    waiting = kept.missing(requests, work.settings.longest)
+    while waiting and not outcome.stopped:
+        some = _affordable(work, waiting, kept)
+        if not some:
+            outcome.stopped = USED_UP
+            break
+        outcome.add(_run(work, some, workers, done))
+        waiting, kept = waiting[len(some) :], Kept(work.folder)
+    return outcome
+
+
+def _affordable(work: Work, requests: Sequence[Request], kept: Kept) -> Sequence[Request]:
+    """Return the first requests that the budget allows, whatever their answers take."""
+    if not (work.settings.budget.tokens or work.settings.budget.money):
+        return requests
+    spent = Spent(work.settings, kept.read, kept.written)
+    for number, request in enumerate(requests):
+        messages = work.prompt.messages(request.example, request.kind)
+        read = tokens_of([message["content"] for message in messages])
+        if not spent.reserve(request.key, read, work.settings.longest):
+            return requests[:number]
+    return requests
 
 
 def _run(

@@ -15,7 +15,7 @@ from knife.core.words import counted
 from knife.data.examples import explained_count
 from knife.data.written import FOLDER, LICENCE, REJECTED, words_on
 from knife.terminal.counter import counter
-from knife.writing.asking import Asker, Outcome
+from knife.writing.asking import Asker, Outcome, Spent
 from knife.writing.filters import judge
 from knife.writing.job import Job
 from knife.writing.kept import Keeper, Kept
@@ -142,9 +142,7 @@ def write(job: Job) -> Result:
 def _ask(job: Job) -> Outcome:
     settings = job.settings
     key = Secret(os.environ.get(settings.key) if settings.url else None)
-    work = Work(
-        settings, job.prompt, key, job.answers, job.model.folder if job.model else None, job.before
-    )
+    work = Work(settings, job.prompt, key, job.answers, job.model.folder if job.model else None)
     answered = len({each.key for some in job.requests.values() for each in some})
     if len(job.missing) < answered:
         say(
@@ -157,7 +155,7 @@ def _ask(job: Job) -> Outcome:
         else:
             # What is wrong with a server is told before workers start.
             first = 0 if job.model else 1
-            outcome = _ask_server(work, job.missing[:first], count) if first else Outcome()
+            outcome = _ask_server(work, job, job.missing[:first], count) if first else Outcome()
             others = job.missing[first:]
             if others and not outcome.stopped:
                 outcome.add(ask_in_workers(work, others, settings.workers, count))
@@ -169,19 +167,23 @@ def _ask(job: Job) -> Outcome:
 def _ask_here(work: Work, job: Job, count: Callable[[int], None]) -> Outcome:
     """Ask for everything from this process."""
     if job.model is None:
-        return _ask_server(work, job.missing, count)
+        return _ask_server(work, job, job.missing, count)
     keeper = Keeper(work.folder)
     try:
-        asker = LocalAsker(work.settings, job.model.folder, work.prompt, keeper, work.spent(1))
+        spent = Spent(work.settings, job.kept.read, job.kept.written)
+        asker = LocalAsker(work.settings, job.model.folder, work.prompt, keeper, spent)
         return asker.ask(job.missing, count)
     finally:
         keeper.close()
 
 
-def _ask_server(work: Work, requests: Sequence[Request], count: Callable[[int], None]) -> Outcome:
+def _ask_server(
+    work: Work, job: Job, requests: Sequence[Request], count: Callable[[int], None]
+) -> Outcome:
     async def ask() -> Outcome:
         keeper = Keeper(work.folder)
-        asker = Asker(work.settings, work.prompt, work.key, keeper, work.spent(1))
+        spent = Spent(work.settings, job.kept.read, job.kept.written)
+        asker = Asker(work.settings, work.prompt, work.key, keeper, spent)
         try:
             return await asker.ask(requests, count)
         finally:
@@ -222,7 +224,7 @@ def _useless(record: Mapping[str, Any]) -> list[str]:
         dropped.update(of["dropped"])
     return [
         "no text became a rationale: "
-        + ", ".join(f"{number:,} {reason}" for reason, number in dropped.most_common()),
+        + ", ".join(f"{reason} {number:,}" for reason, number in dropped.most_common()),
         f"they are in {FOLDER}/{REJECTED}; change write.prompt, write.max_tokens or write.drop",
     ]
 

@@ -44,14 +44,14 @@ def judged(
     ("text", "reason"),
     [
         ("a dog barks . a cat meows .", ""),
-        ("  ", "without a text"),
+        ("  ", "no text"),
         ("I'm sorry, but I can't help with that.", "refused"),
         ("a dog", "too short"),
         ("dog " * 201, "too long"),
-        ("The answer is no, since cats meow.", "that name the answer"),
-        ("No, cats meow all day.", "that name the answer"),
-        ("A cat meows, so no.", "that name the answer"),
-        ("Cats meow, which makes it choice (b).", "that name the answer"),
+        ("The answer is no, since cats meow.", "names the answer"),
+        ("No, cats meow all day.", "names the answer"),
+        ("A cat meows, so no.", "names the answer"),
+        ("Cats meow, which makes it choice (b).", "names the answer"),
         # Where all questions have the choices yes and no, these are words like others.
         ("there is no dog that meows .", ""),
     ],
@@ -63,7 +63,7 @@ def test_each_reason(text: str, reason: str) -> None:
 def test_choices_of_its_own_are_named_by_their_words() -> None:
     some = [example(choices=("a dog", "a cat")), example(id="2", choices=("a cow", "a hen"))]
     texts = [["A cat meows all day ."], ["It lives on a farm ."]]
-    assert judged(texts, examples=some) == [["that name the answer"], [""]]
+    assert judged(texts, examples=some) == [["names the answer"], [""]]
     assert judged(texts, examples=some, drop={"names_answer": False}) == [[""], [""]]
 
 
@@ -86,19 +86,19 @@ def test_right_takes_the_first_text_whose_own_answer_is_right() -> None:
         ["all animals bark .\nAnswer: yes", "all animals bark a lot .\nAnswer: (a)"],
     ]
     found = judged(texts, given="nothing", keep="right", samples=2)
-    wrong = "of a model that is wrong"
+    wrong = "the model is wrong"
     assert found == [[wrong, ""], [wrong, wrong]]
 
 
 def test_right_asks_a_model_that_sees_the_answer_without_it() -> None:
     texts = [["cats meow all day ."], ["cats purr all day ."]]
     found = judged(texts, keep="right", own=["Answer: no", "Answer: yes"])
-    assert found == [[""], ["of a model that is wrong"]]
+    assert found == [[""], ["the model is wrong"]]
 
 
 def test_all_keeps_one_text_of_each_question() -> None:
     assert judged([["cats meow a lot .", "cats purr a lot ."]], samples=2) == [
-        ["", "beside chosen ones"]
+        ["", "another is used"]
     ]
     assert judged([["no", "cats purr a lot ."]], samples=2) == [["too short", ""]]
 

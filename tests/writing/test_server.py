@@ -73,7 +73,7 @@ def ask(write: Write, folder: Path, count: int = 1, key: str | None = None) -> O
 
     async def all_of_them() -> Outcome:
         keeper = Keeper(folder)
-        spent = Spent(write, 1, (kept.read, kept.written))
+        spent = Spent(write, kept.read, kept.written)
         asker = Asker(write, prompt, Secret(key), keeper, spent)
         try:
             return await asker.ask(missing)
