@@ -104,7 +104,12 @@ class Write(ConfigSection):
                 "must be scheme, host and path alone, but got more (not shown here): a key belongs "
                 "into the environment variable that write.key names"
             )
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            # No number, or beyond those of ports.
+            known = False
+        if not known:
             raise ValueError(f"must be http://HOST:PORT/v1 or https://…, but got {value!r}")
         return value.rstrip("/").removesuffix("/chat/completions")
 
@@ -123,6 +128,9 @@ class Write(ConfigSection):
     def _others(cls, value: dict[str, Any]) -> dict[str, Any]:
         if own := [name for name in _OWN_FIELDS if name in value]:
             raise ValueError(f"got {', '.join(own)}, which are set by keys of write itself")
+        most = value.get("max_completion_tokens", 1)
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ValueError(f"max_completion_tokens must be a number above 0, but got {most!r}")
         return value
 
     @model_validator(mode="after")

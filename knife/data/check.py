@@ -210,23 +210,25 @@ def check_split(
     done: Callable[[int], None] = lambda _: None,
 ) -> SplitReport:
     """Report on the contents of one split; `keys` and `done` are as for `suspicious`."""
-    rationales = [example.rationale for example in examples if example.rationale is not None]
+    explained = [example for example in examples if example.rationale is not None]
+    texts = [text for each in explained for text in each.rationales]
     opened = any(example.open for example in examples)
     numbers = [] if opened else [len(example.choices) for example in examples]
     names = [e.choices[e.answer] for e in examples] if opened else class_names(examples)
     leakage = None
-    if rationales and (opened or not share_choices(examples)):
-        leakage = sum(map(says_answer, examples)) / len(rationales)
+    if texts and (opened or not share_choices(examples)):
+        said = (replace(each, rationale=text) for each in explained for text in each.rationales)
+        leakage = sum(map(says_answer, said)) / len(texts)
     return SplitReport(
         examples=len(examples),
         open=opened,
         fewest_choices=min(numbers, default=0),
         most_choices=max(numbers, default=0),
         answers=dict(Counter(names).most_common()),
-        rationales=len(rationales),
+        rationales=len(explained),
         several=sum(bool(example.more_rationales) for example in examples),
         question_words=_word_counts([example.question for example in examples]),
-        rationale_words=_word_counts(rationales),
+        rationale_words=_word_counts(texts),
         leakage=leakage,
         suspicious=suspicious(examples, keys, done),
     )

@@ -33,6 +33,11 @@ class Example:
     more_rationales: tuple[str, ...] = ()
 
     @property
+    def rationales(self) -> tuple[str, ...]:
+        """All rationales, the first one included; () if there is none."""
+        return () if self.rationale is None else (self.rationale, *self.more_rationales)
+
+    @property
     def open(self) -> bool:
         """Whether the answer is free text."""
         return len(self.choices) < 2

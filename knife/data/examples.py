@@ -100,12 +100,18 @@ class Examples(Sequence[Example]):
         return [*_SCHEMA.names, *([_MORE] if _MORE in self.table.column_names else [])]
 
     @property
+    def rationale_counts(self) -> "np.ndarray[Any, Any]":
+        """How many rationales each example has: at least 1, which may be None."""
+        if _MORE not in self._columns:
+            return np.ones(len(self), dtype=np.int64)
+        counts = pa.compute.list_value_length(self.column(_MORE)).fill_null(0)
+        found: np.ndarray[Any, Any] = 1 + counts.to_numpy(zero_copy_only=False)
+        return found
+
+    @property
     def most_rationales(self) -> int:
         """The most rationales that one example has: at least 1."""
-        if _MORE not in self._columns:
-            return 1
-        counts = pa.compute.list_value_length(self.column(_MORE))
-        return 1 + (pa.compute.max(counts).as_py() or 0)
+        return int(self.rationale_counts.max(initial=1))
 
     def with_rationales(self, rationales: Iterable[str | None]) -> "Examples":
         """Return the same examples with one other rationale each, or none."""

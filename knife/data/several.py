@@ -6,7 +6,7 @@ TOKENS/train-1.arrow    the same with the second; those that have only one, with
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -37,17 +37,23 @@ class Drawn(Sequence[Tokens]):
 
     Attributes:
         tables: the examples with each of their rationales, in the same order.
+        counts: how many rationales each example has: so many of the tables are drawn from.
     """
 
-    def __init__(self, tables: Sequence[Sequence[Tokens]], seed: int) -> None:
-        self.tables, self._seed = tables, seed
+    def __init__(
+        self,
+        tables: Sequence[Sequence[Tokens]],
+        counts: "np.ndarray[Any, Any]",
+        seed: int,
+    ) -> None:
+        self.tables, self.counts, self._seed = tables, counts, seed
         self.draw(0)
 
     def draw(self, epoch: int) -> None:
         """Draw the rationales of an epoch: by seed and epoch alone, so that a training that
         resumes draws the same."""
         draw = np.random.default_rng([self._seed % 2**64, epoch])
-        self._numbers = draw.integers(len(self.tables), size=len(self.tables[0]))
+        self._numbers = draw.integers(self.counts)
 
     @property
     def lengths(self) -> list[int]:

@@ -27,7 +27,7 @@ class Suspicious:
     """What is suspicious in a split.
 
     Attributes:
-        rationales: how many examples have one.
+        rationales: how many there are.
         empty: rationales of at most two words, or without a letter: "N/A", "-", "dummy".
         letters: rationales that name a choice by its letter, and how many of them the right one.
         glued: rationales in which words or sentences run together.
@@ -74,7 +74,7 @@ def suspicious(
     for start in range(0, len(examples), BATCH):
         some = examples[start : start + BATCH]
         for example in some:
-            if (text := example.rationale) is not None:
+            for text in example.rationales:
                 texts += 1
                 empty += _says_nothing(text)
                 glued += bool(_GLUED.search(text))

@@ -80,6 +80,8 @@ def words_on(record: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
         said += f"; {counts['texts']:,} texts in all"
     if counts["had"]:
         said += f"; {counts['had']:,} were there before"
+        if record["before"]:
+            said += f", some of them written by {by(record['before'])}"
     if counts["dropped"]:
         reasons = (f"{reason} {number:,}" for reason, number in counts["dropped"].items())
         said += f"; texts not used: {', '.join(reasons)}"

@@ -229,6 +229,8 @@ def _data(facts: Facts) -> list[tuple[str, str]]:
             for split, counts in record["splits"].items()
         ]
         prompt = record["prompt"]
+        if record["changed"]:
+            found.append(("files changed since", _cell(", ".join(record["changed"]))))
         found.append(("prompt", f"{_code(prompt['name'])}, digest {_code(prompt['digest'])}"))
     return found
 

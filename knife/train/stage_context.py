@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from knife.config.scale import Scale
 from knife.data.demonstrations import Demonstrations, put_before
 from knife.data.example import Example
@@ -52,11 +54,13 @@ class StageContext:
         """Return a split as tokens, by their key."""
         return TokenTable.open(self.store.path("tokens", key) / f"{name}.arrow")
 
-    def several(self, stage: Stage) -> list[TokenTable]:
+    def several(self, stage: Stage) -> "tuple[list[TokenTable], np.ndarray[Any, Any]]":
         """Return the training examples as tokens with each of several rationales, the first ones
-        included."""
+        included, and how many each example has."""
         folder = self.store.path("tokens", stage.tokens)
-        return [self.tokens(stage.tokens, "train"), *map(TokenTable.open, several_files(folder))]
+        tables = [self.tokens(stage.tokens, "train"), *map(TokenTable.open, several_files(folder))]
+        examples = Examples.open(self.store.path("data", stage.data) / "train.arrow")
+        return tables, examples.rationale_counts
 
     def model(self, kind: str, key: str) -> Path:
         """Return the folder of a trained teacher's or student's model."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,15 +48,14 @@ def compute_states(stages: Sequence[StatesStage], places: Sequence[StageContext]
     folder = stage_context.model("teacher", stages[0].teacher)
     split = stage_context.split(stages[0], folder, "train")
     backbone = load_published(folder).to(stage_context.context.device).eval()
-    several = [replace(split, tokens=each) for each in stage_context.several(stages[0])]
+    tables, counts = stage_context.several(stages[0])
     shards = _shards(split.tokens, backbone.width)
     parts = [_Part(*each, len(shards)) for each in zip(stages, places, strict=True)]
     lacking = _lacking(parts, len(shards))
     numbers = [number for number, without in enumerate(lacking) if without]
     for number in numbers[stage_context.context.rank :: stage_context.context.world_size]:
         wanted = [part.stage.part for part in lacking[number]]
-        each = [_states(backbone, s, shards[number], wanted, places[0].context) for s in several]
-        found = _mean(each)
+        found = _mean_states(backbone, split, tables, counts, shards[number], wanted, places[0])
         for part in lacking[number]:
             states = [example[part.stage.part] for example in found]
             part.write(number, shards[number], states, sharing=len(wanted))
@@ -156,18 +156,33 @@ def _shards(tokens: Sequence[Tokens], width: int) -> list[list[int]]:
     return shards
 
 
-def _mean(several: Sequence[list[dict[StatesPart, Tensor]]]) -> list[dict[StatesPart, Tensor]]:
-    """Return the means of an example's states over its rationales, part by part.
+def _mean_states(
+    backbone: Any,
+    split: Split,
+    tables: Sequence[Sequence[Tokens]],
+    counts: "np.ndarray[Any, Any]",
+    rows: list[int],
+    parts: Sequence[StatesPart],
+    place: StageContext,
+) -> list[dict[StatesPart, Tensor]]:
+    """Return parts of the states of some examples: means over the rationales of each.
 
     A student that is drawn to the states of each in turn, by a squared distance, is drawn to their
     mean: the distances to all differ from that to the mean by a constant.
     """
-    first, *others = several
-    if not others:
-        return first
+    of: dict[int, list[dict[StatesPart, Tensor]]] = {row: [] for row in rows}
+    for number, tokens in enumerate(tables):
+        some = [row for row in rows if counts[row] > number]
+        if some:
+            own = replace(split, tokens=tokens)
+            found = _states(backbone, own, some, parts, place.context)
+            for row, states in zip(some, found, strict=True):
+                of[row].append(states)
     return [
-        {part: torch.stack([each[part] for each in of]).mean(0) for part in of[0]}
-        for of in zip(*several, strict=True)
+        each[0]
+        if len(each) == 1
+        else {part: torch.stack([states[part] for states in each]).mean(0) for part in parts}
+        for each in of.values()
     ]
 
 

@@ -42,7 +42,8 @@ def train_teacher(stage: TeacherStage, stage_context: StageContext) -> None:
     # The teacher's task is to read rationales; examples without one would teach it to guess.
     rows = with_rationale(train_split.tokens)
     explained = train_split.take(rows)
-    several = [picked(tokens, rows) for tokens in stage_context.several(stage)]
+    tables, counts = stage_context.several(stage)
+    several = [picked(table, rows) for table in tables]
     asked = with_rationale(dev_split.tokens)
     dev_split = dev_split.take(asked) if asked else dev_split
     settings = ModelSettings(
@@ -54,7 +55,7 @@ def train_teacher(stage: TeacherStage, stage_context: StageContext) -> None:
         answer_tokens=longest_choice(train_split.tokens),
     )
     job = Job(
-        train=Drawn(several, stage.seed) if len(several) > 1 else explained.tokens,
+        train=Drawn(several, counts[rows], stage.seed) if several[1:] else explained.tokens,
         ids=explained.ids,
         dev=dev_split.tokens,
         dev_ids=dev_split.ids,

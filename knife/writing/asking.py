@@ -13,7 +13,7 @@ from knife.writing.request import Request, body, tokens_of
 from knife.writing.server import RefusedRequestError, Secret, Server, TransientError
 
 # Why requests are not sent.
-USED_UP = "the budget is used up"
+USED_UP = "the budget allows no further request"
 # So many answers in a row that are of no use end the work.
 USELESS = 50
 
@@ -26,15 +26,19 @@ class Spent:
         settings: with the budget and the price.
         read, written: numbers of tokens that were used, earlier ones and those reserved included.
         reserved: what requests under way may use, by their keys.
+        most_read, most_written: the most that the server has counted, relative to estimates.
     """
 
     settings: Write
-    read: int
-    written: int
-    reserved: dict[str, tuple[int, int]] = field(default_factory=dict)
+    read: float
+    written: float
+    reserved: dict[str, tuple[float, float]] = field(default_factory=dict)
+    most_read: float = 1.0
+    most_written: float = 1.0
 
-    def reserve(self, key: str, read: int, written: int) -> bool:
-        """Set aside tokens for a request; False if they would exceed the budget."""
+    def reserve(self, key: str, read: float, written: float) -> bool:
+        """Set aside tokens for a request, by estimates; False if they would exceed the budget."""
+        read, written = read * self.most_read, written * self.most_written
         if not self._within(self.read + read, self.written + written):
             return False
         self.reserved[key] = (read, written)
@@ -48,7 +52,12 @@ class Spent:
         self.read += sum(answer.read for answer in answers) - read
         self.written += sum(answer.written for answer in answers) - written
 
-    def _within(self, read: int, written: int) -> bool:
+    def learn(self, answer: Answer, asked: int) -> None:
+        """Correct later estimates by an answer to a request of so many tokens, by estimate."""
+        self.most_read = max(self.most_read, answer.read / max(asked, 1))
+        self.most_written = max(self.most_written, answer.written / answer.limit)
+
+    def _within(self, read: float, written: float) -> bool:
         budget = self.settings.budget
         if budget.tokens is not None and read + written > budget.tokens:
             return False
@@ -142,8 +151,7 @@ class Asker:
                     request = next(waiting, None)
                     if request is None or self.stopped:
                         return
-                    await self._one(request, outcome)
-                done(1)
+                    done(await self._one(request, outcome))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -160,20 +168,24 @@ class Asker:
         """Close all connections."""
         await self._server.close()
 
-    async def _one(self, request: Request, outcome: Outcome) -> None:
+    async def _one(self, request: Request, outcome: Outcome) -> int:
+        """Ask for an answer; return the number of requests that were sent: one, or none."""
         sent = body(self._settings, self._prompt, request)
         read = tokens_of([message["content"] for message in sent["messages"]])
         while not self._spent.reserve(request.key, read, self._settings.longest):
             if not self._spent.reserved:
                 self.stopped = USED_UP
-                return
+                return 0
             # What is under way mostly takes less than was set aside for it.
             self._freed.clear()
             await self._freed.wait()
+            if self.stopped:
+                return 0
         answer, failure = None, ""
         try:
             answer = await self._server.ask(request, sent, read)
             self._keeper.keep([answer])
+            self._spent.learn(answer, read)
             outcome.answered += 1
         except (TransientError, RefusedRequestError) as error:
             failure = str(error)
@@ -183,6 +195,7 @@ class Asker:
             self._freed.set()
         self._watch.look(answer, failure)
         self.stopped = self.stopped or self._watch.stopped
+        return 1
 
 
 def _first(errors: BaseException) -> UserError:

@@ -1,5 +1,6 @@
 """Which of a model's texts become rationales, and why the others do not."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from dataclasses import dataclass, replace
 from knife.config.write import Write
 from knife.data.check import says_answer
 from knife.data.example import Example
-from knife.data.normal import bare_words
+from knife.data.normal import normal
 from knife.data.subset import share_choices
 from knife.data.suspicious import OFTEN, named_letter, same_words
 from knife.writing.answer import Answer, is_right, plain, rationale_of
@@ -21,6 +22,7 @@ NAMES_ANSWER = "names the answer"
 SHORT, LONG = "too short", "too long"
 REPEATED = "repeated"
 WRONG = "the model is wrong"
+UNKNOWN = "the model's own answer is missing"
 OTHER = "another is used"
 
 
@@ -55,10 +57,10 @@ def judge(
     """Judge all texts that there are for the questions of a split: of each question, as many as
     wanted are left without a reason against them, the ones to use first."""
     requests = list(requests)
-    right = {
-        request.example.id: is_right(answers[request.key].bare, request.example)
+    alone = {
+        request.example.id: answers.get(request.key)
         for request in requests
-        if request.kind == "answer" and request.key in answers
+        if request.kind == "answer"
     }
     judged = [
         Judged(request, answer, _rationale(settings, answer))
@@ -73,8 +75,10 @@ def judge(
     if settings.keep == "right":
         for each in _left(judged):
             example = each.request.example
-            own = is_right(each.answer.bare, example)
-            if not (right.get(example.id, False) if settings.given == "answer" else own):
+            own = alone[example.id] if settings.given == "answer" else each.answer
+            if own is None:
+                each.reason = UNKNOWN
+            elif not is_right(own.bare, example):
                 each.reason = WRONG
     _choose(settings, judged)
     return judged
@@ -117,10 +121,13 @@ def _names_answer(judged: Judged, *, shared: bool) -> bool:
         return True
     if not shared:
         return says_answer(example)
-    answer, text = bare_words(example.choices[example.answer]), f"{bare_words(judged.text)} "
-    return text.startswith(f"{answer} ") or any(
-        f"{what} {answer} " in text for what in ("answer is", "answer", "so", "therefore")
+    answer = re.escape(normal(example.choices[example.answer]))
+    said = (
+        rf"^\W*{answer}(?:[^\w\s]|$)",
+        rf"\b(?:so|thus|hence|therefore),?\s+{answer}(?:[^\w\s]|$)",
+        rf"\b(?:answer|choice|option)\W+(?:(?:is|was|be|would|must|should)\W+)*{answer}\b",
     )
+    return any(re.search(each, judged.text, re.IGNORECASE) for each in said)
 
 
 def _drop_repeated(judged: Sequence[Judged]) -> None:

@@ -1,7 +1,7 @@
 """What `knife data write` is to do: what is asked, how, and what of it is answered already."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from knife.cluster.address import cluster_address
@@ -10,7 +10,7 @@ from knife.config.write import Write
 from knife.core.errors import UserError, raise_errors
 from knife.data.example import Example, Splits
 from knife.data.subset import lot
-from knife.data.written import ANSWERS, FOLDER
+from knife.data.written import ANSWERS, FOLDER, read_written
 from knife.models.source import ModelSource, find_model
 from knife.writing.kept import Kept
 from knife.writing.prompt import Prompt, read_prompt
@@ -62,10 +62,13 @@ def plan_job(
     Raises:
         UserError: with everything that is wrong.
     """
-    errors = [*_split_errors(settings, splits, gaps=gaps), *_place_errors(settings, out)]
+    source = place_of_source(source)
+    errors = [*_split_errors(settings, splits, gaps=gaps), *_place_errors(settings, source, out)]
     prompt = model = None
     try:
-        prompt = read_prompt(settings.prompt, settings.given, _shots(settings, splits))
+        prompt = read_prompt(
+            settings.prompt, settings.given, _shots(settings, splits), splits.train[0]
+        )
     except UserError as error:
         errors += error.errors
     try:
@@ -81,10 +84,17 @@ def plan_job(
         for split in dict.fromkeys(asked)
     }
     kept = Kept(out / FOLDER / ANSWERS)
-    missing = kept.missing((each for some in wanted.values() for each in some), settings.longest)
-    return Job(
-        settings, source, splits, out.resolve(), prompt, model, wanted, kept, missing, analysis
+    place = out.resolve()
+    return with_answers(
+        Job(settings, source, splits, place, prompt, model, wanted, kept, [], analysis)
     )
+
+
+def with_answers(job: Job) -> Job:
+    """Return a job with the answers that there are by now."""
+    kept = Kept(job.answers)
+    wanted = (each for some in job.requests.values() for each in some)
+    return replace(job, kept=kept, missing=kept.missing(wanted, job.settings.longest))
 
 
 def _unexplained(examples: Sequence[Example]) -> list[Example]:
@@ -127,7 +137,13 @@ def _shots(settings: Write, splits: Splits) -> list[Example]:
     return explained[: settings.shots]
 
 
-def _place_errors(settings: Write, out: Path) -> list[str]:
+def place_of_source(source: str) -> str:
+    """Return a source's path as an absolute one; a known name stays."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else source
+
+
+def _place_errors(settings: Write, source: str, out: Path) -> list[str]:
     errors = []
     # A path has lost one of the slashes of an address.
     if ":/" in str(out):
@@ -140,6 +156,14 @@ def _place_errors(settings: Write, out: Path) -> list[str]:
             f"--out: {out} holds something else than written rationales (it has no "
             f"{FOLDER}/{ANSWERS}); give a new folder"
         )
+    before = read_written(str(out))
+    if before and before["source"] != source:
+        errors.append(
+            f"--out: {out} holds rationales for {before['source']}; give another folder for those "
+            f"for {source}, or remove it"
+        )
+    if out.resolve() == Path(source).expanduser().resolve():
+        errors.append(f"--out: {out} is the source itself; give another folder")
     if settings.workers is not None:
         errors += start_errors()
         if not cluster_address():

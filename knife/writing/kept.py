@@ -59,16 +59,9 @@ class Keeper:
     """Writes answers into a file of its own in a folder, each before the next is asked for."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin a file.
-
-        Raises:
-            UserError: the disk is full or not writable.
-        """
+        """Begin a file, with the first answer."""
         self._path = folder / f"{uuid.uuid4().hex[:12]}.jsonl"
-        try:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        self._file: int | None = None
 
     def keep(self, answers: Iterable[Answer]) -> None:
         """Write answers.
@@ -78,18 +71,23 @@ class Keeper:
         """
         data = "".join(f"{answer.line()}\n" for answer in answers).encode()
         try:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
             while data:
                 data = data[os.write(self._file, data) :]
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def close(self) -> None:
-        """Wait until everything is on disk; an empty file is removed."""
-        if os.fstat(self._file).st_size:
+    def sync(self) -> None:
+        """Wait until everything is on disk."""
+        if self._file is not None:
             os.fsync(self._file)
-        else:
-            self._path.unlink()
-        os.close(self._file)
+
+    def close(self) -> None:
+        """Wait until everything is on disk, and end the file."""
+        if self._file is not None:
+            os.fsync(self._file)
+            os.close(self._file)
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"--out: {self._path} cannot be written: {error.strerror}")

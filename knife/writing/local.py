@@ -1,7 +1,7 @@
 """A language model of a folder that runs here, by transformers: on a GPU if there is one."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,17 @@ from knife.core.errors import UserError
 from knife.writing.answer import Answer
 from knife.writing.asking import USED_UP, Outcome, Spent, Watch
 from knife.writing.kept import Keeper
-from knife.writing.prompt import Prompt
+from knife.writing.prompt import Kind, Prompt
 from knife.writing.request import Request, body
+
+
+def _batches(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:
+    """Yield batches of requests of one kind, which are drawn at the same temperature."""
+    kinds: dict[Kind, list[Request]] = {}
+    for request in requests:
+        kinds.setdefault(request.kind, []).append(request)
+    for some in kinds.values():
+        yield from (some[start : start + size] for start in range(0, len(some), size))
 
 
 class LocalAsker:
@@ -55,21 +64,17 @@ class LocalAsker:
         self, requests: Sequence[Request], done: Callable[[int], None] = lambda _: None
     ) -> Outcome:
         """Ask for all answers and keep them; `done` is called with each number of requests."""
-        outcome, size = Outcome(), self._settings.in_flight
-        # Those of a batch are drawn at the same temperature.
-        requests = sorted(requests, key=lambda request: request.kind)
-        for start in range(0, len(requests), size):
-            some = requests[start : start + size]
+        outcome = Outcome()
+        for some in _batches(requests, self._settings.in_flight):
             texts = [self._text(request) for request in some]
             ids = [self._tokenizer(text, add_special_tokens=False).input_ids for text in texts]
             fit = [n for n in range(len(some)) if self._fits(len(ids[n]))]
             if len(fit) < len(some):
                 reason = f"too long for the model's {self._positions} positions"
                 outcome.failed[reason] = outcome.failed.get(reason, 0) + len(some) - len(fit)
-            read, written = sum(len(ids[n]) for n in fit), len(fit) * self._settings.longest
-            if not self._spent.reserve("batch", read, written):
-                outcome.stopped = USED_UP
-                return outcome
+            within = self._within_budget([len(ids[n]) for n in fit])
+            outcome.stopped = USED_UP if within < len(fit) else ""
+            fit = fit[:within]
             answers = self._answers([some[n] for n in fit], [ids[n] for n in fit]) if fit else []
             self._spent.release("batch", answers)
             self._keeper.keep(answers)
@@ -77,10 +82,19 @@ class LocalAsker:
             done(len(some))
             for answer in answers:
                 self._watch.look(answer)
-            if self._watch.stopped:
-                outcome.stopped = self._watch.stopped
-                return outcome
+            outcome.stopped = outcome.stopped or self._watch.stopped
+            if outcome.stopped:
+                break
         return outcome
+
+    def _within_budget(self, lengths: Sequence[int]) -> int:
+        """Set aside tokens for as many questions as the budget allows; return their number."""
+        for count in range(len(lengths), 0, -1):
+            written = count * self._settings.longest
+            if self._spent.reserve("batch", sum(lengths[:count]), written):
+                return count
+        self._spent.reserved["batch"] = (0, 0)
+        return 0
 
     def _text(self, request: Request) -> str:
         """Return a request as one text: by the model's own template for chats, if it has one."""

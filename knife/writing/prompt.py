@@ -45,12 +45,31 @@ class Prompt:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     def messages(self, example: Example, kind: Kind) -> list[dict[str, str]]:
-        """Return the messages of a chat that ends with the question."""
+        """Return the messages of a chat that ends with the question.
+
+        Raises:
+            UserError: the template cannot be filled in.
+        """
         text = self.text if kind == "rationale" else _builtin("answer_alone")
         chat = []
         for shot in self.shots if kind == "rationale" else ():
-            chat += [_said("user", _filled(text, shot)), _said("assistant", self._shown(shot))]
-        return [*chat, _said("user", _filled(text, example))]
+            chat += [_said("user", self._filled(text, shot)), _said("assistant", self._shown(shot))]
+        return [*chat, _said("user", self._filled(text, example))]
+
+    def _filled(self, text: str, example: Example) -> str:
+        try:
+            filled: str = _template(text).render(
+                question=example.question,
+                choices=[] if example.open else list(example.choices),
+                answer=example.choices[example.answer],
+            )
+        except Exception as error:
+            # What is in a template may raise anything.
+            raise UserError(
+                f"write.prompt: {self.name}: cannot be filled in for the example with id "
+                f"{example.id!r}: {error}"
+            ) from None
+        return filled.strip()
 
     def _shown(self, shot: Example) -> str:
         if self.given == "answer":
@@ -58,8 +77,8 @@ class Prompt:
         return f"{shot.rationale}\n{OWN_ANSWER} {shot.choices[shot.answer]}"
 
 
-def read_prompt(name: str, given: Given, shots: Sequence[Example]) -> Prompt:
-    """Return the prompt of the package, or that of a file.
+def read_prompt(name: str, given: Given, shots: Sequence[Example], example: Example) -> Prompt:
+    """Return the prompt of the package, or that of a file, which is tried on an example.
 
     Raises:
         UserError: the file cannot be read, is no template, lacks the question, or has a field that
@@ -99,10 +118,7 @@ def read_prompt(name: str, given: Given, shots: Sequence[Example]) -> Prompt:
     if errors:
         raise UserError(*errors)
     prompt = Prompt(name, text, given, shots)
-    try:
-        prompt.messages(Example("1", "a question", ("yes", "no"), 0, None, None), "rationale")
-    except TemplateError as error:
-        raise UserError(f"write.prompt: {name}: cannot be filled in: {error}") from None
+    prompt.messages(example, "rationale")
     return prompt
 
 
@@ -118,15 +134,6 @@ def _builtin(name: str) -> str:
 @lru_cache(16)
 def _template(text: str) -> Template:
     return _environment().from_string(text)
-
-
-def _filled(text: str, example: Example) -> str:
-    filled: str = _template(text).render(
-        question=example.question,
-        choices=[] if example.open else list(example.choices),
-        answer=example.choices[example.answer],
-    )
-    return filled.strip()
 
 
 def _said(role: str, text: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from knife.core.errors import UserError
 from knife.core.version import __version__
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
-from knife.data.written import FOLDER, LICENCE, RECORD, REJECTED, file_digest
+from knife.data.written import FOLDER, LICENCE, RECORD, REJECTED, file_digest, read_written
 from knife.writing.filters import Judged, reasons
 from knife.writing.job import Job
 from knife.writing.kept import Kept
@@ -34,6 +34,7 @@ def publish(job: Job, judged: Mapping[str, Sequence[Judged]], kept: Kept) -> dic
             path = job.out / f"{split}.jsonl"
             _write(path, _explained(examples, own))
             files[path.name] = file_digest(path)
+        (inner / "test.jsonl").unlink(missing_ok=True)
         if job.analysis:
             _write(inner / "test.jsonl", _explained(job.splits.test, judged["test"]))
         with replacing(inner / REJECTED) as unfinished:
@@ -115,13 +116,15 @@ def _record(
         "tokens": {
             "read": kept.read,
             "written": kept.written,
-            "counted": all(answer.counted for answer in answers),
+            "counted": all(answer.counted for answer in kept.answers.values()),
         },
         "cost": settings.cost(kept.read, kept.written) if settings.price else None,
         "first": _time(min(times)),
         "last": _time(max(times)),
         "files": dict(files),
         "licence": LICENCE,
+        # Who wrote the rationales that were there before, if that is known.
+        "before": read_written(job.source),
     }
 
 

@@ -71,7 +71,7 @@ def _request(
         "model": model,
         "messages": prompt.messages(example, kind),
         "temperature": _temperature(settings, kind),
-        "extra": settings.extra,
+        "extra": {k: v for k, v in settings.extra.items() if k != "max_completion_tokens"},
         "sample": sample,
     }
     return Request(fingerprint(about), example, kind, sample)

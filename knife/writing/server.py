@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import aiohttp
 from aiolimiter import AsyncLimiter
@@ -104,8 +104,12 @@ class Server:
         limit = self._settings.longest
         if self._requests:
             await self._requests.acquire()
-        if self._tokens:
-            await self._tokens.acquire(min(asked + limit, self._tokens.max_rate))
+        left = float(asked + limit) if self._tokens else 0.0
+        while self._tokens and left > 0:
+            # A limiter gives no more than a second's worth at once.
+            part = min(left, self._tokens.max_rate)
+            await self._tokens.acquire(part)
+            left -= part
         try:
             async with self._session.post(self._url, json=sent) as response:
                 text = await response.text(errors="replace")
@@ -128,7 +132,8 @@ class Server:
 
     def _refuse(self, status: int, headers: Mapping[str, str], text: str) -> None:
         """Raise what a status other than 200 means."""
-        url, said = self._settings.url, self._without_key(_message(text))
+        # Some servers repeat the key that they refuse.
+        url, said = self._settings.url, _message(self._without_key(text))
         if any(code in text for code in _NO_MONEY):
             raise UserError(f"write.url: {url}: {said}")
         if status in _AGAIN or status >= 500:
@@ -148,6 +153,10 @@ class Server:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key.value, "***") if self._key.value else text
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _limiter(rate: float | None, share: float) -> AsyncLimiter | None:
@@ -200,8 +209,8 @@ def _answer(request: Request, text: str, asked: int, limit: int) -> Answer:
         message = choice["message"]
         refusal = message.get("refusal")
         content = message.get("content") or refusal or ""
-        if not isinstance(content, str):
-            raise TypeError
+        # Half of a surrogate pair can be in JSON, but in no file.
+        content = content.encode("utf-8", "replace").decode()
         finish = "content_filter" if refusal else str(choice.get("finish_reason") or "stop")
         usage = found.get("usage") or {}
         read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
@@ -209,7 +218,7 @@ def _answer(request: Request, text: str, asked: int, limit: int) -> Answer:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise TransientError("answer that is no chat completion") from None
     counted = True
-    if not (isinstance(read, int) and isinstance(written, int)):
+    if not (_is_count(read) and _is_count(written)):
         counted, read, written = False, asked, tokens_of([content])
     return Answer(
         key=request.key,

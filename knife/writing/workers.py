@@ -43,6 +43,7 @@ class Work:
         settings, prompt, key: how to ask.
         folder: where answers are kept.
         model: the folder of a model that runs here; None if a server is asked.
+        first: requests that were asked before.
     """
 
     settings: Write
@@ -50,6 +51,7 @@ class Work:
     key: Secret
     folder: Path
     model: Path | None
+    first: Sequence[Request] = ()
 
 
 def ask_in_workers(
@@ -87,12 +89,15 @@ class _Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asker: Asker | LocalAsker | None = None
         self._kept: Kept | None = None
+        self._keeper: Keeper | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Ask for the answers of a batch; a user error is returned as text."""
         requests = _requests(batch)
         try:
             outcome, errors = self._ask(requests), ""
+            if self._keeper:
+                self._keeper.sync()
         except UserError as error:
             outcome, errors = Outcome(), "\n".join(error.errors)
         return {
@@ -120,7 +125,7 @@ class _Worker:
         work = self._work
         _wait_for(work.folder)
         self._kept = Kept(work.folder)
-        keeper = Keeper(work.folder)
+        keeper = self._keeper = Keeper(work.folder)
         # The driver sees to the budget.
         spent = Spent(work.settings.model_copy(update={"budget": Budget()}), 0, 0)
         if work.model:
@@ -143,25 +148,38 @@ def _run_within_budget(
     kept = Kept(work.folder)
     # Of a lost session: some are answered.
     waiting = kept.missing(requests, work.settings.longest)
+    # What the driver has asked for, or what was answered before.
+    done_before = work.first
     while waiting and not outcome.stopped:
-        some = _affordable(work, waiting, kept)
+        some = _affordable(work, waiting, done_before, kept)
         if not some:
             outcome.stopped = USED_UP
             break
         outcome.add(_run(work, some, workers, done))
         waiting, kept = waiting[len(some) :], Kept(work.folder)
+        done_before = some
     return outcome
 
 
-def _affordable(work: Work, requests: Sequence[Request], kept: Kept) -> Sequence[Request]:
-    """Return the first requests that the budget allows, whatever their answers take."""
+def _asked(work: Work, request: Request) -> int:
+    """Estimate the number of tokens that a model reads of a request."""
+    messages = work.prompt.messages(request.example, request.kind)
+    return tokens_of([message["content"] for message in messages])
+
+
+def _affordable(
+    work: Work, requests: Sequence[Request], done: Sequence[Request], kept: Kept
+) -> Sequence[Request]:
+    """Return the first requests that the budget allows, whatever their answers take; those that are
+    `done` show how far estimates are off."""
     if not (work.settings.budget.tokens or work.settings.budget.money):
         return requests
     spent = Spent(work.settings, kept.read, kept.written)
+    for request in done:
+        if answer := kept.answers.get(request.key):
+            spent.learn(answer, _asked(work, request))
     for number, request in enumerate(requests):
-        messages = work.prompt.messages(request.example, request.kind)
-        read = tokens_of([message["content"] for message in messages])
-        if not spent.reserve(request.key, read, work.settings.longest):
+        if not spent.reserve(request.key, _asked(work, request), work.settings.longest):
             return requests[:number]
     return requests
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -17,7 +17,7 @@ from knife.data.written import FOLDER, LICENCE, REJECTED, words_on
 from knife.terminal.counter import counter
 from knife.writing.asking import Asker, Outcome, Spent
 from knife.writing.filters import judge
-from knife.writing.job import Job
+from knife.writing.job import Job, with_answers
 from knife.writing.kept import Keeper, Kept
 from knife.writing.local import LocalAsker
 from knife.writing.publish import publish
@@ -49,8 +49,10 @@ class DryRun:
 
     def lines(self) -> list[str]:
         """Return it as lines of text."""
-        lines = [
-            f"requests: {self.requests:,} ({self.answered:,} are answered already)",
+        lines = [f"requests: {self.requests:,} ({self.answered:,} are answered already)"]
+        if not self.requests:
+            return lines
+        lines += [
             f"tokens: about {self.read:,} to read, at most {self.written:,} to write",
         ]
         if self.money is not None:
@@ -124,6 +126,8 @@ def write(job: Job) -> Result:
     except OSError as error:
         raise UserError(f"--out: {job.out} cannot be written: {error.strerror}") from error
     try:
+        # Another command may have asked since the job was planned.
+        job = with_answers(job)
         outcome = _ask(job) if job.missing else Outcome()
         kept = Kept(job.answers)
         judged = {
@@ -141,7 +145,12 @@ def write(job: Job) -> Result:
 
 def _ask(job: Job) -> Outcome:
     settings = job.settings
-    key = Secret(os.environ.get(settings.key) if settings.url else None)
+    key = Secret((os.environ.get(settings.key) or "").strip() if settings.url else None)
+    if key.value and not (key.value.isascii() and key.value.isprintable()):
+        raise UserError(
+            f"write.key: the environment variable {settings.key} holds more than the letters of a "
+            "key, such as a line break"
+        )
     work = Work(settings, job.prompt, key, job.answers, job.model.folder if job.model else None)
     answered = len({each.key for some in job.requests.values() for each in some})
     if len(job.missing) < answered:
@@ -156,7 +165,7 @@ def _ask(job: Job) -> Outcome:
             # What is wrong with a server is told before workers start.
             first = 0 if job.model else 1
             outcome = _ask_server(work, job, job.missing[:first], count) if first else Outcome()
-            others = job.missing[first:]
+            others, work = job.missing[first:], replace(work, first=job.missing[:first])
             if others and not outcome.stopped:
                 outcome.add(ask_in_workers(work, others, settings.workers, count))
     for reason, number in outcome.resent.items():

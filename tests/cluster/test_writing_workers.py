@@ -11,14 +11,14 @@ from knife.data.jsonl import read_examples
 
 
 def test_two_workers_keep_to_one_budget(command: Command, tmp_path: Path) -> None:
-    """A request takes far less than it may: the budget is used up in several rounds."""
+    """A request takes far less than it may: so the budget is used up in several rounds."""
     out = tmp_path / "out"
     words: list[str | Path] = ["write.workers=2", "write.in_flight=4", "write.budget.tokens=9000"]
     with facts_server() as facts:
         source = questions(tmp_path / "questions", 120)
         ended = command("data", "write", source, "--out", out, *words, *facts.words)
     assert ended.status == 1
-    assert "are not answered: the budget is used up" in ended.err
+    assert "are not answered: the budget allows no further request" in ended.err
     used = json.loads((out / "written" / "record.json").read_text())["tokens"]
     assert 8500 < used["read"] + used["written"] <= 9000
 

@@ -14,10 +14,15 @@ from small_run import SMALL
 from yaml import safe_dump
 
 from knife.config.overrides import merge
+from knife.config.run import Data
+from knife.config.write import Write
 from knife.data.jsonl import read_examples
+from knife.data.source import load_source
 from knife.report.run_data import RunData
 from knife.report.run_page import run_report
 from knife.store.store import Store
+from knife.writing.job import plan_job
+from knife.writing.write import write
 
 NOTHING = "write.given=nothing"
 
@@ -163,7 +168,7 @@ def test_a_budget_ends_the_work_and_a_larger_one_goes_on(
         words = ["data", "write", source, "--out", tmp_path / "out", *facts.words]
         ended = command(*words, "write.budget.tokens=2000", "write.max_tokens=40")
         assert ended.status == 1
-        assert "are not answered: the budget is used up" in ended.err
+        assert "are not answered: the budget allows no further request" in ended.err
         used = record(tmp_path / "out")["tokens"]
         assert 1500 < used["read"] + used["written"] <= 2000
         assert command(*words, "write.max_tokens=40").status == 0
@@ -233,6 +238,13 @@ def test_a_bucket_is_refused(command: Command, facts: Facts, source: Path) -> No
     ("words", "said"),
     [
         ([], "write: must be set: write.url and write.model"),
+        (["write.model=m", "write.url=http://h:99999/v1"], "write.url: must be http://HOST:PORT"),
+        (["write.model=m", "write.key=gsk_abcdEFGH1234"], "write.key: must be the name of an env"),
+        (["write.model=m", "write.extra={top_p: 1}"], "write: got extra, which is for a server"),
+        (
+            ["write.model=m", "write.url=http://h/v1", "write.extra={max_completion_tokens: a}"],
+            "write.extra: max_completion_tokens must be a number above 0",
+        ),
         (["write.model=m", "write.url=host:8000"], "write.url: must be http://HOST:PORT/v1"),
         (["write.model=m", "write.budget.tokens=0"], "write.budget.tokens: input should be great"),
         (["write.model=m", "write.keep=best"], "write: got keep: best, which chooses among sampl"),
@@ -328,3 +340,84 @@ def test_a_run_says_where_its_rationales_come_from(
     (out / "train.jsonl").write_text((out / "train.jsonl").read_text().replace("blue", "red"))
     ended = command("run", config, "--dry-run")
     assert "note: train.jsonl: not as the language model's" in " ".join(ended.out.split())
+
+
+def test_another_source_is_not_written_over(
+    command: Command, facts: Facts, source: Path, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "out", questions(tmp_path / "other", 20)
+    assert command("data", "write", source, "--out", out, *facts.words).status == 0
+    before = (out / "train.jsonl").read_bytes()
+    (error,) = command("data", "write", other, "--out", out, *facts.words).errors
+    assert error.startswith(f"--out: {out} holds rationales for {source}; give another folder")
+    (error,) = command("data", "write", out, "--out", out, "--missing", *facts.words).errors[-1:]
+    assert error == f"--out: {out} is the source itself; give another folder"
+    assert (out / "train.jsonl").read_bytes() == before
+
+
+def test_who_wrote_before_is_not_forgotten(
+    command: Command, facts: Facts, source: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    words = ["write.drop.words=[3, 11]", *facts.words]
+    assert command("data", "write", source, "--out", first, *words).status == 0
+    ended = command("data", "write", first, "--out", second, "--missing", *facts.words)
+    assert ended.status == 0
+    assert record(second)["before"]["settings"]["drop"]["words"] == [3, 11]
+    host = facts.url.split("/")[2]
+    assert f"were there before, some of them written by facts ({host})" in ended.out
+
+
+def test_a_command_that_waited_asks_for_nothing_again(source: Path, tmp_path: Path) -> None:
+    """Both are planned before either asks."""
+    with facts_server() as facts:
+        settings = Write(url=facts.url, model="facts")
+        splits = load_source(Data(source=str(source)))
+        jobs = [
+            plan_job(settings, str(source), splits, tmp_path / "out", gaps=False, analysis=False)
+            for _ in range(2)
+        ]
+        assert [len(job.missing) for job in jobs] == [60, 60]
+        for job in jobs:
+            assert write(job).failures == []
+        assert facts.counts() == {"requests": 60, "answered": 60, "again": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{ question }} {{ 1 / 0 }}", "division by zero"),
+        ("{{ question }} {{ choices[7] }}", "has no element 7"),
+    ],
+)
+def test_a_prompt_that_fails_on_an_example_is_told(
+    command: Command, facts: Facts, source: Path, tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "prompt.txt").write_text(text)
+    words = [f"write.prompt={tmp_path}/prompt.txt", *facts.words]
+    (error,) = command("data", "write", source, "--out", tmp_path / "out", *words).errors
+    assert error.startswith(f"write.prompt: {tmp_path}/prompt.txt: cannot be filled in for the ex")
+    assert said in error
+
+
+def test_a_key_with_a_line_break_is_told_and_not_shown(
+    command: Command, facts: Facts, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KNIFE_WRITE_KEY", "sk-1\nsk-2")
+    words = ["data", "write", source, "--out", tmp_path / "out", *facts.words]
+    (error,) = command(*words).errors
+    assert error.startswith("write.key: the environment variable KNIFE_WRITE_KEY holds more than")
+    assert "sk-1" not in error
+
+
+def test_a_budget_of_a_model_that_runs_here(command: Command, source: Path, tmp_path: Path) -> None:
+    """Of a batch, as many are asked for as it allows."""
+    words = ["data", "write", source, "--out", tmp_path / "out", "write.model=tiny-llama"]
+    words += ["write.max_tokens=20", "write.drop.repeated=false"]
+    ended = command(*words, "write.budget.tokens=900")
+    assert ended.status == 1
+    used = record(tmp_path / "out")["tokens"]
+    assert 700 < used["read"] + used["written"] <= 900
+    before = used["read"]
+    assert command(*words, "write.budget.tokens=1800").status == 1
+    assert before < record(tmp_path / "out")["tokens"]["read"] < 1800

@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pair import Pair, in_pair, make
@@ -25,6 +26,7 @@ from knife.data.examples import Examples
 from knife.data.jsonl import read_examples, write_examples
 from knife.data.several import Drawn, more_of_train
 from knife.data.source import load_source
+from knife.data.tokens import Tokens
 from knife.data.treatment import corrupt
 from knife.method.alignment import Distance, state_distance
 from knife.method.states import StoredStates
@@ -132,13 +134,17 @@ def test_data_check_counts_them(source: Path, tmp_path: Path) -> None:
     report = check(load_source(config(source, tmp_path).data))
     assert report.splits["train"].several == 20
     assert "  examples with several rationales: 20" in report.lines()
+    words = report.splits["train"].rationale_words
+    assert words
+    # Of the further texts, half have three words.
+    assert words.low == 4
 
 
 def test_an_epoch_draws_one_of_all(tiny_t5: Path) -> None:
     tables = [
         tokens_of(tiny_t5, with_(text))[0] for text in ("a red .", "a red red .", "a red red red .")
     ]
-    drawn = Drawn(tables, 0)
+    drawn = Drawn(tables, of_all(tables), 0)
     assert len(drawn) == len(EXAMPLES)
     seen: Counter[tuple[int, ...]] = Counter()
     epochs = []
@@ -153,13 +159,30 @@ def test_an_epoch_draws_one_of_all(tiny_t5: Path) -> None:
     assert min(seen.values()) > 70
     assert len(set(map(tuple, epochs))) == 12
     # A training that resumes draws the same.
-    again = Drawn(tables, 0)
+    again = Drawn(tables, of_all(tables), 0)
     again.draw(5)
     assert [tuple(each.rationale_ids) for each in again] == epochs[5]
     assert drawn.lengths == [
         max(len(t[row].input_ids + t[row].rationale_ids) for t in tables)
         for row in range(len(drawn))
     ]
+
+
+def of_all(tables: Sequence[Sequence[Tokens]]) -> "np.ndarray[Any, Any]":
+    return np.full(len(tables[0]), len(tables))
+
+
+def test_each_is_drawn_as_often_as_another(tiny_t5: Path) -> None:
+    """An example with two of at most three rationales begins again in the third table."""
+    texts = ("a red .", "a red red .", "a red .")
+    tables = [tokens_of(tiny_t5, with_(text))[0] for text in texts]
+    drawn = Drawn(tables, np.full(len(EXAMPLES), 2), 0)
+    seen: Counter[int] = Counter()
+    for epoch in range(40):
+        drawn.draw(epoch)
+        seen.update(len(each.rationale_ids) for each in drawn)
+    # Of 1,040, half each: 16 are a standard deviation.
+    assert sorted(seen.values())[0] > 450
 
 
 def with_(text: str) -> list[Example]:
@@ -175,7 +198,7 @@ def test_stopped_in_an_epoch_a_training_goes_on_with_the_same_rationales(
 
     def train(work: Path, fail_at: int = -1) -> None:
         # Another start has drawn nothing yet.
-        student.job = replace(student.job, train=Drawn(tables, 0))
+        student.job = replace(student.job, train=Drawn(tables, of_all(tables), 0))
         student.train(work, context, fail_at)
 
     train(tmp_path / "whole")
@@ -201,8 +224,8 @@ def test_a_teacher_reads_them_all_and_its_states_are_the_mean(
     store = Store(tmp_path)
     (stage,) = [s for s in plan.stages if isinstance(s, StatesStage)]
     place = StageContext(store, tmp_path / "work", settings.scale, context)
-    several = place.several(stage)
-    assert len(several) == 3
+    several, counts = place.several(stage)
+    assert Counter(counts.tolist()) == {1: 20, 3: 20}
     # In 12 epochs, a rationale is missed with a probability of (2 / 3) ** 12 = .8 %.
     known = {tuple(table[row].rationale_ids) for table in several for row in range(40)} - {()}
     assert len(known - read) <= 2
@@ -219,7 +242,7 @@ def test_a_teacher_reads_them_all_and_its_states_are_the_mean(
     found = stored.batch(batch).input_states[int(stage.part)]
     differences = 0
     for row in range(40):
-        own = [of[row][stage.part] for of in each]
+        own = [of[row][stage.part] for of in each[: counts[row]]]
         mean = torch.stack(own).mean(0)
         assert torch.allclose(found[row, : len(mean)], mean, atol=1e-5)
         differences += not torch.allclose(own[0], mean, atol=1e-3)

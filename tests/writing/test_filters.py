@@ -52,8 +52,11 @@ def judged(
         ("No, cats meow all day.", "names the answer"),
         ("A cat meows, so no.", "names the answer"),
         ("Cats meow, which makes it choice (b).", "names the answer"),
+        ("Cats meow, hence no.", "names the answer"),
+        ("The correct choice would be no here.", "names the answer"),
         # Where all questions have the choices yes and no, these are words like others.
         ("there is no dog that meows .", ""),
+        ("No cat barks, so no sound is the same.", ""),
     ],
 )
 def test_each_reason(text: str, reason: str) -> None:
@@ -94,6 +97,14 @@ def test_right_asks_a_model_that_sees_the_answer_without_it() -> None:
     texts = [["cats meow all day ."], ["cats purr all day ."]]
     found = judged(texts, keep="right", own=["Answer: no", "Answer: yes"])
     assert found == [[""], ["the model is wrong"]]
+
+
+def test_a_missing_answer_of_its_own_is_not_a_wrong_one() -> None:
+    write = Write(model="m", url="http://h/v1", keep="right")
+    asked = [Request("a", example(), "answer", 0), Request("r", example(), "rationale", 0)]
+    text = Answer("r", "cats meow all day .", "stop", 9, 1, 1, counted=True, model="m", time=1.0)
+    (found,) = judge(write, asked, {"r": text})
+    assert found.reason == "the model's own answer is missing"
 
 
 def test_all_keeps_one_text_of_each_question() -> None:

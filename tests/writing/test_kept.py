@@ -35,9 +35,10 @@ def test_an_unfinished_line_is_asked_again(tmp_path: Path) -> None:
 
 
 def test_a_damaged_line_is_told_by_its_place(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text(ANSWER.line() + "\n{}\n" + ANSWER.line() + "\n")
-    with pytest.raises(UserError, match=r"a\.jsonl:2: is damaged"):
-        Kept(tmp_path)
+    for damaged in ("{}", "[]", "null", ANSWER.line().replace(": 10,", ': "10",')):
+        (tmp_path / "a.jsonl").write_text(f"{ANSWER.line()}\n{damaged}\n{ANSWER.line()}\n")
+        with pytest.raises(UserError, match=r"a\.jsonl:2: is damaged"):
+            Kept(tmp_path)
 
 
 def test_an_answer_that_was_cut_off_is_asked_again_only_with_more_room(tmp_path: Path) -> None:
@@ -54,14 +55,14 @@ def test_an_answer_that_was_cut_off_is_asked_again_only_with_more_room(tmp_path:
     assert kept.read == 20
 
 
-def test_a_file_without_an_answer_is_removed(tmp_path: Path) -> None:
+def test_a_file_without_an_answer_is_not_made(tmp_path: Path) -> None:
     Keeper(tmp_path).close()
     assert list(tmp_path.iterdir()) == []
 
 
 def keys(model: str = "m", given: str = "answer", **settings: object) -> list[str]:
     write = Write.model_validate({"model": "m", "url": "http://h/v1", "given": given} | settings)
-    prompt = read_prompt("builtin", write.given, [])
+    prompt = read_prompt("builtin", write.given, [], example())
     return [request.key for request in requests(write, model, prompt, [example()])]
 
 
@@ -81,6 +82,7 @@ def test_neither_filters_nor_the_address_ask_anything_again() -> None:
         {"max_tokens": 999},
         {"in_flight": 1},
         {"workers": 2},
+        {"extra": {"max_completion_tokens": 99}},
     ):
         assert keys(**changed) == [key]
     assert keys(samples=3)[0] == key
@@ -91,7 +93,7 @@ def test_neither_filters_nor_the_address_ask_anything_again() -> None:
 
 def test_equal_questions_are_asked_once(tmp_path: Path) -> None:
     write = Write(model="m", url="http://h/v1")
-    prompt = read_prompt("builtin", "answer", [])
+    prompt = read_prompt("builtin", "answer", [], example())
     some = [example(), example(id="2"), example(id="3", question="another ?")]
     asked = list(requests(write, "m", prompt, some))
     assert [request.example.id for request in Kept(tmp_path).missing(asked, 9)] == ["1", "3"]

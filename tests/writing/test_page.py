@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import yaml
+from facts import example
 from pydantic import BaseModel
 
 from knife.config.write import Write
@@ -47,7 +48,7 @@ def test_every_setting_is_there_with_its_default() -> None:
 def test_every_reason_is_there() -> None:
     rows = re.findall(r"^\| (.+?) \|", section("Which texts are kept"), re.MULTILINE)
     reasons = [v for name, v in vars(filters).items() if name.isupper() and isinstance(v, str)]
-    assert len(reasons) == 9
+    assert len(reasons) == 10
     assert set(reasons) - {one for row in rows for one in row.split(", ")} == set()
 
 
@@ -56,4 +57,4 @@ def test_the_prompt_can_be_used(tmp_path: Path) -> None:
     assert found
     path = tmp_path / "prompt.txt"
     path.write_text(found.group(1))
-    assert read_prompt(str(path), "answer", []).text == found.group(1)
+    assert read_prompt(str(path), "answer", [], example()).text == found.group(1)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -15,6 +15,7 @@ from facts import example
 
 from knife.config.write import Write
 from knife.core.errors import UserError
+from knife.data.example import Example
 from knife.writing.asking import Asker, Outcome, Spent
 from knife.writing.kept import Keeper, Kept
 from knife.writing.prompt import read_prompt
@@ -64,10 +65,17 @@ def settings(url: str, **changes: object) -> Write:
     return Write.model_validate({"url": url, "model": "m", "max_tokens": 10} | changes)
 
 
-def ask(write: Write, folder: Path, count: int = 1, key: str | None = None) -> Outcome:
+def ask(
+    write: Write,
+    folder: Path,
+    count: int = 1,
+    key: str | None = None,
+    examples: Sequence[Example] = (),
+) -> Outcome:
     """Ask about different questions, and keep the answers in a folder."""
-    prompt = read_prompt("builtin", write.given, [])
+    prompt = read_prompt("builtin", write.given, [], example())
     some = [example(id=str(n), question=f"do {n} dogs bark ?") for n in range(count)]
+    some = list(examples) or some
     kept = Kept(folder)
     missing: list[Request] = kept.missing(requests(write, "m", prompt, some), write.longest)
 
@@ -239,7 +247,7 @@ def test_the_budget_is_never_exceeded(tmp_path: Path) -> None:
     with serving(Replies()) as url:
         outcome = ask(settings(url, budget={"tokens": 1000}, in_flight=4), tmp_path, 40)
         kept = Kept(tmp_path)
-        assert outcome.stopped == "the budget is used up"
+        assert outcome.stopped == "the budget allows no further request"
         assert 850 < kept.read + kept.written <= 1000
         # What was used before counts.
         assert ask(settings(url, budget={"tokens": 1000}), tmp_path, 40).answered == 0
@@ -249,7 +257,7 @@ def test_the_budget_is_never_exceeded(tmp_path: Path) -> None:
     with serving(Replies()) as url:
         (tmp_path / "money").mkdir()
         write = settings(url, budget={"money": 1}, price=price)
-        assert ask(write, tmp_path / "money", 40).stopped == "the budget is used up"
+        assert ask(write, tmp_path / "money", 40).stopped == "the budget allows no further request"
     kept = Kept(tmp_path / "money")
     assert 0.85 < write.cost(kept.read, kept.written) <= 1
 
@@ -258,7 +266,7 @@ def test_the_budget_is_never_exceeded(tmp_path: Path) -> None:
 def test_the_rate_is_kept(tmp_path: Path, of: str) -> None:
     """At 10 a second, the first second's worth at once, 25 requests take 1.5 seconds."""
     times = []
-    (asked,) = read_prompt("builtin", "answer", []).messages(example(), "rationale")
+    (asked,) = read_prompt("builtin", "answer", [], example()).messages(example(), "rationale")
     # As many tokens are set aside as the answer may have.
     rate = {of: 600 * {"requests": 1, "tokens": tokens_of([asked["content"]]) + 10}[of]}
 
@@ -269,6 +277,46 @@ def test_the_rate_is_kept(tmp_path: Path, of: str) -> None:
     with serving(answer) as url:
         assert ask(settings(url, rate=rate), tmp_path, 25).answered == 25
     assert times[-1] - times[0] > 1.2
+
+
+def test_long_questions_take_their_share_of_the_rate(tmp_path: Path) -> None:
+    """Each has more tokens than a second of the rate."""
+    began = time.monotonic()
+    long = "why ? " * 600
+    with serving(Replies()) as url:
+        write = settings(url, rate={"tokens": 60_000}, prompt="builtin")
+        some = [example(id=str(n), question=f"{n} {long}") for n in range(3)]
+        assert ask(write, tmp_path, examples=some).answered == 3
+    # Three of about 990 tokens at 1,000 a second, the first second's worth at once.
+    assert time.monotonic() - began > 1.5
+
+
+def test_a_server_that_counts_more_than_we_do_ends_it_earlier(tmp_path: Path) -> None:
+    """Each answer is counted as ten times what was set aside: one is enough to know."""
+    usage = {"prompt_tokens": 900, "completion_tokens": 100}
+    with serving(Replies(*[reply(200, GOOD | {"usage": usage})] * 40)) as url:
+        write = settings(url, budget={"tokens": 5000}, in_flight=1)
+        assert ask(write, tmp_path, 40).answered == 5
+    kept = Kept(tmp_path)
+    assert kept.read + kept.written == 5000
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": -5, "completion_tokens": 1}, {}, None])
+def test_what_is_no_count_is_estimated(tmp_path: Path, usage: object) -> None:
+    with serving(Replies(reply(200, GOOD | {"usage": usage}))) as url:
+        ask(settings(url), tmp_path)
+    (answer,) = Kept(tmp_path).answers.values()
+    assert not answer.counted
+    assert answer.read > 50
+
+
+def test_half_a_character_is_replaced(tmp_path: Path) -> None:
+    """JSON can hold it, but no file of ours."""
+    body = json.dumps(GOOD).replace("cats meow", "cats \\ud800 meow")
+    with serving(Replies(lambda: web.Response(text=body))) as url:
+        ask(settings(url), tmp_path)
+    (answer,) = Kept(tmp_path).answers.values()
+    assert answer.text == "cats ? meow a lot ."
 
 
 def test_only_so_many_are_under_way(tmp_path: Path) -> None:

@@ -41,6 +41,11 @@ def test_the_rationale_is_what_stands_before_the_answer(text: str, rationale: st
         "It meows.\nSo, the final answer is: **a cat**",
         "It meows.\nAnswer: $\\boxed{\\text{B}}$",
         "Answer: a cat\nIt meows, and no dog does.",
+        "It meows.\n### Answer\n\na cat",
+        "It meows, so it is $\\boxed{a cat}$.",
+        "It meows.\nAnswer: Option B",
+        "It meows.\nAnswer: B) a cat, because it meows",
+        "It meows.\nAnswer: a cat\nAnswer choices such as a dog are wrong.",
         "It meows.\nAnswer:\na cat",
         "It meows.\nFinal answer: a cat, of course",
         "Answer: a dog\nNo, it meows.\nAnswer: a cat",
@@ -69,6 +74,26 @@ def test_no_other_answer_is_right(text: str) -> None:
     assert not is_right(text, ANIMALS)
 
 
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        (("5", "-5"), "-5"),
+        (("C++", "C", "C#"), "C#"),
+        (("< 5", "> 5"), "> 5"),
+        (("1.2", "1/2"), "1/2"),
+        (("10", "10%"), "10%."),
+        (("A", "B", "C"), "B"),
+        # Composed and decomposed.
+        (("Kr\u00f6te", "Frosch"), "Kro\u0308te"),
+    ],
+)
+def test_choices_may_differ_in_signs_alone(choices: tuple[str, ...], said: str) -> None:
+    for index, choice in enumerate(choices):
+        one = example(choices=choices, answer=index)
+        right = choice == said.rstrip(".") or (index == 0 and said.startswith("Kro"))
+        assert is_right(f"Some reason.\nAnswer: {said}", one) == right
+
+
 def test_an_open_answer_is_right_if_it_has_the_same_words() -> None:
     one = example(choices=("the Eiffel Tower",), answer=0)
     assert is_right("It is in Paris.\nAnswer: Eiffel tower.", one)
@@ -83,6 +108,10 @@ def test_an_open_answer_is_right_if_it_has_the_same_words() -> None:
         "Unfortunately, I am unable to provide an answer.",
         "As an AI language model, I have no opinion.",
         "Sorry, no.",
+        "I'm unable to help with that.",
+        "I must decline to answer.",
+        "I cannot in good conscience explain this.",
+        "Unfortunately, as an AI, I have no access to that.",
     ],
 )
 def test_refusals(text: str) -> None:
@@ -95,6 +124,10 @@ def test_refusals(text: str) -> None:
         "I can see that a dog barks .",
         "A person who is sorry apologises.",
         "Sorrow is an emotion.",
+        "Sorry is a word of apology.",
+        "As an artificial satellite, the ISS orbits the earth.",
+        "As a language, French is spoken in Canada.",
+        "As an AI accelerator, the TPU multiplies matrices.",
         "I cannot be in two places, so the meeting is missed.",
     ],
 )
