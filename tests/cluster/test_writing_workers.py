@@ -1,13 +1,24 @@
 """A model of a folder writes on several Ray workers, and so does a server's."""
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from command_fixtures import Command
-from facts import facts_server, questions
+from facts import KEY, facts_server, questions
 
+from knife.cluster.local import ray_folder
 from knife.data.jsonl import read_examples
+
+
+def ray_files() -> Iterator[bytes]:
+    """Yield what is in the files of Ray's sessions; others may come and go meanwhile."""
+    for path in ray_folder().rglob("*"):
+        with suppress(OSError):
+            if path.is_file():
+                yield path.read_bytes()
 
 
 def test_two_workers_keep_to_one_budget(command: Command, tmp_path: Path) -> None:
@@ -24,15 +35,18 @@ def test_two_workers_keep_to_one_budget(command: Command, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("local", [False, True])
-def test_two_workers_write(command: Command, tmp_path: Path, local: bool) -> None:
-    """Each does a part."""
+def test_two_workers_write(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    """Each does a part, and no file of Ray's has the server's key."""
+    monkeypatch.setenv("KNIFE_WRITE_KEY", KEY)
     out = tmp_path / "out"
     words: list[str | Path] = ["write.workers=2", "write.in_flight=4", "write.max_tokens=30"]
     words = ["data", "write", questions(tmp_path / "questions", 120), "--out", out, *words]
     if local:
         ended = command(*words, "write.model=tiny-llama", "write.drop.repeated=false")
     else:
-        with facts_server("--latency", "0.05") as facts:
+        with facts_server("--latency", "0.05", "--key", KEY) as facts:
             ended = command(*words, *facts.words)
             assert facts.counts() == {"requests": 120, "answered": 120, "again": 0}
     assert ended.status == 0
@@ -46,3 +60,6 @@ def test_two_workers_write(command: Command, tmp_path: Path, local: bool) -> Non
         each.id for each in read_examples(tmp_path / "questions" / "train.jsonl")
     ]
     assert sum(each.rationale is not None for each in examples) > 60
+    logs = list(ray_files())
+    assert len(logs) > 10
+    assert not any(KEY.encode() in log for log in logs)
