@@ -38,6 +38,7 @@ def vacuous(example: Example) -> str:
 def _each(splits: Splits, rationale: Callable[[Example], str]) -> Splits:
     return splits.each(
         lambda part: [
-            replace(e, question=NO_QUESTION, rationale=rationale(e) or None) for e in part
+            replace(e, question=NO_QUESTION, rationale=rationale(e) or None, more_rationales=())
+            for e in part
         ]
     )

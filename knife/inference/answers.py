@@ -282,7 +282,7 @@ def question_tokens(questions: Sequence[Example], tokenizer: Any) -> "TokenTable
     from knife.data.tokenizing import tokenize
     from knife.data.tokens import UNBOUNDED
 
-    bare = [replace(question, rationale=None, answer=0) for question in questions]
+    bare = [replace(q, rationale=None, more_rationales=(), answer=0) for q in questions]
     tokens, _ = tokenize(bare, tokenizer, UNBOUNDED)
     return tokens
 

@@ -9,6 +9,8 @@ from knife.cluster.capacity import machine, start_errors, worker_errors
 from knife.config.write import Write
 from knife.core.errors import UserError, raise_errors
 from knife.data.example import Example, Splits
+from knife.data.examples import values_of
+from knife.data.jsonl import read_examples
 from knife.data.subset import lot
 from knife.data.written import ANSWERS, FOLDER, read_written
 from knife.models.source import ModelSource, find_model
@@ -62,8 +64,9 @@ def plan_job(
     Raises:
         UserError: with everything that is wrong.
     """
-    source = place_of_source(source)
-    errors = [*_split_errors(settings, splits, gaps=gaps), *_place_errors(settings, source, out)]
+    source = _place(source)
+    errors = _split_errors(settings, splits, gaps=gaps)
+    errors += _place_errors(settings, source, splits, out)
     prompt = model = None
     try:
         prompt = read_prompt(
@@ -137,13 +140,21 @@ def _shots(settings: Write, splits: Splits) -> list[Example]:
     return explained[: settings.shots]
 
 
-def place_of_source(source: str) -> str:
+def _place(source: str) -> str:
     """Return a source's path as an absolute one; a known name stays."""
     path = Path(source).expanduser()
     return str(path.resolve()) if path.exists() else source
 
 
-def _place_errors(settings: Write, source: str, out: Path) -> list[str]:
+def _are_others(out: Path, splits: Splits) -> bool:
+    """Whether the training examples of a folder are of another source than these: a source may have
+    been moved."""
+    known = {identity for part in splits.parts.values() for identity in values_of(part, "id")}
+    path = out / "train.jsonl"
+    return path.is_file() and not any(each.id in known for each in read_examples(path))
+
+
+def _place_errors(settings: Write, source: str, splits: Splits, out: Path) -> list[str]:
     errors = []
     # A path has lost one of the slashes of an address.
     if ":/" in str(out):
@@ -157,12 +168,12 @@ def _place_errors(settings: Write, source: str, out: Path) -> list[str]:
             f"{FOLDER}/{ANSWERS}); give a new folder"
         )
     before = read_written(str(out))
-    if before and before["source"] != source:
+    if before and before["source"] != source and _are_others(out, splits):
         errors.append(
             f"--out: {out} holds rationales for {before['source']}; give another folder for those "
             f"for {source}, or remove it"
         )
-    if out.resolve() == Path(source).expanduser().resolve():
+    if Path(source).is_absolute() and out.resolve() == Path(source):
         errors.append(f"--out: {out} is the source itself; give another folder")
     if settings.workers is not None:
         errors += start_errors()

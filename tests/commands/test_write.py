@@ -345,7 +345,9 @@ def test_a_run_says_where_its_rationales_come_from(
 def test_another_source_is_not_written_over(
     command: Command, facts: Facts, source: Path, tmp_path: Path
 ) -> None:
-    out, other = tmp_path / "out", questions(tmp_path / "other", 20)
+    out, other = tmp_path / "out", tmp_path / "other.jsonl"
+    lines = [row | {"id": f"other-{row['id']}"} for row in rows(source / "train.jsonl")]
+    other.write_text("".join(json.dumps(row) + "\n" for row in lines))
     assert command("data", "write", source, "--out", out, *facts.words).status == 0
     before = (out / "train.jsonl").read_bytes()
     (error,) = command("data", "write", other, "--out", out, *facts.words).errors
@@ -353,6 +355,19 @@ def test_another_source_is_not_written_over(
     (error,) = command("data", "write", out, "--out", out, "--missing", *facts.words).errors[-1:]
     assert error == f"--out: {out} is the source itself; give another folder"
     assert (out / "train.jsonl").read_bytes() == before
+    # The same under another name is the same.
+    asked = facts.counts()["requests"]
+    moved = source.rename(tmp_path / "moved")
+    assert command("data", "write", moved, "--out", out, *facts.words).status == 0
+    assert facts.counts()["requests"] == asked
+
+
+def test_a_folder_may_be_named_like_a_known_source(
+    command: Command, facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["data.world={train: 20, dev: 4, test: 4}", "data.rationale=none", *facts.words]
+    assert command("data", "write", "creatures", "--out", "creatures", *words).status == 0
 
 
 def test_who_wrote_before_is_not_forgotten(

@@ -1,5 +1,7 @@
 """The inputs of the models that evaluate rationales."""
 
+from dataclasses import replace
+
 from knife.data.evidence import (
     NO_QUESTION,
     explained,
@@ -16,6 +18,13 @@ BAT = Example("2", "where do bats sleep ?", ("at sea", "in a cave"), 1, None)
 def test_only_explained_examples_stay_and_a_split_without_any_stays_whole() -> None:
     found = explained(Splits([OWL, BAT], [BAT], [BAT, OWL]))
     assert (found.train, found.dev, found.test) == ([OWL], [BAT], [OWL])
+
+
+def test_of_several_rationales_the_first_alone_is_read() -> None:
+    """A model of the vacuous rationale must read no other."""
+    several = replace(OWL, more_rationales=("they nest in trunks .",))
+    for given in (rationale_alone, vacuous_alone, vacuous_and_rationale):
+        assert given(Splits([several], [BAT], [OWL])) == given(Splits([OWL], [BAT], [OWL]))
 
 
 def test_the_question_is_seen_in_the_vacuous_rationale_alone() -> None:
