@@ -13,6 +13,9 @@ from knife.report.run_training import NO_RECORD
 from knife.report.table import p_value
 from knife.stats.verdict import MethodVerdict
 
+# Methods of the same colour differ in these.
+_MARKS = ("o", "s", "^", "D")
+
 
 def sources(run: RunData) -> Section:
     """Return the section on where rationales come from, and the gain of each method by that.
@@ -135,7 +138,8 @@ def _figure(points: list[tuple[str, float, MethodVerdict]]) -> Markup:
         colour = figures.COLOURS[index % len(figures.COLOURS)]
         if found.low is not None and found.high is not None:
             axes.plot([rq, rq], [found.low, found.high], color=colour, linewidth=2)
-        axes.plot([rq], [found.points], "o", color=colour, markersize=7, label=name)
+        mark = _MARKS[index // len(figures.COLOURS) % len(_MARKS)]
+        axes.plot([rq], [found.points], mark, color=colour, markersize=7, label=name)
     axes.axhline(0, color=figures.INK, linewidth=0.8)
     axes.set_xlabel("RQ on dev (points)")
     axes.set_ylabel("gain (points)")

@@ -73,7 +73,7 @@ def test_killed_at_any_moment_it_asks_again_for_what_was_under_way_alone(tmp_pat
     assert len({line["key"] for line in lines}) == len(lines) == 2000
 
 
-@pytest.mark.parametrize(("workers", "count"), [(None, 400), (2, 200)])
+@pytest.mark.parametrize(("workers", "count"), [(None, 200), (2, 100)])
 def test_a_busy_and_broken_server_loses_nothing(
     tmp_path: Path, workers: int | None, count: int
 ) -> None:
