@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from knife.config.section import ConfigSection
+from knife.core import strict_json
 
 Given = Literal["answer", "nothing"]
 Keep = Literal["right", "all", "best"]
@@ -128,6 +129,10 @@ class Write(ConfigSection):
     def _others(cls, value: dict[str, Any]) -> dict[str, Any]:
         if own := [name for name in _OWN_FIELDS if name in value]:
             raise ValueError(f"got {', '.join(own)}, which are set by keys of write itself")
+        try:
+            strict_json.dumps(value)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"got what JSON cannot hold: {error}") from None
         most = value.get("max_completion_tokens", 1)
         if isinstance(most, bool) or not isinstance(most, int) or most < 1:
             raise ValueError(f"max_completion_tokens must be a number above 0, but got {most!r}")

@@ -68,6 +68,7 @@ class Server:
         self._session = aiohttp.ClientSession(
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=settings.timeout),
+            json_serialize=strict_json.dumps,
             connector=aiohttp.TCPConnector(limit=settings.in_flight),
         )
         self._requests = _limiter(settings.rate.requests, share)

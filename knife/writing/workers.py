@@ -18,6 +18,7 @@ from typing import Any
 from knife.cluster.address import cluster_address
 from knife.cluster.capacity import machine, resources, worker_errors
 from knife.config.write import Budget, Write
+from knife.core import strict_json
 from knife.core.errors import SessionLostError, UserError, raise_errors
 from knife.core.exits import say
 from knife.data.example import Example
@@ -103,7 +104,7 @@ class _Worker:
         return {
             "asked": [len(requests)],
             "errors": [errors],
-            "outcome": [json.dumps(asdict(outcome))],
+            "outcome": [strict_json.dumps(asdict(outcome))],
         }
 
     def _ask(self, requests: list[Request]) -> Outcome:

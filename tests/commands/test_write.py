@@ -245,6 +245,7 @@ def test_a_bucket_is_refused(command: Command, facts: Facts, source: Path) -> No
             ["write.model=m", "write.url=http://h/v1", "write.extra={max_completion_tokens: a}"],
             "write.extra: max_completion_tokens must be a number above 0",
         ),
+        (["write.model=m", "write.extra={top_p: .nan}"], "write.extra: got what JSON cannot hold:"),
         (["write.model=m", "write.url=host:8000"], "write.url: must be http://HOST:PORT/v1"),
         (["write.model=m", "write.budget.tokens=0"], "write.budget.tokens: input should be great"),
         (["write.model=m", "write.keep=best"], "write: got keep: best, which chooses among sampl"),
