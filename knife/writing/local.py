@@ -52,12 +52,18 @@ class LocalAsker:
             )
         self._tokenizer: Any = checked.tokenizer
         self._tokenizer.padding_side = "left"
+        if self._tokenizer.pad_token_id is None:
+            # Padding is masked, whatever it is.
+            self._tokenizer.pad_token = self._tokenizer.eos_token
         self._positions = checked.positions
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto", use_safetensors=True, trust_remote_code=False
         )
         self._model = model.to(self._device).eval()
+        # Models of chats end with a token of their own.
+        ends = model.generation_config.eos_token_id
+        self._ends = {self._tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         self._watch = Watch()
 
     def ask(
@@ -67,7 +73,9 @@ class LocalAsker:
         outcome = Outcome()
         for some in _batches(requests, self._settings.in_flight):
             texts = [self._text(request) for request in some]
-            ids = [self._tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+            # A template has them already.
+            bare = self._tokenizer.chat_template is None
+            ids = [self._tokenizer(text, add_special_tokens=bare).input_ids for text in texts]
             fit = [n for n in range(len(some)) if self._fits(len(ids[n]))]
             if len(fit) < len(some):
                 reason = f"too long for the model's {self._positions} positions"
@@ -125,11 +133,10 @@ class LocalAsker:
                 max_new_tokens=limit,
                 pad_token_id=self._tokenizer.pad_token_id,
             )
-        ends = {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id}
         answers = []
         for request, before, row in zip(requests, ids, found, strict=True):
             new = row[inputs["input_ids"].shape[1] :].tolist()
-            length = next((n for n, token in enumerate(new) if token in ends), limit)
+            length = next((n for n, token in enumerate(new) if token in self._ends), len(new))
             answers.append(
                 Answer(
                     key=request.key,
