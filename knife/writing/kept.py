@@ -6,7 +6,7 @@ A kill leaves at most one unfinished line, the last of a file, which is not read
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from knife.core.errors import UserError
@@ -32,9 +32,27 @@ class Kept:
         self.folder = folder
         self.answers: dict[str, Answer] = {}
         self.read = self.written = 0
-        for path in sorted(folder.glob("*.jsonl")):
-            for answer in _read(path):
-                self._take(answer)
+        # Of each file, how many bytes and lines were read.
+        self._places: dict[Path, tuple[int, int]] = {}
+        self.read_more()
+
+    def read_more(self) -> None:
+        """Read what has come since.
+
+        Raises:
+            UserError: a file cannot be read, or a line of it is damaged.
+        """
+        for path in sorted(self.folder.glob("*.jsonl")):
+            offset, number = self._places.get(path, (0, 0))
+            with path.open("rb") as file:
+                file.seek(offset)
+                for line in file:
+                    # Not finished yet, or never.
+                    if not line.endswith(b"\n"):
+                        break
+                    offset, number = offset + len(line), number + 1
+                    self._take(_parsed(path, number, line))
+            self._places[path] = (offset, number)
 
     def missing(self, requests: Iterable[Request], limit: int) -> list[Request]:
         """Return the requests without an answer, each key once. One that was cut off at fewer
@@ -93,19 +111,15 @@ class Keeper:
         return UserError(f"--out: {self._path} cannot be written: {error.strerror}")
 
 
-def _read(path: Path) -> Iterator[Answer]:
-    """Yield the answers of a file."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                values = json.loads(line)
-                if not isinstance(values, Mapping):
-                    raise ValueError
-                yield Answer.parse(values)
-            except (ValueError, TypeError):
-                raise UserError(
-                    f"{path}:{number}: is damaged: no answer of a model; remove the line, and its "
-                    "question is asked again"
-                ) from None
+def _parsed(path: Path, number: int, line: bytes) -> Answer:
+    """Return the answer in a line."""
+    try:
+        values = json.loads(line)
+        if not isinstance(values, Mapping):
+            raise ValueError
+        return Answer.parse(values)
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{path}:{number}: is damaged: no answer of a model; remove the line, and its "
+            "question is asked again"
+        ) from None

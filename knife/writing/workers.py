@@ -111,8 +111,9 @@ class _Worker:
         # Ray Data's workers may be threads of one process.
         with self._lock:
             self._begin()
-            # A worker in place of a lost one gets its parts again, of which some are answered.
+            # The parts of a lost worker are asked for again, by any other; some are answered.
             assert self._kept
+            self._kept.read_more()
             requests = self._kept.missing(requests, self._work.settings.longest)
             if isinstance(self._asker, LocalAsker):
                 return self._asker.ask(requests)
@@ -157,8 +158,8 @@ def _run_within_budget(
             outcome.stopped = USED_UP
             break
         outcome.add(_run(work, some, workers, done))
-        waiting, kept = waiting[len(some) :], Kept(work.folder)
-        done_before = some
+        kept.read_more()
+        waiting, done_before = waiting[len(some) :], some
     return outcome
 
 

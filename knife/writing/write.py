@@ -2,15 +2,17 @@
 
 import asyncio
 import os
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from knife.core.errors import UserError
-from knife.core.exits import say
+from knife.core.exits import Terminated, say
 from knife.core.words import counted
 from knife.data.examples import explained_count
 from knife.data.written import FOLDER, LICENCE, REJECTED, words_on
@@ -199,7 +201,40 @@ def _ask_server(
             await asker.close()
             keeper.close()
 
-    return asyncio.run(ask())
+    return _run(ask())
+
+
+def _run(work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Run a coroutine, which SIGTERM ends as Ctrl-C does: an exception that is raised amid a loop's
+    own work would have it end with tracebacks.
+
+    Raises:
+        Terminated: SIGTERM came.
+    """
+    before, terminated = signal.getsignal(signal.SIGTERM), False
+
+    async def until_terminated() -> Outcome:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task
+
+        def end() -> None:
+            nonlocal terminated
+            terminated = True
+            task.cancel()
+
+        if threading.current_thread() is threading.main_thread():
+            loop.add_signal_handler(signal.SIGTERM, end)
+        return await work
+
+    try:
+        return asyncio.run(until_terminated())
+    except asyncio.CancelledError:
+        if terminated:
+            raise Terminated from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _lines(job: Job, record: Mapping[str, Any]) -> list[str]:

@@ -77,8 +77,8 @@ def test_killed_at_any_moment_it_asks_again_for_what_was_under_way_alone(tmp_pat
 def test_a_busy_and_broken_server_loses_nothing(
     tmp_path: Path, workers: int | None, count: int
 ) -> None:
-    """429 on every third request, 500 on every tenth, 2 % end early, and 2 % are no JSON."""
-    trouble = ["--busy", "3", "--broken", "10", "--cut", "0.02", "--garbled", "0.02"]
+    """429 on every third request, 500 on every tenth, 5 % end early, and 5 % are no JSON."""
+    trouble = ["--busy", "3", "--broken", "10", "--cut", "0.05", "--garbled", "0.05"]
     with facts_server(*trouble) as facts:
         writing = Writing(
             questions(tmp_path / "questions", count), facts, f"write.workers={workers or 'null'}"

@@ -34,6 +34,20 @@ def test_an_unfinished_line_is_asked_again(tmp_path: Path) -> None:
     assert kept.missing([REQUEST, replace(REQUEST, key="l")], 9) == [replace(REQUEST, key="l")]
 
 
+def test_what_has_come_since_is_read_once(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path)
+    keeper.keep([ANSWER])
+    kept = Kept(tmp_path)
+    keeper.keep([replace(ANSWER, key="l")])
+    with (tmp_path / "other.jsonl").open("w") as other:
+        other.write(replace(ANSWER, key="m").line() + "\n" + ANSWER.line()[:9])
+    kept.read_more()
+    assert list(kept.answers) == ["k", "l", "m"]
+    assert kept.read == 30
+    kept.read_more()
+    assert kept.read == 30
+
+
 def test_a_damaged_line_is_told_by_its_place(tmp_path: Path) -> None:
     for damaged in ("{}", "[]", "null", ANSWER.line().replace(": 10,", ': "10",')):
         (tmp_path / "a.jsonl").write_text(f"{ANSWER.line()}\n{damaged}\n{ANSWER.line()}\n")
