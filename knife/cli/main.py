@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -247,12 +248,12 @@ def write(
         from knife.cli.write import planned, write_and_check
         from knife.writing.write import dry_run as dry
 
-        job = planned(source, overrides or [], out, gaps=missing, analysis=for_analysis)
+        plan = partial(planned, source, overrides or [], out, gaps=missing, analysis=for_analysis)
         if dry_run:
-            found = dry(job)
+            found = dry(plan())
             _print(asdict(found) if as_json else "\n".join(found.lines()))
             return
-        values, lines, failures = write_and_check(job)
+        values, lines, failures = write_and_check(plan())
         if as_json or lines:
             _print(values if as_json else "\n".join(lines))
         if failures:

@@ -35,11 +35,13 @@ def planned(source: str, overrides: list[str], out: Path, *, gaps: bool, analysi
 def write_and_check(job: Job) -> tuple[dict[str, Any], list[str], list[str]]:
     """Write, and check the result as `knife data check` does; return what came of it as values and
     as lines, and what failed."""
-    result = write(job)
+    result, out = write(job), str(job.out)
+    # Questions and answers are large: the check reads what it needs from the folder.
+    del job
     values: dict[str, Any] = {"written": result.record, "failures": result.failures}
     if result.record is None:
         return values, [], result.failures
-    report = check(load_source(read_data(str(job.out), [])), counter)
+    report = check(load_source(read_data(out, [])), counter)
     lines = [*result.lines, "", *report.lines()]
     return values | {"check": asdict(report)}, lines, result.failures
 

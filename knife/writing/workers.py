@@ -150,6 +150,10 @@ def _run_within_budget(
     kept = Kept(work.folder)
     # Of a lost session: some are answered.
     waiting = kept.missing(requests, work.settings.longest)
+    budget = work.settings.budget
+    if budget.tokens is None and budget.money is None:
+        del kept
+        return _run(work, waiting, workers, done) if waiting else outcome
     # What the driver has asked for, or what was answered before.
     done_before = work.first
     while waiting and not outcome.stopped:
@@ -174,8 +178,6 @@ def _affordable(
 ) -> Sequence[Request]:
     """Return the first requests that the budget allows, whatever their answers take; those that are
     `done` show how far estimates are off."""
-    if not (work.settings.budget.tokens or work.settings.budget.money):
-        return requests
     spent = Spent(work.settings, kept.read, kept.written)
     for request in done:
         if answer := kept.answers.get(request.key):
