@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from knife.config.overrides import merge, read_overrides
-from knife.config.run import Data, parse
+from knife.config.run import Data, RunConfig, parse
 from knife.core.errors import UserError
 from knife.data import treatment
 from knife.data.example import Example, Splits
@@ -22,13 +22,23 @@ def read_data(source: str, overrides: list[str]) -> Data:
     Raises:
         UserError: with every error in the overrides.
     """
+    return read_settings(source, overrides, ["data"]).data
+
+
+def read_settings(source: str, overrides: list[str], sections: Sequence[str]) -> RunConfig:
+    """Return a run config for `source` with overrides of some of its sections.
+
+    Raises:
+        UserError: with every error in the overrides.
+    """
     changes = read_overrides(overrides)
-    others = [key for key in changes if key != "data"]
+    others = [key for key in changes if key not in sections]
     if others:
-        raise UserError(*(f"{key}: only data.KEY=VALUE can be set here" for key in others))
+        known = " and ".join(f"{section}.KEY=VALUE" for section in sections)
+        raise UserError(*(f"{key}: only {known} can be set here" for key in others))
     # A complete run config, so that keys and messages are those of `knife run`.
     values = {"name": "data", "model": {"teacher": "tiny-t5", "student": "tiny-t5"}}
-    return parse(merge(values | {"data": {"source": source}}, changes)).data
+    return parse(merge(values | {"data": {"source": source}}, changes))
 
 
 def used_splits(data: Data, model: str | None = None) -> Splits:

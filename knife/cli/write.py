@@ -4,10 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from knife.cli.show import read_data, used_splits
-from knife.config.overrides import merge, read_overrides
+from knife.cli.show import read_data, read_settings, used_splits
 from knife.config.recipe_files import find_config, recipes
-from knife.config.run import RunConfig, parse, read
+from knife.config.run import RunConfig, read
 from knife.core.errors import UserError
 from knife.data.check import check
 from knife.data.source import load_source
@@ -49,11 +48,4 @@ def write_and_check(job: Job) -> tuple[dict[str, Any], list[str], list[str]]:
 def _settings(source: str, overrides: list[str]) -> RunConfig:
     if source in recipes() or source.endswith((".yaml", ".yml")):
         return read(find_config(source), overrides)
-    changes = read_overrides(overrides)
-    others = [key for key in changes if key not in ("data", "write")]
-    if others:
-        known = "only data.KEY=VALUE and write.KEY=VALUE can be set here"
-        raise UserError(*(f"{key}: {known}" for key in others))
-    # A complete run config, so that keys and messages are those of `knife run`.
-    values = {"name": "data", "model": {"teacher": "tiny-t5", "student": "tiny-t5"}}
-    return parse(merge(values | {"data": {"source": source}}, changes))
+    return read_settings(source, overrides, ["data", "write"])

@@ -11,8 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
+from knife.core.alone import alone
 from knife.core.errors import UserError, raise_errors
 from knife.core.exits import say
 from knife.core.values import as_json
@@ -307,21 +306,9 @@ def _folder(output: Path | None) -> Iterator[Path]:
             yield Path(name)
         return
     folder = parts_folder(output)
-    lock = FileLock(folder / "lock")
-    try:
-        folder.mkdir(exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"--output: another command is writing {output}: wait for it, or give another file"
-        ) from None
-    except OSError as error:
-        raise UserError(f"--output: {output} cannot be written: {error.strerror}") from error
-    try:
+    with alone(folder, "--output", output, "give another file"):
         yield folder
         shutil.rmtree(folder)
-    finally:
-        lock.release()
 
 
 def student_model(student: Path) -> Path:

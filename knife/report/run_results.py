@@ -48,7 +48,7 @@ def comparison(verdict: Verdict) -> Markup:
             method.seeds,
             percent(method.accuracy),
             interval(method) or "no spread",
-            *_difference_cells(method),
+            *compared_cells(method),
         )
         for method in verdict.methods
     ]
@@ -67,7 +67,9 @@ def comparison(verdict: Verdict) -> Markup:
     return found + paragraphs(*verdict.notes) + _accuracy_figure(verdict)
 
 
-def _difference_cells(method: MethodVerdict) -> list[str]:
+def compared_cells(method: MethodVerdict) -> list[str]:
+    """Return a method's cells: points to the baseline, interval, p, and answers gained and lost;
+    empty where there is nothing to compare."""
     found = method.difference
     if found is None:
         return [""] * 5

@@ -9,8 +9,8 @@ from knife.data.written import words_on
 from knife.report import figures
 from knife.report.page import Section, empty, facts, paragraphs, table
 from knife.report.run_data import RunData
+from knife.report.run_results import compared_cells
 from knife.report.run_training import NO_RECORD
-from knife.report.table import p_value
 from knife.stats.verdict import MethodVerdict
 
 # Methods of the same colour differ in these.
@@ -69,7 +69,7 @@ def sources(run: RunData) -> Section:
                 keep,
                 *(f"{split['rationales']:,} of {split['examples']:,}" for split in (train, dev)),
                 "unknown" if rq is None else f"{rq:+.1f}",
-                *_gain(method),
+                *compared_cells(method)[:3],
             )
         )
     heads = (
@@ -116,16 +116,6 @@ def _split(run: RunData, data: str, split: str) -> dict[str, Any]:
 
 def _name(run: RunData, data: str) -> str:
     return str(_split(run, data, "train")["name"])
-
-
-def _gain(method: MethodVerdict) -> tuple[str, str, str]:
-    found = method.difference
-    if found is None:
-        return "", "", ""
-    if found.p_corrected is None:
-        return f"{found.points:+.1f}", "", ""
-    span = f"{found.low:+.1f} to {found.high:+.1f}"
-    return f"{found.points:+.1f}", span, p_value(found.p_corrected)
 
 
 def _figure(points: list[tuple[str, float, MethodVerdict]]) -> Markup:

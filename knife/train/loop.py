@@ -157,7 +157,6 @@ class _TrainState:
         if self.journal:
             for note in found.notes:
                 self.journal.note(step, note)
-
         self.lengths = (
             job.train.lengths
             if isinstance(job.train, Drawn)

@@ -9,7 +9,7 @@ from knife.core.errors import UserError
 from knife.writing.answer import Answer
 from knife.writing.kept import Keeper
 from knife.writing.prompt import Prompt
-from knife.writing.request import Request, body, tokens_of
+from knife.writing.request import Request, body, tokens_in
 from knife.writing.server import RefusedRequestError, Secret, Server, TransientError
 
 # Why requests are not sent.
@@ -171,7 +171,7 @@ class Asker:
     async def _one(self, request: Request, outcome: Outcome) -> int:
         """Ask for an answer; return the number of requests that were sent: one, or none."""
         sent = body(self._settings, self._prompt, request)
-        read = tokens_of([message["content"] for message in sent["messages"]])
+        read = tokens_in(sent["messages"])
         while not self._spent.reserve(request.key, read, self._settings.longest):
             if not self._spent.reserved:
                 self.stopped = USED_UP

@@ -52,6 +52,11 @@ class Job:
         """The folder of the answers."""
         return self.out / FOLDER / ANSWERS
 
+    @property
+    def keys(self) -> set[str]:
+        """The keys of all requests."""
+        return {each.key for some in self.requests.values() for each in some}
+
 
 def plan_job(
     settings: Write, source: str, splits: Splits, out: Path, *, gaps: bool, analysis: bool
@@ -86,8 +91,8 @@ def plan_job(
         split: list(requests(settings, name, prompt, _unexplained(splits.parts[split])))
         for split in dict.fromkeys(asked)
     }
-    kept = Kept(out / FOLDER / ANSWERS)
     place = out.resolve()
+    kept = Kept(place / FOLDER / ANSWERS)
     return with_answers(
         Job(settings, source, splits, place, prompt, model, wanted, kept, [], analysis)
     )
@@ -95,9 +100,9 @@ def plan_job(
 
 def with_answers(job: Job) -> Job:
     """Return a job with the answers that there are by now."""
-    kept = Kept(job.answers)
+    job.kept.read_more()
     wanted = (each for some in job.requests.values() for each in some)
-    return replace(job, kept=kept, missing=kept.missing(wanted, job.settings.longest))
+    return replace(job, missing=job.kept.missing(wanted, job.settings.longest))
 
 
 def _unexplained(examples: Sequence[Example]) -> list[Example]:

@@ -11,7 +11,7 @@ from knife.writing.answer import Answer
 from knife.writing.asking import USED_UP, Outcome, Spent, Watch
 from knife.writing.kept import Keeper
 from knife.writing.prompt import Kind, Prompt
-from knife.writing.request import Request, body
+from knife.writing.request import Request, temperature_of
 
 
 def _batches(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:
@@ -106,7 +106,7 @@ class LocalAsker:
 
     def _text(self, request: Request) -> str:
         """Return a request as one text: by the model's own template for chats, if it has one."""
-        messages = body(self._settings, self._prompt, request)["messages"]
+        messages = self._prompt.messages(request.example, request.kind)
         if self._tokenizer.chat_template is None:
             return "\n\n".join(message["content"] for message in messages) + "\n"
         text: str = self._tokenizer.apply_chat_template(
@@ -122,7 +122,7 @@ class LocalAsker:
 
         settings, limit = self._settings, self._settings.longest
         inputs = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._device)
-        warm = settings.temperature if requests[0].kind == "rationale" else 0.0
+        warm = temperature_of(settings, requests[0].kind)
         drawn = {"do_sample": True, "temperature": warm} if warm else {"do_sample": False}
         # The same requests together are answered the same.
         torch.manual_seed(int("".join(request.key for request in requests), 16) % 2**63)

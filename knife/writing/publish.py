@@ -15,10 +15,9 @@ from knife.data.jsonl import write_examples
 from knife.data.written import FOLDER, LICENCE, RECORD, REJECTED, file_digest, read_written
 from knife.writing.filters import Judged, reasons
 from knife.writing.job import Job
-from knife.writing.kept import Kept
 
 
-def publish(job: Job, judged: Mapping[str, Sequence[Judged]], kept: Kept) -> dict[str, Any]:
+def publish(job: Job, judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
     """Write the files of a job's folder, each of them whole, and return the record, which is last.
 
     The test split gets no rationales: those for analysis are in a file of their own.
@@ -39,7 +38,7 @@ def publish(job: Job, judged: Mapping[str, Sequence[Judged]], kept: Kept) -> dic
             _write(inner / "test.jsonl", _explained(job.splits.test, judged["test"]))
         with replacing(inner / REJECTED) as unfinished:
             unfinished.write_text("".join(_rejected(judged)), encoding="utf-8")
-        record = _record(job, judged, kept, files)
+        record = _record(job, judged, files)
         write_json(inner / RECORD, record)
     except OSError as error:
         raise UserError(f"--out: {job.out} cannot be written: {error.strerror}") from error
@@ -87,12 +86,10 @@ def _rejected(judged: Mapping[str, Sequence[Judged]]) -> list[str]:
 def _record(
     job: Job,
     judged: Mapping[str, Sequence[Judged]],
-    kept: Kept,
     files: Mapping[str, str | None],
 ) -> dict[str, Any]:
-    settings = job.settings
-    asked = {request.key for some in job.requests.values() for request in some}
-    answers = [kept.answers[key] for key in asked & kept.answers.keys()]
+    settings, kept = job.settings, job.kept
+    answers = [kept.answers[key] for key in job.keys & kept.answers.keys()]
     counts = {split: _counts(job, split, judged[split]) for split in judged}
     times = [answer.time for answer in answers] or [0.0]
     return {

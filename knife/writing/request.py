@@ -1,6 +1,6 @@
 """One request to a language model, addressed by all that its answer depends on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +54,23 @@ def body(settings: Write, prompt: Prompt, request: Request) -> dict[str, Any]:
     } | settings.extra
     if "max_completion_tokens" not in sent:
         sent["max_tokens"] = settings.max_tokens
-    temperature = _temperature(settings, request.kind)
+    temperature = temperature_of(settings, request.kind)
     return sent if temperature is None else sent | {"temperature": temperature}
 
 
 def tokens_of(texts: Sequence[str]) -> int:
     """Estimate the number of tokens of some texts."""
     return -(-sum(map(len, texts)) // CHARACTERS)
+
+
+def tokens_in(messages: Sequence[Mapping[str, str]]) -> int:
+    """Estimate the number of tokens of a chat."""
+    return tokens_of([message["content"] for message in messages])
+
+
+def temperature_of(settings: Write, kind: Kind) -> float | None:
+    """Return the temperature of a request: a model's own answer is not drawn."""
+    return settings.temperature and (settings.temperature if kind == "rationale" else 0.0)
 
 
 def _request(
@@ -70,13 +80,8 @@ def _request(
     about = {
         "model": model,
         "messages": prompt.messages(example, kind),
-        "temperature": _temperature(settings, kind),
+        "temperature": temperature_of(settings, kind),
         "extra": {k: v for k, v in settings.extra.items() if k != "max_completion_tokens"},
         "sample": sample,
     }
     return Request(fingerprint(about), example, kind, sample)
-
-
-def _temperature(settings: Write, kind: Kind) -> float | None:
-    """Return the temperature of a request: a model's own answer is not drawn."""
-    return settings.temperature and (settings.temperature if kind == "rationale" else 0.0)

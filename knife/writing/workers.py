@@ -27,7 +27,7 @@ from knife.writing.asking import USED_UP, Asker, Outcome, Spent
 from knife.writing.kept import Keeper, Kept
 from knife.writing.local import LocalAsker
 from knife.writing.prompt import Prompt
-from knife.writing.request import Request, tokens_of
+from knife.writing.request import Request, tokens_in
 from knife.writing.server import Secret
 
 # A part has so many times a worker's requests in flight: small, so that all workers end together.
@@ -169,8 +169,7 @@ def _run_within_budget(
 
 def _asked(work: Work, request: Request) -> int:
     """Estimate the number of tokens that a model reads of a request."""
-    messages = work.prompt.messages(request.example, request.kind)
-    return tokens_of([message["content"] for message in messages])
+    return tokens_in(work.prompt.messages(request.example, request.kind))
 
 
 def _affordable(

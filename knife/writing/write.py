@@ -9,8 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from knife.core.alone import alone
 from knife.core.errors import UserError
 from knife.core.exits import Terminated, say
 from knife.core.words import counted
@@ -20,10 +19,10 @@ from knife.terminal.counter import counter
 from knife.writing.asking import Asker, Outcome, Spent
 from knife.writing.filters import judge
 from knife.writing.job import Job, with_answers
-from knife.writing.kept import Keeper, Kept
+from knife.writing.kept import Keeper
 from knife.writing.local import LocalAsker
 from knife.writing.publish import publish
-from knife.writing.request import Request, tokens_of
+from knife.writing.request import Request, tokens_in
 from knife.writing.server import Secret
 from knife.writing.workers import Work, ask_in_workers
 
@@ -69,12 +68,8 @@ class DryRun:
 def dry_run(job: Job) -> DryRun:
     """Return what would be asked for, without asking."""
     settings, prompt = job.settings, job.prompt
-    read = 0
-    for request in job.missing:
-        messages = prompt.messages(request.example, request.kind)
-        read += tokens_of([message["content"] for message in messages])
+    read = sum(tokens_in(prompt.messages(each.example, each.kind)) for each in job.missing)
     written = len(job.missing) * settings.longest
-    asked = len({each.key for some in job.requests.values() for each in some})
     rate = settings.rate
     times = [
         amount / most
@@ -84,7 +79,7 @@ def dry_run(job: Job) -> DryRun:
     first = job.missing[:1]
     return DryRun(
         requests=len(job.missing),
-        answered=asked - len(job.missing),
+        answered=len(job.keys) - len(job.missing),
         read=read,
         written=written,
         money=settings.cost(read, written) if settings.price else None,
@@ -117,32 +112,21 @@ def write(job: Job) -> Result:
         UserError: the server cannot be reached or will answer no request, another command writes
             into the folder, or it is not writable.
     """
-    try:
-        job.answers.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(job.out / FOLDER / "lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"--out: another command is writing into {job.out}: wait for it, or give another folder"
-        ) from None
-    except OSError as error:
-        raise UserError(f"--out: {job.out} cannot be written: {error.strerror}") from error
-    try:
+    with alone(job.out / FOLDER, "--out", job.out, "give another folder"):
+        job.answers.mkdir(exist_ok=True)
         # Another command may have asked since the job was planned.
         job = with_answers(job)
         outcome = _ask(job) if job.missing else Outcome()
-        kept = Kept(job.answers)
+        job = with_answers(job)
         judged = {
-            split: judge(job.settings, wanted, kept.answers)
+            split: judge(job.settings, wanted, job.kept.answers)
             for split, wanted in job.requests.items()
         }
-        failures = _unanswered(job, outcome, kept)
+        failures = _unanswered(job, outcome)
         if not any(judged.values()):
             return Result(None, [], failures)
-        record = publish(job, judged, kept)
+        record = publish(job, judged)
         return Result(record, _lines(job, record), failures + _useless(record))
-    finally:
-        lock.release()
 
 
 def _ask(job: Job) -> Outcome:
@@ -154,7 +138,7 @@ def _ask(job: Job) -> Outcome:
             "key, such as a line break"
         )
     work = Work(settings, job.prompt, key, job.answers, job.model.folder if job.model else None)
-    answered = len({each.key for some in job.requests.values() for each in some})
+    answered = len(job.keys)
     if len(job.missing) < answered:
         say(
             f"{answered - len(job.missing):,} of {answered:,} requests are already answered; "
@@ -273,10 +257,10 @@ def _useless(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _unanswered(job: Job, outcome: Outcome, kept: Kept) -> list[str]:
+def _unanswered(job: Job, outcome: Outcome) -> list[str]:
     """Return why requests are not answered, and what to do."""
-    asked = {each.key for some in job.requests.values() for each in some}
-    left = len(asked - kept.answers.keys())
+    asked = job.keys
+    left = len(asked - job.kept.answers.keys())
     if not left:
         return []
     lines = [f"{left:,} of {counted(len(asked), 'request')} are not answered"]
