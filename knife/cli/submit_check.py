@@ -15,13 +15,13 @@ from knife.core.words import command_line
 from knife.data.known import PREFIX
 from knife.data.source import KNOWN_SOURCES
 from knife.launch.working_dir import WorkingDir
-from knife.models.source import EMBEDDED
+from knife.models.source import NAMES
 from knife.track.secrets import redact
 from knife.tune.search.sweep_file import read_checked_sweep
 
 _TRACKING = "MLFLOW_TRACKING_URI"
 _GIVE = "put it there, or give a path that every host of the cluster can read"
-_NAMES = {*KNOWN_SOURCES, *EMBEDDED}
+_NAMES = {*KNOWN_SOURCES, *NAMES}
 
 
 @dataclass(frozen=True)

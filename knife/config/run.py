@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from knife.config.ablations import ablations
 from knife.config.columns import Columns
+from knife.config.facts import Facts
 from knife.config.lora import Lora
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
 from knife.config.scale import Scale
@@ -68,7 +69,7 @@ class Data(ConfigSection):
     truncated:SHARE, unrepeated (without texts that many examples have) or none. `max_tokens` limits
     task input and rationale together; of an example whose task input alone is longer, `too_long` is
     what becomes: refuse (the run stops), drop, or cut:COLUMN, which shortens the text of a column
-    of the question."""
+    of the question. `world` is the size of creatures, `facts` that of half-real worlds."""
 
     source: str
     columns: Columns | None = None
@@ -79,6 +80,7 @@ class Data(ConfigSection):
     max_tokens: int = Field(256, ge=8)
     too_long: str = "refuse"
     world: World = World()
+    facts: Facts = Facts()
 
     @field_validator("faulty")
     @classmethod
@@ -124,7 +126,7 @@ class Data(ConfigSection):
 
 class Model(ConfigSection):
     """Hub ids, local folders, or models that ship with the package: `tiny-t5`, `tiny-bert`,
-    `tiny-llama`."""
+    `tiny-llama`, and with its extra `minilm`."""
 
     teacher: str
     student: str

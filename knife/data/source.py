@@ -1,4 +1,4 @@
-"""Loads any source as three splits: the embedded world, the hub, or a file or folder.
+"""Loads any source as three splits: a world of the package, the hub, or a file or folder.
 
 Splits that a source lacks are made from those it has, deterministically.
 """
@@ -13,6 +13,7 @@ from knife.data.check import repeated_questions, shared_groups
 from knife.data.example import Splits
 from knife.data.examples import Examples
 from knife.data.folder import find_files
+from knife.data.half_real import HALF_REAL, half_real
 from knife.data.hub import load_hub
 from knife.data.jsonl import FOLDER_FORMAT, read_file
 from knife.data.known import KNOWN, PREFIX, place_of
@@ -21,7 +22,7 @@ from knife.data.subset import hold_out
 from knife.data.tables.columns import cut_errors
 from knife.data.tables.table import is_table
 
-KNOWN_SOURCES = ("creatures", *KNOWN)
+KNOWN_SOURCES = ("creatures", *HALF_REAL, *KNOWN)
 DEV_SHARE = 0.1
 TEST_SHARE = 0.2
 
@@ -49,8 +50,8 @@ def load_source(data: Data) -> Splits:
 def source_state(data: Data) -> object | None:
     """Return values that change whenever a source gives other examples; None if that cannot be
     known, as of a data set of the hub: its cache may have another revision."""
-    if data.source == "creatures":
-        return "creatures"
+    if data.source in ("creatures", *HALF_REAL):
+        return data.source
     if place_of(data.source):
         return None
     path = Path(data.source).expanduser().resolve()
@@ -106,6 +107,9 @@ def load_whole(data: Data) -> Splits:
 
         raise_errors(cut_errors(data.cut, ["question"], data.source))
         return creatures(data.world)
+    if data.source in HALF_REAL:
+        raise_errors(cut_errors(data.cut, ["question"], data.source))
+        return half_real(data.source, data.facts)
     if data.source in KNOWN or data.source.startswith(PREFIX):
         return load_hub(data.source, data.columns, data.faulty_share, data.cut)
     path = Path(data.source).expanduser()

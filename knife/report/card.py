@@ -18,7 +18,7 @@ from knife.data.known import place_of
 from knife.data.leaks import RationaleOnly
 from knife.data.written import words_on
 from knife.models.families import Family
-from knife.models.source import EMBEDDED, ModelSource
+from knife.models.source import EMBEDDED, INSTALLED, ModelSource
 from knife.models.weights import Weights
 from knife.report.table import difference_cells, interval, percent, sentence
 from knife.stats.verdict import MethodVerdict, Verdict
@@ -337,6 +337,8 @@ def _model(source: ModelSource) -> str:
         return f"`{source.name}` (hub, revision `{source.revision[:12]}`)"
     if source.name in EMBEDDED:
         return f"`{source.name}` (ships with the package `knife`)"
+    if source.name in INSTALLED:
+        return f"`{source.name}` (the package `{INSTALLED[source.name][0]}`)"
     return f"{_code(_source(source.name))} (a local folder)"
 
 

