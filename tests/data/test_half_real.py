@@ -50,10 +50,7 @@ def test_names_of_test_are_in_no_training_question_when_split_by_names(source: s
     splits = half_real(source, SMALL.model_copy(update={"split": "names", "dev": 8}))
     parts = [{n for e in part for n in names_of(e)} for part in splits.parts.values()]
     assert sum(map(len, parts)) == len(set.union(*parts))
-    pairs = half_real(source, SMALL)
-    assert {n for e in pairs.test for n in names_of(e)} <= {
-        n for e in pairs.train for n in names_of(e)
-    }
+    assert len({n for e in every(half_real(source, SMALL)) for n in names_of(e)}) <= 16
 
 
 @settings(max_examples=20, deadline=None)
