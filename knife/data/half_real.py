@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from knife.config.facts import Facts
-from knife.core.errors import UserError
+from knife.core.errors import UserError, raise_errors
 from knife.data.example import Example, Splits
 
 _FOLDER = Path(__file__).parent / "worlds"
@@ -40,12 +40,12 @@ def half_real(source: str, world: Facts) -> Splits:
     """Return the three splits of a world, the same for the same `source` and `world`.
 
     No pair of names, in either order, is asked about the same attribute twice in all splits. Half
-    of the questions of each split about each attribute have the answer yes.
+    of the questions of each split about each attribute have the answer yes. Train and dev do not
+    depend on `world.split`.
 
     Raises:
         UserError: the world has too few names, or pairs of names, for the sizes.
     """
-    rng = random.Random(f"{source} {world.seed}")
     read = yaml.safe_load((_FOLDER / f"{source}.yaml").read_text(encoding="utf-8"))
     attributes = [
         Attribute(
@@ -53,58 +53,55 @@ def half_real(source: str, world: Facts) -> Splits:
         )
         for place, (name, about) in enumerate(read["attributes"].items())
     ]
-    names = _drawn(rng, attributes[0], source, world)
-    pairs: dict[str, list[tuple[str, str]]] = {
-        split: list(itertools.combinations(some, 2)) for split, some in names.items()
-    }
+    rng = random.Random(f"{source} {world.seed}")
+    names, others = _drawn(rng, attributes[0], source, world)
+    asked: set[tuple[str, str, str]] = set()
     splits: dict[str, list[Example]] = {}
     errors = []
-    asked: set[tuple[str, str, str]] = set()
-    for split, size in {"test": world.test, "dev": world.dev, "train": world.train}.items():
+    for split, size in {"train": world.train, "dev": world.dev, "test": world.test}.items():
+        pairs = list(itertools.combinations(others if split == "test" else names, 2))
         topics: list[Topic] = []
         for attribute, share in zip(attributes, _parts(size, len(attributes)), strict=True):
-            free = [pair for pair in pairs[split] if (attribute.name, *pair) not in asked]
+            free = [pair for pair in pairs if (attribute.name, *pair) not in asked]
             rng.shuffle(free)
             found = _topics(attribute, free, share)
             if len(found) < share:
                 errors.append(
                     f"data.facts.{split}: {size} questions need {share} pairs of names for the "
                     f"attribute {attribute.name!r} of {source}, half of them alike, but "
-                    f"{len(names[split])} names give only {len(found)} more; ask fewer, or raise "
+                    f"{world.names} names give only {len(found)} more; ask fewer, or raise "
                     "data.facts.names"
                 )
             topics += found
         asked |= {(attribute.name, x, y) for attribute, x, y in topics}
         rng.shuffle(topics)
         splits[split] = [_example(rng, topic) for topic in topics]
-    if errors:
-        raise UserError(*errors)
+    raise_errors(errors)
     note = f"{source}: facts of {read['source']}"
     return Splits(splits["train"], splits["dev"], splits["test"], [note])
 
 
-def _drawn(rng: random.Random, first: Attribute, source: str, world: Facts) -> dict[str, list[str]]:
-    """Draw the names of each split: the same for all, or with `split: names` others for each."""
-    parts = {"train": world.names}
-    if world.split == "names":
-        parts |= {"dev": (world.names + 1) // 2, "test": world.names}
-    need, known = sum(parts.values()), len(first.values)
+def _drawn(
+    rng: random.Random, first: Attribute, source: str, world: Facts
+) -> tuple[list[str], list[str]]:
+    """Draw the names of train and dev, and those of test: the same, or as many others."""
+    need = world.names * (2 if world.split == "names" else 1)
+    known = len(first.values)
     if need > known:
-        most = known if world.split == "pairs" else int(known / 2.5)
         raise UserError(
             f"data.facts.names: {world.names} names with data.facts.split={world.split} take "
-            f"{need} of {source}, which has {known}; give at most {most}"
+            f"{need} of {source}, which has {known}; give at most {known * world.names // need}"
         )
-    # Alternately one name of each value, so that all splits have about equally many of each.
+    # Alternately one name of each value, so that both have about equally many of each.
     by_value: dict[str, list[str]] = {}
     for name, value in first.values.items():
         by_value.setdefault(value, []).append(name)
     for some in by_value.values():
         rng.shuffle(some)
     turns = itertools.zip_longest(*by_value.values())
-    ordered = iter([name for turn in turns for name in turn if name is not None][:need])
-    drawn = {split: list(itertools.islice(ordered, count)) for split, count in parts.items()}
-    return {split: sorted(drawn.get(split, drawn["train"])) for split in ("train", "dev", "test")}
+    ordered = [name for turn in turns for name in turn if name is not None]
+    names = sorted(ordered[: world.names])
+    return names, sorted(ordered[world.names : need]) or names
 
 
 def _parts(size: int, parts: int) -> list[int]:
