@@ -18,13 +18,19 @@ def settings(run: RunData) -> Section | None:
         return None
     body = Markup()
     if gates:
-        heads = ("teacher", "epochs", "right on dev (%)", "wanted (%)", "students learn from it")
-        rows = [_teacher_row(gate, *each) for gate in gates for each in gate["tries"]]
-        body += table("Teachers at their gate, with rationales", heads, rows, (1, 2, 3))
+        body += table(
+            "Teachers at their gate, with rationales",
+            ("teacher", "epochs", "right on dev (%)", "wanted (%)", "students learn from it"),
+            [_teacher_row(gate, *each) for gate in gates for each in gate["tries"]],
+            (1, 2, 3),
+        )
     if choices:
-        heads = ("method", "setting", "dev accuracy (%)", "of each trial (%)", "seeds", "chosen")
-        rows = [_setting_row(choice, result) for choice in choices for result in choice["results"]]
-        body += table("Settings of each method, by trials on dev", heads, rows, [2])
+        body += table(
+            "Settings of each method, by trials on dev",
+            ("method", "setting", "dev accuracy (%)", "of each trial (%)", "seeds", "chosen"),
+            [_setting_row(choice, each) for choice in choices for each in choice["results"]],
+            [2],
+        )
         body += paragraphs(
             "Every method that has several settings got as many trials as the one with the most "
             "settings, or more. No trial looked at the test split."
