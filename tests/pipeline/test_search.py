@@ -1,13 +1,15 @@
 """`{search: […]}` in a run config: how it is read, merged and replaced, and its trials."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from small_run import SMALL, small_config
 
 from knife.config.overrides import merge, nested, read_overrides
-from knife.config.run import RunConfig, parse
+from knife.config.run import Gate, RunConfig, parse
 from knife.core.errors import UserError
 from knife.plan.plan import plan_run
 from knife.plan.sources import SourceReader
@@ -193,3 +195,24 @@ def test_a_sweep_refuses_what_a_run_decides_before_it_starts() -> None:
     # One value in its place, as in the space, is no search.
     point = {"student.epochs": 1, "student.learning_rate": 0.1, "teacher.gate.below": "warn"}
     assert Space(sweep, SMALL | {"student": RATES, "teacher": gate}).config(point).search == {}
+
+
+def test_what_the_pages_show_is_valid(tmp_path: Path) -> None:
+    """The README's line, and the blocks of docs/config.md on searches and gates."""
+    root = Path(__file__).parents[2]
+    shown = re.findall(r"`((?:methods|student): [\[{][^`]*)`", (root / "README.md").read_text())
+    config = parse(merge(SMALL, merge(*map(yaml.safe_load, shown))))
+    assert own(config) == {
+        "finetune": {"student.learning_rate": [1e-3, 3e-3, 1e-2]},
+        "knife": {"student.learning_rate": [1e-3, 3e-3, 1e-2]},
+        "knife-fast": {},
+    }
+    page = (root / "docs" / "config.md").read_text()
+    title, end = "## Each method's own settings", "## Workers"
+    part = page.partition(title)[2].partition(end)[0]
+    search, gate = re.findall(r"^```yaml\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
+    config = small_config(tmp_path, **yaml.safe_load(search))
+    grids = {name: list(grid) for name, grid in trials(config).tried.items()}
+    assert grids.keys() == {"knife"}
+    assert len(grids["knife"]) == 6
+    assert parse(merge(SMALL, yaml.safe_load(gate))).teacher.gate == Gate(right=0.9, below="warn")
