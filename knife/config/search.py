@@ -81,10 +81,10 @@ def settings(searches: Searches) -> list[Setting]:
 
 
 def _mappings(value: object, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a mapping and those in it, each with its dotted key."""
-    if isinstance(value, dict):
-        yield key, value
-        for name, inner in value.items():
+    """Yield the mappings in a value, at any depth, each with its dotted key."""
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        if isinstance(inner, dict):
+            yield f"{key}.{name}", inner
             yield from _mappings(inner, f"{key}.{name}")
 
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from knife.config.search import misplaced
+from knife.config.search import SECTIONS, misplaced
 from knife.config.section import ConfigSection
 from knife.core.errors import nearest
 
@@ -35,14 +35,15 @@ def _line(root: type[ConfigSection], error: Any) -> str:
     # Union members add their own names to the location: methods.0.Variant.name.
     where = [part for part in where if not re.match(r"^(literal|list|tuple|Variant)", part)]
     key = ".".join(where)
-    if wrong := misplaced(key, error["input"]):
-        return f"{key}: {wrong}, but got {json.dumps(error['input'], default=str)}"
     if error["type"] == "extra_forbidden":
         known = _keys(root, where[:-1])
         return f"{key}: unknown key; {nearest(where[-1], known)}"
     if error["type"] == "missing":
         return f"{key}: must be set"
     message = error["msg"].removeprefix("Value error, ")
+    # A sweep has a key of that name, which is no search.
+    if SECTIONS[0] in root.model_fields and (wrong := misplaced(key, error["input"])):
+        message = wrong
     if "got" not in message:
         message += f", but got {json.dumps(error['input'], default=str)}"
     return f"{key}: {message[0].lower()}{message[1:]}"

@@ -52,7 +52,7 @@ class DryRun:
         models: model by role, `teacher` and `student`.
         weights: where a model's parameters come from, by model name.
         splits: number of examples by split, for each of the run's data.
-        stages: all stages, in order.
+        stages: all stages, in order; first those that decide what the config leaves open.
         needs: what the trainings need, except for models whose files do not state their size.
         states: bytes on disk of the teacher's hidden states.
         store: the artifact store's folder or url.
