@@ -6,7 +6,7 @@ from typing import Any
 _INPUT_WEIGHT, _OUTPUT_WEIGHT = 30.0, 1.0
 
 
-def ablations(input_weight: float, output_weight: float) -> dict[str, dict[str, Any]]:
+def ablations(input_weight: Any, output_weight: Any) -> dict[str, dict[str, Any]]:
     """Return the config changes of each ablation by name. Each varies one thing: what is aligned
     (with the weights of `knife`), the bottleneck, or whether rationales match their questions."""
     input_weight, output_weight = input_weight or _INPUT_WEIGHT, output_weight or _OUTPUT_WEIGHT
@@ -19,5 +19,5 @@ def ablations(input_weight: float, output_weight: float) -> dict[str, dict[str, 
     }
 
 
-def _weights(weight_in: float, weight_out: float) -> dict[str, Any]:
+def _weights(weight_in: Any, weight_out: Any) -> dict[str, Any]:
     return {"input": {"weight": weight_in}, "output": {"weight": weight_out}}

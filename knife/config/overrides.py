@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from knife.core import strict_json
 from knife.core.errors import UserError, raise_errors
 
 # `KEY=VALUE` words of a command line, or values by dotted key.
@@ -81,3 +82,18 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         value = {part: value}
     return value  # type: ignore[no-any-return]
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """Describe values by dotted key: `align.input.weight=30 student.learning_rate=0.003`."""
+    return " ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={_short(value)}"
+        for key, value in values.items()
+    )
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict) and "name" in value:
+        return value["name"]
+    plain = value is None or isinstance(value, bool | int | str)
+    return value if plain else strict_json.dumps(value)

@@ -1,11 +1,17 @@
 """The run config: typed, without unknown keys; all errors are reported at once, by dotted key."""
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from knife.config.ablations import ablations
 from knife.config.columns import Columns
@@ -13,7 +19,9 @@ from knife.config.facts import Facts
 from knife.config.lora import Lora
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
 from knife.config.scale import Scale
+from knife.config.search import Searches, checked_searches, with_searches, without_searches
 from knife.config.section import ConfigSection
+from knife.config.section_errors import section_errors
 from knife.config.track import Track
 from knife.config.write import Write
 from knife.core.errors import UserError, nearest, raise_errors
@@ -195,11 +203,22 @@ class Training(ConfigSection):
         return self
 
 
+class Gate(ConfigSection):
+    """The least share of the dev examples with a rationale that a teacher must answer right with
+    it. Below, `warn` says so, and `train` trains it anew: with twice the epochs, then with four
+    times as many."""
+
+    right: float = Field(0.9, gt=0, le=1)
+    below: Literal["warn", "train"] = "warn"
+
+
 class TeacherTraining(Training):
-    """The teacher's training; one teacher serves all seeds of a run."""
+    """The teacher's training; one teacher serves all seeds of a run. `gate` is what it must
+    reach before students learn from it."""
 
     bottleneck: bool = True
     seed: int = 0
+    gate: Gate | None = None
 
 
 class Prompt(ConfigSection):
@@ -245,7 +264,9 @@ VARIANT_PARTS = ("data", "model", "align", "teacher", "student", "prompt")
 
 class RunConfig(ConfigSection):
     """One run: the stages that its methods and seeds need; `ablate` adds the ablations of knife.
-    `write` is for `knife data write` alone."""
+    `write` is for `knife data write` alone. `search` has the values of keys that are given as
+    `{search: [VALUE, …]}`, whose first value is the key's own; a dump has them as they were given.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LETTERS)
     data: Data
@@ -262,6 +283,19 @@ class RunConfig(ConfigSection):
     track: Track | None = Track()
     write: Write | None = None
     store: str = "./knife-store"
+    search: Searches = Field(default_factory=dict, exclude=True)
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return with_searches(values(self), self.search)
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _no_section(cls, value: object) -> object:
+        raise ValueError(
+            "is no section: give a key of student or align {search: [VALUE, VALUE, …]} as its "
+            f"value, but got {value!r}"
+        )
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -283,7 +317,8 @@ class RunConfig(ConfigSection):
 
     def _ablations(self) -> list[Variant]:
         plain = self.model_dump()
-        changes = ablations(self.align.input.weight, self.align.output.weight)
+        align = plain["align"]
+        changes = ablations(align["input"]["weight"], align["output"]["weight"])
         return [
             Variant(name=name, method="knife", **change)
             for name, change in changes.items()
@@ -291,7 +326,8 @@ class RunConfig(ConfigSection):
         ]
 
     def of(self, variant: Variant) -> "RunConfig":
-        """Return this config for the variant alone, with its changes merged in.
+        """Return this config for the variant alone, with its changes merged in: its `search` has
+        what the variant searches.
 
         Raises:
             UserError: with the dotted key of every invalid change.
@@ -311,7 +347,31 @@ def read(path: Path, overrides: Overrides | None = None) -> RunConfig:
 
 
 def parse(values: dict[str, Any], prefix: str = "") -> RunConfig:
-    """Validate `values` as a run config; `prefix` is put before every key in a message.
+    """Validate `values` as a run config, and each value of a key that is searched; `prefix` is put
+    before every key in a message.
+
+    Raises:
+        UserError: with every error at once.
+    """
+    first, given = without_searches(values)
+    errors: list[str] = []
+
+    def checked(tried: dict[str, Any]) -> RunConfig | None:
+        try:
+            return _validated(tried, prefix)
+        except UserError as error:
+            errors.extend(error.errors)
+            return None
+
+    config = checked(first)
+    search, twice = checked_searches(first, given, checked)
+    raise_errors(dict.fromkeys([*errors, *(prefix + error for error in twice)]))
+    assert config
+    return config.model_copy(update={"search": search})
+
+
+def _validated(values: dict[str, Any], prefix: str) -> RunConfig:
+    """Return the run config of values of which none is searched.
 
     Raises:
         UserError: with every error at once.
@@ -376,48 +436,3 @@ def _variant_errors(config: RunConfig, said: list[str]) -> list[str]:
                 start = f"methods.{variant.name}."
                 errors += [f for f in error.errors if f.removeprefix(start) not in said]
     return errors
-
-
-def section_errors(
-    root: type[ConfigSection], error: ValidationError, prefix: str = ""
-) -> list[str]:
-    """Return the errors that pydantic found in a section, one line each, without duplicates."""
-    # For each error in a variant, pydantic adds that it is not a method's name: only confusing.
-    lines = (
-        prefix + _line(root, e)
-        for e in error.errors()
-        if not (e["type"] == "literal_error" and isinstance(e["input"], dict))
-    )
-    return list(dict.fromkeys(lines))
-
-
-def _line(root: type[ConfigSection], error: Any) -> str:
-    """Format one pydantic error as a line that starts with the dotted key."""
-    where = [str(part) for part in error["loc"]]
-    # Union members add their own names to the location: methods.0.Variant.name.
-    where = [part for part in where if not re.match(r"^(literal|list|tuple|Variant)", part)]
-    key = ".".join(where)
-    if error["type"] == "extra_forbidden":
-        known = _keys(root, where[:-1])
-        return f"{key}: unknown key; {nearest(where[-1], known)}"
-    if error["type"] == "missing":
-        return f"{key}: must be set"
-    message = error["msg"].removeprefix("Value error, ")
-    if "got" not in message:
-        message += f", but got {json.dumps(error['input'], default=str)}"
-    return f"{key}: {message[0].lower()}{message[1:]}"
-
-
-def _keys(root: type[ConfigSection], where: list[str]) -> list[str]:
-    """Return the known keys of the section at a dotted key."""
-    section: type[BaseModel] = root
-    for part in where:
-        field = section.model_fields.get(part)
-        inner = field.annotation if field else None
-        if part == "methods":
-            inner = Variant
-        # Of an optional section, the section.
-        for each in (inner, *get_args(inner)):
-            if isinstance(each, type) and issubclass(each, BaseModel):
-                section = each
-    return list(section.model_fields)

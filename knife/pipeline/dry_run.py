@@ -9,12 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from knife.config.run import RunConfig
-from knife.core.words import size
+from knife.core.words import counted, size
 from knife.data.examples import explained_count
 from knife.models.weights import Weights
 from knife.pipeline.run import missing_stages, refuse_what_cannot_fit
+from knife.pipeline.settle import settle
 from knife.plan.memory import MemoryEstimate
 from knife.plan.plan import Plan, design_notes, plan_run
+from knife.plan.sources import SourceReader
 from knife.plan.stage import Stage, StudentStage, TeacherStage
 from knife.plan.steps import total_steps
 from knife.store.store import Store
@@ -50,7 +52,7 @@ class DryRun:
         models: model by role, `teacher` and `student`.
         weights: where a model's parameters come from, by model name.
         splits: number of examples by split, for each of the run's data.
-        stages: all stages, in order.
+        stages: all stages, in order; first those that decide what the config leaves open.
         needs: what the trainings need, except for models whose files do not state their size.
         states: bytes on disk of the teacher's hidden states.
         store: the artifact store's folder or url.
@@ -74,12 +76,12 @@ def dry_run(config: RunConfig) -> DryRun:
     Raises:
         UserError: as the run would, if config, data or models are wrong.
     """
-    plan = plan_run(config)
+    reader, before = SourceReader(), _Before(config.store)
+    settled = settle(config, reader, before)
+    plan = plan_run(config if before.missing else settled.config, reader)
     store = Store(config.store, write=False)
     missing, damaged = missing_stages(plan, store, repair=False)
-    have = {key for _, key in store.have(plan.stages)}
-    make = {stage.key for stage in missing}
-    stages = [_planned(stage, plan, make, have) for stage in plan.stages]
+    stages = before.stages | _planned(plan, missing, store)
     splits = [
         {
             "train": len(data.train),
@@ -96,12 +98,47 @@ def dry_run(config: RunConfig) -> DryRun:
         models=models,
         weights=plan.weights,
         splits=splits,
-        stages=stages,
+        stages=list(stages.values()),
         needs=_estimates(plan),
         states=sum(need for need in plan.needs.values() if isinstance(need, int)),
         store=store.address,
-        notes=list(dict.fromkeys([*plan.notes, *damaged, *design_notes(plan)])),
+        notes=list(
+            dict.fromkeys(
+                [*plan.notes, *(before.notes() or settled.sentences), *damaged, *design_notes(plan)]
+            )
+        ),
     )
+
+
+class _Before:
+    """Looks at the stages that decide what a config leaves open, and makes none.
+
+    Attributes:
+        stages: what a run would do with them, by key.
+        missing: those that the store lacks.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.stages: dict[str, PlannedStage] = {}
+        self.missing: list[Stage] = []
+        self._store = Store(address, write=False)
+
+    def __call__(self, plan: Plan) -> Store:
+        refuse_what_cannot_fit(plan)
+        missing, _ = missing_stages(plan, self._store, repair=False)
+        self.missing += missing
+        self.stages |= _planned(plan, missing, self._store)
+        return self._store
+
+    def notes(self) -> list[str]:
+        """Say what the stages of the run itself still hang on."""
+        if not self.missing:
+            return []
+        return [
+            "what the run trains is not decided yet: its teachers and students are shown with the "
+            "first of the values that are searched, and with teacher.epochs as given, until the "
+            f"{counted(len(self.missing), 'stage')} before them are made"
+        ]
 
 
 def _estimates(plan: Plan) -> list[StageMemory]:
@@ -114,12 +151,17 @@ def _estimates(plan: Plan) -> list[StageMemory]:
     return list(dict.fromkeys(found))
 
 
-def _planned(stage: Stage, plan: Plan, make: set[str], have: set[str]) -> PlannedStage:
-    state = TO_MAKE if stage.key in make else STORED if stage.key in have else NOT_NEEDED
-    steps = None
-    if isinstance(stage, TeacherStage | StudentStage):
-        steps = total_steps(stage, plan.data[stage.data])
-    return PlannedStage(stage.kind, stage.label, stage.key, state, steps)
+def _planned(plan: Plan, missing: list[Stage], store: Store) -> dict[str, PlannedStage]:
+    """Return what a run would do with each stage of a plan, by key."""
+    make, have = {stage.key for stage in missing}, {key for _, key in store.have(plan.stages)}
+    found = {}
+    for stage in plan.stages:
+        state = TO_MAKE if stage.key in make else STORED if stage.key in have else NOT_NEEDED
+        steps = None
+        if isinstance(stage, TeacherStage | StudentStage):
+            steps = total_steps(stage, plan.data[stage.data])
+        found[stage.key] = PlannedStage(stage.kind, stage.label, stage.key, state, steps)
+    return found
 
 
 def render(found: DryRun) -> Group:

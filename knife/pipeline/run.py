@@ -15,6 +15,7 @@ from knife.core.atomic import write_json
 from knife.core.errors import UserError, WorkFailedError, raise_errors
 from knife.data.fitting import too_long_note
 from knife.pipeline.record import Record, plan_record
+from knife.pipeline.settle import settle
 from knife.pipeline.timeline import Timeline
 from knife.plan.events import Event, Failed
 from knife.plan.needs import (
@@ -28,6 +29,7 @@ from knife.plan.needs import (
 from knife.plan.pace import Pace
 from knife.plan.plan import Plan, needed, plan_run
 from knife.plan.schedule import Schedule
+from knife.plan.sources import SourceReader
 from knife.plan.stage import Stage, data_inputs, inputs
 from knife.report.run_data import RECORD
 from knife.stats.ties import Ties, tie_notes
@@ -153,20 +155,23 @@ def run(config: RunConfig, display: Display) -> Result:
     from knife.report.run_page import NAME as REPORT
     from knife.report.run_page import run_report, write_or_warn
 
-    plan = plan_run(config)
+    reader, before = SourceReader(), Before(config.store, display)
+    settled = settle(config, reader, before)
+    plan = plan_run(settled.config, reader)
     refuse_what_cannot_fit(plan)
     store = Store(config.store)
     with disk_errors(store.root):
         missing, damaged = prepared(plan, store)
-        plan.notes += damaged + tracking_notes(config)
+        plan.notes += before.notes + damaged + tracking_notes(config)
+        made = [*before.made, *missing]
         folder = store.root / "runs" / f"{config.name}-{plan.key}"
         folder.mkdir(parents=True, exist_ok=True)
         # Without the password of a tracking server.
         resolved = redact_values(config.model_dump(mode="json"))
         write_json(folder / "config.json", resolved)
         with tracking(config.track, store, {"runs": run_tree}) as tracker:
-            about = plan_record(plan, store)
-            kept = Record(folder / RECORD, about, [stage.key for stage in missing])
+            about = plan_record(plan, store) | settled.record()
+            kept = Record(folder / RECORD, about, [stage.key for stage in made])
             with kept.until_the_end():
                 links = shown(tracker, folder, partial(run_tree, folder, store, alive=True))
                 failures: list[str] = []
@@ -174,8 +179,9 @@ def run(config: RunConfig, display: Display) -> Result:
                     with measured(tracker, folder):
                         failures = make(missing, plan, links, display, Timeline(folder).add)
                 found = conclude(plan, store, failures)
+                found = replace(found, notes=(*settled.sentences, *found.notes))
                 write_json(folder / "verdict.json", found.to_dict())
-                write_cards(plan, store, found, anew=bool(missing))
+                write_cards(plan, store, found, anew=bool(made))
                 kept.end(f"failed: {failures[0]}" if failures else "finished")
                 # A start that had nothing to do adds nothing to the report.
                 if not (kept.idle and (folder / REPORT).is_file()):
@@ -183,7 +189,37 @@ def run(config: RunConfig, display: Display) -> Result:
         unsent = tracker.unsent() if tracker else []
         store.keep(folder)
     address = (tracker.uri, tracker.run_id) if tracker else None
-    return Result(plan, missing, found, store, folder, address, unsent, links, failures)
+    return Result(plan, made, found, store, folder, address, unsent, links, failures)
+
+
+class Before:
+    """Makes what is needed to decide what a run's config leaves open.
+
+    Attributes:
+        made: the stages that were made.
+        notes: what a user should know, one sentence each: what was damaged or could not be made.
+    """
+
+    def __init__(self, address: str, display: Display) -> None:
+        self.made: list[Stage] = []
+        self.notes: list[str] = []
+        self._address, self._display = address, display
+
+    def __call__(self, plan: Plan) -> Store:
+        """Make what the store lacks of a plan, as far as possible.
+
+        Raises:
+            UserError: memory, disk or cluster do not suffice, or the user's input is wrong.
+        """
+        refuse_what_cannot_fit(plan)
+        store = Store(self._address)
+        with disk_errors(store.root):
+            missing, damaged = prepared(plan, store)
+            self.made += missing
+            self.notes += damaged
+            if missing:
+                self.notes += make(missing, plan, [], self._display)
+        return store
 
 
 def prepared(plan: Plan, store: Store) -> tuple[list[Stage], list[str]]:

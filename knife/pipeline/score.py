@@ -10,8 +10,10 @@ from knife.config.run import RunConfig
 from knife.core import strict_json
 from knife.core.atomic import write_json, write_text
 from knife.core.errors import WorkFailedError
-from knife.pipeline.run import Display, make, prepared, refuse_what_cannot_fit
+from knife.pipeline.run import Before, Display, make, prepared, refuse_what_cannot_fit
+from knife.pipeline.settle import settle
 from knife.plan.scores import ScorePlan, plan_scores
+from knife.plan.sources import SourceReader
 from knife.stats.rationale_scores import RationaleScores, Scored, rationale_scores
 from knife.store.disk import disk_errors
 from knife.store.store import Store
@@ -60,7 +62,12 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
     """
     from knife.report.run_page import run_report, write_or_warn
 
-    wanted = plan_scores(config)
+    reader, before = SourceReader(), Before(config.store, display)
+    # What cannot be scored is refused before any trial.
+    wanted = plan_scores(config, reader)
+    settled = settle(config, reader, before)
+    if settled.config is not config:
+        wanted = plan_scores(settled.config, reader)
     plan = wanted.plan
     refuse_what_cannot_fit(plan)
     store = Store(config.store)
@@ -68,7 +75,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
         missing, damaged = prepared(plan, store)
         if missing and (failures := make(missing, plan, [], display)):
             raise WorkFailedError(*failures)
-        notes = plan.notes + damaged
+        notes = plan.notes + settled.sentences + before.notes + damaged
         rows = _rows(wanted, store)
         found = rationale_scores(rows, len(wanted.finetune))
         if rows[0].gain is None:
@@ -81,7 +88,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
         if (folder / "verdict.json").is_file():
             write_or_warn(folder, store, lambda: run_report(folder, store))
         store.keep(folder)
-    return ScoreResult(found, rows, folder, [stage.label for stage in missing], notes)
+    return ScoreResult(found, rows, folder, [s.label for s in (*before.made, *missing)], notes)
 
 
 def _rows(wanted: ScorePlan, store: Store) -> list[Scored]:

@@ -119,9 +119,10 @@ def design_notes(plan: Plan) -> list[str]:
 
 
 def needed(stages: Iterable[Stage], have: set[tuple[str, str]]) -> list[Stage]:
-    """Return the stages to make, given the existing artifacts: students, evaluations, and of the
-    other stages only those that these still read."""
+    """Return the stages to make, given the existing artifacts: students, evaluations and what no
+    other stage reads, and of the others only those that these still read."""
     by_key = {(stage.kind, stage.key): stage for stage in stages}
+    read = {artifact for stage in by_key.values() for artifact in inputs(stage)}
     wanted: dict[tuple[str, str], Stage] = {}
 
     def want(artifact: tuple[str, str]) -> None:
@@ -130,9 +131,9 @@ def needed(stages: Iterable[Stage], have: set[tuple[str, str]]) -> list[Stage]:
             for other in inputs(by_key[artifact]):
                 want(other)
 
-    for stage in by_key.values():
-        if stage.kind in ("student", "evaluate"):
-            want((stage.kind, stage.key))
+    for artifact in by_key:
+        if artifact[0] == "student" or artifact not in read:
+            want(artifact)
     return [stage for artifact, stage in by_key.items() if artifact in wanted]
 
 

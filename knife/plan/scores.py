@@ -45,14 +45,15 @@ class ScorePlan:
     ids: list[str]
 
 
-def plan_scores(config: RunConfig) -> ScorePlan:
-    """Plan the run, and the models that score its rationales.
+def plan_scores(config: RunConfig, reader: SourceReader | None = None) -> ScorePlan:
+    """Plan the run, and the models that score its rationales. A `reader` that other plans have used
+    reads nothing again.
 
     Raises:
         UserError: as `plan_run` does, and if the run trains no teacher or no `finetune`, or its
             test split has no rationales.
     """
-    reader = SourceReader()
+    reader = reader or SourceReader()
     plan = plan_run(config, reader)
     finetune = [member for member in plan.members if member.method == "finetune"]
     errors = []

@@ -215,7 +215,7 @@ class StageMaker:
 
 
 def _training(training: Training) -> dict[str, Any]:
-    """Return what a training's result depends on; adapters only if it has any."""
+    """Return what a training's result depends on: adapters only if it has any, and no gate."""
     if training.lora is None:
-        return training.model_dump(exclude={"lora"})
-    return training.model_dump() | {"peft": version("peft")}
+        return training.model_dump(exclude={"lora", "gate"})
+    return training.model_dump(exclude={"gate"}) | {"peft": version("peft")}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from knife.core.atomic import write_text
 from knife.core.words import command_line
-from knife.report import run_results, run_training
+from knife.report import run_results, run_settings, run_training
 from knife.report.page import page
 from knife.report.run_data import RunData
 from knife.report.run_sources import sources
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 NAME = "report.html"
 _SECTIONS = (
     run_results.methods,
+    run_settings.settings,
     run_results.answers,
     run_results.rationales,
     sources,
@@ -34,7 +35,7 @@ _SECTIONS = (
 def run_report(folder: Path, store: Store) -> str:
     """Render the report of the run in a folder `STORE/runs/NAME-KEY`, finished or not."""
     run = RunData.read(folder, store)
-    sections = [section(run) for section in _SECTIONS]
+    sections = [found for section in _SECTIONS if (found := section(run))]
     return page(f"Run {run.config['name']}", run_results.lead(run), sections)
 
 

@@ -5,14 +5,13 @@ from typing import Any
 
 from rich.console import Group
 
-from knife.config.overrides import Overrides
+from knife.config.overrides import Overrides, describe
 from knife.core.words import command_line
 from knife.pipeline.command import stdout_to_stderr
 from knife.report.run_page import NAME as REPORT
 from knife.report.table import render as verdict_table
 from knife.tune.report.table import render
 from knife.tune.search.final import RECIPE, tie_note
-from knife.tune.search.space import describe
 from knife.tune.search.sweep_file import read_checked_sweep
 from knife.tune.search.sweep_plan import SweepPlan, plan_sweep
 from knife.tune.search.trials import first_line

@@ -11,13 +11,13 @@ from rich.text import Text
 
 from knife.cluster.address import cluster_address
 from knife.cluster.capacity import Host, capacity_errors, groups_that_fit, machine, start_errors
+from knife.config.overrides import describe
 from knife.core.words import counted
 from knife.plan.plan import Plan
 from knife.plan.stage import Stage, together
 from knife.store.store import Store
 from knife.terminal.console import clock
 from knife.tune.estimate import Stopwatch
-from knife.tune.search.space import describe
 from knife.tune.search.sweep_plan import SweepPlan, refuse_what_has_no_room
 from knife.tune.sweep import open_sweep, sweep_folder
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from made_up import a_space
 from small_run import SMALL
 
+from knife.config.overrides import describe
 from knife.tune.search.settings import Sweep
-from knife.tune.search.space import Space, describe
+from knife.tune.search.space import Space
 
 MIXED: dict[str, Any] = {
     "student.learning_rate": {"loguniform": [1e-4, 1e-2]},

@@ -5,13 +5,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from knife.config.overrides import describe
 from knife.core.words import counted
 from knife.terminal.console import clock
 from knife.terminal.progress import Progress
 from knife.train.journal import Row
 from knife.tune.search.labels import is_share
 from knife.tune.search.settings import Sweep
-from knife.tune.search.space import Space, describe
+from knife.tune.search.space import Space
 from knife.tune.search.trial import point_of
 from knife.tune.search.trials import State
 

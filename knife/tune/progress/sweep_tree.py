@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from knife.config.overrides import flat
+from knife.config.overrides import describe, flat
 from knife.core import strict_json
 from knife.core.words import counted
 from knife.report.markdown import verdict_markdown
@@ -24,7 +24,6 @@ from knife.train.journal import Row
 from knife.tune.report.data import SweepData
 from knife.tune.search.about import ABOUT, SWEEP_VERSION
 from knife.tune.search.final import RECIPE, tie_note
-from knife.tune.search.space import describe
 from knife.tune.search.trials import TrialRow
 
 # In the description; trials.csv has all of them.

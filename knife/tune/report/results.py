@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from knife.config.overrides import describe
 from knife.core.words import command_line, counted
 from knife.report import figures
 from knife.report.page import Section, empty, facts, table
@@ -17,7 +18,6 @@ from knife.tune.report.plots import Plots
 from knife.tune.report.table import in_order, score_cell
 from knife.tune.search.final import tie_note
 from knife.tune.search.labels import is_share, label, metric_label, point_label, short_keys
-from knife.tune.search.space import describe
 from knife.tune.search.trials import TrialRow
 
 # Rows of trials beyond this are folded.

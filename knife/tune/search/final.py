@@ -6,11 +6,11 @@ from typing import Any
 
 import yaml
 
-from knife.config.overrides import merge
+from knife.config.overrides import describe, merge
 from knife.config.run import RunConfig, parse
 from knife.core.atomic import write_text
 from knife.track.secrets import redact
-from knife.tune.search.space import Point, Space, describe
+from knife.tune.search.space import Point, Space
 from knife.tune.search.study import ranked
 from knife.tune.search.trials import TrialRow
 

@@ -8,7 +8,7 @@ from typing import Any
 from knife.config.overrides import merge, read_overrides
 from knife.config.run import RunConfig, parse
 from knife.core import strict_json
-from knife.core.errors import UserError
+from knife.core.errors import UserError, raise_errors
 from knife.store.store import store_address
 from knife.tune.search.settings import Domain, Sweep
 
@@ -48,7 +48,9 @@ class Space:
         # A trial has no other method; only the sweep's winner is compared with finetune.
         if isinstance(values.get("compare", {}), dict):
             values = merge(values, {"compare": {"baseline": None}})
-        return parse(values)
+        config = parse(values)
+        raise_errors(_left_open(config))
+        return config
 
     def points(self) -> list[Point]:
         """Return the points of a grid or random search, starting with those to be tried first."""
@@ -129,6 +131,24 @@ class Space:
         return []
 
 
+def _left_open(config: RunConfig) -> list[str]:
+    """Return errors for what a run would decide before it starts, which a trial does not."""
+    errors = []
+    for variant in config.variants():
+        own = config.of(variant)
+        errors += [
+            f"{key}: the base run config searches it, but a sweep searches by itself: give it one "
+            f"value (set: {{{key}: VALUE}}), or values in space"
+            for key in own.search
+        ]
+        if own.teacher.gate and own.teacher.gate.below == "train":
+            errors.append(
+                "teacher.gate.below: must be warn in a sweep, which trains no teacher anew, but "
+                "got 'train' (set: {teacher.gate.below: warn})"
+            )
+    return list(dict.fromkeys(errors))
+
+
 def _encode(value: Any) -> Any:
     plain = value is None or isinstance(value, bool | int | float | str)
     return value if plain else strict_json.dumps(value)
@@ -147,17 +167,3 @@ def _distribution(domain: Domain) -> Any:
     if domain.int:
         return IntDistribution(int(low), int(high))
     return FloatDistribution(low, high, log=domain.loguniform is not None)
-
-
-def describe(point: Point) -> str:
-    """Describe a point: `align.input.weight=30 student.learning_rate=0.003`."""
-    return " ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={_short(value)}"
-        for key, value in point.items()
-    )
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, dict) and "name" in value:
-        return value["name"]
-    return _encode(value)

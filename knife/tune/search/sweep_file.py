@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from knife.config.overrides import Overrides, flat, merge, read_overrides, read_yaml
 from knife.config.recipe_files import find_config
-from knife.config.run import section_errors
+from knife.config.section_errors import section_errors
 from knife.core.errors import UserError, nearest, raise_errors
 from knife.data.source import KNOWN_SOURCES
 from knife.models.source import NAMES

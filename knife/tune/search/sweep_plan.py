@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from knife.config.overrides import describe
 from knife.config.run import RunConfig
 from knife.core.errors import UserError, raise_errors
 from knife.data.digest import split_digest
@@ -9,7 +10,7 @@ from knife.pipeline.run import refuse_what_cannot_fit
 from knife.plan.plan import Plan, plan_run
 from knife.plan.sources import SourceReader
 from knife.plan.stage import StatesStage, TeacherStage
-from knife.tune.search.space import Point, Space, describe
+from knife.tune.search.space import Point, Space
 
 # Of the combinations of values that change teachers, at most this many are planned.
 _MOST_TEACHERS = 200
