@@ -42,6 +42,7 @@ def test_recipes_are_those_that_we_promise() -> None:
         "creatures-full-decoder",
         "creatures-full-encoder",
         "cose-minilm",
+        "countries",
         "written",
         "strategyqa-t5-base",
         "openbookqa-t5-base",

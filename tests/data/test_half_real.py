@@ -68,6 +68,8 @@ def test_a_world_is_balanced_and_asks_nothing_twice(source: str, seed: int, spli
     )
     splits = half_real(source, world)
     assert splits == half_real(source, world)
+    other = half_real(source, world.model_copy(update={"seed": seed + 1}))
+    assert other != splits
     assert sizes(splits) == (20, 8, 16)
     topics = Counter(example.id for example in every(splits))
     assert set(topics.values()) == {1}
