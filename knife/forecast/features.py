@@ -1,0 +1,106 @@
+"""What data alone say about the gain that KNIFE may bring."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+
+from knife.data.example import Example, Splits
+from knife.data.examples import explained_count, values_of
+from knife.data.leaks import RationaleOnly, rationale_only
+from knife.forecast.asked import asked_of, drawn
+from knife.forecast.memory import Memory
+from knife.forecast.topic import fit, told
+
+# So often must a fact be stated before a student remembers it (bench/README.md).
+OFTEN = 5
+# The share of facts that are stated at least so often is kept.
+LEVELS = (1, 2, 3, 5, 8, 12, 20, 40)
+# So many rationales are looked at, and so many questions that a classifier learns.
+_RATIONALES, _QUESTIONS = 500, 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What is computed from the data; shares are from 0 to 1.
+
+    Attributes:
+        examples: of train.
+        explained: share of them with a rationale.
+        asked: number of rationales whose facts were looked for in those of train.
+        own: whether these are of train itself, since dev has none.
+        facts: mean number of facts that a rationale states.
+        mentions: median number of training examples that state a fact.
+        mean_mentions: the mean.
+        at_least: share of facts stated by at least so many, for each of `LEVELS`; a rationale that
+            states no fact counts as one that is never stated.
+        fit: how much better rationales fit their own questions than others'.
+        told: share of facts that the question itself tells.
+        leak: what a classifier gains from the rationale alone, of what it could gain: 1 if it always
+            finds the answer, 0 if it guesses.
+        question: accuracy of a classifier that sees the question alone, or of guessing if that is
+            better; None if answers are open, or there are too few.
+        chance: accuracy of guessing; None as before.
+    """
+
+    examples: int
+    explained: float
+    asked: int
+    own: bool
+    facts: float
+    mentions: float
+    mean_mentions: float
+    at_least: dict[int, float]
+    fit: float
+    told: float
+    leak: float
+    question: float | None
+    chance: float | None
+
+    @property
+    def recurring(self) -> float:
+        """The share of facts that enough training examples state."""
+        return self.at_least[OFTEN]
+
+    @property
+    def headroom(self) -> float:
+        """What a classifier of the question alone lacks, in points; 0 if unknown."""
+        return 0.0 if self.question is None else 100 * (1 - self.question)
+
+
+def features(splits: Splits) -> Features:
+    """Compute the features of a run's data. Answers of dev and test are not looked at."""
+    asked = asked_of(splits, _RATIONALES)
+    memory = Memory(splits.train)
+    parts = memory.mentions(asked)
+    counts = np.concatenate([part if len(part) else np.zeros(1) for part in parts] or [np.zeros(1)])
+    train = drawn(splits.train, list(values_of(splits.train, "id")), _QUESTIONS)
+    asks = rationale_only([_question_as_rationale(example) for example in train])
+    says = rationale_only(train)
+    return Features(
+        examples=len(splits.train),
+        explained=explained_count(splits.train) / max(len(splits.train), 1),
+        asked=len(asked),
+        own=any(each.place >= 0 for each in asked),
+        facts=fmean(map(len, parts)) if parts else 0.0,
+        mentions=float(median(counts)),
+        mean_mentions=float(counts.mean()),
+        at_least={level: float((counts >= level).mean()) for level in LEVELS},
+        fit=fit(asked, memory),
+        told=told(asked, memory),
+        leak=_beyond_chance(says),
+        question=None if asks is None else max(asks.accuracy, asks.chance),
+        chance=None if asks is None else asks.chance,
+    )
+
+
+def _question_as_rationale(example: Example) -> Example:
+    return replace(example, rationale=example.question, more_rationales=())
+
+
+def _beyond_chance(found: RationaleOnly | None) -> float:
+    if found is None or found.chance == 1:
+        return 0.0
+    return max(0.0, (found.accuracy - found.chance) / (1 - found.chance))
