@@ -78,6 +78,30 @@ def run(
 
 
 @app.command()
+def forecast(
+    config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
+    overrides: Overrides = None,
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Train the run's teacher too, and ask it about dev.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say before a run whether knife is likely to gain points: from its data, in seconds."""
+    with exits(RESUME):
+        from knife.config.recipe_files import find_config
+        from knife.config.run import read
+        from knife.pipeline.command import stdout_to_stderr
+        from knife.pipeline.forecast import forecast_run
+        from knife.terminal.display import display
+
+        settings = read(find_config(config), overrides)
+        with stdout_to_stderr():
+            found = forecast_run(settings, display, teacher=teacher)
+        _print(found.to_dict() if as_json else "\n".join(found.forecast.lines()))
+        say(*(f"note: {note}" for note in found.notes), f"kept with the run: {found.folder}")
+
+
+@app.command()
 def tune(
     sweep: Annotated[Path, typer.Argument(help="A sweep's YAML file")],
     overrides: Overrides = None,
@@ -179,10 +203,15 @@ def check(source: Source, overrides: Overrides = None, as_json: AsJson = False) 
     with exits():
         from knife.cli.show import read_data, used_splits
         from knife.data.check import check as report_on
+        from knife.forecast.forecast import of_splits
         from knife.terminal.counter import counter
 
-        report = report_on(used_splits(read_data(source, overrides or [])), counter)
-        _print(asdict(report) if as_json else "\n".join(report.lines()))
+        splits = used_splits(read_data(source, overrides or []))
+        report, found = report_on(splits, counter), of_splits(splits)
+        if as_json:
+            _print(asdict(report) | {"forecast": asdict(found) if found else None})
+        else:
+            _print("\n".join([*report.lines(), *([f"forecast: {found.sentence()}"] if found else [])]))
 
 
 @data_app.command()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from knife.forecast.topic import fit, told
 OFTEN = 5
 # The share of facts that are stated at least so often is kept.
 LEVELS = (1, 2, 3, 5, 8, 12, 20, 40)
-# So many rationales are looked at, and so many questions that a classifier learns.
-_RATIONALES, _QUESTIONS = 500, 5_000
+# So many rationales are looked at, in so many examples of train; so many train a classifier.
+_RATIONALES, _TRAIN, _CLASSIFIED = 500, 100_000, 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,12 @@ class Features:
     question: float | None
     chance: float | None
 
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Features":
+        """Read what `dataclasses.asdict` gives, also after a round trip through JSON."""
+        shares = {int(level): share for level, share in values["at_least"].items()}
+        return Features(**values | {"at_least": shares})
+
     @property
     def recurring(self) -> float:
         """The share of facts that enough training examples state."""
@@ -72,20 +78,22 @@ class Features:
 
 def features(splits: Splits) -> Features:
     """Compute the features of a run's data. Answers of dev and test are not looked at."""
-    asked = asked_of(splits, _RATIONALES)
-    memory = Memory(splits.train)
+    train = _drawn(splits.train, _TRAIN)
+    asked, memory = asked_of(replace(splits, train=train), _RATIONALES), Memory(train)
     parts = memory.mentions(asked)
-    counts = np.concatenate([part if len(part) else np.zeros(1) for part in parts] or [np.zeros(1)])
-    train = drawn(splits.train, list(values_of(splits.train, "id")), _QUESTIONS)
-    asks = rationale_only([_question_as_rationale(example) for example in train])
-    says = rationale_only(train)
+    # A rationale without facts counts as one with a fact that is never stated.
+    never = np.zeros(1)
+    counts = np.concatenate([part if len(part) else never for part in parts] or [never])
+    counts = counts * (len(splits.train) / len(train))
+    few = _drawn(train, _CLASSIFIED)
+    asks, says = rationale_only(list(map(_question_as_rationale, few))), rationale_only(few)
     return Features(
         examples=len(splits.train),
-        explained=explained_count(splits.train) / max(len(splits.train), 1),
+        explained=explained_count(splits.train) / len(splits.train),
         asked=len(asked),
         own=any(each.place >= 0 for each in asked),
         facts=fmean(map(len, parts)) if parts else 0.0,
-        mentions=float(median(counts)),
+        mentions=float(np.median(counts)),
         mean_mentions=float(counts.mean()),
         at_least={level: float((counts >= level).mean()) for level in LEVELS},
         fit=fit(asked, memory),
@@ -94,6 +102,12 @@ def features(splits: Splits) -> Features:
         question=None if asks is None else max(asks.accuracy, asks.chance),
         chance=None if asks is None else asks.chance,
     )
+
+
+def _drawn(examples: Sequence[Example], most: int) -> Sequence[Example]:
+    if len(examples) <= most:
+        return examples
+    return drawn(examples, list(values_of(examples, "id")), most)
 
 
 def _question_as_rationale(example: Example) -> Example:

@@ -49,6 +49,13 @@ class Memory:
         words' weights."""
         return self._weighted(self._vectorizer.transform(texts))
 
+    def weight(self, word: str) -> float:
+        """Return what a word weighs: 0 if train does not have it."""
+        if not self.number:
+            return 0.0
+        place = self._vectorizer.vocabulary_.get(word)
+        return 0.0 if place is None else float(self._weights[place])
+
     def mentions(self, asked: Sequence[Asked]) -> list[Array]:
         """Return how many examples of train state each fact of each rationale."""
         parts = [facts(each.example.rationale or "") for each in asked]

@@ -1,6 +1,7 @@
 """Whether rationales are about their questions, and whether they say more than these."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -8,8 +9,8 @@ from knife.forecast.asked import Asked
 from knife.forecast.facts import content_words, facts
 from knife.forecast.memory import Memory
 
-# A question that has so much of a fact's weight has told it already.
-_TOLD = 0.7
+# A question that has so much of a fact tells it as well.
+_TOLD = 0.5
 
 
 def fit(asked: Sequence[Asked], memory: Memory) -> float:
@@ -33,18 +34,17 @@ def fit(asked: Sequence[Asked], memory: Memory) -> float:
 
 
 def told(asked: Sequence[Asked], memory: Memory) -> float:
-    """Return the share of facts that the question has told already: at least 70 % of their words,
-    by weight."""
-    parts = [facts(each.example.rationale or "") for each in asked]
-    if not memory.number or not any(parts):
-        return 0.0
-    stated = memory.words([fact for some in parts for fact in some])
-    sizes = [len(some) for some in parts]
-    questions = memory.words([content_words(each.example.question) for each in asked]).sign()
-    whole = np.asarray(stated.sum(axis=1)).ravel()
-    rows = np.repeat(np.arange(len(asked)), sizes)
-    common = np.asarray(stated.multiply(questions[rows]).sum(axis=1)).ravel()
-    return float(np.mean(common >= _TOLD * np.maximum(whole, 1e-9)))
+    """Return the share of facts that the question tells as well: apart from a fact's heaviest word,
+    which is mostly what it is about, at least half of the others by weight."""
+    found = []
+    for each in asked:
+        asks = set(content_words(each.example.question))
+        for fact in facts(each.example.rationale or ""):
+            weights = {word: memory.weight(word) for word in fact}
+            del weights[max(weights, key=weights.__getitem__)]
+            common = sum(weight for word, weight in weights.items() if word in asks)
+            found.append(common >= _TOLD * sum(weights.values()) > 0)
+    return fmean(found) if found else 0.0
 
 
 def _words(asked: Asked) -> tuple[str, ...]:

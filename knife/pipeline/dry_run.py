@@ -11,7 +11,9 @@ from rich.text import Text
 from knife.config.run import RunConfig
 from knife.core.words import size
 from knife.data.examples import explained_count
+from knife.forecast.forecast import Forecast, forecast
 from knife.models.weights import Weights
+from knife.pipeline.forecast import features_of
 from knife.pipeline.run import missing_stages, refuse_what_cannot_fit
 from knife.plan.memory import MemoryEstimate
 from knife.plan.plan import Plan, design_notes, plan_run
@@ -54,6 +56,7 @@ class DryRun:
         needs: what the trainings need, except for models whose files do not state their size.
         states: bytes on disk of the teacher's hidden states.
         store: the artifact store's folder or url.
+        forecast: what the data say about the gain of knife; None if the run does not train it.
         notes: what a user should know, one sentence each.
     """
 
@@ -65,6 +68,7 @@ class DryRun:
     needs: list[StageMemory]
     states: int
     store: str
+    forecast: Forecast | None
     notes: list[str]
 
 
@@ -100,8 +104,13 @@ def dry_run(config: RunConfig) -> DryRun:
         needs=_estimates(plan),
         states=sum(need for need in plan.needs.values() if isinstance(need, int)),
         store=store.address,
+        forecast=forecast(features_of(plan)) if _trains_knife(plan) else None,
         notes=list(dict.fromkeys([*plan.notes, *damaged, *design_notes(plan)])),
     )
+
+
+def _trains_knife(plan: Plan) -> bool:
+    return any(member.student.method == "knife" for member in plan.members)
 
 
 def _estimates(plan: Plan) -> list[StageMemory]:
@@ -141,6 +150,7 @@ def render(found: DryRun) -> Group:
         *dict.fromkeys(map(_sizes, found.splits)),
         *([f"teacher states on disk: {size(found.states)}"] if found.states else []),
         f"store: {found.store}",
+        *([f"forecast: {found.forecast.sentence()}"] if found.forecast else []),
         *(f"note: {note}" for note in found.notes),
         "nothing was made yet; run it without --dry-run to start",
     ]

@@ -4,6 +4,7 @@
     data/<key>/*.arrow         the splits of a run
     tokens/<key>/*.arrow       these as tokens of a model, with facts.json about all of them
     self-tests/<key>/          facts.json: there if a kind of model has passed
+    forecasts/<key>/facts.json what a forecast reads of a run's data
 
 A source counts as the same if its files have not been touched since, and the code that reads it is
 the same.
@@ -195,6 +196,15 @@ class Prepared:
             facts = {"passed": True}
             self._publish("self-tests", key, lambda work: write_json(work / _FACTS, facts))
         return failures
+
+    def forecast(self, splits: Splits, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what a forecast reads of a run's data; `make` it if it is not there."""
+        key = _key(["forecast", data_key(splits)])
+        if self._facts("forecasts", key) is None:
+            found = make()
+            self._publish("forecasts", key, lambda work: write_json(work / _FACTS, found))
+        values: dict[str, Any] = self._facts("forecasts", key)
+        return values
 
     def _opened(
         self,
