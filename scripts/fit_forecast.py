@@ -22,8 +22,8 @@ from knife.core import strict_json
 from knife.core.atomic import write_json, write_text
 from knife.data.source import load_source
 from knife.forecast.features import Features, features
+from knife.forecast.forecast import LIKELY, UNKNOWN, UNLIKELY, TeacherScores, likelihood
 from knife.forecast.gain import PARAMETERS, WORTH, Curve, Fitted
-from knife.forecast.forecast import LIKELY, UNKNOWN, UNLIKELY, likelihood
 
 HOUSE = Path(__file__).parents[1]
 GRID = HOUSE / "bench" / "forecast.jsonl"
@@ -46,6 +46,7 @@ def collect(folder: Path) -> None:
 
 
 def read(purpose: str) -> list[Row]:
+    """Return the conditions for a purpose, `fit` or `test`."""
     rows = [json.loads(line) for line in GRID.read_text(encoding="utf-8").splitlines()]
     return [row for row in rows if row["name"].startswith(purpose)]
 
@@ -54,11 +55,11 @@ def room(row: Row, name: str) -> float:
     """Return what there is to gain in a condition, with the teacher or without one."""
     if name == "data":
         return Features.from_dict(row["features"]).headroom
-    with_, without = row["teacher"]["with_rationale"], row["teacher"]["without_rationale"]
-    return max(0.0, 100 * (with_ - without))
+    return TeacherScores(**row["teacher"]).lift
 
 
 def fitted_curve(rows: list[Row], name: str) -> Curve:
+    """Return the curve that is nearest to the gains."""
     known = [(Features.from_dict(row["features"]), room(row, name), row["gain"]) for row in rows]
 
     def wrong(values: Any) -> list[float]:
@@ -95,12 +96,17 @@ def fit(rows: list[Row], name: str) -> Fitted:
 
 def report(found: Fitted, rows: list[Row], name: str) -> None:
     """Print how well the forecast does on rows."""
-    pairs = [(found.expected(Features.from_dict(row["features"]), room(row, name)), row["gain"]) for row in rows]
+    pairs = [
+        (found.expected(Features.from_dict(row["features"]), room(row, name)), row["gain"])
+        for row in rows
+    ]
     gains = [gain for _, gain in pairs]
     rho = stats.spearmanr([each.gain for each, _ in pairs], gains).statistic
     inside = np.mean([each.low <= gain <= each.high for each, gain in pairs])
     error = np.median([abs(each.gain - gain) for each, gain in pairs])
-    print(f"{name}: {len(rows)} conditions, rank correlation {rho:.2f}, in the interval {inside:.0%}")
+    print(
+        f"{name}: {len(rows)} conditions, rank correlation {rho:.2f}, in the interval {inside:.0%}"
+    )
     print(f"  median error {error:.1f} points; gains of {WORTH:g} points or more by verdict:")
     said = [(likelihood(each), gain) for each, gain in pairs]
     for verdict in (LIKELY, UNLIKELY, UNKNOWN):
@@ -109,6 +115,7 @@ def report(found: Fitted, rows: list[Row], name: str) -> None:
 
 
 def main() -> None:
+    """Collect if a folder is given; fit, report and write the parameters."""
     if len(sys.argv) > 1:
         collect(Path(sys.argv[1]))
     rows, unseen = read("fit"), read("test")

@@ -211,7 +211,9 @@ def check(source: Source, overrides: Overrides = None, as_json: AsJson = False) 
         if as_json:
             _print(asdict(report) | {"forecast": asdict(found) if found else None})
         else:
-            _print("\n".join([*report.lines(), *([f"forecast: {found.sentence()}"] if found else [])]))
+            _print(
+                "\n".join([*report.lines(), *([f"forecast: {found.sentence()}"] if found else [])])
+            )
 
 
 @data_app.command()

@@ -11,8 +11,8 @@ from knife.data.example import Example, Splits
 from knife.data.examples import explained_count, values_of
 from knife.data.leaks import RationaleOnly, rationale_only
 from knife.forecast.asked import asked_of, drawn
-from knife.forecast.memory import Memory
 from knife.forecast.topic import fit, told
+from knife.forecast.train_facts import TrainFacts
 
 # So often must a fact be stated before a student remembers it (bench/README.md).
 OFTEN = 5
@@ -38,8 +38,8 @@ class Features:
             states no fact counts as one that is never stated.
         fit: how much better rationales fit their own questions than others'.
         told: share of facts that the question itself tells.
-        leak: what a classifier gains from the rationale alone, of what it could gain: 1 if it always
-            finds the answer, 0 if it guesses.
+        leak: what a classifier gains from the rationale alone, as a share of what it could: 1 if it
+            always finds the answer, 0 if it guesses.
         question: accuracy of a classifier that sees the question alone, or of guessing if that is
             better; None if answers are open, or there are too few.
         chance: accuracy of guessing; None as before.
@@ -79,8 +79,8 @@ class Features:
 def features(splits: Splits) -> Features:
     """Compute the features of a run's data. Answers of dev and test are not looked at."""
     train = _drawn(splits.train, _TRAIN)
-    asked, memory = asked_of(replace(splits, train=train), _RATIONALES), Memory(train)
-    parts = memory.mentions(asked)
+    asked, known = asked_of(replace(splits, train=train), _RATIONALES), TrainFacts(train)
+    parts = known.mentions(asked)
     # A rationale without facts counts as one with a fact that is never stated.
     never = np.zeros(1)
     counts = np.concatenate([part if len(part) else never for part in parts] or [never])
@@ -96,8 +96,8 @@ def features(splits: Splits) -> Features:
         mentions=float(np.median(counts)),
         mean_mentions=float(counts.mean()),
         at_least={level: float((counts >= level).mean()) for level in LEVELS},
-        fit=fit(asked, memory),
-        told=told(asked, memory),
+        fit=fit(asked),
+        told=told(asked, known),
         leak=_beyond_chance(says),
         question=None if asks is None else max(asks.accuracy, asks.chance),
         chance=None if asks is None else asks.chance,

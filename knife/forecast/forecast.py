@@ -26,6 +26,11 @@ class TeacherScores:
     with_rationale: float
     without_rationale: float
 
+    @property
+    def lift(self) -> float:
+        """What the teacher gains from rationales, in points."""
+        return max(0.0, 100 * (self.with_rationale - self.without_rationale))
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -80,9 +85,7 @@ class Forecast:
 def forecast(of: Features, teacher: TeacherScores | None = None) -> Forecast:
     """Return the forecast for data with these features, and a teacher if it was asked."""
     fitted = Fitted.load("teacher" if teacher else "data")
-    room = of.headroom
-    if teacher:
-        room = max(0.0, 100 * (teacher.with_rationale - teacher.without_rationale))
+    room = teacher.lift if teacher else of.headroom
     expected = fitted.expected(of, room)
     verdict = likelihood(expected)
     doubts = list(_doubts(of, room, fitted, asked=teacher is not None))
@@ -102,7 +105,7 @@ def likelihood(expected: Expected) -> str:
     """Return `likely` or `unlikely` if that is much more probable than not, or else `unknown`."""
     if expected.worth >= _SURE:
         return LIKELY
-    return UNLIKELY if expected.worth <= 1 - _SURE else UNKNOWN
+    return UNLIKELY if 1 - expected.worth >= _SURE else UNKNOWN
 
 
 def _doubts(of: Features, room: float, fitted: Fitted, *, asked: bool) -> Iterable[str]:

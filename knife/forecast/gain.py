@@ -1,4 +1,4 @@
-"""The expected gain of KNIFE over finetune: a formula with few parameters, fitted to measured gains.
+"""The expected gain of KNIFE over finetune: a formula of few parameters, fitted to measured gains.
 
     gain = room x ceiling x remembered x fit^a x (1 - leak)^b x (1 - told)^c
 
@@ -44,8 +44,15 @@ class Curve:
 
     def gain(self, of: Features, room: float) -> float:
         """Return the expected gain in points."""
-        use = of.fit**self.fit * (1 - of.leak) ** self.leak * (1 - of.told) ** self.told
-        return max(room, 0) * self.ceiling * self.remembered(of) * use
+        factors = (
+            max(room, 0.0),
+            self.ceiling,
+            self.remembered(of),
+            math.pow(of.fit, self.fit),
+            math.pow(1 - of.leak, self.leak),
+            math.pow(1 - of.told, self.told),
+        )
+        return math.prod(factors)
 
     def remembered(self, of: Features) -> float:
         """Return the share of facts that a student remembers, from 0 to 1."""

@@ -7,23 +7,24 @@ import numpy as np
 
 from knife.forecast.asked import Asked
 from knife.forecast.facts import content_words, facts
-from knife.forecast.memory import Memory
+from knife.forecast.train_facts import TrainFacts
 
 # A question that has so much of a fact tells it as well.
 _TOLD = 0.5
 
 
-def fit(asked: Sequence[Asked], memory: Memory) -> float:
+def fit(asked: Sequence[Asked]) -> float:
     """Return how much better rationales fit their own questions than others', from 0 to 1.
 
     A rationale fits a question by the weight of their common words. 1: each question is fitted
     best by its own rationale; 0: as well by any other (ties count half).
     """
-    if len(asked) < 2 or not memory.number:
+    known = TrainFacts([each.example for each in asked])
+    if len(asked) < 2 or not known.number:
         return 0.0
-    rationales = memory.words([_words(each) for each in asked])
+    rationales = known.words([_words(each) for each in asked])
     # Weights must not be multiplied with themselves.
-    questions = memory.words([content_words(each.example.question) for each in asked]).sign()
+    questions = known.words([content_words(each.example.question) for each in asked]).sign()
     common = (questions @ rationales.T).toarray()
     own = common.diagonal()[:, None]
     better = (common < own - 1e-4).sum(axis=1)
@@ -33,14 +34,14 @@ def fit(asked: Sequence[Asked], memory: Memory) -> float:
     return max(0.0, 2 * share - 1)
 
 
-def told(asked: Sequence[Asked], memory: Memory) -> float:
+def told(asked: Sequence[Asked], known: TrainFacts) -> float:
     """Return the share of facts that the question tells as well: apart from a fact's heaviest word,
     which is mostly what it is about, at least half of the others by weight."""
     found = []
     for each in asked:
         asks = set(content_words(each.example.question))
         for fact in facts(each.example.rationale or ""):
-            weights = {word: memory.weight(word) for word in fact}
+            weights = {word: known.weight(word) for word in fact}
             del weights[max(weights, key=weights.__getitem__)]
             common = sum(weight for word, weight in weights.items() if word in asks)
             found.append(common >= _TOLD * sum(weights.values()) > 0)

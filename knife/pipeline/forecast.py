@@ -1,6 +1,6 @@
 """A forecast of a run: from its data alone, or with its teacher, which is made if it is missing."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class ForecastResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
-        return asdict(replace(self, folder=str(self.folder)))
+        return asdict(self) | {"folder": str(self.folder)}
 
 
 def features_of(plan: Plan) -> Features:

@@ -8,7 +8,7 @@ from knife.core.errors import UserError
 from knife.data import evidence
 from knife.data.example import Example, Splits
 from knife.data.examples import explained_count
-from knife.plan.plan import Plan, plan_run
+from knife.plan.plan import Plan
 from knife.plan.prepared import data_key
 from knife.plan.sources import SourceReader
 from knife.plan.stage import EvaluateStage, Stage

@@ -1,5 +1,6 @@
 """What the rationales of train state: how many of them say the same as another sentence."""
 
+import math
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -18,10 +19,11 @@ SAME = 0.7
 _PRODUCTS = 1 << 22
 
 
-class Memory:
+class TrainFacts:
     """The facts that the rationales of train state.
 
-    A word weighs log(facts / facts with the word): one that all facts have weighs nothing.
+    A word weighs log(facts / facts with the word): one that all facts have weighs nothing, and one
+    that none has as much as one that a single fact has.
 
     Attributes:
         number: how many facts there are, repeated ones included.
@@ -41,7 +43,7 @@ class Memory:
         self.number, width = words.shape
         often = np.bincount(words.indices, minlength=width)
         self._weights = np.log(self.number / often).astype(np.float32)
-        self._by_word = self._unit(words).T.tocsr()
+        self._by_word = _unit(self._weighted(words)).T.tocsr()
         self._owners = np.array(owners)
 
     def words(self, texts: Sequence[Fact]) -> Any:
@@ -50,11 +52,9 @@ class Memory:
         return self._weighted(self._vectorizer.transform(texts))
 
     def weight(self, word: str) -> float:
-        """Return what a word weighs: 0 if train does not have it."""
-        if not self.number:
-            return 0.0
-        place = self._vectorizer.vocabulary_.get(word)
-        return 0.0 if place is None else float(self._weights[place])
+        """Return what a word weighs."""
+        place = self._vectorizer.vocabulary_.get(word) if self.number else None
+        return math.log(max(self.number, 1)) if place is None else float(self._weights[place])
 
     def mentions(self, asked: Sequence[Asked]) -> list[Array]:
         """Return how many examples of train state each fact of each rationale."""
@@ -63,7 +63,7 @@ class Memory:
         counts = np.zeros(sum(sizes), dtype=np.int64)
         if self.number and len(counts):
             places = np.repeat([each.place for each in asked], sizes)
-            rows = self._unit(self._vectorizer.transform(chain.from_iterable(parts)))
+            rows = self._unit(list(chain.from_iterable(parts)))
             step = max(1, _PRODUCTS // self.number)
             for start in range(0, len(counts), step):
                 block = slice(start, start + step)
@@ -84,8 +84,16 @@ class Memory:
         weighted.data *= self._weights[weighted.indices]
         return weighted
 
-    def _unit(self, words: Any) -> Any:
-        """Return rows of the norm 1, or 0 if they have no word that weighs anything."""
-        from sklearn.preprocessing import normalize
+    def _unit(self, texts: Sequence[Fact]) -> Any:
+        """Return the words of texts as rows of the norm 1, or less if train lacks some of them."""
+        words = self._vectorizer.transform(texts)
+        lacking = np.array([len(set(text)) for text in texts]) - np.diff(words.indptr)
+        return _unit(self._weighted(words), lacking * math.log(self.number) ** 2)
 
-        return normalize(self._weighted(words), copy=False)
+
+def _unit(rows: Any, more: Array | float = 0.0) -> Any:
+    """Divide rows by their norms, to whose squares `more` is added; rows of zeros stay zeros."""
+    squares = np.asarray(rows.multiply(rows).sum(axis=1)).ravel() + more
+    found = rows.copy()
+    found.data /= np.repeat(np.sqrt(squares), np.diff(rows.indptr)).astype(np.float32) + 1e-12
+    return found
