@@ -4,7 +4,7 @@ python bench/forecast.py FOLDER [RESULTS]
 
 Draws conditions for fitting and for testing by two seeds, the second with values that the first
 does not have; writes the data of each into FOLDER/data, trains finetune and knife on it, and
-appends a line to RESULTS (default: FOLDER/grid.jsonl). Conditions that are there already are skipped.
+appends a line to RESULTS (default: FOLDER/grid.jsonl). Conditions that are there are skipped.
 `scripts/fit_forecast.py` reads data and results.
 """
 

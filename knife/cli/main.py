@@ -88,17 +88,11 @@ def forecast(
 ) -> None:
     """Say before a run whether knife is likely to gain points: from its data, in seconds."""
     with exits(RESUME):
-        from knife.config.recipe_files import find_config
-        from knife.config.run import read
-        from knife.pipeline.command import stdout_to_stderr
-        from knife.pipeline.forecast import forecast_run
-        from knife.terminal.display import display
+        from knife.cli.forecast import forecast_with_display, last_words
 
-        settings = read(find_config(config), overrides)
-        with stdout_to_stderr():
-            found = forecast_run(settings, display, teacher=teacher)
+        found = forecast_with_display(config, overrides, teacher=teacher)
         _print(found.to_dict() if as_json else "\n".join(found.forecast.lines()))
-        say(*(f"note: {note}" for note in found.notes), f"kept with the run: {found.folder}")
+        say(*last_words(found))
 
 
 @app.command()
@@ -201,19 +195,10 @@ def predict(
 def check(source: Source, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check data: errors with their lines, coverage and leakage of the rationales."""
     with exits():
-        from knife.cli.show import read_data, used_splits
-        from knife.data.check import check as report_on
-        from knife.forecast.forecast import of_splits
-        from knife.terminal.counter import counter
+        from knife.cli.check import checked
 
-        splits = used_splits(read_data(source, overrides or []))
-        report, found = report_on(splits, counter), of_splits(splits)
-        if as_json:
-            _print(asdict(report) | {"forecast": asdict(found) if found else None})
-        else:
-            _print(
-                "\n".join([*report.lines(), *([f"forecast: {found.sentence()}"] if found else [])])
-            )
+        values, lines = checked(source, overrides or [])
+        _print(values if as_json else "\n".join(lines))
 
 
 @data_app.command()
