@@ -1,11 +1,11 @@
 """The conditions that `knife forecast` is fitted to: the gain of knife in worlds of many kinds.
 
-python bench/forecast.py FOLDER [RESULTS]
+python bench/forecast.py measure FOLDER   # into FOLDER/grid.jsonl; skips what is there
+python bench/forecast.py collect FOLDER   # these, with what a forecast reads: bench/forecast.jsonl
 
 Draws conditions for fitting and for testing by two seeds, the second with values that the first
-does not have; writes the data of each into FOLDER/data, trains finetune and knife on it, and
-appends a line to RESULTS (default: FOLDER/grid.jsonl). Conditions that are there are skipped.
-`scripts/fit_forecast.py` reads data and results.
+does not have; writes the data of each into FOLDER/data, and trains finetune and knife on them. They
+alternate, so that a part of them is of use. `scripts/fit_forecast.py` fits the forecast.
 """
 
 import itertools
@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import knife
-from knife.config.run import World
+from knife.config.run import World, parse
 from knife.core import strict_json
 from knife.core.atomic import write_text
 from knife.data.creatures import ATTRIBUTES, Attribute, facts_of
+from knife.pipeline.forecast import forecast_run
+from knife.terminal.display import no_display
 
+COLLECTED = Path(__file__).with_suffix(".jsonl")
 FIT, TEST = 72, 36
 DEV_QUESTIONS, TEST_QUESTIONS = 100, 300
 STEPS, BATCH = 500, 32
@@ -213,8 +216,9 @@ class Written:
         return self._rng.choice(attribute.facts).format(n=name, v=value)
 
 
-def config(condition: Condition, data: Path, store: Path) -> dict[str, Any]:
+def config(condition: Condition, folder: Path) -> dict[str, Any]:
     """Return the run config of a condition: both methods make the same number of steps."""
+    data = folder / "data" / condition.name
     with (data / "train.jsonl").open(encoding="utf-8") as lines:
         steps = -(-sum(1 for _ in lines) // BATCH)
     teacher, student = RATES[condition.model]
@@ -229,7 +233,7 @@ def config(condition: Condition, data: Path, store: Path) -> dict[str, Any]:
         "student": _training(epochs, student, 4),
         "scale": {"launcher": "process"},
         "track": None,
-        "store": str(store),
+        "store": str(folder / "stores" / condition.name),
     }
 
 
@@ -249,7 +253,7 @@ def measure(condition: Condition, folder: Path) -> dict[str, Any]:
         lines = (strict_json.dumps(row) + "\n" for row in rows)
         write_text(data / f"{split}.jsonl", "".join(lines))
     start = time.process_time()
-    verdict = knife.run(config(condition, data, store)).verdict
+    verdict = knife.run(config(condition, folder)).verdict
     accuracies = {method.method: method.accuracy for method in verdict.methods}
     assert verdict.ceiling
     for part in store.iterdir():
@@ -260,20 +264,17 @@ def measure(condition: Condition, folder: Path) -> dict[str, Any]:
         "finetune": round(100 * accuracies["finetune"], 2),
         "knife": round(100 * accuracies["knife"], 2),
         "gain": round(100 * (accuracies["knife"] - accuracies["finetune"]), 2),
-        "teacher": asdict(verdict.ceiling),
+        "ceiling": asdict(verdict.ceiling),
         "seconds": round(time.process_time() - start, 1),
     }
 
 
-def main() -> None:
-    folder = Path(sys.argv[1]).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    results = Path(sys.argv[2]) if len(sys.argv) > 2 else folder / "grid.jsonl"
+def measure_all(folder: Path) -> None:
+    """Measure the conditions that are not there yet."""
+    results = folder / "grid.jsonl"
     lines = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
     done = {json.loads(line)["name"] for line in lines}
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     fit, test = conditions("fit", FIT), conditions("test", TEST)
-    # A part of the grid has conditions for both, in the same proportion.
     each = FIT // TEST
     for index, tested in enumerate(test):
         for condition in (*fit[each * index : each * (index + 1)], tested):
@@ -282,6 +283,27 @@ def main() -> None:
             lines.append(strict_json.dumps(measure(condition, folder)))
             write_text(results, "\n".join(lines) + "\n")
             print(lines[-1], flush=True)
+
+
+def collect(folder: Path) -> None:
+    """Write what was measured with what `knife forecast --teacher` reads."""
+    by_name = {c.name: c for c in (*conditions("fit", FIT), *conditions("test", TEST))}
+    lines = []
+    for line in (folder / "grid.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        settings = parse(config(by_name[row["name"]], folder))
+        found = forecast_run(settings, no_display, teacher=True).forecast
+        assert found.teacher
+        row |= {"features": asdict(found.features), "teacher": asdict(found.teacher)}
+        lines.append(strict_json.dumps(row) + "\n")
+    write_text(COLLECTED, "".join(lines))
+
+
+def main() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    what, folder = sys.argv[1], Path(sys.argv[2]).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    {"measure": measure_all, "collect": collect}[what](folder)
 
 
 if __name__ == "__main__":

@@ -1,48 +1,38 @@
 """Fit the forecast of `knife forecast` to measured gains, and say how well it does on others.
 
-    python bench/forecast.py FOLDER                # measures, and keeps the data of each condition
-    python scripts/fit_forecast.py FOLDER          # features of the data, into bench/forecast.jsonl
-    python scripts/fit_forecast.py                 # fits, from bench/forecast.jsonl alone
+    python scripts/fit_forecast.py
 
-Conditions named fit-N are fitted, those named test-N are only predicted.
+Reads bench/forecast.jsonl (bench/forecast.py), writes knife/forecast/parameters.json and a part of
+docs/forecast.md. Conditions named fit-N are fitted, those named test-N only predicted.
 """
 
 import json
-import sys
-from dataclasses import asdict, astuple
+import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 from scipy import stats
 from scipy.optimize import least_squares
 
-from knife.config.run import Data
-from knife.core import strict_json
 from knife.core.atomic import write_json, write_text
-from knife.data.source import load_source
-from knife.forecast.features import Features, features
-from knife.forecast.forecast import LIKELY, UNKNOWN, UNLIKELY, TeacherScores, likelihood
+from knife.forecast.features import Features
+from knife.forecast.forecast import LIKELY, UNKNOWN, UNLIKELY, TeacherScores, forecast
 from knife.forecast.gain import PARAMETERS, WORTH, Curve, Fitted
 
 HOUSE = Path(__file__).parents[1]
+PAGE = HOUSE / "docs" / "forecast.md"
+PART = re.compile(r"(?<=writes what follows -->\n).*(?=<!-- until here)", re.DOTALL)
 GRID = HOUSE / "bench" / "forecast.jsonl"
 # ceiling, half, slope, fit, leak, told
 START = (0.8, 5.0, 0.5, 1.0, 0.5, 0.5)
 LOWEST = (0.1, 0.5, 0.3, 0.0, 0.0, 0.0)
 HIGHEST = (1.0, 40.0, 2.0, 3.0, 3.0, 3.0)
+# Of the two fits: from data alone, and with the teacher.
+NAMES = ("data", "teacher")
+SAID = (LIKELY, UNLIKELY, UNKNOWN)
 Row = dict[str, Any]
-
-
-def collect(folder: Path) -> None:
-    """Write the measured gains with the features of their data."""
-    lines = []
-    for line in (folder / "grid.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        splits = load_source(Data(source=str(folder / "data" / row["name"])))
-        row["features"] = asdict(features(splits))
-        lines.append(strict_json.dumps(row) + "\n")
-    write_text(GRID, "".join(lines))
 
 
 def read(purpose: str) -> list[Row]:
@@ -51,20 +41,19 @@ def read(purpose: str) -> list[Row]:
     return [row for row in rows if row["name"].startswith(purpose)]
 
 
-def room(row: Row, name: str) -> float:
-    """Return what there is to gain in a condition, with the teacher or without one."""
-    if name == "data":
-        return Features.from_dict(row["features"]).headroom
-    return TeacherScores(**row["teacher"]).lift
+def seen(row: Row, name: str) -> tuple[Features, float]:
+    """Return what a fit knows of a condition: its features, and what there is to gain."""
+    of = Features.from_dict(row["features"])
+    return of, of.headroom if name == "data" else TeacherScores(**row["teacher"]).lift
 
 
 def fitted_curve(rows: list[Row], name: str) -> Curve:
     """Return the curve that is nearest to the gains."""
-    known = [(Features.from_dict(row["features"]), room(row, name), row["gain"]) for row in rows]
+    known = [(*seen(row, name), row["gain"]) for row in rows]
 
     def wrong(values: Any) -> list[float]:
         curve = Curve(*map(float, values))
-        return [curve.gain(of, points) - gain for of, points, gain in known]
+        return [curve.gain(of, room) - gain for of, room, gain in known]
 
     # A few conditions that are far off should not decide.
     found = least_squares(wrong, START, bounds=(LOWEST, HIGHEST), loss="soft_l1", f_scale=5.0)
@@ -73,11 +62,10 @@ def fitted_curve(rows: list[Row], name: str) -> Curve:
 
 def fit(rows: list[Row], name: str) -> Fitted:
     """Fit one curve; its errors are of conditions that are left out, one at a time."""
-    curve = fitted_curve(rows, name)
     expected, errors = [], []
     for index, row in enumerate(rows):
         others = fitted_curve(rows[:index] + rows[index + 1 :], name)
-        expected.append(others.gain(Features.from_dict(row["features"]), room(row, name)))
+        expected.append(others.gain(*seen(row, name)))
         errors.append(row["gain"] - expected[-1])
     gains, sizes = np.array(expected), np.abs(errors)
 
@@ -87,46 +75,71 @@ def fit(rows: list[Row], name: str) -> Fitted:
     spread = least_squares(off, (3.0, 0.1), bounds=((1.0, 0.0), (20.0, 1.0))).x
     residuals = np.sort(np.array(errors) / (spread[0] + spread[1] * gains))
     return Fitted(
-        curve,
+        fitted_curve(rows, name),
         (round(float(spread[0]), 3), round(float(spread[1]), 3)),
         tuple(round(float(each), 3) for each in residuals),
-        round(max(room(row, name) for row in rows), 1),
+        round(max(seen(row, name)[1] for row in rows), 1),
     )
 
 
-def report(found: Fitted, rows: list[Row], name: str) -> None:
-    """Print how well the forecast does on rows."""
-    pairs = [
-        (found.expected(Features.from_dict(row["features"]), room(row, name)), row["gain"])
-        for row in rows
+def cells(rows: list[Row], name: str) -> list[str]:
+    """Return how well the forecast that ships does on conditions, one cell for each measure."""
+    found = []
+    for row in rows:
+        teacher = TeacherScores(**row["teacher"]) if name == "teacher" else None
+        found.append(forecast(Features.from_dict(row["features"]), teacher))
+    gains = [row["gain"] for row in rows]
+    pairs = list(zip(found, gains, strict=True))
+    rho = stats.spearmanr([each.expected.gain for each in found], gains).statistic
+    inside = sum(each.expected.low <= gain <= each.expected.high for each, gain in pairs)
+    told = []
+    for verdict in SAID:
+        own = [gain for each, gain in pairs if each.verdict == verdict]
+        told.append(f"{sum(gain >= WORTH for gain in own)} of {len(own)}")
+    return [
+        f"{rho:.2f}",
+        f"{median(abs(each.expected.gain - gain) for each, gain in pairs):.1f} points",
+        f"{inside} of {len(rows)}",
+        *told,
     ]
-    gains = [gain for _, gain in pairs]
-    rho = stats.spearmanr([each.gain for each, _ in pairs], gains).statistic
-    inside = np.mean([each.low <= gain <= each.high for each, gain in pairs])
-    error = np.median([abs(each.gain - gain) for each, gain in pairs])
-    print(
-        f"{name}: {len(rows)} conditions, rank correlation {rho:.2f}, in the interval {inside:.0%}"
+
+
+def part() -> str:
+    """Return the part of the page on how well the forecast that ships does."""
+    rows, fitted = read("test"), read("fit")
+    worth = sum(row["gain"] >= WORTH for row in rows)
+    said = (f"gained {WORTH:g} points or more, of those said to be `{each}`" for each in SAID)
+    measures = (
+        "rank correlation of expected and measured gain",
+        "median error",
+        "measured gain inside of the 80 % interval",
+        *said,
     )
-    print(f"  median error {error:.1f} points; gains of {WORTH:g} points or more by verdict:")
-    said = [(likelihood(each), gain) for each, gain in pairs]
-    for verdict in (LIKELY, UNLIKELY, UNKNOWN):
-        own = [gain for each, gain in said if each == verdict]
-        print(f"  {verdict:9} {sum(gain >= WORTH for gain in own)} of {len(own)}")
+    columns = zip(measures, *(cells(rows, name) for name in NAMES), strict=True)
+    halves = (f"{Fitted.load(name).curve.half:.1f}" for name in NAMES)
+    return "\n".join(
+        [
+            f"Fitted to {len(fitted)} conditions. On {len(rows)} others, of which {worth} gained "
+            f"{WORTH:g} points or more:",
+            "",
+            "| | data alone | with the teacher |",
+            "|---|---|---|",
+            *(f"| {' | '.join(row)} |" for row in columns),
+            f"| mentions at which half is remembered | {' | '.join(halves)} |",
+            "",
+        ]
+    )
 
 
 def main() -> None:
-    """Collect if a folder is given; fit, report and write the parameters."""
-    if len(sys.argv) > 1:
-        collect(Path(sys.argv[1]))
-    rows, unseen = read("fit"), read("test")
-    values = {}
-    for name in ("data", "teacher"):
-        found = fit(rows, name)
-        values[name] = found.to_dict()
-        print(name, astuple(found.curve), found.spread, found.room)
-        report(found, rows, f"{name}, fitted")
-        report(found, unseen, f"{name}, not seen")
+    """Fit, and write the parameters and the page."""
+    values = {name: fit(read("fit"), name).to_dict() for name in NAMES}
     write_json(HOUSE / "knife" / "forecast" / PARAMETERS, values)
+    page = PAGE.read_text(encoding="utf-8")
+    write_text(PAGE, PART.sub(lambda _: part(), page))
+    for name in NAMES:
+        print(name, values[name]["curve"], values[name]["spread"], values[name]["room"])
+    print(part())
 
 
 if __name__ == "__main__":
