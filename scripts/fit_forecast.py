@@ -8,6 +8,7 @@ docs/forecast.md. Conditions named fit-N are fitted, those named test-N only pre
 
 import json
 import re
+from dataclasses import astuple
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,10 +26,9 @@ HOUSE = Path(__file__).parents[1]
 PAGE = HOUSE / "docs" / "forecast.md"
 PART = re.compile(r"(?<=writes what follows -->\n).*(?=<!-- until here)", re.DOTALL)
 GRID = HOUSE / "bench" / "forecast.jsonl"
-# ceiling, half, slope, fit, leak, told
-START = (0.8, 5.0, 0.5, 1.0, 0.5, 0.5)
+START = Curve(ceiling=0.8, half=5.0, slope=0.5, fit=1.0, leak=0.5, told=0.5)
 LOWEST = (0.1, 0.5, 0.3, 0.0, 0.0, 0.0)
-HIGHEST = (1.0, 40.0, 2.0, 3.0, 3.0, 3.0)
+HIGHEST = (1.0, 40.0, 2.0, 2.0, 2.0, 2.0)
 # Of the two fits: from data alone, and with the teacher.
 NAMES = ("data", "teacher")
 SAID = (LIKELY, UNLIKELY, UNKNOWN)
@@ -47,8 +47,8 @@ def seen(row: Row, name: str) -> tuple[Features, float]:
     return of, of.headroom if name == "data" else TeacherScores(**row["teacher"]).lift
 
 
-def fitted_curve(rows: list[Row], name: str) -> Curve:
-    """Return the curve that is nearest to the gains."""
+def fitted_curve(rows: list[Row], name: str, start: Curve = START) -> Curve:
+    """Return the curve that is nearest to the gains, found from `start`."""
     known = [(*seen(row, name), row["gain"]) for row in rows]
 
     def wrong(values: Any) -> list[float]:
@@ -56,15 +56,20 @@ def fitted_curve(rows: list[Row], name: str) -> Curve:
         return [curve.gain(of, room) - gain for of, room, gain in known]
 
     # A few conditions that are far off should not decide.
-    found = least_squares(wrong, START, bounds=(LOWEST, HIGHEST), loss="soft_l1", f_scale=5.0)
+    inside = np.clip(astuple(start), LOWEST, HIGHEST)
+    # Gains are known to some points: more digits are not worth the time.
+    found = least_squares(
+        wrong, inside, bounds=(LOWEST, HIGHEST), loss="soft_l1", f_scale=5.0, ftol=1e-4, max_nfev=50
+    )
     return Curve(*(round(float(value), 4) for value in found.x))
 
 
 def fit(rows: list[Row], name: str) -> Fitted:
     """Fit one curve; its errors are of conditions that are left out, one at a time."""
+    curve = fitted_curve(rows, name)
     expected, errors = [], []
     for index, row in enumerate(rows):
-        others = fitted_curve(rows[:index] + rows[index + 1 :], name)
+        others = fitted_curve(rows[:index] + rows[index + 1 :], name, curve)
         expected.append(others.gain(*seen(row, name)))
         errors.append(row["gain"] - expected[-1])
     gains, sizes = np.array(expected), np.abs(errors)
@@ -75,7 +80,7 @@ def fit(rows: list[Row], name: str) -> Fitted:
     spread = least_squares(off, (3.0, 0.1), bounds=((1.0, 0.0), (20.0, 1.0))).x
     residuals = np.sort(np.array(errors) / (spread[0] + spread[1] * gains))
     return Fitted(
-        fitted_curve(rows, name),
+        curve,
         (round(float(spread[0]), 3), round(float(spread[1]), 3)),
         tuple(round(float(each), 3) for each in residuals),
         round(max(seen(row, name)[1] for row in rows), 1),

@@ -55,7 +55,8 @@ class Forecast:
         gain = self.expected
         return (
             f"{self.verdict} that knife gains {WORTH:g} points or more over finetune: "
-            f"{gain.gain:+.0f} points expected, 80 % interval {gain.low:+.0f} to {gain.high:+.0f}"
+            f"{round(gain.gain):+d} points expected, 80 % interval {round(gain.low):+d} to "
+            f"{round(gain.high):+d}"
         )
 
     def lines(self) -> list[str]:
@@ -87,7 +88,7 @@ def forecast(of: Features, teacher: TeacherScores | None = None) -> Forecast:
     fitted = Fitted.load("teacher" if teacher else "data")
     room = teacher.lift if teacher else of.headroom
     expected = fitted.expected(of, room)
-    verdict = likelihood(expected)
+    verdict = likelihood(expected) if room >= WORTH else UNLIKELY
     doubts = list(_doubts(of, room, fitted, asked=teacher is not None))
     # Whatever there is to gain: what does not recur is not learned.
     if doubts and not (verdict == UNLIKELY and fitted.curve.remembered(of) < 0.1):

@@ -106,7 +106,9 @@ class Fitted:
         worth = fmean(gain + scale * each >= WORTH for each in self.residuals)
         out = (1 - _INSIDE) / 2
         low, high = (gain + scale * self._quantile(share) for share in (out, 1 - out))
-        return Expected(gain, min(low, gain), max(high, gain), worth)
+        # No more than there is, but for the error of measuring it.
+        high = min(max(high, gain), max(room, gain) + self.spread[0])
+        return Expected(gain, min(low, gain), high, worth)
 
     def _quantile(self, share: float) -> float:
         """Return a quantile of the residuals, interpolated."""

@@ -11,9 +11,9 @@ from rich.text import Text
 from knife.config.run import RunConfig
 from knife.core.words import size
 from knife.data.examples import explained_count
-from knife.forecast.forecast import Forecast, forecast
+from knife.forecast.forecast import Forecast
 from knife.models.weights import Weights
-from knife.pipeline.forecast import features_of
+from knife.pipeline.forecast import quick_forecast
 from knife.pipeline.run import missing_stages, refuse_what_cannot_fit
 from knife.plan.memory import MemoryEstimate
 from knife.plan.plan import Plan, design_notes, plan_run
@@ -56,7 +56,8 @@ class DryRun:
         needs: what the trainings need, except for models whose files do not state their size.
         states: bytes on disk of the teacher's hidden states.
         store: the artifact store's folder or url.
-        forecast: what the data say about the gain of knife; None if the run does not train it.
+        forecast: what the data say about the gain of knife; None if the run does not train it, or
+            if there are many data, of which no forecast was made.
         notes: what a user should know, one sentence each.
     """
 
@@ -104,13 +105,9 @@ def dry_run(config: RunConfig) -> DryRun:
         needs=_estimates(plan),
         states=sum(need for need in plan.needs.values() if isinstance(need, int)),
         store=store.address,
-        forecast=forecast(features_of(plan)) if _trains_knife(plan) else None,
+        forecast=quick_forecast(plan),
         notes=list(dict.fromkeys([*plan.notes, *damaged, *design_notes(plan)])),
     )
-
-
-def _trains_knife(plan: Plan) -> bool:
-    return any(member.student.method == "knife" for member in plan.members)
 
 
 def _estimates(plan: Plan) -> list[StageMemory]:

@@ -7,6 +7,7 @@ from typing import Any
 from knife.config.run import RunConfig
 from knife.core.atomic import write_json
 from knife.core.errors import WorkFailedError
+from knife.data.example import Splits
 from knife.forecast.features import Features, features
 from knife.forecast.forecast import NAME, Forecast, TeacherScores, forecast
 from knife.pipeline.run import Display, make, prepared, refuse_what_cannot_fit
@@ -16,6 +17,9 @@ from knife.plan.sources import SourceReader
 from knife.store.disk import disk_errors
 from knife.store.store import Store
 from knife.train.results import accuracy
+
+# More training examples take seconds.
+_MANY = 20_000
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,22 @@ class ForecastResult:
         return asdict(self) | {"folder": str(self.folder)}
 
 
-def features_of(plan: Plan) -> Features:
-    """Return the features of a run's data, which are computed once.
-
-    Raises:
-        UserError: the run does not train knife.
-    """
+def quick_forecast(plan: Plan) -> Forecast | None:
+    """Return the forecast of a run from its data alone, and keep nothing; None if the run does not
+    train knife, or if that would take long and was not done before."""
+    if not any(member.student.method == "knife" for member in plan.members):
+        return None
     splits = knife_data(plan)
+    kept = _kept(plan, splits)
+    if kept is None and len(splits.train) > _MANY:
+        return None
+    return forecast(kept or features(splits))
+
+
+def _kept(plan: Plan, splits: Splits) -> Features | None:
     assert plan.prepared
-    return Features.from_dict(plan.prepared.forecast(splits, lambda: asdict(features(splits))))
+    kept = plan.prepared.forecast(splits)
+    return None if kept is None else Features.from_dict(kept)
 
 
 def forecast_run(config: RunConfig, display: Display, *, teacher: bool) -> ForecastResult:
@@ -65,7 +76,12 @@ def forecast_run(config: RunConfig, display: Display, *, teacher: bool) -> Forec
 
     reader = SourceReader()
     run = plan_run(config, reader)
-    of = features_of(run)
+    splits = knife_data(run)
+    of = _kept(run, splits)
+    if of is None:
+        of = features(splits)
+        assert run.prepared
+        run.prepared.keep_forecast(splits, asdict(of))
     asked = plan_teacher(config, reader, run) if teacher else None
     store = Store(config.store)
     with disk_errors(store.root):

@@ -197,14 +197,15 @@ class Prepared:
             self._publish("self-tests", key, lambda work: write_json(work / _FACTS, facts))
         return failures
 
-    def forecast(self, splits: Splits, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what a forecast reads of a run's data; `make` it if it is not there."""
-        key = _key(["forecast", data_key(splits)])
-        if self._facts("forecasts", key) is None:
-            found = make()
-            self._publish("forecasts", key, lambda work: write_json(work / _FACTS, found))
-        values: dict[str, Any] = self._facts("forecasts", key)
-        return values
+    def forecast(self, splits: Splits) -> dict[str, Any] | None:
+        """Return what a forecast reads of a run's data; None if that was not kept."""
+        found: dict[str, Any] | None = self._facts("forecasts", _forecast_key(splits))
+        return found
+
+    def keep_forecast(self, splits: Splits, values: dict[str, Any]) -> None:
+        """Keep what a forecast reads of a run's data."""
+        key = _forecast_key(splits)
+        self._publish("forecasts", key, lambda work: write_json(work / _FACTS, values))
 
     def _opened(
         self,
@@ -291,6 +292,10 @@ def _key(request: object) -> str:
     libraries = {name: version(name) for name in _LIBRARIES}
     # Unicode's tables come with Python.
     return fingerprint([request, libraries, platform.python_version(), _CODE])
+
+
+def _forecast_key(splits: Splits) -> str:
+    return _key(["forecast", data_key(splits)])
 
 
 def _code() -> str:

@@ -12,6 +12,8 @@ from knife.core.errors import UserError
 from knife.data.jsonl import write_examples
 from knife.data.source import load_source
 from knife.data.treatment import corrupt
+from knife.pipeline import forecast as pipeline
+from knife.pipeline.dry_run import dry_run
 from knife.pipeline.forecast import forecast_run
 from knife.terminal.display import no_display
 
@@ -98,6 +100,16 @@ def test_a_dry_run_without_knife_has_no_forecast(command: Command, tmp_path: Pat
     assert done.status == 0, done.err
     assert json.loads(done.out)["forecast"] is None
     assert "forecast" not in command("run", path, "--dry-run").out
+
+
+def test_a_dry_run_of_many_data_takes_only_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_MANY", 39)
+    config = small_config(tmp_path / "store")
+    assert dry_run(config).forecast is None
+    found = forecast_run(config, no_display, teacher=False)
+    assert dry_run(config).forecast == found.forecast
 
 
 def test_checked_data_have_a_forecast(command: Command) -> None:
