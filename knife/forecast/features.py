@@ -14,7 +14,7 @@ from knife.forecast.asked import asked_of, drawn
 from knife.forecast.topic import fit, told
 from knife.forecast.train_facts import TrainFacts
 
-# So often must a fact be stated before a student remembers it (bench/README.md).
+# About so often must a fact be stated before a student remembers it.
 OFTEN = 5
 # The share of facts that are stated at least so often is kept.
 LEVELS = (1, 2, 3, 5, 8, 12, 20, 40)

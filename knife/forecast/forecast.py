@@ -112,7 +112,7 @@ def likelihood(expected: Expected) -> str:
 def _doubts(of: Features, room: float, fitted: Fitted, *, asked: bool) -> Iterable[str]:
     """Yield in what the data are outside of what was fitted."""
     if of.asked < _FEWEST:
-        yield f"only {of.asked} rationales could be looked at: give more examples of dev one"
+        yield f"only {of.asked} rationales could be looked at: give more examples a rationale"
     if of.question is None and not asked:
         yield (
             "answers are open, or too few: what there is to gain is known only with the teacher "

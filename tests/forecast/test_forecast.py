@@ -53,7 +53,7 @@ def test_a_teacher_that_does_not_need_rationales_makes_it_unlikely() -> None:
 def test_few_rationales_say_nothing() -> None:
     found = forecast(replace(GOOD, asked=19))
     assert found.verdict == "unknown"
-    assert found.notes[0] == "only 19 rationales could be looked at: give more examples of dev one"
+    assert found.notes[0] == "only 19 rationales could be looked at: give more examples a rationale"
 
 
 def test_open_answers_need_the_teacher() -> None:
