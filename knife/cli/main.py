@@ -78,6 +78,24 @@ def run(
 
 
 @app.command()
+def forecast(
+    config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
+    overrides: Overrides = None,
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Train the run's teacher too, and ask it about dev.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say before a run whether knife is likely to gain points: from its data, in seconds."""
+    with exits(RESUME):
+        from knife.cli.forecast import forecast_with_display, last_words
+
+        found = forecast_with_display(config, overrides, teacher=teacher)
+        _print(found.to_dict() if as_json else "\n".join(found.forecast.lines()))
+        say(*last_words(found))
+
+
+@app.command()
 def tune(
     sweep: Annotated[Path, typer.Argument(help="A sweep's YAML file")],
     overrides: Overrides = None,
@@ -177,12 +195,10 @@ def predict(
 def check(source: Source, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check data: errors with their lines, coverage and leakage of the rationales."""
     with exits():
-        from knife.cli.show import read_data, used_splits
-        from knife.data.check import check as report_on
-        from knife.terminal.counter import counter
+        from knife.cli.check import checked
 
-        report = report_on(used_splits(read_data(source, overrides or [])), counter)
-        _print(asdict(report) if as_json else "\n".join(report.lines()))
+        values, lines = checked(source, overrides or [])
+        _print(values if as_json else "\n".join(lines))
 
 
 @data_app.command()

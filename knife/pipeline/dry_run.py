@@ -11,7 +11,9 @@ from rich.text import Text
 from knife.config.run import RunConfig
 from knife.core.words import counted, size
 from knife.data.examples import explained_count
+from knife.forecast.forecast import Forecast
 from knife.models.weights import Weights
+from knife.pipeline.forecast import quick_forecast
 from knife.pipeline.run import missing_stages, refuse_what_cannot_fit
 from knife.pipeline.settle import settle
 from knife.plan.memory import MemoryEstimate
@@ -56,6 +58,8 @@ class DryRun:
         needs: what the trainings need, except for models whose files do not state their size.
         states: bytes on disk of the teacher's hidden states.
         store: the artifact store's folder or url.
+        forecast: what the data say about the gain of knife; None if the run does not train it, or
+            if there are many data, of which no forecast was made.
         notes: what a user should know, one sentence each.
     """
 
@@ -67,6 +71,7 @@ class DryRun:
     needs: list[StageMemory]
     states: int
     store: str
+    forecast: Forecast | None
     notes: list[str]
 
 
@@ -102,6 +107,7 @@ def dry_run(config: RunConfig) -> DryRun:
         needs=_estimates(plan),
         states=sum(need for need in plan.needs.values() if isinstance(need, int)),
         store=store.address,
+        forecast=quick_forecast(plan),
         notes=list(
             dict.fromkeys(
                 [*plan.notes, *(before.notes() or settled.sentences), *damaged, *design_notes(plan)]
@@ -183,6 +189,7 @@ def render(found: DryRun) -> Group:
         *dict.fromkeys(map(_sizes, found.splits)),
         *([f"teacher states on disk: {size(found.states)}"] if found.states else []),
         f"store: {found.store}",
+        *([f"forecast: {found.forecast.sentence()}"] if found.forecast else []),
         *(f"note: {note}" for note in found.notes),
         "nothing was made yet; run it without --dry-run to start",
     ]

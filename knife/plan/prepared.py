@@ -4,6 +4,7 @@
     data/<key>/*.arrow         the splits of a run
     tokens/<key>/*.arrow       these as tokens of a model, with facts.json about all of them
     self-tests/<key>/          facts.json: there if a kind of model has passed
+    forecasts/<key>/facts.json what a forecast reads of a run's data
 
 A source counts as the same if its files have not been touched since, and the code that reads it is
 the same.
@@ -196,6 +197,16 @@ class Prepared:
             self._publish("self-tests", key, lambda work: write_json(work / _FACTS, facts))
         return failures
 
+    def forecast(self, splits: Splits) -> dict[str, Any] | None:
+        """Return what a forecast reads of a run's data; None if that was not kept."""
+        found: dict[str, Any] | None = self._facts("forecasts", _forecast_key(splits))
+        return found
+
+    def keep_forecast(self, splits: Splits, values: dict[str, Any]) -> None:
+        """Keep what a forecast reads of a run's data."""
+        key = _forecast_key(splits)
+        self._publish("forecasts", key, lambda work: write_json(work / _FACTS, values))
+
     def _opened(
         self,
         key: str,
@@ -281,6 +292,10 @@ def _key(request: object) -> str:
     libraries = {name: version(name) for name in _LIBRARIES}
     # Unicode's tables come with Python.
     return fingerprint([request, libraries, platform.python_version(), _CODE])
+
+
+def _forecast_key(splits: Splits) -> str:
+    return _key(["forecast", data_key(splits)])
 
 
 def _code() -> str:

@@ -10,6 +10,7 @@ from knife.core.words import command_line
 from knife.report import run_results, run_settings, run_training
 from knife.report.page import page
 from knife.report.run_data import RunData
+from knife.report.run_forecast import forecast
 from knife.report.run_sources import sources
 from knife.report.slots import slots
 from knife.store.store import Store
@@ -20,6 +21,7 @@ NAME = "report.html"
 _SECTIONS = (
     run_results.methods,
     run_settings.settings,
+    forecast,
     run_results.answers,
     run_results.rationales,
     sources,

@@ -71,6 +71,7 @@ def test_version() -> None:
 def test_every_command_has_help() -> None:
     assert {c.callback.__name__ for c in app.registered_commands if c.callback} == {
         "run",
+        "forecast",
         "tune",
         "submit",
         "predict",

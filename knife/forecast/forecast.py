@@ -1,0 +1,175 @@
+"""A forecast: the gain to expect, whether it is likely to be worth it, and what would change it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from knife.data.example import Splits
+from knife.data.examples import explained_count
+from knife.forecast.features import LEVELS, OFTEN, Features, features
+from knife.forecast.gain import WORTH, Expected, Fitted
+
+# In a run's folder.
+NAME = "forecast.json"
+LIKELY, UNLIKELY, UNKNOWN = "likely", "unlikely", "unknown"
+# Much more probable than not.
+_SURE = 0.8
+# Fewer rationales say little about the others.
+_FEWEST = 20
+# A change is named if it is worth so many points.
+_NAMED = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherScores:
+    """The accuracy of the run's teacher on dev, with and without rationales, from 0 to 1."""
+
+    with_rationale: float
+    without_rationale: float
+
+    @property
+    def lift(self) -> float:
+        """What the teacher gains from rationales, in points."""
+        return max(0.0, 100 * (self.with_rationale - self.without_rationale))
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What to expect of knife in comparison with finetune.
+
+    Attributes:
+        verdict: likely, unlikely or unknown: whether knife gains 5 points or more.
+        expected: the gain in points of test accuracy, with its error.
+        features: what was read of the data.
+        teacher: the teacher's accuracies, if it was asked.
+        notes: why the verdict is unknown, and what would change the gain, one sentence each.
+    """
+
+    verdict: str
+    expected: Expected
+    features: Features
+    teacher: TeacherScores | None
+    notes: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """Say what to expect."""
+        gain = self.expected
+        return (
+            f"{self.verdict} that knife gains {WORTH:g} points or more over finetune: "
+            f"{round(gain.gain):+d} points expected, 80 % interval {round(gain.low):+d} to "
+            f"{round(gain.high):+d}"
+        )
+
+    def lines(self) -> list[str]:
+        """Return all of it as plain text."""
+        of, source = self.features, "train" if self.features.own else "dev"
+        known = [] if of.question is None else [
+            f"a classifier of the question alone: {_percent(of.question)} right"
+        ]  # fmt: skip
+        asked = [] if self.teacher is None else [
+            f"the teacher on dev: {_percent(self.teacher.with_rationale)} right with rationales, "
+            f"{_percent(self.teacher.without_rationale)} without"
+        ]  # fmt: skip
+        return [
+            f"forecast: {self.sentence()}",
+            f"  of the facts in {of.asked} rationales of {source}, the median one is stated by "
+            f"{of.mentions:.3g} of {of.examples:,} training examples, and "
+            f"{_percent(of.recurring)} by {OFTEN} or more",
+            f"  training examples with a rationale: {_percent(of.explained)}",
+            f"  rationales fit their own questions rather than others: {_percent(of.fit)}",
+            f"  facts that the question tells itself: {_percent(of.told)}",
+            f"  rationales that give the answer away: {_percent(of.leak)}",
+            *(f"  {line}" for line in (*known, *asked)),
+            *(f"note: {note}" for note in self.notes),
+        ]
+
+
+def forecast(of: Features, teacher: TeacherScores | None = None) -> Forecast:
+    """Return the forecast for data with these features, and a teacher if it was asked."""
+    fitted = Fitted.load("teacher" if teacher else "data")
+    room = teacher.lift if teacher else of.headroom
+    expected = fitted.expected(of, room)
+    verdict = likelihood(expected) if room >= WORTH else UNLIKELY
+    doubts = list(_doubts(of, room, fitted, asked=teacher is not None))
+    # Whatever there is to gain: what does not recur is not learned.
+    if doubts and not (verdict == UNLIKELY and fitted.curve.remembered(of) < 0.1):
+        verdict = UNKNOWN
+    changes = _changes(of, room, fitted, teacher)
+    return Forecast(verdict, expected, of, teacher, (*doubts, *changes))
+
+
+def of_splits(splits: Splits) -> Forecast | None:
+    """Return the forecast for data alone; None if no example of train has a rationale."""
+    return forecast(features(splits)) if explained_count(splits.train) else None
+
+
+def likelihood(expected: Expected) -> str:
+    """Return `likely` or `unlikely` if that is much more probable than not, or else `unknown`."""
+    if expected.worth >= _SURE:
+        return LIKELY
+    return UNLIKELY if 1 - expected.worth >= _SURE else UNKNOWN
+
+
+def _doubts(of: Features, room: float, fitted: Fitted, *, asked: bool) -> Iterable[str]:
+    """Yield in what the data are outside of what was fitted."""
+    if of.asked < _FEWEST:
+        yield f"only {of.asked} rationales could be looked at: give more examples a rationale"
+    if of.question is None and not asked:
+        yield (
+            "answers are open, or too few: what there is to gain is known only with the teacher "
+            "(knife forecast --teacher)"
+        )
+    if room > fitted.room * 1.1:
+        yield (
+            f"there may be {room:.0f} points to gain, more than in any condition that was "
+            f"measured ({fitted.room:.0f})"
+        )
+
+
+def _changes(
+    of: Features, room: float, fitted: Fitted, teacher: TeacherScores | None
+) -> Iterable[str]:
+    """Yield what would raise the gain by some points: the other things being as they are."""
+    curve = fitted.curve
+    now = curve.gain(of, room)
+
+    def more(changed: Features, points: float = room) -> float:
+        return curve.gain(changed, points) - now
+
+    never = 1 - of.at_least[1]
+    often = replace(of, at_least=_scaled(of.at_least))
+    if (gain := more(often)) >= _NAMED:
+        yield (
+            "more questions about the same facts: with four times as many training rationales a "
+            f"fact, about {gain:.0f} points more"
+        )
+    elif never >= 0.5 and room >= _NAMED:
+        yield (
+            f"{_percent(never)} of the facts are in no training rationale, so that no student can "
+            "remember them: knife needs questions about facts that recur"
+        )
+    better = replace(of, fit=1.0, leak=0.0, told=0.0)
+    if (gain := more(better)) >= _NAMED:
+        yield (
+            "better rationales, which state facts about their own question that it does not tell, "
+            f"rather than the answer: about {gain:.0f} points more"
+        )
+    if teacher:
+        left = 100 * (1 - teacher.with_rationale)
+        if (gain := more(of, room + left)) >= _NAMED:
+            yield (
+                "a stronger teacher model, or one trained longer, if it were always right with "
+                f"rationales: about {gain:.0f} points more"
+            )
+    elif of.question is not None and of.headroom < _NAMED:
+        yield "the question alone gives the answer away: finetune has little left to gain"
+
+
+def _scaled(at_least: dict[int, float]) -> dict[int, float]:
+    """Return the shares if all facts were stated four times as often."""
+    return {
+        level: max(share for of, share in at_least.items() if 4 * of >= level) for level in LEVELS
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,74 @@
+"""The stages that a forecast with the teacher needs: the run's teacher, asked about dev."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from knife.config.run import RunConfig
+from knife.core.errors import UserError
+from knife.data import evidence
+from knife.data.example import Example, Splits
+from knife.data.examples import explained_count
+from knife.plan.plan import Plan
+from knife.plan.prepared import data_key
+from knife.plan.sources import SourceReader
+from knife.plan.stage import EvaluateStage, Stage
+from knife.plan.stages import StageMaker
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """A run's teacher with its evaluations on dev.
+
+    Attributes:
+        plan: the run, with these stages instead of its own.
+        asked: the evaluations, with rationales and without them.
+    """
+
+    plan: Plan
+    asked: tuple[EvaluateStage, EvaluateStage]
+
+
+def knife_data(plan: Plan) -> Splits:
+    """Return the data of a run's first method `knife`.
+
+    Raises:
+        UserError: the run has no such method.
+    """
+    for member in plan.members:
+        if member.student.method == "knife":
+            return plan.data[member.student.data]
+    raise UserError("methods: a forecast is about knife, which the run does not train: add it")
+
+
+def plan_teacher(config: RunConfig, reader: SourceReader, run: Plan) -> TeacherPlan:
+    """Plan the teacher of a run's first method `knife`, and its evaluations on those examples of
+    dev that have a rationale; `reader` has planned the run.
+
+    Raises:
+        UserError: no example of dev has a rationale.
+    """
+    splits = knife_data(run)
+    if not explained_count(splits.dev):
+        raise UserError(
+            f"data.source: none of the {len(splits.dev)} dev examples has a rationale, which the "
+            "teacher must be asked with: give some of them one, or forecast without --teacher"
+        )
+    variant = next(each for each in config.variants() if each.method == "knife")
+    own, sources = config.of(variant), reader.read(config.of(variant), variant)
+    teacher = StageMaker(own, variant, sources, own=False).teacher()
+    seen = reader.with_splits(own, sources, _dev_alone(splits))
+    maker = StageMaker(own, variant, seen, own=False)
+    model = replace(teacher, tokens=seen.teacher_tokens)
+    asked = (
+        maker.evaluate(model, "teacher on dev", rationale=True),
+        maker.evaluate(model, "teacher on dev without rationales", rationale=False),
+    )
+    stages: list[Stage] = [teacher, *asked]
+    data = {teacher.data: splits, data_key(seen.splits): seen.splits}
+    return TeacherPlan(replace(run, stages=stages, data=data, members=[], ceiling={}), asked)
+
+
+def _dev_alone(splits: Splits) -> Splits:
+    """Return the explained examples of dev as all splits: only `test` is evaluated."""
+    dev: Sequence[Example] = evidence.explained(splits).dev
+    return Splits(dev, dev, dev)
