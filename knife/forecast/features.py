@@ -11,7 +11,7 @@ from knife.data.example import Example, Splits
 from knife.data.examples import explained_count, values_of
 from knife.data.leaks import RationaleOnly, rationale_only
 from knife.forecast.asked import asked_of, drawn
-from knife.forecast.topic import fit, told
+from knife.forecast.topic import familiar, fit, told
 from knife.forecast.train_facts import TrainFacts
 
 # About so often must a fact be stated before a student remembers it.
@@ -43,6 +43,8 @@ class Features:
         question: accuracy of a classifier that sees the question alone, or of guessing if that is
             better; None if answers are open, or there are too few.
         chance: accuracy of guessing; None as before.
+        familiar: how many questions of test have no word that train lacks, in relation to those of
+            dev; 1 if as many or more.
     """
 
     examples: int
@@ -58,6 +60,7 @@ class Features:
     leak: float
     question: float | None
     chance: float | None
+    familiar: float = 1.0
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Features":
@@ -77,7 +80,8 @@ class Features:
 
 
 def features(splits: Splits) -> Features:
-    """Compute the features of a run's data. Answers of dev and test are not looked at."""
+    """Compute the features of a run's data. Answers of dev and test are not looked at, nor are the
+    rationales of test."""
     train = _drawn(splits.train, _TRAIN)
     asked, known = asked_of(replace(splits, train=train), _RATIONALES), TrainFacts(train)
     parts = known.mentions(asked)
@@ -101,6 +105,9 @@ def features(splits: Splits) -> Features:
         leak=_beyond_chance(says),
         question=None if asks is None else max(asks.accuracy, asks.chance),
         chance=None if asks is None else asks.chance,
+        familiar=familiar(
+            train, *(_drawn(part, _RATIONALES) for part in (splits.dev, splits.test))
+        ),
     )
 
 

@@ -15,6 +15,8 @@ LIKELY, UNLIKELY, UNKNOWN = "likely", "unlikely", "unknown"
 _SURE = 0.8
 # Fewer rationales say little about the others.
 _FEWEST = 20
+# Below this, test is about other things than dev.
+_FAMILIAR = 0.8
 # A change is named if it is worth so many points.
 _NAMED = 3.0
 
@@ -78,6 +80,8 @@ class Forecast:
             f"  rationales fit their own questions rather than others: {_percent(of.fit)}",
             f"  facts that the question tells itself: {_percent(of.told)}",
             f"  rationales that give the answer away: {_percent(of.leak)}",
+            f"  test questions without words that train lacks, as a share of dev's: "
+            f"{_percent(of.familiar)}",
             *(f"  {line}" for line in (*known, *asked)),
             *(f"note: {note}" for note in self.notes),
         ]
@@ -91,7 +95,7 @@ def forecast(of: Features, teacher: TeacherScores | None = None) -> Forecast:
     verdict = likelihood(expected) if room >= WORTH else UNLIKELY
     doubts = list(_doubts(of, room, fitted, asked=teacher is not None))
     # Whatever there is to gain: what does not recur is not learned.
-    if doubts and not (verdict == UNLIKELY and fitted.curve.remembered(of) < 0.1):
+    if doubts and not (verdict == UNLIKELY and fitted.curve.remembered(of) * of.familiar < 0.1):
         verdict = UNKNOWN
     changes = _changes(of, room, fitted, teacher)
     return Forecast(verdict, expected, of, teacher, (*doubts, *changes))
@@ -135,6 +139,11 @@ def _changes(
     def more(changed: Features, points: float = room) -> float:
         return curve.gain(changed, points) - now
 
+    if of.familiar < _FAMILIAR:
+        yield (
+            "test has words that train and dev do not have: no student can remember facts about "
+            "what no training rationale names"
+        )
     never = 1 - of.at_least[1]
     often = replace(of, at_least=_scaled(of.at_least))
     if (gain := more(often)) >= _NAMED:

@@ -1,10 +1,11 @@
 """The expected gain of KNIFE over finetune: a formula of few parameters, fitted to measured gains.
 
-    gain = room x ceiling x remembered x fit^a x (1 - leak)^b x (1 - told)^c
+    gain = room x ceiling x remembered x familiar x fit^a x (1 - leak)^b x (1 - told)^c
 
 `room` is what there is to gain in points: what a teacher gains from rationales or, without one,
 what a classifier of the question alone lacks. `remembered` is the mean over facts of a curve from 0
-to 1 in the logarithm of how many training rationales state the fact. Every factor is monotone.
+to 1 in the logarithm of how many training rationales state the fact. `familiar` is below 1 if test
+questions have words that train lacks more often than those of dev. Every factor is monotone.
 """
 
 import math
@@ -48,6 +49,7 @@ class Curve:
             max(room, 0.0),
             self.ceiling,
             self.remembered(of),
+            of.familiar,
             math.pow(of.fit, self.fit),
             math.pow(1 - of.leak, self.leak),
             math.pow(1 - of.told, self.told),

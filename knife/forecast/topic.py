@@ -1,10 +1,11 @@
 """Whether rationales are about their questions, and whether they say more than these."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import numpy as np
 
+from knife.data.example import Example
 from knife.forecast.asked import Asked
 from knife.forecast.facts import content_words, facts
 from knife.forecast.train_facts import TrainFacts
@@ -46,6 +47,22 @@ def told(asked: Sequence[Asked], known: TrainFacts) -> float:
             common = sum(weight for word, weight in weights.items() if word in asks)
             found.append(common >= _TOLD * sum(weights.values()) > 0)
     return fmean(found) if found else 0.0
+
+
+def familiar(train: Iterable[Example], dev: Sequence[Example], test: Sequence[Example]) -> float:
+    """Return how many questions of test have no word that train lacks, in relation to those of dev:
+    at most 1, and 1 if dev has none either, or one of them is empty."""
+    if not (dev and test):
+        return 1.0
+    words: set[str] = set()
+    for example in train:
+        for text in (example.question, *example.rationales):
+            words.update(content_words(text))
+    of_dev, of_test = (
+        sum(words.issuperset(content_words(example.question)) for example in part) / len(part)
+        for part in (dev, test)
+    )
+    return min(1.0, of_test / of_dev) if of_dev else 1.0
 
 
 def _words(asked: Asked) -> tuple[str, ...]:

@@ -85,8 +85,9 @@ def test_rationales_that_say_the_answer_leak() -> None:
 
 
 def test_answers_of_dev_and_test_are_not_read() -> None:
-    turned = [replace(example, answer=1 - example.answer) for example in WORLD.dev]
-    assert features(replace(WORLD, dev=turned, test=[])) == features(WORLD)
+    dev = [replace(example, answer=1 - example.answer) for example in WORLD.dev]
+    test = [replace(each, answer=1 - each.answer, rationale=None) for each in WORLD.test]
+    assert features(replace(WORLD, dev=dev, test=test)) == features(WORLD)
 
 
 def test_open_answers_have_no_chance() -> None:

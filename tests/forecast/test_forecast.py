@@ -41,6 +41,13 @@ def test_facts_that_do_not_recur_make_it_unlikely(teacher: TeacherScores | None)
     )
 
 
+def test_questions_about_what_train_does_not_name_make_it_unlikely() -> None:
+    found = forecast(replace(GOOD, familiar=0.0), USEFUL)
+    assert (found.verdict, found.expected.gain) == ("unlikely", 0)
+    assert found.notes[-1].startswith("test has words that train and dev do not have: no student")
+    assert forecast(replace(GOOD, familiar=0.9), USEFUL).verdict == "likely"
+
+
 def test_a_teacher_that_does_not_need_rationales_makes_it_unlikely() -> None:
     assert forecast(GOOD, TeacherScores(0.9, 0.9)).verdict == "unlikely"
     weak = forecast(GOOD, TeacherScores(0.6, 0.55))

@@ -26,8 +26,8 @@ def test_the_gain_is_the_product_of_its_factors() -> None:
     # The middle of 5 and 8 is the half.
     assert CURVE.remembered(GOOD) == pytest.approx(0.5)
     assert CURVE.gain(GOOD, 50) == pytest.approx(50 * 0.8 * 0.5)
-    worse = replace(GOOD, fit=0.5, leak=0.2, told=0.25)
-    assert CURVE.gain(worse, 50) == pytest.approx(20 * 0.25 * 0.8 * 0.75)
+    worse = replace(GOOD, fit=0.5, leak=0.2, told=0.25, familiar=0.5)
+    assert CURVE.gain(worse, 50) == pytest.approx(20 * 0.25 * 0.8 * 0.75 * 0.5)
     assert CURVE.gain(GOOD, -10) == 0
 
 

@@ -6,7 +6,7 @@ from knife.config.run import World
 from knife.data.creatures import creatures
 from knife.data.example import Example
 from knife.forecast.asked import Asked
-from knife.forecast.topic import fit, told
+from knife.forecast.topic import familiar, fit, told
 from knife.forecast.train_facts import TrainFacts
 
 QUESTIONS = ("does a kebik swim ?", "does a glofol swim ?", "does a trumez swim ?")
@@ -45,6 +45,21 @@ def test_what_the_question_tells_is_found(cue: float) -> None:
     splits = creatures(World(creatures=48, train=600, dev=100, test=1, cue=cue))
     found = told([Asked(example) for example in splits.dev], TrainFacts(splits.train))
     assert found == pytest.approx(cue, abs=0.06)
+
+
+def test_questions_about_what_train_does_not_know_are_not_familiar() -> None:
+    train = creatures(World(creatures=24, train=200, dev=1, test=1)).train
+    here, elsewhere = (
+        creatures(World(creatures=24, train=1, dev=1, test=40, seed=s)) for s in (0, 1)
+    )
+    known = {word for example in train for word in example.question.split()}
+    share = sum(known >= set(e.question.split()) for e in elsewhere.test) / 40
+    assert 0 < share < 0.5
+    assert familiar(train, here.test, here.test) == 1
+    assert familiar(train, here.test, elsewhere.test) == pytest.approx(share)
+    # Dev is no better than test.
+    assert familiar(train, elsewhere.test, elsewhere.test) == 1
+    assert familiar([], here.test, here.test) == 1
 
 
 def test_nothing_is_told_without_facts() -> None:
