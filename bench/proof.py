@@ -17,7 +17,10 @@ from knife.pipeline.run import Result
 from knife.stats.compare import holm
 from knife.stats.verdict import MethodVerdict
 
-NAMES = {"countries": 72, "airports": 48, "enzymes": 48, "stars": 48}
+SIZES = {
+    "countries": {"names": 64, "dev": 120, "test": 240},
+    **{world: {"names": 48} for world in ("airports", "enzymes", "stars")},
+}
 SEEDS = [0, 1, 2, 3, 4]
 FRACTIONS = (0.1, 0.25, 0.5)
 STUDENT = 24
@@ -42,8 +45,8 @@ def make(name: str, store: str, source: str, **changes: Any) -> Result:
         "scale": {"launcher": "process"},
         "data": {"source": source},
     }
-    if source in NAMES:
-        common["data"]["facts"] = {"names": NAMES[source]}
+    if source in SIZES:
+        common["data"]["facts"] = SIZES[source]
     else:
         common |= {"teacher": {"gate": {"below": "warn"}}}
         common["data"]["max_tokens"] = 128
@@ -58,13 +61,13 @@ def chosen(result: Result) -> list[dict[str, Any]]:
 def main() -> None:
     store, *worlds = sys.argv[1:]
     found, others, rest = {}, {}, {}
-    for given in worlds or NAMES:
+    for given in worlds or SIZES:
         world, _, folder = given.partition("=")
         found[world] = make(f"proof-{world}", store, folder or world, methods=SEARCHED)
         if folder:
             continue
         methods = chosen(found[world])
-        facts = {"names": NAMES[world], "split": "names"}
+        facts = SIZES[world] | {"split": "names"}
         others[world] = make(
             f"proof-{world}-names", store, world, methods=methods, data={"facts": facts}
         )

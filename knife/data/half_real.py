@@ -36,6 +36,11 @@ class Attribute:
 Topic = tuple[Attribute, str, str]
 
 
+def world_text(source: str) -> str:
+    """Return the file of a world's facts."""
+    return (_FOLDER / f"{source}.yaml").read_text(encoding="utf-8")
+
+
 def half_real(source: str, world: Facts) -> Splits:
     """Return the three splits of a world, the same for the same `source` and `world`.
 
@@ -46,7 +51,7 @@ def half_real(source: str, world: Facts) -> Splits:
     Raises:
         UserError: the world has too few names, or pairs of names, for the sizes.
     """
-    read = yaml.safe_load((_FOLDER / f"{source}.yaml").read_text(encoding="utf-8"))
+    read = yaml.safe_load(world_text(source))
     attributes = [
         Attribute(
             **about, name=name, values={who: each[place] for who, each in read["names"].items()}
@@ -69,8 +74,7 @@ def half_real(source: str, world: Facts) -> Splits:
                 errors.append(
                     f"data.facts.{split}: {size} questions need {share} pairs of names for the "
                     f"attribute {attribute.name!r} of {source}, half of them alike, but "
-                    f"{world.names} names give only {len(found)} more; ask fewer, or raise "
-                    "data.facts.names"
+                    f"its names give only {len(found)} more; ask fewer, or change data.facts.names"
                 )
             topics += found
         asked |= {(attribute.name, x, y) for attribute, x, y in topics}
@@ -84,15 +88,13 @@ def half_real(source: str, world: Facts) -> Splits:
 def _drawn(
     rng: random.Random, first: Attribute, source: str, world: Facts
 ) -> tuple[list[str], list[str]]:
-    """Draw the names of train and dev, and those of test: the same, or as many others."""
-    need = world.names * (2 if world.split == "names" else 1)
+    """Draw the names of train and dev, and those of test: the same, or as many others, or all."""
     known = len(first.values)
-    if need > known:
+    if world.names > known:
         raise UserError(
-            f"data.facts.names: {world.names} names with data.facts.split={world.split} take "
-            f"{need} of {source}, which has {known}; give at most {known * world.names // need}"
+            f"data.facts.names: {source} has {known} names, but got {world.names}; give fewer"
         )
-    # Alternately one name of each value, so that both have about equally many of each.
+    # Alternately one name of each value, so that train has about equally many of each.
     by_value: dict[str, list[str]] = {}
     for name, value in first.values.items():
         by_value.setdefault(value, []).append(name)
@@ -101,7 +103,9 @@ def _drawn(
     turns = itertools.zip_longest(*by_value.values())
     ordered = [name for turn in turns for name in turn if name is not None]
     names = sorted(ordered[: world.names])
-    return names, sorted(ordered[world.names : need]) or names
+    if world.split == "pairs":
+        return names, names
+    return names, sorted(ordered[world.names : 2 * world.names])
 
 
 def _parts(size: int, parts: int) -> list[int]:

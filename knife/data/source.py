@@ -13,7 +13,7 @@ from knife.data.check import repeated_questions, shared_groups
 from knife.data.example import Splits
 from knife.data.examples import Examples
 from knife.data.folder import find_files
-from knife.data.half_real import HALF_REAL, half_real
+from knife.data.half_real import HALF_REAL, half_real, world_text
 from knife.data.hub import load_hub
 from knife.data.jsonl import FOLDER_FORMAT, read_file
 from knife.data.known import KNOWN, PREFIX, place_of
@@ -50,8 +50,10 @@ def load_source(data: Data) -> Splits:
 def source_state(data: Data) -> object | None:
     """Return values that change whenever a source gives other examples; None if that cannot be
     known, as of a data set of the hub: its cache may have another revision."""
-    if data.source in ("creatures", *HALF_REAL):
-        return data.source
+    if data.source == "creatures":
+        return "creatures"
+    if data.source in HALF_REAL:
+        return [data.source, world_text(data.source)]
     if place_of(data.source):
         return None
     path = Path(data.source).expanduser().resolve()

@@ -12,7 +12,7 @@ from knife.config.run import Data
 from knife.core.errors import UserError
 from knife.data.example import Example, Splits
 from knife.data.half_real import _FOLDER, HALF_REAL, half_real
-from knife.data.source import load_source
+from knife.data.source import load_source, source_state
 
 SMALL = Facts(names=24, train=80, dev=8, test=16)
 
@@ -83,9 +83,15 @@ def test_worlds_that_cannot_be_drawn_are_refused_with_what_would_be_possible() -
     with pytest.raises(UserError) as caught:
         half_real("stars", Facts(names=8, train=500, dev=150, test=300))
     assert len(caught.value.errors) == 6
-    assert all("ask fewer, or raise data.facts.names" in error for error in caught.value.errors)
-    with pytest.raises(UserError, match="stars, which has 104; give at most 52"):
-        half_real("stars", Facts(names=64, split="names"))
+    assert all("ask fewer, or change data.facts.names" in error for error in caught.value.errors)
+    with pytest.raises(UserError, match="stars has 104 names, but got 105; give fewer"):
+        half_real("stars", Facts(names=105))
+
+
+def test_what_is_kept_of_a_world_changes_with_its_facts() -> None:
+    kept = source_state(Data(source="stars"))
+    assert kept == ["stars", (_FOLDER / "stars.yaml").read_text()]
+    assert kept != source_state(Data(source="enzymes"))
 
 
 def test_a_world_is_a_source_and_its_licence_is_said() -> None:
