@@ -58,6 +58,7 @@ def test_a_teacher_that_does_not_need_rationales_makes_it_unlikely() -> None:
 
 
 def test_few_rationales_say_nothing() -> None:
+    assert forecast(replace(GOOD, asked=19, at_least=NEVER)).verdict == "unknown"
     found = forecast(replace(GOOD, asked=19))
     assert found.verdict == "unknown"
     assert found.notes[0] == "only 19 rationales could be looked at: give more examples a rationale"
