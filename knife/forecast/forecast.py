@@ -94,7 +94,7 @@ def forecast(of: Features, teacher: TeacherScores | None = None) -> Forecast:
     expected = fitted.expected(of, room)
     verdict = likelihood(expected) if room >= WORTH else UNLIKELY
     doubts = list(_doubts(of, room, fitted, asked=teacher is not None))
-    # Whatever there is to gain: what does not recur is not learned. A few rationales do not show it.
+    # Whatever there is to gain: what does not recur is not learned. Few rationales do not show it.
     forgotten = of.asked >= _FEWEST and fitted.curve.remembered(of) * of.familiar < 0.1
     if doubts and not (verdict == UNLIKELY and forgotten):
         verdict = UNKNOWN
