@@ -92,8 +92,11 @@ def describe(values: Mapping[str, Any]) -> str:
     )
 
 
+def plain(value: Any) -> Any:
+    """Return a single value as it is, and a list or a mapping as JSON."""
+    single = value is None or isinstance(value, bool | int | float | str)
+    return value if single else strict_json.dumps(value)
+
+
 def _short(value: Any) -> Any:
-    if isinstance(value, dict) and "name" in value:
-        return value["name"]
-    plain = value is None or isinstance(value, bool | int | str)
-    return value if plain else strict_json.dumps(value)
+    return value["name"] if isinstance(value, dict) and "name" in value else plain(value)

@@ -22,7 +22,8 @@ from knife.data.subset import hold_out
 from knife.data.tables.columns import cut_errors
 from knife.data.tables.table import is_table
 
-KNOWN_SOURCES = ("creatures", *HALF_REAL, *KNOWN)
+WORLDS = ("creatures", *HALF_REAL)
+KNOWN_SOURCES = (*WORLDS, *KNOWN)
 DEV_SHARE = 0.1
 TEST_SHARE = 0.2
 
@@ -104,14 +105,12 @@ def load_whole(data: Data) -> Splits:
     Raises:
         UserError: as `load_source` does.
     """
-    if data.source == "creatures":
+    if data.source in WORLDS:
         from knife.data.creatures import creatures
 
         raise_errors(cut_errors(data.cut, ["question"], data.source))
-        return creatures(data.world)
-    if data.source in HALF_REAL:
-        raise_errors(cut_errors(data.cut, ["question"], data.source))
-        return half_real(data.source, data.facts)
+        own = data.source == "creatures"
+        return creatures(data.world) if own else half_real(data.source, data.facts)
     if data.source in KNOWN or data.source.startswith(PREFIX):
         return load_hub(data.source, data.columns, data.faulty_share, data.cut)
     path = Path(data.source).expanduser()

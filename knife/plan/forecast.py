@@ -54,7 +54,8 @@ def plan_teacher(config: RunConfig, reader: SourceReader, run: Plan) -> TeacherP
             "teacher must be asked with: give some of them one, or forecast without --teacher"
         )
     variant = next(each for each in config.variants() if each.method == "knife")
-    own, sources = config.of(variant), reader.read(config.of(variant), variant)
+    own = config.of(variant)
+    sources = reader.read(own, variant)
     teacher = StageMaker(own, variant, sources, own=False).teacher()
     seen = reader.with_splits(own, sources, _dev_alone(splits))
     maker = StageMaker(own, variant, seen, own=False)

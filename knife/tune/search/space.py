@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from knife.config.overrides import merge, read_overrides
+from knife.config.overrides import merge, plain, read_overrides
 from knife.config.run import RunConfig, parse
-from knife.core import strict_json
 from knife.core.errors import UserError, raise_errors
 from knife.store.store import store_address
 from knife.tune.search.settings import Domain, Sweep
@@ -68,12 +67,12 @@ class Space:
 
     def encode(self, point: Point) -> Point:
         """Convert a point to optuna's form: lists and mappings as JSON."""
-        return {key: _encode(value) for key, value in point.items()}
+        return {key: plain(value) for key, value in point.items()}
 
     def decode(self, params: Point) -> Point:
         """Convert optuna's params to a point."""
         return {
-            key: next((v for v in domain.values if _encode(v) == params[key]), params[key])
+            key: next((v for v in domain.values if plain(v) == params[key]), params[key])
             for key, domain in self.sweep.space.items()
         }
 
@@ -149,11 +148,6 @@ def _left_open(config: RunConfig) -> list[str]:
     return list(dict.fromkeys(errors))
 
 
-def _encode(value: Any) -> Any:
-    plain = value is None or isinstance(value, bool | int | float | str)
-    return value if plain else strict_json.dumps(value)
-
-
 def _distribution(domain: Domain) -> Any:
     from optuna.distributions import (
         CategoricalDistribution,
@@ -162,7 +156,7 @@ def _distribution(domain: Domain) -> Any:
     )
 
     if domain.values:
-        return CategoricalDistribution([_encode(value) for value in domain.values])
+        return CategoricalDistribution([plain(value) for value in domain.values])
     low, high = domain.bounds
     if domain.int:
         return IntDistribution(int(low), int(high))
