@@ -1,4 +1,4 @@
-"""Does KNIFE teach a real pretrained encoder real facts? Makes every number of docs/proof.md.
+"""Does KNIFE teach a real pretrained encoder real facts? The protocol of docs/proof.md.
 
     python bench/proof.py STORE [WORLD | NAME=FOLDER ...]
 
@@ -23,7 +23,6 @@ SIZES = {
 }
 SEEDS = [0, 1, 2, 3, 4]
 FRACTIONS = (0.1, 0.25, 0.5)
-STUDENT = 24
 RATES = {"finetune": [5e-5, 1e-4, 2e-4], "knife": [2e-4, 4e-4, 6e-4]}
 SEARCHED = [
     {"name": method, "method": method, "student": {"learning_rate": {"search": rates}}}
@@ -75,7 +74,8 @@ def main() -> None:
         methods = chosen(found["countries"])
         knife = next(m for m in methods if m["method"] == "knife")
         # As long as the teacher that passed its gate; others are not held to it.
-        epochs = {"teacher": found["countries"].plan.config.teacher.epochs, "student": STUDENT}
+        config = found["countries"].plan.config
+        epochs = {"teacher": config.teacher.epochs, "student": config.student.epochs}
         controls = [merge(knife, {"name": n, **c}) for n, c in CONTROLS.items()]
         rest["controls"] = make(
             "proof-controls",
