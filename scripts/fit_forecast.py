@@ -95,15 +95,17 @@ def cells(rows: list[Row], name: str) -> list[str]:
         found.append(forecast(Features.from_dict(row["features"]), teacher))
     gains = [row["gain"] for row in rows]
     pairs = list(zip(found, gains, strict=True))
-    rho = stats.spearmanr([each.expected.gain for each in found], gains).statistic
-    inside = sum(each.expected.low <= gain <= each.expected.high for each, gain in pairs)
+    # All conditions have choices.
+    gave = [each.expected for each in found if each.expected]
+    rho = stats.spearmanr([each.gain for each in gave], gains).statistic
+    inside = sum(e.low <= gain <= e.high for e, gain in zip(gave, gains, strict=True))
     told = []
     for verdict in SAID:
         own = [gain for each, gain in pairs if each.verdict == verdict]
         told.append(f"{sum(gain >= WORTH for gain in own)} of {len(own)}")
     return [
         f"{rho:.2f}",
-        f"{median(abs(each.expected.gain - gain) for each, gain in pairs):.1f} points",
+        f"{median(abs(e.gain - gain) for e, gain in zip(gave, gains, strict=True)):.1f} points",
         f"{inside} of {len(rows)}",
         *told,
     ]

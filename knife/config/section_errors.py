@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from knife.config.search import SECTIONS, misplaced
+from knife.config.search import SEARCH, SECTIONS, misplaced
 from knife.config.section import ConfigSection
 from knife.core.errors import nearest
 
@@ -36,6 +36,11 @@ def _line(root: type[ConfigSection], error: Any) -> str:
     where = [part for part in where if not re.match(r"^(literal|list|tuple|Variant)", part)]
     key = ".".join(where)
     if error["type"] == "extra_forbidden":
+        if where[-1] == SEARCH and len(where) > 1:
+            section = ".".join(where[:-1])
+            return (
+                f"{section}: is a section; give its keys {{{SEARCH}: [VALUE, …]}} as their values"
+            )
         known = _keys(root, where[:-1])
         return f"{key}: unknown key; {nearest(where[-1], known)}"
     if error["type"] == "missing":

@@ -89,7 +89,8 @@ def features(splits: Splits) -> Features:
     never = np.zeros(1)
     counts = np.concatenate([part if len(part) else never for part in parts] or [never])
     counts = counts * (len(splits.train) / len(train))
-    few = _drawn(train, _CLASSIFIED)
+    # In one order, as folds depend on it.
+    few = sorted(_drawn(train, _CLASSIFIED), key=lambda example: example.id)
     asks, says = rationale_only(list(map(_question_as_rationale, few))), rationale_only(few)
     return Features(
         examples=len(splits.train),

@@ -40,24 +40,26 @@ class Forecast:
 
     Attributes:
         verdict: likely, unlikely or unknown: whether knife gains 5 points or more.
-        expected: the gain in points of test accuracy, with its error.
+        expected: the gain in points of test accuracy, with its error; None if nothing says what
+            there is to gain: answers are open and no teacher was asked.
         features: what was read of the data.
         teacher: the teacher's accuracies, if it was asked.
         notes: why the verdict is unknown, and what would change the gain, one sentence each.
     """
 
     verdict: str
-    expected: Expected
+    expected: Expected | None
     features: Features
     teacher: TeacherScores | None
     notes: tuple[str, ...]
 
     def sentence(self) -> str:
         """Say what to expect."""
-        gain = self.expected
+        said = f"{self.verdict} that knife gains {WORTH:g} points or more over finetune"
+        if (gain := self.expected) is None:
+            return said
         return (
-            f"{self.verdict} that knife gains {WORTH:g} points or more over finetune: "
-            f"{round(gain.gain):+d} points expected, 80 % interval {round(gain.low):+d} to "
+            f"{said}: {round(gain.gain):+d} points expected, 80 % interval {round(gain.low):+d} to "
             f"{round(gain.high):+d}"
         )
 
@@ -92,14 +94,15 @@ def forecast(of: Features, teacher: TeacherScores | None = None) -> Forecast:
     fitted = Fitted.load("teacher" if teacher else "data")
     room = teacher.lift if teacher else of.headroom
     expected = fitted.expected(of, room)
-    verdict = likelihood(expected) if room >= WORTH else UNLIKELY
+    known = teacher is not None or of.question is not None
+    verdict = likelihood(expected) if room >= WORTH or not known else UNLIKELY
     doubts = list(_doubts(of, room, fitted, asked=teacher is not None))
     # Whatever there is to gain: what does not recur is not learned. Few rationales do not show it.
     forgotten = of.asked >= _FEWEST and fitted.curve.remembered(of) * of.familiar < 0.1
     if doubts and not (verdict == UNLIKELY and forgotten):
         verdict = UNKNOWN
     changes = _changes(of, room, fitted, teacher)
-    return Forecast(verdict, expected, of, teacher, (*doubts, *changes))
+    return Forecast(verdict, expected if known else None, of, teacher, (*doubts, *changes))
 
 
 def of_splits(splits: Splits) -> Forecast | None:

@@ -22,8 +22,8 @@ _PRODUCTS = 1 << 22
 class TrainFacts:
     """The facts that the rationales of train state.
 
-    A word weighs log(facts / facts with the word): one that all facts have weighs nothing, and one
-    that none has as much as one that a single fact has.
+    A word weighs log((facts + 1) / facts with the word): one that all facts have weighs next to
+    nothing, and one that none has as much as one that a single fact has.
 
     Attributes:
         number: how many facts there are, repeated ones included.
@@ -42,7 +42,7 @@ class TrainFacts:
         words = self._vectorizer.fit_transform(chain([first], found))
         self.number, width = words.shape
         often = np.bincount(words.indices, minlength=width)
-        self._weights = np.log(self.number / often).astype(np.float32)
+        self._weights = np.log((self.number + 1) / often).astype(np.float32)
         self._by_word = _unit(self._weighted(words)).T.tocsr()
         self._owners = np.array(owners)
 
@@ -54,7 +54,7 @@ class TrainFacts:
     def weight(self, word: str) -> float:
         """Return what a word weighs."""
         place = self._vectorizer.vocabulary_.get(word) if self.number else None
-        return math.log(max(self.number, 1)) if place is None else float(self._weights[place])
+        return math.log(self.number + 1) if place is None else float(self._weights[place])
 
     def mentions(self, asked: Sequence[Asked]) -> list[Array]:
         """Return how many examples of train state each fact of each rationale."""
@@ -88,7 +88,7 @@ class TrainFacts:
         """Return the words of texts as rows of the norm 1, or less if train lacks some of them."""
         words = self._vectorizer.transform(texts)
         lacking = np.array([len(set(text)) for text in texts]) - np.diff(words.indptr)
-        return _unit(self._weighted(words), lacking * math.log(self.number) ** 2)
+        return _unit(self._weighted(words), lacking * math.log(self.number + 1) ** 2)
 
 
 def _unit(rows: Any, more: Array | float = 0.0) -> Any:

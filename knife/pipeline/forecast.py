@@ -10,8 +10,9 @@ from knife.core.errors import WorkFailedError
 from knife.data.example import Splits
 from knife.forecast.features import Features, features
 from knife.forecast.forecast import NAME, Forecast, TeacherScores, forecast
-from knife.pipeline.run import Display, make, prepared, refuse_what_cannot_fit
-from knife.plan.forecast import TeacherPlan, knife_data, plan_teacher
+from knife.pipeline.gate import pass_gates
+from knife.pipeline.run import Before, Display
+from knife.plan.forecast import first_knife, knife_data, plan_teacher
 from knife.plan.plan import Plan, plan_run
 from knife.plan.sources import SourceReader
 from knife.store.disk import disk_errors
@@ -65,7 +66,7 @@ def forecast_run(config: RunConfig, display: Display, *, teacher: bool) -> Forec
     """Forecast a run and store that with it; its report is updated if there is one.
 
     With `teacher`, the teacher of the run's first method `knife` is trained, if the store lacks it,
-    and asked about dev. The run itself then finds it there.
+    until it passes its gate, and asked about dev. The run itself then finds it there.
 
     Raises:
         UserError: as `plan_run` does; or the run does not train knife; or no example of dev has a
@@ -82,27 +83,31 @@ def forecast_run(config: RunConfig, display: Display, *, teacher: bool) -> Forec
         of = features(splits)
         assert run.prepared
         run.prepared.keep_forecast(splits, asdict(of))
-    asked = plan_teacher(config, reader, run) if teacher else None
+    before = Before(config.store, display)
+    scores = _scores(config, reader, before) if teacher else None
+    found = forecast(of, scores)
     store = Store(config.store)
     with disk_errors(store.root):
-        scores, made, damaged = _scores(asked, store, display) if asked else (None, [], [])
-        found = forecast(of, scores)
         folder = store.root / "runs" / f"{config.name}-{run.key}"
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / NAME, asdict(found))
         if (folder / "verdict.json").is_file():
             write_or_warn(folder, store, lambda: run_report(folder, store))
         store.keep(folder)
-    return ForecastResult(found, folder, made, run.notes + damaged)
+    made = [stage.label for stage in before.made]
+    return ForecastResult(found, folder, made, run.notes + before.notes)
 
 
-def _scores(
-    asked: TeacherPlan, store: Store, display: Display
-) -> tuple[TeacherScores, list[str], list[str]]:
-    """Return the teacher's accuracies, the labels of what was made, and notes on damage."""
-    refuse_what_cannot_fit(asked.plan)
-    missing, damaged = prepared(asked.plan, store)
-    if missing and (failures := make(missing, asked.plan, [], display)):
-        raise WorkFailedError(*failures)
-    shares = (accuracy(store, stage.key) for stage in asked.asked)
-    return TeacherScores(*shares), [stage.label for stage in missing], damaged
+def _scores(config: RunConfig, reader: SourceReader, before: Before) -> TeacherScores:
+    """Return the accuracies of the teacher that students would learn from.
+
+    Raises:
+        WorkFailedError: it could not be made.
+    """
+    plan_teacher(config, reader)
+    passed, _ = pass_gates(config, reader, before, {first_knife(config).name})
+    plan, asked = plan_teacher(passed, reader)
+    store = before(plan)
+    if missing := [stage for stage in asked if not store.has("evaluate", stage.key)]:
+        raise WorkFailedError(*(before.notes or [f"{stage.label}: missing" for stage in missing]))
+    return TeacherScores(*(accuracy(store, stage.key) for stage in asked))

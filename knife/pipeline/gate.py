@@ -1,7 +1,7 @@
 """Whether a run's teachers are good enough to learn from: `teacher.gate`."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 
 from knife.config.run import TEACHES, Gate, RunConfig, Variant
@@ -61,10 +61,11 @@ class Gated:
 
 
 def pass_gates(
-    config: RunConfig, reader: SourceReader, make: Make
+    config: RunConfig, reader: SourceReader, make: Make, methods: Container[str] | None = None
 ) -> tuple[RunConfig, list[Gated]]:
     """Train the teachers that have a gate, and those below anew if it says so; return the config
-    with the epochs of those that are kept, and how each did.
+    with the epochs of those that are kept, and how each did. `methods` are the names of those whose
+    teachers are meant; by default all.
 
     A teacher that could not be made is not among them.
 
@@ -73,7 +74,11 @@ def pass_gates(
     """
     variants = [variant for variant in config.variants() if variant.method in TEACHES]
     settings = {variant.name: config.of(variant).teacher for variant in variants}
-    gates = {name: teacher.gate for name, teacher in settings.items() if teacher.gate}
+    gates = {
+        name: teacher.gate
+        for name, teacher in settings.items()
+        if teacher.gate and (methods is None or name in methods)
+    }
     tries: dict[str, dict[int, float]] = {name: {} for name in gates}
     labels: dict[str, str] = {}
     waiting = list(gates)

@@ -158,6 +158,9 @@ def run(config: RunConfig, display: Display) -> Result:
     reader, before = SourceReader(), Before(config.store, display)
     settled = settle(config, reader, before)
     plan = plan_run(settled.config, reader)
+    if settled.config is not config:
+        # Known before, and thus where a forecast was kept.
+        plan.key = plan_run(config, reader).key
     refuse_what_cannot_fit(plan)
     store = Store(config.store)
     with disk_errors(store.root):

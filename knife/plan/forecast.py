@@ -1,31 +1,18 @@
 """The stages that a forecast with the teacher needs: the run's teacher, asked about dev."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from knife.config.run import RunConfig
+from knife.config.run import RunConfig, Variant
 from knife.core.errors import UserError
 from knife.data import evidence
 from knife.data.example import Example, Splits
 from knife.data.examples import explained_count
-from knife.plan.plan import Plan
+from knife.plan.plan import Plan, plan_run
 from knife.plan.prepared import data_key
 from knife.plan.sources import SourceReader
 from knife.plan.stage import EvaluateStage, Stage
 from knife.plan.stages import StageMaker
-
-
-@dataclass(frozen=True)
-class TeacherPlan:
-    """A run's teacher with its evaluations on dev.
-
-    Attributes:
-        plan: the run, with these stages instead of its own.
-        asked: the evaluations, with rationales and without them.
-    """
-
-    plan: Plan
-    asked: tuple[EvaluateStage, EvaluateStage]
 
 
 def knife_data(plan: Plan) -> Splits:
@@ -40,20 +27,29 @@ def knife_data(plan: Plan) -> Splits:
     raise UserError("methods: a forecast is about knife, which the run does not train: add it")
 
 
-def plan_teacher(config: RunConfig, reader: SourceReader, run: Plan) -> TeacherPlan:
+def first_knife(config: RunConfig) -> Variant:
+    """Return a run's first method `knife`, of which it has one."""
+    return next(each for each in config.variants() if each.method == "knife")
+
+
+def plan_teacher(
+    config: RunConfig, reader: SourceReader
+) -> tuple[Plan, tuple[EvaluateStage, EvaluateStage]]:
     """Plan the teacher of a run's first method `knife`, and its evaluations on those examples of
-    dev that have a rationale; `reader` has planned the run.
+    dev that have a rationale: with rationales and without. Return the run with these stages instead
+    of its own, and the evaluations.
 
     Raises:
-        UserError: no example of dev has a rationale.
+        UserError: as `plan_run` does, or no example of dev has a rationale.
     """
+    run = plan_run(config, reader)
     splits = knife_data(run)
     if not explained_count(splits.dev):
         raise UserError(
             f"data.source: none of the {len(splits.dev)} dev examples has a rationale, which the "
             "teacher must be asked with: give some of them one, or forecast without --teacher"
         )
-    variant = next(each for each in config.variants() if each.method == "knife")
+    variant = first_knife(config)
     own = config.of(variant)
     sources = reader.read(own, variant)
     teacher = StageMaker(own, variant, sources, own=False).teacher()
@@ -66,7 +62,7 @@ def plan_teacher(config: RunConfig, reader: SourceReader, run: Plan) -> TeacherP
     )
     stages: list[Stage] = [teacher, *asked]
     data = {teacher.data: splits, data_key(seen.splits): seen.splits}
-    return TeacherPlan(replace(run, stages=stages, data=data, members=[], ceiling={}), asked)
+    return replace(run, stages=stages, data=data, members=[], ceiling={}), asked
 
 
 def _dev_alone(splits: Splits) -> Splits:

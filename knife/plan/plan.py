@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knife.cluster.capacity import batch_errors, place_errors
-from knife.config.run import Data, RunConfig, Variant
+from knife.config.run import TEACHES, Data, RunConfig, Variant
 from knife.core.errors import UserError, raise_errors
 from knife.data.digest import split_digest
 from knife.data.example import Splits
@@ -42,7 +42,7 @@ class Plan:
 
     Attributes:
         config: the resolved config.
-        key: fingerprint of all results of the run.
+        key: fingerprint of all results of the run, and of what it decides on dev.
         stages: all stages without duplicates, each after those it reads.
         members: what the verdict is based on.
         teacher: the run's own teacher, if a method needs one.
@@ -105,9 +105,21 @@ def plan_run(
     unique = {(stage.kind, stage.key): stage for stage in plan.stages}
     plan.stages = sorted(unique.values(), key=lambda stage: order[stage.kind])
     members = [[m.method, m.seed, m.student.key, m.evaluate.key] for m in plan.members]
-    plan.key = fingerprint({"name": config.name, "members": members})
+    plan.key = fingerprint({"name": config.name, "members": members} | _left_open(config))
     plan.notes = list(dict.fromkeys(plan.notes))
     return plan
+
+
+def _left_open(config: RunConfig) -> dict[str, Any]:
+    """Return what a run decides on dev, by method: its own settings, and how long teachers are
+    trained. Nothing if the config leaves nothing open."""
+    found = {}
+    for variant in config.variants():
+        own = config.of(variant)
+        gate = own.teacher.gate if variant.method in TEACHES else None
+        if own.search or gate:
+            found[variant.name] = [own.search, gate and gate.model_dump(mode="json")]
+    return {"open": found} if found else {}
 
 
 def design_notes(plan: Plan) -> list[str]:

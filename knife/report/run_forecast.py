@@ -17,8 +17,14 @@ def forecast(run: RunData) -> Section:
     expected, of, teacher = found["expected"], found["features"], found["teacher"]
     rows = [
         ("verdict", found["verdict"]),
-        ("expected gain over finetune (points)", f"{expected['gain']:+.1f}"),
-        ("80 % interval", f"{expected['low']:+.1f} to {expected['high']:+.1f}"),
+        (
+            "expected gain over finetune (points)",
+            f"{expected['gain']:+.1f}" if expected else "unknown",
+        ),
+        (
+            "80 % interval",
+            f"{expected['low']:+.1f} to {expected['high']:+.1f}" if expected else "unknown",
+        ),
         ("measured gain (points)", _measured(run)),
         ("median number of training examples that state a fact", f"{of['mentions']:.3g}"),
     ]

@@ -8,13 +8,17 @@ from command_fixtures import Command, write_config
 from page_text import section
 from small_run import small_config
 
+from knife.config.run import World
 from knife.core.errors import UserError
+from knife.data.creatures import creatures
 from knife.data.jsonl import write_examples
 from knife.data.source import load_source
 from knife.data.treatment import corrupt
 from knife.pipeline import forecast as pipeline
 from knife.pipeline.dry_run import dry_run
 from knife.pipeline.forecast import forecast_run
+from knife.pipeline.run import run
+from knife.plan.plan import plan_run
 from knife.terminal.display import no_display
 
 
@@ -63,6 +67,50 @@ def test_the_teacher_is_asked_about_dev(tmp_path: Path) -> None:
     (trained,) = (tmp_path / "store" / "teacher").glob("*/trained.json")
     assert found.forecast.teacher
     assert found.forecast.teacher.with_rationale == json.loads(trained.read_text())["dev_accuracy"]
+
+
+def test_the_teacher_that_is_asked_has_passed_its_gate_and_the_run_finds_the_forecast(
+    tmp_path: Path,
+) -> None:
+    rates = {"search": [1e-3, 2e-3]}
+    # At 1e-6, no teacher passes.
+    teacher = {"epochs": 1, "learning_rate": 1e-6, "gate": {"right": 1, "below": "train"}}
+    other = {"name": "other", "method": "knife", "teacher": {"learning_rate": 1e-7}}
+    changes = {"teacher": teacher, "methods": ["finetune", "knife", other], "track": None}
+    student = {"epochs": 1, "learning_rate": rates}
+    config = small_config(tmp_path / "store", **changes, student=student)
+    asked = forecast_run(config, no_display, teacher=True)
+    # Of the first method alone.
+    epochs = ["teacher", "teacher (2 epochs)", "teacher (4 epochs)"]
+    assert asked.made[:3] == epochs
+    assert set(asked.made[3:]) == {"teacher on dev", "teacher on dev without rationales"}
+    result = run(config, no_display)
+    assert result.folder == asked.folder
+    assert not set(epochs) & {stage.label for stage in result.made}
+    # A run that searches nothing is kept beside it.
+    plain = small_config(tmp_path / "store", **changes, student=student | {"learning_rate": 1e-3})
+    assert plan_run(plain).key != result.plan.key
+    text = section((result.folder / "report.html").read_text(), "Forecast")
+    assert f"verdict {asked.forecast.verdict} " in text
+
+
+def test_open_answers_have_no_expected_gain_without_the_teacher(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, split in creatures(World(train=40, dev=20, test=20)).parts.items():
+        rows = [
+            {"id": e.id, "question": e.question, "rationale": e.rationale}
+            | {"answer": e.choices[e.answer]}
+            for e in split
+        ]
+        (data / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    config = small_config(tmp_path / "store", data={"source": str(data)}, track=None)
+    result = run(config, no_display)
+    found = forecast_run(config, no_display, teacher=False).forecast
+    # No fact of so few recurs, whatever there is to gain.
+    assert (found.verdict, found.expected) == ("unlikely", None)
+    text = section((result.folder / "report.html").read_text(), "Forecast")
+    assert "expected gain over finetune (points) unknown" in text
 
 
 def test_a_run_without_what_a_forecast_needs_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from command_fixtures import FinishedRun
-from job import Job, gone
+from job import Job, gone, workers_below
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from pair import make
@@ -98,6 +98,10 @@ def test_a_run_whose_ray_dies_in_each_stage(job: Job, reference: Store, name: st
     for kind in ("teacher", "states", "student", "evaluate"):
         job.wait_for(partial(job.under_way, stages[kind]))
         killed_at[kind] = time.time()
+        if kind == "evaluate":
+            # It would be done before Ray's loss is noticed.
+            for worker in workers_below(driver):
+                worker.suspend()
         below += kill(driver, name)
         assert not job.published(stages[kind])
     driver.wait(SECONDS)

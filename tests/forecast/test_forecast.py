@@ -26,6 +26,7 @@ USEFUL = TeacherScores(1.0, 0.5)
 def test_facts_that_recur_make_a_gain_likely(teacher: TeacherScores | None) -> None:
     found = forecast(GOOD, teacher)
     assert found.verdict == "likely"
+    assert found.expected
     assert found.expected.low < found.expected.gain < found.expected.high
     assert found.expected.gain > 20
     assert found.sentence().startswith("likely that knife gains 5 points or more over finetune: +")
@@ -34,6 +35,7 @@ def test_facts_that_recur_make_a_gain_likely(teacher: TeacherScores | None) -> N
 @pytest.mark.parametrize("teacher", [None, USEFUL])
 def test_facts_that_do_not_recur_make_it_unlikely(teacher: TeacherScores | None) -> None:
     found = forecast(replace(GOOD, at_least=NEVER), teacher)
+    assert found.expected
     assert (found.verdict, found.expected.gain) == ("unlikely", 0)
     assert found.notes == (
         "100 % of the facts are in no training rationale, so that no student can remember them: "
@@ -43,6 +45,7 @@ def test_facts_that_do_not_recur_make_it_unlikely(teacher: TeacherScores | None)
 
 def test_questions_about_what_train_does_not_name_make_it_unlikely() -> None:
     found = forecast(replace(GOOD, familiar=0.0), USEFUL)
+    assert found.expected
     assert (found.verdict, found.expected.gain) == ("unlikely", 0)
     assert found.notes[-1].startswith("test has words that train and dev do not have: no student")
     assert forecast(replace(GOOD, familiar=0.9), USEFUL).verdict == "likely"
@@ -51,6 +54,7 @@ def test_questions_about_what_train_does_not_name_make_it_unlikely() -> None:
 def test_a_teacher_that_does_not_need_rationales_makes_it_unlikely() -> None:
     assert forecast(GOOD, TeacherScores(0.9, 0.9)).verdict == "unlikely"
     weak = forecast(GOOD, TeacherScores(0.6, 0.55))
+    assert weak.expected
     assert weak.expected.gain < 6
     assert [note.partition(":")[0] for note in weak.notes] == [
         "a stronger teacher model, or one trained longer, if it were always right with rationales"
@@ -67,7 +71,8 @@ def test_few_rationales_say_nothing() -> None:
 def test_open_answers_need_the_teacher() -> None:
     opened = replace(GOOD, question=None, chance=None)
     found = forecast(opened)
-    assert found.verdict == "unknown"
+    assert (found.verdict, found.expected) == ("unknown", None)
+    assert found.sentence() == "unknown that knife gains 5 points or more over finetune"
     assert "knife forecast --teacher" in found.notes[0]
     assert forecast(opened, USEFUL).verdict == "likely"
 
@@ -120,4 +125,5 @@ def test_data_without_rationales_have_no_forecast() -> None:
     assert of_splits(Splits(bare, splits.dev, splits.test)) is None
     found = of_splits(splits)
     assert found
+    assert found.expected
     assert math.isfinite(found.expected.high)

@@ -54,8 +54,9 @@ def test_a_teacher_below_its_gate_is_told_of(store: Path, caplog: pytest.LogCapt
     assert any("not decided yet" in note for note in waiting.notes)
     result = run(settings, no_display)
     plain = plan_run(config(store))
-    # The same stages as without a gate.
-    assert result.plan.key == plain.key
+    # The same stages as without a gate; what was decided is told in a folder of its own.
+    assert [stage.key for stage in result.plan.stages] == [stage.key for stage in plain.stages]
+    assert result.plan.key == plan_run(settings).key != plain.key
     assert result.plan.teacher
     right = read_trained(result.store, "teacher", result.plan.teacher.key)["dev_accuracy"]
     said = (
@@ -88,6 +89,8 @@ def test_a_teacher_below_its_gate_is_trained_anew_up_to_two_times(
     assert result.plan.teacher
     assert result.plan.teacher.training.epochs == gate["kept"]
     assert result.plan.teacher.key in {stage.key for stage in result.made}
+    # Known before the gate decides.
+    assert result.folder.name.endswith(plan_run(gated(store, right=1, below="train")).key)
     assert result.plan.config.teacher.epochs == gate["kept"]
     assert "below teacher.gate.right = 100 %; students learn from that of " in caplog.text
     # Enough for the second: nothing is trained that was before, and no third one is looked for.

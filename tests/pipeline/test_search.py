@@ -40,7 +40,10 @@ def test_the_first_value_stands_for_all_until_they_are_tried(tmp_path: Path) -> 
     first = small_config(
         tmp_path, student={"learning_rate": 1e-4}, align={"input": {"layers": [[1, 3]]}}
     )
-    assert plan_run(config).key == plan_run(first).key
+    plan, other = plan_run(config), plan_run(first)
+    assert [stage.key for stage in plan.stages] == [stage.key for stage in other.stages]
+    # A search has a folder of its own.
+    assert plan.key != other.key
 
 
 def own(config: RunConfig) -> dict[str, Any]:
@@ -84,6 +87,7 @@ def test_all_errors_of_searches_come_at_once() -> None:
         "student.learning_rate": [1e-3],
         "student.epochs": [1, 0, -1],
         "student.rate": [1, 2],
+        "student.lora": [{"rank": 4}, {"rank": 8}],
         "student.weight_decay": ["0.1", 0.2, "1e-1"],
         "align.input.weight": [0, 30],
         "align.input.distance": "mse",
@@ -109,7 +113,11 @@ def test_all_errors_of_searches_come_at_once() -> None:
         "scale.launcher: " + other + '{"search": ["ray", "process"]}',
         "seeds: " + other + '{"search": [[0], [1]]}',
     }
-    starts = ("student.rate: unknown key", "search: is no section: give a key of student or align")
+    starts = (
+        "student.rate: unknown key",
+        "search: is no section: give a key of student or align",
+        "student.lora: is a section; give its keys {search: [VALUE, …]} as their values",
+    )
     assert all(any(e.startswith(start) for e in caught.value.errors) for start in starts)
     # What only whole values can show.
     for changes, said in (
