@@ -246,7 +246,7 @@ def _training(epochs: int, rate: float, evaluations: int) -> dict[str, Any]:
 
 
 def measure(condition: Condition, folder: Path) -> dict[str, Any]:
-    """Return the condition with what its run found; its data and its teacher are kept."""
+    """Return the condition with what its run found; its data, teacher and students are kept."""
     data, store = folder / "data" / condition.name, folder / "stores" / condition.name
     data.mkdir(parents=True, exist_ok=True)
     for split, rows in Written(condition).splits().items():
@@ -257,7 +257,7 @@ def measure(condition: Condition, folder: Path) -> dict[str, Any]:
     accuracies = {method.method: method.accuracy for method in verdict.methods}
     assert verdict.ceiling
     for part in store.iterdir():
-        if part.name != "teacher" and part.is_dir():
+        if part.name not in ("teacher", "student") and part.is_dir():
             shutil.rmtree(part)
     return {
         **asdict(condition),
@@ -293,8 +293,8 @@ def collect(folder: Path) -> None:
         row = json.loads(line)
         settings = parse(config(by_name[row["name"]], folder))
         found = forecast_run(settings, no_display, teacher=True).forecast
-        assert found.teacher
-        row |= {"features": asdict(found.features), "teacher": asdict(found.teacher)}
+        assert found.scores
+        row |= {"features": asdict(found.features), "scores": asdict(found.scores)}
         lines.append(strict_json.dumps(row) + "\n")
     write_text(COLLECTED, "".join(lines))
 

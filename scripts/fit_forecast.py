@@ -19,17 +19,17 @@ from scipy.optimize import least_squares
 
 from knife.core.atomic import write_json, write_text
 from knife.forecast.features import Features
-from knife.forecast.forecast import LIKELY, UNKNOWN, UNLIKELY, TeacherScores, forecast
-from knife.forecast.gain import PARAMETERS, WORTH, Curve, Fitted
+from knife.forecast.forecast import LIKELY, UNKNOWN, UNLIKELY, Scores, forecast
+from knife.forecast.gain import PARAMETERS, WORTH, Curve, Fitted, Room
 
 HOUSE = Path(__file__).parents[1]
 PAGE = HOUSE / "docs" / "forecast.md"
 PART = re.compile(r"(?<=writes what follows -->\n).*(?=<!-- until here)", re.DOTALL)
 GRID = HOUSE / "bench" / "forecast.jsonl"
-START = Curve(ceiling=0.8, half=5.0, slope=0.5, fit=1.0, leak=0.5, told=0.5)
-LOWEST = (0.1, 0.5, 0.3, 0.0, 0.0, 0.0)
-HIGHEST = (1.0, 40.0, 2.0, 2.0, 2.0, 2.0)
-# Of the two fits: from data alone, and with the teacher.
+START = Curve(ceiling=0.8, half=5.0, slope=0.5, fit=1.0, told=0.5, taught=0.5)
+LOWEST = (0.1, 0.5, 0.2, 0.0, 0.0, 0.0)
+HIGHEST = (1.0, 40.0, 2.0, 4.0, 4.0, 1.0)
+# Of the two fits: from data alone, and with models that were asked.
 NAMES = ("data", "teacher")
 SAID = (LIKELY, UNLIKELY, UNKNOWN)
 Row = dict[str, Any]
@@ -41,10 +41,10 @@ def read(purpose: str) -> list[Row]:
     return [row for row in rows if row["name"].startswith(purpose)]
 
 
-def seen(row: Row, name: str) -> tuple[Features, float]:
+def seen(row: Row, name: str) -> tuple[Features, Room]:
     """Return what a fit knows of a condition: its features, and what there is to gain."""
     of = Features.from_dict(row["features"])
-    return of, of.headroom if name == "data" else TeacherScores(**row["teacher"]).lift
+    return of, Room(of.headroom) if name == "data" else Scores(**row["scores"]).room
 
 
 def fitted_curve(rows: list[Row], name: str, start: Curve = START) -> Curve:
@@ -83,7 +83,7 @@ def fit(rows: list[Row], name: str) -> Fitted:
         curve,
         (round(float(spread[0]), 3), round(float(spread[1]), 3)),
         tuple(round(float(each), 3) for each in residuals),
-        round(max(seen(row, name)[1] for row in rows), 1),
+        round(max(seen(row, name)[1].total for row in rows), 1),
     )
 
 
@@ -91,8 +91,8 @@ def cells(rows: list[Row], name: str) -> list[str]:
     """Return how well the forecast that ships does on conditions, one cell for each measure."""
     found = []
     for row in rows:
-        teacher = TeacherScores(**row["teacher"]) if name == "teacher" else None
-        found.append(forecast(Features.from_dict(row["features"]), teacher))
+        scores = Scores(**row["scores"]) if name == "teacher" else None
+        found.append(forecast(Features.from_dict(row["features"]), scores))
     gains = [row["gain"] for row in rows]
     pairs = list(zip(found, gains, strict=True))
     # All conditions have choices.

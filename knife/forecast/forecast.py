@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from knife.data.example import Splits
 from knife.data.examples import explained_count
 from knife.forecast.features import LEVELS, OFTEN, Features, features
-from knife.forecast.gain import WORTH, Expected, Fitted
+from knife.forecast.gain import WORTH, Expected, Fitted, Room
 
 # In a run's folder.
 NAME = "forecast.json"
@@ -22,16 +22,22 @@ _NAMED = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherScores:
-    """The accuracy of the run's teacher on dev, with and without rationales, from 0 to 1."""
+class Scores:
+    """Accuracies on dev, from 0 to 1: of the run's teacher with and without rationales, and of a
+    student that was finetuned."""
 
     with_rationale: float
     without_rationale: float
+    finetune: float
 
     @property
-    def lift(self) -> float:
-        """What the teacher gains from rationales, in points."""
-        return max(0.0, 100 * (self.with_rationale - self.without_rationale))
+    def room(self) -> Room:
+        """What there is to gain over that student."""
+        known = max(self.without_rationale, self.finetune)
+        return Room(
+            facts=max(0.0, 100 * (self.with_rationale - known)),
+            task=100 * (known - self.finetune),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +49,14 @@ class Forecast:
         expected: the gain in points of test accuracy, with its error; None if nothing says what
             there is to gain: answers are open and no teacher was asked.
         features: what was read of the data.
-        teacher: the teacher's accuracies, if it was asked.
+        scores: the accuracies of models, if they were asked.
         notes: why the verdict is unknown, and what would change the gain, one sentence each.
     """
 
     verdict: str
     expected: Expected | None
     features: Features
-    teacher: TeacherScores | None
+    scores: Scores | None
     notes: tuple[str, ...]
 
     def sentence(self) -> str:
@@ -69,9 +75,10 @@ class Forecast:
         known = [] if of.question is None else [
             f"a classifier of the question alone: {_percent(of.question)} right"
         ]  # fmt: skip
-        asked = [] if self.teacher is None else [
-            f"the teacher on dev: {_percent(self.teacher.with_rationale)} right with rationales, "
-            f"{_percent(self.teacher.without_rationale)} without"
+        asked = [] if self.scores is None else [
+            f"the teacher on dev: {_percent(self.scores.with_rationale)} right with rationales, "
+            f"{_percent(self.scores.without_rationale)} without; "
+            f"a finetuned student: {_percent(self.scores.finetune)}"
         ]  # fmt: skip
         return [
             f"forecast: {self.sentence()}",
@@ -81,7 +88,7 @@ class Forecast:
             f"  training examples with a rationale: {_percent(of.explained)}",
             f"  rationales fit their own questions rather than others: {_percent(of.fit)}",
             f"  facts that the question tells itself: {_percent(of.told)}",
-            f"  rationales that give the answer away: {_percent(of.leak)}",
+            f"  rationales that give the answer away by themselves: {_percent(of.leak)}",
             f"  test questions without words that train lacks, as a share of dev's: "
             f"{_percent(of.familiar)}",
             *(f"  {line}" for line in (*known, *asked)),
@@ -89,20 +96,20 @@ class Forecast:
         ]
 
 
-def forecast(of: Features, teacher: TeacherScores | None = None) -> Forecast:
-    """Return the forecast for data with these features, and a teacher if it was asked."""
-    fitted = Fitted.load("teacher" if teacher else "data")
-    room = teacher.lift if teacher else of.headroom
+def forecast(of: Features, scores: Scores | None = None) -> Forecast:
+    """Return the forecast for data with these features, and for models if they were asked."""
+    fitted = Fitted.load("teacher" if scores else "data")
+    room = scores.room if scores else Room(of.headroom)
     expected = fitted.expected(of, room)
-    known = teacher is not None or of.question is not None
-    verdict = likelihood(expected) if room >= WORTH or not known else UNLIKELY
-    doubts = list(_doubts(of, room, fitted, asked=teacher is not None))
+    known = scores is not None or of.question is not None
+    verdict = likelihood(expected) if room.total >= WORTH or not known else UNLIKELY
+    doubts = list(_doubts(of, room, fitted, asked=scores is not None))
     # Whatever there is to gain: what does not recur is not learned. Few rationales do not show it.
     forgotten = of.asked >= _FEWEST and fitted.curve.remembered(of) * of.familiar < 0.1
     if doubts and not (verdict == UNLIKELY and forgotten):
         verdict = UNKNOWN
-    changes = _changes(of, room, fitted, teacher)
-    return Forecast(verdict, expected if known else None, of, teacher, (*doubts, *changes))
+    changes = _changes(of, room, fitted, scores)
+    return Forecast(verdict, expected if known else None, of, scores, (*doubts, *changes))
 
 
 def of_splits(splits: Splits) -> Forecast | None:
@@ -117,7 +124,7 @@ def likelihood(expected: Expected) -> str:
     return UNLIKELY if 1 - expected.worth >= _SURE else UNKNOWN
 
 
-def _doubts(of: Features, room: float, fitted: Fitted, *, asked: bool) -> Iterable[str]:
+def _doubts(of: Features, room: Room, fitted: Fitted, *, asked: bool) -> Iterable[str]:
     """Yield in what the data are outside of what was fitted."""
     if of.asked < _FEWEST:
         yield f"only {of.asked} rationales could be looked at: give more examples a rationale"
@@ -126,22 +133,20 @@ def _doubts(of: Features, room: float, fitted: Fitted, *, asked: bool) -> Iterab
             "answers are open, or too few: what there is to gain is known only with the teacher "
             "(knife forecast --teacher)"
         )
-    if room > fitted.room * 1.1:
+    if room.total > fitted.room * 1.1:
         yield (
-            f"there may be {room:.0f} points to gain, more than in any condition that was "
+            f"there may be {room.total:.0f} points to gain, more than in any condition that was "
             f"measured ({fitted.room:.0f})"
         )
 
 
-def _changes(
-    of: Features, room: float, fitted: Fitted, teacher: TeacherScores | None
-) -> Iterable[str]:
+def _changes(of: Features, room: Room, fitted: Fitted, scores: Scores | None) -> Iterable[str]:
     """Yield what would raise the gain by some points: the other things being as they are."""
     curve = fitted.curve
     now = curve.gain(of, room)
 
-    def more(changed: Features, points: float = room) -> float:
-        return curve.gain(changed, points) - now
+    def more(changed: Features, there: Room = room) -> float:
+        return curve.gain(changed, there) - now
 
     if of.familiar < _FAMILIAR:
         yield (
@@ -155,20 +160,19 @@ def _changes(
             "more questions about the same facts: with four times as many training rationales a "
             f"fact, about {gain:.0f} points more"
         )
-    elif never >= 0.5 and room >= _NAMED:
+    elif never >= 0.5 and room.facts >= _NAMED:
         yield (
             f"{_percent(never)} of the facts are in no training rationale, so that no student can "
             "remember them: knife needs questions about facts that recur"
         )
-    better = replace(of, fit=1.0, leak=0.0, told=0.0)
+    better = replace(of, fit=1.0, told=0.0)
     if (gain := more(better)) >= _NAMED:
         yield (
-            "better rationales, which state facts about their own question that it does not tell, "
-            f"rather than the answer: about {gain:.0f} points more"
+            "better rationales, which state facts about their own question that it does not tell: "
+            f"about {gain:.0f} points more"
         )
-    if teacher:
-        left = 100 * (1 - teacher.with_rationale)
-        if (gain := more(of, room + left)) >= _NAMED:
+    if scores:
+        if (gain := more(of, replace(scores, with_rationale=1.0).room)) >= _NAMED:
             yield (
                 "a stronger teacher model, or one trained longer, if it were always right with "
                 f"rationales: about {gain:.0f} points more"

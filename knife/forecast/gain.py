@@ -1,11 +1,11 @@
 """The expected gain of KNIFE over finetune: a formula of few parameters, fitted to measured gains.
 
-    gain = room x ceiling x remembered x familiar x fit^a x (1 - leak)^b x (1 - told)^c
+    gain = fit^a x (facts x ceiling x remembered x familiar x (1 - told)^b + task x taught)
 
-`room` is what there is to gain in points: what a teacher gains from rationales or, without one,
-what a classifier of the question alone lacks. `remembered` is the mean over facts of a curve from 0
-to 1 in the logarithm of how many training rationales state the fact. `familiar` is below 1 if test
-questions have words that train lacks more often than those of dev. Every factor is monotone.
+`facts` and `task` are what there is to gain (see `Room`). `remembered` is the mean over facts of a
+curve from 0 to 1 in the logarithm of how many training rationales state the fact. `familiar` is
+below 1 if test questions have words that train lacks more often than those of dev. Every factor is
+monotone.
 """
 
 import math
@@ -26,35 +26,56 @@ _INSIDE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """What there is to gain over finetune, in points.
+
+    Attributes:
+        facts: by what rationales say: what a teacher with them knows more than without them, and
+            than a finetuned student; or, if neither was asked, what a classifier of the question
+            alone lacks.
+        task: by learning the task itself better than from labels: what a teacher without rationales
+            knows more than a finetuned student.
+    """
+
+    facts: float
+    task: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.facts + self.task
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
     """The fitted parameters of the formula.
 
     Attributes:
-        ceiling: the share of the room that is gained at best.
+        ceiling: the share of what facts offer that is gained at best.
         half: how many rationales must state a fact for half of that.
         slope: how fast that grows, in units of the logarithm.
-        fit, leak, told: the powers.
+        fit, told: the powers.
+        taught: the share of what the task offers that is gained.
     """
 
     ceiling: float
     half: float
     slope: float
     fit: float
-    leak: float
     told: float
+    taught: float
 
-    def gain(self, of: Features, room: float) -> float:
+    def gain(self, of: Features, room: Room) -> float:
         """Return the expected gain in points."""
         factors = (
-            max(room, 0.0),
+            max(room.facts, 0.0),
             self.ceiling,
             self.remembered(of),
             of.familiar,
-            math.pow(of.fit, self.fit),
-            math.pow(1 - of.leak, self.leak),
             math.pow(1 - of.told, self.told),
         )
-        return math.prod(factors)
+        task = max(room.task, 0.0) * self.taught
+        return math.pow(of.fit, self.fit) * (math.prod(factors) + task)
 
     def remembered(self, of: Features) -> float:
         """Return the share of facts that a student remembers, from 0 to 1."""
@@ -78,7 +99,7 @@ class Fitted:
             `spread[1]` for each point of the expected gain.
         residuals: such distances in units of the spread, each of a condition that the curve had
             not seen, in ascending order.
-        room: the greatest room of a condition.
+        room: the greatest room of a condition, facts and task together.
     """
 
     curve: Curve
@@ -88,7 +109,8 @@ class Fitted:
 
     @staticmethod
     def load(name: str) -> "Fitted":
-        """Read a curve that was fitted with the teacher (`teacher`) or without one (`data`)."""
+        """Read a curve that was fitted with models that were asked (`teacher`) or without them
+        (`data`)."""
         values = _parameters()[name]
         return Fitted(
             Curve(**values["curve"]),
@@ -101,7 +123,7 @@ class Fitted:
         """Return the values that `load` reads."""
         return asdict(self)
 
-    def expected(self, of: Features, room: float) -> "Expected":
+    def expected(self, of: Features, room: Room) -> "Expected":
         """Return the expected gain with what is known of its error."""
         gain = self.curve.gain(of, room)
         scale = self.spread[0] + self.spread[1] * gain
@@ -109,7 +131,7 @@ class Fitted:
         out = (1 - _INSIDE) / 2
         low, high = (gain + scale * self._quantile(share) for share in (out, 1 - out))
         # No more than there is, but for the error of measuring it.
-        high = min(max(high, gain), max(room, gain) + self.spread[0])
+        high = min(max(high, gain), max(room.total, gain) + self.spread[0])
         return Expected(gain, min(low, gain), high, worth)
 
     def _quantile(self, share: float) -> float:

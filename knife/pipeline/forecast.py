@@ -1,4 +1,5 @@
-"""A forecast of a run: from its data alone, or with its teacher, which is made if it is missing."""
+"""A forecast of a run: from its data alone, or with its teacher and a finetuned student, which are
+made if they are missing."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,15 +10,15 @@ from knife.core.atomic import write_json
 from knife.core.errors import WorkFailedError
 from knife.data.example import Splits
 from knife.forecast.features import Features, features
-from knife.forecast.forecast import NAME, Forecast, TeacherScores, forecast
+from knife.forecast.forecast import NAME, Forecast, Scores, forecast
 from knife.pipeline.gate import pass_gates
 from knife.pipeline.run import Before, Display
-from knife.plan.forecast import first_knife, knife_data, plan_teacher
+from knife.plan.forecast import first_knife, knife_data, plan_scored
 from knife.plan.plan import Plan, plan_run
 from knife.plan.sources import SourceReader
 from knife.store.disk import disk_errors
 from knife.store.store import Store
-from knife.train.results import accuracy
+from knife.train.results import accuracy, read_trained
 
 # More training examples take seconds.
 _MANY = 20_000
@@ -66,12 +67,13 @@ def forecast_run(config: RunConfig, display: Display, *, teacher: bool) -> Forec
     """Forecast a run and store that with it; its report is updated if there is one.
 
     With `teacher`, the teacher of the run's first method `knife` is trained, if the store lacks it,
-    until it passes its gate, and asked about dev. The run itself then finds it there.
+    until it passes its gate, and asked about dev; and so is a student of `finetune`. The run itself
+    then finds them there.
 
     Raises:
         UserError: as `plan_run` does; or the run does not train knife; or no example of dev has a
             rationale for the teacher; or memory, disk or cluster do not suffice.
-        WorkFailedError: the teacher could not be made.
+        WorkFailedError: one of them could not be made.
     """
     from knife.report.run_page import run_report, write_or_warn
 
@@ -98,16 +100,18 @@ def forecast_run(config: RunConfig, display: Display, *, teacher: bool) -> Forec
     return ForecastResult(found, folder, made, run.notes + before.notes)
 
 
-def _scores(config: RunConfig, reader: SourceReader, before: Before) -> TeacherScores:
-    """Return the accuracies of the teacher that students would learn from.
+def _scores(config: RunConfig, reader: SourceReader, before: Before) -> Scores:
+    """Return the accuracies of the teacher that students would learn from, and of finetune.
 
     Raises:
-        WorkFailedError: it could not be made.
+        WorkFailedError: one of them could not be made.
     """
-    plan_teacher(config, reader)
+    # What cannot be asked is refused before any training.
+    plan_scored(config, reader)
     passed, _ = pass_gates(config, reader, before, {first_knife(config).name})
-    plan, asked = plan_teacher(passed, reader)
+    plan, finetune, asked = plan_scored(passed, reader)
     store = before(plan)
-    if missing := [stage for stage in asked if not store.has("evaluate", stage.key)]:
+    if missing := [stage for stage in plan.stages if not store.has(stage.kind, stage.key)]:
         raise WorkFailedError(*(before.notes or [f"{stage.label}: missing" for stage in missing]))
-    return TeacherScores(*(accuracy(store, stage.key) for stage in asked))
+    right = read_trained(store, "student", finetune.key)["dev_accuracy"]
+    return Scores(*(accuracy(store, stage.key) for stage in asked), right)

@@ -1,4 +1,5 @@
-"""The stages that a forecast with the teacher needs: the run's teacher, asked about dev."""
+"""The stages that a forecast with the teacher needs: that of the run, asked about dev, and a
+student of finetune."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from knife.data.examples import explained_count
 from knife.plan.plan import Plan, plan_run
 from knife.plan.prepared import data_key
 from knife.plan.sources import SourceReader
-from knife.plan.stage import EvaluateStage, Stage
+from knife.plan.stage import EvaluateStage, Stage, StudentStage
 from knife.plan.stages import StageMaker
 
 
@@ -32,18 +33,19 @@ def first_knife(config: RunConfig) -> Variant:
     return next(each for each in config.variants() if each.method == "knife")
 
 
-def plan_teacher(
+def plan_scored(
     config: RunConfig, reader: SourceReader
-) -> tuple[Plan, tuple[EvaluateStage, EvaluateStage]]:
-    """Plan the teacher of a run's first method `knife`, and its evaluations on those examples of
-    dev that have a rationale: with rationales and without. Return the run with these stages instead
-    of its own, and the evaluations.
+) -> tuple[Plan, StudentStage, tuple[EvaluateStage, EvaluateStage]]:
+    """Plan the teacher of a run's first method `knife`, its evaluations on those examples of dev
+    that have a rationale, with rationales and without, and the first student of `finetune`. Return
+    the run with these stages instead of its own, the student, and the evaluations.
 
     Raises:
         UserError: as `plan_run` does, or no example of dev has a rationale.
     """
-    run = plan_run(config, reader)
+    run = plan_run(_with_finetune(config), reader)
     splits = knife_data(run)
+    finetune = next(m.student for m in run.members if m.student.method == "finetune")
     if not explained_count(splits.dev):
         raise UserError(
             f"data.source: none of the {len(splits.dev)} dev examples has a rationale, which the "
@@ -60,9 +62,17 @@ def plan_teacher(
         maker.evaluate(model, "teacher on dev", rationale=True),
         maker.evaluate(model, "teacher on dev without rationales", rationale=False),
     )
-    stages: list[Stage] = [teacher, *asked]
-    data = {teacher.data: splits, data_key(seen.splits): seen.splits}
-    return replace(run, stages=stages, data=data, members=[], ceiling={}), asked
+    stages: list[Stage] = [teacher, finetune, *asked]
+    data = run.data | {data_key(seen.splits): seen.splits}
+    return replace(run, stages=stages, data=data, members=[], ceiling={}), finetune, asked
+
+
+def _with_finetune(config: RunConfig) -> RunConfig:
+    """Return a run with the method `finetune`, which most have."""
+    if any(each.method == "finetune" for each in config.variants()):
+        return config
+    added = Variant(name="finetune", method="finetune")
+    return config.model_copy(update={"methods": [*config.variants(), added], "ablate": False})
 
 
 def _dev_alone(splits: Splits) -> Splits:

@@ -14,7 +14,7 @@ def forecast(run: RunData) -> Section:
     if not path.is_file():
         return Section(title, empty("No forecast was made of this run: see knife forecast."))
     found = json.loads(path.read_text())
-    expected, of, teacher = found["expected"], found["features"], found["teacher"]
+    expected, of, scores = found["expected"], found["features"], found["scores"]
     rows = [
         ("verdict", found["verdict"]),
         (
@@ -28,10 +28,11 @@ def forecast(run: RunData) -> Section:
         ("measured gain (points)", _measured(run)),
         ("median number of training examples that state a fact", f"{of['mentions']:.3g}"),
     ]
-    if teacher:
+    if scores:
         rows += [
-            ("teacher on dev, with rationales (%)", percent(teacher["with_rationale"])),
-            ("teacher on dev, without (%)", percent(teacher["without_rationale"])),
+            ("teacher on dev, with rationales (%)", percent(scores["with_rationale"])),
+            ("teacher on dev, without (%)", percent(scores["without_rationale"])),
+            ("finetuned student on dev (%)", percent(scores["finetune"])),
         ]
     body = table("What to expect of knife, said by knife forecast", ("", "value"), rows, [1])
     return Section(title, body + paragraphs(*found["notes"]))

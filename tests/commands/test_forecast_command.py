@@ -42,7 +42,12 @@ def test_a_forecast_is_kept_with_the_run_which_finds_the_teacher(
     asked = command("forecast", path, "--teacher", "--json")
     assert asked.status == 0, asked.err
     found = json.loads(asked.out)
-    assert found["made"] == ["teacher", "teacher on dev", "teacher on dev without rationales"]
+    assert found["made"] == [
+        "teacher",
+        "finetune seed 0",
+        "teacher on dev",
+        "teacher on dev without rationales",
+    ]
     folder = Path(found["folder"])
     assert json.loads((folder / "forecast.json").read_text()) == found["forecast"]
     assert command("forecast", path, "--teacher").err.count("stages to make") == 0
@@ -56,7 +61,7 @@ def test_a_forecast_is_kept_with_the_run_which_finds_the_teacher(
     measured = 100 * (shares["knife"] - shares["finetune"])
     assert f"verdict {found['forecast']['verdict']} " in text
     assert f"measured gain (points) {measured:+.1f} " in text
-    teacher = found["forecast"]["teacher"]["with_rationale"]
+    teacher = found["forecast"]["scores"]["with_rationale"]
     assert f"teacher on dev, with rationales (%) {100 * teacher:.1f} " in text
 
 
@@ -65,8 +70,8 @@ def test_the_teacher_is_asked_about_dev(tmp_path: Path) -> None:
     config = small_config(tmp_path / "store")
     found = forecast_run(config, no_display, teacher=True)
     (trained,) = (tmp_path / "store" / "teacher").glob("*/trained.json")
-    assert found.forecast.teacher
-    assert found.forecast.teacher.with_rationale == json.loads(trained.read_text())["dev_accuracy"]
+    assert found.forecast.scores
+    assert found.forecast.scores.with_rationale == json.loads(trained.read_text())["dev_accuracy"]
 
 
 def test_the_teacher_that_is_asked_has_passed_its_gate_and_the_run_finds_the_forecast(

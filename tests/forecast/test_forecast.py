@@ -9,7 +9,7 @@ from knife.config.run import World
 from knife.data.creatures import creatures
 from knife.data.example import Splits
 from knife.forecast.features import LEVELS, Features
-from knife.forecast.forecast import TeacherScores, forecast, likelihood, of_splits
+from knife.forecast.forecast import Scores, forecast, likelihood, of_splits
 from knife.forecast.gain import Expected
 
 # Facts that 12 or more rationales state, about the question, which does not tell them.
@@ -19,11 +19,11 @@ GOOD = Features(
     leak=0.0, question=0.5, chance=0.5,
 )  # fmt: skip
 NEVER = dict.fromkeys(LEVELS, 0.0)
-USEFUL = TeacherScores(1.0, 0.5)
+USEFUL = Scores(1.0, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("teacher", [None, USEFUL])
-def test_facts_that_recur_make_a_gain_likely(teacher: TeacherScores | None) -> None:
+def test_facts_that_recur_make_a_gain_likely(teacher: Scores | None) -> None:
     found = forecast(GOOD, teacher)
     assert found.verdict == "likely"
     assert found.expected
@@ -33,7 +33,7 @@ def test_facts_that_recur_make_a_gain_likely(teacher: TeacherScores | None) -> N
 
 
 @pytest.mark.parametrize("teacher", [None, USEFUL])
-def test_facts_that_do_not_recur_make_it_unlikely(teacher: TeacherScores | None) -> None:
+def test_facts_that_do_not_recur_make_it_unlikely(teacher: Scores | None) -> None:
     found = forecast(replace(GOOD, at_least=NEVER), teacher)
     assert found.expected
     assert (found.verdict, found.expected.gain) == ("unlikely", 0)
@@ -51,9 +51,22 @@ def test_questions_about_what_train_does_not_name_make_it_unlikely() -> None:
     assert forecast(replace(GOOD, familiar=0.9), USEFUL).verdict == "likely"
 
 
+def test_there_is_more_to_gain_than_facts() -> None:
+    room = Scores(0.95, 0.8, 0.6).room
+    assert (room.facts, room.task) == pytest.approx((15, 20))
+    # A student that knows more than the teacher without rationales.
+    room = Scores(0.95, 0.5, 0.6).room
+    assert (room.facts, room.task) == pytest.approx((35, 0))
+    assert Scores(0.5, 0.6, 0.7).room.total == 0
+    # Nothing recurs, but the teacher has learned more from as many examples.
+    found = forecast(replace(GOOD, at_least=NEVER), Scores(0.95, 0.95, 0.55))
+    assert found.expected
+    assert found.expected.gain > 5
+
+
 def test_a_teacher_that_does_not_need_rationales_makes_it_unlikely() -> None:
-    assert forecast(GOOD, TeacherScores(0.9, 0.9)).verdict == "unlikely"
-    weak = forecast(GOOD, TeacherScores(0.6, 0.55))
+    assert forecast(GOOD, Scores(0.9, 0.9, 0.9)).verdict == "unlikely"
+    weak = forecast(GOOD, Scores(0.6, 0.55, 0.55))
     assert weak.expected
     assert weak.expected.gain < 6
     assert [note.partition(":")[0] for note in weak.notes] == [
@@ -106,12 +119,12 @@ def test_a_verdict_needs_four_of_five(worth: float, said: str) -> None:
 
 
 def test_lines_say_what_was_read() -> None:
-    text = "\n".join(forecast(GOOD, TeacherScores(0.99, 0.625)).lines())
+    text = "\n".join(forecast(GOOD, Scores(0.99, 0.625, 0.5)).lines())
     for words in (
         "in 100 rationales of dev, the median one is stated by 15 of 1,000 training examples, and "
         "100 % by 5 or more",
         "a classifier of the question alone: 50 % right",
-        "the teacher on dev: 99 % right with rationales, 62.5 % without",
+        "the teacher on dev: 99 % right with rationales, 62.5 % without; a finetuned student: 50 %",
     ):
         assert words in text
     own = forecast(replace(GOOD, own=True, question=None)).lines()
