@@ -113,5 +113,5 @@ def _scores(config: RunConfig, reader: SourceReader, before: Before) -> Scores:
     store = before(plan)
     if missing := [stage for stage in plan.stages if not store.has(stage.kind, stage.key)]:
         raise WorkFailedError(*(before.notes or [f"{stage.label}: missing" for stage in missing]))
-    right = read_trained(store, "student", finetune.key)["dev_accuracy"]
-    return Scores(*(accuracy(store, stage.key) for stage in asked), right)
+    explained, bare = (accuracy(store, stage.key) for stage in asked)
+    return Scores(explained, bare, read_trained(store, "student", finetune.key)["dev_accuracy"])
