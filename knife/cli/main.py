@@ -82,7 +82,7 @@ def forecast(
     config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
     overrides: Overrides = None,
     teacher: Annotated[
-        bool, typer.Option("--teacher", help="Train the run's teacher too, and ask it about dev.")
+        bool, typer.Option("--teacher", help="Train the run's teacher and a student too; ask dev.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
