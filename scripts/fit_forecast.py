@@ -44,7 +44,7 @@ def read(purpose: str) -> list[Row]:
 def seen(row: Row, name: str) -> tuple[Features, Room]:
     """Return what a fit knows of a condition: its features, and what there is to gain."""
     of = Features.from_dict(row["features"])
-    return of, Room(of.headroom) if name == "data" else Scores(**row["scores"]).room
+    return of, Room.of(of) if name == "data" else Scores(**row["scores"]).room
 
 
 def fitted_curve(rows: list[Row], name: str, start: Curve = START) -> Curve:

@@ -99,7 +99,7 @@ class Forecast:
 def forecast(of: Features, scores: Scores | None = None) -> Forecast:
     """Return the forecast for data with these features, and for models if they were asked."""
     fitted = Fitted.load("teacher" if scores else "data")
-    room = scores.room if scores else Room(of.headroom)
+    room = scores.room if scores else Room.of(of)
     expected = fitted.expected(of, room)
     known = scores is not None or of.question is not None
     verdict = likelihood(expected) if room.total >= WORTH or not known else UNLIKELY

@@ -21,6 +21,8 @@ from knife.forecast.features import LEVELS, Features
 PARAMETERS = "parameters.json"
 # A gain of so many points is worth the GPU hours.
 WORTH = 5.0
+# With so many labels, half of what a task offers is learned from them.
+_FEW = 100
 # The interval that is told holds this share.
 _INSIDE = 0.8
 
@@ -31,14 +33,20 @@ class Room:
 
     Attributes:
         facts: by what rationales say: what a teacher with them knows more than without them, and
-            than a finetuned student; or, if neither was asked, what a classifier of the question
-            alone lacks.
+            than a finetuned student.
         task: by learning the task itself better than from labels: what a teacher without rationales
             knows more than a finetuned student.
     """
 
     facts: float
     task: float = 0.0
+
+    @staticmethod
+    def of(features: Features) -> "Room":
+        """Return what data say if no model was asked: of what a classifier of the question alone
+        lacks, the task offers as much as questions tell, if labels are few, and facts the rest."""
+        task = features.headroom * features.told * _FEW / (_FEW + features.examples)
+        return Room(features.headroom - task, task)
 
     @property
     def total(self) -> float:

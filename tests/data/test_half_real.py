@@ -14,7 +14,7 @@ from knife.data.example import Example, Splits
 from knife.data.half_real import _FOLDER, HALF_REAL, half_real
 from knife.data.source import load_source, source_state
 
-SMALL = Facts(names=24, train=80, dev=8, test=16)
+SMALL = Facts(names=28, train=80, dev=8, test=16)
 
 
 def every(splits: Splits) -> list[Example]:
@@ -53,7 +53,7 @@ def test_names_of_test_are_in_no_training_question_when_split_by_names(source: s
     assert not train & test
     pairs = half_real(source, SMALL)
     assert (pairs.train, pairs.dev) == (splits.train, splits.dev)
-    assert len({n for e in every(pairs) for n in names_of(e)}) == 24
+    assert len({n for e in every(pairs) for n in names_of(e)}) == 28
 
 
 @settings(max_examples=20, deadline=None)
@@ -64,7 +64,7 @@ def test_names_of_test_are_in_no_training_question_when_split_by_names(source: s
 )
 def test_a_world_is_balanced_and_asks_nothing_twice(source: str, seed: int, split: str) -> None:
     world = Facts.model_validate(
-        {"names": 16, "train": 20, "dev": 8, "test": 16, "seed": seed, "split": split}
+        {"names": 20, "train": 20, "dev": 8, "test": 16, "seed": seed, "split": split}
     )
     splits = half_real(source, world)
     assert splits == half_real(source, world)

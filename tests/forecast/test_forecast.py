@@ -10,7 +10,7 @@ from knife.data.creatures import creatures
 from knife.data.example import Splits
 from knife.forecast.features import LEVELS, Features
 from knife.forecast.forecast import Scores, forecast, likelihood, of_splits
-from knife.forecast.gain import Expected
+from knife.forecast.gain import Expected, Room
 
 # Facts that 12 or more rationales state, about the question, which does not tell them.
 GOOD = Features(
@@ -58,6 +58,9 @@ def test_there_is_more_to_gain_than_facts() -> None:
     room = Scores(0.95, 0.5, 0.6).room
     assert (room.facts, room.task) == pytest.approx((35, 0))
     assert Scores(0.5, 0.6, 0.7).room.total == 0
+    # Data alone: of 50 points that a classifier lacks, questions tell half, and labels are few.
+    room = Room.of(replace(GOOD, told=0.5, examples=25))
+    assert (room.facts, room.task) == pytest.approx((30, 20))
     # Nothing recurs, but the teacher has learned more from as many examples.
     found = forecast(replace(GOOD, at_least=NEVER), Scores(0.95, 0.95, 0.55))
     assert found.expected
