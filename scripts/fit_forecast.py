@@ -94,18 +94,18 @@ def cells(rows: list[Row], name: str) -> list[str]:
         scores = Scores(**row["scores"]) if name == "teacher" else None
         found.append(forecast(Features.from_dict(row["features"]), scores))
     gains = [row["gain"] for row in rows]
-    pairs = list(zip(found, gains, strict=True))
-    # All conditions have choices.
-    gave = [each.expected for each in found if each.expected]
-    rho = stats.spearmanr([each.gain for each in gave], gains).statistic
-    inside = sum(e.low <= gain <= e.high for e, gain in zip(gave, gains, strict=True))
+    # All conditions have choices, and so an expected gain.
+    expected = [each.expected for each in found if each.expected]
+    pairs = list(zip(expected, gains, strict=True))
+    rho = stats.spearmanr([each.gain for each in expected], gains).statistic
+    inside = sum(each.low <= gain <= each.high for each, gain in pairs)
     told = []
     for verdict in SAID:
-        own = [gain for each, gain in pairs if each.verdict == verdict]
+        own = [gain for each, gain in zip(found, gains, strict=True) if each.verdict == verdict]
         told.append(f"{sum(gain >= WORTH for gain in own)} of {len(own)}")
     return [
         f"{rho:.2f}",
-        f"{median(abs(e.gain - gain) for e, gain in zip(gave, gains, strict=True)):.1f} points",
+        f"{median(abs(each.gain - gain) for each, gain in pairs):.1f} points",
         f"{inside} of {len(rows)}",
         *told,
     ]

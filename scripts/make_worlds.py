@@ -1,4 +1,4 @@
-"""Make knife/data/worlds/*.yaml: real facts about countries, cities, stars, airports and enzymes.
+"""Make knife/data/worlds/*.yaml: real facts about countries, cities, stars and others.
 
     python scripts/make_worlds.py
 

@@ -107,9 +107,11 @@ def _scores(config: RunConfig, reader: SourceReader, before: Before) -> Scores:
         WorkFailedError: one of them could not be made.
     """
     # What cannot be asked is refused before any training.
-    plan_scored(config, reader)
+    wanted = plan_scored(config, reader)
     passed, _ = pass_gates(config, reader, before, {first_knife(config).name})
-    plan, finetune, asked = plan_scored(passed, reader)
+    if passed is not config:
+        wanted = plan_scored(passed, reader)
+    plan, finetune, asked = wanted
     store = before(plan)
     if missing := [stage for stage in plan.stages if not store.has(stage.kind, stage.key)]:
         raise WorkFailedError(*(before.notes or [f"{stage.label}: missing" for stage in missing]))

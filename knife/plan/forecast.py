@@ -58,10 +58,9 @@ def plan_scored(
     seen = reader.with_splits(own, sources, _dev_alone(splits))
     maker = StageMaker(own, variant, seen, own=False)
     model = replace(teacher, tokens=seen.teacher_tokens)
-    asked = (
-        maker.evaluate(model, "teacher on dev", rationale=True),
-        maker.evaluate(model, "teacher on dev without rationales", rationale=False),
-    )
+    with_rationale = maker.evaluate(model, "teacher on dev", rationale=True)
+    without = maker.evaluate(model, "teacher on dev without rationales", rationale=False)
+    asked = (replace(with_rationale, asked="dev"), replace(without, asked="dev"))
     stages: list[Stage] = [teacher, finetune, *asked]
     data = run.data | {data_key(seen.splits): seen.splits}
     return replace(run, stages=stages, data=data, members=[], ceiling={}), finetune, asked

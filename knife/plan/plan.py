@@ -105,12 +105,12 @@ def plan_run(
     unique = {(stage.kind, stage.key): stage for stage in plan.stages}
     plan.stages = sorted(unique.values(), key=lambda stage: order[stage.kind])
     members = [[m.method, m.seed, m.student.key, m.evaluate.key] for m in plan.members]
-    plan.key = fingerprint({"name": config.name, "members": members} | _left_open(config))
+    plan.key = fingerprint({"name": config.name, "members": members} | _undecided(config))
     plan.notes = list(dict.fromkeys(plan.notes))
     return plan
 
 
-def _left_open(config: RunConfig) -> dict[str, Any]:
+def _undecided(config: RunConfig) -> dict[str, Any]:
     """Return what a run decides on dev, by method: its own settings, and how long teachers are
     trained. Nothing if the config leaves nothing open."""
     found = {}

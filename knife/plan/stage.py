@@ -89,12 +89,17 @@ class StudentStage(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateStage(Stage):
-    """Predict the test split with a teacher or a student."""
+    """Predict the test split with a teacher or a student.
+
+    Attributes:
+        asked: what the examples of that split are: those of `dev` for a forecast.
+    """
 
     kind: ClassVar[str] = "evaluate"
     model_kind: str
     model_key: str
     rationale: bool
+    asked: Literal["dev", "test"] = "test"
 
 
 def inputs(stage: Stage) -> list[tuple[str, str]]:

@@ -15,16 +15,14 @@ def forecast(run: RunData) -> Section:
         return Section(title, empty("No forecast was made of this run: see knife forecast."))
     found = json.loads(path.read_text())
     expected, of, scores = found["expected"], found["features"], found["scores"]
+    gain, interval = "unknown", "unknown"
+    if expected:
+        gain = f"{expected['gain']:+.1f}"
+        interval = f"{expected['low']:+.1f} to {expected['high']:+.1f}"
     rows = [
         ("verdict", found["verdict"]),
-        (
-            "expected gain over finetune (points)",
-            f"{expected['gain']:+.1f}" if expected else "unknown",
-        ),
-        (
-            "80 % interval",
-            f"{expected['low']:+.1f} to {expected['high']:+.1f}" if expected else "unknown",
-        ),
+        ("expected gain over finetune (points)", gain),
+        ("80 % interval", interval),
         ("measured gain (points)", _measured(run)),
         ("median number of training examples that state a fact", f"{of['mentions']:.3g}"),
     ]

@@ -163,8 +163,7 @@ def _result(stages: list[Stage], store: Store) -> str:
     if isinstance(stage, EvaluateStage):
         lines = store.read(stage.kind, stage.key, "journal.jsonl").splitlines()
         row = json.loads(lines[-1])
-        asked = "dev" if " on dev" in stage.label else "test"
-        return f"{asked} {100 * row['metrics']['test_accuracy']:.1f} %"
+        return f"{stage.asked} {100 * row['metrics']['test_accuracy']:.1f} %"
     tables = [store.manifest(each.kind, each.key) for each in stages]
     files = [item for about in tables if about for item in about["files"].items()]
     return size(sum(of["bytes"] for name, of in files if name.endswith(".safetensors")))
