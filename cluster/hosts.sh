@@ -51,13 +51,15 @@ address() {
 
 known() {
   [[ ${1:-} =~ ^[0-9]+$ ]] || fail "HOST must be a number, but got '${1:-}'"
-  ip netns list | grep -qE "^$name-$1( |\$)" || fail "no host $1; the hosts are: $(hosts | xargs)"
+  [[ " $(hosts | xargs) " == *" $name-$1 "* ]] || fail "no host $1; the hosts are: $(hosts | xargs)"
 }
 
 free_subnet() {
-  local third
+  local third routes
+  # Read whole: `ip | grep -q` fails where grep has found its line before ip has written its last.
+  routes=$(ip route show table all)
   for third in $(seq 0 255); do
-    ip route show table all | grep -q "10\.73\.$third\." || { echo "10.73.$third" && return; }
+    [[ $routes == *"10.73.$third."* ]] || { echo "10.73.$third" && return; }
   done
   fail "no free subnet in 10.73.0.0/16"
 }

@@ -1,5 +1,6 @@
 """The files of cluster/ are valid as far as can be checked offline, and the checks find errors."""
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from cluster_files import (
     kubernetes_errors,
     launcher_errors,
 )
+from host_cluster import needs_hosts
 
 LAUNCHERS = ("local", "aws", "gcp")
 KUBERNETES = {path.name: path.read_text() for path in (FOLDER / "kubernetes").glob("*.yaml")}
@@ -123,6 +125,23 @@ def test_commands_in_the_heads_are_words_that_knife_takes() -> None:
             assert command_errors(line) == [], line
     assert command_errors("knife run demo sead=1")
     assert command_errors("knife run demo --dry-rum")
+
+
+@needs_hosts
+def test_hosts_of_several_clusters_have_addresses_of_their_own() -> None:
+    names = [f"k{os.getpid()}{letter}" for letter in "abcdef"]
+
+    def command(name: str, *words: str) -> str:
+        environment = {**os.environ, "KNIFE_HOSTS": name}
+        return subprocess.check_output([FOLDER / "hosts.sh", *words], env=environment, text=True)
+
+    try:
+        for name in names:
+            command(name, "up", "1")
+        assert len({command(name, "address", "1") for name in names}) == len(names)
+    finally:
+        for name in names:
+            command(name, "down")
 
 
 @pytest.mark.parametrize("name", ["slurm.sh", "hosts.sh"])
