@@ -90,7 +90,7 @@ def forecast_run(config: RunConfig, display: Display, *, teacher: bool) -> Forec
     found = forecast(of, scores)
     store = Store(config.store)
     with disk_errors(store.root):
-        folder = store.root / "runs" / f"{config.name}-{run.key}"
+        folder = run.folder
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / NAME, asdict(found))
         if (folder / "verdict.json").is_file():

@@ -167,7 +167,7 @@ def run(config: RunConfig, display: Display) -> Result:
         missing, damaged = prepared(plan, store)
         plan.notes += before.notes + damaged + tracking_notes(config)
         made = [*before.made, *missing]
-        folder = store.root / "runs" / f"{config.name}-{plan.key}"
+        folder = plan.folder
         folder.mkdir(parents=True, exist_ok=True)
         # Without the password of a tracking server.
         resolved = redact_values(config.model_dump(mode="json"))

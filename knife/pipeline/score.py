@@ -65,7 +65,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
     reader, before = SourceReader(), Before(config.store, display)
     # What cannot be scored is refused before any trial.
     wanted = plan_scores(config, reader)
-    key = wanted.plan.key
+    folder = wanted.plan.folder
     settled = settle(config, reader, before)
     if settled.config is not config:
         wanted = plan_scores(settled.config, reader)
@@ -81,7 +81,6 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
         found = rationale_scores(rows, len(wanted.finetune))
         if rows[0].gain is None:
             notes.append("to relate the gain of knife to the scores: knife run, then score again")
-        folder = store.root / "runs" / f"{config.name}-{key}"
         folder.mkdir(parents=True, exist_ok=True)
         lines = [strict_json.dumps(asdict(row)) + "\n" for row in rows]
         write_text(folder / "rationale_scores.jsonl", "".join(lines))

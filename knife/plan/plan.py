@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from knife.cluster.capacity import batch_errors, place_errors
@@ -23,7 +24,7 @@ from knife.plan.sources import SourceReader
 from knife.plan.stage import EvaluateStage, Stage, StatesStage, StudentStage, TeacherStage, inputs
 from knife.plan.stages import StageMaker
 from knife.stats.power import design_note
-from knife.store.store import fingerprint, store_errors
+from knife.store.store import fingerprint, store_errors, store_root
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class Plan:
     weights: dict[str, Weights] = field(default_factory=dict)
     needs: dict[str, MemoryEstimate | int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this host for the run's config, verdict and report."""
+        return store_root(self.config.store) / "runs" / f"{self.config.name}-{self.key}"
 
 
 def plan_run(
