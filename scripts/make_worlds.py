@@ -137,7 +137,8 @@ def elements() -> Rows:
     """Yield chemical elements by the lattices of their crystals, the rare ones together."""
     # Its own reader needs more packages.
     spec = importlib.util.find_spec("mendeleev")
-    assert spec and spec.submodule_search_locations
+    assert spec
+    assert spec.submodule_search_locations
     database = sqlite3.connect(Path(spec.submodule_search_locations[0]) / "elements.db")
     lattices = {"HEX": "hexagonal", "FCC": "face centred", "BCC": "body centred"}
     for name, lattice in database.execute("select name, lattice_structure from elements"):
