@@ -1,11 +1,11 @@
 """The conditions that `knife forecast` is fitted to: the gain of knife in worlds of many kinds.
 
-python bench/forecast.py measure FOLDER   # into FOLDER/grid.jsonl; skips what is there
-python bench/forecast.py collect FOLDER   # these, with what a forecast reads: bench/forecast.jsonl
+    python bench/forecast.py FOLDER
 
 Draws conditions for fitting and for testing by two seeds, the second with values that the first
-does not have; writes the data of each into FOLDER/data, and trains finetune and knife on them. They
-alternate, so that a part of them is of use. `scripts/fit_forecast.py` fits the forecast.
+does not have; writes the data of each into FOLDER, trains finetune and knife on them, and adds what
+it found, with what a forecast reads, to bench/forecast.jsonl. What that has is not measured again.
+They alternate, so that a part of them is of use. `scripts/fit_forecast.py` fits the forecast.
 """
 
 import itertools
@@ -27,8 +27,8 @@ from knife.data.creatures import ATTRIBUTES, Attribute, facts_of
 from knife.pipeline.forecast import forecast_run
 from knife.terminal.display import no_display
 
-COLLECTED = Path(__file__).with_suffix(".jsonl")
-FIT, TEST = 72, 36
+MEASURED = Path(__file__).with_suffix(".jsonl")
+FIT, TEST = 48, 48
 DEV_QUESTIONS, TEST_QUESTIONS = 100, 300
 STEPS, BATCH = 500, 32
 TEACHER_STEPS = 94
@@ -246,64 +246,45 @@ def _training(epochs: int, rate: float, evaluations: int) -> dict[str, Any]:
 
 
 def measure(condition: Condition, folder: Path) -> dict[str, Any]:
-    """Return the condition with what its run found; its data, teacher and students are kept."""
-    data, store = folder / "data" / condition.name, folder / "stores" / condition.name
+    """Return the condition with what its run found and what `knife forecast --teacher` reads."""
+    data = folder / "data" / condition.name
     data.mkdir(parents=True, exist_ok=True)
     for split, rows in Written(condition).splits().items():
         lines = (strict_json.dumps(row) + "\n" for row in rows)
         write_text(data / f"{split}.jsonl", "".join(lines))
     start = time.process_time()
-    verdict = knife.run(config(condition, folder)).verdict
+    settings = config(condition, folder)
+    verdict = knife.run(settings).verdict
     accuracies = {method.method: method.accuracy for method in verdict.methods}
+    seconds = time.process_time() - start
+    # Reads the teacher and the student that the run made.
+    found = forecast_run(parse(settings), no_display, teacher=True).forecast
     assert verdict.ceiling
-    for part in store.iterdir():
-        if part.name not in ("teacher", "student") and part.is_dir():
-            shutil.rmtree(part)
+    assert found.scores
+    shutil.rmtree(settings["store"])
     return {
         **asdict(condition),
         "finetune": round(100 * accuracies["finetune"], 2),
         "knife": round(100 * accuracies["knife"], 2),
         "gain": round(100 * (accuracies["knife"] - accuracies["finetune"]), 2),
         "ceiling": asdict(verdict.ceiling),
-        "seconds": round(time.process_time() - start, 1),
+        "seconds": round(seconds, 1),
+        "features": asdict(found.features),
+        "scores": asdict(found.scores),
     }
-
-
-def measure_all(folder: Path) -> None:
-    """Measure the conditions that are not there yet."""
-    results = folder / "grid.jsonl"
-    lines = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
-    done = {json.loads(line)["name"] for line in lines}
-    fit, test = conditions("fit", FIT), conditions("test", TEST)
-    each = FIT // TEST
-    for index, tested in enumerate(test):
-        for condition in (*fit[each * index : each * (index + 1)], tested):
-            if condition.name in done:
-                continue
-            lines.append(strict_json.dumps(measure(condition, folder)))
-            write_text(results, "\n".join(lines) + "\n")
-            print(lines[-1], flush=True)
-
-
-def collect(folder: Path) -> None:
-    """Write what was measured with what `knife forecast --teacher` reads."""
-    by_name = {c.name: c for c in (*conditions("fit", FIT), *conditions("test", TEST))}
-    lines = []
-    for line in (folder / "grid.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        settings = parse(config(by_name[row["name"]], folder))
-        found = forecast_run(settings, no_display, teacher=True).forecast
-        assert found.scores
-        row |= {"features": asdict(found.features), "scores": asdict(found.scores)}
-        lines.append(strict_json.dumps(row) + "\n")
-    write_text(COLLECTED, "".join(lines))
 
 
 def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    what, folder = sys.argv[1], Path(sys.argv[2]).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    {"measure": measure_all, "collect": collect}[what](folder)
+    folder = Path(sys.argv[1]).absolute()
+    lines = MEASURED.read_text(encoding="utf-8").splitlines()
+    done = {json.loads(line)["name"] for line in lines}
+    for pair in zip(conditions("fit", FIT), conditions("test", TEST), strict=True):
+        for condition in pair:
+            if condition.name not in done:
+                lines.append(strict_json.dumps(measure(condition, folder)))
+                write_text(MEASURED, "\n".join(lines) + "\n")
+                print(lines[-1], flush=True)
 
 
 if __name__ == "__main__":
