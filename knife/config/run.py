@@ -74,10 +74,12 @@ class Data(ConfigSection):
     """The dataset. `columns` says which columns of a table are what. `faulty` is whether rows with
     errors stop the run, or are left out up to a share of them, by default 5 %: refuse, skip or
     skip:SHARE. `rationale` is how rationales are treated: given, shuffled, dropped:SHARE,
-    truncated:SHARE, unrepeated (without texts that many examples have) or none. `max_tokens` limits
-    task input and rationale together; of an example whose task input alone is longer, `too_long` is
-    what becomes: refuse (the run stops), drop, or cut:COLUMN, which shortens the text of a column
-    of the question. `world` is the size of creatures, `facts` that of half-real worlds."""
+    truncated:SHARE, unleaked:SHARE (words that tell the answer are masked until a regression finds
+    at most that share of it), unrepeated (without texts that many examples have) or none.
+    `max_tokens` limits task input and rationale together; of an example whose task input alone is
+    longer, `too_long` is what becomes: refuse (the run stops), drop, or cut:COLUMN, which shortens
+    the text of a column of the question. `world` is the size of creatures, `facts` that of
+    half-real worlds."""
 
     source: str
     columns: Columns | None = None
@@ -124,11 +126,12 @@ class Data(ConfigSection):
         if value in ("given", "shuffled", "none", "unrepeated"):
             return value
         kind, _, share = value.partition(":")
-        if kind in ("dropped", "truncated") and re.fullmatch(r"0?\.\d+|[01]|1\.0|0\.0", share):
+        shared = ("dropped", "truncated", "unleaked")
+        if kind in shared and re.fullmatch(r"0?\.\d+|[01]|1\.0|0\.0", share):
             return value
         raise ValueError(
-            "must be given, shuffled, none, unrepeated, dropped:SHARE or truncated:SHARE with a "
-            f"SHARE from 0 to 1, but got {value!r}"
+            "must be given, shuffled, none, unrepeated, dropped:SHARE, truncated:SHARE or "
+            f"unleaked:SHARE with a SHARE from 0 to 1, but got {value!r}"
         )
 
 

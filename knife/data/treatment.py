@@ -9,6 +9,7 @@ from knife.data.example import Example, Splits
 from knife.data.examples import Examples
 from knife.data.subset import lot, subset
 from knife.data.suspicious import repeated_rationales, same_words
+from knife.data.unleaked import mask, unleaked
 
 
 def used_splits(whole: Splits, data: Data) -> Splits:
@@ -19,8 +20,16 @@ def used_splits(whole: Splits, data: Data) -> Splits:
         train, dev, test = (_without(part, often) for part in whole.parts.values())
         whole = replace(whole, train=train, dev=dev, test=test)
     used = whole.parts | {"train": subset(whole.train, data.fraction, data.split_seed)}
-    treated = {name: corrupt(part, data.rationale, data.split_seed) for name, part in used.items()}
-    return Splits(**treated, notes=whole.notes, left_out=whole.left_out)
+    kind, _, share = data.rationale.partition(":")
+    notes = whole.notes
+    treated: dict[str, Sequence[Example]]
+    if kind == "unleaked":
+        masked, note = unleaked(used["train"], float(share), data.split_seed)
+        treated = {n: _with(part, (mask(e, masked) for e in part)) for n, part in used.items()}
+        notes = [*notes, note]
+    else:
+        treated = {n: corrupt(p, data.rationale, data.split_seed) for n, p in used.items()}
+    return Splits(**treated, notes=notes, left_out=whole.left_out)
 
 
 def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> Sequence[Example]:
@@ -34,7 +43,8 @@ def corrupt(examples: Sequence[Example], treatment: str, seed: int) -> Sequence[
     - `none`: all are removed.
     - `unrepeated`: those that 5 examples or more have are removed.
 
-    Examples without a rationale stay so. `treatment` is one that the run config accepts.
+    Examples without a rationale stay so. `treatment` is one that the run config accepts, but for
+    `unleaked`, which needs all of a run's splits.
     """
     kind, _, share = treatment.partition(":")
     if kind == "given":

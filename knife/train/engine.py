@@ -63,8 +63,8 @@ def start_engine(
     With `universal`, the engine can load DeepSpeed's universal checkpoints, and only those.
     """
     parameters = [p for p in objective.parameters() if p.requires_grad]
-    # Torch's AdamW: DeepSpeed's own optimizers compile for a minute before the first step. Fused, it
-    # reads and writes everything once a step.
+    # Torch's AdamW, which reads and writes everything once a step if fused: DeepSpeed's own
+    # optimizers compile for a minute before the first step.
     optimizer = torch.optim.AdamW(
         parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
