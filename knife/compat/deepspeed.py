@@ -88,6 +88,14 @@ def undo_hidden_step(engine: Any, *, fp32_gradients: bool) -> None:
             parameter.grad_dtype = torch.float32
 
 
+def forget_moments(engine: Any) -> None:
+    """Make AdamW begin anew, at every ZeRO stage: its moments and its steps become 0."""
+    optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.zero_()
+
+
 def keep_norms(engine: Any) -> None:
     """Make `get_global_grad_norm` return the norm when DeepSpeed itself clips fp32 gradients and
     would discard it."""

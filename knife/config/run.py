@@ -17,6 +17,7 @@ from knife.config.ablations import ablations
 from knife.config.columns import Columns
 from knife.config.facts import Facts
 from knife.config.lora import Lora
+from knife.config.methods import Internalize, Method, Prompt, StepByStep
 from knife.config.overrides import Overrides, merge, read_overrides, read_yaml
 from knife.config.scale import Scale
 from knife.config.search import Searches, checked_searches, with_searches, without_searches
@@ -26,29 +27,6 @@ from knife.config.track import Track
 from knife.config.write import Write
 from knife.core.errors import UserError, nearest, raise_errors
 
-Method = Literal[
-    "finetune",
-    "knife",
-    "teacher_init",
-    "explain_then_answer",
-    "answer_then_explain",
-    "rationale_input",
-    "step_by_step",
-    "prompt",
-    "retrieve",
-]
-# Methods whose students themselves are trained on rationales.
-READS_RATIONALES = {
-    "explain_then_answer",
-    "answer_then_explain",
-    "rationale_input",
-    "step_by_step",
-    "retrieve",
-}
-# Methods whose student must generate text: a rationale, or an answer from a prompt alone.
-WRITES = {"explain_then_answer", "answer_then_explain", "step_by_step", "prompt"}
-# Methods whose students learn from a teacher.
-TEACHES = {"knife", "teacher_init"}
 InputTokens = Literal["all", "content", "mean", "words"]
 Layers = Literal["last", "all", "uniform"] | list[tuple[int, int]]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -224,14 +202,6 @@ class TeacherTraining(Training):
     gate: Gate | None = None
 
 
-class Prompt(ConfigSection):
-    """The few-shot demonstrations of `prompt`: training examples drawn by the seed, with or
-    without their rationales."""
-
-    shots: int = Field(4, ge=1)
-    rationales: bool = False
-
-
 # These names are used for folders, with a key appended, and for MLflow's metrics and runs.
 NAME_LETTERS = 128
 
@@ -260,9 +230,12 @@ class Variant(ConfigSection):
     teacher: dict[str, Any] = Field(default_factory=dict)
     student: dict[str, Any] = Field(default_factory=dict)
     prompt: dict[str, Any] = Field(default_factory=dict)
+    step_by_step: dict[str, Any] = Field(default_factory=dict)
+    internalize: dict[str, Any] = Field(default_factory=dict)
 
 
-VARIANT_PARTS = ("data", "model", "align", "teacher", "student", "prompt")
+# All keys of a variant that change the run's config.
+VARIANT_PARTS = tuple(name for name in Variant.model_fields if name not in ("name", "method"))
 
 
 class RunConfig(ConfigSection):
@@ -281,6 +254,8 @@ class RunConfig(ConfigSection):
     teacher: TeacherTraining = TeacherTraining()
     student: Training = Training()
     prompt: Prompt = Prompt()
+    step_by_step: StepByStep = StepByStep()
+    internalize: Internalize = Internalize()
     compare: Compare = Compare()
     scale: Scale = Scale()
     track: Track | None = Track()

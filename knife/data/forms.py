@@ -2,6 +2,8 @@
 
 - `explain_then_answer` (I -> RO): generates the rationale, then the answer.
 - `answer_then_explain` (I -> OR): generates the answer, then the rationale.
+- `internalize` (Deng et al. 2024, arXiv 2405.14838): the first of these without the first tokens of
+  the rationale, more and more of them, until the answer alone is left.
 - `step_by_step` (Hsieh et al. 2023, arXiv 2305.02301, section 3.2): generates the answer from the
   task input, and the rationale from the task input after a word that asks for it.
 
@@ -13,17 +15,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from knife.data.internalize import Removal
 from knife.data.token_table import Changed
 from knife.data.tokens import EXPLANATION, Tokens, openings
 
 
 def training_tokens(
-    method: str, tokens: Sequence[Tokens], tokenizer: Any
+    method: str, tokens: Sequence[Tokens], tokenizer: Any, removal: Removal | None = None
 ) -> tuple[Sequence[Tokens], Sequence[Tokens] | None]:
-    """Return training examples in a method's form, and those of its second task, if it has one."""
+    """Return training examples in a method's form, and those of its second task, if it has one.
+
+    `removal` is what `internalize` removes; those returned change with it.
+    """
     if method == "explain_then_answer":
         # Without a rationale, only the answer is to be generated.
         return Changed(tokens, lambda e: _written(e, _closed_rationale(e) + _right(e))), None
+    if method == "internalize":
+        assert removal is not None
+        return Changed(
+            tokens,
+            lambda e: _written(e, _closed_rationale(e)[removal.removed :] + _right(e)),
+        ), None
     if method == "answer_then_explain":
         return Changed(tokens, lambda e: _written(e, _right(e) + _closed_rationale(e))), None
     if method == "step_by_step":
@@ -32,6 +44,11 @@ def training_tokens(
         opening = int(tokens[0].input_ids[0] in openings(tokenizer))
         return tokens, explanation_task(tokens, word, opening)
     return tokens, None
+
+
+def longest_rationale(tokens: Sequence[Tokens]) -> int:
+    """Return how many tokens the longest rationale has with its closing token."""
+    return max((len(_closed_rationale(each)) for each in tokens), default=0)
 
 
 def after_rationales(tokens: Sequence[Tokens], rationales: Sequence[Sequence[int]]) -> list[Tokens]:

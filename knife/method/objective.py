@@ -78,10 +78,16 @@ class Objective(nn.Module):
     to the teacher's width; it is discarded with this module.
     """
 
-    def __init__(self, backbone: Any, alignment: Alignment | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Any,
+        alignment: Alignment | None = None,
+        rationale_weight: float = 0.5,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.alignment = alignment
+        self.rationale_weight = rationale_weight
         self.input_projections = nn.ModuleDict()
         self.output_projection: nn.Module = nn.Identity()
         if alignment is None:
@@ -104,8 +110,9 @@ class Objective(nn.Module):
     ) -> Losses:
         """Compute the loss of a batch, with alignment terms if the teacher's states are given.
 
-        `explanation` has the same examples for the task of generating their rationales: then both
-        tasks have equal weight (Hsieh et al. 2023, arXiv 2305.02301, section 3.2).
+        `explanation` has the same examples for the task of generating their rationales, which has
+        the `rationale_weight`, and the task to answer the rest (Hsieh et al. 2023, arXiv
+        2305.02301, section 3.2).
         """
         aligned = self.alignment is not None and teacher is not None
         weight_in = self.alignment.align.input.weight if self.alignment and aligned else 0.0
@@ -125,7 +132,9 @@ class Objective(nn.Module):
                 parts[name] = term_B
         if explanation is not None:
             written_B = -self.backbone(explanation).scores_BC[:, 0] * batch.explained_B
-            loss_B = torch.where(batch.explained_B, (task_B + written_B) / 2, task_B)
+            weight = self.rationale_weight
+            both_B = (1 - weight) * task_B + weight * written_B
+            loss_B = torch.where(batch.explained_B, both_B, task_B)
             parts["rationale_loss"] = written_B
         parts["loss"] = loss_B
         weight_B = batch.weight_B

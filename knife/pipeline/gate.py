@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 
-from knife.config.run import TEACHES, Gate, RunConfig, Variant
+from knife.config.methods import TEACHES
+from knife.config.run import Gate, RunConfig, Variant
 from knife.core.errors import UserError
 from knife.core.words import counted
 from knife.data.examples import explained_count

@@ -99,7 +99,7 @@ def _tasks(method: str, lengths: Lengths) -> tuple[Lengths, Lengths | None]:
     """Return the lengths of the task in a method's step, and of its second task, if it has one.
     To generate rationales is to generate one text; no choices are scored."""
     rationale = lengths.wholes - lengths.inputs
-    if method in ("explain_then_answer", "answer_then_explain"):
+    if method in ("explain_then_answer", "answer_then_explain", "internalize"):
         return replace(lengths, choices=1, choice=rationale + lengths.choice), None
     if method == "step_by_step":
         return lengths, replace(lengths, choices=1, choice=rationale)

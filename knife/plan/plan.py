@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from knife.cluster.capacity import batch_errors, place_errors
-from knife.config.run import TEACHES, Data, RunConfig, Variant
+from knife.config.methods import TEACHES
+from knife.config.run import Data, RunConfig, Variant
 from knife.core.errors import UserError, raise_errors
 from knife.data.digest import split_digest
 from knife.data.example import Splits

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from knife.config.run import TEACHES, RunConfig
+from knife.config.methods import TEACHES
+from knife.config.run import RunConfig
 from knife.core.errors import raise_errors
 from knife.data import evidence
 from knife.data.example import Splits

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, get_args
 
-from knife.config.run import READS_RATIONALES, TEACHES, WRITES, RunConfig, Variant
+from knife.config.methods import READS_RATIONALES, TEACHES, WRITES
+from knife.config.run import RunConfig, Variant
 from knife.core.errors import UserError, raise_errors
 from knife.data.check import rationale_errors
 from knife.data.example import Splits
 from knife.data.examples import Examples
 from knife.data.fitting import fitted
-from knife.data.forms import training_tokens
+from knife.data.forms import longest_rationale, training_tokens
+from knife.data.internalize import Removal
 from knife.data.source import load_source, source_state
 from knife.data.token_table import longest_choice
 from knife.data.tokenizing import Mark
@@ -181,7 +183,12 @@ class SourceReader:
             said += facts.errors + facts.notes
         raise_errors(errors)
         plain = own.split("train")
-        train, second = training_tokens(method, plain, tokenizer)
+        removal = None
+        if method == "internalize":
+            epochs = config.student.epochs
+            removal = Removal.of(config.internalize, longest_rationale(plain), epochs)
+            notes += filter(None, [removal.note(epochs)])
+        train, second = training_tokens(method, plain, tokenizer, removal)
         lengths = own.facts.lengths if train is plain else token_lengths(train)
         answer = answer_room(student, max(own.facts.longest, lengths.choice))
         if method == "explain_then_answer":

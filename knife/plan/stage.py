@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from knife.config.run import Align, Method, Prompt, Training
+from knife.config.methods import Internalize, Method, Prompt
+from knife.config.run import Align, Training
 from knife.method.states_parts import StatesPart
 from knife.models.source import ModelSource
 
@@ -69,6 +70,8 @@ class StudentStage(Stage):
         states: keys of the teacher states that it reads, by part, for `knife`.
         align, layers: settings and layer map, for `knife`; no layers without input alignment.
         prompt: the demonstrations that the student of `prompt` gets.
+        internalize: settings, for `internalize`.
+        rationale_weight: weight of the second task of `step_by_step`.
         demonstration_tokens: limit on demonstrations and task input together.
         teacher_tokens: key of the data as tokens of the teacher.
     """
@@ -83,6 +86,8 @@ class StudentStage(Stage):
     align: Align | None = None
     layers: tuple[tuple[int, int], ...] = ()
     prompt: Prompt | None = None
+    internalize: Internalize | None = None
+    rationale_weight: float = 0.5
     demonstration_tokens: int = 0
     teacher_tokens: str = ""
 

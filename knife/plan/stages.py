@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from knife.config.run import READS_RATIONALES, RunConfig, Training, Variant
+from knife.config.methods import READS_RATIONALES
+from knife.config.run import RunConfig, Training, Variant
 from knife.data.digest import split_digest
 from knife.method.states_parts import StatesPart, parts_read
 from knife.plan.prepared import data_key
@@ -114,6 +115,12 @@ class StageMaker:
             prompt = self.config.prompt
             most = self.sources.demonstration_tokens
             depends |= {"prompt": prompt.model_dump(), "training": None, "preamble_tokens": most}
+        internalize = self.config.internalize if self.variant.method == "internalize" else None
+        if internalize:
+            depends["internalize"] = internalize.model_dump()
+        weight = self.config.step_by_step.weight
+        if self.variant.method == "step_by_step" and weight != 0.5:
+            depends["rationale_weight"] = weight
         if self.variant.method == "retrieve":
             depends["bm25s"] = version("bm25s")
         if self.variant.method == "teacher_init":
@@ -136,6 +143,8 @@ class StageMaker:
             align=align if aligned else None,
             layers=tuple(pairs),
             prompt=prompt,
+            internalize=internalize,
+            rationale_weight=weight,
             demonstration_tokens=self.sources.demonstration_tokens,
             tokens=self.sources.tokens,
             teacher_tokens=self.sources.teacher_tokens,

@@ -8,7 +8,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from knife.config.run import READS_RATIONALES, TEACHES, Method, RunConfig
+from knife.config.methods import READS_RATIONALES, TEACHES, Method
+from knife.config.run import RunConfig
 from knife.core.version import __version__
 from knife.core.words import counted
 from knife.data.check import check_split
@@ -40,11 +41,14 @@ WHAT: dict[Method, str] = {
     + _KNIFE + ")",
     "step_by_step": "finetuned on two tasks, the answer and the rationale, both from the question "
     "(Hsieh et al. 2023, [arXiv 2305.02301](https://arxiv.org/abs/2305.02301))",
+    "internalize": "finetuned to generate a rationale and then the answer, while more and more of "
+    "the rationale was left out (Deng et al. 2024, "
+    "[arXiv 2405.14838](https://arxiv.org/abs/2405.14838))",
     "prompt": "not trained: it reads few-shot demonstrations before each question",
     "retrieve": "finetuned to answer after the most similar training example as a demonstration",
 }  # fmt: skip
 # Students that read the bare task input, so that plain transformers can query them.
-_BARE = ("knife", "finetune", "teacher_init", "rationale_input", "step_by_step")
+_BARE = ("knife", "finetune", "teacher_init", "rationale_input", "step_by_step", "internalize")
 _PLAIN = """It also loads in plain transformers. A choice's score is the mean log-probability of its
 tokens:
 
@@ -243,6 +247,9 @@ def _settings(config: RunConfig, kind: Method) -> list[tuple[str, str]]:
     if kind == "prompt":
         return [(f"prompt.{name}", str(value)) for name, value in config.prompt]
     found = [(f"student.{name}", str(value)) for name, value in config.student]
+    for own in ("step_by_step", "internalize"):
+        if kind == own:
+            found += [(f"{own}.{name}", str(value)) for name, value in getattr(config, own)]
     if kind in TEACHES:
         found += [(f"teacher.{name}", str(value)) for name, value in config.teacher]
     if kind == "knife":

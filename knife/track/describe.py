@@ -3,7 +3,8 @@
 from importlib.metadata import version
 from typing import Any
 
-from knife.config.run import TEACHES, RunConfig
+from knife.config.methods import TEACHES
+from knife.config.run import RunConfig
 from knife.core.version import __version__
 from knife.core.words import counted
 from knife.data.digest import split_digest
@@ -39,6 +40,10 @@ def member_params(plan: Plan, member: Member) -> dict[str, Any]:
     del values["data"]["world"], values["data"]["facts"]
     if variant.method == "knife":
         values["align"] = config.align.model_dump(mode="json")
+    if variant.method == "step_by_step":
+        values["step_by_step"] = config.step_by_step.model_dump(mode="json")
+    if variant.method == "internalize":
+        values["internalize"] = config.internalize.model_dump(mode="json")
     if variant.method not in TEACHES:
         del values["model"]["teacher"]
     return {"method": member.method, "seed": member.seed} | values

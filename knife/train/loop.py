@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from numpy.random import SeedSequence
 
+from knife.compat.deepspeed import forget_moments
 from knife.config.run import Training
 from knife.config.scale import Scale
 from knife.core.atomic import write_json
@@ -54,6 +55,9 @@ class Job:
         asking: how the model is queried on dev.
         explanations: the second task of `step_by_step`, by row, or None.
         save: writes a gathered state dict of the backbone into a folder.
+        begin: called before each epoch with its number from 0, for examples that change with it.
+        anew: whether an epoch's task is another than that of the one before: then the optimizer
+            forgets its moments.
         evaluated: called after every evaluation on dev with epochs trained and metrics.
     """
 
@@ -70,6 +74,8 @@ class Job:
     seed: int
     asking: GenerationSpec = field(default_factory=GenerationSpec)
     explanations: Sequence[Tokens] | None = None
+    begin: Callable[[int], None] | None = None
+    anew: Callable[[int], bool] | None = None
     evaluated: Callable[[int, dict[str, float]], None] | None = None
 
 
@@ -173,8 +179,11 @@ class _TrainState:
         agreement = Agreement(self.context)
         while state.epoch < training.epochs and not _patience_is_out(state, training):
             self.engine.train()
-            if isinstance(self.job.train, Drawn):
-                self.job.train.draw(state.epoch)
+            if self.job.begin:
+                self.job.begin(state.epoch)
+            # A checkpoint within an epoch has the moments since then.
+            if self.job.anew and self.job.anew(state.epoch) and state.batch == 0:
+                forget_moments(self.engine)
             batches = training_rows(self.lengths, training.batch_size, self.job.seed, state.epoch)
             while state.batch < len(batches):
                 self.step(batches[state.batch])

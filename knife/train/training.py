@@ -12,7 +12,8 @@ from torch import Tensor
 from knife.core.errors import raise_errors
 from knife.data.batches import Batch, Rows, collate
 from knife.data.demonstrations import Demonstrations
-from knife.data.forms import training_tokens
+from knife.data.forms import longest_rationale, training_tokens
+from knife.data.internalize import Removal
 from knife.data.several import Drawn
 from knife.data.token_table import longest_choice, picked, with_rationale
 from knife.method.objective import Alignment, Objective, TeacherBatch
@@ -54,8 +55,10 @@ def train_teacher(stage: TeacherStage, stage_context: StageContext) -> None:
         open=train_split.tokens[0].open,
         answer_tokens=longest_choice(train_split.tokens),
     )
+    drawn = Drawn(several, counts[rows], stage.seed) if several[1:] else None
     job = Job(
-        train=Drawn(several, counts[rows], stage.seed) if several[1:] else explained.tokens,
+        train=drawn or explained.tokens,
+        begin=drawn.draw if drawn else None,
         ids=explained.ids,
         dev=dev_split.tokens,
         dev_ids=dev_split.ids,
@@ -89,7 +92,7 @@ def train_student(stage: StudentStage, stage_context: StageContext) -> None:
     backbone = load_backbone(folder, bottleneck=stage.method != "rationale_input", seed=stage.seed)
     if stage.training.lora and stage.method != "prompt":
         add_adapters(backbone, stage.training.lora, stage.seed)
-    objective, teacher = Objective(backbone), None
+    objective, teacher = Objective(backbone, rationale_weight=stage.rationale_weight), None
     if stage.method == "knife":
         alignment, teacher = _aligned(stage, stage_context)
         objective = Objective(backbone, alignment)
@@ -99,7 +102,13 @@ def train_student(stage: StudentStage, stage_context: StageContext) -> None:
     dev_split = stage_context.split(stage, folder, "dev").behind(
         demonstrations, stage.demonstration_tokens
     )
-    tokens, explanations = training_tokens(stage.method, train_split.tokens, train_split.tokenizer)
+    removal = None
+    if stage.internalize:
+        longest = longest_rationale(train_split.tokens)
+        removal = Removal.of(stage.internalize, longest, stage.training.epochs)
+    tokens, explanations = training_tokens(
+        stage.method, train_split.tokens, train_split.tokenizer, removal
+    )
     settings = ModelSettings(
         rationale=False,
         bottleneck=backbone.bottleneck,
@@ -123,6 +132,8 @@ def train_student(stage: StudentStage, stage_context: StageContext) -> None:
         rationale=stage.method == "rationale_input",
         asking=asking,
         explanations=explanations,
+        begin=removal.begin if removal else None,
+        anew=removal.anew if removal else None,
         teacher=teacher,
         save=save,
         evaluated=partial(stage_context.context.evaluated, stage),

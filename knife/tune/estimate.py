@@ -11,6 +11,7 @@ import torch
 from knife.data.batches import Rows, collate, evaluation_rows, training_rows
 from knife.data.example import Splits
 from knife.data.forms import training_tokens
+from knife.data.internalize import Removal
 from knife.data.tokenizing import tokenize
 from knife.method.objective import Objective
 from knife.models.load import load_backbone
@@ -100,7 +101,8 @@ def _measure(stage: TeacherStage | StudentStage, splits: Splits, batch_size: int
     split = Split(examples, tokens, tokenizer, tokenizer.pad_token_id or 0)
     if isinstance(stage, StudentStage):
         split = split.behind(student_demonstrations(stage, examples), stage.demonstration_tokens)
-    trained, explanations = training_tokens(method, split.tokens, tokenizer)
+    # As in the first epoch, in which rationales are whole.
+    trained, explanations = training_tokens(method, split.tokens, tokenizer, Removal(0, 0))
     most = max(len(ids) for example in trained for ids in example.choice_ids)
     asking = GenerationSpec(method == "teacher", method == "explain_then_answer", most, tokenizer)
     reads = method in ("teacher", "rationale_input")

@@ -6,8 +6,9 @@ from typing import Any, get_args
 import pytest
 from small_run import small_config
 
+from knife.config.methods import Method
 from knife.config.recipe_files import find_config
-from knife.config.run import Method, read
+from knife.config.run import read
 from knife.core.errors import UserError
 from knife.plan.plan import plan_run
 from knife.tune.search.settings import Sweep

@@ -8,8 +8,8 @@ import pytest
 from pair import Made, made
 from small_run import silent, small_config
 
+from knife.config.methods import READS_RATIONALES
 from knife.config.overrides import merge, read_overrides
-from knife.config.run import READS_RATIONALES
 from knife.core.errors import UserError
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
@@ -24,6 +24,7 @@ METHODS = [
     "answer_then_explain",
     "rationale_input",
     "step_by_step",
+    "internalize",
     "prompt",
     "retrieve",
 ]
@@ -144,6 +145,8 @@ def test_keys_hang_on_rationales_where_methods_read_them(tmp_path: Path) -> None
     assert len(set(plain.values())) == len(METHODS)
     assert changed("data.rationale=shuffled") == READS_RATIONALES
     assert changed("prompt.shots=1") == {"prompt"}
+    assert changed("step_by_step.weight=0.4") == {"step_by_step"}
+    assert changed("internalize.tokens_each_epoch=1") == {"internalize"}
     assert changed("prompt.rationales=true") == {"prompt"}
     assert changed("student.epochs=7") == set(METHODS) - {"prompt"}
 
@@ -196,7 +199,8 @@ def test_open_metrics_are_recorded(writing: Made) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["explain_then_answer", "answer_then_explain", "step_by_step", "prompt"]
+    "method",
+    ["explain_then_answer", "answer_then_explain", "step_by_step", "internalize", "prompt"],
 )
 def test_an_encoder_writes_nothing(tiny_bert: Path, tmp_path: Path, method: str) -> None:
     model = {"teacher": str(tiny_bert), "student": str(tiny_bert)}

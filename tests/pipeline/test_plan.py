@@ -140,7 +140,8 @@ NO_CHANGES = [
 # tests below and in test_ablate.py, models are identified by their files, data by what is read of
 # them, whatever columns it was in, and a store by its path.
 ELSEWHERE = {
-    *("prompt.shots", "prompt.rationales", "ablate", "model.teacher", "model.student"),
+    *("prompt.shots", "prompt.rationales", "step_by_step.weight"),
+    *("internalize.tokens_each_epoch", "ablate", "model.teacher", "model.student"),
     *("data.source", "data.columns", "methods", "store"),
 }
 

@@ -198,7 +198,8 @@ def test_stopped_in_an_epoch_a_training_goes_on_with_the_same_rationales(
 
     def train(work: Path, fail_at: int = -1) -> None:
         # Another start has drawn nothing yet.
-        student.job = replace(student.job, train=Drawn(tables, of_all(tables), 0))
+        drawn = Drawn(tables, of_all(tables), 0)
+        student.job = replace(student.job, train=drawn, begin=drawn.draw)
         student.train(work, context, fail_at)
 
     train(tmp_path / "whole")

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from small_run import SMALL
 
+from knife.config.methods import Method
 from knife.config.overrides import merge
-from knife.config.run import Method, parse
+from knife.config.run import parse
 from knife.data.creatures import creatures
 from knife.data.example import Example, Splits
 from knife.data.leaks import RationaleOnly

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from small_run import small_config
 
-from knife.config.run import Method
+from knife.config.methods import Method
 from knife.plan.plan import plan_run
 from knife.plan.sources import SourceReader
 from knife.tune.estimate import Stopwatch
