@@ -29,6 +29,8 @@ READS_RATIONALES = {
 }
 # Methods whose student must generate text: a rationale, or an answer from a prompt alone.
 WRITES = {"explain_then_answer", "answer_then_explain", "step_by_step", "internalize", "prompt"}
+# Methods whose students write a rationale when they are tested, though no answer depends on it.
+EXPLAINS_AT_TEST = {"answer_then_explain", "step_by_step"}
 # Methods whose students learn from a teacher.
 TEACHES = {"knife", "teacher_init"}
 

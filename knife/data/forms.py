@@ -11,7 +11,7 @@ Rationale and answer each end with the closing special token: as with every othe
 is scored, and an answer generated, up to that token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,10 +39,7 @@ def training_tokens(
     if method == "answer_then_explain":
         return Changed(tokens, lambda e: _written(e, _right(e) + _closed_rationale(e))), None
     if method == "step_by_step":
-        # The word that every rationale starts with also asks for one.
-        word = tokenizer(EXPLANATION, add_special_tokens=False)["input_ids"]
-        opening = int(tokens[0].input_ids[0] in openings(tokenizer))
-        return tokens, explanation_task(tokens, word, opening)
+        return tokens, explanation_task(tokens, tokenizer)
     return tokens, None
 
 
@@ -51,30 +48,34 @@ def longest_rationale(tokens: Sequence[Tokens]) -> int:
     return max((len(_closed_rationale(each)) for each in tokens), default=0)
 
 
-def after_rationales(tokens: Sequence[Tokens], rationales: Sequence[Sequence[int]]) -> list[Tokens]:
-    """Return questions whose choices are scored after the rationales that a model generated."""
-    return [
-        replace(example, prefix_ids=list(ids))
-        for example, ids in zip(tokens, rationales, strict=True)
-    ]
+def with_prefixes(tokens: Sequence[Tokens], prefixes: Sequence[Sequence[int]]) -> list[Tokens]:
+    """Return examples after what a model wrote before: their choices are scored behind it, and what
+    is generated begins with it."""
+    pairs = zip(tokens, prefixes, strict=True)
+    return [replace(example, prefix_ids=list(ids)) for example, ids in pairs]
 
 
-def explanation_task(
-    tokens: Sequence[Tokens], word: Sequence[int], opening: int
-) -> Sequence[Tokens]:
-    """Return the second task of `step_by_step`, with the same rows: the task input after the
-    tokens of a word that asks for the rationale, and the rationale as the answer.
-
-    `opening` is the number of special tokens at the start of a task input, which stay first. An
-    example without a rationale has no weight in the loss.
-    """
+def explanation_task(tokens: Sequence[Tokens], tokenizer: Any) -> Sequence[Tokens]:
+    """Return the second task of `step_by_step`, with the same rows: the task input after a word
+    that asks for the rationale, and the rationale as the answer; without one, an example has no
+    weight in the loss."""
+    asked = asked_to_explain(tokens, tokenizer)
     return Changed(
         tokens,
         lambda example: replace(
             _written(example, _closed_rationale(example) or _right(example)),
-            input_ids=[*example.input_ids[:opening], *word, *example.input_ids[opening:]],
+            input_ids=asked(example),
         ),
     )
+
+
+def asked_to_explain(tokens: Sequence[Tokens], tokenizer: Any) -> Callable[[Tokens], list[int]]:
+    """Return a function that puts a word that asks for the rationale before the task input of one
+    of these examples; the special token at the start, if any, stays first."""
+    # The word that every rationale starts with also asks for one.
+    word: list[int] = tokenizer(EXPLANATION, add_special_tokens=False)["input_ids"]
+    opening = int(tokens[0].input_ids[0] in openings(tokenizer))
+    return lambda example: [*example.input_ids[:opening], *word, *example.input_ids[opening:]]
 
 
 def _written(example: Tokens, ids: list[int]) -> Tokens:

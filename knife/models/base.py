@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from knife.compat.transformers import save_model
 from knife.data.batches import Batch
+from knife.models.generation import Prefix
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,17 @@ class Backbone(nn.Module, ABC):
         """Score the choices of a batch, encoding the task input once; keep states of `layers`."""
 
     def generate(
-        self, batch: Batch, max_tokens: int, eos_count: int = 1, *, synced_gpus: bool = False
+        self,
+        batch: Batch,
+        max_tokens: int,
+        eos_count: int = 1,
+        *,
+        prefix: Prefix | None = None,
+        synced_gpus: bool = False,
     ) -> list[list[int] | None]:
         """Generate tokens greedily for each example, until it has `eos_count` closing tokens or
-        `max_tokens` tokens; None if the model's outputs were not finite."""
+        `max_tokens` tokens, those of `prefix` first; None if the model's outputs were not
+        finite."""
         raise NotImplementedError(f"{type(self).__name__} cannot generate; see `can_generate`")
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:

@@ -30,7 +30,7 @@ from knife.data.batches import Batch
 from knife.data.tokens import answer_start
 from knife.models.base import Backbone, Output, choice_scores, task_input_states
 from knife.models.families import TABLE
-from knife.models.generation import finite, up_to
+from knife.models.generation import Prefix, finite, up_to
 from knife.models.head import before_head
 from knife.models.tokenizer import load_tokenizer
 from knife.models.weights import load_whole
@@ -86,7 +86,13 @@ class DecoderOnly(Backbone):
 
     @torch.no_grad()
     def generate(
-        self, batch: Batch, max_tokens: int, eos_count: int = 1, *, synced_gpus: bool = False
+        self,
+        batch: Batch,
+        max_tokens: int,
+        eos_count: int = 1,
+        *,
+        prefix: Prefix | None = None,
+        synced_gpus: bool = False,
     ) -> list[list[int] | None]:
         """Generate tokens for each example, until it has `eos_count` closing tokens; None if the
         model's outputs were not finite.
@@ -115,6 +121,8 @@ class DecoderOnly(Backbone):
                 ).logits
             bad_B |= (closed_B < eos_count) & ~finite(logits_BNV[:, 0])
             ids_BN = logits_BNV.argmax(-1)
+            if prefix:
+                ids_BN = prefix.put(ids_BN[:, 0], len(written))[:, None]
             written.append(ids_BN)
             closed_B += ids_BN[:, 0] == self.eos
             place_B1 = place_B1 + 1

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from knife.data.batches import Batch
 from knife.models.base import Backbone, Output, choice_scores, task_input_states
 from knife.models.families import decoder_config, reader_config
-from knife.models.generation import generate
+from knife.models.generation import Prefix, generate
 from knife.models.weights import load_whole
 
 
@@ -77,7 +77,13 @@ class EncoderDecoder(Backbone):
         return [config.decoder_start_token_id], config.eos_token_id
 
     def generate(
-        self, batch: Batch, max_tokens: int, eos_count: int = 1, *, synced_gpus: bool = False
+        self,
+        batch: Batch,
+        max_tokens: int,
+        eos_count: int = 1,
+        *,
+        prefix: Prefix | None = None,
+        synced_gpus: bool = False,
     ) -> list[list[int] | None]:
         """Generate tokens for each example, until it has `eos_count` closing tokens; None if the
         model's outputs were not finite."""
@@ -95,6 +101,7 @@ class EncoderDecoder(Backbone):
             eos=eos,
             eos_count=eos_count,
             max_tokens=max_tokens,
+            prefix=prefix,
             synced_gpus=synced_gpus,
         )
 

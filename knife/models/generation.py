@@ -1,10 +1,39 @@
-"""Greedy generation with transformers."""
+"""Greedy generation with transformers, and what goes for all generation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
+
+
+class Prefix:
+    """The first tokens of each row that is generated: they are read instead of what the model would
+    have generated there."""
+
+    def __init__(self, texts: Sequence[Sequence[int]], device: torch.device) -> None:
+        width = max(map(len, texts), default=0)
+        rows = [[*text, *[-1] * (width - len(text))] for text in texts]
+        self._ids_BT = torch.tensor(rows, dtype=torch.long, device=device)
+
+    def put(self, ids_B: Tensor, step: int) -> Tensor:
+        """Return the tokens of a step, from 0: the given ones, or else those generated."""
+        if step >= self._ids_BT.shape[1]:
+            return ids_B
+        given_B = self._ids_BT[:, step]
+        return torch.where(given_B >= 0, given_B, ids_B)
+
+
+class _Put(LogitsProcessor):  # type: ignore[misc]
+    """Leaves only the tokens of a prefix to choose, or else the best one."""
+
+    def __init__(self, prefix: Prefix, start: int) -> None:
+        self._prefix, self._start = prefix, start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        ids_B = self._prefix.put(scores.argmax(-1), input_ids.shape[1] - self._start)
+        return torch.full_like(scores, -torch.inf).scatter(1, ids_B[:, None], 0.0)
 
 
 class _Closed(StoppingCriteria):  # type: ignore[misc]
@@ -44,6 +73,7 @@ def generate(
     eos: int,
     eos_count: int,
     max_tokens: int,
+    prefix: Prefix | None,
     synced_gpus: bool,
 ) -> list[list[int] | None]:
     """Generate greedily; return each row up to its last closing token, or None if the model's
@@ -56,6 +86,7 @@ def generate(
         eos: the token that ends a text.
         eos_count: how many texts to generate per row.
         max_tokens: the most tokens to generate.
+        prefix: the first ones of these, if they are given.
         synced_gpus: whether weights are sharded over workers, so that all must continue until the
             last of them is done.
     """
@@ -82,7 +113,7 @@ def generate(
             decoder_input_ids=first_BS,
             generation_config=settings,
             stopping_criteria=[closed],
-            logits_processor=[seen],
+            logits_processor=[seen, *([_Put(prefix, start)] if prefix else [])],
             synced_gpus=synced_gpus,
         )
     finally:

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from knife.data.batches import Batch
 from knife.data.tokens import answer_start
 from knife.models.base import Backbone, Output, choice_scores
-from knife.models.generation import finite, up_to
+from knife.models.generation import Prefix, finite, up_to
 from knife.models.reading import Given, Reading, Span, read
 from knife.models.tokenizer import load_tokenizer
 from knife.models.weights import load_whole
@@ -59,7 +59,13 @@ class TwoReadings(Backbone):
 
     @torch.no_grad()
     def generate(
-        self, batch: Batch, max_tokens: int, eos_count: int = 1, *, synced_gpus: bool = False
+        self,
+        batch: Batch,
+        max_tokens: int,
+        eos_count: int = 1,
+        *,
+        prefix: Prefix | None = None,
+        synced_gpus: bool = False,
     ) -> list[list[int] | None]:
         """Generate tokens for each example, until it has `eos_count` closing tokens; None if the
         model's outputs were not finite.
@@ -71,12 +77,13 @@ class TwoReadings(Backbone):
         answer_B1A = torch.tensor(self._start, device=batch.ids_BL.device).expand(B, 1, -1)
         closed_B = torch.zeros_like(batch.row_B)
         bad_B = torch.zeros_like(closed_B, dtype=torch.bool)
-        for _ in range(max_tokens):
+        for step in range(max_tokens):
             if not synced_gpus and bool((closed_B >= eos_count).all()):
                 break
             logits_BV = self._readings(batch, answer_B1A, 1)[1].logits_XWV[:, 0]
             bad_B |= (closed_B < eos_count) & ~finite(logits_BV)
             ids_B = logits_BV.argmax(-1)
+            ids_B = prefix.put(ids_B, step) if prefix else ids_B
             answer_B1A = torch.cat([answer_B1A, ids_B[:, None, None]], -1)
             closed_B += ids_B == self.eos
         return [

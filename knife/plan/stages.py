@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from knife.config.methods import READS_RATIONALES
+from knife.config.methods import EXPLAINS_AT_TEST, READS_RATIONALES
 from knife.config.run import RunConfig, Training, Variant
 from knife.data.digest import split_digest
 from knife.method.states_parts import StatesPart, parts_read
@@ -118,6 +118,8 @@ class StageMaker:
         internalize = self.config.internalize if self.variant.method == "internalize" else None
         if internalize:
             depends["internalize"] = internalize.model_dump()
+        if self.variant.method in EXPLAINS_AT_TEST:
+            depends["explains_at_test"] = True
         weight = self.config.step_by_step.weight
         if self.variant.method == "step_by_step" and weight != 0.5:
             depends["rationale_weight"] = weight

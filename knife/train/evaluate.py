@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 
 from knife.data.batches import Batch, collate, evaluation_rows
-from knife.data.forms import after_rationales
+from knife.data.forms import asked_to_explain, with_prefixes
 from knife.data.same_tokens import first_alike
 from knife.data.token_table import sequence_lengths
 from knife.data.tokens import Tokens, bare_rationale
 from knife.method.objective import Losses
+from knife.models.generation import Prefix
 from knife.stats.text_match import exact_match, token_f1
 from knife.train.context import Context, gather
 from knife.train.finite import refuse_not_finite
 
+Explains = Literal["no", "first", "after", "apart"]
 BATCH_SIZE = 64
 # A mean over an answer's tokens is off by a few units in the last place of its 24 bits.
 RESOLUTION = 1e-6
@@ -28,14 +30,17 @@ class GenerationSpec:
 
     Attributes:
         rationale: whether it reads `[I ; R]` (a teacher) or `[I]`.
-        explains_first: whether it writes a rationale before each answer.
+        explains: whether it writes a rationale: before its answer, after it, or apart from it, when
+            asked to explain.
         answer_tokens: the most tokens that it writes.
+        rationale_tokens: the most tokens of a rationale that it writes after its answer or apart.
         tokenizer: decodes them; needed if anything is written.
     """
 
     rationale: bool = False
-    explains_first: bool = False
+    explains: Explains = "no"
     answer_tokens: int = 0
+    rationale_tokens: int = 0
     tokenizer: Any = None
 
 
@@ -46,7 +51,7 @@ class Answer:
     Attributes:
         scores: of the choices, or of the right answer alone if the question is open.
         text: what it wrote as its answer to an open question.
-        rationale: what it wrote before its answer.
+        rationale: what it wrote besides.
     """
 
     scores: list[float]
@@ -70,23 +75,40 @@ def answer_split(
     Raises:
         NotFiniteError: its outputs are NaN or infinite; the same on all ranks.
     """
-    opened = tokens[0].open
+    opened, first = tokens[0].open, asking.explains == "first"
     texts: list[str | None] = [None] * len(tokens)
     rationales: list[str | None] = [None] * len(tokens)
-    if opened or asking.explains_first:
-        eos_count = 1 + (opened and asking.explains_first)
-        found = _write_split(model, tokens, pad_id, context, asking, eos_count)
+    written: list[list[int]] = []
+
+    def write(asked: Sequence[Tokens], most: int, texts: int = 1) -> list[list[int]]:
+        found = _write_split(model, asked, pad_id, context, asking.rationale, most, texts)
         refuse_not_finite(ids, found)
-        written = [row for row in found if row is not None]
-        if asking.explains_first:
+        return [row for row in found if row is not None]
+
+    if opened or first:
+        written = write(tokens, asking.answer_tokens, 1 + (opened and first))
+        if first:
             parts = [_parted(row, asking.tokenizer.eos_token_id) for row in written]
-            tokens = after_rationales(tokens, [first for first, _ in parts])
-            rationales = [bare_rationale(_text(asking, first)) for first, _ in parts]
+            tokens = with_prefixes(tokens, [own for own, _ in parts])
+            rationales = [_rationale(asking, own) for own, _ in parts]
             written = [rest for _, rest in parts]
         if opened:
             texts = [_text(asking, row) for row in written]
     scores = score_split(model, tokens, pad_id, context, rationale=asking.rationale)
     refuse_not_finite(ids, scores)
+    if asking.explains == "apart":
+        asked = asked_to_explain(tokens, asking.tokenizer)
+        each = [replace(e, input_ids=asked(e)) for e in tokens]
+        rationales = [_rationale(asking, row) for row in write(each, asking.rationale_tokens)]
+    elif asking.explains == "after":
+        eos = asking.tokenizer.eos_token_id
+        if not opened:
+            pairs = zip(tokens, scores, strict=True)
+            written = [e.choice_ids[choose(own)] for e, own in pairs]
+        behind = with_prefixes(tokens, [_parted(row, eos)[0] for row in written])
+        most = max(len(e.prefix_ids) for e in behind) + asking.rationale_tokens
+        wholes = write(behind, most, 2)
+        rationales = [_rationale(asking, _parted(row, eos)[1]) for row in wholes]
     return list(map(Answer, scores, texts, rationales))
 
 
@@ -116,19 +138,31 @@ def _write_split(
     tokens: Sequence[Tokens],
     pad_id: int,
     context: Context,
-    asking: GenerationSpec,
+    rationale: bool,
+    most: int,
     eos_count: int,
 ) -> list[list[int] | None]:
-    """Return the tokens the model writes for every example, in the split's order, on every rank;
-    None where its outputs are not finite."""
+    """Return the tokens the model writes for every example behind its prefix, in the split's order,
+    on every rank; None where its outputs are not finite."""
     backbone = getattr(model, "module", model).backbone
     own: list[tuple[int, list[int] | None]] = []
-    for rows, batch in _batches(tokens, pad_id, context, asking.rationale):
-        synced_gpus = context.world_size > 1
-        written = backbone.generate(batch, asking.answer_tokens, eos_count, synced_gpus=synced_gpus)
+    for rows, batch in _batches(tokens, pad_id, context, rationale):
+        written = backbone.generate(
+            batch,
+            most,
+            eos_count,
+            prefix=_prefix(tokens, batch),
+            synced_gpus=context.world_size > 1,
+        )
         context.heartbeat()
         own += [(row, ids) for row, ids in zip(rows, written, strict=True) if row is not None]
     return _in_order(own, len(tokens))
+
+
+def _prefix(tokens: Sequence[Tokens], batch: Batch) -> Prefix | None:
+    """Return what rows of a batch are known to begin with, if any."""
+    texts = [tokens[row].prefix_ids for row in batch.row_B.tolist()]
+    return Prefix(texts, batch.row_B.device) if any(texts) else None
 
 
 def _batches(
@@ -156,6 +190,10 @@ def _parted(ids: list[int], eos: int) -> tuple[list[int], list[int]]:
     end = ids.index(eos) + 1 if eos in ids else len(ids)
     first = ids[:end]
     return (first if eos in first else [*first, eos]), ids[end:]
+
+
+def _rationale(asking: GenerationSpec, ids: list[int]) -> str:
+    return bare_rationale(_text(asking, ids))
 
 
 def _text(asking: GenerationSpec, ids: list[int]) -> str:
@@ -199,7 +237,7 @@ def at_the_top(scores: Sequence[float], example: Tokens) -> list[int]:
 
 def answer_fields(answer: Answer, example: Tokens) -> dict[str, Any]:
     """Return what a row says of an answer: of choices the probabilities, and the indices of those
-    tied for first place, if any; and the rationale if one was written first."""
+    tied for first place, if any; and the rationale if one was written."""
     fields: dict[str, Any] = {}
     if not example.open:
         top = at_the_top(answer.scores, example)
@@ -254,7 +292,7 @@ def predictions(
 
     id, answer, choice, right, probabilities, and the indices of choices tied for first place, if
     any, of which `choice` is one; for an open example id, answer, text, right, f1 and the mean
-    log probability of the right answer's tokens; and the rationale if one was written first.
+    log probability of the right answer's tokens; and the rationale if one was written.
     """
     rows = []
     for name, example, answer in zip(ids, tokens, answers, strict=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from knife.core.atomic import write_json
-from knife.train.evaluate import GenerationSpec
+from knife.train.evaluate import Explains, GenerationSpec
 
 MODEL_SETTINGS = "knife.json"
 
@@ -22,6 +22,8 @@ class ModelSettings:
         method: how a student was trained; "teacher" for a teacher.
         open: whether it was trained to write open answers.
         answer_tokens: the most tokens that it writes.
+        rationale_tokens: the most tokens of a rationale that it writes at test, after its answer or
+            apart from it.
         preamble_tokens: the most tokens of a task input with few-shot demonstrations before it.
     """
 
@@ -32,6 +34,7 @@ class ModelSettings:
     open: bool = False
     answer_tokens: int = 0
     preamble_tokens: int = 0
+    rationale_tokens: int = 0
 
     def write(self, model: Path) -> None:
         """Write the settings beside the weights."""
@@ -42,7 +45,12 @@ class ModelSettings:
         """Read what `write` wrote."""
         return ModelSettings(**json.loads((model / MODEL_SETTINGS).read_text()))
 
-    def asking(self, tokenizer: Any, *, rationale: bool) -> GenerationSpec:
-        """Return how the model is queried, with or without rationales."""
-        first = self.method == "explain_then_answer"
-        return GenerationSpec(rationale, first, self.answer_tokens, tokenizer)
+    def asking(self, tokenizer: Any, *, rationale: bool, test: bool = True) -> GenerationSpec:
+        """Return how the model is queried, with or without rationales. But for a `test`, only what
+        its answers depend on is written."""
+        explains: Explains = "first" if self.method == "explain_then_answer" else "no"
+        if test and self.rationale_tokens:
+            explains = "apart" if self.method == "step_by_step" else "after"
+        return GenerationSpec(
+            rationale, explains, self.answer_tokens, self.rationale_tokens, tokenizer
+        )

@@ -1,7 +1,7 @@
 """The stages that train: teacher and student."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from knife.config.methods import EXPLAINS_AT_TEST
 from knife.core.errors import raise_errors
 from knife.data.batches import Batch, Rows, collate
 from knife.data.demonstrations import Demonstrations
@@ -16,6 +17,7 @@ from knife.data.forms import longest_rationale, training_tokens
 from knife.data.internalize import Removal
 from knife.data.several import Drawn
 from knife.data.token_table import longest_choice, picked, with_rationale
+from knife.data.tokens import Tokens
 from knife.method.objective import Alignment, Objective, TeacherBatch
 from knife.method.states import OnlineTeacher, StoredStates, Summary
 from knife.models.load import load_backbone
@@ -64,7 +66,7 @@ def train_teacher(stage: TeacherStage, stage_context: StageContext) -> None:
         dev_ids=dev_split.ids,
         pad_id=train_split.pad_id,
         rationale=True,
-        asking=settings.asking(train_split.tokenizer, rationale=True),
+        asking=settings.asking(train_split.tokenizer, rationale=True, test=False),
         teacher=None,
         save=_saver(backbone, folder, settings),
         training=stage.training,
@@ -117,9 +119,10 @@ def train_student(stage: StudentStage, stage_context: StageContext) -> None:
         open=train_split.tokens[0].open,
         answer_tokens=longest_choice(tokens),
         preamble_tokens=stage.demonstration_tokens,
+        rationale_tokens=_written_at_test(stage, train_split.tokens),
     )
     save = _saver(backbone, folder, settings, demonstrations)
-    asking = settings.asking(train_split.tokenizer, rationale=False)
+    asking = settings.asking(train_split.tokenizer, rationale=False, test=False)
     if stage.method == "prompt":
         keep_untrained(objective, dev_split, asking, save, stage_context)
         return
@@ -143,6 +146,12 @@ def train_student(stage: StudentStage, stage_context: StageContext) -> None:
     )
     scaled(backbone, stage_context.scale)
     train(objective, job, stage_context.work, stage_context.context, stage_context.mirror(stage))
+
+
+def _written_at_test(stage: StudentStage, train: Sequence[Tokens]) -> int:
+    """Return the most tokens of a rationale that a student writes after its answer or apart."""
+    explains = stage.method in EXPLAINS_AT_TEST
+    return longest_rationale(train) if explains else 0
 
 
 def _aligned(stage: StudentStage, stage_context: StageContext) -> tuple[Alignment, TeacherSource]:

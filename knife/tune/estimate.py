@@ -21,7 +21,7 @@ from knife.plan.plan import Plan
 from knife.plan.stage import Stage, StatesStage, StudentStage, TeacherStage
 from knife.plan.steps import total_steps, training_examples
 from knife.train.context import PlainContext
-from knife.train.evaluate import BATCH_SIZE, GenerationSpec, answer_split
+from knife.train.evaluate import BATCH_SIZE, Explains, GenerationSpec, answer_split
 from knife.train.prompting import student_demonstrations
 from knife.train.stage_context import Split
 
@@ -104,7 +104,8 @@ def _measure(stage: TeacherStage | StudentStage, splits: Splits, batch_size: int
     # As in the first epoch, in which rationales are whole.
     trained, explanations = training_tokens(method, split.tokens, tokenizer, Removal(0, 0))
     most = max(len(ids) for example in trained for ids in example.choice_ids)
-    asking = GenerationSpec(method == "teacher", method == "explain_then_answer", most, tokenizer)
+    explains: Explains = "first" if method == "explain_then_answer" else "no"
+    asking = GenerationSpec(method == "teacher", explains, most, 0, tokenizer)
     reads = method in ("teacher", "rationale_input")
     objective = Objective(load_backbone(folder, seed=0)).to(context.device)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-9)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small import EXAMPLES, tokens_of
 
-from knife.data.forms import after_rationales, training_tokens
+from knife.data.forms import training_tokens, with_prefixes
 from knife.data.tokens import Tokens
 from knife.models.tokenizer import load_tokenizer
 
@@ -69,5 +69,5 @@ def test_the_second_task_of_step_by_step_asks_for_the_rationale(
 
 
 def test_choices_stand_behind_what_was_written(tokens: list[Tokens]) -> None:
-    asked = after_rationales(tokens[:2], [[5, 6], [7]])
+    asked = with_prefixes(tokens[:2], [[5, 6], [7]])
     assert asked == [replace(tokens[0], prefix_ids=[5, 6]), replace(tokens[1], prefix_ids=[7])]

@@ -31,6 +31,7 @@ from knife.method.states import OnlineTeacher
 from knife.models.base import Output
 from knife.models.decoder_only import DecoderOnly
 from knife.models.encoder_decoder import EncoderDecoder
+from knife.models.generation import Prefix
 from knife.models.load import load_backbone
 from knife.models.source import EMBEDDED, find_model
 from knife.models.tokenizer import can_generate, load_tokenizer, model_config
@@ -285,6 +286,20 @@ def test_what_is_written_is_the_likeliest_next_token_each_time(
     for first, longer in zip(written, both, strict=True):
         assert longer[: len(first)] == first
         assert longer.count(closing) <= 2
+    # Behind what is given, of another length in each row, it goes on as it would by itself.
+    given = [longer[: row % 4] for row, longer in enumerate(both)]
+    prefix = Prefix(given, torch.device("cpu"))
+    assert backbone.generate(batch, 9, eos_count=2, prefix=prefix) == both
+    others = [[*tokens[row].choice_ids[-1][: row % 2 + 1]] for row in range(len(tokens))]
+    behind = backbone.generate(batch, 9, eos_count=2, prefix=Prefix(others, torch.device("cpu")))
+    assert [ids[: len(own)] for ids, own in zip(behind, others, strict=True)] == others
+    steps = [
+        replace(tokens[3], choice_ids=words, choice_spans=[], prefix_ids=behind[3][:count])
+        for count in range(len(others[3]), len(behind[3]))
+    ]
+    with torch.no_grad():
+        scores_BC = backbone(batch_of(steps, pad, rationale=rationale)).scores_BC
+    assert scores_BC.argmax(-1).tolist() == behind[3][len(others[3]) :]
 
 
 def test_states_are_those_of_the_task_input_in_the_chosen_layers(

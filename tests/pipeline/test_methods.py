@@ -5,18 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pair import Made, made
 from small_run import silent, small_config
 
 from knife.config.methods import READS_RATIONALES
 from knife.config.overrides import merge, read_overrides
 from knife.core.errors import UserError
+from knife.data.batches import Rows, collate
 from knife.data.example import Example
 from knife.data.jsonl import write_examples
+from knife.data.tokenizing import tokenize
+from knife.data.tokens import bare_rationale
 from knife.inference.file import predict
+from knife.models.generation import Prefix
+from knife.models.tokenizer import load_tokenizer
 from knife.pipeline.run import conclude, run
 from knife.plan.plan import plan_run
 from knife.plan.steps import total_steps
+from knife.train.stage_context import load_published
 
 METHODS = [
     "finetune",
@@ -116,7 +123,7 @@ def test_methods_differ_as_they_should(choosing: Made) -> None:
     probabilities = [json.dumps([r["probabilities"] for r in own]) for own in recorded.values()]
     assert len(set(probabilities)) == len(METHODS)
     explains = {method for method, own in recorded.items() if any("rationale" in r for r in own)}
-    assert explains == {"explain_then_answer"}
+    assert explains == {"explain_then_answer", "answer_then_explain", "step_by_step"}
     unbound = {method for method in METHODS if not settings(choosing, method)["bottleneck"]}
     assert unbound == {"rationale_input"}
     untrained = {
@@ -125,6 +132,25 @@ def test_methods_differ_as_they_should(choosing: Made) -> None:
         if json.loads((student(choosing, method) / "trained.json").read_text())["steps"] == 0
     }
     assert untrained == {"prompt"}
+
+
+def test_a_rationale_after_a_choice_is_written_behind_that_choice(choosing: Made) -> None:
+    """The model that chose goes on with the likeliest text behind the choice's tokens."""
+    folder = student(choosing, "answer_then_explain") / "model"
+    (splits,) = choosing.plan.data.values()
+    tokenizer = load_tokenizer(folder, "model")
+    tokens, _ = tokenize(splits.test, tokenizer, 256)
+    backbone: Any = load_published(folder)
+    most = settings(choosing, "answer_then_explain")["rationale_tokens"]
+    said = rows(choosing)["answer_then_explain"]
+    for number, row in enumerate(said[:4]):
+        chosen = tokens[number].choice_ids[row["choice"]]
+        batch = collate(tokens, Rows([number], [1.0]), tokenizer.pad_token_id or 0, False)
+        prefix = Prefix([chosen], torch.device("cpu"))
+        (whole,) = backbone.generate(batch, len(chosen) + most, 2, prefix=prefix)
+        assert whole[: len(chosen)] == chosen
+        text = tokenizer.decode(whole[len(chosen) :], skip_special_tokens=True)
+        assert bare_rationale(text.strip()) == row["rationale"]
 
 
 def test_a_second_run_finds_all_students(choosing: Made) -> None:
@@ -159,8 +185,9 @@ def test_open_answers_are_learned_and_written(writing: Made, method: str) -> Non
         assert row["text"] == row["answer"]
 
 
-def test_a_rationale_is_written_before_an_open_answer(writing: Made) -> None:
-    for row in rows(writing)["explain_then_answer"]:
+@pytest.mark.parametrize("method", ["explain_then_answer", "answer_then_explain", "step_by_step"])
+def test_a_rationale_is_written_beside_an_open_answer(writing: Made, method: str) -> None:
+    for row in rows(writing)[method]:
         assert row["right"], row
         home = row["answer"].split()[-1]
         assert row["rationale"].endswith(f"in the {home}."), row
