@@ -57,7 +57,7 @@ class Job:
         save: writes a gathered state dict of the backbone into a folder.
         begin: called before each epoch with its number from 0, for examples that change with it.
         anew: whether an epoch's task is another than that of the one before: then the optimizer
-            forgets its moments.
+            forgets its moments, and patience begins again.
         evaluated: called after every evaluation on dev with epochs trained and metrics.
     """
 
@@ -177,13 +177,17 @@ class _TrainState:
         """Train to the end, or up to a checkpoint if the rank was `terminated`."""
         training, state = self.job.training, self.state
         agreement = Agreement(self.context)
-        while state.epoch < training.epochs and not _patience_is_out(state, training):
+        while state.epoch < training.epochs:
+            anew = self.job.anew is not None and self.job.anew(state.epoch)
+            if _patience_is_out(state, training) and not anew:
+                break
             self.engine.train()
             if self.job.begin:
                 self.job.begin(state.epoch)
             # A checkpoint within an epoch has the moments since then.
-            if self.job.anew and self.job.anew(state.epoch) and state.batch == 0:
+            if anew and state.batch == 0:
                 forget_moments(self.engine)
+                state.worse = 0
             batches = training_rows(self.lengths, training.batch_size, self.job.seed, state.epoch)
             while state.batch < len(batches):
                 self.step(batches[state.batch])

@@ -1,5 +1,6 @@
 """When its task changes, a training goes on with its weights and an optimizer begins anew."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -132,3 +133,17 @@ def test_a_training_that_resumes_removes_and_forgets_the_same(
     student.job = replace(student.job, anew=None)
     student.train(tmp_path / "other", context)
     assert not same_weights(tmp_path / "other", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("changes", "epochs"), [(True, 3), (False, 2)])
+def test_patience_waits_for_the_last_task(
+    changes: bool, epochs: int, context: PlainContext, tmp_path: Path
+) -> None:
+    """Nothing is learned, so that every evaluation but the first is worse."""
+    still = TRAINING.model_copy(update={"learning_rate": 1e-12, "patience": 1})
+    student = Student(TINY, still)
+    if changes:
+        student.job = replace(student.job, anew=Removal(4, 8).anew)
+    student.train(tmp_path, context)
+    trained = json.loads((tmp_path / "trained.json").read_text())
+    assert trained["epochs"] == epochs
