@@ -101,15 +101,18 @@ def answer_split(
         each = [replace(e, input_ids=asked(e)) for e in tokens]
         rationales = [_rationale(asking, row) for row in write(each, asking.rationale_tokens)]
     elif asking.explains == "after":
+        answers = written if opened else _chosen(tokens, scores)
         eos = asking.tokenizer.eos_token_id
-        if not opened:
-            pairs = zip(tokens, scores, strict=True)
-            written = [e.choice_ids[choose(own)] for e, own in pairs]
-        behind = with_prefixes(tokens, [_parted(row, eos)[0] for row in written])
-        most = max(len(e.prefix_ids) for e in behind) + asking.rationale_tokens
-        wholes = write(behind, most, 2)
+        behind = with_prefixes(tokens, [_parted(answer, eos)[0] for answer in answers])
+        longest = max(len(each.prefix_ids) for each in behind)
+        wholes = write(behind, longest + asking.rationale_tokens, 2)
         rationales = [_rationale(asking, _parted(row, eos)[1]) for row in wholes]
     return list(map(Answer, scores, texts, rationales))
+
+
+def _chosen(tokens: Sequence[Tokens], scores: Sequence[Sequence[float]]) -> list[list[int]]:
+    """Return the tokens of the choices that score highest."""
+    return [e.choice_ids[choose(own)] for e, own in zip(tokens, scores, strict=True)]
 
 
 def score_split(
