@@ -282,7 +282,7 @@ def score(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score the rationales of a run's test split: RQ, LAS and REV, with the run's own models."""
+    """Score the rationales of a run's test split, and those that its students wrote."""
     with exits(RESUME):
         from knife.config.recipe_files import find_config
         from knife.config.run import read
@@ -294,7 +294,7 @@ def score(
         settings = read(find_config(config), overrides)
         with stdout_to_stderr():
             result = score_run(settings, display)
-        _print(result.to_dict() if as_json else render(result.scores))
+        _print(result.to_dict() if as_json else render(result.scores, result.written))
         say(*(f"note: {note}" for note in result.notes), f"by example: {result.folder}")
 
 

@@ -31,6 +31,8 @@ READS_RATIONALES = {
 WRITES = {"explain_then_answer", "answer_then_explain", "step_by_step", "internalize", "prompt"}
 # Methods whose students write a rationale when they are tested, though no answer depends on it.
 EXPLAINS_AT_TEST = {"answer_then_explain", "step_by_step"}
+# Methods whose students write a rationale at test, before, after or apart from their answer.
+EXPLAINS = EXPLAINS_AT_TEST | {"explain_then_answer"}
 # Methods whose students learn from a teacher.
 TEACHES = {"knife", "teacher_init"}
 

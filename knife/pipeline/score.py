@@ -11,10 +11,12 @@ from knife.core import strict_json
 from knife.core.atomic import write_json, write_text
 from knife.core.errors import WorkFailedError
 from knife.pipeline.run import Before, Display, make, prepared, refuse_what_cannot_fit
+from knife.pipeline.score_written import score_written, with_written
 from knife.pipeline.settle import settle
 from knife.plan.scores import ScorePlan, plan_scores
 from knife.plan.sources import SourceReader
 from knife.stats.rationale_scores import RationaleScores, Scored, rationale_scores
+from knife.stats.written_scores import WrittenScores
 from knife.store.disk import disk_errors
 from knife.store.store import Store
 from knife.train.results import read_predictions
@@ -30,6 +32,7 @@ class ScoreResult:
     Attributes:
         scores: over all test examples that have a rationale.
         rows: scores by example.
+        written: scores of what students wrote, by method.
         folder: the run's folder, where both are stored.
         made: labels of the stages that were made for the scores.
         notes: what a user should know, one sentence each.
@@ -37,6 +40,7 @@ class ScoreResult:
 
     scores: RationaleScores
     rows: list[Scored]
+    written: list[WrittenScores]
     folder: Path
     made: list[str]
     notes: list[str]
@@ -45,6 +49,7 @@ class ScoreResult:
         """Return a JSON-ready dict, without the rows, which are in the folder."""
         return {
             "scores": asdict(self.scores),
+            "written": [asdict(each) for each in self.written],
             "folder": str(self.folder),
             "made": self.made,
             "notes": self.notes,
@@ -54,8 +59,9 @@ class ScoreResult:
 def score(config: RunConfig, display: Display) -> ScoreResult:
     """Score the rationales of the run's test split.
 
-    Teacher and `finetune` students are the run's, made if the store lacks them; students trained
-    by KNIFE are not made: if any are missing, their gain is not related to the scores.
+    Teacher and `finetune` students are the run's, made if the store lacks them; others are not
+    made: if students of `knife` are missing, their gain is not related to the scores, and of those
+    that write rationales the ones are scored that are there.
 
     Raises:
         UserError: as `plan_scores` does, or if memory, disk or cluster do not suffice.
@@ -69,6 +75,7 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
     settled = settle(config, reader, before)
     if settled.config is not config:
         wanted = plan_scores(settled.config, reader)
+    wanted = with_written(wanted, Store(config.store, write=False))
     plan = wanted.plan
     refuse_what_cannot_fit(plan)
     store = Store(config.store)
@@ -79,16 +86,20 @@ def score(config: RunConfig, display: Display) -> ScoreResult:
         notes = plan.notes + settled.sentences + before.notes + damaged
         rows = _rows(wanted, store)
         found = rationale_scores(rows, len(wanted.finetune))
+        written, said = score_written(wanted, store, rows)
+        notes += said
         if rows[0].gain is None:
             notes.append("to relate the gain of knife to the scores: knife run, then score again")
         folder.mkdir(parents=True, exist_ok=True)
         lines = [strict_json.dumps(asdict(row)) + "\n" for row in rows]
         write_text(folder / "rationale_scores.jsonl", "".join(lines))
         write_json(folder / "rationale_scores.json", asdict(found))
+        write_json(folder / "written_scores.json", [asdict(each) for each in written])
         if (folder / "verdict.json").is_file():
             write_or_warn(folder, store, lambda: run_report(folder, store))
         store.keep(folder)
-    return ScoreResult(found, rows, folder, [s.label for s in (*before.made, *missing)], notes)
+    made = [stage.label for stage in (*before.made, *missing)]
+    return ScoreResult(found, rows, written, folder, made, notes)
 
 
 def _rows(wanted: ScorePlan, store: Store) -> list[Scored]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from knife.config.methods import TEACHES
+from knife.config.methods import EXPLAINS, TEACHES
 from knife.config.run import RunConfig
 from knife.core.errors import raise_errors
 from knife.data import evidence
@@ -12,7 +12,7 @@ from knife.plan.needs import stage_needs
 from knife.plan.plan import Member, Plan, plan_run
 from knife.plan.prepared import data_key
 from knife.plan.sources import SourceReader
-from knife.plan.stage import EvaluateStage, Stage
+from knife.plan.stage import EvaluateStage, Stage, TeacherStage
 from knife.plan.stages import StageMaker
 
 # Names of the models, and functions that make their inputs.
@@ -21,6 +21,27 @@ _MODELS: dict[str, Callable[[Splits], Splits]] = {
     "vacuous rationale": evidence.vacuous_alone,
     "vacuous rationale and rationale": evidence.vacuous_and_rationale,
 }
+
+
+@dataclass(frozen=True)
+class Written:
+    """What scores the rationales that a student wrote.
+
+    Attributes:
+        member: the student.
+        explained: I + R -> O with its rationales, by the run's teacher.
+        alone: R -> O with its rationales.
+    """
+
+    member: Member
+    explained: EvaluateStage
+    alone: EvaluateStage
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The student, and what is made of its rationales."""
+        member = self.member
+        return [member.student, member.evaluate, self.explained, self.alone]
 
 
 @dataclass(frozen=True)
@@ -33,6 +54,7 @@ class ScorePlan:
         knife: the run's `knife` students, which are not trained just for the scores.
         teacher: I + R -> O on the test split.
         rationale, vacuous, both: R -> O, B -> O and B + R -> O on the test split.
+        written: of the run's students that write rationales, which are not trained for this either.
         ids: ids of the test examples that have a rationale.
     """
 
@@ -43,6 +65,7 @@ class ScorePlan:
     rationale: EvaluateStage
     vacuous: EvaluateStage
     both: EvaluateStage
+    written: list[Written]
     ids: list[str]
 
 
@@ -84,7 +107,7 @@ def plan_scores(config: RunConfig, reader: SourceReader | None = None) -> ScoreP
         stages.insert(0, plan.teacher)
     data = {stage.data: plan.data[stage.data] for stage in stages}
     needs = dict(plan.needs)
-    evaluations = []
+    evaluations, models = [], []
     for name, given in _MODELS.items():
         seen = reader.with_splits(open_config, sources, given(splits))
         maker = StageMaker(open_config, variant, seen, own=False)
@@ -92,8 +115,11 @@ def plan_scores(config: RunConfig, reader: SourceReader | None = None) -> ScoreP
         evaluation = maker.evaluate(model, f"test model of {name}", rationale=True)
         stages += [model, evaluation]
         evaluations.append(evaluation)
+        models.append((maker, model))
         data[data_key(seen.splits)] = seen.splits
         needs |= stage_needs(open_config, seen, [model])
+    written = _written(plan, StageMaker(config, variant, sources, own=False), *models[0])
+    data |= {w.member.evaluate.data: plan.data[w.member.evaluate.data] for w in written}
     notes = list(plan.notes)
     if config.model.teacher != config.model.student:
         notes.append(
@@ -109,5 +135,24 @@ def plan_scores(config: RunConfig, reader: SourceReader | None = None) -> ScoreP
         rationale=rationale,
         vacuous=vacuous,
         both=both,
+        written=written,
         ids=[example.id for example in splits.test],
     )
+
+
+def _written(
+    plan: Plan, maker: StageMaker, alone_maker: StageMaker, alone: TeacherStage
+) -> list[Written]:
+    """Return what scores the rationales of each student of the run that writes some."""
+    found = []
+    for member in plan.members:
+        if member.student.method not in EXPLAINS:
+            continue
+        said, own = member.student.label, member.evaluate
+        assert plan.teacher
+        label = f"test teacher with rationales of {said}"
+        explained = maker.evaluate(plan.teacher, label, rationale=True, written=own)
+        label = f"test model of rationale alone with those of {said}"
+        follows = alone_maker.evaluate(alone, label, rationale=True, written=own)
+        found.append(Written(member, explained, follows))
+    return found

@@ -98,6 +98,8 @@ class EvaluateStage(Stage):
 
     Attributes:
         asked: what the examples of that split are: those of `dev` for a forecast.
+        written: key of the evaluation of a student whose own rationales are read in place of the
+            given ones, or nothing.
     """
 
     kind: ClassVar[str] = "evaluate"
@@ -105,6 +107,7 @@ class EvaluateStage(Stage):
     model_key: str
     rationale: bool
     asked: Literal["dev", "test"] = "test"
+    written: str = ""
 
 
 def inputs(stage: Stage) -> list[tuple[str, str]]:
@@ -116,7 +119,8 @@ def inputs(stage: Stage) -> list[tuple[str, str]]:
             teacher = [("teacher", stage.teacher)] if stage.teacher else []
             return teacher + [("states", key) for key in stage.states.values()]
         case EvaluateStage():
-            return [(stage.model_kind, stage.model_key)]
+            written = [("evaluate", stage.written)] if stage.written else []
+            return [(stage.model_kind, stage.model_key), *written]
     return []
 
 

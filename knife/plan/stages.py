@@ -154,15 +154,21 @@ class StageMaker:
         )
 
     def evaluate(
-        self, model: TeacherStage | StudentStage, label: str, *, rationale: bool
+        self,
+        model: TeacherStage | StudentStage,
+        label: str,
+        *,
+        rationale: bool,
+        written: EvaluateStage | None = None,
     ) -> EvaluateStage:
-        """Return the stage that predicts the test split, with or without its rationales."""
+        """Return the stage that predicts the test split, with or without its rationales, or with
+        those that a student wrote when it was evaluated."""
         depends = {
             "stage": "evaluate",
             "model": model.key,
             "test": split_digest(self.sources.splits, "test", rationales=rationale),
             "rationale": rationale,
-        }
+        } | ({"written": written.key} if written else {})
         return EvaluateStage(
             key=fingerprint(depends),
             depends=depends,
@@ -170,6 +176,7 @@ class StageMaker:
             model_kind=model.kind,
             model_key=model.key,
             rationale=rationale,
+            written=written.key if written else "",
             tokens=model.tokens,
             **self._shared(),
         )

@@ -1,5 +1,7 @@
 """The scores of rationales for a terminal."""
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -7,10 +9,14 @@ from rich.text import Text
 
 from knife.core.words import counted
 from knife.stats.rationale_scores import THIRDS, RationaleScores
+from knife.stats.written_scores import WrittenScores
+
+COLUMNS = ("method", "RQ (points)", "consistency (%)", "by chance (%)")
 
 
-def render(scores: RationaleScores) -> Group:
-    """Render a table of the scores, then how the gain of `knife` relates to them, and the notes."""
+def render(scores: RationaleScores, written: Sequence[WrittenScores] = ()) -> Group:
+    """Render a table of the scores, how the gain of `knife` relates to them, the notes, and a table
+    of what students wrote."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("score")
     table.add_column("value", justify="right", no_wrap=True)
@@ -28,7 +34,39 @@ def render(scores: RationaleScores) -> Group:
     table.add_row("information beyond I", f"{scores.information:+.3f} nats")
     table.add_row("REV", f"{scores.rev:+.3f} nats")
     table.add_row("  at most", f"{scores.room:+.3f} nats")
-    return Group(table, Text("\n".join(_below(scores))))
+    below = Text("\n".join(_below(scores)))
+    return Group(table, below, _written(written)) if written else Group(table, below)
+
+
+def _written(scores: Sequence[WrittenScores]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="rationales that students wrote", title_justify="left")
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name == COLUMNS[0] else "right")
+    for row in written_rows(scores):
+        table.add_row(*row)
+    return table
+
+
+def written_rows(scores: Sequence[WrittenScores]) -> list[tuple[str, ...]]:
+    """Return the cells of a table of what students wrote, below `COLUMNS`."""
+    return [
+        (
+            each.method,
+            f"{each.rq:+.1f}{_range(each.rq_low, each.rq_high)}",
+            f"{100 * each.consistency:.1f}"
+            f"{_range(_hundred(each.consistency_low), _hundred(each.consistency_high))}",
+            f"{100 * each.by_chance:.1f}",
+        )
+        for each in scores
+    ]
+
+
+def _hundred(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
 
 
 def _below(scores: RationaleScores) -> list[str]:

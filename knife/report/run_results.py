@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -10,11 +11,13 @@ from knife.core.words import counted
 from knife.data.example import Example
 from knife.report import figures
 from knife.report.page import Section, empty, facts, paragraphs, table
+from knife.report.rationale_table import COLUMNS, written_rows
 from knife.report.run_data import RunData
 from knife.report.run_training import NO_RECORD, last_start
 from knife.report.table import interval, p_value, percent, sentence
 from knife.stats.rationale_scores import THIRDS
 from knife.stats.verdict import MethodVerdict, Verdict
+from knife.stats.written_scores import WrittenScores
 
 # Answers shown for each side.
 _SHOWN = 5
@@ -184,6 +187,20 @@ def _answer(example: Example, names: tuple[str, str], said: list[dict[str, list[
     )
 
 
+def _written(path: Path) -> str:
+    """Return a table of the rationales that students wrote, if they were scored."""
+    if not path.is_file():
+        return ""
+    scores = [WrittenScores(**each) for each in json.loads(path.read_text())]
+    if not scores:
+        return ""
+    caption = "Rationales that students wrote at test, in place of the given ones"
+    return table(caption, COLUMNS, written_rows(scores), [1, 2, 3]) + paragraphs(
+        "RQ: accuracy of the teacher that reads them, minus that of finetune. Consistency: share "
+        "of a student's answers that a model of the rationale alone gives as well."
+    )
+
+
 def rationales(run: RunData) -> Section:
     """Return the section on the rationales' quality and how the gain of `knife` relates to it."""
     title, path = "Gain against rationale quality", run.folder / "rationale_scores.json"
@@ -204,6 +221,7 @@ def rationales(run: RunData) -> Section:
         f"{scores['examples']} test examples with a rationale", ("score", "value"), rows, [1]
     )
     body += paragraphs(*scores["notes"])
+    body += _written(run.folder / "written_scores.json")
     if not scores["relations"]:
         body += empty("The gain of knife is unknown: run knife run, then knife data score again.")
         return Section(title, body)
