@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from knife.core import strict_json
+from knife.cli.output import print_result
 from knife.core.errors import WorkFailedError, raise_errors
 from knife.core.exits import exits, say
 from knife.core.version import __version__
@@ -31,6 +31,7 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+Config = Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")]
 # Printed when a command that can resume is interrupted.
 RESUME = "nothing is lost: run the same command again to resume"
 Source = Annotated[
@@ -48,7 +49,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the resul
 
 @app.command()
 def run(
-    config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
+    config: Config,
     overrides: Overrides = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -64,14 +65,14 @@ def run(
             from knife.pipeline import dry_run as dry
 
             found = dry.dry_run(settings)
-            _print(asdict(found) if as_json else dry.render(found))
+            print_result(asdict(found) if as_json else dry.render(found))
             return
 
         from knife.pipeline.command import last_words, run_with_display
         from knife.report.table import render
 
         result = run_with_display(settings, quiet=quiet)
-        _print(result.to_dict() if as_json else render(result.verdict))
+        print_result(result.to_dict() if as_json else render(result.verdict))
         say(*last_words(result, quiet=quiet))
         if result.failures:
             raise WorkFailedError(*result.failures)
@@ -79,7 +80,7 @@ def run(
 
 @app.command()
 def forecast(
-    config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
+    config: Config,
     overrides: Overrides = None,
     teacher: Annotated[
         bool, typer.Option("--teacher", help="Train the run's teacher and a student too; ask dev.")
@@ -91,8 +92,23 @@ def forecast(
         from knife.cli.forecast import forecast_with_display, last_words
 
         found = forecast_with_display(config, overrides, teacher=teacher)
-        _print(found.to_dict() if as_json else "\n".join(found.forecast.lines()))
+        print_result(found.to_dict() if as_json else "\n".join(found.forecast.lines()))
         say(*last_words(found))
+
+
+@app.command()
+def probe(
+    config: Config,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether what a run's students write belongs to what they answer; trains nothing."""
+    with exits():
+        from knife.cli.score import probed
+
+        values, shown, said = probed(config, overrides)
+        print_result(values if as_json else shown)
+        say(*said)
 
 
 @app.command()
@@ -115,11 +131,11 @@ def tune(
             from knife.tune import dry_run as dry
 
             found = dry.dry_run(plan)
-            _print(asdict(found) if as_json else dry.render(found))
+            print_result(asdict(found) if as_json else dry.render(found))
             return
 
         result = command.sweep_with_display(plan, resume=resume, quiet=quiet)
-        _print(result.values if as_json else command.rendered(plan, result))
+        print_result(result.values if as_json else command.rendered(plan, result))
         say(*command.last_words(plan, result, quiet=quiet))
 
 
@@ -185,7 +201,7 @@ def predict(
             skip_too_long=skip_too_long,
         )
         if as_json:
-            _print(found.to_dict())
+            print_result(found.to_dict())
         elif not output:
             print("\n".join(map(line, found.rows)))
         say(found.sentence())
@@ -198,7 +214,7 @@ def check(source: Source, overrides: Overrides = None, as_json: AsJson = False) 
         from knife.cli.check import checked
 
         values, lines = checked(source, overrides or [])
-        _print(values if as_json else "\n".join(lines))
+        print_result(values if as_json else "\n".join(lines))
 
 
 @data_app.command()
@@ -267,35 +283,28 @@ def write(
         plan = partial(planned, source, overrides or [], out, gaps=missing, analysis=for_analysis)
         if dry_run:
             found = dry(plan())
-            _print(asdict(found) if as_json else "\n".join(found.lines()))
+            print_result(asdict(found) if as_json else "\n".join(found.lines()))
             return
         values, lines, failures = write_and_check(plan())
         if as_json or lines:
-            _print(values if as_json else "\n".join(lines))
+            print_result(values if as_json else "\n".join(lines))
         if failures:
             raise WorkFailedError(*failures)
 
 
 @data_app.command()
 def score(
-    config: Annotated[str, typer.Argument(help="A recipe's name (knife ls) or a YAML file")],
+    config: Config,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Score the rationales of a run's test split, and those that its students wrote."""
     with exits(RESUME):
-        from knife.config.recipe_files import find_config
-        from knife.config.run import read
-        from knife.pipeline.command import stdout_to_stderr
-        from knife.pipeline.score import score as score_run
-        from knife.report.rationale_table import render
-        from knife.terminal.display import display
+        from knife.cli.score import scored
 
-        settings = read(find_config(config), overrides)
-        with stdout_to_stderr():
-            result = score_run(settings, display)
-        _print(result.to_dict() if as_json else render(result.scores, result.written))
-        say(*(f"note: {note}" for note in result.notes), f"by example: {result.folder}")
+        values, shown, said = scored(config, overrides)
+        print_result(values if as_json else shown)
+        say(*said)
 
 
 @app.command()
@@ -426,18 +435,3 @@ def _parsed(context: typer.Context, words: list[str]) -> dict[str, Any]:
     command: Any = group.command
     inner = command.get_command(group, name)
     return dict(inner.make_context(name, list(words[1:]), parent=group).params)
-
-
-def _print(found: Any) -> None:
-    """Print a result: a mapping as one JSON document, text as it is, a table as a table."""
-    if isinstance(found, dict):
-        found = strict_json.dumps(found, ensure_ascii=False, indent=1)
-    if isinstance(found, str):
-        print(found)
-    else:
-        import rich
-
-        # Tables are laid out for 80 columns: a narrower terminal wraps their lines.
-        console = rich.get_console()
-        console.width = max(console.width, 80)
-        console.print(found)

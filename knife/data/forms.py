@@ -29,15 +29,15 @@ def training_tokens(
     """
     if method == "explain_then_answer":
         # Without a rationale, only the answer is to be generated.
-        return Changed(tokens, lambda e: _written(e, _closed_rationale(e) + _right(e))), None
+        return Changed(tokens, lambda e: _written(e, closed_rationale(e) + _right(e))), None
     if method == "internalize":
         assert removal is not None
         return Changed(
             tokens,
-            lambda e: _written(e, _closed_rationale(e)[removal.removed :] + _right(e)),
+            lambda e: _written(e, closed_rationale(e)[removal.removed :] + _right(e)),
         ), None
     if method == "answer_then_explain":
-        return Changed(tokens, lambda e: _written(e, _right(e) + _closed_rationale(e))), None
+        return Changed(tokens, lambda e: _written(e, _right(e) + closed_rationale(e))), None
     if method == "step_by_step":
         return tokens, explanation_task(tokens, tokenizer)
     return tokens, None
@@ -45,7 +45,7 @@ def training_tokens(
 
 def longest_rationale(tokens: Sequence[Tokens]) -> int:
     """Return how many tokens the longest rationale has with its closing token."""
-    return max((len(_closed_rationale(each)) for each in tokens), default=0)
+    return max((len(closed_rationale(each)) for each in tokens), default=0)
 
 
 def with_prefixes(tokens: Sequence[Tokens], prefixes: Sequence[Sequence[int]]) -> list[Tokens]:
@@ -63,7 +63,7 @@ def explanation_task(tokens: Sequence[Tokens], tokenizer: Any) -> Sequence[Token
     return Changed(
         tokens,
         lambda example: replace(
-            _written(example, _closed_rationale(example) or _right(example)),
+            _written(example, closed_rationale(example) or _right(example)),
             input_ids=asked(example),
         ),
     )
@@ -84,7 +84,7 @@ def _written(example: Tokens, ids: list[int]) -> Tokens:
     )
 
 
-def _closed_rationale(example: Tokens) -> list[int]:
+def closed_rationale(example: Tokens) -> list[int]:
     """Return the rationale with the closing token of answers, which decoder-only inputs lack."""
     ids, closing = example.rationale_ids, _right(example)[-1]
     return [*ids, closing] if ids and ids[-1] != closing else ids

@@ -11,6 +11,7 @@ from knife.report import run_results, run_settings, run_training
 from knife.report.page import page
 from knife.report.run_data import RunData
 from knife.report.run_forecast import forecast
+from knife.report.run_probe import probes
 from knife.report.run_sources import sources
 from knife.report.slots import slots
 from knife.store.store import Store
@@ -24,6 +25,7 @@ _SECTIONS = (
     forecast,
     run_results.answers,
     run_results.rationales,
+    probes,
     sources,
     run_training.curves,
     run_training.alignment,

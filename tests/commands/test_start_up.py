@@ -72,6 +72,7 @@ def test_every_command_has_help() -> None:
     assert {c.callback.__name__ for c in app.registered_commands if c.callback} == {
         "run",
         "forecast",
+        "probe",
         "tune",
         "submit",
         "predict",
