@@ -158,21 +158,18 @@ def _need(
     if stage == 3 and workers > 1:
         # Parameters gathered for a layer stay, up to a limit, in addition to prefetched ones.
         weights += element_bytes * (min(count, _LIVE) + min(count, _PREFETCH))
-    # Temporaries of the optimizer's arithmetic: torch updates tensor by tensor on a CPU, and all
-    # tensors at once on a GPU.
-    arithmetic = 4 * own if gpu else 8 * (own if stage else min(count, size.largest))
     if stage == 1 and summed:
         # The gradients are one tensor, sent in bf16 and used unchanged in the step.
-        buffers, scratch = element_bytes * count, arithmetic
+        buffers, scratch = element_bytes * count, 0
     elif stage:
         buffers = element_bytes * min(count, BUCKET)
         share = min(1.0, _SUB_GROUP / count) if stage == 3 else 1.0
-        scratch = int(share * (4 * own + arithmetic))
+        scratch = int(share * 4 * own)
     else:
         buffers = 0 if workers == 1 else (element_bytes + 4 * summed) * min(count, BUCKET)
         # In bf16, there is a copy in the other type: of the gradients for the step, or of summed
         # ones for their norm.
-        scratch = arithmetic + (count * (2 if summed else 4) if element_bytes == 2 else 0)
+        scratch = count * (2 if summed else 4) if element_bytes == 2 else 0
     weights += element_bytes * frozen
     rest = weights + optimizer + teacher
     if stage == 0 or (stage == 1 and summed):

@@ -23,7 +23,7 @@ class ModelSize:
     """A model's size, as far as its files state it.
 
     Attributes:
-        parameters, largest: numbers of all parameters, and of those in its largest tensor.
+        parameters: their number.
         hidden, inner, feed_forward: widths of states, of all attention heads together, and inside
             the feed-forward layer.
         layers, decoder_layers: depths; the latter is for encoder-decoders only.
@@ -35,7 +35,6 @@ class ModelSize:
     """
 
     parameters: int
-    largest: int
     hidden: int
     inner: int
     feed_forward: int
@@ -71,7 +70,6 @@ def model_size(config: Any, folder: Path) -> ModelSize | None:
     gated = config.model_type in ROTARY or any(".gate_" in name for name in sizes)
     return ModelSize(
         parameters=sum(sizes.values()),
-        largest=max(sizes.values()),
         hidden=hidden,
         inner=heads * width if width else hidden,
         # Four times the states is the usual width, which GPT-2's and XLM's configs leave out.
