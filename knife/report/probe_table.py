@@ -7,7 +7,8 @@ from rich.table import Table
 
 from knife.stats.probe import Level, Probe
 
-COLUMNS = ("method", "noise", "right (%)", "RQ (points)", "answers left (%)", "rationales left (%)")
+# In percent and points.
+COLUMNS = ("noise", "right", "RQ", "answers left", "rationales left")
 
 
 def render(probes: Sequence[Probe]) -> Table:
@@ -23,18 +24,13 @@ def render(probes: Sequence[Probe]) -> Table:
 
 
 def probe_rows(probe: Probe) -> list[tuple[str, ...]]:
-    """Return the cells of a probe, below `COLUMNS`."""
-    return [
-        (
-            probe.method if number == 0 else "",
-            f"{level.noise:g}",
-            f"{100 * level.accuracy:.1f}",
-            f"{100 * level.rq:+.1f}",
-            _share(level.answers_left),
-            _share(level.rationales_left) + _parts(level),
-        )
-        for number, level in enumerate(probe.levels)
-    ]
+    """Return the cells of a probe, below `COLUMNS`; the first row has the method's name alone."""
+    rows: list[tuple[str, ...]] = [(probe.method, "", "", "", "")]
+    for level in probe.levels:
+        shares = (_share(level.answers_left), _share(level.rationales_left) + _parts(level))
+        said = (f"{100 * level.accuracy:.1f}", f"{100 * level.rq:+.1f}")
+        rows.append((f"{level.noise:g}", *said, *shares))
+    return rows
 
 
 def _share(left: tuple[float, float, float] | None) -> str:

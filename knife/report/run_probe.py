@@ -19,7 +19,7 @@ def probes(run: RunData) -> Section:
     found = [_read(values) for values in json.loads(path.read_text())]
     rows = [row for each in found for row in probe_rows(each)]
     caption = "Noise on the embeddings of task inputs, in units of the embeddings' deviation"
-    body = table(caption, COLUMNS, rows, [1, 2, 3, 4, 5])
+    body = table(caption, COLUMNS, rows, [1, 2, 3, 4])
     body += paragraphs(*(line for each in found for line in each.lines()))
     known = [each for each in found if all(level.alike is not None for level in each.levels)]
     if known:

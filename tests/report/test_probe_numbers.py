@@ -37,8 +37,9 @@ def test_rationales_that_stay_while_answers_fall_part() -> None:
     probe = Probe("answer_then_explain", 0, 400, found, None)
     assert "part at noise 1" in probe.lines()[0]
     rows = probe_rows(probe)
-    assert rows[0][:4] == ("answer_then_explain", "0", "90.0", "+40.0")
-    assert rows[2][5].endswith(" unlike")
+    assert rows[0][0] == "answer_then_explain"
+    assert rows[1][:3] == ("0", "90.0", "+40.0")
+    assert rows[3][4].endswith(" unlike")
 
 
 def test_students_that_guess_have_nothing_to_lose() -> None:
