@@ -37,6 +37,10 @@ EXPLAINS = EXPLAINS_AT_TEST | {"explain_then_answer"}
 TEACHES = {"knife", "teacher_init"}
 
 
+# Methods with a section of their own beside that of the student.
+OWN_SECTION = {"step_by_step", "internalize"}
+
+
 class Prompt(ConfigSection):
     """The few-shot demonstrations of `prompt`: training examples drawn by the seed, with or
     without their rationales."""

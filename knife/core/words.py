@@ -9,6 +9,11 @@ def counted(number: int, word: str) -> str:
     return f"{number} {word}{'s'[: number != 1]}"
 
 
+def in_percent(share: float) -> str:
+    """Format a share with three digits: 12.5 %."""
+    return f"{100 * share:.3g} %"
+
+
 def size(number: float) -> str:
     """Format a number of bytes: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

@@ -9,6 +9,7 @@ from itertools import combinations
 from statistics import fmean
 
 from knife.core.garbage import no_search_for_cycles
+from knife.core.words import in_percent
 from knife.data.example import Example, Splits
 from knife.data.examples import explained_count, values_of
 from knife.data.leaks import RationaleOnly, rationale_only
@@ -105,8 +106,8 @@ class Report:
             if name == "train" and self.rationale_only:
                 only = self.rationale_only
                 lines.append(
-                    f"  answers predicted from the rationale alone: {_percent(only.accuracy)} "
-                    f"(chance: {_percent(only.chance)}{_of_fewer(only, split)})"
+                    f"  answers predicted from the rationale alone: {in_percent(only.accuracy)} "
+                    f"(chance: {in_percent(only.chance)}{_of_fewer(only, split)})"
                 )
             if name in self.near_duplicates and split.examples:
                 lines += _near_lines(self.near_duplicates[name], split.examples)
@@ -196,10 +197,10 @@ def rationale_errors(
     if count and count >= share * len(examples):
         return []
     total = len(examples)
-    have = f"only {count} of {total} ({_percent(count / total)})" if count else f"none of {total}"
+    have = f"only {count} of {total} ({in_percent(count / total)})" if count else f"none of {total}"
     return [
         f"data: {have} training examples have a rationale, but the method {method} needs at least "
-        f"{_percent(share)}: give more examples a rationale (data.source), drop fewer "
+        f"{in_percent(share)}: give more examples a rationale (data.source), drop fewer "
         f"(data.rationale), or leave {method} out (methods=[finetune])"
     ]
 
@@ -238,26 +239,26 @@ def _lines(split: SplitReport) -> list[str]:
     lines = _open_lines(split) if split.open else _choice_lines(split)
     lines += [
         f"words in a question: {split.question_words}",
-        f"rationales: {split.rationales} ({_percent(split.rationales / split.examples)})",
+        f"rationales: {split.rationales} ({in_percent(split.rationales / split.examples)})",
     ]
     if split.several:
         lines.append(f"examples with several rationales: {split.several}")
     if split.rationale_words is not None:
         lines.append(f"words in a rationale: {split.rationale_words}")
     if split.leakage is not None:
-        lines.append(f"rationales that contain the answer: {_percent(split.leakage)}")
+        lines.append(f"rationales that contain the answer: {in_percent(split.leakage)}")
     return lines + split.suspicious.lines()
 
 
 def _open_lines(split: SplitReport) -> list[str]:
     answer, number = next(iter(split.answers.items()))
-    share = _percent(number / split.examples)
+    share = in_percent(number / split.examples)
     return [f"open answers: {len(split.answers)} different, {share} of them {answer!r}"]
 
 
 def _choice_lines(split: SplitReport) -> list[str]:
     numbers = sorted({split.fewest_choices, split.most_choices})
-    shares = (f"{name} {_percent(n / split.examples)}" for name, n in split.answers.items())
+    shares = (f"{name} {in_percent(n / split.examples)}" for name, n in split.answers.items())
     return [f"choices: {' to '.join(map(str, numbers))}", f"answers: {', '.join(shares)}"]
 
 
@@ -292,7 +293,3 @@ def _word_counts(texts: Sequence[str]) -> Words | None:
     # The smallest count that this share of the texts does not exceed.
     found = (counts[math.ceil(share * len(counts)) - 1] for share in _QUANTILES)
     return Words(fmean(counts), *found)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"

@@ -25,16 +25,13 @@ def training_tokens(
 ) -> tuple[Sequence[Tokens], Sequence[Tokens] | None]:
     """Return training examples in a method's form, and those of its second task, if it has one.
 
-    `removal` is what `internalize` removes; those returned change with it.
+    `removal` is what `internalize` removes, by default nothing; those returned change with it.
     """
-    if method == "explain_then_answer":
+    if method in ("explain_then_answer", "internalize"):
+        gone = removal or Removal(0, 0)
         # Without a rationale, only the answer is to be generated.
-        return Changed(tokens, lambda e: _written(e, closed_rationale(e) + _right(e))), None
-    if method == "internalize":
-        assert removal is not None
         return Changed(
-            tokens,
-            lambda e: _written(e, closed_rationale(e)[removal.removed :] + _right(e)),
+            tokens, lambda e: _written(e, closed_rationale(e)[gone.removed :] + _right(e))
         ), None
     if method == "answer_then_explain":
         return Changed(tokens, lambda e: _written(e, _right(e) + closed_rationale(e))), None

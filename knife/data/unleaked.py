@@ -8,12 +8,12 @@ those that begin like one of them: of all choices, so that masks do not tell the
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from knife.compat.bm25s import stop_words
 from knife.core.errors import UserError
-from knife.core.words import counted
+from knife.core.words import counted, in_percent
 from knife.data.example import Example
 from knife.data.leaks import RationaleOnly, rationale_only, telling_words
 from knife.data.normal import bare_words
@@ -30,6 +30,8 @@ _WORD = re.compile(r"\w+")
 
 # For an example: whether a word, in lower case, of its rationale is masked.
 Masked = Callable[[Example], Callable[[str], bool]]
+# What is masked, in words; the same as a function; the examples with these masks.
+Step = tuple[str, Masked, list[Example]]
 
 
 def unleaked(train: Sequence[Example], share: float, seed: int) -> tuple[Masked, str]:
@@ -49,18 +51,16 @@ def unleaked(train: Sequence[Example], share: float, seed: int) -> tuple[Masked,
             "data.rationale: unleaked needs choices, and at least five rationales for each answer, "
             "to see which words give answers away; leave it out, or use truncated:SHARE"
         )
-    found, left, words = before, few, "no words"
-    masked: Masked = _none
+    found, left, words, masked = before, few, "no words", _always(())
     steps = _telling(few) if share_choices(few) else _own(few)
     while _leaks(found, share) and (step := next(steps, None)):
-        words, masked = step
-        left = [replace(e, rationale=mask(e, masked)) for e in few]
+        words, masked, left = step
         found = rationale_only(left) or found
     changed = sum(one.rationale != other.rationale for one, other in zip(few, left, strict=True))
     return masked, (
         f"data.rationale=unleaked masks {words}, in {changed:,} of {len(few):,} rationales of "
-        f"train: they alone tell {_percent(found.accuracy)} of the answers now, "
-        f"{_percent(before.accuracy)} before (guessing {_percent(found.chance)})"
+        f"train: they alone tell {in_percent(found.accuracy)} of the answers now, "
+        f"{in_percent(before.accuracy)} before (guessing {in_percent(found.chance)})"
     )
 
 
@@ -78,34 +78,38 @@ def _leaks(found: RationaleOnly, share: float) -> bool:
     return found.accuracy > allowed + _SURE * error
 
 
-def _none(_example: Example) -> Callable[[str], bool]:
-    return frozenset[str]().__contains__
+def _always(words: Iterable[str]) -> Masked:
+    known = frozenset(words)
+    return lambda _example: known.__contains__
 
 
-def _telling(examples: Sequence[Example]) -> Iterator[tuple[str, Masked]]:
+def _all_masked(examples: Sequence[Example], masked: Masked) -> list[Example]:
+    return [replace(example, rationale=mask(example, masked)) for example in examples]
+
+
+def _telling(examples: Sequence[Example]) -> Iterator[Step]:
     """Yield more and more words that tell the answer, each time twice as many and one more."""
     told: list[str] = []
     left = list(examples)
-    while words := telling_words(left, without=[*told, MASK])[: len(told) + 1]:
-        told = [*told, *words]
-        contained = frozenset(told).__contains__
-
-        def masked(
-            _example: Example, contained: Callable[[object], bool] = contained
-        ) -> Callable[[str], bool]:
-            return contained
-
-        yield (
-            f"{', '.join(told[:10])}{', …' * (len(told) > 10)} ({counted(len(told), 'word')})",
-            masked,
-        )
-        left = [replace(e, rationale=mask(e, masked)) for e in examples]
+    while words := telling_words(left, without={*told, MASK})[: len(told) + 1]:
+        told += words
+        masked = _always(told)
+        left = _all_masked(examples, masked)
+        more = ", …" * (len(told) > 10)
+        yield f"{', '.join(told[:10])}{more} ({counted(len(told), 'word')})", masked, left
 
 
-def _own(_examples: Sequence[Example]) -> Iterator[tuple[str, Masked]]:
+def _own(examples: Sequence[Example]) -> Iterator[Step]:
     """Yield the words of an example's own choices, and then also those that begin alike."""
-    yield "the words of a question's choices", lambda e: choice_words(e).__contains__
-    yield "the words of a question's choices and those that begin alike", _alike
+    for words, masked in (
+        ("the words of a question's choices", _its_choices),
+        ("the words of a question's choices and those that begin alike", _alike),
+    ):
+        yield words, masked, _all_masked(examples, masked)
+
+
+def _its_choices(example: Example) -> Callable[[str], bool]:
+    return choice_words(example).__contains__
 
 
 def choice_words(example: Example) -> frozenset[str]:
@@ -121,7 +125,3 @@ def _alike(example: Example) -> Callable[[str], bool]:
     words = choice_words(example)
     beginnings = {word[:_BEGINNING] for word in words if len(word) >= _BEGINNING}
     return lambda word: word in words or word[:_BEGINNING] in beginnings
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"

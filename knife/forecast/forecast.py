@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from knife.core.words import in_percent
 from knife.data.example import Splits
 from knife.data.examples import explained_count
 from knife.forecast.features import LEVELS, OFTEN, Features, features
@@ -73,24 +74,24 @@ class Forecast:
         """Return all of it as plain text."""
         of, source = self.features, "train" if self.features.own else "dev"
         known = [] if of.question is None else [
-            f"a classifier of the question alone: {_percent(of.question)} right"
+            f"a classifier of the question alone: {in_percent(of.question)} right"
         ]  # fmt: skip
         asked = [] if self.scores is None else [
-            f"the teacher on dev: {_percent(self.scores.with_rationale)} right with rationales, "
-            f"{_percent(self.scores.without_rationale)} without; "
-            f"a finetuned student: {_percent(self.scores.finetune)}"
+            f"the teacher on dev: {in_percent(self.scores.with_rationale)} right with rationales, "
+            f"{in_percent(self.scores.without_rationale)} without; "
+            f"a finetuned student: {in_percent(self.scores.finetune)}"
         ]  # fmt: skip
         return [
             f"forecast: {self.sentence()}",
             f"  of the facts in {of.asked} rationales of {source}, the median one is stated by "
             f"{of.mentions:.3g} of {of.examples:,} training examples, and "
-            f"{_percent(of.recurring)} by {OFTEN} or more",
-            f"  training examples with a rationale: {_percent(of.explained)}",
-            f"  rationales fit their own questions rather than others: {_percent(of.fit)}",
-            f"  facts that the question tells itself: {_percent(of.told)}",
-            f"  rationales that give the answer away by themselves: {_percent(of.leak)}",
+            f"{in_percent(of.recurring)} by {OFTEN} or more",
+            f"  training examples with a rationale: {in_percent(of.explained)}",
+            f"  rationales fit their own questions rather than others: {in_percent(of.fit)}",
+            f"  facts that the question tells itself: {in_percent(of.told)}",
+            f"  rationales that give the answer away by themselves: {in_percent(of.leak)}",
             f"  test questions without words that train lacks, as a share of dev's: "
-            f"{_percent(of.familiar)}",
+            f"{in_percent(of.familiar)}",
             *(f"  {line}" for line in (*known, *asked)),
             *(f"note: {note}" for note in self.notes),
         ]
@@ -162,8 +163,8 @@ def _changes(of: Features, room: Room, fitted: Fitted, scores: Scores | None) ->
         )
     elif never >= 0.5 and room.facts >= _NAMED:
         yield (
-            f"{_percent(never)} of the facts are in no training rationale, so that no student can "
-            "remember them: knife needs questions about facts that recur"
+            f"{in_percent(never)} of the facts are in no training rationale, so that no student "
+            "can remember them: knife needs questions about facts that recur"
         )
     better = replace(of, fit=1.0, told=0.0)
     if (gain := more(better)) >= _NAMED:
@@ -186,7 +187,3 @@ def _scaled(at_least: dict[int, float]) -> dict[int, float]:
     return {
         level: max(share for of, share in at_least.items() if 4 * of >= level) for level in LEVELS
     }
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"

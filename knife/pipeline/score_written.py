@@ -1,5 +1,6 @@
 """Scores of what a run's students wrote: those that the store has, none is trained for it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,14 +33,14 @@ def score_written(
     test = wanted.plan.data[wanted.finetune[0].evaluate.data].test
     without = {row.id: row.without for row in rows}
     examples = [example for example in test if example.id in without]
+    shared = share_choices(examples)
     by_method: dict[str, list[list[Reply]]] = {}
-    empty: dict[str, int] = {}
+    empty: Counter[str] = Counter()
     for each in wanted.written:
         said, explained, alone = (
             {row["id"]: row for row in read_predictions(store, stage.key)}
             for stage in (each.member.evaluate, each.explained, each.alone)
         )
-        shared = share_choices(examples)
         replies = [
             Reply(
                 without=without[e.id],
@@ -52,7 +53,7 @@ def score_written(
         ]
         method = each.member.method
         by_method.setdefault(method, []).append(replies)
-        empty[method] = empty.get(method, 0) + sum(not said[e.id]["rationale"] for e in examples)
+        empty[method] += sum(not said[e.id]["rationale"] for e in examples)
     notes = [
         f"{method} wrote nothing in {number} of {len(by_method[method]) * len(examples)} answers"
         for method, number in empty.items()

@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from knife.config.methods import READS_RATIONALES, TEACHES, Method
+from knife.config.methods import OWN_SECTION, READS_RATIONALES, TEACHES, Method
 from knife.config.run import RunConfig
 from knife.core.version import __version__
 from knife.core.words import counted
@@ -247,9 +247,8 @@ def _settings(config: RunConfig, kind: Method) -> list[tuple[str, str]]:
     if kind == "prompt":
         return [(f"prompt.{name}", str(value)) for name, value in config.prompt]
     found = [(f"student.{name}", str(value)) for name, value in config.student]
-    for own in ("step_by_step", "internalize"):
-        if kind == own:
-            found += [(f"{own}.{name}", str(value)) for name, value in getattr(config, own)]
+    if kind in OWN_SECTION:
+        found += [(f"{kind}.{name}", str(value)) for name, value in getattr(config, kind)]
     if kind in TEACHES:
         found += [(f"teacher.{name}", str(value)) for name, value in config.teacher]
     if kind == "knife":

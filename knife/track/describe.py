@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Any
 
-from knife.config.methods import TEACHES
+from knife.config.methods import OWN_SECTION, TEACHES
 from knife.config.run import RunConfig
 from knife.core.version import __version__
 from knife.core.words import counted
@@ -40,10 +40,8 @@ def member_params(plan: Plan, member: Member) -> dict[str, Any]:
     del values["data"]["world"], values["data"]["facts"]
     if variant.method == "knife":
         values["align"] = config.align.model_dump(mode="json")
-    if variant.method == "step_by_step":
-        values["step_by_step"] = config.step_by_step.model_dump(mode="json")
-    if variant.method == "internalize":
-        values["internalize"] = config.internalize.model_dump(mode="json")
+    if variant.method in OWN_SECTION:
+        values[variant.method] = getattr(config, variant.method).model_dump(mode="json")
     if variant.method not in TEACHES:
         del values["model"]["teacher"]
     return {"method": member.method, "seed": member.seed} | values

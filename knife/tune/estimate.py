@@ -11,7 +11,6 @@ import torch
 from knife.data.batches import Rows, collate, evaluation_rows, training_rows
 from knife.data.example import Splits
 from knife.data.forms import training_tokens
-from knife.data.internalize import Removal
 from knife.data.tokenizing import tokenize
 from knife.method.objective import Objective
 from knife.models.load import load_backbone
@@ -101,8 +100,7 @@ def _measure(stage: TeacherStage | StudentStage, splits: Splits, batch_size: int
     split = Split(examples, tokens, tokenizer, tokenizer.pad_token_id or 0)
     if isinstance(stage, StudentStage):
         split = split.behind(student_demonstrations(stage, examples), stage.demonstration_tokens)
-    # As in the first epoch, in which rationales are whole.
-    trained, explanations = training_tokens(method, split.tokens, tokenizer, Removal(0, 0))
+    trained, explanations = training_tokens(method, split.tokens, tokenizer)
     most = max(len(ids) for example in trained for ids in example.choice_ids)
     explains: Explains = "first" if method == "explain_then_answer" else "no"
     asking = GenerationSpec(method == "teacher", explains, most, 0, tokenizer)
